@@ -1,0 +1,78 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+Calib = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The folder of the project's own sample data."""
+    return ROOT / "sample_data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the stored outputs of published models, which the project does not ship."""
+    folder = Path(os.environ.get("CALIB_SHARED", ROOT.parent / "shared")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"there is no folder {folder}; set CALIB_SHARED to run this test")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(20230619)
+
+
+@pytest.fixture
+def calib(tmp_path: Path) -> Calib:
+    """The command line as a user starts it: ``calib("fit", path, cwd=..., input=b"...")``.
+
+    It runs in the test's own folder unless ``cwd`` says otherwise, in a process of its own, and
+    returns the completed process with its output as bytes, whatever the exit code. ``env`` adds
+    to the environment.
+    """
+
+    def run(
+        *arguments: str | Path,
+        cwd: Path = tmp_path,
+        input: bytes = b"",  # noqa: A002 (the name that `subprocess.run` has for it)
+        env: dict[str, str] | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[bytes]:
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return subprocess.run(
+            [sys.executable, "-m", "calibcli", *map(str, arguments)],
+            cwd=cwd,
+            input=input,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(paths),
+                "COLUMNS": "100",
+                "NO_COLOR": "1",
+                **(env or {}),
+            },
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
