@@ -1,0 +1,1 @@
+"""Where a fold or a map runs: threads, a GPU, a cluster."""

@@ -1,0 +1,181 @@
+"""Rows ready to be folded over: a source, an engine, and what the survey found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from calibcli.arrays import is_numpy_array
+from calibcli.calibrators.base import Calibrator
+from calibcli.engine.devices import to_device
+from calibcli.engine.engine import Engine, Tile
+from calibcli.engine.memory_source import ArraySource, Folded, load
+from calibcli.engine.source import Source
+from calibcli.engine.survey import Survey, survey_tile
+from calibcli.errors import DataError
+
+State = TypeVar("State")
+
+_SMALL = 1 << 20
+"""Up to this many scores, arithmetic is in float64 whatever is stored: it costs nothing there."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled rows that can be folded over, all of them or without one fold.
+
+    Parameters
+    ----------
+    engine : Engine
+    source : Source
+    survey : Survey
+    stages : tuple of Calibrator
+        Maps that every block passes before it is handed out.
+    held_out : int or None
+        The fold of the cross-validation whose rows don't count.
+    seed : int
+        Of the folds.
+    """
+
+    engine: Engine
+    source: Source
+    survey: Survey
+    stages: tuple[Calibrator, ...] = ()
+    held_out: int | None = None
+    seed: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, held out or not."""
+        return self.survey.rows
+
+    @property
+    def folds(self) -> int:
+        """Number of folds of the cross-validation."""
+        return len(self.survey.class_weights)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return len(self.survey.class_rows)
+
+    @property
+    def impossible(self) -> bool:
+        """Whether some logit is ``-inf``."""
+        return self.survey.impossible
+
+    @cached_property
+    def class_weights(self) -> np.ndarray[Any, Any]:
+        """Sum of the weights of each class (K,)."""
+        by_fold = self.survey.class_weights
+        if self.held_out is not None:
+            by_fold = np.delete(by_fold, self.held_out, axis=0)
+        total: np.ndarray[Any, Any] = by_fold.sum(axis=0)
+        return total
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.class_weights.sum())
+
+    def fold(
+        self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
+    ) -> State:
+        """The merged states of all blocks, in float64 where that costs nothing."""
+        source = self.source
+        if self.held_out is not None:
+            source = Folded(source, self.folds, self.held_out, self.seed)
+        work = partial(_through, self.stages, partial_state) if self.stages else partial_state
+        small = self.rows * self.classes <= _SMALL
+        return self.engine.fold(source, work, merge, np.float64 if small else None)
+
+    def without_fold(self, held_out: int) -> Data:
+        """The same rows, those of one fold not counting."""
+        return replace(self, held_out=held_out)
+
+    def after(self, calibrator: Calibrator) -> Data:
+        """The same rows, their scores passed through a calibrator; kept if there is room."""
+        source = self.source
+        if not (isinstance(source, ArraySource) and self.engine.fits(source)):
+            return replace(self, stages=(*self.stages, calibrator))
+        work = partial(_scores, (*self.stages, calibrator))
+        small = self.rows * self.classes <= _SMALL
+        parts = list(self.engine.map(source, work, np.float64 if small else None))
+        if is_numpy_array(parts[0]):
+            scores: Any = np.concatenate(parts)
+        else:
+            import torch
+
+            scores = torch.cat(parts)
+        passed = ArraySource(scores, source.labels, source.weights, "log-probs", source)
+        return replace(self, source=passed, stages=())
+
+    def sample(self, rows: int) -> Data | None:
+        """About this many rows, evenly spread, or None where that is not cheap or not fewer."""
+        source = self.source
+        step = self.rows // max(rows, 1)
+        if not isinstance(source, ArraySource) or step < 4 or self.stages:
+            return None
+        weights = None if source.weights is None else source.weights[::step]
+        assert source.labels is not None
+        thin = ArraySource(source.scores[::step], source.labels[::step], weights, source.kind)
+        share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
+        return replace(self, source=thin, survey=share, held_out=None)
+
+
+def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> Data:
+    """Survey a source, bring it into memory (or onto the device) if it fits, and check it.
+
+    Raises
+    ------
+    DataError
+        No rows, no labels, or a row that can't be used, with its place.
+    """
+    if source.rows == 0:
+        raise DataError(f"{source_name(source)} has no rows")
+    if engine.fits(source):
+        if not source.resident():
+            source = load(source, engine.chunk_rows(source))
+        if engine.device != "cpu":
+            source = _on_device(source, engine)
+    work = partial(survey_tile, source.kind, max(folds, 1), seed)
+    survey = engine.fold(source, work, Survey.merge)
+    if survey.trouble is not None:
+        row, what = survey.trouble
+        raise DataError(f"{source.locate(row)}: {what}")
+    if source.has_labels and survey.class_weights.sum() <= 0:
+        raise DataError(f"{source_name(source)}: all weights are 0")
+    return Data(engine, source, survey, seed=seed)
+
+
+def source_name(source: Source) -> str:
+    """What messages call a source."""
+    return str(getattr(source, "name", "the input"))
+
+
+def _on_device(source: Source, engine: Engine) -> ArraySource:
+    (chunk,) = source.chunks(source.rows)
+
+    def move(array: Any) -> Any:
+        return to_device(array, engine.device)
+
+    origin = source.origin if isinstance(source, ArraySource) else source
+    moved = move(chunk.scores)
+    return ArraySource(moved, move(chunk.labels), move(chunk.weights), source.kind, origin)
+
+
+def _scores(stages: tuple[Calibrator, ...], tile: Tile) -> Any:
+    logits = tile.logits
+    for stage in stages:
+        logits = stage.log_probs(logits)
+    return logits
+
+
+def _through(
+    stages: tuple[Calibrator, ...], partial_state: Callable[[Tile], State], tile: Tile
+) -> State:
+    return partial_state(replace(tile, logits=_scores(stages, tile)))

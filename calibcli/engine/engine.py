@@ -1,0 +1,273 @@
+"""Where a fold runs: tiles of rows, cut at fixed places, on threads or on a GPU.
+
+Tiles are cut at multiples of a row count that depends on the number of classes and the device
+alone, and their states are merged in the order of the rows, in float64. So a result does not
+depend, to the last bit, on the number of threads, on the memory limit, or on how the rows are
+spread over files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+
+from calibcli.arrays import Array, InputKind, scores_to_logits
+from calibcli.engine.devices import device_memory, to_device
+from calibcli.engine.memory import default_memory, keep_freed_memory
+from calibcli.engine.source import Chunk, Partition, Source
+
+State = TypeVar("State")
+Result = TypeVar("Result")
+
+_TILE_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+_TURNED_UP_TO_CLASSES = 128
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A cache-sized block of rows, ready for arithmetic.
+
+    Attributes
+    ----------
+    start : int
+        Number of the first row.
+    logits : array (n, K)
+        float32 or float64, on the engine's device. With few classes it lies in memory with the
+        classes as rows, so that sums over classes run along contiguous memory.
+    labels : int array (n,) or None
+        On the engine's device.
+    weights : float64 array (n,) or None
+        On the engine's device.
+    """
+
+    start: int
+    logits: Array
+    labels: Array | None
+    weights: Array | None
+
+    def __len__(self) -> int:
+        return int(self.logits.shape[0])
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Runs folds and maps over the tiles of a source.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` (NumPy on threads) or a torch device.
+    threads : int
+        Worker threads on the CPU; 0 takes all that this process may use.
+    memory : int
+        Bytes of rows that may be held; 0 takes half of what is free.
+    executor : concurrent.futures.Executor, optional
+        Where to fold partitions instead, a cluster's for example. Partitions are sent as
+        descriptions and states come back; tiles then start anew with every partition, so that
+        results agree with a local run up to rounding.
+    """
+
+    device: str = "cpu"
+    threads: int = 0
+    memory: int = 0
+    executor: Executor | None = field(default=None, compare=False)
+
+    @cached_property
+    def workers(self) -> int:
+        """The number of threads in use."""
+        if self.device != "cpu":
+            return 1
+        return self.threads or _usable_cores()
+
+    @cached_property
+    def room(self) -> int:
+        """Bytes of rows that may be held."""
+        return self.memory or default_memory()
+
+    def tile_rows(self, classes: int) -> int:
+        """Rows of a tile; a function of the class count and the device alone."""
+        elements = _TILE_ELEMENTS["cpu" if self.device == "cpu" else "cuda"]
+        return max(1, elements // max(classes, 2))
+
+    def tile(self, chunk: Chunk, kind: InputKind, dtype: Any = None) -> Tile:
+        """Rows as stored, made ready for arithmetic."""
+        scores = chunk.scores
+        if self.device != "cpu":
+            logits = scores_to_logits(to_device(scores, self.device, dtype), kind)
+            labels = to_device(chunk.labels, self.device)
+            return Tile(chunk.start, logits, labels, to_device(chunk.weights, self.device))
+        if dtype is not None and scores.dtype != dtype:
+            scores = scores.astype(dtype)
+        logits = scores_to_logits(scores, kind)
+        if logits.shape[1] <= _TURNED_UP_TO_CLASSES:
+            logits = np.asfortranarray(logits)
+        return Tile(chunk.start, logits, chunk.labels, chunk.weights)
+
+    def fold(
+        self,
+        source: Source,
+        partial_state: Callable[[Tile], State],
+        merge: Callable[[State, State], State],
+        dtype: Any = None,
+    ) -> State:
+        """The merged states of all tiles of a source.
+
+        Parameters
+        ----------
+        source : Source
+        partial_state : callable
+            Tile -> state; runs on several threads at once.
+        merge : callable
+            Two states of neighbouring rows -> one, associative.
+        dtype : numpy dtype, optional
+            Compute in this precision rather than in that of the stored scores.
+        """
+        if self.executor is not None:
+            return self._fold_partitions(source, partial_state, merge, dtype)
+        return merge_all(self.map(source, partial_state, dtype), merge)
+
+    def map(
+        self, source: Source, function: Callable[[Tile], Result], dtype: Any = None
+    ) -> Iterator[Result]:
+        """``function(tile)`` of every tile, in the order of the rows."""
+        chunks = source.chunks(self.chunk_rows(source))
+        for results, _ in self.map_chunks(source, chunks, function, dtype):
+            yield from results
+
+    def map_chunks(
+        self,
+        source: Source,
+        chunks: Iterator[Chunk],
+        function: Callable[[Tile], Result],
+        dtype: Any = None,
+    ) -> Iterator[tuple[Iterator[Result], Chunk]]:
+        """The results of the tiles of each chunk, with the chunk, in the order of the rows."""
+        keep_freed_memory()
+
+        def work(piece: Chunk) -> Result:
+            return function(self.tile(piece, source.kind, dtype))
+
+        rows = self.tile_rows(source.columns)
+        for chunk in _read_ahead(_aligned(chunks, rows)):
+            pieces = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
+            yield (map(work, pieces) if self.workers == 1 else self._pool.map(work, pieces)), chunk
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.workers, "calib")
+
+    def chunk_rows(self, source: Source) -> int:
+        """Rows to read at a time, so that what is held stays within the memory limit."""
+        if source.resident():
+            return source.rows or 1
+        row = max(source.columns * source.dtype.itemsize, 1)
+        rows = self.tile_rows(source.columns)
+        # A chunk is held while the next one is read and decoded, which takes about as much again.
+        return max(self.room // 8 // row // rows, 1) * rows
+
+    def _fold_partitions(
+        self,
+        source: Source,
+        partial_state: Callable[[Tile], State],
+        merge: Callable[[State, State], State],
+        dtype: Any,
+    ) -> State:
+        assert self.executor is not None
+        local = Engine(self.device, self.threads, self.memory)
+        rows = self.chunk_rows(source)
+        work = partial(_fold_partition, local, source.kind, partial_state, merge, dtype, rows)
+        return merge_all(self.executor.map(work, source.partitions()), merge)
+
+    def fits(self, source: Source) -> bool:
+        """Whether the scores of a source may be held in memory, or on a device with its own."""
+        size = source.rows * source.columns * max(source.dtype.itemsize, 4)
+        return size <= (self.room // 2 if self.device == "cpu" else device_memory(self.device) // 3)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def merge_all(states: Any, merge: Callable[[State, State], State]) -> State:
+    """The states merged from the first to the last."""
+    iterator = iter(states)
+    merged: State = next(iterator)
+    for state in iterator:
+        merged = merge(merged, state)
+    return merged
+
+
+def _fold_partition(
+    engine: Engine,
+    kind: InputKind,
+    partial_state: Callable[[Tile], State],
+    merge: Callable[[State, State], State],
+    dtype: Any,
+    rows: int,
+    partition: Partition,
+) -> State:
+    def states() -> Iterator[State]:
+        for chunk in partition.chunks(rows):
+            step = engine.tile_rows(chunk.scores.shape[1])
+            for i in range(0, len(chunk), step):
+                yield partial_state(engine.tile(chunk.rows(i, i + step), kind, dtype))
+
+    return merge_all(states(), merge)
+
+
+def _aligned(chunks: Iterator[Chunk], rows: int) -> Iterator[Chunk]:
+    """The same rows in chunks that begin at multiples of ``rows``."""
+    rest: Chunk | None = None
+    for chunk in chunks:
+        whole = chunk if rest is None else join(rest, chunk)
+        end = len(whole) // rows * rows
+        if end:
+            yield whole.rows(0, end)
+        rest = whole.rows(end, len(whole)) if end < len(whole) else None
+    if rest is not None:
+        yield rest
+
+
+def join(first: Chunk, second: Chunk) -> Chunk:
+    """Two neighbouring chunks as one."""
+
+    def both(a: Any, b: Any) -> Any:
+        return None if a is None or b is None else np.concatenate((a, b))
+
+    columns = None
+    if first.columns is not None and second.columns is not None:
+        import pyarrow as pa
+
+        columns = pa.concat_batches([first.columns, second.columns])
+    return Chunk(
+        first.start,
+        np.concatenate((first.scores, second.scores)),
+        both(first.labels, second.labels),
+        both(first.weights, second.weights),
+        columns,
+    )
+
+
+def _read_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, the next one being read while the caller works on this one."""
+    first = list(islice(chunks, 2))
+    if len(first) < 2:
+        yield from first
+        return
+    yield first[0]
+    with ThreadPoolExecutor(1, "calib-read") as reader:
+        waiting = reader.submit(next, chunks, None)
+        chunk: Chunk | None = first[1]
+        while chunk is not None:
+            yield chunk
+            chunk = waiting.result()
+            waiting = reader.submit(next, chunks, None)

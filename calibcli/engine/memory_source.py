@@ -1,0 +1,149 @@
+"""Sources whose rows are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import InputKind
+from calibcli.engine.source import Chunk, NumpyArray, Source
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Rows held as arrays.
+
+    Parameters
+    ----------
+    scores : array (n, C)
+    labels : int64 array (n,) or None
+    weights : float64 array (n,) or None
+    kind : InputKind
+    origin : Source, optional
+        Where the rows came from, for messages.
+    """
+
+    scores: NumpyArray
+    labels: NumpyArray | None = None
+    weights: NumpyArray | None = None
+    kind: InputKind = "logits"
+    origin: Source | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.scores)
+
+    @property
+    def columns(self) -> int:
+        """Number of score columns."""
+        return int(self.scores.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the scores."""
+        dtype: np.dtype[Any] = self.scores.dtype
+        return dtype
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether every row has a label."""
+        return self.labels is not None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether every row has a weight."""
+        return self.weights is not None
+
+    def chunks(self, rows: int) -> Iterator[Chunk]:
+        """The rows, at most ``rows`` at a time, without a copy."""
+        whole = Chunk(0, self.scores, self.labels, self.weights)
+        for begin in range(0, self.rows, max(rows, 1)):
+            yield whole.rows(begin, min(begin + rows, self.rows))
+
+    def resident(self) -> bool:
+        """True: the rows are in memory."""
+        return True
+
+    def partitions(self) -> Sequence[Any]:
+        """One part: the whole, which travels as data."""
+        return [self]
+
+    def locate(self, row: int) -> str:
+        """``"row 12"``, or what the origin says."""
+        return self.origin.locate(row) if self.origin else f"row {row}"
+
+
+def load(source: Source, chunk_rows: int) -> ArraySource:
+    """All rows of a source in memory."""
+    scores = np.empty((source.rows, source.columns), source.dtype)
+    labels = np.empty(source.rows, np.int64) if source.has_labels else None
+    weights = np.empty(source.rows) if source.has_weights else None
+    end = 0
+    for chunk in source.chunks(chunk_rows):
+        begin, end = end, end + len(chunk)
+        scores[begin:end] = chunk.scores
+        if labels is not None and chunk.labels is not None:
+            labels[begin:end] = chunk.labels
+        if weights is not None and chunk.weights is not None:
+            weights[begin:end] = chunk.weights
+    return ArraySource(scores, labels, weights, source.kind, source)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A source in which only the rows of some folds of a cross-validation count.
+
+    A row's fold is drawn from the seed and the row's number, so that it depends on neither the
+    blocks nor the files. Rows that don't count have weight 0.
+
+    Parameters
+    ----------
+    source : Source
+    folds : int
+    held_out : int
+        The fold that is left out.
+    seed : int
+    """
+
+    source: Source
+    folds: int
+    held_out: int
+    seed: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    @property
+    def has_weights(self) -> bool:
+        """True: a weight says whether the row counts."""
+        return True
+
+    def chunks(self, rows: int) -> Iterator[Chunk]:
+        """The rows of the source; those held out have weight 0."""
+        for chunk in self.source.chunks(rows):
+            fold = fold_of_rows(chunk.start, chunk.start + len(chunk), self.folds, self.seed)
+            weights = (fold != self.held_out).astype(np.float64)
+            if chunk.weights is not None:
+                weights *= chunk.weights
+            yield Chunk(chunk.start, chunk.scores, chunk.labels, weights, chunk.columns)
+
+
+def fold_of_rows(begin: int, end: int, folds: int, seed: int = 0) -> NumpyArray:
+    """The fold (0 to folds - 1) of each row from ``begin`` to before ``end``.
+
+    A counter-based generator (SplitMix64: Steele, Lea and Flood, 2014) of seed and row number.
+    """
+    with np.errstate(over="ignore"):
+        state = np.arange(begin, end, dtype=np.uint64)
+        state += np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(1)
+        state *= np.uint64(0x9E3779B97F4A7C15)
+        state ^= state >> np.uint64(30)
+        state *= np.uint64(0xBF58476D1CE4E5B9)
+        state ^= state >> np.uint64(27)
+        state *= np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return (state % np.uint64(folds)).astype(np.int64)

@@ -1,0 +1,125 @@
+"""The first look at the rows: what is there, and whether it can be used at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import SMALLEST_PROBABILITY, Array, InputKind, namespace, pick, to_numpy
+from calibcli.engine.engine import Tile
+from calibcli.engine.memory_source import fold_of_rows
+
+_LARGEST_LOG_PROB = 0.01
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts over all rows; the state of a fold.
+
+    Attributes
+    ----------
+    rows : int
+    class_rows : int array (K,)
+        Rows of each class; zeros where there are no labels.
+    class_weights : float64 array (folds, K)
+        Sum of the weights by fold of the cross-validation and class.
+    impossible : bool
+        Whether some logit is ``-inf``.
+    zeros : int
+        Stored probabilities of exactly 0.
+    trouble : (int, str) or None
+        The first row that can't be used, and why.
+    """
+
+    rows: int
+    class_rows: np.ndarray[Any, Any]
+    class_weights: np.ndarray[Any, Any]
+    impossible: bool
+    zeros: int
+    trouble: tuple[int, str] | None
+
+    def merge(self, later: Survey) -> Survey:
+        """Both together."""
+        return Survey(
+            self.rows + later.rows,
+            self.class_rows + later.class_rows,
+            self.class_weights + later.class_weights,
+            self.impossible or later.impossible,
+            self.zeros + later.zeros,
+            self.trouble or later.trouble,
+        )
+
+
+def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
+    """The survey of one block."""
+    logits = tile.logits
+    xp = namespace(logits)
+    impossible = not bool(xp.all(xp.isfinite(logits)))
+    zeros = 0
+    if kind == "probs":
+        zeros = int(xp.sum(logits <= float(np.log(1.001 * SMALLEST_PROBABILITY))))
+    trouble = _bad_score(tile, kind) if impossible or kind != "logits" else None
+    classes = int(logits.shape[1])
+    class_rows: np.ndarray[Any, Any] = np.zeros(classes, np.int64)
+    class_weights: np.ndarray[Any, Any] = np.zeros((folds, classes))
+    weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
+    if tile.labels is not None:
+        labels = to_numpy(tile.labels)
+        trouble = trouble or _bad_label(tile.start, labels, classes)
+        if trouble is None:
+            fold = fold_of_rows(tile.start, tile.start + len(tile), folds, seed)
+            class_rows = np.bincount(labels, minlength=classes)
+            cells = np.bincount(fold * classes + labels, weights, folds * classes)
+            class_weights = cells.reshape(folds, classes)
+            if impossible:
+                trouble = _impossible_label(tile)
+    trouble = trouble or _bad_weight(tile.start, weights)
+    return Survey(len(tile), class_rows, class_weights, impossible, zeros, trouble)
+
+
+def _first(mask: Array) -> tuple[int, int] | None:
+    places = np.argwhere(to_numpy(mask))
+    return (int(places[0, 0]), int(places[0, -1])) if len(places) else None
+
+
+def _bad_score(tile: Tile, kind: InputKind) -> tuple[int, str] | None:
+    xp = namespace(tile.logits)
+    place = _first(xp.isnan(tile.logits))
+    if place is not None:
+        what = "is not a number between 0 and 1" if kind == "probs" else "is NaN"
+        return tile.start + place[0], f"the score of class {place[1]} {what}"
+    limit = np.inf if kind == "logits" else _LARGEST_LOG_PROB
+    place = _first(tile.logits >= limit)
+    if place is not None:
+        what = "+inf" if kind == "logits" else "a probability greater than 1"
+        return tile.start + place[0], f"the score of class {place[1]} is {what}"
+    place = _first(xp.all(tile.logits == -xp.inf, axis=-1)[:, None])
+    if place is not None:
+        return tile.start + place[0], "every class has the logit -inf"
+    return None
+
+
+def _bad_label(start: int, labels: np.ndarray[Any, Any], classes: int) -> tuple[int, str] | None:
+    place = _first(((labels < 0) | (labels >= classes))[:, None])
+    if place is None:
+        return None
+    label = int(labels[place[0]])
+    hint = f" (--ignore-label {label} leaves such rows out)" if label < 0 else ""
+    return start + place[0], f"label {label} is none of the classes 0 to {classes - 1}{hint}"
+
+
+def _impossible_label(tile: Tile) -> tuple[int, str] | None:
+    place = _first((pick(tile.logits, tile.labels) == -np.inf)[:, None])
+    if place is None:
+        return None
+    label = int(to_numpy(tile.labels)[place[0]])
+    return tile.start + place[0], f"class {label} is the label, but its logit is -inf (impossible)"
+
+
+def _bad_weight(start: int, weights: np.ndarray[Any, Any]) -> tuple[int, str] | None:
+    place = _first((~np.isfinite(weights) | (weights < 0))[:, None])
+    if place is None:
+        return None
+    return start + place[0], f"weight {weights[place[0]]} is not a number from 0 up"

@@ -1,0 +1,33 @@
+"""The exceptions that a user may see. Each carries one line: what, where, what to do."""
+
+from __future__ import annotations
+
+
+class CalibError(Exception):
+    """Base of all errors that are the user's to mend; the command line prints one line and exits.
+
+    Parameters
+    ----------
+    message : str
+        One line that says what is wrong, where (file, column, row) and what to do about it.
+    """
+
+    exit_code = 2
+
+
+class UsageError(CalibError):
+    """An option, a name or a combination of them that cannot be used."""
+
+
+class DataError(CalibError):
+    """A data file that cannot be read, or values in it that cannot be used."""
+
+
+class ParamsError(CalibError):
+    """A parameter file that is not valid, or does not fit the data."""
+
+
+class NotConvergedError(CalibError):
+    """A fit that did not converge, under ``--strict``."""
+
+    exit_code = 3
