@@ -1,0 +1,1 @@
+"""The maps from logits to log-probabilities, one family a file."""

@@ -1,0 +1,196 @@
+"""Affine maps of the log-probabilities: a scale and a bias a class, or a full matrix.
+
+Both see log-probabilities, so that the additive constant of a row's logits does not matter and
+stored logits and stored log-probabilities give the same fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import Array, like, sum_rows, to_numpy
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.reading import check_names, read_array
+
+
+@dataclass(frozen=True, eq=False)
+class VectorScaling(Calibrator):
+    """``softmax(scale * log p + bias)`` with a scale and a bias a class.
+
+    Parameters
+    ----------
+    scale, bias : float64 array (K,)
+    """
+
+    scale: Vector
+    bias: Vector
+    kind = "vector"
+    normalises = True
+
+    def transform(self, logits: Array) -> Array:
+        return logits * like(self.scale, logits) + like(self.bias, logits)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"scale": self.scale, "bias": self.bias}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> VectorScaling:
+        check_names(cls.kind, parameters, ("scale", "bias"))
+        return cls(
+            read_array(cls.kind, parameters, "scale", (classes,)),
+            read_array(cls.kind, parameters, "bias", (classes,)),
+        )
+
+    def summary(self) -> str:
+        return f"scales {_span(self.scale)}, biases {_span(self.bias)}"
+
+
+@dataclass(frozen=True)
+class VectorMap(SmoothMap):
+    """Parameters: the K scales, then the K biases."""
+
+    penalty: float = field(
+        default=1e-6,
+        metadata={"help": "ridge on the deviation from one temperature and no bias, a parameter"},
+    )
+
+    name = "vector"
+    title = "a scale and a bias a class"
+    source = "Guo et al., On calibration of modern neural networks, ICML 2017"
+    preserves = "nothing"
+    cost = "about 40 passes"
+    normalises = True
+
+    def size(self, classes: int) -> int:
+        return 2 * classes
+
+    def rows_needed(self, classes: int) -> int:
+        return 150 * classes
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.concatenate((np.full(classes, scale), np.zeros(classes)))
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        scale, bias = np.split(theta, 2)
+        new = logits * like(scale, logits)
+        new += like(bias, logits)
+        return new
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        return np.concatenate((sum_rows(gradient * logits), sum_rows(gradient)))
+
+    def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
+        return self.pullback(theta, logits * logits, diagonal)
+
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        return self.forward(direction, logits)
+
+    def calibrator(self, theta: Vector, classes: int) -> VectorScaling:
+        scale, bias = np.split(theta, 2)
+        return VectorScaling(scale, bias - bias.mean())
+
+    def ridge(self, classes: int, rows: float) -> Vector:
+        return np.full(2 * classes, self.penalty)
+
+    def frozen(self, absent: Vector) -> Vector:
+        return np.concatenate((absent, absent))
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixScaling(Calibrator):
+    """``softmax(W log p + b)``.
+
+    Parameters
+    ----------
+    matrix : float64 array (K, K)
+        Row k makes the new logit of class k.
+    bias : float64 array (K,)
+    """
+
+    matrix: Vector
+    bias: Vector
+    kind = "matrix"
+    normalises = True
+
+    def transform(self, logits: Array) -> Array:
+        return logits @ like(self.matrix.T, logits) + like(self.bias, logits)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"matrix": self.matrix, "bias": self.bias}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> MatrixScaling:
+        check_names(cls.kind, parameters, ("matrix", "bias"))
+        return cls(
+            read_array(cls.kind, parameters, "matrix", (classes, classes)),
+            read_array(cls.kind, parameters, "bias", (classes,)),
+        )
+
+    def summary(self) -> str:
+        off = self.matrix - np.diag(np.diag(self.matrix))
+        return (
+            f"diagonal {_span(np.diag(self.matrix))}, off-diagonal {_span(off)}, "
+            f"biases {_span(self.bias)}"
+        )
+
+
+@dataclass(frozen=True)
+class MatrixMap(SmoothMap):
+    """Parameters: the matrix (K, K) row by row, then the K biases."""
+
+    penalty: float = field(
+        default=1.0,
+        metadata={"help": "ridge on the deviation from one temperature, times parameters / rows"},
+    )
+
+    name = "matrix"
+    title = "a full affine map, with a ridge"
+    source = "Guo et al., ICML 2017; ridge as in Kull et al., NeurIPS 2019"
+    preserves = "nothing"
+    cost = "about 60 passes of K multiplications more"
+    normalises = True
+
+    def size(self, classes: int) -> int:
+        return classes * (classes + 1)
+
+    def rows_needed(self, classes: int) -> int:
+        return 50 * classes
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.concatenate((scale * np.eye(classes).ravel(), np.zeros(classes)))
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        matrix, bias = self._split(theta, logits.shape[1])
+        return logits @ like(matrix.T, logits) + like(bias, logits)
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        matrix = to_numpy(gradient.T @ logits).astype(np.float64)
+        return np.concatenate((matrix.ravel(), sum_rows(gradient)))
+
+    def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
+        return self.pullback(theta, logits * logits, diagonal)
+
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        return self.forward(direction, logits)
+
+    def calibrator(self, theta: Vector, classes: int) -> MatrixScaling:
+        matrix, bias = self._split(theta, classes)
+        return MatrixScaling(matrix, bias - bias.mean())
+
+    def ridge(self, classes: int, rows: float) -> Vector:
+        size = self.size(classes)
+        return np.full(size, self.penalty * 2 * size / rows / classes)
+
+    def frozen(self, absent: Vector) -> Vector:
+        return np.concatenate((np.repeat(absent, len(absent)), absent))
+
+    @staticmethod
+    def _split(theta: Vector, classes: int) -> tuple[Vector, Vector]:
+        return theta[:-classes].reshape(classes, classes), theta[-classes:]
+
+
+def _span(values: Vector) -> str:
+    return f"{values.min():.3f} to {values.max():.3f}"

@@ -1,0 +1,140 @@
+"""The contracts of a fitted calibrator and of a family of smooth maps that can be fitted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from calibcli.arrays import Array, log_softmax, restore_impossible, softmax, split_impossible
+
+Vector: TypeAlias = np.ndarray[Any, Any]
+Preserves: TypeAlias = Literal["order", "accuracy", "nothing"]
+
+
+class Calibrator(ABC):
+    """A fitted map from logits to log-probabilities: a frozen dataclass of its parameters.
+
+    Adding a constant to a row's logits changes nothing; an impossible class (``-inf``) stays so.
+
+    Attributes
+    ----------
+    kind : str
+        Name in parameter files.
+    normalises : bool
+        Whether the map sees log-probabilities rather than logits. A map that is not invariant to
+        the row's additive constant by itself needs that.
+    """
+
+    kind: ClassVar[str]
+    normalises: ClassVar[bool] = False
+
+    @abstractmethod
+    def transform(self, logits: Array) -> Array:
+        """New logits (n, K), not normalised, from finite logits (n, K)."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """Numbers, strings and NumPy arrays that `from_parameters` takes."""
+
+    @classmethod
+    @abstractmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Calibrator:
+        """The calibrator for K classes with these parameters.
+
+        Raises
+        ------
+        ParamsError
+            Unknown or missing names, wrong shapes, numbers that are not finite or not allowed.
+        """
+
+    def summary(self) -> str:
+        """The parameters in a few words, for a person."""
+        return ""
+
+    def log_probs(self, logits: Array) -> Array:
+        """Calibrated log-probabilities (n, K) of logits (n, K)."""
+        return log_softmax(self._restored(logits))
+
+    def probs(self, logits: Array) -> Array:
+        """Calibrated probabilities (n, K) of logits (n, K)."""
+        return softmax(self._restored(logits))
+
+    def _restored(self, logits: Array) -> Array:
+        finite, mask = split_impossible(log_softmax(logits) if self.normalises else logits)
+        return restore_impossible(self.transform(finite), mask)
+
+
+class SmoothMap(ABC):
+    """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
+
+    Attributes
+    ----------
+    name : str
+        On the command line.
+    title, source : str
+        What it is, and where it comes from.
+    preserves : str
+        ``"order"``: the order of a row's classes never changes; ``"accuracy"``: its top class
+        never changes; ``"nothing"``.
+    linear : bool
+        Whether new logits are linear in the parameters, so that a convex objective stays convex.
+    normalises : bool
+        As in `Calibrator`.
+    binary_only : bool
+        Whether it is defined for two classes only.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    preserves: ClassVar[Preserves]
+    cost: ClassVar[str]
+    linear: ClassVar[bool] = True
+    normalises: ClassVar[bool] = False
+    binary_only: ClassVar[bool] = False
+
+    @abstractmethod
+    def size(self, classes: int) -> int:
+        """Number of parameters at K classes."""
+
+    @abstractmethod
+    def rows_needed(self, classes: int) -> int:
+        """From how many rows on a fit is sensible."""
+
+    @abstractmethod
+    def start(self, classes: int, scale: float) -> Vector:
+        """Parameters (P,) of the map that multiplies all logits by a scale."""
+
+    @abstractmethod
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        """New logits (n, K) at parameters (P,) from finite logits (n, K)."""
+
+    @abstractmethod
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        """Sum over rows of the Jacobian's transpose times a gradient by new logits (n, K): (P,)."""
+
+    def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
+        """Sum over rows of the squared Jacobian's transpose times a diagonal (n, K): (P,)."""
+        return np.ones_like(theta)
+
+    @abstractmethod
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        """The Jacobian times a direction (P,): a change of the new logits (n, K)."""
+
+    @abstractmethod
+    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
+        """The fitted calibrator."""
+
+    def ridge(self, classes: int, rows: float) -> Vector | None:
+        """Penalty strengths r (P,): the objective gains ``sum r (theta - anchor)^2 / 2``."""
+        return None
+
+    def anchor(self, classes: int, scale: float) -> Vector:
+        """Where the penalty pulls to (P,)."""
+        return self.start(classes, scale)
+
+    def frozen(self, absent: Vector) -> Vector:
+        """Mask (P,) of parameters that data without the classes in mask (K,) can't determine."""
+        return np.zeros(self.size(len(absent)), bool)

@@ -1,0 +1,127 @@
+"""Ensemble temperature scaling: a mixture of three probabilities (Zhang et al., 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import Array, namespace, softmax
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.reading import check_names, read_array, read_number
+from calibcli.errors import ParamsError
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleTemperature(Calibrator):
+    """``w1 softmax(z / T) + w2 softmax(z) + w3 / K``.
+
+    Parameters
+    ----------
+    temperature : float
+    weights : float64 array (3,)
+        Not negative, summing to 1.
+    """
+
+    temperature: float
+    weights: Vector
+    kind = "ensemble-temperature"
+
+    def transform(self, logits: Array) -> Array:
+        return namespace(logits).log(_mixture(self.weights, *_members(self.temperature, logits)))
+
+    def parameters(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "weights": self.weights}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> EnsembleTemperature:
+        check_names(cls.kind, parameters, ("temperature", "weights"))
+        weights = read_array(cls.kind, parameters, "weights", (3,))
+        if weights.min() < 0 or abs(weights.sum() - 1) > 1e-9:
+            raise ParamsError(f"stage {cls.kind!r}: weights must be at least 0 and sum to 1")
+        temperature = read_number(cls.kind, parameters, "temperature", positive=True)
+        return cls(temperature, weights)
+
+    def summary(self) -> str:
+        tempered, plain, uniform = self.weights
+        return (
+            f"{tempered:.3f} of temperature {self.temperature:.4f}, "
+            f"{plain:.3f} of the input, {uniform:.3f} uniform"
+        )
+
+
+@dataclass(frozen=True)
+class EnsembleTemperatureMap(SmoothMap):
+    """Parameters: log T, then v with the weights ``v^2 / sum v^2``.
+
+    Squares keep the weights on the simplex and, unlike exponentials, reach its faces, where the
+    Hessian by v stays positive definite.
+    """
+
+    name = "ensemble-temperature"
+    title = "mixture of tempered, plain and uniform probabilities"
+    source = "Zhang et al., Mix-n-Match, ICML 2020 (log-loss; --loss brier is theirs)"
+    preserves = "order"
+    cost = "about 30 passes"
+    linear = False
+
+    def size(self, classes: int) -> int:
+        return 4
+
+    def rows_needed(self, classes: int) -> int:
+        return 200
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.concatenate(([-np.log(scale)], np.sqrt([0.8, 0.1, 0.1])))
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        members = _members(float(np.exp(theta[0])), logits)
+        return namespace(logits).log(_mixture(_weights(theta), *members))
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        xp = namespace(logits)
+        temperature = float(np.exp(theta[0]))
+        weights = _weights(theta)
+        tempered, plain, uniform = _members(temperature, logits)
+        ratio = gradient / _mixture(weights, tempered, plain, uniform)
+
+        def total(values: Array) -> float:
+            return float(xp.sum(xp.sum(values, axis=-1), dtype=xp.float64))
+
+        by_weight = np.array(
+            [total(ratio * tempered), total(ratio * plain), total(ratio) * uniform]
+        )
+        scaled = logits * (1 / temperature)
+        centred = scaled - xp.sum(tempered * scaled, axis=-1, keepdims=True)
+        by_log_temperature = -float(weights[0]) * total(ratio * tempered * centred)
+        return np.concatenate(([by_log_temperature], self._by_root(theta, by_weight)))
+
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        raise NotImplementedError  # the map is not linear; its solver asks for gradients alone
+
+    def calibrator(self, theta: Vector, classes: int) -> EnsembleTemperature:
+        return EnsembleTemperature(float(np.exp(theta[0])), _weights(theta))
+
+    @staticmethod
+    def _by_root(theta: Vector, by_weight: Vector) -> Vector:
+        roots = theta[1:]
+        total = float(roots @ roots)
+        weights = roots * roots / total
+        gradient: Vector = 2 * roots / total * (by_weight - weights @ by_weight)
+        return gradient
+
+
+def _weights(theta: Vector) -> Vector:
+    squares: Vector = theta[1:] ** 2
+    weights: Vector = squares / squares.sum()
+    return weights
+
+
+def _members(temperature: float, logits: Array) -> tuple[Array, Array, float]:
+    return softmax(logits * (1 / temperature)), softmax(logits), 1 / logits.shape[1]
+
+
+def _mixture(weights: Vector, tempered: Array, plain: Array, uniform: float) -> Array:
+    first, second, third = (float(weight) for weight in weights)
+    return first * tempered + second * plain + third * uniform

@@ -1,0 +1,51 @@
+"""Reading a stage's parameters: every name, shape and number checked before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from calibcli.errors import ParamsError
+
+
+def check_names(kind: str, parameters: dict[str, Any], names: Iterable[str]) -> None:
+    """Raise `ParamsError` unless the parameters have exactly these names."""
+    expected = set(names)
+    unknown, missing = sorted(set(parameters) - expected), sorted(expected - set(parameters))
+    if unknown:
+        raise ParamsError(f"stage {kind!r}: unknown parameter {unknown[0]!r}")
+    if missing:
+        raise ParamsError(f"stage {kind!r}: parameter {missing[0]!r} is missing")
+
+
+def read_number(
+    kind: str, parameters: dict[str, Any], name: str, *, positive: bool = False
+) -> float:
+    """A finite number."""
+    value = parameters[name]
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ParamsError(f"stage {kind!r}: {name} must be a number, not {value!r}")
+    if not np.isfinite(value) or (positive and value <= 0):
+        wanted = "finite and greater than 0" if positive else "finite"
+        raise ParamsError(f"stage {kind!r}: {name} is {value}; it must be {wanted}")
+    return float(value)
+
+
+def read_array(
+    kind: str, parameters: dict[str, Any], name: str, shape: tuple[int, ...]
+) -> np.ndarray[Any, Any]:
+    """A float64 array of finite numbers with this shape."""
+    try:
+        array = np.asarray(parameters[name], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ParamsError(f"stage {kind!r}: {name} is not an array of numbers") from None
+    if array.shape != shape:
+        raise ParamsError(f"stage {kind!r}: {name} has shape {array.shape}, not {shape}")
+    if not np.isfinite(array).all():
+        where = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ParamsError(f"stage {kind!r}: {name}{where} is not a finite number")
+    return array

@@ -1,0 +1,29 @@
+"""All calibrators: what can be fitted by name, and what a parameter file may hold."""
+
+from __future__ import annotations
+
+from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
+from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.ensemble_temperature import EnsembleTemperature, EnsembleTemperatureMap
+from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.platt import Platt, PlattMap
+from calibcli.calibrators.temperature import Temperature, TemperatureMap
+
+MAPS: dict[str, type[SmoothMap]] = {
+    family.name: family
+    for family in (TemperatureMap, VectorMap, MatrixMap, EnsembleTemperatureMap, PlattMap)
+}
+"""Families that a solver fits, by name."""
+
+CALIBRATORS: dict[str, type[Calibrator]] = {
+    calibrator.kind: calibrator
+    for calibrator in (
+        Identity,
+        Temperature,
+        VectorScaling,
+        MatrixScaling,
+        EnsembleTemperature,
+        Platt,
+    )
+}
+"""Stages of a parameter file, by kind."""

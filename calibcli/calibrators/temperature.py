@@ -1,0 +1,74 @@
+"""Temperature scaling: all logits divided by one number (Guo et al., 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import Array, namespace
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.reading import check_names, read_number
+
+
+@dataclass(frozen=True)
+class Temperature(Calibrator):
+    """``softmax(z / T)``.
+
+    Parameters
+    ----------
+    temperature : float
+        T > 0; above 1 the probabilities become less extreme.
+    """
+
+    temperature: float
+    kind = "temperature"
+
+    def transform(self, logits: Array) -> Array:
+        return logits * (1 / self.temperature)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"temperature": self.temperature}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Temperature:
+        check_names(cls.kind, parameters, ("temperature",))
+        return cls(read_number(cls.kind, parameters, "temperature", positive=True))
+
+    def summary(self) -> str:
+        return f"temperature {self.temperature:.4f}"
+
+
+@dataclass(frozen=True)
+class TemperatureMap(SmoothMap):
+    """The family in the inverse temperature, in which it is linear."""
+
+    name = "temperature"
+    title = "one temperature for all logits"
+    source = "Guo et al., On calibration of modern neural networks, ICML 2017"
+    preserves = "order"
+    cost = "about 4 passes"
+
+    def size(self, classes: int) -> int:
+        return 1
+
+    def rows_needed(self, classes: int) -> int:
+        return 50
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.array([scale])
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        return logits * float(theta[0])
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        xp = namespace(logits)
+        rows = xp.sum(gradient * logits, axis=-1)
+        return np.array([float(xp.sum(rows, dtype=xp.float64))])
+
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        return logits if direction[0] == 1 else logits * float(direction[0])
+
+    def calibrator(self, theta: Vector, classes: int) -> Temperature:
+        return Temperature(float(1 / theta[0]))

@@ -1,0 +1,1 @@
+"""Solvers, and fits of whole maps."""

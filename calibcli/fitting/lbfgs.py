@@ -1,0 +1,91 @@
+"""Limited-memory BFGS with a weak Wolfe line search, for smooth problems of any shape.
+
+Nocedal and Wright, Numerical Optimization, algorithm 7.5; the line search by bisection is that of
+Lewis and Overton, Nonsmooth optimization via quasi-Newton methods, 2013.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from calibcli.calibrators.base import Vector
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.solution import Solution
+
+_MEMORY = 20
+_MOST_TRIALS = 30
+
+_Point = tuple[Vector, float, Vector]
+_Pairs = deque[tuple[Vector, Vector]]
+
+
+def solve_lbfgs(
+    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 500
+) -> Solution:
+    """A minimum of a smooth problem from a starting point (P,).
+
+    Ends when the largest component of the gradient is at most the tolerance, or when rounding in
+    the data's precision hides any further descent.
+    """
+    pairs: _Pairs = deque(maxlen=_MEMORY)
+    value, gradient = problem.gradient(theta)
+    for iteration in range(1, most_iterations + 1):
+        norm = float(np.abs(gradient).max(initial=0.0))
+        if norm <= tolerance:
+            return Solution(theta, value, norm, True, "gradient", iteration)
+        direction = _direction(gradient, pairs)
+        first = 1.0 if pairs else min(1.0, 1 / float(np.abs(gradient).sum()))
+        found = _search(problem, (theta, value, gradient), direction, first)
+        if found is None:
+            if pairs:
+                pairs.clear()
+                continue
+            converged = norm <= 1e3 * tolerance
+            return Solution(theta, value, norm, converged, "rounding", iteration)
+        change, bend = found[0] - theta, found[2] - gradient
+        if float(change @ bend) > 0:
+            pairs.append((change, bend))
+        theta, value, gradient = found
+    norm = float(np.abs(gradient).max())
+    return Solution(theta, value, norm, False, "iterations", most_iterations)
+
+
+def _direction(gradient: Vector, pairs: _Pairs) -> Vector:
+    """Minus the gradient times the approximate inverse Hessian (two-loop recursion)."""
+    direction = -gradient
+    shares = []
+    for change, bend in reversed(pairs):
+        share = float(change @ direction) / float(change @ bend)
+        direction = direction - share * bend
+        shares.append(share)
+    if pairs:
+        change, bend = pairs[-1]
+        direction = direction * (float(change @ bend) / float(bend @ bend))
+    for (change, bend), share in zip(pairs, reversed(shares), strict=True):
+        direction = direction + (share - float(bend @ direction) / float(change @ bend)) * change
+    return direction
+
+
+def _search(problem: Problem, origin: _Point, direction: Vector, length: float) -> _Point | None:
+    """A point of sufficient descent and curvature, or None where rounding hides every descent."""
+    theta, value, gradient = origin
+    slope = float(gradient @ direction)
+    if slope >= 0:
+        return None
+    low, high = 0.0, np.inf
+    best: _Point | None = None
+    for _ in range(_MOST_TRIALS):
+        point = theta + length * direction
+        new_value, new_gradient = problem.gradient(point)
+        if not np.isfinite(new_value) or new_value > value + 1e-4 * length * slope:
+            high = length
+        elif float(new_gradient @ direction) < 0.9 * slope:
+            low, best = length, (point, new_value, new_gradient)
+        else:
+            return point, new_value, new_gradient
+        length = (low + high) / 2 if np.isfinite(high) else 2 * low
+        if abs(length * slope) <= 1e-15 * abs(value):
+            break
+    return best

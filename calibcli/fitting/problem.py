@@ -1,0 +1,181 @@
+"""A fit as a function of parameters: sums over the rows of the data, plus a penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from calibcli.arrays import (
+    Array,
+    log_softmax,
+    namespace,
+    restore_impossible,
+    split_impossible,
+    weighted_sum,
+)
+from calibcli.calibrators.base import SmoothMap, Vector
+from calibcli.objectives.base import Objective, RowTerms
+
+State = TypeVar("State")
+
+
+class Block(Protocol):
+    """Rows as a fold hands them over."""
+
+    @property
+    def logits(self) -> Array: ...
+    @property
+    def labels(self) -> Array: ...
+    @property
+    def weights(self) -> Array | None: ...
+
+
+class Data(Protocol):
+    """Labelled rows that can be folded over.
+
+    Attributes
+    ----------
+    classes : int
+        K.
+    weight : float
+        Sum of the weights.
+    class_weights : float64 array (K,)
+        Sum of the weights of each class.
+    impossible : bool
+        Whether some logit is ``-inf``.
+    """
+
+    @property
+    def classes(self) -> int: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def class_weights(self) -> Vector: ...
+    @property
+    def impossible(self) -> bool: ...
+
+    def fold(
+        self, partial_state: Callable[[Any], State], merge: Callable[[State, State], State]
+    ) -> State:
+        """The merged states of all blocks."""
+
+
+@dataclass
+class Problem:
+    """``mean over rows of loss(map(theta, logits), label) + ridge``, and its derivatives.
+
+    Attributes
+    ----------
+    passes : int
+        Folds over the data so far.
+    """
+
+    data: Data
+    map: SmoothMap
+    objective: Objective
+    anchor: Vector
+    passes: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._ridge = self.map.ridge(self.data.classes, self.data.weight)
+        self._free = ~self.map.frozen(self.data.class_weights <= 0)
+
+    def line(self, theta: Vector) -> tuple[float, float, float | None]:
+        """Value, first and second derivative of a problem with one parameter."""
+        work = partial(_line, self.map, self.objective, theta, self.data.impossible)
+        total = self._fold(work)
+        return total[0], total[1], total[2] if np.isfinite(total[2]) else None
+
+    def gradient(self, theta: Vector) -> tuple[float, Vector]:
+        """Value and gradient (P,)."""
+        work = partial(_gradient, self.map, self.objective, theta, self.data.impossible)
+        total = self._fold(work)
+        value, gradient = float(total[0]), total[1:]
+        if self._ridge is not None:
+            pull = self._ridge * (theta - self.anchor)
+            value += float(pull @ (theta - self.anchor)) / 2
+            gradient = gradient + pull
+        return value, gradient * self._free
+
+    def product(self, theta: Vector, direction: Vector) -> Vector:
+        """The Hessian times a direction (P,), for maps that are linear in their parameters."""
+        work = partial(_product, self.map, self.objective, theta, direction, self.data.impossible)
+        total = self._fold(work)
+        if self._ridge is not None:
+            total = total + self._ridge * direction
+        return total * self._free
+
+    def diagonal(self, theta: Vector) -> Vector:
+        """The diagonal (P,) of the Hessian, or something like it; 1 where it is not offered."""
+        work = partial(_diagonal, self.map, self.objective, theta, self.data.impossible)
+        total = self._fold(work)
+        if self._ridge is not None:
+            total = total + self._ridge
+        return np.where(self._free & (total > 0), total, 1.0)
+
+    def _fold(self, work: Callable[[Block], Vector]) -> Vector:
+        self.passes += 1
+        mean: Vector = self.data.fold(work, np.add) / self.data.weight
+        return mean
+
+
+def _terms(
+    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
+) -> tuple[Array, RowTerms]:
+    logits = log_softmax(block.logits) if family.normalises else block.logits
+    mask = None
+    if impossible:
+        logits, mask = split_impossible(logits)
+    new = restore_impossible(family.forward(theta, logits), mask)
+    return logits, objective.terms(new, block.labels)
+
+
+def _line(
+    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
+) -> Vector:
+    logits, terms = _terms(family, objective, theta, impossible, block)
+    first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
+    weights = block.weights
+    bend = np.nan if second is None else weighted_sum(second, weights)
+    return np.array([weighted_sum(terms.loss, weights), weighted_sum(first, weights), bend])
+
+
+def _gradient(
+    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
+) -> Vector:
+    logits, terms = _terms(family, objective, theta, impossible, block)
+    gradient = _weighted(terms.gradient(), block.weights)
+    pulled = family.pullback(theta, logits, gradient)
+    return np.concatenate(([weighted_sum(terms.loss, block.weights)], pulled))
+
+
+def _product(
+    family: SmoothMap,
+    objective: Objective,
+    theta: Vector,
+    direction: Vector,
+    impossible: bool,
+    block: Block,
+) -> Vector:
+    logits, terms = _terms(family, objective, theta, impossible, block)
+    product = terms.product(family.pushforward(theta, logits, direction))
+    assert product is not None
+    return family.pullback(theta, logits, _weighted(product, block.weights))
+
+
+def _diagonal(
+    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
+) -> Vector:
+    logits, terms = _terms(family, objective, theta, impossible, block)
+    return family.pullback_squares(theta, logits, _weighted(terms.diagonal(), block.weights))
+
+
+def _weighted(matrix: Array, weights: Array | None) -> Array:
+    if weights is None:
+        return matrix
+    xp = namespace(matrix)
+    return matrix * xp.astype(weights, matrix.dtype)[:, None]
