@@ -1,0 +1,169 @@
+"""The Python interface, for notebooks and services: `fit`, `load` and `evaluate` on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from calibcli.arrays import InputKind
+from calibcli.calibrators.base import Calibrator
+from calibcli.engine.data import open_data
+from calibcli.engine.devices import choose_device
+from calibcli.engine.engine import Engine
+from calibcli.engine.memory_source import ArraySource
+from calibcli.errors import DataError, UsageError
+from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.params import Params, encode, read
+from calibcli.workflow.applying import calibrated_chunks, chunk_rows
+from calibcli.workflow.fitting import Outcome, make_plan, run_fit
+from calibcli.workflow.measuring import Through, measure
+from calibcli.workflow.records import to_calibrators, to_params
+
+
+@dataclass(frozen=True)
+class FittedCalibrator:
+    """A fitted calibrator.
+
+    Attributes
+    ----------
+    params : Params
+        What a parameter file holds: stages, classes, how it was fitted, metrics.
+    stages : tuple of Calibrator
+        The maps, applied in order.
+    outcome : Outcome or None
+        The fit and its evaluation; None for one that was loaded.
+    """
+
+    params: Params
+    stages: tuple[Calibrator, ...]
+    outcome: Outcome | None = None
+
+    def predict_proba(self, logits: ArrayLike, input: InputKind | None = None) -> Any:
+        """Calibrated probabilities (n, K), float32, or float64 for float64 scores.
+
+        Parameters
+        ----------
+        logits : array (n, K), or (n,) for two classes
+            Scores of the kind that the calibrator was fitted on, or of the kind ``input``.
+        """
+        source = _source(logits, None, None, input or _kind(self.params.input))
+        if max(source.columns, 2) != self.params.classes:
+            raise DataError(
+                f"the scores have {max(source.columns, 2)} classes, the calibrator "
+                f"{self.params.classes}"
+            )
+        engine = Engine()
+        chunks = source.chunks(chunk_rows(engine, source))
+        parts = [part.probs for part in calibrated_chunks(engine, source, chunks, self.stages)]
+        return np.concatenate(parts) if parts else np.empty((0, self.params.classes), np.float32)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write a parameter file: JSON, or safetensors if the name ends so."""
+        from calibcli.tables.atomic import atomic_write
+
+        with atomic_write(str(path), force=force) as file:
+            file.write(encode(self.params, safetensors=str(path).endswith(".safetensors")))
+
+
+def fit(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    method: str = "temperature",
+    loss: str = "nll",
+    weights: ArrayLike | None = None,
+    input: InputKind = "logits",
+    options: Mapping[str, Any] | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 0,
+) -> FittedCalibrator:
+    """Fit a calibrator.
+
+    Parameters
+    ----------
+    logits : array (n, K), or (n,) for two classes: the score of class 1
+    labels : integer array (n,), from 0 to K - 1
+    method : str
+        A name of ``calib methods``, or several with commas, applied in order.
+    loss : str
+        A name of ``calib losses``.
+    weights : array (n,), optional
+    input : str
+        ``"logits"``, ``"log-probs"`` or ``"probs"``: what the scores are.
+    options : mapping, optional
+        ``{"vector.penalty": 1e-4}``, as ``--set`` on the command line.
+    folds : int
+        Of the cross-fitting that measures the calibrator; 0 leaves it out.
+
+    Raises
+    ------
+    UsageError, DataError
+        With one line that says what is wrong, and where.
+    """
+    settings = [f"{name}={value}" for name, value in (options or {}).items()]
+    plan = make_plan(method, loss, settings)
+    source = _source(logits, labels, weights, input)
+    data = open_data(Engine(choose_device(device), threads), source, folds, seed)
+    outcome = run_fit(data, plan, Panel())
+    params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
+    return FittedCalibrator(params, outcome.fit.calibrators, outcome)
+
+
+def load(path: str | Path) -> FittedCalibrator:
+    """The calibrator in a parameter file.
+
+    Raises
+    ------
+    ParamsError
+        The file is not a valid parameter file.
+    """
+    params = read(path)
+    return FittedCalibrator(params, to_calibrators(params))
+
+
+def evaluate(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    input: InputKind = "probs",
+    metrics: tuple[str, ...] | None = None,
+) -> Evaluation:
+    """Metrics and reliability bins of scores (n, K) and labels (n,)."""
+    data = open_data(Engine(), _source(scores, labels, weights, input))
+    return measure(data, [Through()], Panel() if metrics is None else Panel(metrics))[0]
+
+
+def _source(
+    scores: ArrayLike, labels: ArrayLike | None, weights: ArrayLike | None, kind: InputKind
+) -> ArraySource:
+    array = np.asarray(scores)
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        array = array.astype(np.float64)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise DataError(f"scores must have the shape (n, K), not {array.shape}")
+    vectors = []
+    for name, values, dtype in (("labels", labels, np.int64), ("weights", weights, np.float64)):
+        vector = None if values is None else np.asarray(values)
+        if vector is not None and vector.shape != (len(array),):
+            raise DataError(f"{name} must have the shape ({len(array)},), not {vector.shape}")
+        if vector is not None and dtype is np.int64 and (vector != vector.astype(dtype)).any():
+            raise DataError("labels must be whole numbers")
+        vectors.append(None if vector is None else vector.astype(dtype, copy=False))
+    return ArraySource(array, vectors[0], vectors[1], _kind(kind))
+
+
+def _kind(name: str) -> InputKind:
+    for kind in ("logits", "log-probs", "probs"):
+        if name == kind:
+            return kind
+    raise UsageError(f"input {name!r} is not known; use logits, log-probs or probs")

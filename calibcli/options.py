@@ -1,0 +1,100 @@
+"""Options of methods and losses: the fields of their dataclasses, set by name from text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from calibcli.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a method or a loss, as ``calib methods`` and ``calib losses`` show it."""
+
+    name: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+def options_of(family: type[Any]) -> list[Option]:
+    """The options that a dataclass offers: its fields that have a help text."""
+    return [
+        Option(
+            entry.name.replace("_", "-"),
+            None if entry.default is MISSING else entry.default,
+            entry.metadata["help"],
+            tuple(entry.metadata.get("choices", ())),
+        )
+        for entry in fields(family)
+        if "help" in entry.metadata
+    ]
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, str]]:
+    """``["svs.penalty=0.5"]`` as ``{"svs": {"penalty": "0.5"}}``."""
+    parsed: dict[str, dict[str, str]] = {}
+    for setting in settings:
+        target, equals, value = setting.partition("=")
+        name, dot, option = target.strip().partition(".")
+        if not (equals and dot and name and option):
+            raise UsageError(f"--set {setting!r} is not of the form NAME.OPTION=VALUE")
+        parsed.setdefault(name, {})[option] = value.strip()
+    return parsed
+
+
+def build(family: type[T], name: str, settings: dict[str, str]) -> T:
+    """An instance of a dataclass with some options set from text.
+
+    Raises
+    ------
+    UsageError
+        An option that there is not, or a value that it can't have; lists what there is.
+    """
+    known = {option.name: option for option in options_of(family)}
+    values: dict[str, Any] = {}
+    for given, text in settings.items():
+        option = known.get(given.replace("_", "-"))
+        if option is None:
+            listed = ", ".join(f"{o.name} (default {o.default})" for o in known.values())
+            raise UsageError(
+                f"{name} has no option {given!r}; "
+                + (f"it has: {listed}" if known else "it has none")
+            )
+        values[option.name.replace("-", "_")] = _convert(name, option, text)
+    try:
+        return family(**values)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+
+
+def look_up(kind: str, registry: dict[str, T], name: str, also: tuple[str, ...] = ()) -> T:
+    """The entry of a registry, or a `UsageError` that says what there is."""
+    if name in registry:
+        return registry[name]
+    known = sorted([*registry, *also])
+    close = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UsageError(f"there is no {kind} {name!r}{hint} (there are: {', '.join(known)})")
+
+
+def _convert(name: str, option: Option, text: str) -> Any:
+    if option.choices:
+        if text not in option.choices:
+            raise UsageError(f"{name}.{option.name} is one of {', '.join(option.choices)}")
+        return text
+    if text.lower() in ("none", "auto") and option.default is None:
+        return None
+    kind = float if option.default is None else type(option.default)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "yes": True, "no": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
+        raise UsageError(f"{name}.{option.name} must be {wanted}, not {text!r}") from None

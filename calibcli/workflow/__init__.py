@@ -1,0 +1,1 @@
+"""Whole jobs on open data: fit, measure, apply. No files, no terminal."""

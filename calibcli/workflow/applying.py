@@ -1,0 +1,96 @@
+"""Calibrated probabilities of every row, handed to a writer in the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import Array, softmax, to_numpy
+from calibcli.calibrators.base import Calibrator
+from calibcli.engine.engine import Engine, Tile
+from calibcli.engine.source import Chunk, Source
+
+NumpyArray = np.ndarray[Any, Any]
+
+_CHUNK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Rows with their calibrated probabilities.
+
+    Attributes
+    ----------
+    chunk : Chunk
+        The rows as read.
+    probs : array (n, K)
+        float32, or float64 where the scores are.
+    prediction : int64 array (n,)
+        The most probable class; the first of equals.
+    confidence : array (n,)
+        The largest probability.
+    """
+
+    chunk: Chunk
+    probs: NumpyArray
+    prediction: NumpyArray
+    confidence: NumpyArray
+
+
+def probabilities(stages: Sequence[Calibrator], logits: Array) -> Array:
+    """Probabilities (n, K) after all stages, from logits (n, K)."""
+    for stage in stages[:-1]:
+        logits = stage.log_probs(logits)
+    return stages[-1].probs(logits) if stages else softmax(logits)
+
+
+def chunk_rows(engine: Engine, source: Source) -> int:
+    """Rows to calibrate and write at a time."""
+    return min(engine.chunk_rows(source), max(_CHUNK_BYTES // (4 * source.columns), 1))
+
+
+def calibrated_chunks(
+    engine: Engine, source: Source, chunks: Iterator[Chunk], stages: Sequence[Calibrator]
+) -> Iterator[Calibrated]:
+    """The rows of some chunks with their probabilities, in order.
+
+    Raises
+    ------
+    DataError
+        A row whose scores have no probabilities, with its place.
+    """
+    work = partial(_probabilities, tuple(stages))
+    for results, chunk in engine.map_chunks(source, chunks, work):
+        probs, prediction, confidence = (
+            np.concatenate(part) for part in zip(*results, strict=True)
+        )
+        _check(source, chunk, confidence)
+        yield Calibrated(chunk, probs, prediction, confidence)
+
+
+def _probabilities(
+    stages: tuple[Calibrator, ...], tile: Tile
+) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
+    probs = np.ascontiguousarray(to_numpy(probabilities(stages, tile.logits)))
+    return probs, probs.argmax(axis=1), probs.max(axis=1)
+
+
+def _check(source: Source, chunk: Chunk, confidence: NumpyArray) -> None:
+    """Scores that are NaN or ``+inf`` make every probability of the row NaN."""
+    from calibcli.errors import DataError
+
+    bad = np.flatnonzero(np.isnan(confidence))
+    if len(bad):
+        row = int(bad[0])
+        scores = chunk.scores[row].astype(np.float64)
+        odd = np.flatnonzero(~np.isfinite(scores) & (scores != -np.inf))
+        what = (
+            f"the score of class {odd[0]} is {scores[odd[0]]}"
+            if len(odd)
+            else "no class is possible"
+        )
+        raise DataError(f"{source.locate(chunk.start + row)}: {what}")

@@ -1,0 +1,74 @@
+"""Metrics of probabilities that some map makes of the data, several maps in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import Array, log_softmax, namespace, to_numpy
+from calibcli.calibrators.base import Calibrator
+from calibcli.engine.data import Data
+from calibcli.engine.engine import Tile
+from calibcli.engine.memory_source import fold_of_rows
+from calibcli.metrics.base import View
+from calibcli.metrics.panel import Evaluation, Panel
+
+Prober = Callable[[Tile], Array]
+"""Makes log-probabilities (n, K) of a tile."""
+
+
+def calibrate(stages: Sequence[Calibrator], logits: Array) -> Array:
+    """Log-probabilities (n, K) after all stages."""
+    if not stages:
+        return log_softmax(logits)
+    for stage in stages:
+        logits = stage.log_probs(logits)
+    return logits
+
+
+@dataclass(frozen=True)
+class Through:
+    """Log-probabilities after the same stages for every row."""
+
+    stages: tuple[Calibrator, ...] = ()
+
+    def __call__(self, tile: Tile) -> Array:
+        return calibrate(self.stages, tile.logits)
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Log-probabilities of each row by the stages that were fitted without the row's fold."""
+
+    by_fold: tuple[tuple[Calibrator, ...], ...]
+    seed: int = 0
+
+    def __call__(self, tile: Tile) -> Array:
+        logits = tile.logits
+        folds = len(self.by_fold)
+        fold = fold_of_rows(tile.start, tile.start + len(tile), folds, self.seed)
+        result = namespace(logits).empty_like(logits)
+        for position, stages in enumerate(self.by_fold):
+            rows = np.flatnonzero(fold == position)
+            if len(rows):
+                result[rows] = calibrate(stages, logits[rows])
+        return result
+
+
+def measure(data: Data, probers: Sequence[Prober], panel: Panel) -> list[Evaluation]:
+    """An evaluation for each prober, from one pass over the data."""
+    states = data.fold(partial(_states, tuple(probers), panel), partial(_merge, panel))
+    return [panel.finish(state) for state in states]
+
+
+def _states(probers: tuple[Prober, ...], panel: Panel, tile: Tile) -> list[Any]:
+    weights = None if tile.weights is None else to_numpy(tile.weights)
+    return [panel.partial(View(prober(tile), tile.labels, weights)) for prober in probers]
+
+
+def _merge(panel: Panel, left: list[Any], right: list[Any]) -> list[Any]:
+    return [panel.merge(a, b) for a, b in zip(left, right, strict=True)]

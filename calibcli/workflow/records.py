@@ -1,0 +1,95 @@
+"""Between fitted calibrators and the parameter file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.registry import CALIBRATORS
+from calibcli.errors import ParamsError
+from calibcli.metrics.panel import Evaluation
+from calibcli.params import Params, Stage
+from calibcli.version import __version__
+from calibcli.workflow.fitting import Outcome
+
+
+def to_params(
+    outcome: Outcome,
+    *,
+    classes: int,
+    kind: str,
+    rows: int,
+    seed: int,
+    class_names: tuple[str, ...] | None = None,
+    data: list[dict[str, Any]] | None = None,
+    tested_on: list[dict[str, Any]] | None = None,
+) -> Params:
+    """The parameter file's content for a fit; nothing in it depends on the clock or the machine."""
+    fit, plan = outcome.fit, outcome.plan
+    options = {
+        family.name: _options(family) for family in plan.families if family and _options(family)
+    }
+    if plan.objective.options():
+        options[plan.loss] = plan.objective.options()
+    return Params(
+        classes=classes,
+        input=kind,
+        stages=tuple(Stage(c.kind, c.parameters()) for c in fit.calibrators),
+        class_names=class_names,
+        fit={
+            "method": plan.method,
+            "loss": plan.loss,
+            "options": options,
+            "rows": rows,
+            "seed": seed,
+            "converged": fit.converged,
+            "criterion": [s.solution.criterion if s.solution else "none" for s in fit.stages],
+            "gradient_norm": fit.gradient_norm,
+            "iterations": fit.iterations,
+            "passes": fit.passes,
+            "notes": list(outcome.notes),
+        },
+        metrics={
+            "measured_on": outcome.measured_on,
+            "folds": outcome.folds,
+            "before": _values(outcome.before),
+            "after": _values(outcome.after),
+            "data": tested_on or [],
+        },
+        data=data or [],
+        software={"calibcli": __version__, "numpy": np.__version__},
+    )
+
+
+def to_calibrators(params: Params) -> tuple[Calibrator, ...]:
+    """The calibrators that a parameter file describes.
+
+    Raises
+    ------
+    ParamsError
+        A stage of an unknown kind, or with parameters that it can't have.
+    """
+    calibrators = []
+    for stage in params.stages:
+        if stage.kind not in CALIBRATORS:
+            known = ", ".join(CALIBRATORS)
+            raise ParamsError(f"unknown kind of stage {stage.kind!r}; this version knows {known}")
+        family = CALIBRATORS[stage.kind]
+        calibrators.append(family.from_parameters(stage.parameters, params.classes))
+    return tuple(calibrators)
+
+
+def _options(family: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(family)
+
+
+def _values(evaluation: Evaluation | None) -> dict[str, float | None] | None:
+    if evaluation is None:
+        return None
+    return {
+        name: value if np.isfinite(value) else None for name, value in evaluation.values.items()
+    }
