@@ -11,8 +11,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from array_api_compat import array_namespace as _array_namespace
-from array_api_compat import is_numpy_array as is_numpy_array  # noqa: PLC0414 (re-exported)
-from array_api_compat import numpy as numpy_namespace
 
 Array: TypeAlias = Any
 """A NumPy array, a torch tensor, or anything else with an array API namespace."""
@@ -26,8 +24,14 @@ SMALLEST_PROBABILITY = 1e-12
 
 def namespace(array: Array) -> Any:
     """The array API namespace of an array."""
-    # The common case, decided without the general search: this runs once a block and operation.
-    return numpy_namespace if is_numpy_array(array) else _array_namespace(array)
+    # NumPy 2 follows the standard by itself. The common case is decided without the general
+    # search, since this runs with every operation on every block.
+    return np if type(array) is np.ndarray else _array_namespace(array)
+
+
+def is_numpy_array(array: Array) -> bool:
+    """Whether the array is NumPy's."""
+    return isinstance(array, np.ndarray)
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
@@ -47,28 +51,52 @@ def log_softmax(logits: Array) -> Array:
     """Log-probabilities (n, K) of logits (n, K)."""
     xp = namespace(logits)
     shifted = shift(logits)
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
+    return shifted - xp.log(sum_classes(xp.exp(shifted)))[:, None]
 
 
 def softmax(logits: Array) -> Array:
     """Probabilities (n, K) of logits (n, K)."""
     xp = namespace(logits)
     exponentials = xp.exp(shift(logits))
-    exponentials /= xp.sum(exponentials, axis=-1, keepdims=True)
+    exponentials /= sum_classes(exponentials)[:, None]
     return exponentials
+
+
+def dot_classes(left: Array, right: Array) -> Array:
+    """Sum over the classes of the product of two matrices (n, K): (n,)."""
+    if _has_rows(left) and _has_rows(right):
+        return np.vecdot(left, right)
+    return namespace(left).sum(left * right, axis=-1)
+
+
+def sum_classes(matrix: Array) -> Array:
+    """Sum over the classes of a matrix (n, K): (n,)."""
+    if _has_rows(matrix):
+        # The dot product with ones runs three times as fast as NumPy's sum over a last axis.
+        return np.vecdot(matrix, np.ones(matrix.shape[-1], matrix.dtype))
+    return namespace(matrix).sum(matrix, axis=-1)
+
+
+def _has_rows(matrix: Array) -> bool:
+    """Whether each row lies in contiguous host memory, so that a dot product runs along it."""
+    return is_numpy_array(matrix) and bool(matrix.flags.c_contiguous)
 
 
 def pick(matrix: Array, labels: Array) -> Array:
     """Element ``matrix[i, labels[i]]`` of each row: (n, K), (n,) -> (n,)."""
-    xp = namespace(matrix)
-    return xp.take_along_axis(matrix, labels[:, None], axis=-1)[:, 0]
+    return matrix[_row_numbers(matrix), labels]
 
 
 def subtract_one_hot(matrix: Array, labels: Array) -> Array:
     """Subtract 1 at ``[i, labels[i]]``, in place, and return the matrix (n, K)."""
-    rows = namespace(matrix).arange(matrix.shape[0], device=_device(matrix))
-    matrix[rows, labels] -= 1
+    matrix[_row_numbers(matrix), labels] -= 1
     return matrix
+
+
+def _row_numbers(matrix: Array) -> Array:
+    if is_numpy_array(matrix):
+        return np.arange(matrix.shape[0])
+    return namespace(matrix).arange(matrix.shape[0], device=matrix.device)
 
 
 def argmax(matrix: Array) -> Array:
@@ -93,10 +121,6 @@ def _argmax_by_class(matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         np.maximum(rank, is_largest * np.uint8(classes - k), out=rank)
     first: np.ndarray[Any, Any] = np.int64(classes) - rank
     return first
-
-
-def _device(array: Array) -> Any:
-    return getattr(array, "device", None)
 
 
 def scores_to_logits(scores: Array, kind: InputKind) -> Array:

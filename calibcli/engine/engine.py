@@ -26,7 +26,7 @@ from calibcli.engine.source import Chunk, Partition, Source
 State = TypeVar("State")
 Result = TypeVar("Result")
 
-_TILE_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+_TILE_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 _TURNED_UP_TO_CLASSES = 128
 
 
@@ -72,12 +72,15 @@ class Engine:
         Where to fold partitions instead, a cluster's for example. Partitions are sent as
         descriptions and states come back; tiles then start anew with every partition, so that
         results agree with a local run up to rounding.
+    on_rows : callable, optional
+        Told the number of rows of every chunk that is done.
     """
 
     device: str = "cpu"
     threads: int = 0
     memory: int = 0
     executor: Executor | None = field(default=None, compare=False)
+    on_rows: Callable[[int], None] | None = field(default=None, compare=False)
 
     @cached_property
     def workers(self) -> int:
@@ -158,6 +161,8 @@ class Engine:
         for chunk in _read_ahead(_aligned(chunks, rows)):
             pieces = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
             yield (map(work, pieces) if self.workers == 1 else self._pool.map(work, pieces)), chunk
+            if self.on_rows is not None:
+                self.on_rows(len(chunk))
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -15,7 +15,7 @@ from calibcli.errors import UsageError
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import solve_newton
 from calibcli.fitting.problem import Data, Problem
-from calibcli.fitting.scale import solve_scale
+from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.fitting.solution import Solution
 from calibcli.objectives.base import Objective
 
@@ -145,7 +145,7 @@ def fit_map(
     solve = solve_newton if family.linear and objective.convex else solve_lbfgs
     solution = solve(problem, theta)
     notes = _absent_note(family, data.class_weights)
-    if solution.value <= 1e-6:
+    if scale_fit.solution.criterion == "separable" or solution.value <= SMALLEST_LOSS:
         notes = (*notes, f"{family.name}: the rows can be separated; its parameters mean little")
     return StageFit(
         family.calibrator(solution.theta, data.classes),

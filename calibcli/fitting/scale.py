@@ -10,10 +10,13 @@ import numpy as np
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 
-LARGEST_LOG_TEMPERATURE = 12.0
-"""|log T| beyond this is a sign that the likelihood has no maximum (T of 6e-6 or 160,000)."""
+LARGEST_LOG_TEMPERATURE = 46.0
+"""|log T| beyond this (T of 1e-20 or 1e20) is a sign that no temperature is best."""
 
-_LONGEST_STEP = 2.0
+SMALLEST_LOSS = 1e-9
+"""A mean loss below this can only go on falling as T does: every row is right by far."""
+
+_FIRST_LONGEST_STEP = 2.0
 
 
 @dataclass
@@ -34,7 +37,7 @@ class _Bracket:
         if self.low < proposed < self.high:
             return proposed
         if math.isinf(self.low) or math.isinf(self.high):
-            return point + math.copysign(_LONGEST_STEP, proposed - point)
+            return point + math.copysign(_FIRST_LONGEST_STEP, proposed - point)
         return (self.low + self.high) / 2
 
 
@@ -51,6 +54,7 @@ def solve_scale(
     point, bracket = -math.log(scale), _Bracket()
     previous: tuple[float, float] | None = None
     value = slope = math.nan
+    longest = _FIRST_LONGEST_STEP
     for iteration in range(1, most_iterations + 1):
         scale = math.exp(-point)
         value, first, second = problem.line(np.array([scale]))
@@ -59,15 +63,17 @@ def solve_scale(
         if second is not None:
             bend = scale * scale * second + scale * first
         bracket.narrow(point, slope)
-        step = -slope / bend if bend is not None and bend > 0 else -math.copysign(0.5, slope)
-        step = max(-_LONGEST_STEP, min(_LONGEST_STEP, step))
+        curved = bend is not None and bend > 0
+        step = -slope / bend if bend is not None and curved else -math.copysign(0.5, slope)
+        step = max(-longest, min(longest, step))
+        longest *= 2
         theta = np.array([scale])
-        if slope == 0 or (abs(step) <= tolerance and bend is not None and bend > 0):
+        if value <= SMALLEST_LOSS or abs(point + step) > LARGEST_LOG_TEMPERATURE:
+            return Solution(theta, value, abs(slope), False, "unbounded", iteration)
+        if slope == 0 or (abs(step) <= tolerance and curved):
             return Solution(theta, value, abs(slope), True, "step", iteration)
         if bracket.high - bracket.low <= tolerance:
             return Solution(theta, value, abs(slope), True, "bracket", iteration)
-        if abs(point + step) > LARGEST_LOG_TEMPERATURE:
-            return Solution(theta, value, abs(slope), False, "unbounded", iteration)
         previous = (point, slope)
         point = bracket.contain(point, point + step)
     return Solution(np.array([scale]), value, abs(slope), False, "iterations", most_iterations)

@@ -1,0 +1,93 @@
+"""``calib apply``: run logits through a fitted calibrator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calibcli.cli.options import ComputeOptions, Force, InputOptions, Inputs, OutputOptions, shared
+
+if TYPE_CHECKING:
+    from calibcli.calibrators.base import Calibrator
+    from calibcli.engine.engine import Engine
+    from calibcli.tables.dataset import Dataset
+
+_HELP = """Write calibrated probabilities of every row, in the order of the rows.
+
+Needs no labels. The output has probs, prediction, confidence, the label if it was there, and \
+every other column of the input."""
+
+_EXAMPLES = """[b]Examples[/b]
+
+  calib fit sample_data/digits_val.parquet -p digits.json -o val.parquet
+
+  calib apply digits.json sample_data/digits_test.parquet -o calibrated.parquet
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("apply", help=_HELP, epilog=_EXAMPLES, no_args_is_help=True)(apply)
+
+
+@shared(InputOptions, ComputeOptions, OutputOptions)
+def apply(
+    params: Annotated[
+        str, typer.Argument(metavar="PARAMS", help="Parameter file.", show_default=False)
+    ],
+    inputs: Inputs,
+    reading: InputOptions,
+    computing: ComputeOptions,
+    printing: OutputOptions,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=".parquet, .npz or .arrow; - writes an Arrow stream to stdout.",
+            show_default=False,
+        ),
+    ],
+    force: Force = False,
+) -> None:
+    """Parse, run through, write."""
+    from calibcli.cli.console import Talk
+    from calibcli.cli.reading import check_classes, opened
+    from calibcli.params import read
+    from calibcli.tables import check_writable
+    from calibcli.workflow.records import to_calibrators
+
+    content = read(params)
+    stages = to_calibrators(content)
+    if output != "-":
+        check_writable(output, force=force)
+    talk = Talk(printing.quiet)
+    with (
+        opened(inputs, reading, talk, labels_required=False, single_pass=True) as dataset,
+        talk.progress(computing.engine(), "applying", dataset.rows) as engine,
+    ):
+        check_classes(content, max(dataset.columns, 2), params, dataset)
+        rows = write_calibrated(engine, dataset, stages, output, force=force)
+    if output != "-":
+        talk.say(f"{rows} rows written to {output}")
+
+
+def write_calibrated(
+    engine: Engine, dataset: Dataset, stages: Sequence[Calibrator], path: str, *, force: bool
+) -> int:
+    """Write the calibrated probabilities of a dataset; returns the number of rows."""
+    from calibcli.tables import open_writer
+    from calibcli.workflow.applying import calibrated_chunks, chunk_rows
+
+    chunks = dataset.chunks(chunk_rows(engine, dataset), with_columns=True)
+    written = 0
+    with open_writer(path, dataset, force=force) as writer:
+        for part in calibrated_chunks(engine, dataset, chunks, stages):
+            writer.write(
+                part.chunk.columns, part.probs, part.prediction, part.confidence, part.chunk.labels
+            )
+            written += len(part.probs)
+    return written

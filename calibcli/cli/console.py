@@ -1,0 +1,70 @@
+"""Printing: results to stdout, talk to stderr, progress where somebody watches."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from calibcli.cli.options import Format, OutputOptions
+
+if TYPE_CHECKING:
+    from calibcli.engine.engine import Engine
+
+
+def show(document: dict[str, Any], output: OutputOptions, *, to_stderr: bool = False) -> None:
+    """Print a result document, to stderr where stdout carries data."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    if output.format is Format.TABLE:
+        from rich.console import Console
+
+        from calibcli.report.terminal import print_document
+
+        print_document(document, Console(file=stream, highlight=False))
+        return
+    from calibcli.report.formats import to_csv, to_json, to_markdown
+
+    render = {Format.JSON: to_json, Format.MARKDOWN: to_markdown, Format.CSV: to_csv}
+    stream.write(render[output.format](document))
+
+
+@dataclass
+class Talk:
+    """What is said on the way, on stderr."""
+
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        """A line, unless nothing is to be said."""
+        if not self.quiet:
+            sys.stderr.write(f"calib: {text}\n")
+
+    @contextmanager
+    def progress(self, engine: Engine, doing: str, rows: int) -> Iterator[Engine]:
+        """The same engine, showing how far it is, where stderr is a terminal and not a CI log."""
+        if self.quiet or not sys.stderr.isatty() or os.environ.get("CI"):
+            yield engine
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("pass {task.fields[number]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(doing, total=max(rows, 1), number=1)
+            done = 0
+
+            def advance(count: int) -> None:
+                nonlocal done
+                done += count
+                number, within = divmod(max(done - 1, 0), max(rows, 1))
+                bar.update(task, completed=within + 1, number=number + 1)
+
+            yield replace(engine, on_rows=advance)

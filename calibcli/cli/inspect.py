@@ -1,0 +1,139 @@
+"""``calib inspect``: what `calib` sees in a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calibcli.cli.options import ComputeOptions, Format, InputOptions, shared
+
+if TYPE_CHECKING:
+    from calibcli.engine.data import Data
+    from calibcli.params import Params
+    from calibcli.tables.dataset import Dataset
+
+_HELP = "Say what calib sees in a data file or a parameter file."
+
+_EXAMPLES = """[b]Examples[/b]
+
+  calib inspect sample_data/digits_val.parquet
+
+  calib inspect sample_data/digits_longtail_val.npz --format json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("inspect", help=_HELP, epilog=_EXAMPLES, no_args_is_help=True)(inspect)
+
+
+@shared(InputOptions, ComputeOptions)
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="Any file.")],
+    reading: InputOptions,
+    computing: ComputeOptions,
+    format: Annotated[
+        Format, typer.Option(help="Table for people, json for programs.")
+    ] = Format.TABLE,
+) -> None:
+    """Look and print."""
+    from calibcli.errors import UsageError
+
+    if format not in (Format.TABLE, Format.JSON):
+        raise UsageError(f"--format {format.value}: this command prints table or json")
+    found = _params(file) if _is_params(file) else _data(file, reading, computing)
+    if format is Format.JSON:
+        document = {"schema_version": 1, "command": "inspect", "file": file, **found}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+        return
+    _print(found)
+
+
+def _is_params(file: str) -> bool:
+    if file == "-" or not Path(file).is_file():
+        return False
+    with Path(file).open("rb") as stream:
+        start = stream.read(9)
+    return start.lstrip()[:1] == b"{" or start[8:9] == b"{"
+
+
+def _params(file: str) -> dict[str, Any]:
+    from calibcli.params import read
+    from calibcli.workflow.records import to_calibrators
+
+    params: Params = read(file)
+    stages = to_calibrators(params)
+    return {
+        "kind": "parameters",
+        "classes": params.classes,
+        "class_names": list(params.class_names) if params.class_names else None,
+        "fitted_on": params.input,
+        "stages": [f"{stage.kind}: {stage.summary()}" for stage in stages],
+        "fit": params.fit,
+        "metrics": params.metrics,
+        "data": params.data,
+        "software": params.software,
+    }
+
+
+def _data(file: str, reading: InputOptions, computing: ComputeOptions) -> dict[str, Any]:
+    from calibcli.cli.console import Talk
+    from calibcli.cli.reading import opened
+    from calibcli.engine.data import open_data
+
+    with opened([file], reading, Talk(quiet=True), labels_required=False) as dataset:
+        data = open_data(computing.engine(), dataset)
+        return {
+            "kind": "data",
+            "format": dataset.format,
+            "rows": data.rows,
+            "classes": data.classes,
+            "class_names": list(dataset.class_names) if dataset.class_names else None,
+            "picked": dict(dataset.picked),
+            "stored_as": str(dataset.dtype),
+            "other_columns": list(dataset.other_columns),
+            "impossible_classes": data.impossible,
+            "zero_probabilities": data.survey.zeros,
+            **_labels(dataset, data),
+        }
+
+
+def _labels(dataset: Dataset, data: Data) -> dict[str, Any]:
+    if not dataset.has_labels:
+        return {"labels": "none"}
+    counts = data.survey.class_rows
+    names = dataset.class_names or tuple(map(str, range(len(counts))))
+    smallest, largest = int(counts.argmin()), int(counts.argmax())
+    return {
+        "rows_of_largest_class": {names[largest]: int(counts[largest])},
+        "rows_of_smallest_class": {names[smallest]: int(counts[smallest])},
+        "absent_classes": [names[k] for k in range(len(counts)) if counts[k] == 0],
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for key, value in found.items():
+        if value in (None, [], {}):
+            continue
+        grid.add_row(key.replace("_", " "), Text("\n".join(_lines(value))))
+    Console(highlight=False).print(grid)
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        shown = {k: v for k, v in value.items() if v not in (None, [], {})}
+        return [f"{key}: {', '.join(_lines(item))}" for key, item in shown.items()]
+    if isinstance(value, list):
+        return [line for item in value for line in _lines(item)]
+    return [f"{value:.6g}" if isinstance(value, float) else str(value)]

@@ -1,0 +1,153 @@
+"""``calib methods`` and ``calib losses``: what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calibcli.cli.options import Format
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_METHODS_EXAMPLES = """[b]Examples[/b]
+
+  calib methods
+
+  calib methods --classes 1000 --format json
+"""
+
+_LOSSES_EXAMPLES = """[b]Examples[/b]
+
+  calib losses
+
+  calib losses --format json
+"""
+
+_FormatOption = Annotated[Format, typer.Option(help="Table for people, json for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands."""
+    app.command(
+        "methods", help="List the calibrators that can be fitted.", epilog=_METHODS_EXAMPLES
+    )(methods)
+    app.command("losses", help="List what a fit can minimise.", epilog=_LOSSES_EXAMPLES)(losses)
+
+
+def methods(
+    classes: Annotated[
+        int, typer.Option(min=2, metavar="K", help="Class count that the figures are for.")
+    ] = 10,
+    format: _FormatOption = Format.TABLE,
+) -> None:
+    """List the calibrators."""
+    from calibcli.calibrators.registry import MAPS
+    from calibcli.options import options_of
+
+    entries: list[dict[str, Any]] = [
+        {
+            "name": "none",
+            "title": "no calibration: the softmax of the logits",
+            "preserves": "order",
+            "parameters": 0,
+            "rows_needed": 0,
+            "cost": "nothing",
+            "source": "",
+            "options": [],
+        }
+    ]
+    for name, kind in MAPS.items():
+        family = kind()
+        for_these = 2 if family.binary_only else classes
+        entries.append(
+            {
+                "name": name,
+                "title": family.title,
+                "preserves": family.preserves,
+                "parameters": family.size(for_these),
+                "rows_needed": family.rows_needed(for_these),
+                "cost": family.cost,
+                "source": family.source,
+                "options": [asdict(option) for option in options_of(kind)],
+            }
+        )
+    facts = {
+        "preserves": "preserves",
+        f"parameters at {classes} classes": "parameters",
+        f"rows needed at {classes} classes": "rows_needed",
+        "cost": "cost",
+        "source": "source",
+    }
+    _print({"schema_version": 1, "classes": classes, "methods": entries}, entries, facts, format)
+
+
+def losses(format: _FormatOption = Format.TABLE) -> None:
+    """List the objectives."""
+    from calibcli.objectives.registry import OBJECTIVES
+    from calibcli.options import options_of
+
+    entries = [
+        {
+            "name": name,
+            "title": kind.title,
+            "proper": kind.proper,
+            "convex": kind.convex,
+            "source": kind.source,
+            "options": [asdict(option) for option in options_of(kind)],
+        }
+        for name, kind in OBJECTIVES.items()
+    ]
+    facts = {"proper": "proper", "convex in the logits": "convex", "source": "source"}
+    _print({"schema_version": 1, "losses": entries}, entries, facts, format)
+
+
+def _print(
+    document: dict[str, Any], entries: list[dict[str, Any]], facts: dict[str, str], format: Format
+) -> None:
+    from calibcli.errors import UsageError
+
+    if format is Format.JSON:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return
+    if format is not Format.TABLE:
+        raise UsageError(f"--format {format.value}: this command prints table or json")
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for entry in entries:
+        console.print(f"[bold]{entry['name']}[/bold]  {entry['title']}")
+        console.print(_facts(entry, facts))
+        console.print()
+
+
+def _facts(entry: dict[str, Any], facts: dict[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for label, key in facts.items():
+        value = entry[key]
+        if value not in ("", None):
+            grid.add_row(f"  {label}", Text(_shown(value)))
+    for option in entry["options"]:
+        choices = f" ({' | '.join(option['choices'])})" if option["choices"] else ""
+        grid.add_row(
+            "  option",
+            Text(
+                f"{entry['name']}.{option['name']}={option['default']}{choices}: {option['help']}"
+            ),
+        )
+    return grid
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,208 @@
+"""Folds give the same bits whatever the threads, the memory limit and the cut into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibcli.calibrators.temperature import Temperature, TemperatureMap
+from calibcli.engine.data import open_data
+from calibcli.engine.devices import choose_device
+from calibcli.engine.engine import Engine
+from calibcli.engine.memory import parse_memory
+from calibcli.engine.memory_source import ArraySource, Folded, fold_of_rows
+from calibcli.engine.source import Chunk
+from calibcli.errors import DataError, UsageError
+from calibcli.fitting.fit import fit_stages
+from calibcli.metrics.panel import Panel
+from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.workflow.measuring import Through, measure
+
+
+def labelled(rows: int, classes: int, seed: int = 0, dtype: type = np.float32) -> ArraySource:
+    rng = np.random.default_rng(seed)
+    logits = (2 * rng.standard_normal((rows, classes))).astype(dtype)
+    labels = (logits / 1.5 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return ArraySource(logits, labels)
+
+
+@dataclass(frozen=True)
+class Scattered(ArraySource):
+    """The same rows, in chunks cut at given places, as files of odd sizes would give them."""
+
+    cuts: tuple[int, ...] = ()
+
+    def resident(self) -> bool:
+        return False
+
+    def chunks(self, rows: int) -> Iterator[Chunk]:
+        whole = Chunk(0, self.scores, self.labels, self.weights)
+        ends = [0, *sorted(c for c in self.cuts if 0 < c < self.rows), self.rows]
+        for begin, end in zip(ends, ends[1:], strict=False):
+            for start in range(begin, end, rows):
+                yield whole.rows(start, min(start + rows, end))
+
+
+def scattered(source: ArraySource, *cuts: int) -> Scattered:
+    return Scattered(source.scores, source.labels, source.weights, cuts=cuts)
+
+
+def temperature(source: ArraySource, engine: Engine) -> float:
+    data = open_data(engine, source)
+    fit = fit_stages(data, [TemperatureMap()], NegativeLogLikelihood())
+    (calibrator,) = fit.calibrators
+    assert isinstance(calibrator, Temperature)
+    return calibrator.temperature
+
+
+@pytest.mark.parametrize("classes", [2, 10, 300])
+def test_a_fit_has_the_same_bits_for_any_threads_memory_and_cut(classes: int) -> None:
+    # More than the 2^20 scores up to which everything is in float64.
+    source = labelled((1 << 20) // classes + 4321, classes)
+    expected = temperature(source, Engine(threads=1))
+    for engine in (Engine(threads=2), Engine(threads=5)):
+        assert temperature(source, engine) == expected
+    tight = Engine(threads=2, memory=1 << 20)
+    streamed = scattered(source, 17, 1000, 1001, 40000)
+    assert not tight.fits(streamed)
+    # Streaming finds no cheap sample to start from, so the last digits come from another path.
+    assert temperature(streamed, tight) == pytest.approx(expected, rel=1e-9)
+    assert temperature(scattered(source), tight) == temperature(streamed, tight)
+
+
+def test_metrics_have_the_same_bits_for_any_threads_memory_and_cut() -> None:
+    source = labelled(150_000, 8)
+    seen = {
+        tuple(measure(open_data(engine, rows), [Through()], Panel())[0].values.values())
+        for engine in (Engine(threads=1), Engine(threads=3), Engine(memory=1 << 20))
+        for rows in (source, scattered(source, 5, 70_000, 149_999))
+    }
+    assert len(seen) == 1
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(1, 4999), max_size=6), st.integers(1, 4))
+def test_tiles_are_cut_at_the_same_places(cuts: list[int], threads: int) -> None:
+    source = labelled(5000, 1000)
+    engine = Engine(threads=threads)
+    starts = list(engine.map(scattered(source, *cuts), lambda tile: (tile.start, len(tile))))
+    step = engine.tile_rows(1000)
+    assert starts == [(i, min(step, 5000 - i)) for i in range(0, 5000, step)]
+
+
+def test_partitions_go_to_an_executor_and_states_come_back() -> None:
+    source = labelled(20_000, 5)
+    with ProcessPoolExecutor(2) as pool:
+        remote = temperature(source, Engine(executor=pool))
+    assert remote == pytest.approx(temperature(source, Engine()), rel=1e-7)
+
+
+def test_chunks_that_are_done_are_reported() -> None:
+    seen: list[int] = []
+    source = scattered(labelled(3000, 10), 1000, 2000)
+    list(Engine(on_rows=seen.append, memory=1 << 20).map(source, len))
+    assert sum(seen) == 3000
+
+
+def test_folds_depend_on_the_row_number_and_the_seed_alone() -> None:
+    whole = fold_of_rows(0, 10_000, 5)
+    assert np.array_equal(whole[1234:5678], fold_of_rows(1234, 5678, 5))
+    assert np.bincount(whole).min() > 1850
+    assert not np.array_equal(whole, fold_of_rows(0, 10_000, 5, seed=1))
+
+
+def test_held_out_rows_do_not_count() -> None:
+    source = labelled(2000, 4)
+    fold = fold_of_rows(0, 2000, 5)
+    kept = ArraySource(source.scores[fold != 2], source.labels[fold != 2])
+    data = open_data(Engine(), source, folds=5)
+    held = fit_stages(data.without_fold(2), [TemperatureMap()], NegativeLogLikelihood())
+    (calibrator,) = held.calibrators
+    assert calibrator.temperature == pytest.approx(temperature(kept, Engine()), rel=1e-9)
+    (chunk,) = Folded(source, 5, 2).chunks(2000)
+    assert np.array_equal(chunk.weights == 0, fold == 2)
+
+
+class TestSurvey:
+    @pytest.mark.parametrize(
+        ("value", "kind", "message"),
+        [
+            (np.nan, "logits", "row 7: the score of class 1 is NaN"),
+            (np.inf, "logits", "row 7: the score of class 1 is +inf"),
+            (-0.1, "probs", "row 7: the score of class 1 is not a number between 0 and 1"),
+            (1.5, "probs", "row 7: the score of class 1 is a probability greater than 1"),
+        ],
+    )
+    def test_a_bad_score_is_refused_with_its_row(self, value, kind, message) -> None:
+        scores = np.full((20, 2), 0.5, np.float32)
+        scores[7, 1] = value
+        with pytest.raises(DataError) as error:
+            open_data(Engine(), ArraySource(scores, np.zeros(20, np.int64), None, kind))
+        assert str(error.value) == message
+
+    @pytest.mark.parametrize("label", [-100, -1, 4, 10**12])
+    def test_a_label_that_is_no_class_is_refused_with_its_row(self, label: int) -> None:
+        source = labelled(30, 4)
+        source.labels[11] = label
+        with pytest.raises(DataError, match=rf"row 11: label {label} is none of the classes 0 to 3"):
+            open_data(Engine(), source)
+
+    def test_an_impossible_label_is_refused(self) -> None:
+        source = labelled(30, 4)
+        source.scores[5, source.labels[5]] = -np.inf
+        with pytest.raises(DataError, match="row 5: class . is the label, but its logit is -inf"):
+            open_data(Engine(), source)
+
+    @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+    def test_a_bad_weight_is_refused(self, weight: float) -> None:
+        plain = labelled(30, 4)
+        weights = np.ones(30)
+        weights[29] = weight
+        with pytest.raises(DataError, match="row 29: weight"):
+            open_data(Engine(), ArraySource(plain.scores, plain.labels, weights))
+
+    def test_no_rows_and_no_weight_are_refused(self) -> None:
+        with pytest.raises(DataError, match="has no rows"):
+            open_data(Engine(), ArraySource(np.empty((0, 3), np.float32), np.empty(0, np.int64)))
+        plain = labelled(3, 4)
+        with pytest.raises(DataError, match="all weights are 0"):
+            open_data(Engine(), ArraySource(plain.scores, plain.labels, np.zeros(3)))
+
+    def test_counts(self) -> None:
+        source = ArraySource(np.zeros((4, 3), np.float32), np.array([0, 2, 2, 0]))
+        data = open_data(Engine(), source)
+        assert data.survey.class_rows.tolist() == [2, 0, 2]
+        assert data.weight == 4
+
+
+class TestDevices:
+    def test_cuda_is_refused_where_there_is_none(self, monkeypatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert choose_device("auto") == "cpu"
+        with pytest.raises(UsageError, match="hides every GPU; use --device cpu"):
+            choose_device("cuda:1")
+
+    @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "tpu"])
+    def test_an_unknown_name_is_refused(self, name: str) -> None:
+        with pytest.raises(UsageError, match="use auto, cpu, cuda or cuda:N"):
+            choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("256M", 256 << 20), ("2g", 2 << 30), ("1.5GiB", 3 << 29), ("80000000", 80_000_000)],
+)
+def test_sizes_of_memory(text: str, size: int) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1G", "1K", "2 X", "1e9"])
+def test_what_is_no_size_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--memory"):
+        parse_memory(text)
