@@ -1,0 +1,141 @@
+"""The contract of a metric: a fold over blocks of rows, and what every block offers it.
+
+A `Statistic` is the fold; a `Metric` reads one number off a finished statistic. Metrics that need
+the same sums share one statistic, so that one pass over the data serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from calibcli.arrays import Array, argmax, namespace, pick, to_numpy
+
+Vector = np.ndarray[Any, Any]
+
+
+class View:
+    """A block of rows as metrics see it; what several of them need is computed once.
+
+    Parameters
+    ----------
+    log_probs : array (n, K)
+        Log-probabilities, on any device.
+    labels : int array (n,)
+        On the same device.
+    weights : float64 array (n,), on the host, or None for weights of 1
+
+    The matrices stay where they are; the vectors are NumPy arrays on the host.
+    """
+
+    def __init__(self, log_probs: Array, labels: Array, weights: Vector | None = None) -> None:
+        self.log_probs = log_probs
+        self.device_labels = labels
+        self._weights = weights
+
+    def __len__(self) -> int:
+        return int(self.log_probs.shape[0])
+
+    @property
+    def classes(self) -> int:
+        """The number of classes K."""
+        return int(self.log_probs.shape[1])
+
+    @cached_property
+    def probs(self) -> Array:
+        """Probabilities (n, K), on the device."""
+        return namespace(self.log_probs).exp(self.log_probs)
+
+    @cached_property
+    def labels(self) -> Vector:
+        """Labels (n,)."""
+        return to_numpy(self.device_labels)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the rows have weights of their own."""
+        return self._weights is not None
+
+    @cached_property
+    def weights(self) -> Vector:
+        """Weights (n,), float64."""
+        return np.ones(len(self)) if self._weights is None else self._weights
+
+    @cached_property
+    def total_weight(self) -> float:
+        """The sum of the weights; the number of rows where there are none."""
+        return float(self.weights.sum()) if self.weighted else float(len(self))
+
+    @cached_property
+    def prediction(self) -> Vector:
+        """The most probable class (n,); the first of equals."""
+        return to_numpy(argmax(self.log_probs))
+
+    @cached_property
+    def confidence(self) -> Vector:
+        """The largest probability (n,), float64."""
+        return to_numpy(namespace(self.probs).max(self.probs, axis=-1)).astype(np.float64)
+
+    @cached_property
+    def correct(self) -> Vector:
+        """Whether the most probable class is the label (n,), bool."""
+        correct: Vector = self.prediction == self.labels
+        return correct
+
+    @cached_property
+    def true_log_prob(self) -> Vector:
+        """Log-probability of the label (n,), float64."""
+        return to_numpy(pick(self.log_probs, self.device_labels)).astype(np.float64)
+
+    @cached_property
+    def true_prob(self) -> Vector:
+        """Probability of the label (n,), float64; exactly the element of `probs`."""
+        return to_numpy(pick(self.probs, self.device_labels)).astype(np.float64)
+
+
+class Statistic(Protocol):
+    """A fold over blocks. Implementations are frozen dataclasses: equal ones are computed once.
+
+    States are tuples of float64 arrays (or lists of small arrays where a statistic collects).
+    ``merge`` is associative; states are merged in the order of the rows.
+    """
+
+    def partial(self, view: View) -> Any:
+        """The state of one block."""
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """The state of two blocks."""
+
+    def finish(self, state: Any) -> Any:
+        """The statistic of all rows."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number read off a finished statistic.
+
+    Attributes
+    ----------
+    name : str
+        Key in JSON and on the command line, for example ``"ece"``.
+    title : str
+        Heading in tables, for example ``"ECE"``.
+    convention : str
+        Everything that must be known to compare the number with another one.
+    statistic : Statistic
+    value : callable
+        Finished statistic -> float.
+    better : str
+        ``"lower"`` or ``"higher"``.
+    """
+
+    name: str
+    title: str
+    convention: str
+    statistic: Statistic
+    value: Callable[[Any], float]
+    better: str = "lower"

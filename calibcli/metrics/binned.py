@@ -1,0 +1,146 @@
+"""Calibration errors over 15 equal-width bins of confidence, and the reliability diagram's bins.
+
+References
+----------
+Naeini, Cooper and Hauskrecht (2015), Obtaining Well Calibrated Probabilities Using Bayesian
+Binning, doi:10.1609/aaai.v29i1.9602 (ECE, MCE); Guo, Pleiss, Sun and Weinberger (2017), On
+Calibration of Modern Neural Networks, arXiv:1706.04599 (the 15 bins).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibcli.metrics.base import Metric, Vector, View
+from calibcli.metrics.row_mean import ratio
+
+BINS = 15
+EDGES = np.linspace(0.0, 1.0, BINS + 1)
+
+
+def bin_index(probability: Vector) -> Vector:
+    """Bin (lower, upper] of probabilities (n,), float64: 0 to 14, and -1 for a probability of 0.
+
+    A probability that rounding has left a little above 1 is in the last bin.
+    """
+    index = (probability * BINS).astype(np.intp)
+    # On an edge, and where the product was rounded up to one, the product names the bin above.
+    index -= probability <= EDGES[index]
+    within: Vector = np.minimum(index, BINS - 1)
+    return within
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The rows whose confidence is in (lower, upper].
+
+    Attributes
+    ----------
+    confidence, accuracy : float or None
+        Weighted means over the rows of the bin; None where the bin has no weight.
+    """
+
+    lower: float
+    upper: float
+    rows: int
+    weight: float
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Sums over the rows of each of the 15 bins; float64 arrays (15,)."""
+
+    rows: Vector
+    weight: Vector
+    confidence: Vector
+    correct: Vector
+
+    @property
+    def gap(self) -> Vector:
+        """Weight x |confidence - accuracy| of each bin (15,)."""
+        gap: Vector = np.abs(self.confidence - self.correct)
+        return gap
+
+    def bins(self) -> tuple[Bin, ...]:
+        """The bins of a reliability diagram."""
+        return tuple(
+            Bin(
+                float(EDGES[b]),
+                float(EDGES[b + 1]),
+                int(self.rows[b]),
+                float(self.weight[b]),
+                float(self.confidence[b] / self.weight[b]) if self.weight[b] else None,
+                float(self.correct[b] / self.weight[b]) if self.weight[b] else None,
+            )
+            for b in range(BINS)
+        )
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """The statistic: sums by bin of the confidence, the largest probability of a row.
+
+    State: array (4, 15) of rows, weight, weight x confidence, weight x correct.
+    """
+
+    def partial(self, view: View) -> Vector:
+        """The sums over one block."""
+        index = bin_index(view.confidence)
+
+        def total(values: Vector | None) -> Vector:
+            return np.bincount(index, values, minlength=BINS)
+
+        rows = total(None)
+        if not view.weighted:
+            return np.stack([rows, rows, total(view.confidence), total(view.correct)]) * 1.0
+        weights = view.weights
+        weighted = (weights, weights * view.confidence, weights * view.correct)
+        return np.stack([rows, *map(total, weighted)])
+
+    def merge(self, left: Vector, right: Vector) -> Vector:
+        """The sums over two blocks."""
+        return left + right
+
+    def finish(self, state: Vector) -> Reliability:
+        """The sums by name."""
+        return Reliability(*state)
+
+
+def _expected(bins: Reliability) -> float:
+    return ratio(bins.gap.sum(), bins.weight.sum())
+
+
+def _maximum(bins: Reliability) -> float:
+    filled = bins.weight > 0
+    return float(np.max(bins.gap[filled] / bins.weight[filled])) if filled.any() else float("nan")
+
+
+RELIABILITY = ReliabilityBins()
+
+_BINS_IN_WORDS = "15 equal-width bins (lower, upper] of the largest probability"
+
+ECE = Metric(
+    name="ece",
+    title="ECE",
+    convention=(
+        f"expected calibration error: {_BINS_IN_WORDS}, "
+        "mean over rows of |mean confidence - accuracy|"
+    ),
+    statistic=RELIABILITY,
+    value=_expected,
+)
+
+MCE = Metric(
+    name="mce",
+    title="MCE",
+    convention=(
+        f"maximum calibration error: {_BINS_IN_WORDS}, "
+        "largest |mean confidence - accuracy|, however few the rows"
+    ),
+    statistic=RELIABILITY,
+    value=_maximum,
+)
