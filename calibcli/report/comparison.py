@@ -1,0 +1,114 @@
+"""The metrics of a document as columns side by side: what tables of every format have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from calibcli.metrics.registry import METRICS
+from calibcli.report.document import Document
+from calibcli.report.numbers import plural
+
+
+@dataclass(frozen=True)
+class Column:
+    """The metrics of one measurement.
+
+    Attributes
+    ----------
+    title : str
+        ``"before"``, ``"after"``, or the shortest name that tells an input from the others.
+    part : dict
+        The part of the document with ``metrics`` and ``reliability``.
+    """
+
+    title: str
+    part: Document
+
+    def value(self, metric: str) -> float | None:
+        """The value of a metric, or None where it was not measured."""
+        found: float | None = self.part["metrics"].get(metric, {}).get("value")
+        return found
+
+
+def is_fit(document: Document) -> bool:
+    """Whether it is the document of ``calib fit``."""
+    return bool(document["command"] == "fit")
+
+
+def columns(document: Document) -> list[Column]:
+    """The measurements of a document, in their order."""
+    if is_fit(document):
+        return [Column(n, document[n]) for n in ("before", "after") if document[n] is not None]
+    results = document.get("results", [document])
+    names = short_names([result["input"]["name"] for result in results])
+    return [Column(name, result) for name, result in zip(names, results, strict=True)]
+
+
+def metric_names(shown: Sequence[Column]) -> list[str]:
+    """Every metric of some columns, in the order of the columns."""
+    return list(dict.fromkeys(name for column in shown for name in column.part["metrics"]))
+
+
+def title(metric: str) -> str:
+    """How a metric is called in tables; a metric that is not known here keeps its own name."""
+    return METRICS[metric].title if metric in METRICS else metric
+
+
+def convention(metric: str) -> str:
+    """What must be known to compare the metric with other numbers."""
+    return METRICS[metric].convention if metric in METRICS else ""
+
+
+def better(metric: str) -> str:
+    """``"lower"``, ``"higher"``, or nothing for a metric that is not known here."""
+    return METRICS[metric].better if metric in METRICS else ""
+
+
+def change(metric: str, before: float | None, after: float | None, shown: str) -> str:
+    """``"better"``, ``"worse"`` or ``"same"``, for a difference that is shown as ``shown``."""
+    if shown == "0":
+        return "same"
+    if before is None or after is None or math.isnan(after - before) or not better(metric):
+        return ""
+    return "better" if (after < before) == (better(metric) == "lower") else "worse"
+
+
+def best(metric: str, shown: Sequence[Column]) -> float | None:
+    """The best value of several columns, or None where there is nothing to choose."""
+    known = [value for column in shown if (value := column.value(metric)) is not None]
+    values = [value for value in known if not math.isnan(value)]
+    if len(values) < 2 or min(values) == max(values) or not better(metric):
+        return None
+    return min(values) if better(metric) == "lower" else max(values)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The ends of paths, with as many folders as it takes to tell them apart."""
+    parts = [PurePath(name).parts or (name,) for name in names]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        short = ["/".join(path[-length:]) for path in parts]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
+
+
+def caption(document: Document) -> str:
+    """On which rows the metrics were measured, in a sentence; nothing where that is plain."""
+    if not is_fit(document):
+        return ""
+    part: dict[str, Any] | None = document["after"] or document["before"]
+    if part is None:
+        return "Nothing was measured."
+    rows, place = plural(part["rows"], "row"), part["measured_on"]
+    if place == "test":
+        return f"Measured on the {rows} of {document['test']['name']}."
+    if place == "cross-fit":
+        return (
+            f"Measured on the {rows} of {document['input']['name']} by {part['folds']}-fold "
+            "cross-fitting: every row by a fit that has not seen it."
+        )
+    return f"Measured on the {rows} of {document['input']['name']}, before the fit only."

@@ -1,0 +1,122 @@
+"""The result document: the plain dictionary behind every format, and the JSON contract.
+
+``docs/json.md`` describes it key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, TypeAlias
+
+from calibcli.metrics.panel import Evaluation
+
+SCHEMA_VERSION = 1
+
+Document: TypeAlias = dict[str, Any]
+
+MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
+"""Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
+
+
+def measurement(evaluation: Evaluation) -> Document:
+    """The part that every evaluation shares: size, metrics, reliability bins."""
+    return {
+        "rows": evaluation.rows,
+        "weight": evaluation.weight,
+        "classes": evaluation.classes,
+        "metrics": {name: {"value": value} for name, value in evaluation.values.items()},
+        "reliability": [asdict(part) for part in evaluation.reliability],
+    }
+
+
+def evaluate_document(
+    evaluation: Evaluation, *, source: Mapping[str, Any], params: str | None = None
+) -> Document:
+    """The document of ``calib evaluate`` for one input.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    source : mapping
+        The input: ``name`` and ``kind``, and what else there is to say about it.
+    params : str or None
+        The parameter file that the rows were run through first.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "evaluate",
+        "input": dict(source),
+        "params": params,
+        **measurement(evaluation),
+    }
+
+
+def fit_document(
+    *,
+    source: Mapping[str, Any],
+    rows: int,
+    classes: int,
+    method: str,
+    loss: str,
+    fit: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    before: Evaluation | None,
+    after: Evaluation | None,
+    measured_on: MeasuredOn,
+    options: Mapping[str, Any] | None = None,
+    folds: int | None = None,
+    test: Mapping[str, Any] | None = None,
+    params: str | None = None,
+    output: str | None = None,
+) -> Document:
+    """The document of ``calib fit``.
+
+    Parameters
+    ----------
+    source, test : mapping
+        The input that was fitted, and the test input where there is one.
+    rows, classes : int
+        Size of the input that was fitted.
+    fit : mapping
+        ``converged``, ``iterations``, ``passes``, ``seconds``, ``device``, and optionally
+        ``notes``, lines for people.
+    stages : sequence of mapping
+        As in the parameter file.
+    before, after : Evaluation or None
+        Of the same rows, those that ``measured_on`` names. Where ``after`` was not measured,
+        ``before`` is of the input.
+    folds : int or None
+        Number of folds of a cross-fitting.
+    params, output : str or None
+        Paths of the files that were written.
+    """
+    place = {"measured_on": measured_on if after else "input", "folds": folds or None}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "fit",
+        "input": dict(source),
+        "test": None if test is None else dict(test),
+        "rows": rows,
+        "classes": classes,
+        "method": method,
+        "loss": loss,
+        "options": dict(options or {}),
+        "fit": dict(fit),
+        "stages": [dict(stage) for stage in stages],
+        "before": None if before is None else {**place, **measurement(before)},
+        "after": None if after is None else {**place, **measurement(after)},
+        "params": params,
+        "output": output,
+    }
+
+
+def combine(documents: Sequence[Document]) -> Document:
+    """One document of several: itself where it is alone, otherwise a list under ``results``."""
+    if len(documents) == 1:
+        return documents[0]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": documents[0]["command"],
+        "results": list(documents),
+    }

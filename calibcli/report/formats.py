@@ -1,0 +1,149 @@
+"""A result document as text: JSON for programs, Markdown for pages, CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from calibcli.report.comparison import (
+    Column,
+    better,
+    caption,
+    change,
+    columns,
+    convention,
+    is_fit,
+    metric_names,
+    title,
+)
+from calibcli.report.document import Document
+from calibcli.report.numbers import count, difference, percent, significant
+from calibcli.report.summary import summary
+from calibcli.report.verdict import verdict
+
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+
+
+def to_json(document: Document) -> str:
+    """The document itself; numbers that JSON does not have (NaN, infinity) are null."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """The value with plain lists for arrays, and None for numbers that are not finite."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(element) for key, element in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(element) for element in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_csv(document: Document) -> str:
+    """A line for every metric of every measurement, at full precision.
+
+    Columns: ``input`` (of a fit the one it was measured on), ``measured`` (``before`` or
+    ``after`` a fit, otherwise empty), ``metric``, ``value`` (empty where it is not a number).
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["input", "measured", "metric", "value"])
+    for column in columns(document):
+        if is_fit(document):
+            on_test = column.part["measured_on"] == "test"
+            head = [document["test" if on_test else "input"]["name"], column.title]
+        else:
+            head = [column.part["input"]["name"], ""]
+        for metric in column.part["metrics"]:
+            value = column.value(metric)
+            empty = value is None or math.isnan(value)
+            writer.writerow([*head, metric, "" if empty else repr(value)])
+    return text.getvalue()
+
+
+def to_markdown(document: Document) -> str:
+    """A page for a pull request, an issue or a job summary: GitHub's dialect."""
+    return "\n".join(_markdown(document)) + "\n"
+
+
+def _markdown(document: Document) -> Iterator[str]:
+    yield f"### calib {document['command']}"
+    yield ""
+    for result in document.get("results", [document]):
+        yield from (f"- {f'**{name}** ' if name else ''}{text}" for name, text in summary(result))
+    yield ""
+    shown = columns(document)
+    if shown:
+        yield from _metrics_table(document, shown)
+        yield ""
+    if caption(document):
+        yield caption(document)
+        yield ""
+    for column in shown:
+        named = f"**{column.title}** " if len(shown) > 1 else ""
+        yield f"- {named}{verdict(column.part['reliability']).text}"
+    for column in shown:
+        yield ""
+        yield from _details(
+            f"Reliability: {column.title}", _reliability_table(column.part["reliability"])
+        )
+    yield ""
+    names = metric_names(shown)
+    yield from _details("Conventions", [f"- {title(name)}: {convention(name)}" for name in names])
+
+
+def _metrics_table(document: Document, shown: Sequence[Column]) -> list[str]:
+    names = metric_names(shown)
+    compared = is_fit(document) and len(shown) == 2
+    rows = []
+    for name in names:
+        values = [column.value(name) for column in shown]
+        row = [title(name) + ARROWS[better(name)], *map(significant, values)]
+        if compared:
+            before, after = values
+            shift = difference(before, after)
+            row += [shift, change(name, before, after, shift)]
+        rows.append(row)
+    headings = ["", *(column.title for column in shown), *(["change", ""] if compared else [])]
+    return _table(headings, rows, "l" + "r" * len(shown) + ("rl" if compared else ""))
+
+
+def _reliability_table(bins: Sequence[Mapping[str, Any]]) -> list[str]:
+    filled = [part for part in reversed(bins) if part["confidence"] is not None]
+    rows = [
+        [
+            f"{percent(part['lower'])} to {percent(part['upper'])}",
+            percent(part["confidence"]),
+            percent(part["accuracy"]),
+            count(part["rows"]),
+        ]
+        for part in filled
+    ]
+    return _table(["confidence", "says", "right", "rows"], rows, "rrrr")
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    rule = [{"l": ":--", "r": "--:"}[side] for side in sides]
+    return [
+        f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+        for row in (headings, rule, *rows)
+    ]
+
+
+def _details(heading: str, lines: Sequence[str]) -> list[str]:
+    return ["<details>", f"<summary>{heading}</summary>", "", *lines, "", "</details>"]
+
+
+FORMATS: dict[str, Callable[[Document], str]] = {
+    "json": to_json,
+    "markdown": to_markdown,
+    "csv": to_csv,
+}
+"""Renderers by the name of ``--format``; ``table`` is `calibcli.report.terminal`'s."""

@@ -1,0 +1,167 @@
+"""The reliability diagram for the terminal: what the model says against how often it is right.
+
+One line a bin of confidence, the most confident on top. A bar as long as the rows of the bin are
+right, a mark at what the model says of them, the space between them filled according to its
+direction; on the right how many rows there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+
+from calibcli.report.glyphs import Glyphs
+from calibcli.report.numbers import count, percent
+from calibcli.report.verdict import verdict
+
+SIDE_BY_SIDE = 110
+"""From this width on two diagrams stand next to each other."""
+
+GUTTER = 4
+PERCENT_WIDTH = 6
+GAP = 2
+WIDEST_BAR = 60
+FEW_ROWS = 30
+"""A bin with fewer rows is dimmed: its accuracy is mostly chance."""
+
+STYLES = {"right": "cyan", "over": "red", "under": "yellow", "mark": "bold", "rows": "blue"}
+VERDICT_STYLES = {
+    "over": "bold red",
+    "under": "bold yellow",
+    "mixed": "bold yellow",
+    "good": "bold green",
+    "none": "dim",
+}
+
+Bins = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Widths in cells: of a bar from 0 % to 100 %, of the number of rows, and of their bar."""
+
+    bar: int
+    count: int
+    histogram: int
+
+    @classmethod
+    def of(cls, bins: Bins, width: int) -> Layout:
+        """The layout of one diagram in a width."""
+        rows = max([len("rows"), *(len(count(part["rows"])) for part in bins)])
+        histogram = max(4, min(12, width // 8))
+        rest = width - 2 * (PERCENT_WIDTH + GAP) - GAP - rows - 1 - histogram
+        # A multiple of four puts 25 %, 50 % and 75 % on the edges of cells.
+        return cls(max(8, min(WIDEST_BAR, rest // 4 * 4)), rows, histogram)
+
+
+def reliability_diagrams(
+    parts: Sequence[tuple[str, Bins]], glyphs: Glyphs, width: int
+) -> list[Text]:
+    """Diagrams of several sets of bins, as lines that are at most ``width`` wide.
+
+    Two stand side by side where there is room, and then show the same range of confidence.
+
+    Parameters
+    ----------
+    parts : sequence of (title, bins)
+        Bins as in the document: ``lower``, ``upper``, ``rows``, ``weight``, ``confidence``,
+        ``accuracy``.
+    """
+    beside = len(parts) == 2 and width >= SIDE_BY_SIDE
+    each = (width - GUTTER) // 2 if beside else width
+    lowest = [_lowest_filled(bins) for _, bins in parts]
+    if beside:
+        lowest = [min(lowest)] * 2
+    diagrams = [
+        reliability_diagram(bins[start:], glyphs, each, heading=heading)
+        for (heading, bins), start in zip(parts, lowest, strict=True)
+    ]
+    lines: list[Text] = []
+    if beside:
+        for left, right in zip(*diagrams, strict=True):
+            left.pad_right(each + GUTTER - left.cell_len)
+            lines.append(left + right)
+    else:
+        for diagram in diagrams:
+            lines += [*diagram, Text()]
+        del lines[-1:]
+    return [*lines, Text(), key(glyphs)]
+
+
+def reliability_diagram(bins: Bins, glyphs: Glyphs, width: int, *, heading: str) -> list[Text]:
+    """One diagram: a heading with the verdict, the scale, and a line for each bin."""
+    layout = Layout.of(bins, width)
+    found = verdict(bins)
+    first = Text.assemble((heading, "bold"), "  " if heading else "")
+    first.append(found.text, VERDICT_STYLES[found.kind])
+    gap = " " * GAP
+    names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", "right"))
+    scale = "".join(names) + _scale(layout.bar) + gap + "rows".rjust(layout.count)
+    largest = max((part["rows"] for part in bins), default=0) or 1
+    lines = [_line(part, largest, layout, glyphs) for part in reversed(bins)]
+    return [first, Text(scale, "dim"), *lines]
+
+
+def key(glyphs: Glyphs) -> Text:
+    """What the parts of a diagram mean."""
+    return Text.assemble(
+        (glyphs.partial[-1] * 2, STYLES["right"]),
+        " is right   ",
+        (glyphs.marker, STYLES["mark"]),
+        " says it is   ",
+        (glyphs.short * 2, STYLES["over"]),
+        " overconfident by   ",
+        (glyphs.beyond * 2, STYLES["under"]),
+        " underconfident by",
+    )
+
+
+def _lowest_filled(bins: Bins) -> int:
+    return next((i for i, part in enumerate(bins) if part["weight"]), 0)
+
+
+def _scale(width: int) -> str:
+    """``0    25    50    75  100 %`` over a bar; each number above its place."""
+    line = "0".ljust(width)
+    if width >= 20:
+        for number, place in ((25, width // 4), (50, width // 2), (75, 3 * width // 4)):
+            line = line[: place - 1] + str(number) + line[place + 1 :]
+    end = "100 %" if width >= 32 else "100"
+    return line[: -len(end)] + end
+
+
+def _line(part: Mapping[str, Any], largest: int, layout: Layout, glyphs: Glyphs) -> Text:
+    confidence, accuracy = part["confidence"], part["accuracy"]
+    gap = " " * GAP
+    if confidence is None or accuracy is None:
+        return Text(gap.join([glyphs.missing.rjust(PERCENT_WIDTH)] * 2), "dim")
+    line = Text()
+    for share in (confidence, accuracy):
+        line.append(percent(share).rjust(PERCENT_WIDTH) + gap)
+    line += _bar(confidence, accuracy, layout.bar, glyphs)
+    line.append(gap + count(part["rows"]).rjust(layout.count) + " ")
+    line.append(glyphs.bar(part["rows"] / largest * layout.histogram), STYLES["rows"])
+    if part["rows"] < FEW_ROWS:
+        line.stylize("dim")
+    return line
+
+
+def _bar(confidence: float, accuracy: float, width: int, glyphs: Glyphs) -> Text:
+    """A bar to the accuracy, a mark at the confidence, and what is between them."""
+    mark = min(int(confidence * width), width - 1)
+    steps = len(glyphs.partial)
+    bar = Text()
+    for cell in range(width):
+        filled = round(min(max(accuracy * width - cell, 0.0), 1.0) * steps)
+        if cell == mark:
+            bar.append(glyphs.marker, STYLES["mark"])
+        elif cell > mark:
+            bar.append(glyphs.beyond if 2 * filled > steps else " ", STYLES["under"])
+        elif filled:
+            bar.append(glyphs.partial[filled - 1], STYLES["right"])
+        else:
+            bar.append(glyphs.short, STYLES["over"])
+    return bar

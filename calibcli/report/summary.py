@@ -1,0 +1,95 @@
+"""What was read, fitted and written, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from calibcli.report.comparison import is_fit
+from calibcli.report.document import Document
+from calibcli.report.numbers import duration, plural, significant
+
+MANY = 8
+"""So many names are listed; of more, the first of them and how many there are."""
+
+Lines = list[tuple[str, str]]
+"""A label and what there is to say under it."""
+
+
+def summary(document: Document) -> Lines:
+    """Labelled lines about a document of one input; no metrics."""
+    source = document["input"]
+    lines = [("read", _size(document, source)), *_absent(source)]
+    if is_fit(document):
+        if document["test"] is not None:
+            lines += [("test", document["test"]["name"]), *_absent(document["test"])]
+        lines += [("fitted", _fitted(document)), *_stages(document)]
+        lines += [("note", note) for note in document["fit"].get("notes", [])]
+        written = [document[key] for key in ("params", "output") if document[key]]
+        lines += [("wrote", ", ".join(written))] if written else []
+    elif document["params"]:
+        lines.append(("through", document["params"]))
+    return lines
+
+
+def did_not_converge(document: Document) -> bool:
+    """Whether it is of a fit that did not converge."""
+    return is_fit(document) and not document["fit"]["converged"]
+
+
+def _size(document: Document, source: Mapping[str, Any]) -> str:
+    rows, classes = plural(document["rows"], "row"), plural(document["classes"], "class")
+    return f"{source['name']}: {rows}, {classes}, {source['kind']}"
+
+
+def _absent(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    absent = source.get("absent_classes") or []
+    if absent:
+        listed = ", ".join(map(str, absent[:MANY]))
+        more = f" and {len(absent) - MANY} more" if len(absent) > MANY else ""
+        yield "note", f"no row of {'class' if len(absent) == 1 else 'classes'} {listed}{more}"
+
+
+def _fitted(document: Document) -> str:
+    fit = document["fit"]
+    ending = "converged after" if fit["converged"] else "DID NOT CONVERGE in"
+    work = ", ".join(
+        [
+            plural(fit["iterations"], "iteration"),
+            f"{plural(fit['passes'], 'pass')} over the data",
+            f"{duration(fit['seconds'])} on {fit['device']}",
+        ]
+    )
+    return f"{document['method']} by {document['loss']}: {ending} {work}"
+
+
+def _stages(document: Document) -> Iterator[tuple[str, str]]:
+    for stage in document["stages"]:
+        kind = stage["kind"]
+        described = [
+            # Temperature has the parameter temperature: once is enough.
+            _described(value) if name == kind else f"{name} {_described(value)}"
+            for name, value in stage["parameters"].items()
+        ]
+        yield "", f"{kind}: {', '.join(described)}" if described else kind
+
+
+def _described(value: Any) -> str:
+    numbers = list(_numbers(value))
+    if len(numbers) == 1:
+        return significant(numbers[0])
+    if not numbers:
+        return str(value)
+    span = f"{significant(min(numbers))} to {significant(max(numbers))}"
+    return f"{plural(len(numbers), 'number')} from {span}"
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers of nested lists or of an array, one after the other."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        for element in value:
+            yield from _numbers(element)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)

@@ -1,0 +1,396 @@
+"""The parts of a report: numbers, words, bars, and the JSON contract."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from calibcli.metrics.base import View
+from calibcli.metrics.panel import Panel
+from calibcli.metrics.registry import METRICS
+from calibcli.report.comparison import change, short_names
+from calibcli.report.document import combine, evaluate_document, fit_document
+from calibcli.report.formats import to_csv, to_json, to_markdown
+from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
+from calibcli.report.numbers import (
+    align_at_point,
+    count,
+    difference,
+    duration,
+    percent,
+    plural,
+    significant,
+)
+from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
+from calibcli.report.terminal import print_document
+from calibcli.report.verdict import verdict
+
+DOCS = Path(__file__).parents[1] / "docs" / "json.md"
+
+
+def measured(scale: float = 1.0) -> Any:
+    rng = np.random.default_rng(3)
+    logits = rng.standard_normal((400, 4)) * scale
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    labels = (rng.random((400, 1)) > np.exp(log_probs).cumsum(axis=1)).sum(axis=1)
+    panel = Panel()
+    return panel.finish(panel.partial(View(log_probs, labels)))
+
+
+SOURCE = {"name": "val.npz", "kind": "logits", "files": [], "picked": {}, "absent_classes": []}
+
+
+def evaluated(**changes: Any) -> dict[str, Any]:
+    return evaluate_document(measured(), source={**SOURCE, **changes})
+
+
+def fitted(**changes: Any) -> dict[str, Any]:
+    work = {"converged": True, "iterations": 3, "passes": 4, "seconds": 0.1, "device": "cpu"}
+    arguments: dict[str, Any] = {
+        "source": SOURCE,
+        "rows": 400,
+        "classes": 4,
+        "method": "vector",
+        "loss": "nll",
+        "fit": {**work, "notes": []},
+        "stages": [{"kind": "vector", "parameters": {"scale": np.ones(4), "bias": np.zeros(4)}}],
+        "before": measured(2.0),
+        "after": measured(),
+        "measured_on": "cross-fit",
+        "folds": 5,
+        "params": "p.json",
+    }
+    return fit_document(**{**arguments, **changes})
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.9242, "0.9242"),
+        (0.055, "0.05500"),
+        (0.99999, "1.000"),
+        (0.099999, "0.1000"),
+        (12.3456, "12.35"),
+        (1234.56, "1235"),
+        (123456.0, "123456"),
+        (0.0, "0"),
+        (-0.5, "-0.5000"),
+        (0.000123456, "0.0001235"),
+        (0.0000123456, "1.235e-05"),
+        (1.5e9, "1.500e+09"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (math.nan, "-"),
+        (None, "-"),
+    ],
+)
+def test_four_significant_digits(value: float | None, text: str) -> None:
+    assert significant(value) == text
+
+
+@given(st.floats(1e-12, 1e12))
+def test_significant_is_close(value: float) -> None:
+    assert float(significant(value)) == pytest.approx(value, rel=5.1e-4)
+    assert len(re.sub(r"e.*|\.|^0\.0*", "", significant(value))) in range(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (0.4301, 0.2212, "-0.2089"),
+        (0.055, 0.00804, "-0.04696"),
+        # No finer than the numbers themselves are shown.
+        (0.92421, 0.92413, "-0.0001"),
+        (0.9242, 0.9242000001, "0"),
+        (0.5, 0.5, "0"),
+        (1.0, 12.5, "+11.50"),
+        (math.inf, 0.3, "-"),
+        (math.inf, math.inf, "-"),
+        (math.nan, 0.3, "-"),
+        (None, 0.3, "-"),
+    ],
+)
+def test_difference(before: float | None, after: float | None, text: str) -> None:
+    assert difference(before, after) == text
+
+
+def test_points_are_below_each_other() -> None:
+    aligned = align_at_point(["0.4301", "12.35", "0", "-0.04696", "-"])
+    assert aligned == [" 0.4301 ", "12.35   ", " 0      ", "-0.04696", " -      "]
+    assert align_at_point([]) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.844, "84 %"),
+        (0.99, "99 %"),
+        (0.9979, "99.7 %"),
+        (0.99999, "99.9 %"),
+        (0.004, "0.4 %"),
+        (0.0001, "0.0 %"),
+    ],
+)
+def test_percent(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_counts_and_times() -> None:
+    assert [count(n) for n in (0, 999, 50_000, 12_345_678)] == ["0", "999", "50,000", "12.3 M"]
+    assert [plural(1, "row"), plural(2, "pass"), plural(1000, "class")] == [
+        "1 row",
+        "2 passes",
+        "1,000 classes",
+    ]
+    times = [0.0, 0.0312, 1.5, 12.44, 99.0, 200.4]
+    shown = ["0.000 s", "0.031 s", "1.50 s", "12.4 s", "99.0 s", "3 min 20 s"]
+    assert [duration(seconds) for seconds in times] == shown
+
+
+# Words
+
+
+def bins(*parts: tuple[float, float, int]) -> list[dict[str, Any]]:
+    keys = ("confidence", "accuracy", "rows", "weight")
+    return [dict(zip(keys, (*part, float(part[2])), strict=True)) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "text"),
+    [
+        ([(0.91, 0.84, 10_000)], "over", "overconfident: says 91 %, right 84 %"),
+        ([(0.75, 0.84, 10_000)], "under", "underconfident: says 75 %, right 84 %"),
+        ([(0.845, 0.84, 10_000)], "good", "well calibrated: says 84 %, right 84 %"),
+        # Six percentage points are chance where there are only 50 rows.
+        ([(0.90, 0.84, 50)], "good", "well calibrated: says 90 %, right 84 %"),
+        (
+            [(0.60, 0.70, 5000), (0.90, 0.80, 5000)],
+            "mixed",
+            "right on average (says 75 %, right 75 %), but not everywhere",
+        ),
+        # A few odd rows on either side are not worth a word.
+        ([(0.6, 0.9, 20), (0.75, 0.75, 10_000), (0.95, 0.5, 20)], "good", None),
+        ([(0.995, 0.96, 10_000)], "over", "overconfident: says 99.5 %, right 96 %"),
+        ([], "none", "no rows"),
+    ],
+)
+def test_verdict(parts: list[tuple[float, float, int]], kind: str, text: str | None) -> None:
+    found = verdict(bins(*parts))
+    assert found.kind == kind
+    assert text is None or found.text == text
+
+
+def test_verdict_uses_weights() -> None:
+    parts = bins((0.9, 0.5, 1000), (0.6, 0.6, 1000))
+    parts[0]["weight"] = 1e-6
+    assert verdict(parts).kind == "good"
+
+
+def test_change_is_judged_by_the_metric() -> None:
+    assert change("nll", 0.5, 0.4, "-0.1") == "better"
+    assert change("accuracy", 0.5, 0.4, "-0.1") == "worse"
+    assert change("nll", 0.5, 0.5, "0") == "same"
+    assert change("nll", math.inf, 0.5, "-") == "better"
+    assert change("nll", math.nan, 0.5, "-") == ""
+    assert change("nll", None, 0.5, "-") == ""
+    assert change("of_tomorrow", 0.5, 0.4, "-0.1") == ""
+
+
+def test_short_names() -> None:
+    assert short_names(["a/val.npz", "a/test.npz"]) == ["val.npz", "test.npz"]
+    assert short_names(["x/a/val.npz", "x/b/val.npz"]) == ["a/val.npz", "b/val.npz"]
+    assert short_names(["val.npz", "a/val.npz"]) == ["val.npz", "a/val.npz"]
+    assert short_names(["same", "same"]) == ["same", "same"]
+    assert short_names(["-"]) == ["-"]
+
+
+# Bars
+
+
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+def test_bars_are_as_long_as_they_should_be(glyphs: Any) -> None:
+    assert glyphs.bar(0) == ""
+    assert len(glyphs.bar(1e-9)) == 1
+    for length in (1.0, 3.0, 7.51, 20.0):
+        assert abs(len(glyphs.bar(length)) - length) < 1
+
+
+@given(st.data(), st.integers(44, 200), st.sampled_from([UNICODE, ASCII]), st.integers(1, 3))
+def test_diagrams_fit_the_width(data: st.DataObject, width: int, glyphs: Any, parts: int) -> None:
+    """Any bins at any width: no line is wider, and each filled bin has its line and its mark."""
+    shown = []
+    for _ in range(parts):
+        rows = data.draw(st.lists(st.integers(0, 10**7), min_size=15, max_size=15))
+        share = st.floats(0, 1)
+        drawn = [(data.draw(share), data.draw(share), n) if n else (None, None, 0) for n in rows]
+        shown.append(("title", bins(*drawn)))  # type: ignore[arg-type]
+    lines = [line.plain for line in reliability_diagrams(shown, glyphs, width)]
+    # The heading and the key are sentences: the terminal cuts them where it is too narrow.
+    bars = [line for line in lines[:-1] if "says" not in line]
+    assert all(len(line.rstrip()) <= width for line in bars)
+    marks = sum(line.count(glyphs.marker) for line in bars)
+    assert marks == sum(part["rows"] > 0 for _, each in shown for part in each)
+
+
+def test_two_diagrams_stand_side_by_side_where_there_is_room() -> None:
+    both = [("before", fitted()["before"]["reliability"]), ("after", evaluated()["reliability"])]
+    narrow = reliability_diagrams(both, UNICODE, SIDE_BY_SIDE - 1)
+    wide = reliability_diagrams(both, UNICODE, SIDE_BY_SIDE)
+    assert len(wide) < len(narrow)
+    assert "before" in wide[0].plain
+    assert "after" in wide[0].plain
+
+
+def test_bar_shows_the_direction() -> None:
+    over, under = (
+        reliability_diagrams([("", bins(part))], UNICODE, 80)[2].plain
+        for part in ((0.9, 0.5, 100), (0.5, 0.9, 100))
+    )
+    assert re.search("█▒+┃", over)
+    assert "▓" not in over
+    assert re.search("█┃▓+", under)
+    assert "▒" not in under
+
+
+# Terminals
+
+
+def console(encoding: str = "utf-8", **options: Any) -> Console:
+    return Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), **options)
+
+
+def test_plain_ascii_where_it_is_needed() -> None:
+    assert glyphs_for(console(), {}) is UNICODE
+    assert glyphs_for(console("ascii"), {}) is ASCII
+    assert glyphs_for(console("cp1252"), {}) is ASCII
+    assert glyphs_for(console(), {"TERM": "dumb"}) is ASCII
+    assert glyphs_for(console(), {"CALIB_ASCII": "1"}) is ASCII
+    assert glyphs_for(console(), {"CALIB_ASCII": "0", "TERM": "xterm"}) is UNICODE
+    assert "".join(vars(ASCII).values()).isascii()
+    single = [g for name, g in vars(UNICODE).items() if name != "partial"]
+    assert all(len(glyph) == 1 for glyph in [*single, *UNICODE.partial])
+
+
+def printed(document: dict[str, Any], **options: Any) -> str:
+    text = io.StringIO()
+    print_document(document, Console(file=text, highlight=False, **options))
+    return text.getvalue()
+
+
+def test_colours_only_where_the_console_has_them() -> None:
+    assert "\x1b" not in printed(fitted(), width=100)
+    assert "\x1b" in printed(fitted(), width=100, force_terminal=True, color_system="standard")
+
+
+def test_names_are_not_markup() -> None:
+    text = printed(evaluated(name="[red]x[/red].npz"), width=80)
+    assert "[red]x[/red].npz" in text
+    both = combine([evaluated(name="[red]x"), evaluated(name=":smile:")])
+    assert {"[red]x", ":smile:"} <= set(printed(both, width=80).split())
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 300])
+def test_any_width(width: int) -> None:
+    for document in (fitted(), evaluated(), combine([evaluated()] * 5)):
+        text = printed(document, width=width)
+        assert max(map(len, text.splitlines())) <= width
+
+
+def test_failed_fit_is_loud() -> None:
+    work = {"converged": False, "iterations": 1, "passes": 2, "seconds": 0.0, "device": "cpu"}
+    text = printed(fitted(fit=work), width=120)
+    assert "DID NOT CONVERGE in 1 iteration, 2 passes over the data" in text
+
+
+# Formats
+
+
+def test_json_has_no_nan() -> None:
+    document = evaluated()
+    document["metrics"]["nll"]["value"] = math.inf
+    document["metrics"]["ece"]["value"] = math.nan
+    parsed = json.loads(to_json(document), parse_constant=pytest.fail)
+    assert parsed["metrics"]["nll"] == {"value": None}
+    assert parsed["metrics"]["ece"]["value"] is None
+    assert parsed["metrics"]["brier"]["value"] == document["metrics"]["brier"]["value"]
+
+
+def test_json_has_arrays_as_lists() -> None:
+    parsed = json.loads(to_json(fitted()))
+    assert parsed["stages"][0]["parameters"] == {"scale": [1.0] * 4, "bias": [0.0] * 4}
+
+
+def test_csv_can_be_read_back() -> None:
+    document = combine([evaluated(name='a,"b".npz'), evaluated(name="c.npz")])
+    document["results"][1]["metrics"]["nll"]["value"] = math.nan
+    document["results"][1]["metrics"]["mce"]["value"] = math.inf
+    rows = list(csv.DictReader(io.StringIO(to_csv(document))))
+    assert len(rows) == 2 * len(METRICS)
+    found = {(row["input"], row["metric"]): row["value"] for row in rows}
+    expected = document["results"][0]["metrics"]["ece"]["value"]
+    assert float(found['a,"b".npz', "ece"]) == expected
+    assert found["c.npz", "nll"] == ""
+    assert float(found["c.npz", "mce"]) == math.inf
+
+
+def test_csv_of_a_fit_names_the_rows_it_was_measured_on() -> None:
+    held_out = fitted(measured_on="test", folds=None, test={**SOURCE, "name": "test.npz"})
+    for document, name in ((fitted(), "val.npz"), (held_out, "test.npz")):
+        rows = list(csv.DictReader(io.StringIO(to_csv(document))))
+        assert {(row["input"], row["measured"]) for row in rows} == {
+            (name, "before"),
+            (name, "after"),
+        }
+
+
+def test_markdown_cells_keep_to_themselves() -> None:
+    text = to_markdown(combine([evaluated(name="a|b.npz"), evaluated(name="c.npz")]))
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in table[: 2 + len(METRICS)]} == {4}
+    assert "a&#124;b.npz" in table[0]
+
+
+def keys_of(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(keys_of, value.values()))
+    return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
+
+
+def test_every_key_is_documented() -> None:
+    """And everything that the documentation promises is there."""
+    fit = fitted(stages=[], test=SOURCE)
+    keys = keys_of([fit, evaluated(), combine([evaluated(), evaluated()])])
+    documented = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
+    assert keys <= documented
+    tables = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    promised = {key for cell in tables for key in re.findall(r"`(\w+)`", cell)}
+    assert promised <= keys
+
+
+def test_after_is_null_where_nothing_was_measured() -> None:
+    document = fitted(after=None, measured_on="nothing", folds=0)
+    assert document["after"] is None
+    assert document["before"]["measured_on"] == "input"
+    assert document["before"]["folds"] is None
+    assert "before the fit only" in printed(document, width=100)
+    both = fitted(before=None, after=None, measured_on="nothing", folds=0)
+    assert "Nothing was measured" in printed(both, width=100)
+    assert "Nothing was measured" in to_markdown(both)
