@@ -58,8 +58,7 @@ def softmax(logits: Array) -> Array:
     """Probabilities (n, K) of logits (n, K)."""
     xp = namespace(logits)
     exponentials = xp.exp(shift(logits))
-    exponentials /= sum_classes(exponentials)[:, None]
-    return exponentials
+    return exponentials / sum_classes(exponentials)[:, None]
 
 
 def dot_classes(left: Array, right: Array) -> Array:

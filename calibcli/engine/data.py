@@ -13,7 +13,7 @@ from calibcli.arrays import is_numpy_array
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.devices import to_device
 from calibcli.engine.engine import Engine, Tile
-from calibcli.engine.memory_source import ArraySource, Folded, load
+from calibcli.engine.memory_source import ArraySource, Folded, fold_of_rows, load
 from calibcli.engine.source import Source
 from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError
@@ -92,6 +92,10 @@ class Data:
         work = partial(_through, self.stages, partial_state) if self.stages else partial_state
         small = self.rows * self.classes <= _SMALL
         return self.engine.fold(source, work, merge, np.float64 if small else None)
+
+    def fold_of_rows(self, begin: int, end: int) -> np.ndarray[Any, Any]:
+        """The fold of each row from ``begin`` to before ``end``."""
+        return fold_of_rows(begin, end, self.folds, self.seed)
 
     def without_fold(self, held_out: int) -> Data:
         """The same rows, those of one fold not counting."""

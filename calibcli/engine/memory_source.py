@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import InputKind
+from calibcli.arrays import InputKind, to_numpy
 from calibcli.engine.source import Chunk, NumpyArray, Source
 
 
@@ -128,7 +128,7 @@ class Folded:
             fold = fold_of_rows(chunk.start, chunk.start + len(chunk), self.folds, self.seed)
             weights = (fold != self.held_out).astype(np.float64)
             if chunk.weights is not None:
-                weights *= chunk.weights
+                weights *= to_numpy(chunk.weights)
             yield Chunk(chunk.start, chunk.scores, chunk.labels, weights, chunk.columns)
 
 

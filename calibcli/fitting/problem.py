@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -15,17 +15,22 @@ from calibcli.arrays import (
     namespace,
     restore_impossible,
     split_impossible,
+    to_numpy,
     weighted_sum,
 )
 from calibcli.calibrators.base import SmoothMap, Vector
 from calibcli.objectives.base import Objective, RowTerms
 
 State = TypeVar("State")
+Grouping: TypeAlias = Callable[[int, int], Vector]
+"""The group of each row from a first to before a last one."""
 
 
 class Block(Protocol):
     """Rows as a fold hands them over."""
 
+    @property
+    def start(self) -> int: ...
     @property
     def logits(self) -> Array: ...
     @property
@@ -90,6 +95,12 @@ class Problem:
         total = self._fold(work)
         return total[0], total[1], total[2] if np.isfinite(total[2]) else None
 
+    def lines(self, theta: Vector, groups: int, group_of_rows: Grouping) -> Vector:
+        """What `line` gives, of each group of rows by itself: (groups, 3) sums, not means."""
+        work = partial(_lines, self.map, self.objective, theta, self.data.impossible)
+        self.passes += 1
+        return self.data.fold(partial(work, groups, group_of_rows), np.add)
+
     def gradient(self, theta: Vector) -> tuple[float, Vector]:
         """Value and gradient (P,)."""
         work = partial(_gradient, self.map, self.objective, theta, self.data.impossible)
@@ -142,6 +153,27 @@ def _line(
     weights = block.weights
     bend = np.nan if second is None else weighted_sum(second, weights)
     return np.array([weighted_sum(terms.loss, weights), weighted_sum(first, weights), bend])
+
+
+def _lines(
+    family: SmoothMap,
+    objective: Objective,
+    theta: Vector,
+    impossible: bool,
+    groups: int,
+    group_of_rows: Grouping,
+    block: Block,
+) -> Vector:
+    logits, terms = _terms(family, objective, theta, impossible, block)
+    first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
+    rows = len(to_numpy(terms.loss))
+    weights = np.ones(rows) if block.weights is None else to_numpy(block.weights)
+    group = group_of_rows(block.start, block.start + rows)
+    columns = [
+        np.full(rows, np.nan) if values is None else to_numpy(values) * weights
+        for values in (terms.loss, first, second)
+    ]
+    return np.stack([np.bincount(group, column, groups) for column in columns], axis=1)
 
 
 def _gradient(

@@ -79,6 +79,13 @@ def solve_scale(
     return Solution(np.array([scale]), value, abs(slope), False, "iterations", most_iterations)
 
 
+def newton_step(scale: float, first: float, second: float) -> float | None:
+    """Newton's step in log T from the derivatives by the scale, or None where it would climb."""
+    slope = -scale * first
+    bend = scale * scale * second + scale * first
+    return -slope / bend if bend > 0 else None
+
+
 def _secant(previous: tuple[float, float] | None, current: tuple[float, float]) -> float | None:
     if previous is None or previous[0] == current[0]:
         return None

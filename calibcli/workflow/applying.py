@@ -16,7 +16,7 @@ from calibcli.engine.source import Chunk, Source
 
 NumpyArray = np.ndarray[Any, Any]
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)

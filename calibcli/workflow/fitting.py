@@ -11,7 +11,8 @@ from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
-from calibcli.fitting.fit import Fit, StageFit, fit_stages
+from calibcli.fitting.crossing import cross_fit
+from calibcli.fitting.fit import Fit, fit_stages
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.base import Objective
 from calibcli.objectives.registry import OBJECTIVES
@@ -105,17 +106,10 @@ def run_fit(data: Data, plan: Plan, panel: Panel, test: Data | None = None) -> O
     if data.folds < 2:
         (before,) = measure(data, [Through()], panel)
         return Outcome(plan, fit, seconds, before, None, "nothing", 0, notes)
-    by_fold = [_fit_without(data.without_fold(fold), plan, fit) for fold in range(data.folds)]
+    by_fold = cross_fit(data, plan.families, plan.objective, fit)
     failed = sum(not part.converged for part in by_fold)
     if failed and fit.converged:
         notes = (*notes, f"{failed} of {data.folds} fits of the cross-fitting did not converge")
     crossed = CrossFitted(tuple(part.calibrators for part in by_fold), data.seed)
     before, after = measure(data, [Through(), crossed], panel)
     return Outcome(plan, fit, seconds, before, after, "cross-fitting", data.folds, notes)
-
-
-def _fit_without(data: Data, plan: Plan, whole: Fit) -> Fit:
-    """The fit without one fold, from that of the whole data; of no rows, no calibration."""
-    if data.weight <= 0:
-        return Fit(tuple(StageFit(Identity()) for _ in plan.families))
-    return fit_stages(data, plan.families, plan.objective, start=whole)

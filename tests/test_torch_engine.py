@@ -1,0 +1,103 @@
+"""The same mathematics on torch tensors, as on a GPU; torch's CPU stands in for it here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibcli.calibrators.registry import MAPS
+from calibcli.engine.data import open_data
+from calibcli.engine.engine import Engine
+from calibcli.engine.memory_source import ArraySource
+from calibcli.metrics.panel import Panel
+from calibcli.objectives.registry import OBJECTIVES
+from calibcli.workflow.applying import calibrated_chunks
+from calibcli.workflow.fitting import make_plan, run_fit
+
+torch = pytest.importorskip("torch")
+
+DEVICES = [
+    "cpu:0",
+    pytest.param(
+        "cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+    ),
+]
+
+
+def source(classes: int = 5, kind: str = "logits", *, masked: bool = False) -> ArraySource:
+    rng = np.random.default_rng(0)
+    logits = (3 * rng.standard_normal((3000, classes))).astype(np.float32)
+    labels = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    weights = rng.random(3000)
+    if masked:
+        mask = rng.random(logits.shape) < 0.1
+        mask[np.arange(3000), labels] = False
+        logits[mask] = -np.inf
+    if kind == "probs":
+        logits = np.exp(logits)
+        logits /= logits.sum(axis=1, keepdims=True)
+    return ArraySource(logits, labels, weights, kind)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("loss", ["nll", "brier"])
+@pytest.mark.parametrize("method", [*MAPS, "temperature,vector"])
+def test_fits_and_figures_are_those_of_numpy(method: str, loss: str, device: str) -> None:
+    rows = source(2 if method == "platt" else 5)
+    plan = make_plan(method, loss)
+    there, here = (
+        run_fit(open_data(engine, rows, folds=5), plan, Panel())
+        for engine in (Engine(device=device), Engine())
+    )
+    assert there.fit.converged
+    assert there.after.values == pytest.approx(here.after.values, abs=1e-5)
+    assert there.before.values == pytest.approx(here.before.values, abs=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("kind", "masked"), [("logits", True), ("probs", False)])
+@pytest.mark.parametrize("method", ["temperature", "vector", "ensemble-temperature"])
+def test_other_inputs(method: str, kind: str, masked: bool, device: str) -> None:
+    rows = source(kind=kind, masked=masked)
+    plan = make_plan(method)
+    probs = []
+    for engine in (Engine(device=device), Engine()):
+        outcome = run_fit(open_data(engine, rows), plan, Panel())
+        parts = calibrated_chunks(engine, rows, rows.chunks(700), outcome.fit.calibrators)
+        probs.append(np.concatenate([part.probs for part in parts]))
+    np.testing.assert_allclose(probs[0], probs[1], atol=1e-5)
+    if masked:
+        assert (probs[0][np.isneginf(rows.scores)] == 0).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_rows_that_do_not_fit_on_the_device_are_streamed(device: str, monkeypatch) -> None:
+    rows = source()
+    plan = make_plan("temperature")
+    whole = run_fit(open_data(Engine(device=device), rows), plan, Panel())
+    monkeypatch.setattr("calibcli.engine.engine.device_memory", lambda _: 1000)
+    streamed = run_fit(open_data(Engine(device=device), rows), plan, Panel())
+    assert streamed.fit.calibrators == whole.fit.calibrators
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_gradients_are_those_of_autograd(name: str) -> None:
+    objective = OBJECTIVES[name]()
+    if objective.estimating or not hasattr(objective, "terms"):
+        pytest.skip("its gradient is that of frozen weights, tested with the objective")
+    rng = np.random.default_rng(1)
+    logits = torch.tensor(2 * rng.standard_normal((50, 6)), requires_grad=True)
+    labels = torch.tensor(rng.integers(0, 6, 50))
+    terms = objective.terms(logits, labels)
+    (expected,) = torch.autograd.grad(terms.loss.sum(), logits, create_graph=True)
+    with torch.no_grad():
+        found = objective.terms(logits.detach(), labels)
+        np.testing.assert_allclose(found.gradient(), expected.detach(), atol=1e-10)
+        direction = torch.tensor(rng.standard_normal((50, 6)))
+        product = found.product(direction)
+    if product is not None:
+        (curved,) = torch.autograd.grad((expected * direction).sum(), logits)
+        np.testing.assert_allclose(product, curved, atol=1e-10)
+        first, second = found.along(direction)
+        np.testing.assert_allclose(first, (expected.detach() * direction).sum(-1), atol=1e-10)
+        np.testing.assert_allclose(second, (curved * direction).sum(-1), atol=1e-10)
