@@ -101,8 +101,9 @@ def _row_numbers(matrix: Array) -> Array:
 def argmax(matrix: Array) -> Array:
     """The first of each row's largest elements: (n, K) -> (n,), int64."""
     xp = namespace(matrix)
-    if is_numpy_array(matrix) and matrix.flags.f_contiguous and matrix.shape[1] <= _FEW_CLASSES:
-        return _argmax_by_class(matrix)
+    if is_numpy_array(matrix) and matrix.flags.f_contiguous:
+        few = matrix.shape[1] <= _FEW_CLASSES
+        return _argmax_by_class(matrix) if few else _argmax_by_place(matrix)
     return xp.argmax(matrix, axis=-1)
 
 
@@ -119,6 +120,17 @@ def _argmax_by_class(matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         is_largest = (matrix[:, k] == largest).view(np.uint8)
         np.maximum(rank, is_largest * np.uint8(classes - k), out=rank)
     first: np.ndarray[Any, Any] = np.int64(classes) - rank
+    return first
+
+
+def _argmax_by_place(matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """`argmax` where classes are contiguous: the places of the largest, as they lie in memory."""
+    rows = len(matrix)
+    places = np.flatnonzero((matrix == matrix.max(axis=1)[:, None]).T)
+    # From the last to the first: what is written last stays.
+    classes, row_numbers = np.divmod(places[::-1], max(rows, 1))
+    first: np.ndarray[Any, Any] = np.zeros(rows, np.int64)
+    first[row_numbers] = classes
     return first
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from calibcli.errors import UsageError
 
@@ -19,17 +20,21 @@ class Option:
     name: str
     default: Any
     help: str
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | int, ...] = ()
 
 
 def options_of(family: type[Any]) -> list[Option]:
-    """The options that a dataclass offers: its fields that have a help text."""
+    """The options that a dataclass offers: its fields that have a help text.
+
+    The values of a `Literal` type are its choices.
+    """
+    hints = get_type_hints(family)
     return [
         Option(
             entry.name.replace("_", "-"),
             None if entry.default is MISSING else entry.default,
             entry.metadata["help"],
-            tuple(entry.metadata.get("choices", ())),
+            get_args(hints[entry.name]) if get_origin(hints[entry.name]) is Literal else (),
         )
         for entry in fields(family)
         if "help" in entry.metadata
@@ -85,16 +90,21 @@ def look_up(kind: str, registry: dict[str, T], name: str, also: tuple[str, ...] 
 
 def _convert(name: str, option: Option, text: str) -> Any:
     if option.choices:
-        if text not in option.choices:
-            raise UsageError(f"{name}.{option.name} is one of {', '.join(option.choices)}")
-        return text
+        for choice in option.choices:
+            if text == str(choice):
+                return choice
+        raise UsageError(f"{name}.{option.name} is one of {', '.join(map(str, option.choices))}")
     if text.lower() in ("none", "auto") and option.default is None:
         return None
     kind = float if option.default is None else type(option.default)
     try:
         if kind is bool:
             return {"true": True, "false": False, "yes": True, "no": False}[text.lower()]
-        return kind(text)
+        value = kind(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
     except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
+        words = {bool: "true or false", int: "a whole number", float: "a finite number"}
+        wanted = words.get(kind, "text")
         raise UsageError(f"{name}.{option.name} must be {wanted}, not {text!r}") from None

@@ -16,7 +16,7 @@ from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory import parse_memory
-from calibcli.engine.memory_source import ArraySource, Folded, fold_of_rows
+from calibcli.engine.memory_source import ArraySource, Folded, Part, fold_of_rows
 from calibcli.engine.source import Chunk
 from calibcli.errors import DataError, UsageError
 from calibcli.fitting.fit import fit_stages
@@ -125,7 +125,7 @@ def test_held_out_rows_do_not_count() -> None:
     held = fit_stages(data.without_fold(2), [TemperatureMap()], NegativeLogLikelihood())
     (calibrator,) = held.calibrators
     assert calibrator.temperature == pytest.approx(temperature(kept, Engine()), rel=1e-9)
-    (chunk,) = Folded(source, 5, 2).chunks(2000)
+    (chunk,) = Folded(source, Part(5, 2)).chunks(2000)
     assert np.array_equal(chunk.weights == 0, fold == 2)
 
 

@@ -24,6 +24,10 @@ DEVICES = [
 ]
 
 
+# The network of parameterized temperatures is slow to fit; see the test of its own.
+METHODS = [name for name in MAPS if name not in ("matrix", "parameterized-temperature")]
+
+
 def source(classes: int = 5, kind: str = "logits", *, masked: bool = False) -> ArraySource:
     rng = np.random.default_rng(0)
     logits = (3 * rng.standard_normal((3000, classes))).astype(np.float32)
@@ -40,8 +44,8 @@ def source(classes: int = 5, kind: str = "logits", *, masked: bool = False) -> A
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("loss", ["nll", "brier"])
-@pytest.mark.parametrize("method", [*MAPS, "temperature,vector"])
+@pytest.mark.parametrize("loss", ["nll", "brier", "class-wise", "bsce-gra", "mmce"])
+@pytest.mark.parametrize("method", METHODS)
 def test_fits_and_figures_are_those_of_numpy(method: str, loss: str, device: str) -> None:
     rows = source(2 if method == "platt" else 5)
     plan = make_plan(method, loss)
@@ -80,11 +84,9 @@ def test_rows_that_do_not_fit_on_the_device_are_streamed(device: str, monkeypatc
     assert streamed.fit.calibrators == whole.fit.calibrators
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", ["nll", "brier"])
 def test_gradients_are_those_of_autograd(name: str) -> None:
     objective = OBJECTIVES[name]()
-    if objective.estimating or not hasattr(objective, "terms"):
-        pytest.skip("its gradient is that of frozen weights, tested with the objective")
     rng = np.random.default_rng(1)
     logits = torch.tensor(2 * rng.standard_normal((50, 6)), requires_grad=True)
     labels = torch.tensor(rng.integers(0, 6, 50))

@@ -80,6 +80,9 @@ class SmoothMap(ABC):
         never changes; ``"nothing"``.
     linear : bool
         Whether new logits are linear in the parameters, so that a convex objective stays convex.
+    exact : bool
+        Whether its optimum shows by a vanishing gradient. A network's kinks don't allow that; its
+        fit ends when the loss hardly falls any more.
     normalises : bool
         As in `Calibrator`.
     binary_only : bool
@@ -92,6 +95,7 @@ class SmoothMap(ABC):
     preserves: ClassVar[Preserves]
     cost: ClassVar[str]
     linear: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
     normalises: ClassVar[bool] = False
     binary_only: ClassVar[bool] = False
 
@@ -126,6 +130,14 @@ class SmoothMap(ABC):
     @abstractmethod
     def calibrator(self, theta: Vector, classes: int) -> Calibrator:
         """The fitted calibrator."""
+
+    def resolved(self) -> SmoothMap:
+        """The family that is fitted; another one where an option asks for another map."""
+        return self
+
+    def starts(self, classes: int, scale: float, seed: int) -> list[Vector]:
+        """Parameters to start from, the best of which by held-out loss is taken."""
+        return [self.start(classes, scale)]
 
     def ridge(self, classes: int, rows: float) -> Vector | None:
         """Penalty strengths r (P,): the objective gains ``sum r (theta - anchor)^2 / 2``."""

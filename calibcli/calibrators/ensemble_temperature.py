@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
 from calibcli.arrays import Array, namespace, softmax
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
-from calibcli.calibrators.reading import check_names, read_array, read_number
+from calibcli.calibrators.reading import check_names, read_array, read_choice, read_number
+from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.errors import ParamsError
+
+Mixture = Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,26 +25,38 @@ class EnsembleTemperature(Calibrator):
     temperature : float
     weights : float64 array (3,)
         Not negative, summing to 1.
+    mixture : str
+        ``"probabilities"``, or ``"logits"`` for ``softmax(w1 z / T + w2 z)``.
     """
 
     temperature: float
     weights: Vector
+    mixture: Mixture = "probabilities"
     kind = "ensemble-temperature"
 
     def transform(self, logits: Array) -> Array:
+        if self.mixture == "logits":
+            return logits * float(self.weights[0] / self.temperature + self.weights[1])
         return namespace(logits).log(_mixture(self.weights, *_members(self.temperature, logits)))
 
     def parameters(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "weights": self.weights}
+        return {
+            "temperature": self.temperature,
+            "weights": self.weights,
+            "mixture": self.mixture,
+        }
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any], classes: int) -> EnsembleTemperature:
-        check_names(cls.kind, parameters, ("temperature", "weights"))
+        check_names(cls.kind, parameters, ("temperature", "weights", "mixture"))
         weights = read_array(cls.kind, parameters, "weights", (3,))
         if weights.min() < 0 or abs(weights.sum() - 1) > 1e-9:
             raise ParamsError(f"stage {cls.kind!r}: weights must be at least 0 and sum to 1")
         temperature = read_number(cls.kind, parameters, "temperature", positive=True)
-        return cls(temperature, weights)
+        mixture: Mixture = "probabilities"
+        if read_choice(cls.kind, parameters, "mixture", ("probabilities", "logits")) == "logits":
+            mixture = "logits"
+        return cls(temperature, weights, mixture)
 
     def summary(self) -> str:
         tempered, plain, uniform = self.weights
@@ -59,12 +74,20 @@ class EnsembleTemperatureMap(SmoothMap):
     Hessian by v stays positive definite.
     """
 
+    mixture: Mixture = field(
+        default="probabilities",
+        metadata={"help": "of probabilities, or of logits as in the code of SCTL: one temperature"},
+    )
+
     name = "ensemble-temperature"
     title = "mixture of tempered, plain and uniform probabilities"
     source = "Zhang et al., Mix-n-Match, ICML 2020 (log-loss; --loss brier is theirs)"
     preserves = "order"
     cost = "about 30 passes"
     linear = False
+
+    def resolved(self) -> SmoothMap:
+        return LogitMixtureMap() if self.mixture == "logits" else self
 
     def size(self, classes: int) -> int:
         return 4
@@ -110,6 +133,18 @@ class EnsembleTemperatureMap(SmoothMap):
         weights = roots * roots / total
         gradient: Vector = 2 * roots / total * (by_weight - weights @ by_weight)
         return gradient
+
+
+@dataclass(frozen=True)
+class LogitMixtureMap(TemperatureMap):
+    """The family of the mixture of logits: a uniform member adds a constant, which is nothing.
+
+    What remains is one scale ``w1 / T + w2``. The code of SCTL fits T first and then the weights,
+    which start at their optimum then: the first member alone.
+    """
+
+    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
+        return EnsembleTemperature(float(1 / theta[0]), np.array([1.0, 0.0, 0.0]), "logits")
 
 
 def _weights(theta: Vector) -> Vector:

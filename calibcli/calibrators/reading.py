@@ -49,3 +49,29 @@ def read_array(
         where = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ParamsError(f"stage {kind!r}: {name}{where} is not a finite number")
     return array
+
+
+def read_choice(kind: str, parameters: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    """One of some texts."""
+    value = parameters[name]
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise ParamsError(
+        f"stage {kind!r}: {name} is {value!r}; it must be one of {', '.join(choices)}"
+    )
+
+
+def read_sizes(kind: str, parameters: dict[str, Any], name: str, first: int) -> tuple[int, ...]:
+    """Sizes of a network's layers, from a known number of inputs to a single output."""
+    value = parameters[name]
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    sane = (
+        isinstance(value, list)
+        and 2 <= len(value) <= 16
+        and all(isinstance(size, int) and 1 <= size <= 1024 for size in value)
+    )
+    if not sane or value[0] != first or value[-1] != 1:
+        raise ParamsError(f"stage {kind!r}: {name} must be a list of sizes from {first} to 1")
+    return tuple(value)

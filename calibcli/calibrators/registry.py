@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
 from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.class_temperature import ClassTemperature, ClassTemperatureMap
 from calibcli.calibrators.ensemble_temperature import EnsembleTemperature, EnsembleTemperatureMap
 from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.links import Link
+from calibcli.calibrators.parameterized_temperature import (
+    ParameterizedTemperature,
+    ParameterizedTemperatureMap,
+)
 from calibcli.calibrators.platt import Platt, PlattMap
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 
 MAPS: dict[str, type[SmoothMap]] = {
     family.name: family
-    for family in (TemperatureMap, VectorMap, MatrixMap, EnsembleTemperatureMap, PlattMap)
+    for family in (
+        TemperatureMap,
+        EnsembleTemperatureMap,
+        ParameterizedTemperatureMap,
+        ClassTemperatureMap,
+        VectorMap,
+        MatrixMap,
+        PlattMap,
+    )
 }
 """Families that a solver fits, by name."""
 
@@ -23,7 +37,10 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         VectorScaling,
         MatrixScaling,
         EnsembleTemperature,
+        ParameterizedTemperature,
+        ClassTemperature,
         Platt,
+        Link,
     )
 }
 """Stages of a parameter file, by kind."""

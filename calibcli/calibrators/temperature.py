@@ -70,5 +70,5 @@ class TemperatureMap(SmoothMap):
     def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
         return logits if direction[0] == 1 else logits * float(direction[0])
 
-    def calibrator(self, theta: Vector, classes: int) -> Temperature:
+    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
         return Temperature(float(1 / theta[0]))

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from calibcli.arrays import is_numpy_array
+from calibcli.arrays import is_numpy_array, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.devices import to_device
 from calibcli.engine.engine import Engine, Tile
-from calibcli.engine.memory_source import ArraySource, Folded, fold_of_rows, load
+from calibcli.engine.memory_source import ArraySource, Folded, Part, fold_of_rows, load
 from calibcli.engine.source import Source
 from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError
@@ -24,7 +24,11 @@ _SMALL = 1 << 20
 """Up to this many scores, arithmetic is in float64 whatever is stored: it costs nothing there."""
 
 
-@dataclass(frozen=True)
+_INNER_FOLDS, _INNER_SEED = 5, 7919
+"""Of the split that steers adaptive objectives; its own seed keeps it apart from the folds."""
+
+
+@dataclass(frozen=True, eq=False)
 class Data:
     """Labelled rows that can be folded over, all of them or without one fold.
 
@@ -35,18 +39,21 @@ class Data:
     survey : Survey
     stages : tuple of Calibrator
         Maps that every block passes before it is handed out.
-    held_out : int or None
-        The fold of the cross-validation whose rows don't count.
     seed : int
         Of the folds.
+    parts : tuple of Part
+        Only rows that belong to all of them count.
+    class_factors : float64 array (K,) or None
+        Factors of the weights by class, for another class prior.
     """
 
     engine: Engine
     source: Source
     survey: Survey
     stages: tuple[Calibrator, ...] = ()
-    held_out: int | None = None
     seed: int = 0
+    parts: tuple[Part, ...] = ()
+    class_factors: np.ndarray[Any, Any] | None = None
 
     @property
     def rows(self) -> int:
@@ -71,11 +78,15 @@ class Data:
     @cached_property
     def class_weights(self) -> np.ndarray[Any, Any]:
         """Sum of the weights of each class (K,)."""
-        by_fold = self.survey.class_weights
-        if self.held_out is not None:
-            by_fold = np.delete(by_fold, self.held_out, axis=0)
-        total: np.ndarray[Any, Any] = by_fold.sum(axis=0)
-        return total
+        total: np.ndarray[Any, Any]
+        if not self.parts:
+            total = self.survey.class_weights.sum(axis=0)
+        elif self.parts == (Part(self.folds, self.parts[0].fold, self.seed),):
+            total = np.delete(self.survey.class_weights, self.parts[0].fold, axis=0).sum(axis=0)
+        else:
+            plain = replace(self, class_factors=None, stages=())
+            total = plain.fold(partial(_class_weights, self.classes), np.add)
+        return total if self.class_factors is None else total * self.class_factors
 
     @property
     def weight(self) -> float:
@@ -87,9 +98,13 @@ class Data:
     ) -> State:
         """The merged states of all blocks, in float64 where that costs nothing."""
         source = self.source
-        if self.held_out is not None:
-            source = Folded(source, self.folds, self.held_out, self.seed)
-        work = partial(_through, self.stages, partial_state) if self.stages else partial_state
+        for part in self.parts:
+            source = Folded(source, part)
+        work = partial_state
+        if self.class_factors is not None:
+            work = partial(_reweighted, self.class_factors, work)
+        if self.stages:
+            work = partial(_through, self.stages, work)
         small = self.rows * self.classes <= _SMALL
         return self.engine.fold(source, work, merge, np.float64 if small else None)
 
@@ -99,7 +114,23 @@ class Data:
 
     def without_fold(self, held_out: int) -> Data:
         """The same rows, those of one fold not counting."""
-        return replace(self, held_out=held_out)
+        return self.restricted(Part(self.folds, held_out, self.seed))
+
+    def inner_split(self) -> tuple[Data, Data]:
+        """Four fifths of the rows to fit, and one to steer the fit by."""
+        seed = self.seed + _INNER_SEED
+        return (
+            self.restricted(Part(_INNER_FOLDS, 0, seed)),
+            self.restricted(Part(_INNER_FOLDS, 0, seed, inside=True)),
+        )
+
+    def restricted(self, part: Part) -> Data:
+        """The same rows, only those of a part counting."""
+        return replace(self, parts=(*self.parts, part))
+
+    def reweighted(self, class_factors: np.ndarray[Any, Any]) -> Data:
+        """The same rows, their weights multiplied by factors (K,) of their classes."""
+        return replace(self, class_factors=class_factors)
 
     def after(self, calibrator: Calibrator) -> Data:
         """The same rows, their scores passed through a calibrator; kept if there is room."""
@@ -128,7 +159,8 @@ class Data:
         assert source.labels is not None
         thin = ArraySource(source.scores[::step], source.labels[::step], weights, source.kind)
         share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
-        return replace(self, source=thin, survey=share, held_out=None)
+        # Rows have other numbers in the sample, so parts don't carry over; it is but a first guess.
+        return replace(self, source=thin, survey=share, parts=())
 
 
 def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> Data:
@@ -177,6 +209,20 @@ def _scores(stages: tuple[Calibrator, ...], tile: Tile) -> Any:
     for stage in stages:
         logits = stage.log_probs(logits)
     return logits
+
+
+def _class_weights(classes: int, tile: Tile) -> np.ndarray[Any, Any]:
+    weights = None if tile.weights is None else to_numpy(tile.weights)
+    return np.bincount(to_numpy(tile.labels), weights, classes).astype(np.float64)
+
+
+def _reweighted(
+    class_factors: np.ndarray[Any, Any], partial_state: Callable[[Tile], State], tile: Tile
+) -> State:
+    xp = namespace(tile.logits)
+    factors = xp.asarray(class_factors, device=tile.logits.device)[tile.labels]
+    weights = factors if tile.weights is None else factors * tile.weights
+    return partial_state(replace(tile, weights=weights))
 
 
 def _through(

@@ -94,25 +94,47 @@ def load(source: Source, chunk_rows: int) -> ArraySource:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The rows of one fold, or all others.
+
+    A row's fold is drawn from the seed and the row's number, so that it depends on neither the
+    blocks nor the files.
+
+    Parameters
+    ----------
+    folds : int
+    fold : int
+    seed : int
+    inside : bool
+        Whether the rows of the fold are meant, rather than the others.
+    """
+
+    folds: int
+    fold: int
+    seed: int = 0
+    inside: bool = False
+
+    def chosen(self, begin: int, end: int) -> NumpyArray:
+        """Whether each row from ``begin`` to before ``end`` belongs to the part."""
+        inside: NumpyArray = fold_of_rows(begin, end, self.folds, self.seed) == self.fold
+        return inside if self.inside else ~inside
+
+
+@dataclass(frozen=True)
 class Folded:
     """A source in which only the rows of some folds of a cross-validation count.
 
-    A row's fold is drawn from the seed and the row's number, so that it depends on neither the
-    blocks nor the files. Rows that don't count have weight 0.
+    Rows that don't count have weight 0.
 
     Parameters
     ----------
     source : Source
-    folds : int
-    held_out : int
-        The fold that is left out.
-    seed : int
+    part : Part
+        The rows that count.
     """
 
     source: Source
-    folds: int
-    held_out: int
-    seed: int = 0
+    part: Part
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.source, name)
@@ -123,10 +145,9 @@ class Folded:
         return True
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
-        """The rows of the source; those held out have weight 0."""
+        """The rows of the source; those that don't count have weight 0."""
         for chunk in self.source.chunks(rows):
-            fold = fold_of_rows(chunk.start, chunk.start + len(chunk), self.folds, self.seed)
-            weights = (fold != self.held_out).astype(np.float64)
+            weights = self.part.chosen(chunk.start, chunk.start + len(chunk)).astype(np.float64)
             if chunk.weights is not None:
                 weights *= to_numpy(chunk.weights)
             yield Chunk(chunk.start, chunk.scores, chunk.labels, weights, chunk.columns)

@@ -45,7 +45,8 @@ def cross_fit(
     exact = [False] * data.folds
     if len(families) == 1 and whole.converged:
         (family,) = families
-        if family is not None and family.size(data.classes) == 1 and not family.normalises:
+        plain = not (objective.adaptive or objective.estimating)
+        if plain and family is not None and family.size(data.classes) == 1:
             starts, exact = _scale_steps(data, family, objective, whole)
     return [
         start if done else _fit_without(data.without_fold(fold), families, objective, start)

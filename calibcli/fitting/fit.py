@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
 from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.errors import UsageError
+from calibcli.fitting.adaptive import Solver, learn_first, solve_fixed_point, steer
+from calibcli.fitting.equations import solve_equations
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import solve_newton
 from calibcli.fitting.problem import Data, Problem
+from calibcli.fitting.reweighting import solve_reweighted
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.fitting.solution import Solution
+from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
+from calibcli.objectives.nll import NegativeLogLikelihood
 
 _SAMPLE_ROWS = 5000
 
@@ -30,6 +36,12 @@ class FittingData(Data, Protocol):
 
     def sample(self, rows: int) -> FittingData | None:
         """About this many of the rows, or None."""
+
+    @property
+    def seed(self) -> int: ...
+
+    def inner_split(self) -> tuple[FittingData, FittingData]:
+        """Rows to fit, and rows to steer an adaptive objective by."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +57,18 @@ class StageFit:
         Folds over the data that it took.
     notes : tuple of str
         What a user must know about it.
+    objective : Objective or None
+        What was minimised, with the state that it ended in.
+    trace : tuple of dict
+        The rounds of an adaptive objective.
     """
 
     calibrator: Calibrator
     solution: Solution | None = None
     passes: int = 0
     notes: tuple[str, ...] = ()
+    objective: Objective | None = None
+    trace: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,26 +142,46 @@ def fit_stages(
             raise UsageError(
                 f"method {family.name} is for two classes; the data has {data.classes}"
             )
-        earlier = None if start is None else start.stages[position].solution
+        earlier = None if start is None else start.stages[position]
         stages.append(fit_map(data, family, objective, earlier))
     return Fit(tuple(stages))
 
 
 def fit_map(
-    data: FittingData, family: SmoothMap, objective: Objective, earlier: Solution | None = None
+    data: FittingData,
+    family: SmoothMap,
+    objective: Objective,
+    earlier: StageFit | None = None,
 ) -> StageFit:
-    """Fit one family of smooth maps, starting from an earlier solution where there is one."""
+    """Fit one family of smooth maps, starting from an earlier fit where there is one."""
+    family = family.resolved()
     if family.normalises:
         data = data.after(Identity())
+    if isinstance(objective, Adaptive) and objective.on_validation:
+        return _fit_steered(data, family, objective)
     if family.size(data.classes) == 1:
         return _fit_scale(data, family, objective, earlier)
-    scale_fit = _fit_scale(data, _scale_family(), objective, None)
+    return _fit_many(data, family, objective, earlier)
+
+
+def _fit_many(
+    data: FittingData, family: SmoothMap, objective: Objective, earlier: StageFit | None
+) -> StageFit:
+    """A family with several parameters, starting from the best temperature."""
+    scale_fit = _fit_scale(data, TemperatureMap(), _for_scale(objective), None)
     assert scale_fit.solution is not None
     scale = float(scale_fit.solution.theta[0])
     problem = Problem(data, family, objective, family.anchor(data.classes, scale))
-    theta = family.start(data.classes, scale) if earlier is None else earlier.theta
-    solve = solve_newton if family.linear and objective.convex else solve_lbfgs
-    solution = solve(problem, theta)
+    _prepare(problem, earlier)
+    solve = choose_solver(family, problem.objective)
+    if earlier is not None and earlier.solution is not None:
+        theta = earlier.solution.theta
+    else:
+        theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
+    if isinstance(objective, Adaptive) and not problem.follow and not _is_static(objective):
+        solution = solve_fixed_point(problem, theta, solve)
+    else:
+        solution = solve(problem, theta)
     notes = _absent_note(family, data.class_weights)
     if scale_fit.solution.criterion == "separable" or solution.value <= SMALLEST_LOSS:
         notes = (*notes, f"{family.name}: the rows can be separated; its parameters mean little")
@@ -152,36 +190,124 @@ def fit_map(
         solution,
         problem.passes + scale_fit.passes,
         notes,
+        problem.objective,
     )
 
 
-def _scale_family() -> SmoothMap:
-    from calibcli.calibrators.temperature import TemperatureMap
+def _best_start(data: FittingData, problem: Problem, starts: list[Vector], solve: Solver) -> Vector:
+    """The start from which a fit to some rows does best on the others."""
+    if len(starts) == 1:
+        return starts[0]
+    rows, validation = data.inner_split()
+    if min(rows.weight, validation.weight) <= 0:
+        return starts[0]
+    ends = []
+    for start in starts:
+        trial = _on_rows(problem, rows)
+        theta = solve(trial, start).theta
+        watch = _on_rows(trial, validation)
+        ends.append((watch.gradient(theta)[0], theta))
+        problem.passes += trial.passes + watch.passes
+    return min(ends, key=lambda end: end[0])[1]
 
-    return TemperatureMap()
+
+def _on_rows(problem: Problem, data: Data) -> Problem:
+    """The same problem on other rows."""
+    return Problem(data, problem.map, problem.objective, problem.anchor, problem.follow)
+
+
+def choose_solver(family: SmoothMap, objective: Objective) -> Solver:
+    """The solver that suits a family and an objective."""
+    if objective.estimating:
+        return solve_equations if family.linear else solve_reweighted
+    return solve_newton if family.linear and objective.convex else solve_lbfgs
+
+
+def _is_static(objective: Adaptive) -> bool:
+    """Whether the state depends on the data alone, and not on the calibrated logits."""
+    return objective.first_evaluations == 0
+
+
+def _prepare(problem: Problem, earlier: StageFit | None, *, small: bool = False) -> None:
+    """Give an adaptive objective the state that the first solve needs."""
+    objective = problem.objective
+    if not isinstance(objective, Adaptive):
+        return
+    if _is_static(objective):
+        problem.objective = objective.updated(problem.data.class_weights)
+        return
+    # A pooled objective and a single parameter are cheap to follow; others are solved in rounds.
+    problem.follow = objective.pooled or small
+    if earlier is not None and earlier.objective is not None:
+        problem.objective = earlier.objective
+    elif not objective.pooled:
+        learn_first(problem, problem.data.classes)
+
+
+def _for_scale(objective: Objective) -> Objective:
+    """What the starting temperature of a larger fit minimises."""
+    return NegativeLogLikelihood() if isinstance(objective, Adaptive) else objective
+
+
+def _fit_steered(data: FittingData, family: SmoothMap, objective: Adaptive) -> StageFit:
+    """Plain nll, then rounds steered by an inner split; the best round, fitted to all rows."""
+    plain = NegativeLogLikelihood()
+    rows, validation = data.inner_split()
+    whole = fit_map(data, family, plain)
+    if min(rows.weight, validation.weight) <= 0 or whole.solution is None:
+        note = f"{objective.name}: too few rows for an inner split; fitted by nll"
+        return replace(whole, notes=(*whole.notes, note))
+    first = fit_map(rows, family, plain, whole)
+    assert first.solution is not None
+    problem = Problem(rows, family, objective, family.anchor(data.classes, 1.0))
+    solve = (
+        _solve_scale_from if family.size(data.classes) == 1 else choose_solver(family, objective)
+    )
+    steered = steer(problem, validation, first.solution.theta, solve, data.classes)
+    passes = whole.passes + first.passes + problem.passes
+    notes = (*whole.notes, steered.note)
+    if steered.objective is None:
+        return replace(whole, passes=passes, notes=notes, trace=steered.trace)
+    last = Problem(data, family, steered.objective, problem.anchor)
+    solution = solve(last, steered.theta)
+    return StageFit(
+        family.calibrator(solution.theta, data.classes),
+        solution,
+        passes + last.passes,
+        notes,
+        steered.objective,
+        steered.trace,
+    )
+
+
+def _solve_scale_from(problem: Problem, theta: Vector) -> Solution:
+    return solve_scale(problem, float(theta[0]))
 
 
 def _fit_scale(
-    data: FittingData, family: SmoothMap, objective: Objective, earlier: Solution | None
+    data: FittingData, family: SmoothMap, objective: Objective, earlier: StageFit | None
 ) -> StageFit:
-    scale = 1.0 if earlier is None else float(earlier.theta[0])
+    """A single scale, starting from that of a sample of the rows."""
+    scale, passes = 1.0, 0.0
+    problem = Problem(data, family, objective, np.ones(1))
+    _prepare(problem, earlier, small=True)
     thin = data.sample(_SAMPLE_ROWS) if earlier is None else None
-    passes = 0.0
-    if thin is not None:
-        guess = Problem(thin, family, objective, np.ones(1))
+    if earlier is not None and earlier.solution is not None:
+        scale = float(earlier.solution.theta[0])
+    elif thin is not None:
+        guess = Problem(thin, family, problem.objective, np.ones(1), problem.follow)
         rough = solve_scale(guess, scale, tolerance=1e-3)
         passes = guess.passes * _SAMPLE_ROWS / data.weight
         scale = float(rough.theta[0]) if rough.converged else 1.0
-    problem = Problem(data, family, objective, np.ones(1))
     solution = solve_scale(problem, scale)
     total = problem.passes + math.ceil(passes)
+    found = problem.objective
     if solution.criterion != "unbounded":
-        return StageFit(family.calibrator(solution.theta, data.classes), solution, total)
+        calibrator = family.calibrator(solution.theta, data.classes)
+        return StageFit(calibrator, solution, total, (), found)
     note, criterion = _why_unbounded(float(solution.theta[0]))
-    plain = Solution(
-        np.ones(1), solution.value, solution.gradient_norm, False, criterion, solution.iterations
-    )
-    return StageFit(family.calibrator(plain.theta, data.classes), plain, total, (note,))
+    plain = replace(solution, theta=np.ones(1), converged=False, criterion=criterion)
+    return StageFit(family.calibrator(plain.theta, data.classes), plain, total, (note,), found)
 
 
 def _why_unbounded(scale: float) -> tuple[str, str]:

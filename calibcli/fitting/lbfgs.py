@@ -16,6 +16,7 @@ from calibcli.fitting.solution import Solution
 
 _MEMORY = 20
 _MOST_TRIALS = 30
+_PATIENCE, _HARDLY = 10, 1e-4
 
 _Point = tuple[Vector, float, Vector]
 _Pairs = deque[tuple[Vector, Vector]]
@@ -26,15 +27,21 @@ def solve_lbfgs(
 ) -> Solution:
     """A minimum of a smooth problem from a starting point (P,).
 
-    Ends when the largest component of the gradient is at most the tolerance, or when rounding in
-    the data's precision hides any further descent.
+    Ends when the largest component of the gradient is at most the tolerance, when rounding in the
+    data's precision hides any further descent, or, with a map whose gradient need not vanish, when
+    ten steps have lowered the value by less than a ten-thousandth.
     """
     pairs: _Pairs = deque(maxlen=_MEMORY)
     value, gradient = problem.gradient(theta)
+    before = np.inf
     for iteration in range(1, most_iterations + 1):
         norm = float(np.abs(gradient).max(initial=0.0))
         if norm <= tolerance:
             return Solution(theta, value, norm, True, "gradient", iteration)
+        if not problem.map.exact and iteration % _PATIENCE == 0:
+            if before - value <= _HARDLY * abs(value):
+                return Solution(theta, value, norm, True, "loss", iteration)
+            before = value
         direction = _direction(gradient, pairs)
         first = 1.0 if pairs else min(1.0, 1 / float(np.abs(gradient).sum()))
         found = _search(problem, (theta, value, gradient), direction, first)
@@ -42,6 +49,8 @@ def solve_lbfgs(
             if pairs:
                 pairs.clear()
                 continue
+            if not (problem.objective.smooth and problem.map.exact):
+                return Solution(theta, value, norm, True, "no descent", iteration)
             converged = norm <= 1e3 * tolerance
             return Solution(theta, value, norm, converged, "rounding", iteration)
         change, bend = found[0] - theta, found[2] - gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,10 @@ from calibcli.arrays import (
     weighted_sum,
 )
 from calibcli.calibrators.base import SmoothMap, Vector
+from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
+from calibcli.objectives.likelihood import Likelihood
+from calibcli.objectives.weighted import WeightedNll, WeightedTerms
 
 State = TypeVar("State")
 Grouping: TypeAlias = Callable[[int, int], Vector]
@@ -75,6 +79,14 @@ class Problem:
 
     Attributes
     ----------
+    objective : Objective
+        Replaced by `learn`.
+    follow : bool
+        Whether an adaptive objective learns its state anew at all parameters that are asked for:
+        what is found is then a fixed point of solving and learning.
+    reference : float64 array (P,) or None
+        Parameters at which the row weights of an estimating objective are taken and held fixed;
+        None takes them at the parameters that are asked for.
     passes : int
         Folds over the data so far.
     """
@@ -83,6 +95,8 @@ class Problem:
     map: SmoothMap
     objective: Objective
     anchor: Vector
+    follow: bool = False
+    reference: Vector | None = None
     passes: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +105,8 @@ class Problem:
 
     def line(self, theta: Vector) -> tuple[float, float, float | None]:
         """Value, first and second derivative of a problem with one parameter."""
+        if self.follow:
+            self.learn(theta)
         work = partial(_line, self.map, self.objective, theta, self.data.impossible)
         total = self._fold(work)
         return total[0], total[1], total[2] if np.isfinite(total[2]) else None
@@ -103,7 +119,11 @@ class Problem:
 
     def gradient(self, theta: Vector) -> tuple[float, Vector]:
         """Value and gradient (P,)."""
-        work = partial(_gradient, self.map, self.objective, theta, self.data.impossible)
+        if self.follow:
+            self.learn(theta)
+        work = partial(
+            _gradient, self.map, self.objective, theta, self.data.impossible, self.reference
+        )
         total = self._fold(work)
         value, gradient = float(total[0]), total[1:]
         if self._ridge is not None:
@@ -111,6 +131,13 @@ class Problem:
             value += float(pull @ (theta - self.anchor)) / 2
             gradient = gradient + pull
         return value, gradient * self._free
+
+    def learn(self, theta: Vector) -> None:
+        """Update an adaptive objective from its statistic at parameters (P,)."""
+        assert isinstance(self.objective, Adaptive)
+        work = partial(_statistic, self.map, self.objective, theta, self.data.impossible)
+        self.passes += 1
+        self.objective = self.objective.updated(self.data.fold(work, operator.add))
 
     def product(self, theta: Vector, direction: Vector) -> Vector:
         """The Hessian times a direction (P,), for maps that are linear in their parameters."""
@@ -137,12 +164,26 @@ class Problem:
 def _terms(
     family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
 ) -> tuple[Array, RowTerms]:
+    logits, new = _mapped(family, theta, impossible, block)
+    return logits, objective.terms(new, block.labels)
+
+
+def _mapped(
+    family: SmoothMap, theta: Vector, impossible: bool, block: Block
+) -> tuple[Array, Array]:
+    """Finite logits as the family sees them, and its new logits (n, K)."""
     logits = log_softmax(block.logits) if family.normalises else block.logits
     mask = None
     if impossible:
         logits, mask = split_impossible(logits)
-    new = restore_impossible(family.forward(theta, logits), mask)
-    return logits, objective.terms(new, block.labels)
+    return logits, restore_impossible(family.forward(theta, logits), mask)
+
+
+def _statistic(
+    family: SmoothMap, objective: Adaptive, theta: Vector, impossible: bool, block: Block
+) -> Any:
+    new = _mapped(family, theta, impossible, block)[1]
+    return objective.statistic(new, block.labels, block.weights)
 
 
 def _line(
@@ -177,9 +218,20 @@ def _lines(
 
 
 def _gradient(
-    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
+    family: SmoothMap,
+    objective: Objective,
+    theta: Vector,
+    impossible: bool,
+    reference: Vector | None,
+    block: Block,
 ) -> Vector:
-    logits, terms = _terms(family, objective, theta, impossible, block)
+    if reference is None:
+        logits, terms = _terms(family, objective, theta, impossible, block)
+    else:
+        assert isinstance(objective, WeightedNll)
+        logits, new = _mapped(family, theta, impossible, block)
+        frozen = objective.weights(_mapped(family, reference, impossible, block)[1], block.labels)
+        terms = WeightedTerms(Likelihood(new, block.labels), frozen)
     gradient = _weighted(terms.gradient(), block.weights)
     pulled = family.pullback(theta, logits, gradient)
     return np.concatenate(([weighted_sum(terms.loss, block.weights)], pulled))

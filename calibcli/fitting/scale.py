@@ -47,9 +47,9 @@ def solve_scale(
     """The scale 1 / T > 0 that minimises a problem with that one parameter.
 
     Newton's method on u = log T, whose slope and bend follow from those by the scale s:
-    ``f_u = -s f_s``, ``f_uu = s^2 f_ss + s f_s``; without a second derivative, the secant's. Steps
-    that leave the bracket or climb are replaced by bisection. Ends when a step is shorter than
-    the tolerance in log T.
+    ``f_u = -s f_s``, ``f_uu = s^2 f_ss + s f_s``; without a second derivative, or where the
+    objective follows the parameter, the secant's. Steps that leave the bracket or climb are
+    replaced by bisection. Ends when a step is shorter than the tolerance in log T.
     """
     point, bracket = -math.log(scale), _Bracket()
     previous: tuple[float, float] | None = None
@@ -59,8 +59,8 @@ def solve_scale(
         scale = math.exp(-point)
         value, first, second = problem.line(np.array([scale]))
         slope = -scale * first
-        bend = _secant(previous, (point, slope)) if second is None else None
-        if second is not None:
+        bend = _secant(previous, (point, slope))
+        if second is not None and (bend is None or not problem.follow):
             bend = scale * scale * second + scale * first
         bracket.narrow(point, slope)
         curved = bend is not None and bend > 0

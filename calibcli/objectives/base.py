@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
 from calibcli.arrays import Array, namespace
@@ -39,7 +40,7 @@ class RowTerms(ABC):
 
 
 class Objective(ABC):
-    """A loss per row.
+    """A loss per row: a frozen dataclass; fields with a ``help`` in their metadata are options.
 
     Attributes
     ----------
@@ -56,6 +57,13 @@ class Objective(ABC):
     estimating : bool
         Whether the gradient is that of a loss whose row weights are held fixed: the fit then
         solves ``sum gradient = 0`` and minimises nothing.
+    smooth : bool
+        Whether loss and gradient change without jumps as the logits do. Where they jump, a fit
+        ends at a point from which no step descends, whose gradient need not vanish.
+    link : bool
+        Whether a link is known that makes true probabilities of those that minimise the loss.
+    adaptive : bool
+        Whether it has a state that is learnt from data: see `calibcli.objectives.adaptive`.
     """
 
     name: ClassVar[str]
@@ -64,6 +72,9 @@ class Objective(ABC):
     proper: ClassVar[bool]
     convex: ClassVar[bool] = False
     estimating: ClassVar[bool] = False
+    smooth: ClassVar[bool] = True
+    link: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     @abstractmethod
     def terms(self, logits: Array, labels: Array) -> RowTerms:
@@ -71,6 +82,6 @@ class Objective(ABC):
 
     def options(self) -> dict[str, Any]:
         """The options in force, as they go into a parameter file."""
-        from dataclasses import asdict, is_dataclass
-
-        return asdict(self) if is_dataclass(self) and not isinstance(self, type) else {}
+        if not is_dataclass(self):
+            return {}
+        return {f.name: getattr(self, f.name) for f in fields(self) if "help" in f.metadata}

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
-from calibcli.arrays import Array, namespace, pick, shift, subtract_one_hot
+from calibcli.arrays import (
+    Array,
+    dot_classes,
+    namespace,
+    pick,
+    shift,
+    subtract_one_hot,
+    sum_classes,
+)
 from calibcli.objectives.base import Objective, RowTerms
 
 
@@ -12,30 +21,32 @@ class _Terms(RowTerms):
     def __init__(self, logits: Array, labels: Array) -> None:
         xp = namespace(logits)
         shifted = shift(logits)
-        probs = xp.exp(shifted)
-        total = xp.sum(probs, axis=-1)
-        probs /= total[:, None]
-        self.labels = labels
-        self.probs = probs
-        self.loss = xp.log(total) - pick(shifted, labels)
+        self._exponentials = xp.exp(shifted)
+        self._total = sum_classes(self._exponentials)
+        self._labels = labels
+        self.loss = xp.log(self._total) - pick(shifted, labels)
+
+    @cached_property
+    def probs(self) -> Array:
+        """Probabilities (n, K)."""
+        return self._exponentials / self._total[:, None]
 
     def gradient(self) -> Array:
-        return subtract_one_hot(self.probs * 1, self.labels)
+        return subtract_one_hot(self.probs * 1, self._labels)
 
     def product(self, direction: Array) -> Array:
         weighted = self.probs * direction
-        weighted -= self.probs * namespace(weighted).sum(weighted, axis=-1, keepdims=True)
+        weighted -= self.probs * sum_classes(weighted)[:, None]
         return weighted
 
     def diagonal(self) -> Array:
         return self.probs - self.probs * self.probs
 
     def along(self, direction: Array) -> tuple[Array, Array]:
-        xp = namespace(direction)
-        weighted = self.probs * direction
-        mean = xp.sum(weighted, axis=-1)
-        weighted *= direction
-        return mean - pick(direction, self.labels), xp.sum(weighted, axis=-1) - mean * mean
+        weighted = self._exponentials * direction
+        mean = sum_classes(weighted) / self._total
+        square = dot_classes(weighted, direction) / self._total
+        return mean - pick(direction, self._labels), square - mean * mean
 
 
 @dataclass(frozen=True)

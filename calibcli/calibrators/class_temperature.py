@@ -1,0 +1,106 @@
+"""Class temperatures: one a column of logits, or one a predicted class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from calibcli.arrays import Array, argmax, dot_classes, like, sum_rows, to_numpy
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.reading import check_names, read_array, read_choice
+from calibcli.errors import ParamsError
+
+By = Literal["column", "prediction"]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTemperature(Calibrator):
+    """``softmax(z_k / T_k)``, or ``softmax(z / T_m)`` with m the class of the largest logit.
+
+    By column it sees the logits as they are stored, as published: it is the one map here for which
+    a constant added to a row's logits matters.
+
+    Parameters
+    ----------
+    temperatures : float64 array (K,)
+    by : str
+        ``"column"`` or ``"prediction"``; the second never changes the prediction.
+    """
+
+    temperatures: Vector
+    by: By = "column"
+    kind = "class-temperature"
+
+    def transform(self, logits: Array) -> Array:
+        return logits * _scales(1 / self.temperatures, logits, self.by)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"temperatures": self.temperatures, "by": self.by}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> ClassTemperature:
+        check_names(cls.kind, parameters, ("temperatures", "by"))
+        temperatures = read_array(cls.kind, parameters, "temperatures", (classes,))
+        if temperatures.min() <= 0:
+            raise ParamsError(f"stage {cls.kind!r}: temperatures must be greater than 0")
+        by: By = "column"
+        if read_choice(cls.kind, parameters, "by", ("column", "prediction")) == "prediction":
+            by = "prediction"
+        return cls(temperatures, by)
+
+    def summary(self) -> str:
+        low, high = self.temperatures.min(), self.temperatures.max()
+        return f"temperatures {low:.3f} to {high:.3f} by {self.by}"
+
+
+@dataclass(frozen=True)
+class ClassTemperatureMap(SmoothMap):
+    """Parameters: minus the logarithms of the K temperatures, which keeps these positive."""
+
+    by: By = field(
+        default="column",
+        metadata={"help": "a temperature a column of logits, or a predicted class"},
+    )
+
+    name = "class-temperature"
+    title = "a temperature a class"
+    source = "by column: Jung et al., ICML 2023; by prediction: Frenkel and Goldberger, 2021"
+    preserves = "nothing"
+    cost = "about 30 passes"
+    linear = False
+
+    def size(self, classes: int) -> int:
+        return classes
+
+    def rows_needed(self, classes: int) -> int:
+        return 100 * classes
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.full(classes, np.log(scale))
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        return logits * _scales(np.exp(theta), logits, self.by)
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        scales = np.exp(theta)
+        if self.by == "column":
+            return sum_rows(gradient * logits) * scales
+        rows = to_numpy(dot_classes(gradient, logits)).astype(np.float64)
+        return np.bincount(to_numpy(argmax(logits)), rows, len(theta)) * scales
+
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        return logits * _scales(np.exp(theta) * direction, logits, self.by)
+
+    def calibrator(self, theta: Vector, classes: int) -> ClassTemperature:
+        return ClassTemperature(np.exp(-theta), self.by)
+
+    def frozen(self, absent: Vector) -> Vector:
+        return absent if self.by == "column" else np.zeros_like(absent)
+
+
+def _scales(scales: Vector, logits: Array, by: By) -> Array:
+    """Factors (K,) of the columns, or (n, 1) of the rows."""
+    factors = like(scales, logits)
+    return factors if by == "column" else factors[argmax(logits)][:, None]

@@ -1,0 +1,133 @@
+"""Loops around adaptive objectives: solve with the state held fixed, learn a new state, repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import to_numpy
+from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.fitting.problem import Data, Problem
+from calibcli.fitting.solution import Solution
+from calibcli.metrics.base import View
+from calibcli.metrics.panel import Panel
+from calibcli.objectives.adaptive import Adaptive
+
+Solver = Callable[[Problem, Vector], Solution]
+
+_FIRST_MOVE = 0.02
+"""The first step of the authors' optimiser in the temperature, after which shapes are fitted."""
+
+_SETTLED, _NEARLY_SETTLED = 1e-7, 1e-3
+_MOST_ROUNDS = 60
+_STEERED_ROUNDS = 30
+
+
+def learn_first(problem: Problem, classes: int) -> None:
+    """Let an objective make the evaluations that it needs before the first solve.
+
+    The first is at the logits as they are; the second after a step of 0.02 in the temperature
+    against the gradient, as the authors' optimiser of class-wise scaling makes it.
+    """
+    assert isinstance(problem.objective, Adaptive)
+    plain = problem.map.start(classes, 1.0)
+    problem.learn(plain)
+    if problem.objective.first_evaluations > 1:
+        _, gradient = problem.gradient(plain)
+        slope = float(gradient @ (problem.map.start(classes, 1.01) - plain))
+        problem.learn(problem.map.start(classes, 1 / (1 + np.copysign(_FIRST_MOVE, slope))))
+
+
+def solve_fixed_point(problem: Problem, theta: Vector, solve: Solver) -> Solution:
+    """Parameters (P,) that solve the problem with the state that is learnt from them."""
+    iterations = 0
+    for _ in range(_MOST_ROUNDS):
+        before = problem.objective
+        problem.learn(theta)
+        assert isinstance(problem.objective, Adaptive)
+        change = problem.objective.settled(before)  # type: ignore[arg-type]
+        solution = solve(problem, theta)
+        iterations += solution.iterations
+        moved = float(np.abs(solution.theta - theta).max(initial=0.0))
+        theta = solution.theta
+        if min(change, moved) <= (_SETTLED if problem.map.exact else _NEARLY_SETTLED):
+            return _after(solution, solution.converged, "fixed point", iterations)
+    return _after(solution, False, "rounds", iterations)
+
+
+@dataclass(frozen=True)
+class Steered:
+    """The outcome of a loop that is steered by rows which the solver does not see.
+
+    Attributes
+    ----------
+    objective : Adaptive or None
+        With the state of the best round; None where plain nll was best.
+    theta : float64 array (P,)
+        Of the best round.
+    trace : tuple of dict
+        The rounds: state, and figures on the inner validation rows.
+    note : str
+    """
+
+    objective: Adaptive | None
+    theta: Vector
+    trace: tuple[dict[str, Any], ...]
+    note: str
+
+
+def steer(
+    problem: Problem, validation: Data, theta: Vector, solve: Solver, classes: int
+) -> Steered:
+    """Alternate solving on the rows of a problem with learning on validation rows.
+
+    The best round by the loss on the validation rows is kept; the starting point, which is the
+    solution of plain nll, is a candidate.
+    """
+    watch = Problem(validation, problem.map, problem.objective, problem.anchor)
+    select = str(getattr(problem.objective, "select", "nll"))
+    first = _figures(validation, problem.map.calibrator(theta, classes))
+    trace: list[dict[str, Any]] = [{"round": 0, "loss": "nll", **first}]
+    best: tuple[float, Adaptive | None, Vector, int] = (first[select], None, theta, 0)
+    for number in range(1, _STEERED_ROUNDS + 1):
+        theta = solve(problem, theta).theta
+        figures = _figures(validation, problem.map.calibrator(theta, classes))
+        current = problem.objective
+        assert isinstance(current, Adaptive)
+        if figures[select] < best[0]:
+            best = (figures[select], current, theta, number)
+        watch.objective = current
+        watch.learn(theta)
+        problem.objective = watch.objective
+        assert isinstance(problem.objective, Adaptive)
+        trace.append(
+            {"round": number, "loss": current.name, **figures, **problem.objective.trace()}
+        )
+        if problem.objective.settled(current) <= problem.objective.settles_at:
+            break
+    problem.passes += watch.passes
+    name = problem.objective.name
+    found = "plain nll was best" if best[1] is None else f"round {best[3]} was best"
+    note = f"{name}: of {len(trace) - 1} rounds and plain nll, {found} on inner validation rows"
+    return Steered(best[1], best[2], tuple(trace), f"{note} (by {select})")
+
+
+def _figures(validation: Data, calibrator: Calibrator) -> dict[str, float]:
+    panel = Panel(("nll", "ece"))
+    state = validation.fold(partial(_measure, panel, calibrator), panel.merge)
+    return panel.finish(state).values
+
+
+def _measure(panel: Panel, calibrator: Calibrator, block: Any) -> Any:
+    weights = None if block.weights is None else to_numpy(block.weights)
+    return panel.partial(View(calibrator.log_probs(block.logits), block.labels, weights))
+
+
+def _after(solution: Solution, converged: bool, criterion: str, iterations: int) -> Solution:
+    return Solution(
+        solution.theta, solution.value, solution.gradient_norm, converged, criterion, iterations
+    )

@@ -1,0 +1,71 @@
+"""Roots of a gradient that belongs to no function, by Anderson acceleration.
+
+Where a loss holds its row weights fixed, ``sum gradient = 0`` is an estimating equation: there is
+no value to descend, and fixed-point iteration with frozen weights need not converge (for focal
+weights with exponent g its factor is -g). Anderson's method (Walker and Ni, SIAM J. Numer. Anal.
+2011) takes a damped step and corrects it by the secants of the last steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from calibcli.calibrators.base import Vector
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.solution import Solution
+
+_DEPTH = 20
+_FIRST_SHARE, _SMALLEST_SHARE = 0.3, 1e-6
+_WORSE = 2.0
+"""A residual so many times the best one sends the search back there, with shorter steps."""
+
+
+def solve_equations(
+    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 500
+) -> Solution:
+    """Parameters (P,) at which the problem's gradient vanishes, from a starting point.
+
+    Ends when its largest component is at most the tolerance, or, where the gradient jumps and need
+    not vanish anywhere, at the least residual that was found.
+    """
+    value, gradient = problem.gradient(theta)
+    scale = 1 / np.sqrt(problem.diagonal(theta))
+    share, best = _FIRST_SHARE, (theta, value, gradient)
+    secants: deque[tuple[Vector, Vector]] = deque(maxlen=_DEPTH)
+    for iteration in range(1, most_iterations + 1):
+        norm = float(np.abs(gradient).max(initial=0.0))
+        if norm <= tolerance:
+            return Solution(theta, value, norm, True, "equation", iteration)
+        step = _step(scale * gradient, secants, share)
+        old_theta, old_residual = theta, scale * gradient
+        theta = theta + scale * step
+        value, gradient = problem.gradient(theta)
+        size = float(np.linalg.norm(scale * gradient))
+        least = float(np.linalg.norm(scale * best[2]))
+        if not np.isfinite(size) or size > _WORSE * least:
+            share /= 2
+            secants.clear()
+            theta, value, gradient = best
+            if share < _SMALLEST_SHARE:
+                break
+            continue
+        secants.append(((theta - old_theta) / scale, scale * gradient - old_residual))
+        if size < least:
+            best = (theta, value, gradient)
+    theta, value, gradient = best
+    norm = float(np.abs(gradient).max())
+    if not problem.objective.smooth:
+        return Solution(theta, value, norm, True, "least residual", most_iterations)
+    return Solution(theta, value, norm, False, "iterations", most_iterations)
+
+
+def _step(residual: Vector, secants: deque[tuple[Vector, Vector]], share: float) -> Vector:
+    """A share of minus the residual, corrected by the secants; all (P,) in scaled parameters."""
+    if not secants:
+        return -share * residual
+    moves, changes = (np.stack(part, axis=1) for part in zip(*secants, strict=True))
+    mix = np.linalg.lstsq(changes, residual, rcond=1e-12)[0]
+    step: Vector = -share * (residual - changes @ mix) - moves @ mix
+    return step

@@ -1,0 +1,124 @@
+"""The contract of an adaptive objective: one whose form is learnt from data between solves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+import numpy as np
+
+from calibcli.arrays import Array, namespace, sum_rows, to_numpy
+from calibcli.objectives.base import Objective
+
+Vector: TypeAlias = np.ndarray[Any, Any]
+Self = TypeVar("Self", bound="Adaptive")
+
+
+class State(ABC):
+    """What an adaptive objective has learnt: a frozen dataclass of numbers and arrays."""
+
+    @abstractmethod
+    def trace(self) -> dict[str, Any]:
+        """The state as numbers and lists, for a person to follow."""
+
+    @abstractmethod
+    def change(self, before: Any) -> float:
+        """How far this state is from the one before; 0 for equal ones, infinite where unknown."""
+
+
+class Adaptive(Objective):
+    """A frozen dataclass of options and one field `state`, which is None at first.
+
+    Between two updates the objective is a fixed function of logits and labels, so that a solver's
+    line search is honest. Before the first update every adaptive objective is defined too.
+
+    A loop takes the statistic of every block at the current logits, adds them up, and goes on with
+    the updated objective::
+
+        state = data.fold(lambda block: objective.statistic(...), operator.add)
+        objective = objective.updated(state)
+
+    Attributes
+    ----------
+    on_validation : bool
+        Whether the statistic is to be taken on rows that the fit does not see. Otherwise it is
+        taken on the rows of the fit.
+    pooled : bool
+        Whether a row's loss depends on the other rows at the same logits. The statistic is then to
+        be taken anew wherever terms are asked for, before them; loss and gradient are those of the
+        whole, and no outer loop is needed.
+    first_evaluations : int
+        Statistics, at successive points near the start, that must be learnt before the first solve;
+        0 where the state is the weight of each class, whatever the logits are.
+    settles_at : float
+        A change of state (see `settled`) that is small enough to stop.
+    """
+
+    adaptive = True
+    state: Any
+    on_validation: ClassVar[bool] = False
+    pooled: ClassVar[bool] = False
+    first_evaluations: ClassVar[int] = 1
+    settles_at: ClassVar[float] = 1e-4
+
+    @abstractmethod
+    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> Any:
+        """What is learnt from one block: a float64 array of sums, or a list of arrays.
+
+        Statistics of several blocks are merged with ``+``, which adds arrays and joins lists.
+
+        Parameters
+        ----------
+        logits : array (n, K)
+            Calibrated as far as the fit has come.
+        labels : int array (n,)
+        weights : float64 array (n,), optional
+        """
+
+    @abstractmethod
+    def updated(self: Self, statistic: Any) -> Self:
+        """The objective with the next state."""
+
+    def trace(self) -> dict[str, Any]:
+        """The state as numbers and lists, for a person to follow; empty at first."""
+        return {} if self.state is None else dict(self.state.trace())
+
+    def settled(self, previous: Adaptive) -> float:
+        """How far the state is from the one before: 0 where nothing changed, infinite at first."""
+        if self.state is None or previous.state is None:
+            return float("inf")
+        return float(self.state.change(previous.state))
+
+
+def host_weights(labels: Array, weights: Array | None) -> Vector:
+    """Row weights (n,), float64, in host memory; ones where there are none."""
+    return np.ones(len(labels)) if weights is None else to_numpy(weights)
+
+
+def sum_by_class(labels: Array, values: Vector, classes: int) -> Vector:
+    """Sums (K,) of values (n,) over the rows of each label."""
+    return np.bincount(to_numpy(labels), values, minlength=classes)
+
+
+def sum_of_rows(matrix: Array, weights: Array | None) -> Vector:
+    """Sums (K,), float64, over the rows of a matrix (n, K) times row weights."""
+    if weights is None:
+        return sum_rows(matrix)
+    return sum_rows(matrix * namespace(matrix).astype(weights, matrix.dtype)[:, None])
+
+
+def total_weight(labels: Array, weights: Array | None) -> float:
+    """Sum of the row weights; the number of rows where there are none."""
+    return float(len(labels) if weights is None else namespace(weights).sum(weights))
+
+
+def host(values: Array) -> Vector:
+    """Values (n,), float64, in host memory."""
+    return to_numpy(values).astype(np.float64)
+
+
+def largest_change(new: Vector, old: Vector, scale: float | Vector = 1.0) -> float:
+    """Largest absolute difference of two arrays, relative to a scale; infinite for other shapes."""
+    if old.shape != new.shape:
+        return float("inf")
+    return float(np.max(np.abs(new - old) / scale, initial=0.0))

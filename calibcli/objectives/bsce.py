@@ -1,0 +1,84 @@
+"""Cross-entropy weighted with a generalised Brier score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from calibcli.arrays import Array, dot_classes, namespace, sum_classes
+from calibcli.objectives.base import Objective, RowTerms
+from calibcli.objectives.checks import check_choice, check_range
+from calibcli.objectives.focal import focal_terms
+from calibcli.objectives.likelihood import Likelihood, smallest
+from calibcli.objectives.weighted import ScaledTerms
+
+
+class _EuclideanTerms(RowTerms):
+    """With r = p - e_y and S = |r|^2, the gradient is ``S^(gamma/2) (r + c p (r - E r))``.
+
+    Here ``c = gamma nll / S`` and ``E r = sum p r``.
+    """
+
+    def __init__(self, likelihood: Likelihood, gamma: float) -> None:
+        square = likelihood.squared_distance
+        square = namespace(square).clip(square, min=smallest(square))
+        self.likelihood = likelihood
+        self._gamma = gamma
+        self._power = square ** (gamma / 2)
+        self._curl = gamma * likelihood.nll / square
+        self.loss = self._power * likelihood.nll
+
+    def gradient(self) -> Array:
+        likelihood, probs = self.likelihood, self.likelihood.probs
+        matrix = probs * 1
+        matrix[likelihood.rows, likelihood.labels] = -likelihood.miss
+        tilt = (matrix - self._mean_residual()[:, None]) * probs
+        tilt *= (self._curl * self._power)[:, None]
+        matrix *= self._power[:, None]
+        matrix += tilt
+        # At the label r - E r is -S, without the cancellation.
+        own = likelihood.miss + self._gamma * likelihood.true_prob * likelihood.nll
+        matrix[likelihood.rows, likelihood.labels] = -self._power * own
+        return matrix
+
+    def along(self, direction: Array) -> tuple[Array, Array | None]:
+        likelihood = self.likelihood
+        own = likelihood.at_labels(direction)
+        weighted = likelihood.probs * direction
+        mean = sum_classes(weighted)
+        product = dot_classes(likelihood.probs, weighted) - likelihood.true_prob * own
+        tilt = product - self._mean_residual() * mean
+        return self._power * (mean - own + self._curl * tilt), None
+
+    def _mean_residual(self) -> Array:
+        """``E r`` (n,)."""
+        likelihood = self.likelihood
+        others = likelihood.squared_distance - likelihood.miss**2
+        return others - likelihood.true_prob * likelihood.miss
+
+
+@dataclass(frozen=True)
+class Bsce(Objective):
+    """``|p - e_y|^gamma nll`` in the norm of order 1 or 2.
+
+    Order 2 with gamma 2 weights with the Brier score. Order 1 is ``2^gamma`` times focal loss.
+    """
+
+    gamma: float = field(default=2.0, metadata={"help": "exponent; 0 is nll"})
+    norm: Literal[1, 2] = field(default=2, metadata={"help": "order of the norm"})
+
+    name = "bsce"
+    title = "cross-entropy weighted with the Brier score"
+    source = "Lin et al., Uncertainty weighted gradients for model calibration, CVPR 2025"
+    proper = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "gamma")
+        check_choice(self, "norm")
+
+    def terms(self, logits: Array, labels: Array) -> RowTerms:
+        likelihood, gamma = Likelihood(logits, labels), float(self.gamma)
+        if self.norm == 2:
+            return _EuclideanTerms(likelihood, gamma)
+        focal, scale = focal_terms(likelihood, gamma), 2**gamma
+        return ScaledTerms(likelihood, focal.loss * scale, focal.factors * scale)

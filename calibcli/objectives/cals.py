@@ -1,0 +1,176 @@
+"""Class-adaptive label smoothing by an augmented Lagrangian (CALS-ALM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from calibcli.arrays import Array, like, namespace, shift
+from calibcli.objectives.adaptive import (
+    Adaptive,
+    State,
+    Vector,
+    largest_change,
+    sum_of_rows,
+    total_weight,
+)
+from calibcli.objectives.base import RowTerms
+from calibcli.objectives.checks import check_choice, check_range
+from calibcli.objectives.distances import DistanceTerms, distances
+from calibcli.objectives.likelihood import Likelihood
+from calibcli.objectives.penalties import PENALTIES, Penalty
+
+SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER = 1e-6, 1e6
+_LARGEST_STRENGTH = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Multipliers(State):
+    """State of the constraints, one a class; float64 arrays (K,).
+
+    Attributes
+    ----------
+    multiplier, strength : array
+        lambda and rho.
+    constraint : array
+        Mean constraint on the validation rows at the last update.
+    step : array
+        Share of the way to its new value that each multiplier goes.
+    direction : array
+        Where each multiplier went last: -1, 0 or 1.
+    updates : int
+    """
+
+    multiplier: Vector
+    strength: Vector
+    constraint: Vector
+    step: Vector
+    direction: Vector
+    updates: int
+
+    def trace(self) -> dict[str, Any]:
+        return {
+            "lambda": self.multiplier.tolist(),
+            "rho": self.strength.tolist(),
+            "constraint": self.constraint.tolist(),
+        }
+
+    def change(self, before: Multipliers) -> float:
+        return max(
+            largest_change(self.multiplier, before.multiplier, 1 + before.multiplier),
+            largest_change(self.strength, before.strength, before.strength),
+        )
+
+
+class _Terms(DistanceTerms):
+    """The mean over classes of penalties of the distances."""
+
+    def __init__(self, likelihood: Likelihood, penalty: Penalty) -> None:
+        self._penalty = penalty
+        super().__init__(likelihood)
+
+    def penalty(self, distance: Array) -> tuple[Array, Array]:
+        return self._penalty.mean_and_slope(distance)
+
+    def curvature(self, drift: Array) -> Array:
+        bend = self._penalty.bend(self.distance)
+        bend *= drift
+        return bend
+
+
+@dataclass(frozen=True)
+class Cals(Adaptive):
+    """``nll + mean_k P(h_k; lambda_k, rho_k)`` with ``h_k = (max_j z_j - z_k) / margin - 1``.
+
+    An augmented Lagrangian of the problem to minimise nll while no logit lies further below the
+    largest one than the margin. After each solve, on validation rows, lambda_k becomes the mean of
+    the penalty's derivative, and at every `period`-th update rho_k grows where the mean constraint
+    is positive and has not fallen below `tolerance` of what it was.
+
+    With `damped`, the step of a multiplier is halved whenever it turns around (Kesten,
+    Accelerated stochastic approximation, 1958), so that it settles where the rule alone swings.
+    """
+
+    margin: float = field(default=10.0, metadata={"help": "distance that costs nothing"})
+    penalty: Literal["phr", "p2", "p3"] = field(
+        default="phr", metadata={"help": "of the augmented Lagrangian: phr, p2 or p3"}
+    )
+    growth: float = field(default=1.2, metadata={"help": "factor by which rho grows"})
+    tolerance: float = field(
+        default=0.9, metadata={"help": "share of the last constraint above which rho grows"}
+    )
+    period: int = field(default=10, metadata={"help": "updates between those of rho; 0 keeps it"})
+    damped: bool = field(
+        default=True, metadata={"help": "halve the step of a multiplier that turns around"}
+    )
+    select: Literal["nll", "ece"] = field(
+        default="nll", metadata={"help": "figure of the inner split by which a round is chosen"}
+    )
+    state: Multipliers | None = field(default=None, compare=False, repr=False)
+
+    name = "cals"
+    title = "class-adaptive label smoothing (CALS-ALM)"
+    source = "Liu et al., Class adaptive network calibration, CVPR 2023"
+    proper = False
+    convex = True
+    on_validation = True
+
+    def __post_init__(self) -> None:
+        check_range(self, "margin", 1e-6)
+        check_choice(self, "penalty")
+        check_range(self, "growth", 1.0)
+        check_range(self, "tolerance")
+        check_range(self, "period")
+
+    def terms(self, logits: Array, labels: Array) -> RowTerms:
+        return _Terms(Likelihood(logits, labels), self._penalty(logits))
+
+    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> Vector:
+        penalty = self._penalty(logits)
+        distance, _ = distances(shift(logits))
+        _, slope = penalty.mean_and_slope(distance)
+        slope *= penalty.margin * logits.shape[-1]
+        # Clipped row by row, as in the authors' code, and not the mean alone.
+        slope = namespace(slope).clip(slope, min=SMALLEST_MULTIPLIER, max=LARGEST_MULTIPLIER)
+        weight = np.full(logits.shape[-1], total_weight(labels, weights))
+        constraint = sum_of_rows(penalty.excess(distance), weights)
+        return np.stack([sum_of_rows(slope, weights), constraint, weight])
+
+    def updated(self, statistic: Any) -> Cals:
+        slope, constraint, weight = statistic
+        last = self._state(len(weight))
+        goal = np.clip(slope / weight, SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER)
+        direction = np.sign(goal - last.multiplier)
+        step = last.step
+        if self.damped:
+            step = np.where(direction * last.direction < 0, step / 2, step)
+        state = Multipliers(
+            last.multiplier + step * (goal - last.multiplier),
+            self._grown(last, constraint / weight),
+            constraint / weight,
+            step,
+            direction,
+            last.updates + 1,
+        )
+        return replace(self, state=state)
+
+    def _grown(self, last: Multipliers, constraint: Vector) -> Vector:
+        """The strengths after an update with these mean constraints (K,)."""
+        if self.period == 0 or (last.updates + 1) % self.period or last.updates == 0:
+            return last.strength
+        stuck = constraint > self.tolerance * np.maximum(last.constraint, 0)
+        grown = np.where(stuck, last.strength * self.growth, last.strength)
+        return np.clip(grown, 1.0, _LARGEST_STRENGTH)
+
+    def _penalty(self, logits: Array) -> Penalty:
+        state = self._state(logits.shape[-1])
+        multiplier, strength = like(state.multiplier, logits), like(state.strength, logits)
+        return PENALTIES[self.penalty](float(self.margin), multiplier, strength)
+
+    def _state(self, classes: int) -> Multipliers:
+        if self.state is not None:
+            return self.state
+        ones, zeros = np.ones(classes), np.zeros(classes)
+        return Multipliers(ones * SMALLEST_MULTIPLIER, ones, zeros, ones, zeros, 0)

@@ -1,0 +1,101 @@
+"""Cross-entropy plus a penalty on how far a row's logits lie below the largest of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from calibcli.arrays import Array, argmax, dot_classes, namespace, sum_classes
+from calibcli.objectives.base import RowTerms
+from calibcli.objectives.likelihood import Likelihood
+
+
+def distances(shifted: Array) -> tuple[Array, Array | None]:
+    """Distances (n, K) below the row's largest logit, and the mask of impossible classes, or None.
+
+    The distance of an impossible class is given as 0.
+    """
+    xp = namespace(shifted)
+    distance = -shifted
+    if bool(xp.max(distance) < xp.inf):
+        return distance, None
+    impossible = distance == xp.inf
+    distance[impossible] = 0
+    return distance, impossible
+
+
+class DistanceTerms(RowTerms, ABC):
+    """``nll + P(d)`` with distances ``d_k = max_j z_j - z_k`` and a penalty P of them.
+
+    The gradient flows through the maximum: with slopes s of P by the distances it is
+    ``p - e_y - s + S e_max``, ``S = sum s``. The distance of the largest class is 0 whatever the
+    logits; that of an impossible class counts as 0.
+
+    Attributes
+    ----------
+    bends : bool
+        Whether the penalty has a second derivative other than 0.
+    """
+
+    bends: ClassVar[bool] = True
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        self.likelihood = likelihood
+        self.top = argmax(likelihood.shifted)
+        self.distance, self._impossible = distances(likelihood.shifted)
+        penalty, self.slope = self.penalty(self.distance)
+        if self._impossible is not None:
+            self.slope[self._impossible] = 0
+        self.loss = likelihood.nll + penalty
+
+    @abstractmethod
+    def penalty(self, distance: Array) -> tuple[Array, Array]:
+        """Penalty (n,) and its derivative by the distances (n, K), as a new matrix."""
+
+    def curvature(self, drift: Array) -> Array:
+        """Second derivative of the penalty times a change of the distances (n, K)."""
+        raise NotImplementedError
+
+    def gradient(self) -> Array:
+        likelihood = self.likelihood
+        matrix = likelihood.probs - self.slope
+        matrix[likelihood.rows, likelihood.labels] -= 1
+        matrix[likelihood.rows, self.top] += sum_classes(self.slope)
+        return matrix
+
+    def product(self, direction: Array) -> Array:
+        weighted = self.likelihood.probs * direction
+        weighted -= self.likelihood.probs * sum_classes(weighted)[:, None]
+        if self.bends:
+            top = direction[self.likelihood.rows, self.top]
+            bend = self._of_free(self.curvature(self._of_free(top[:, None] - direction)))
+            weighted -= bend
+            weighted[self.likelihood.rows, self.top] += sum_classes(bend)
+        return weighted
+
+    def diagonal(self) -> Array:
+        probs = self.likelihood.probs
+        matrix = probs - probs * probs
+        if self.bends:
+            bend = self._of_free(self.curvature(namespace(probs).ones_like(probs)))
+            matrix += bend
+            matrix[self.likelihood.rows, self.top] += sum_classes(bend)
+        return matrix
+
+    def along(self, direction: Array) -> tuple[Array, Array | None]:
+        likelihood = self.likelihood
+        weighted = likelihood.exponentials * direction
+        mean = sum_classes(weighted) / likelihood.total
+        top = direction[likelihood.rows, self.top]
+        pull = sum_classes(self.slope) * top - dot_classes(self.slope, direction)
+        first = mean - likelihood.at_labels(direction) + pull
+        if self.bends:  # Another point costs less than the second derivative would.
+            return first, None
+        return first, dot_classes(weighted, direction) / likelihood.total - mean * mean
+
+    def _of_free(self, matrix: Array) -> Array:
+        """The matrix (n, K), with 0 for the classes whose distance is 0 whatever the logits."""
+        matrix[self.likelihood.rows, self.top] = 0
+        if self._impossible is not None:
+            matrix[self._impossible] = 0
+        return matrix
