@@ -18,11 +18,12 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Evaluation, Panel
-from calibcli.params import Params, encode, read
+from calibcli.params import Params, encode
 from calibcli.workflow.applying import calibrated_chunks, chunk_rows
 from calibcli.workflow.fitting import Outcome, make_plan, run_fit
 from calibcli.workflow.measuring import Through, measure
-from calibcli.workflow.records import to_calibrators, to_params
+from calibcli.workflow.priors import TargetPrior
+from calibcli.workflow.records import read_calibrators, to_params
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def fit(
     weights: ArrayLike | None = None,
     input: InputKind = "logits",
     options: Mapping[str, Any] | None = None,
+    link: bool = True,
+    target_prior: TargetPrior | None = None,
     folds: int = 5,
     seed: int = 0,
     device: str = "auto",
@@ -99,6 +102,10 @@ def fit(
         ``"logits"``, ``"log-probs"`` or ``"probs"``: what the scores are.
     options : mapping, optional
         ``{"vector.penalty": 1e-4}``, as ``--set`` on the command line.
+    link : bool
+        Whether to put the link behind a loss that is not proper but has one.
+    target_prior : str or tuple of float, optional
+        ``"balanced"``, or a share for each class, to fit for instead of the shares of the rows.
     folds : int
         Of the cross-fitting that measures the calibrator; 0 leaves it out.
 
@@ -108,7 +115,7 @@ def fit(
         With one line that says what is wrong, and where.
     """
     settings = [f"{name}={value}" for name, value in (options or {}).items()]
-    plan = make_plan(method, loss, settings)
+    plan = make_plan(method, loss, settings, link=link, prior=target_prior)
     source = _source(logits, labels, weights, input)
     data = open_data(Engine(choose_device(device), threads), source, folds, seed)
     outcome = run_fit(data, plan, Panel())
@@ -124,8 +131,8 @@ def load(path: str | Path) -> FittedCalibrator:
     ParamsError
         The file is not a valid parameter file.
     """
-    params = read(path)
-    return FittedCalibrator(params, to_calibrators(params))
+    params, stages = read_calibrators(path)
+    return FittedCalibrator(params, stages)
 
 
 def evaluate(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from calibcli.errors import ParamsError
 
 FORMAT = "calib-params"
 VERSION = 1
+STDIN = "-"
 LARGEST_FILE = 1 << 30
 """Bytes; the matrix of 11,000 classes. A larger file is refused unread."""
 LARGEST_CLASS_COUNT = 1 << 24
@@ -36,6 +39,8 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
 }
 _OPTIONAL = {"class_names", "fit", "metrics", "data", "software"}
 _METADATA_KEY = "calib"
+_MOST_DIGITS = 18
+_DEEPEST = 16
 
 
 @dataclass(frozen=True)
@@ -96,21 +101,35 @@ def encode(params: Params, *, safetensors: bool = False) -> bytes:
         "class_names": list(params.class_names) if params.class_names else None,
         "input": params.input,
         "stages": stages,
-        "fit": params.fit,
-        "metrics": params.metrics,
-        "data": params.data,
-        "software": params.software,
+        "fit": _storable(params.fit),
+        "metrics": _storable(params.metrics),
+        "data": _storable(params.data),
+        "software": _storable(params.software),
     }
     if not safetensors:
-        return (_pretty(document) + "\n").encode()
+        return _to_bytes(_pretty(document) + "\n")
     from safetensors.numpy import save
 
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return save(tensors, metadata={_METADATA_KEY: text})
+    return save(tensors, metadata={_METADATA_KEY: _to_bytes(text).decode()})
+
+
+def _to_bytes(text: str) -> bytes:
+    """The text in UTF-8. Bytes of a path that are no text become escapes, as JSON has them."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _storable(value: Any) -> Any:
+    """Information as JSON has it: what is not a finite number is null."""
+    if isinstance(value, dict):
+        return {key: _storable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(path: str | Path) -> Params:
-    """The parameters in a file.
+    """The parameters in a file; ``-`` is standard input.
 
     Raises
     ------
@@ -118,22 +137,36 @@ def read(path: str | Path) -> Params:
         The file is missing, not a parameter file, of an unknown version, or holds something that
         the format does not specify.
     """
-    file = Path(path)
     try:
-        if file.is_dir():
-            raise ParamsError(f"{path} is a directory, not a parameter file")
-        size = file.stat().st_size
-        if size > LARGEST_FILE:
-            raise ParamsError(
-                f"{path} has {size} bytes; a parameter file has at most {LARGEST_FILE}"
-            )
-        content = file.read_bytes()
+        return decode(_content(path))
     except OSError as error:
-        raise ParamsError(f"{path}: {error.strerror}") from None
-    try:
-        return decode(content)
+        raise ParamsError(f"{title(path)}: {error.strerror}") from None
     except ParamsError as error:
-        raise ParamsError(f"{path}: {error}") from None
+        raise ParamsError(f"{title(path)}: {error}") from None
+
+
+def title(path: str | Path) -> str:
+    """What messages call a parameter file."""
+    return "standard input" if str(path) == STDIN else str(path)
+
+
+def _content(path: str | Path) -> bytes:
+    if str(path) == STDIN:
+        return _read(sys.stdin.buffer)
+    if Path(path).is_dir():
+        raise ParamsError("is a folder, not a parameter file")
+    with Path(path).open("rb") as file:
+        return _read(file)
+
+
+def _read(file: BinaryIO) -> bytes:
+    """All bytes, unless they are more than a parameter file has."""
+    # A pipe doesn't know its size beforehand.
+    if os.fstat(file.fileno()).st_size <= LARGEST_FILE:
+        content = file.read(LARGEST_FILE + 1)
+        if len(content) <= LARGEST_FILE:
+            return content
+    raise ParamsError(f"has more than {LARGEST_FILE} bytes, as no parameter file has")
 
 
 def decode(content: bytes) -> Params:
@@ -148,11 +181,17 @@ def decode(content: bytes) -> Params:
             raise ParamsError("not a parameter file (neither JSON nor safetensors)") from None
     try:
         document = json.loads(
-            text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice
+            text,
+            parse_constant=_refuse_constant,
+            parse_int=_whole_number,
+            object_pairs_hook=_refuse_twice,
         )
     except (ValueError, RecursionError) as error:
         raise ParamsError(f"not valid JSON: {error}") from None
-    return _from_document(document, tensors)
+    params = _from_document(document, tensors)
+    for key in ("fit", "metrics", "data", "software"):
+        _check_information(key, document.get(key))
+    return params
 
 
 def _open_safetensors(content: bytes) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
@@ -162,25 +201,28 @@ def _open_safetensors(content: bytes) -> tuple[str, dict[str, np.ndarray[Any, An
     try:
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
-        text = json.loads(content[8 : 8 + length])["__metadata__"][_METADATA_KEY]
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        text = metadata.pop(_METADATA_KEY)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ParamsError(f"not a parameter file in safetensors format: {error!r}") from None
+        raise ParamsError(f"not a parameter file in safetensors format ({error!r})") from None
+    if metadata:
+        raise ParamsError(f"unknown key {min(metadata)!r} in the metadata")
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float64:
+            raise ParamsError(f"the tensor {name!r} is of {tensor.dtype}; it must be of float64")
     return text, tensors
 
 
 def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> Params:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ParamsError(f'not a parameter file (no "format": "{FORMAT}")')
-    if document.get("version") != VERSION:
-        raise ParamsError(f"version {document.get('version')!r} is not known; this reads {VERSION}")
-    for key, value in document.items():
-        if key not in _KEYS:
-            raise ParamsError(f"unknown key {key!r}")
-        if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
-            raise ParamsError(f"{key!r} has the wrong type")
-    for key in _KEYS:
-        if key not in document and key not in _OPTIONAL:
-            raise ParamsError(f"key {key!r} is missing")
+    version = document.get("version")
+    if version != VERSION:
+        raise ParamsError(
+            f"version {version!r} is not known: this calib reads version {VERSION}, a newer one "
+            "may read it"
+        )
+    _check_keys(document)
     classes = document["classes"]
     if not 2 <= classes <= LARGEST_CLASS_COUNT:
         raise ParamsError(
@@ -190,10 +232,15 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
         raise ParamsError(
             f"'input' is {document['input']!r}; it must be logits, log-probs or probs"
         )
+    stages = tuple(
+        _stage(position, stage, tensors) for position, stage in enumerate(document["stages"])
+    )
+    if tensors:
+        raise ParamsError(f"no stage uses the tensor {min(tensors)!r}")
     return Params(
         classes,
         document["input"],
-        tuple(_stage(stage, tensors) for stage in document["stages"]),
+        stages,
         _names(document.get("class_names"), classes),
         document.get("fit", {}),
         document.get("metrics", {}),
@@ -202,24 +249,34 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
     )
 
 
-def _stage(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> Stage:
+def _check_keys(document: dict[str, Any]) -> None:
+    for key, value in document.items():
+        if key not in _KEYS:
+            raise ParamsError(f"unknown key {key!r}")
+        if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
+            raise ParamsError(f"{key!r} has the wrong type")
+    for key in _KEYS:
+        if key not in document and key not in _OPTIONAL:
+            raise ParamsError(f"key {key!r} is missing")
+
+
+def _stage(position: int, document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> Stage:
+    """A stage; the tensors that it uses are taken out of ``tensors``."""
+    where = f"stage {position}"
     if not isinstance(document, dict) or set(document) != {"kind", "parameters"}:
-        raise ParamsError("each of 'stages' must have 'kind' and 'parameters', and nothing else")
-    if not isinstance(document["kind"], str) or not isinstance(document["parameters"], dict):
-        raise ParamsError(
-            "each of 'stages' must have a text as 'kind' and an object as 'parameters'"
-        )
-    parameters: dict[str, Any] = {}
-    for name, value in document["parameters"].items():
+        raise ParamsError(f"{where} must have 'kind' and 'parameters', and nothing else")
+    kind, parameters = document["kind"], document["parameters"]
+    if not isinstance(kind, str) or not isinstance(parameters, dict):
+        raise ParamsError(f"{where} must have a text as 'kind' and an object as 'parameters'")
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        found[name] = value
         if isinstance(value, dict):
-            if set(value) != {"tensor"} or value["tensor"] not in tensors:
-                raise ParamsError(
-                    f"stage {document['kind']!r}: {name} names no tensor of this file"
-                )
-            parameters[name] = tensors[value["tensor"]]
-        else:
-            parameters[name] = value
-    return Stage(document["kind"], parameters)
+            key = value.get("tensor")
+            if len(value) != 1 or not isinstance(key, str) or key not in tensors:
+                raise ParamsError(f"{where} ({kind}): {name!r} names no tensor of this file")
+            found[name] = tensors.pop(key)
+    return Stage(kind, found)
 
 
 def _names(names: list[Any] | None, classes: int) -> tuple[str, ...] | None:
@@ -227,17 +284,41 @@ def _names(names: list[Any] | None, classes: int) -> tuple[str, ...] | None:
         return None
     if len(names) != classes or not all(isinstance(name, str) for name in names):
         raise ParamsError(f"'class_names' must be {classes} texts")
+    if len(set(names)) < classes:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ParamsError(f"'class_names' has {twice!r} twice")
+    if any("\ud800" <= character <= "\udfff" for name in names for character in name):
+        raise ParamsError("'class_names' has a character that is none (half of a surrogate pair)")
     return tuple(names)
+
+
+def _check_information(key: str, value: Any, depth: int = 0) -> None:
+    """Refuse what no writer makes, so that a reader need not expect it."""
+    if depth > _DEEPEST:
+        raise ParamsError(f"{key!r} is nested more than {_DEEPEST} deep")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ParamsError(f"{key!r} has a number that is too large; every number must be finite")
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_information(key, item, depth + 1)
 
 
 def _refuse_constant(name: str) -> Any:
     raise ParamsError(f"{name} is not allowed: every number must be finite")
 
 
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ParamsError(f"the number {text[:8]}… has {len(text)} digits, which is too large")
+    return int(text)
+
+
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ParamsError("a key occurs twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ParamsError(f"key {key!r} occurs twice")
+        found[key] = value
     return found
 
 
@@ -252,6 +333,4 @@ def _pretty(value: Any, indent: str = "") -> str:
         return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         return "[\n" + ",\n".join(inner + _pretty(item, inner) for item in value) + f"\n{indent}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "null"
     return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -24,7 +24,7 @@ LAYERS = [
     ["calibrators"],
     ["objectives"],
     ["metrics"],
-    ["params"],
+    ["options", "params"],
     ["arrays"],
     ["errors"],
     ["version"],

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 
 
 def main() -> None:
     """Run ``calib``; every error that a user can mend is one line on stderr."""
+    # An interrupt during the imports has nothing to clean up.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _mend_streams()
     # Blocks go to threads of our own; a second layer of threads under each would only get in the
     # way. The libraries read this when they are loaded.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    from calibcli.cli.app import run
+    from calibcli.cli.app import INTERRUPTED, run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == INTERRUPTED:
+        # Everything is cleaned up; threads that still read or compute are not waited for.
+        os._exit(code)
+    sys.exit(code)
+
+
+def _mend_streams() -> None:
+    """Standard streams that are open, and stdout one that can show any name of a file.
+
+    Where the caller closed a stream, Python has None for it. It is opened to nowhere, or else the
+    next file that is opened would get its number, and with it what is meant for the stream.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -20,13 +22,18 @@ through it ([b]apply[/b]), and see whether the probabilities hold ([b]evaluate[/
 
 _EXAMPLES = """[b]Examples[/b]
 
-  calib fit sample_data/digits_val.parquet --test sample_data/digits_test.parquet
+  calib fit sample_data/digits_val.parquet
 
-  calib evaluate sample_data/digits_test.parquet
+  calib evaluate sample_data/digits_test.parquet -p digits_val.params.json
 """
 
+_NAME = "calib"
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C or SIGTERM."""
+
 app = typer.Typer(
-    name="calib",
+    name=_NAME,
     help=_HELP,
     epilog=_EXAMPLES,
     no_args_is_help=True,
@@ -56,54 +63,90 @@ def _root(
 ) -> None: ...
 
 
-def run(arguments: list[str]) -> int:  # noqa: PLR0911 (an exit code each)
+def run(arguments: list[str]) -> int:
     """Run the command line and return the exit code.
 
     0 done, 2 usage or data error, 3 a fit that did not converge under ``--strict``, 130
     interrupted; a reader that closed the pipe is no error.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    if "_CALIB_COMPLETE" in os.environ:
+        app(prog_name=_NAME)  # the shell asks for completions
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
-        code: Any = app(arguments, standalone_mode=False)
-        sys.stdout.flush()
-    except CalibError as error:
-        return _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # Python flushes stdout once more on the way out; there is nobody to read it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
-    except MemoryError as error:
-        return _fail(f"not enough memory ({error}); try a smaller --memory", 2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 2)
-    except Exception as error:  # noqa: BLE001 (no traceback reaches a user)
-        return _other(error)
-    return code if isinstance(code, int) else 0
-
-
-def _other(error: Exception) -> int:
-    """Errors of the parser are its own to show; any other is a defect of ours."""
-    show = getattr(error, "show", None)
-    if show is not None:
-        show()
-        return int(getattr(error, "exit_code", 2))
-    if type(error).__name__ == "Abort":
-        return _fail("interrupted; nothing was written", 130)
-    if os.environ.get("CALIB_DEBUG"):
-        raise error
-    name = type(error).__name__
-    return _fail(
-        f"a defect of calib, please report it: {name}: {error} (CALIB_DEBUG=1 shows where)", 70
-    )
-
-
-def _fail(message: str, code: int) -> int:
-    typer.echo(f"calib: {message}", err=True)
+        _invoke(arguments)
+        code = 0
+    except BaseException as error:  # noqa: BLE001 (no traceback reaches a user)
+        code = _end(error)
+    # Everything is on disk or nothing is: the process may be killed from here on.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return code
 
 
-def _terminate(*_: object) -> None:
+def _invoke(arguments: list[str]) -> None:
+    """Parse and call the command. The parser would turn some errors into exits of its own."""
+    command = typer.main.get_command(app)
+    with command.make_context(_NAME, list(arguments)) as context:
+        command.invoke(context)
+    sys.stdout.flush()
+
+
+def _end(error: BaseException) -> int:  # noqa: PLR0911 (an exit code each)
+    """Say in one line how a command ended, and return the exit code."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, CalibError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    if isinstance(error, (BrokenPipeError, SystemExit)):
+        # The second is how Rich puts the first.
+        _forget_stdout()
+        return 0
+    if isinstance(error, MemoryError):
+        return _fail(f"not enough memory ({error}); try a smaller --memory", 2)
+    if isinstance(error, OSError):
+        return _fail(f"{_place(error)}{error.strerror or error}", 2)
+    if hasattr(error, "format_message"):
+        return _usage(error)
+    if os.environ.get("CALIB_DEBUG"):
+        raise error
+    what = f"{type(error).__name__}: {error}"
+    return _fail(f"a defect of calib, please report it: {what} (CALIB_DEBUG=1 shows where)", 70)
+
+
+def _place(error: OSError) -> str:
+    """The file that an error is about. Files say their name; the stream of results does not."""
+    if error.filename is not None:
+        return f"{error.filename}: "
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        _forget_stdout()
+        return "standard output: "
+    return ""
+
+
+def _usage(error: Any) -> int:
+    """An error of the parser, in one line; where it has shown the help already, in none."""
+    message = " ".join(error.format_message().replace("Value error, ", "").split())
+    context = getattr(error, "ctx", None)
+    command = _NAME if context is None else context.command_path
+    if message:
+        _fail(f"{message.rstrip('.')} (see {command} --help)", 2)
+    return 2
+
+
+def _forget_stdout() -> None:
+    """Python flushes stdout once more on the way out; let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, code: int) -> int:
+    with suppress(OSError):
+        sys.stderr.write(f"calib: {' '.join(message.splitlines())}\n")
+    return code
+
+
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt

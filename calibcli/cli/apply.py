@@ -29,7 +29,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("apply", help=_HELP, epilog=_EXAMPLES, no_args_is_help=True)(apply)
+    app.command("apply", help=_HELP, epilog=_EXAMPLES)(apply)
 
 
 @shared(InputOptions, ComputeOptions, OutputOptions)
@@ -55,20 +55,19 @@ def apply(
 ) -> None:
     """Parse, run through, write."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.reading import check_classes, opened
-    from calibcli.params import read
-    from calibcli.tables import check_writable
-    from calibcli.workflow.records import to_calibrators
+    from calibcli.cli.reading import check_classes, check_stdin, keep_inputs, opened
+    from calibcli.tables import check_output
+    from calibcli.workflow.records import read_calibrators
 
-    content = read(params)
-    stages = to_calibrators(content)
-    if output != "-":
-        check_writable(output, force=force)
+    check_stdin([params, *inputs])
+    content, stages = read_calibrators(params)
+    check_output(output, force=force)
     talk = Talk(printing.quiet)
     with (
         opened(inputs, reading, talk, labels_required=False, single_pass=True) as dataset,
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
+        keep_inputs(output, dataset)
         check_classes(content, max(dataset.columns, 2), params, dataset)
         rows = write_calibrated(engine, dataset, stages, output, force=force)
     if output != "-":

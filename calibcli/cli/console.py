@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
 
 
-def show(document: dict[str, Any], output: OutputOptions, *, to_stderr: bool = False) -> None:
-    """Print a result document, to stderr where stdout carries data."""
-    stream = sys.stderr if to_stderr else sys.stdout
+def show(document: dict[str, Any], output: OutputOptions, *, stdout_taken: bool = False) -> None:
+    """Print a result document; where stdout carries data it is talk, and goes to stderr."""
+    if stdout_taken and output.quiet:
+        return
+    stream = sys.stderr if stdout_taken else sys.stdout
     if output.format is Format.TABLE:
         from rich.console import Console
 

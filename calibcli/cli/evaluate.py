@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calibcli.cli.options import ComputeOptions, InputOptions, Inputs, OutputOptions, shared
+
+if TYPE_CHECKING:
+    from calibcli.calibrators.base import Calibrator
+    from calibcli.cli.console import Talk
+    from calibcli.params import Params
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
 
@@ -22,7 +28,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("evaluate", help=_HELP, epilog=_EXAMPLES, no_args_is_help=True)(evaluate)
+    app.command("evaluate", help=_HELP, epilog=_EXAMPLES)(evaluate)
 
 
 @shared(InputOptions, ComputeOptions, OutputOptions)
@@ -38,33 +44,45 @@ def evaluate(
 ) -> None:
     """Parse, measure, print."""
     from calibcli.cli.console import Talk, show
+    from calibcli.cli.reading import check_stdin
     from calibcli.report.document import combine
+    from calibcli.workflow.records import read_calibrators
 
+    check_stdin([params, *inputs])
     talk = Talk(printing.quiet)
-    found = [_evaluate(name, params, reading, computing, talk) for name in inputs]
-    show(combine(found), printing)
+    job = _Job(reading, computing, talk, params)
+    if params is not None:
+        job.content, job.stages = read_calibrators(params)
+    show(combine([job.evaluate(name) for name in inputs]), printing)
 
 
-def _evaluate(
-    name: str, path: str | None, reading: InputOptions, computing: ComputeOptions, talk: Any
-) -> dict[str, Any]:
-    from calibcli.cli.reading import check_classes, describe, opened, talk_about
-    from calibcli.engine.data import open_data
-    from calibcli.metrics.panel import Panel
-    from calibcli.params import read
-    from calibcli.report.document import evaluate_document
-    from calibcli.workflow.measuring import Through, measure
-    from calibcli.workflow.records import to_calibrators
+@dataclass
+class _Job:
+    """What is the same for every input."""
 
-    params = None if path is None else read(path)
-    stages = () if params is None else to_calibrators(params)
-    with (
-        opened([name], reading, talk) as dataset,
-        talk.progress(computing.engine(), f"measuring {dataset.name}", dataset.rows) as engine,
-    ):
-        data = open_data(engine, dataset)
-        talk_about(data, dataset.name, talk)
-        if params is not None and path is not None:
-            check_classes(params, data.classes, path, dataset)
-        (evaluation,) = measure(data, [Through(stages)], Panel())
-        return evaluate_document(evaluation, source=describe(dataset, data), params=path)
+    reading: InputOptions
+    computing: ComputeOptions
+    talk: Talk
+    params: str | None
+    content: Params | None = None
+    stages: tuple[Calibrator, ...] = ()
+
+    def evaluate(self, name: str) -> dict[str, Any]:
+        """The result document of one input."""
+        from calibcli.cli.reading import check_classes, describe, opened, talk_about
+        from calibcli.engine.data import open_data
+        from calibcli.metrics.panel import Panel
+        from calibcli.report.document import evaluate_document
+        from calibcli.workflow.measuring import Through, measure
+
+        engine, doing = self.computing.engine(), f"measuring {name}"
+        with (
+            opened([name], self.reading, self.talk) as dataset,
+            self.talk.progress(engine, doing, dataset.rows) as watched,
+        ):
+            data = open_data(watched, dataset)
+            talk_about(data, dataset.name, self.talk)
+            if self.content is not None and self.params is not None:
+                check_classes(self.content, data.classes, self.params, dataset)
+            (evaluation,) = measure(data, [Through(self.stages)], Panel())
+            return evaluate_document(evaluation, source=describe(dataset, data), params=self.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ import typer
 from calibcli.cli.options import (
     ComputeOptions,
     Force,
+    Format,
     InputOptions,
     Inputs,
     OutputOptions,
@@ -33,18 +34,19 @@ prints metrics before and after, which are measured on rows that the fit has not
 
 _EXAMPLES = """[b]Examples[/b]
 
-  calib fit sample_data/digits_val.parquet --test sample_data/digits_test.parquet
+  calib fit sample_data/digits_val.parquet -p digits.json
 
-  calib fit sample_data/digits_longtail_val.npz -m vector -p vector.json --format json
+  calib fit sample_data/digits_longtail_val.npz --loss brier --format json
 """
 
 
 @dataclass(frozen=True)
-class _Targets:
+class Targets:
     """Where results go: paths, ``-`` for stdout, or None for nowhere."""
 
     params: str
     output: str | None
+    trace: str | None = None
 
     @property
     def stdout_taken(self) -> bool:
@@ -53,34 +55,44 @@ class _Targets:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("fit", help=_HELP, epilog=_EXAMPLES, no_args_is_help=True)(fit)
+    app.command("fit", help=_HELP, epilog=_EXAMPLES)(fit)
 
 
-@shared(InputOptions, ComputeOptions, OutputOptions)
-def fit(
-    inputs: Inputs,
-    reading: InputOptions,
-    computing: ComputeOptions,
-    printing: OutputOptions,
+@dataclass(frozen=True)
+class FitOptions:
+    """What to fit, and where to put it."""
+
     method: Annotated[
         str,
         typer.Option(
             "--method", "-m", metavar="NAME[,NAME]", help="See calib methods; stages with commas."
         ),
-    ] = "temperature",
+    ] = "temperature"
     loss: Annotated[
         str, typer.Option(metavar="NAME", help="What the fit minimises; see calib losses.")
-    ] = "nll",
-    set_: Annotated[
+    ] = "nll"
+    settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="NAME.OPTION=VALUE", help="An option of a method or a loss; repeat."
         ),
-    ] = None,
+    ] = None
+    no_link: Annotated[
+        bool,
+        typer.Option("--no-link", help="Leave out the link that makes an improper loss proper."),
+    ] = False
+    target_prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced|P1,P2,…|FILE",
+            help="Class shares to fit for; a file has one a line.",
+            show_default="those of the rows",
+        ),
+    ] = None
     test: Annotated[
         list[str] | None,
         typer.Option("--test", metavar="FILE", help="Measure (and apply) on this file; repeat."),
-    ] = None,
+    ] = None
     params: Annotated[
         str | None,
         typer.Option(
@@ -90,7 +102,7 @@ def fit(
             help="Parameter file, .json or .safetensors.",
             show_default="INPUT.params.json",
         ),
-    ] = None,
+    ] = None
     output: Annotated[
         str | None,
         typer.Option(
@@ -100,32 +112,56 @@ def fit(
             help="Calibrated probabilities, .parquet, .npz or .arrow.",
             show_default="INPUT.calibrated.parquet",
         ),
-    ] = None,
+    ] = None
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Rounds of an adaptive loss, as JSON."),
+    ] = None
     folds: Annotated[
         int, typer.Option(min=2, metavar="N", help="Of the cross-fitting, without --test.")
-    ] = 5,
+    ] = 5
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3, nothing written, if not converged.")
-    ] = False,
-    force: Force = False,
+    ] = False
+    force: Force = False
+
+
+@shared(FitOptions, InputOptions, ComputeOptions, OutputOptions)
+def fit(
+    inputs: Inputs,
+    fitting: FitOptions,
+    reading: InputOptions,
+    computing: ComputeOptions,
+    printing: OutputOptions,
 ) -> None:
     """Parse, fit, write, print."""
     from calibcli.cli.console import Talk, show
+    from calibcli.cli.fit_job import FitJob
+    from calibcli.cli.priors import parse_prior
+    from calibcli.cli.reading import keep_inputs
     from calibcli.workflow.fitting import make_plan
 
-    plan = make_plan(method, loss, set_ or ())
-    targets = _targets(inputs, test, params, output, force=force)
+    prior = None if fitting.target_prior is None else parse_prior(fitting.target_prior)
+    plan = make_plan(
+        fitting.method, fitting.loss, fitting.settings or (), link=not fitting.no_link, prior=prior
+    )
+    targets = _targets(inputs, fitting)
     talk = Talk(printing.quiet)
     with ExitStack() as stack:
-        job = _Job(stack, inputs, test, reading, computing, talk)
-        outcome = job.fit(plan, folds)
+        job = FitJob(stack, inputs, fitting.test, reading, computing, talk)
+        keep_inputs(targets.output, job.dataset, job.test)
+        outcome = job.fit(plan, fitting.folds)
+        if printing.format is not Format.TABLE:
+            for note in outcome.notes:
+                talk.say(note)
         content = job.params(outcome)
         document = job.document(outcome, content, targets)
-        if strict and not outcome.fit.converged:
-            show({**document, "params": None, "output": None}, printing)
+        if fitting.strict and not outcome.fit.converged:
+            document |= {"params": None, "output": None}
+            show(document, printing, stdout_taken=targets.stdout_taken)
             _refuse(outcome)
-        job.write(content, outcome, targets, force=force)
-        show(document, printing, to_stderr=targets.stdout_taken)
+        job.write(content, outcome, targets, force=fitting.force)
+        show(document, printing, stdout_taken=targets.stdout_taken)
 
 
 def _refuse(outcome: Outcome) -> None:
@@ -139,149 +175,37 @@ def _refuse(outcome: Outcome) -> None:
     )
 
 
-def _targets(
-    inputs: list[str],
-    test: list[str] | None,
-    params: str | None,
-    output: str | None,
-    *,
-    force: bool,
-) -> _Targets:
+def _targets(inputs: list[str], options: FitOptions) -> Targets:
     """Where to write, checked before any work is done."""
+    from calibcli.cli.reading import check_stdin
     from calibcli.errors import UsageError
-    from calibcli.tables import check_writable
+    from calibcli.tables import check_output, check_writable
 
+    test, params, output, force = options.test, options.params, options.output, options.force
+    check_stdin([*inputs, *(test or [])])
     if params is None:
         params = f"{_stem(inputs)}.params.json"
     if output is None:
         applied = test or inputs
         output = None if applied[0] == "-" else f"{_stem(applied)}.calibrated.parquet"
-    if params == output:
-        raise UsageError(f"-p and -o are both {params}; give them different names")
+    if params == output == "-":
+        raise UsageError("-p - and -o -: only one of them can go to standard output")
     if not params.endswith((".json", ".safetensors")) and params != "-":
         raise UsageError(f"-p {params}: the name must end in .json or .safetensors")
-    for path in (params, output):
-        if path not in (None, "-"):
-            check_writable(str(path), force=force)
-    return _Targets(params, output)
+    check_writable(params, force=force)
+    if output is not None:
+        check_output(output, force=force)
+    if options.trace is not None:
+        check_writable(options.trace, force=force)
+    return Targets(params, output, options.trace)
 
 
 def _stem(inputs: list[str]) -> str:
+    """What output files are named after: ``val.v2`` for ``data/val.v2.parquet``."""
+    from calibcli.tables.locations import SUFFIXES
+
     if inputs[0] == "-":
         return "stdin"
-    name = Path(inputs[0].rstrip("/")).name.partition(".")[0]
-    return "".join(c for c in name if c not in "*?[]") or "calib"
-
-
-class _Job:
-    """The open files of a fit and what is made of them."""
-
-    def __init__(
-        self,
-        stack: ExitStack,
-        inputs: list[str],
-        test: list[str] | None,
-        reading: InputOptions,
-        computing: ComputeOptions,
-        talk: Talk,
-    ) -> None:
-        from calibcli.cli.reading import opened
-
-        self.stack, self.talk, self.computing = stack, talk, computing
-        self.engine = computing.engine()
-        self.dataset: Dataset = stack.enter_context(opened(inputs, reading, talk))
-        self.test: Dataset | None = None
-        if test:
-            self.test = stack.enter_context(opened(test, reading, talk))
-        hasher = stack.enter_context(ThreadPoolExecutor(1, "calib-hash"))
-        self._prints = hasher.submit(self.dataset.fingerprints)
-        self._test_prints = hasher.submit(self.test.fingerprints) if self.test else None
-
-    def fit(self, plan: Any, folds: int) -> Outcome:
-        from calibcli.cli.reading import talk_about
-        from calibcli.engine.data import open_data
-        from calibcli.errors import DataError
-        from calibcli.metrics.panel import Panel
-        from calibcli.workflow.fitting import run_fit
-
-        seed = self.computing.seed
-        with self.talk.progress(self.engine, f"fitting {plan.method}", self.dataset.rows) as engine:
-            self.data: Data = open_data(engine, self.dataset, folds, seed)
-            talk_about(self.data, self.dataset.name, self.talk)
-            self.test_data: Data | None = None
-            if self.test is not None:
-                self.test_data = open_data(engine, self.test)
-                talk_about(self.test_data, self.test.name, self.talk)
-                if self.test_data.classes != self.data.classes:
-                    raise DataError(
-                        f"{self.test.name} has {self.test_data.classes} classes, "
-                        f"{self.dataset.name} has {self.data.classes}"
-                    )
-            outcome = run_fit(self.data, plan, Panel(), self.test_data)
-        for note in outcome.notes:
-            self.talk.say(note)
-        return outcome
-
-    def params(self, outcome: Outcome) -> Params:
-        from calibcli.workflow.records import to_params
-
-        return to_params(
-            outcome,
-            classes=self.data.classes,
-            kind=self.dataset.kind,
-            rows=self.data.rows,
-            seed=self.computing.seed,
-            class_names=self.dataset.class_names,
-            data=self._prints.result(),
-            tested_on=self._test_prints.result() if self._test_prints else None,
-        )
-
-    def document(self, outcome: Outcome, content: Params, targets: _Targets) -> dict[str, Any]:
-        from calibcli.cli.reading import describe
-        from calibcli.report.document import fit_document
-
-        assert outcome.before is not None
-        assert outcome.after is not None
-        test = describe(self.test, self.test_data) if self.test and self.test_data else None
-        return fit_document(
-            source=describe(self.dataset, self.data),
-            rows=self.data.rows,
-            classes=self.data.classes,
-            method=outcome.plan.method,
-            loss=outcome.plan.loss,
-            options=content.fit["options"],
-            fit={
-                "converged": outcome.fit.converged,
-                "iterations": outcome.fit.iterations,
-                "passes": outcome.fit.passes,
-                "gradient_norm": outcome.fit.gradient_norm,
-                "seconds": outcome.seconds,
-                "device": self.engine.device,
-                "notes": list(outcome.notes),
-            },
-            stages=[{"kind": s.kind, "parameters": s.parameters} for s in content.stages],
-            before=outcome.before,
-            after=outcome.after,
-            measured_on=outcome.measured_on,
-            folds=outcome.folds or None,
-            test=test,
-            params=None if targets.params == "-" else targets.params,
-            output=None if targets.output == "-" else targets.output,
-        )
-
-    def write(self, content: Params, outcome: Outcome, targets: _Targets, *, force: bool) -> None:
-        from calibcli.cli.apply import write_calibrated
-        from calibcli.params import encode
-        from calibcli.tables import atomic_write
-
-        if targets.output is not None:
-            dataset = self.test or self.dataset
-            with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
-                write_calibrated(
-                    engine, dataset, outcome.fit.calibrators, targets.output, force=force
-                )
-        elif self.dataset.name == "stdin":
-            self.talk.say("calibrated probabilities are not written: give them a name with -o")
-        blob = encode(content, safetensors=targets.params.endswith(".safetensors"))
-        with atomic_write(targets.params, force=force) as file:
-            file.write(blob)
+    path = PurePath(inputs[0])
+    name = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return "".join(c for c in name if c not in "*?[]").strip(".") or "calib"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,6 @@ from calibcli.cli.options import ComputeOptions, Format, InputOptions, shared
 
 if TYPE_CHECKING:
     from calibcli.engine.data import Data
-    from calibcli.params import Params
     from calibcli.tables.dataset import Dataset
 
 _HELP = "Say what calib sees in a data file or a parameter file."
@@ -28,7 +28,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("inspect", help=_HELP, epilog=_EXAMPLES, no_args_is_help=True)(inspect)
+    app.command("inspect", help=_HELP, epilog=_EXAMPLES)(inspect)
 
 
 @shared(InputOptions, ComputeOptions)
@@ -54,19 +54,20 @@ def inspect(
 
 
 def _is_params(file: str) -> bool:
-    if file == "-" or not Path(file).is_file():
-        return False
-    with Path(file).open("rb") as stream:
-        start = stream.read(9)
+    start = b""
+    if file == "-":
+        if isinstance(sys.stdin.buffer, io.BufferedReader):
+            start = sys.stdin.buffer.peek(9)[:9]
+    elif Path(file).is_file():
+        with Path(file).open("rb") as stream:
+            start = stream.read(9)
     return start.lstrip()[:1] == b"{" or start[8:9] == b"{"
 
 
 def _params(file: str) -> dict[str, Any]:
-    from calibcli.params import read
-    from calibcli.workflow.records import to_calibrators
+    from calibcli.workflow.records import read_calibrators
 
-    params: Params = read(file)
-    stages = to_calibrators(params)
+    params, stages = read_calibrators(file)
     return {
         "kind": "parameters",
         "classes": params.classes,

@@ -96,13 +96,21 @@ def losses(format: _FormatOption = Format.TABLE) -> None:
             "name": name,
             "title": kind.title,
             "proper": kind.proper,
+            "link": kind.link,
+            "adaptive": kind.adaptive,
             "convex": kind.convex,
             "source": kind.source,
             "options": [asdict(option) for option in options_of(kind)],
         }
         for name, kind in OBJECTIVES.items()
     ]
-    facts = {"proper": "proper", "convex in the logits": "convex", "source": "source"}
+    facts = {
+        "proper": "proper",
+        "link": "link",
+        "adaptive": "adaptive",
+        "convex in the logits": "convex",
+        "source": "source",
+    }
     _print({"schema_version": 1, "losses": entries}, entries, facts, format)
 
 
@@ -137,7 +145,7 @@ def _facts(entry: dict[str, Any], facts: dict[str, str]) -> Table:
         if value not in ("", None):
             grid.add_row(f"  {label}", Text(_shown(value)))
     for option in entry["options"]:
-        choices = f" ({' | '.join(option['choices'])})" if option["choices"] else ""
+        choices = f" ({' | '.join(map(str, option['choices']))})" if option["choices"] else ""
         grid.add_row(
             "  option",
             Text(

@@ -41,7 +41,7 @@ _INPUT, _COMPUTING, _OUTPUT = "Input", "Computing", "Output"
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Parquet, NPZ, NPY or Arrow files, globs, directories or URLs; - is stdin.",
         show_default=False,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibcli.cli.options import InputOptions
@@ -55,6 +56,25 @@ def talk_about(data: Data, name: str, talk: Talk) -> None:
         talk.say(f"{name}: {data.survey.zeros} probabilities of 0 are read as 1e-12")
     if data.impossible:
         talk.say(f"{name}: logits of -inf mark impossible classes; they keep probability 0")
+
+
+def check_stdin(names: Sequence[str | None]) -> None:
+    """Refuse standard input as more than one of some inputs."""
+    from calibcli.errors import UsageError
+
+    if names.count("-") > 1:
+        raise UsageError("standard input (-) can be read only once")
+
+
+def keep_inputs(output: str | None, *datasets: Dataset | None) -> None:
+    """Refuse to write over a file that is read: the output has no logits, which would be lost."""
+    from calibcli.errors import UsageError
+
+    target = Path(output or "-")
+    for dataset in filter(None, datasets):
+        for file in dataset.files:
+            if target.is_file() and Path(file).is_file() and target.samefile(file):
+                raise UsageError(f"-o {output}: is an input; give the output another name")
 
 
 def check_classes(params: Params, classes: int, path: str, dataset: Dataset) -> None:

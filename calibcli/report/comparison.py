@@ -48,6 +48,12 @@ def columns(document: Document) -> list[Column]:
     return [Column(name, result) for name, result in zip(names, results, strict=True)]
 
 
+def balanced_columns(document: Document) -> list[Column]:
+    """Before and after a fit with all classes counting the same; empty where not measured."""
+    pair = document.get("balanced") if is_fit(document) else None
+    return [Column(name, pair[name]) for name in ("before", "after")] if pair else []
+
+
 def metric_names(shown: Sequence[Column]) -> list[str]:
     """Every metric of some columns, in the order of the columns."""
     return list(dict.fromkeys(name for column in shown for name in column.part["metrics"]))
@@ -94,6 +100,9 @@ def short_names(names: Sequence[str]) -> list[str]:
         if len(set(short)) == len(set(names)):
             return short
     return list(names)
+
+
+BALANCED_CAPTION = "The same rows, every class counting the same."
 
 
 def caption(document: Document) -> str:

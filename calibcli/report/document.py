@@ -69,6 +69,8 @@ def fit_document(
     test: Mapping[str, Any] | None = None,
     params: str | None = None,
     output: str | None = None,
+    balanced: tuple[Evaluation, Evaluation] | None = None,
+    plain: Evaluation | None = None,
 ) -> Document:
     """The document of ``calib fit``.
 
@@ -90,6 +92,10 @@ def fit_document(
         Number of folds of a cross-fitting.
     params, output : str or None
         Paths of the files that were written.
+    balanced : (Evaluation, Evaluation) or None
+        Before and after of the same rows, all classes counting the same.
+    plain : Evaluation or None
+        After a fit by plain nll, of the same rows.
     """
     place = {"measured_on": measured_on if after else "input", "folds": folds or None}
     return {
@@ -106,9 +112,15 @@ def fit_document(
         "stages": [dict(stage) for stage in stages],
         "before": None if before is None else {**place, **measurement(before)},
         "after": None if after is None else {**place, **measurement(after)},
+        "balanced": None if balanced is None else _pair(balanced),
+        "plain_nll": None if plain is None else measurement(plain),
         "params": params,
         "output": output,
     }
+
+
+def _pair(pair: tuple[Evaluation, Evaluation]) -> Document:
+    return {"before": measurement(pair[0]), "after": measurement(pair[1])}
 
 
 def combine(documents: Sequence[Document]) -> Document:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from calibcli.report.comparison import (
+    BALANCED_CAPTION,
     Column,
+    balanced_columns,
     better,
     caption,
     change,
@@ -85,6 +87,12 @@ def _markdown(document: Document) -> Iterator[str]:
         yield ""
     if caption(document):
         yield caption(document)
+        yield ""
+    pair = balanced_columns(document)
+    if pair:
+        yield from _metrics_table(document, pair)
+        yield ""
+        yield BALANCED_CAPTION
         yield ""
     for column in shown:
         named = f"**{column.title}** " if len(shown) > 1 else ""

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from calibcli.report.comparison import (
     Column,
+    balanced_columns,
     best,
     better,
     change,
@@ -39,6 +40,12 @@ def metrics_tables(document: Document, glyphs: Glyphs, width: int) -> list[Table
     if is_fit(document) and len(shown) == 2:
         return [_comparison_table(shown[0], shown[1], glyphs)]
     return [_inputs_table(group, shown, glyphs) for group in _groups(shown, width)]
+
+
+def balanced_table(document: Document, glyphs: Glyphs) -> Table | None:
+    """Before and after a fit with all classes counting the same, where that was measured."""
+    pair = balanced_columns(document)
+    return _comparison_table(pair[0], pair[1], glyphs) if pair else None
 
 
 def _comparison_table(before: Column, after: Column, glyphs: Glyphs) -> Table:

@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibcli.report.comparison import caption, columns, is_fit
+from calibcli.report.comparison import BALANCED_CAPTION, caption, columns, is_fit
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs, glyphs_for
 from calibcli.report.numbers import count, percent
 from calibcli.report.reliability import VERDICT_STYLES, reliability_diagrams
 from calibcli.report.summary import did_not_converge, summary
-from calibcli.report.tables import footnotes, legend, metrics_tables
+from calibcli.report.tables import balanced_table, footnotes, legend, metrics_tables
 from calibcli.report.verdict import verdict
 
 DIAGRAMS = 2
@@ -42,6 +42,12 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
             console.print()
     if caption(document):
         console.print(Text(caption(document)))
+    balanced = balanced_table(document, glyphs)
+    if balanced is not None:
+        console.print()
+        console.print(balanced)
+        console.print()
+        console.print(Text(BALANCED_CAPTION))
     if shown:
         console.print(legend(document, glyphs))
         _print_diagrams(document, console, glyphs)

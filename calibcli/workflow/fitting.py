@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.links import Link, link_of
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.fitting.crossing import cross_fit
-from calibcli.fitting.fit import Fit, fit_stages
+from calibcli.fitting.fit import Fit, StageFit, fit_stages
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.base import Objective
+from calibcli.objectives.macro import ClassWeighted
+from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.options import build, look_up, parse_settings
-from calibcli.workflow.measuring import CrossFitted, Through, measure
+from calibcli.workflow.measuring import CrossFitted, Prober, Through, measure
+from calibcli.workflow.priors import IMBALANCED, TargetPrior, imbalance, prior_factors
+
+MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
+"""Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,23 @@ class Plan:
     families : tuple of SmoothMap or None
         A stage each; None changes nothing.
     objective : Objective
+    link : Link or None
+        Put behind the last stage, where an improper loss has one.
+    prior : TargetPrior or None
+        Class shares to fit for, instead of those of the rows.
     """
 
     method: str
     loss: str
     families: tuple[SmoothMap | None, ...]
     objective: Objective
+    link: Link | None = None
+    prior: TargetPrior | None = None
+
+    @property
+    def changes_prior(self) -> bool:
+        """Whether the fit is for other class shares than those of its rows."""
+        return self.prior is not None or isinstance(self.objective, ClassWeighted)
 
 
 @dataclass(frozen=True)
@@ -52,10 +71,14 @@ class Outcome:
         Of the fit alone.
     before, after : Evaluation or None
         Of the same rows; None where nothing was measured.
-    measured_on : str
-        ``"test"``, ``"cross-fitting"`` or ``"nothing"``.
+    measured_on : MeasuredOn
     folds : int
     notes : tuple of str
+    balanced : (Evaluation, Evaluation) or None
+        Before and after, of the same rows with all classes counting the same; where the fit is for
+        other class shares than those of its rows.
+    plain : Evaluation or None
+        After a fit by plain nll, of the same rows; where the loss is improper and has no link.
     """
 
     plan: Plan
@@ -63,12 +86,21 @@ class Outcome:
     seconds: float
     before: Evaluation | None
     after: Evaluation | None
-    measured_on: str
+    measured_on: MeasuredOn
     folds: int
     notes: tuple[str, ...]
+    balanced: tuple[Evaluation, Evaluation] | None = None
+    plain: Evaluation | None = None
 
 
-def make_plan(method: str, loss: str = "nll", settings: Iterable[str] = ()) -> Plan:
+def make_plan(
+    method: str,
+    loss: str = "nll",
+    settings: Iterable[str] = (),
+    *,
+    link: bool = True,
+    prior: TargetPrior | None = None,
+) -> Plan:
     """The stages and the objective that names and ``NAME.OPTION=VALUE`` settings stand for.
 
     Raises
@@ -85,7 +117,8 @@ def make_plan(method: str, loss: str = "nll", settings: Iterable[str] = ()) -> P
         raise UsageError(f"--set {min(unused)}.…: only {used} are in use here")
     families = tuple(_family(name, options.get(name, {})) for name in names)
     objective = build(objective_class, loss, options.get(loss, {}))
-    return Plan(",".join(names), loss, families, objective)
+    chosen = link_of(loss, objective.options()) if link and any(families) else None
+    return Plan(",".join(names), loss, families, objective, chosen, prior)
 
 
 def _family(name: str, options: dict[str, str]) -> SmoothMap | None:
@@ -96,20 +129,92 @@ def _family(name: str, options: dict[str, str]) -> SmoothMap | None:
 
 def run_fit(data: Data, plan: Plan, panel: Panel, test: Data | None = None) -> Outcome:
     """Fit, then measure on the test data, or else by cross-fitting on the data of the fit."""
+    rows = data
+    if plan.prior is not None:
+        rows = data.reweighted(prior_factors(plan.prior, data.class_weights))
     begin = time.perf_counter()
-    fit = fit_stages(data, plan.families, plan.objective)
+    fit = fit_stages(rows, plan.families, plan.objective)
     seconds = time.perf_counter() - begin
-    notes = fit.notes
-    if test is not None:
-        before, after = measure(test, [Through(), Through(fit.calibrators)], panel)
-        return Outcome(plan, fit, seconds, before, after, "test", 0, notes)
-    if data.folds < 2:
+    linked = _linked(fit, plan.link)
+    notes = fit.notes + _notes(data, plan)
+    if test is None and data.folds < 2:
         (before,) = measure(data, [Through()], panel)
-        return Outcome(plan, fit, seconds, before, None, "nothing", 0, notes)
-    by_fold = cross_fit(data, plan.families, plan.objective, fit)
+        return Outcome(plan, linked, seconds, before, None, "nothing", 0, notes)
+    prober, failed = _unseen(rows, plan, fit, test)
+    notes += failed
+    judged = data if test is None else test
+    probers: list[Prober] = [Through(), prober]
+    improper = not plan.objective.proper and plan.link is None and any(plan.families)
+    if improper:
+        nll = replace(plan, loss="nll", objective=NegativeLogLikelihood())
+        whole = fit_stages(rows, nll.families, nll.objective)
+        probers.append(_unseen(rows, nll, whole, test)[0])
+    before, after, *others = measure(judged, probers, panel)
+    if improper:
+        notes += (_compared(plan.loss, after, others[0]),)
+    return Outcome(
+        plan,
+        linked,
+        seconds,
+        before,
+        after,
+        "cross-fit" if test is None else "test",
+        data.folds if test is None else 0,
+        notes,
+        _balanced(judged, probers[:2], panel) if plan.changes_prior else None,
+        others[0] if others else None,
+    )
+
+
+def _unseen(rows: Data, plan: Plan, fit: Fit, test: Data | None) -> tuple[Prober, tuple[str, ...]]:
+    """Log-probabilities of rows that the fit has not seen, and notes on the way there."""
+    if test is not None:
+        return Through(_linked(fit, plan.link).calibrators), ()
+    by_fold = cross_fit(rows, plan.families, plan.objective, fit)
     failed = sum(not part.converged for part in by_fold)
+    notes: tuple[str, ...] = ()
     if failed and fit.converged:
-        notes = (*notes, f"{failed} of {data.folds} fits of the cross-fitting did not converge")
-    crossed = CrossFitted(tuple(part.calibrators for part in by_fold), data.seed)
-    before, after = measure(data, [Through(), crossed], panel)
-    return Outcome(plan, fit, seconds, before, after, "cross-fitting", data.folds, notes)
+        notes = (f"{failed} of {rows.folds} fits of the cross-fitting did not converge",)
+    stages = tuple(_linked(part, plan.link).calibrators for part in by_fold)
+    return CrossFitted(stages, rows.seed), notes
+
+
+def _linked(fit: Fit, link: Link | None) -> Fit:
+    return fit if link is None else Fit((*fit.stages, StageFit(link)))
+
+
+def _balanced(
+    judged: Data, probers: list[Prober], panel: Panel
+) -> tuple[Evaluation, Evaluation] | None:
+    """Figures with all classes counting the same, where they don't already."""
+    if imbalance(judged.class_weights) < IMBALANCED:
+        return None
+    factors = prior_factors("balanced", judged.class_weights)
+    before, after = measure(judged.reweighted(factors), probers, panel)
+    return before, after
+
+
+def _notes(data: Data, plan: Plan) -> tuple[str, ...]:
+    """What a user should know of the loss, the link and the prior."""
+    notes: list[str] = []
+    if plan.link is not None:
+        notes.append(
+            f"{plan.loss} is not a proper score: its link turns what it asks for into "
+            "probabilities (--no-link leaves it out)"
+        )
+    ratio = imbalance(data.class_weights)
+    if plan.changes_prior and ratio >= IMBALANCED:
+        shares = "the shares of --target-prior" if plan.prior else "equal shares of all classes"
+        notes.append(
+            f"the data is imbalanced (the largest class has {ratio:.1f} times the weight of the "
+            f"smallest) and the fit is for {shares}: expect it to fit rows like these less well"
+        )
+    return tuple(notes)
+
+
+def _compared(loss: str, after: Evaluation, plain: Evaluation) -> str:
+    own, other = after.values["nll"], plain.values["nll"]
+    return (
+        f"{loss} is not a proper score and no link is in use: held-out NLL {own:.4g}, "
+        f"that of a fit by plain nll {other:.4g}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.registry import CALIBRATORS
 from calibcli.errors import ParamsError
 from calibcli.metrics.panel import Evaluation
-from calibcli.params import Params, Stage
+from calibcli.params import Params, Stage, read, title
 from calibcli.version import __version__
 from calibcli.workflow.fitting import Outcome
 
@@ -42,6 +43,8 @@ def to_params(
             "method": plan.method,
             "loss": plan.loss,
             "options": options,
+            "link": plan.link is not None,
+            "target_prior": list(plan.prior) if isinstance(plan.prior, tuple) else plan.prior,
             "rows": rows,
             "seed": seed,
             "converged": fit.converged,
@@ -79,6 +82,21 @@ def to_calibrators(params: Params) -> tuple[Calibrator, ...]:
         family = CALIBRATORS[stage.kind]
         calibrators.append(family.from_parameters(stage.parameters, params.classes))
     return tuple(calibrators)
+
+
+def read_calibrators(path: str | Path) -> tuple[Params, tuple[Calibrator, ...]]:
+    """The content of a parameter file, and the calibrators in it.
+
+    Raises
+    ------
+    ParamsError
+        See `calibcli.params.read` and `to_calibrators`.
+    """
+    params = read(path)
+    try:
+        return params, to_calibrators(params)
+    except ParamsError as error:
+        raise ParamsError(f"{title(path)}: {error}") from None
 
 
 def _options(family: Any) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""A fit from open files to written ones."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from calibcli.cli.options import ComputeOptions, InputOptions
+
+if TYPE_CHECKING:
+    from calibcli.cli.console import Talk
+    from calibcli.cli.fit import Targets
+    from calibcli.engine.data import Data
+    from calibcli.params import Params
+    from calibcli.tables.dataset import Dataset
+    from calibcli.workflow.fitting import Outcome
+
+
+class FitJob:
+    """The open files of a fit and what is made of them."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        inputs: list[str],
+        test: list[str] | None,
+        reading: InputOptions,
+        computing: ComputeOptions,
+        talk: Talk,
+    ) -> None:
+        from calibcli.cli.reading import opened
+
+        self.stack, self.talk, self.computing = stack, talk, computing
+        self.engine = computing.engine()
+        self.dataset: Dataset = stack.enter_context(opened(inputs, reading, talk))
+        self.test: Dataset | None = None
+        if test:
+            self.test = stack.enter_context(opened(test, reading, talk))
+        hasher = ThreadPoolExecutor(1, "calib-hash")
+        # After an error or an interrupt nobody waits for it.
+        stack.callback(hasher.shutdown, wait=False, cancel_futures=True)
+        self._prints = hasher.submit(self.dataset.fingerprints)
+        self._test_prints = hasher.submit(self.test.fingerprints) if self.test else None
+
+    def fit(self, plan: Any, folds: int) -> Outcome:
+        from calibcli.cli.reading import talk_about
+        from calibcli.engine.data import open_data
+        from calibcli.errors import DataError
+        from calibcli.metrics.panel import Panel
+        from calibcli.workflow.fitting import run_fit
+
+        seed = self.computing.seed
+        with self.talk.progress(self.engine, f"fitting {plan.method}", self.dataset.rows) as engine:
+            self.data: Data = open_data(engine, self.dataset, folds, seed)
+            talk_about(self.data, self.dataset.name, self.talk)
+            self.test_data: Data | None = None
+            if self.test is not None:
+                self.test_data = open_data(engine, self.test)
+                talk_about(self.test_data, self.test.name, self.talk)
+                if self.test_data.classes != self.data.classes:
+                    raise DataError(
+                        f"{self.test.name} has {self.test_data.classes} classes, "
+                        f"{self.dataset.name} has {self.data.classes}"
+                    )
+            return run_fit(self.data, plan, Panel(), self.test_data)
+
+    def params(self, outcome: Outcome) -> Params:
+        from calibcli.workflow.records import to_params
+
+        return to_params(
+            outcome,
+            classes=self.data.classes,
+            kind=self.dataset.kind,
+            rows=self.data.rows,
+            seed=self.computing.seed,
+            class_names=self.dataset.class_names,
+            data=self._prints.result(),
+            tested_on=self._test_prints.result() if self._test_prints else None,
+        )
+
+    def document(self, outcome: Outcome, content: Params, targets: Targets) -> dict[str, Any]:
+        from calibcli.cli.reading import describe
+        from calibcli.report.document import fit_document
+
+        assert outcome.before is not None
+        assert outcome.after is not None
+        test = describe(self.test, self.test_data) if self.test and self.test_data else None
+        return fit_document(
+            source=describe(self.dataset, self.data),
+            rows=self.data.rows,
+            classes=self.data.classes,
+            method=outcome.plan.method,
+            loss=outcome.plan.loss,
+            options=content.fit["options"],
+            fit={
+                "converged": outcome.fit.converged,
+                "iterations": outcome.fit.iterations,
+                "passes": outcome.fit.passes,
+                "gradient_norm": outcome.fit.gradient_norm,
+                "seconds": outcome.seconds,
+                "device": self.engine.device,
+                "notes": list(outcome.notes),
+            },
+            stages=[{"kind": s.kind, "parameters": s.parameters} for s in content.stages],
+            before=outcome.before,
+            after=outcome.after,
+            measured_on=outcome.measured_on,
+            folds=outcome.folds or None,
+            test=test,
+            params=None if targets.params == "-" else targets.params,
+            output=None if targets.output == "-" else targets.output,
+            balanced=outcome.balanced,
+            plain=outcome.plain,
+        )
+
+    def write(self, content: Params, outcome: Outcome, targets: Targets, *, force: bool) -> None:
+        """Write both files; where one of them cannot be written, neither appears."""
+        from calibcli.params import encode
+        from calibcli.tables import atomic_write
+
+        blob = encode(content, safetensors=targets.params.endswith(".safetensors"))
+        with ExitStack() as files:
+            files.enter_context(atomic_write(targets.params, force=force)).write(blob)
+            if targets.trace is not None:
+                trace = files.enter_context(atomic_write(targets.trace, force=force))
+                trace.write(_trace(outcome))
+            self._write_calibrated(outcome, targets.output, force=force)
+
+    def _write_calibrated(self, outcome: Outcome, path: str | None, *, force: bool) -> None:
+        from calibcli.cli.apply import write_calibrated
+
+        if path is None:
+            self.talk.say("calibrated probabilities are not written: give them a name with -o")
+            return
+        dataset = self.test or self.dataset
+        with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
+            write_calibrated(engine, dataset, outcome.fit.calibrators, path, force=force)
+
+
+def _trace(outcome: Outcome) -> bytes:
+    """The rounds of each stage, as JSON."""
+    stages = [
+        {"kind": stage.calibrator.kind, "rounds": list(stage.trace)}
+        for stage in outcome.fit.stages
+        if stage.solution is not None
+    ]
+    document = {"schema_version": 1, "loss": outcome.plan.loss, "stages": stages}
+    return (json.dumps(document, indent=1) + "\n").encode()
