@@ -1,0 +1,48 @@
+"""Files in, files out: Parquet, NPZ, NPY, Arrow IPC, standard input and output, object stores.
+
+The names below are imported when they are first used, so that importing this package costs
+nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calibcli.tables.atomic import atomic_write, check_writable
+    from calibcli.tables.dataset import Dataset
+    from calibcli.tables.formats import sniff
+    from calibcli.tables.opening import open_dataset
+    from calibcli.tables.options import ReadOptions, parse_classes
+    from calibcli.tables.writing import Writer, check_output, open_writer
+
+__all__ = [
+    "Dataset",
+    "ReadOptions",
+    "Writer",
+    "atomic_write",
+    "check_output",
+    "check_writable",
+    "open_dataset",
+    "open_writer",
+    "parse_classes",
+    "sniff",
+]
+
+_MODULES = {
+    "atomic": ("atomic_write", "check_writable"),
+    "dataset": ("Dataset",),
+    "formats": ("sniff",),
+    "opening": ("open_dataset",),
+    "options": ("ReadOptions", "parse_classes"),
+    "writing": ("Writer", "check_output", "open_writer"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,246 @@
+"""From Arrow's columns to NumPy, without a copy where the layout allows it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calibcli.engine.source import NumpyArray
+from calibcli.errors import DataError
+from calibcli.tables.fields import Element, Field, RowError, Vector
+from calibcli.tables.locations import Key, Location
+
+CLASSES_KEY = b"calib.classes"
+"""Schema metadata: the class names, a JSON list in the order of the score columns."""
+
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+
+MERGED_ROWS = 4096
+"""Batches smaller than this are merged, since each block has a fixed cost."""
+
+
+class ArrowBlock:
+    """Rows of a table.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+    """
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return int(self.batch.num_rows)
+
+    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
+        """Scores (n, C): a view where they lie in one buffer."""
+        if len(names) == 1:
+            return _matrix(self.batch.column(names[0]), names[0], width)
+        columns = [_numbers(self.batch.column(name), name) for name in names]
+        matrix = np.empty((len(self), len(columns)), np.result_type(*columns))
+        for index, column in enumerate(columns):
+            matrix[:, index] = column
+        return matrix
+
+    def vector(self, name: str) -> Vector:
+        """One value a row; strings as indices into their distinct values."""
+        array = _storage(self.batch.column(name))
+        if _is_list(array.type):
+            return Vector(_matrix(array, name, 1)[:, 0])
+        missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+        if _element(array.type) == "string":
+            if not pa.types.is_dictionary(array.type):
+                array = array.dictionary_encode()
+            names = tuple(map(str, array.dictionary.to_pylist()))
+            codes = array.indices.fill_null(0) if missing is not None else array.indices
+            return Vector(codes.to_numpy(zero_copy_only=False), names, missing)
+        if missing is not None:
+            array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
+        return Vector(array.to_numpy(zero_copy_only=False), None, missing)
+
+    def columns(self, names: Sequence[str]) -> Any:
+        """Some of the columns, as they are."""
+        return self.batch.select(list(names))
+
+
+def _storage(array: Any) -> Any:
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+def _numbers(array: Any, name: str) -> NumpyArray:
+    array = _storage(array)
+    if array.null_count:
+        row = pc.index(array.is_null(), True).as_py()
+        raise RowError(row, f"column {name!r} has no value here")
+    numbers: NumpyArray = array.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _matrix(array: Any, name: str, width: int | None) -> NumpyArray:
+    array = _storage(array)
+    if not _is_list(array.type):
+        return _numbers(array, name)[:, None]
+    if array.null_count:
+        row = pc.index(array.is_null(), True).as_py()
+        raise RowError(row, f"column {name!r} has no value here")
+    if width is None:
+        width = len(array[0]) if len(array) else 0
+    if pa.types.is_fixed_size_list(array.type):
+        lengths = np.full(min(len(array), 1), array.type.list_size)
+    else:
+        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(lengths != width)
+    if len(wrong):
+        found = lengths[wrong[0]]
+        raise RowError(wrong[0], f"column {name!r} has {found} values here, elsewhere {width}")
+    values = array.flatten()
+    if values.null_count:
+        row = pc.index(values.is_null(), True).as_py() // width
+        raise RowError(row, f"column {name!r} has a missing value here")
+    matrix: NumpyArray = values.to_numpy(zero_copy_only=False).reshape(len(array), width)
+    return matrix
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(
+        pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    )
+
+
+def _element(kind: Any) -> Element:
+    if pa.types.is_dictionary(kind):
+        return "string" if _element(kind.value_type) == "string" else "other"
+    tests: tuple[tuple[Any, Element], ...] = (
+        (pa.types.is_floating, "float"),
+        (pa.types.is_integer, "integer"),
+        (pa.types.is_boolean, "bool"),
+        (pa.types.is_string, "string"),
+        (pa.types.is_large_string, "string"),
+    )
+    return next((element for test, element in tests if test(kind)), "other")
+
+
+def arrow_fields(
+    location: Location, schema: Any, rows: int, in_memory: Container[str] = ()
+) -> tuple[Field, ...]:
+    """The fields of an Arrow schema, and the hive keys of the file.
+
+    Raises
+    ------
+    DataError
+        Two columns have the same name.
+    """
+    counts = Counter(schema.names)
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{location.name}: column {twice!r} is there twice; rename one")
+    keys = [_key_field(key) for key in location.keys if key.name not in counts]
+    every = [*schema, *keys]
+    return tuple(_field(each, rows, each.name in in_memory) for each in every)
+
+
+def _field(field: Any, rows: int, in_memory: bool) -> Field:
+    kind, axes, width = field.type, 1, None
+    text, shape = str(kind), None
+    if isinstance(kind, pa.FixedShapeTensorType):
+        shape = list(kind.shape)
+        text = f"fixed_shape_tensor<{kind.value_type}>{shape}"
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if _is_list(kind):
+        fixed = pa.types.is_fixed_size_list(kind)
+        axes, width = 2, kind.list_size if fixed else None
+        if shape is None:
+            name = text.split("<", 1)[0]
+            text = f"{name}<{kind.value_type}>" + (f"[{width}]" if fixed else "")
+        # A tensor such as (1, 10) is a vector; (2, 5) is not.
+        if shape is not None and sum(length != 1 for length in shape) > 1:
+            axes = 3
+        kind = kind.value_type
+    element = _element(kind)
+    if element == "string" and axes == 1:
+        text = "string"
+    dtype = _FLOATS.get(str(kind), str(kind)) if element in ("float", "integer") else None
+    return Field(field.name, text, element, axes, width, dtype, rows, in_memory)
+
+
+def class_names(schema: Any) -> tuple[str, ...] | None:
+    """Class names from the metadata of a schema: ours, or those of a Hugging Face data set."""
+    metadata: Mapping[bytes, bytes] = schema.metadata or {}
+    try:
+        if CLASSES_KEY in metadata:
+            return _names(json.loads(metadata[CLASSES_KEY]))
+        if b"huggingface" in metadata:
+            features = json.loads(metadata[b"huggingface"])["info"]["features"]
+            labels = [each for each in features.values() if each.get("_type") == "ClassLabel"]
+            # With several label columns there is no telling which one is meant.
+            return _names(labels[0]["names"]) if len(labels) == 1 else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return None
+
+
+def _names(names: Any) -> tuple[str, ...] | None:
+    if isinstance(names, list) and len(names) >= 2 and all(isinstance(n, str) for n in names):
+        return tuple(names) if len(set(names)) == len(names) else None
+    return None
+
+
+def with_keys(batch: Any, names: Sequence[str], keys: Iterable[Key]) -> Any:
+    """A batch with those of the named columns that are hive keys of the file."""
+    for key in keys:
+        if key.name in names and key.name not in batch.schema.names:
+            field = _key_field(key)
+            column = pa.repeat(pa.scalar(key.value, field.type), batch.num_rows)
+            schema = batch.schema.append(field)
+            batch = pa.RecordBatch.from_arrays([*batch.columns, column], schema=schema)
+    return batch
+
+
+def _key_field(key: Key) -> Any:
+    return pa.field(key.name, pa.int64() if key.whole else pa.string())
+
+
+def cut(batches: Iterable[Any], skip: int, rows: int) -> Iterator[Any]:
+    """Rows ``skip`` to before ``skip + rows`` of some batches; what is after is not read."""
+    for batch in batches:
+        inside = batch.slice(min(skip, batch.num_rows), rows)
+        skip = max(0, skip - batch.num_rows)
+        rows -= inside.num_rows
+        if inside.num_rows:
+            yield inside
+        if rows <= 0:
+            return
+
+
+def regroup(batches: Iterable[Any], rows: int, merged: int = MERGED_ROWS) -> Iterator[Any]:
+    """The same rows in batches of at most ``rows``; runs of batches below ``merged`` become one."""
+    enough = min(rows, merged)
+    waiting: list[Any] = []
+    held = 0
+    for batch in batches:
+        for begin in range(0, batch.num_rows, rows):
+            piece = batch.slice(begin, rows)
+            if held + piece.num_rows > rows:
+                yield _merged(waiting)
+                waiting, held = [], 0
+            waiting.append(piece)
+            held += piece.num_rows
+            if held >= enough:
+                yield _merged(waiting)
+                waiting, held = [], 0
+    if waiting:
+        yield _merged(waiting)
+
+
+def _merged(batches: list[Any]) -> Any:
+    if len(batches) == 1:
+        return batches[0]
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]

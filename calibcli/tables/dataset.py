@@ -1,0 +1,175 @@
+"""The input files as one source of rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import InputKind
+from calibcli.engine.source import Chunk
+from calibcli.errors import DataError
+from calibcli.tables.fields import UNKNOWN_ROWS
+from calibcli.tables.layout import Part
+from calibcli.tables.locations import STDIN, Location
+from calibcli.tables.npz import CLASSES_KEY
+from calibcli.tables.spool import Spool
+
+STDIN_NAME = "standard input"
+"""What messages call it."""
+
+_HASHED_BYTES = 1 << 20
+
+
+class Dataset:
+    """Rows of scores from one or several files; a `calibcli.engine.source.Source`.
+
+    Made by `open_dataset`; a context manager that deletes temporary files at the end.
+
+    Attributes
+    ----------
+    rows : int
+        Without those left out; -1 for a stream that is read in one pass.
+    columns : int
+        Score columns C. 1 stands for two classes: it is the score of class 1.
+    kind : InputKind
+    dtype : numpy.dtype
+        float16, float32 or float64.
+    has_labels, has_weights : bool
+    name : str
+        Short, for tables: ``"val.parquet and 2 more"``.
+    files : list of str
+        As they were found; ``-`` for standard input.
+    format : str
+        ``"parquet"``, ``"npz"``, ``"npy"``, ``"ipc-file"`` or ``"ipc-stream"``, of the first file.
+    picked : dict of str to str
+        What was found and why, to be shown: ``logits``, ``labels``, ``weights``, ``input`` and
+        ``classes``.
+    class_names : tuple of str or None
+    dropped_rows : int
+        Rows left out for their label.
+    other_columns : tuple of str
+        Columns that ride along.
+    left_out : tuple of str
+        Arrays of an NPZ file that cannot: they have other rows, or no type that a table has.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        kind: InputKind,
+        picked: dict[str, str],
+        class_names: tuple[str, ...] | None,
+        spool: Spool,
+    ) -> None:
+        self._parts, self._spool = parts, spool
+        first, layout = parts[0], parts[0].layout
+        fields = {field.name: field for field in first.file.fields}
+        scores = [fields[name] for name in layout.scores]
+        self.kind, self.picked, self.class_names = kind, picked, class_names
+        self.columns = layout.width or 0
+        self.dtype: np.dtype[Any] = np.result_type(*(field.dtype or "f4" for field in scores))
+        self.has_labels = layout.labels is not None or layout.label_file is not None
+        self.has_weights = layout.weights is not None
+        self.format = first.file.format
+        self.other_columns = layout.others
+        used = {*layout.scores, layout.labels, *layout.others, CLASSES_KEY}
+        self.left_out = tuple(name for name in fields if name not in used)
+        locations = [part.file.location for part in parts]
+        self.name = _short_name(locations)
+        if layout.label_file is not None:
+            locations.append(layout.label_file.location)
+        self._locations = locations
+        self.files = [STDIN if each.name == STDIN_NAME else each.name for each in locations]
+        self._in_memory = len(parts) == len(scores) == 1 and all(
+            fields[name].in_memory for name in layout.names(with_columns=False)
+        )
+        self.dropped_rows = 0
+        self.rows = sum(part.end - part.begin for part in parts)
+        if first.end == UNKNOWN_ROWS:
+            self.rows = UNKNOWN_ROWS
+        elif layout.drops:
+            self._drop()
+
+    def _drop(self) -> None:
+        parts, start = [], 0
+        for part in self._parts:
+            parts.append(replace(part, start=start))
+            start += sum(len(kept) for kept in part.kept())
+        self._parts, self.dropped_rows, self.rows = parts, self.rows - start, start
+        if not start:
+            raise DataError(f"{self.name}: every row has the label that --ignore-label leaves out")
+
+    def chunks(self, rows: int, with_columns: bool = False) -> Iterator[Chunk]:
+        """All rows in order, at most ``rows`` at a time; may be called again for another pass.
+
+        Chunks may be shorter. Where the data is memory-mapped, scores are views of it, and pages
+        are given back to the system after each chunk that is not the whole file.
+
+        Raises
+        ------
+        DataError
+            A file cannot be read, or a value in it cannot be used; it says which file and row.
+        """
+        for part in self._parts:
+            yield from part.chunks(rows, with_columns)
+
+    def resident(self) -> bool:
+        """Whether all rows come as one chunk of memory-mapped scores, which costs nothing."""
+        return self._in_memory and not self.dropped_rows
+
+    def partitions(self) -> Sequence[Part]:
+        """A part for each row group, range of rows or group of record batches."""
+        return [each for part in self._parts for each in part.split()]
+
+    def locate(self, row: int) -> str:
+        """Where a row is: ``"val.parquet, row 12"``, counted from 0 within its file."""
+        part = next((part for part in reversed(self._parts) if part.start <= row), self._parts[0])
+        inside = row - part.start
+        if part.layout.drops:
+            for kept in part.kept():
+                if inside < len(kept):
+                    inside = int(kept[inside])
+                    break
+                inside -= len(kept)
+        return f"{part.file.location.name}, row {inside}"
+
+    def fingerprints(self) -> list[dict[str, str | int]]:
+        """Path, size in bytes and SHA-256 of each file; nothing of a stream read in one pass."""
+        if self.rows == UNKNOWN_ROWS:
+            return []
+        prints: list[dict[str, str | int]] = []
+        for shown, location in zip(self.files, self._locations, strict=True):
+            digest, size = hashlib.sha256(), 0
+            with location.open() as file:
+                while piece := file.read(_HASHED_BYTES):
+                    digest.update(piece)
+                    size += len(piece)
+            prints.append({"path": shown, "bytes": size, "sha256": digest.hexdigest()})
+        return prints
+
+    def close(self) -> None:
+        """Delete temporary files; chunks that were read stay valid."""
+        self._spool.close()
+
+    def __enter__(self) -> Dataset:  # noqa: PYI034 (`Self` needs Python 3.11)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _short_name(locations: Sequence[Location]) -> str:
+    first = locations[0].name
+    name = "stdin" if first == STDIN_NAME else PurePath(first).name
+    return name + (f" and {len(locations) - 1} more" if len(locations) > 1 else "")

@@ -1,0 +1,158 @@
+"""Whether scores are logits, log-probabilities or probabilities: by their name and their values."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from calibcli.arrays import InputKind
+from calibcli.engine.source import NumpyArray
+from calibcli.errors import DataError, UsageError
+
+TOLERANCE = 0.02
+"""How far from 1 the sum of a row of probabilities may be: some are stored with two decimals."""
+
+ENOUGH_SINGLE = 20
+"""Single scores, one a row, must be this many before lying in [0, 1] says anything."""
+
+_TITLES = {"logits": "logits", "log-probs": "log-probabilities", "probs": "probabilities"}
+_PROBABILITY = {
+    "prob",
+    "probs",
+    "proba",
+    "probas",
+    "probability",
+    "probabilities",
+    "softmax",
+    "posterior",
+    "posteriors",
+}
+
+
+def kind_by_name(name: str) -> InputKind | None:
+    """What a name says: ``"val_logits"`` are logits, ``"scores"`` may be anything."""
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+    for before, word in zip(["", *words], words, strict=False):
+        if word in ("logit", "logits"):
+            return "logits"
+        if word.removeprefix("log") in _PROBABILITY:
+            return "log-probs" if word.startswith("log") or before == "log" else "probs"
+    return None
+
+
+def kind_by_values(rows: NumpyArray) -> InputKind:
+    """What rows of scores (n, C) look like; logits, unless all of them look otherwise."""
+    if _are_probabilities(rows):
+        return "probs"
+    if rows.shape[1] > 1 and _are_log_probabilities(rows):
+        return "log-probs"
+    return "logits"
+
+
+def _distance_from_one(rows: NumpyArray) -> NumpyArray:
+    """How far the sum of each row is from 1; a single value says nothing about its sum."""
+    if rows.shape[1] == 1:
+        return np.zeros(len(rows))
+    sums: NumpyArray = rows.sum(axis=1, dtype=np.float64)
+    distances: NumpyArray = np.abs(sums - 1)
+    return distances
+
+
+def _are_probabilities(rows: NumpyArray) -> bool:
+    return bool(
+        len(rows)
+        and rows.min() >= 0
+        and rows.max() <= 1
+        and _distance_from_one(rows).max() <= TOLERANCE
+    )
+
+
+def _are_log_probabilities(rows: NumpyArray) -> bool:
+    return bool(
+        len(rows) and rows.max() <= 0 and _distance_from_one(np.exp(rows)).max() <= TOLERANCE
+    )
+
+
+def decide_kind(asked: str, name: str, sample: NumpyArray, where: str) -> tuple[InputKind, str]:
+    """The kind of some scores, and how it was decided.
+
+    Parameters
+    ----------
+    asked : str
+        ``"auto"``, or the kind that the user named.
+    name : str
+        Of the column.
+    sample : array (n, C)
+        Some rows. Rows with NaN or ``+inf`` are passed over: they are refused elsewhere.
+    where : str
+        File and column, for messages.
+
+    Raises
+    ------
+    UsageError
+        The name and the values contradict each other.
+    DataError
+        The values cannot be of the kind that was asked for.
+    """
+    precision: type = np.float64 if sample.dtype == np.float64 else np.float32
+    rows: NumpyArray = sample.astype(precision)
+    rows = rows[np.all(rows < np.inf, axis=1)]
+    if asked != "auto":
+        kind: InputKind = asked  # type: ignore[assignment]
+        problem = _impossible(kind, rows)
+        if problem is not None:
+            raise DataError(f"{where}: --input {kind} was given, but {problem}")
+        return kind, f"{_TITLES[kind]} (as asked)"
+    named = kind_by_name(name)
+    if named is None:
+        kind = kind_by_values(rows)
+        return kind, f"{_TITLES[kind]} (by the values)"
+    contradiction = _contradiction(named, rows)
+    if contradiction is not None:
+        what, *kinds = contradiction
+        raise UsageError(
+            f"{where}: named as {_TITLES[named]}, but {what}; "
+            f"settle it with --input {kinds[0]} or --input {kinds[1]}"
+        )
+    return named, f"{_TITLES[named]} (by the name; the values agree)"
+
+
+def _impossible(kind: InputKind, rows: NumpyArray) -> str | None:
+    """What shows that rows are not of a kind; their sums are left to the user's word."""
+    if not len(rows) or kind == "logits":
+        return None
+    if kind == "log-probs":
+        return f"a value is {rows.max():.6g}, above 0" if rows.max() > TOLERANCE else None
+    if rows.min() < -TOLERANCE or rows.max() > 1 + TOLERANCE:
+        value = rows.min() if rows.min() < -TOLERANCE else rows.max()
+        return f"a value is {value:.6g}, outside [0, 1]"
+    return None
+
+
+def _contradiction(named: InputKind, rows: NumpyArray) -> tuple[str, InputKind, InputKind] | None:
+    """What in the rows speaks against their name, and the kinds that they may be."""
+    if not len(rows):
+        return None
+    if named == "logits":
+        problem = _looks_like_probabilities(rows)
+        return None if problem is None else (problem, "probs", "logits")
+    problem = _impossible(named, rows)
+    if problem is None:
+        probs = np.exp(rows) if named == "log-probs" else rows
+        distances = _distance_from_one(probs)
+        worst = int(np.argmax(distances))
+        if distances[worst] <= TOLERANCE:
+            return None
+        problem = f"a row sums to {probs[worst].sum(dtype=np.float64):.6g} and not to 1"
+    return problem, named, "logits"
+
+
+def _looks_like_probabilities(rows: NumpyArray) -> str | None:
+    single = rows.shape[1] == 1
+    # A first look at a few rows settles nearly every case.
+    if (single and len(rows) < ENOUGH_SINGLE) or not _are_probabilities(rows[:64]):
+        return None
+    if not _are_probabilities(rows):
+        return None
+    return f"every row lies in [0, 1]{'' if single else ' and sums to 1'}, as probabilities do"

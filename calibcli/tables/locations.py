@@ -1,0 +1,207 @@
+"""From what the user typed to a list of files: globs, folders, hive partitions, URLs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from glob import glob, has_magic
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+from calibcli.errors import DataError, UsageError
+from calibcli.tables.fields import first_line
+
+STDIN = "-"
+SUFFIXES = (".parquet", ".pq", ".npz", ".npy", ".arrow", ".feather", ".ipc", ".arrows")
+"""Which files of a folder are data."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_HIVE = re.compile(r"([^=/]+)=([^/]*)")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A ``key=value`` folder: a column with one value in the whole file.
+
+    Attributes
+    ----------
+    name : str
+    value : int, str or None
+    whole : bool
+        Whether the values of this key are whole numbers, in all files.
+    """
+
+    name: str
+    value: int | str | None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file, and how to open it again in any process.
+
+    Attributes
+    ----------
+    name : str
+        As the user knows it.
+    path : str
+        On the local machine, or within the file system of ``url``.
+    url : str or None
+        From which the file system is made; None for a local file.
+    keys : tuple of Key
+        Hive partition keys in the path.
+    """
+
+    name: str
+    path: str
+    url: str | None = None
+    keys: tuple[Key, ...] = ()
+
+    def open(self) -> Any:
+        """The file for reading: a `pyarrow.NativeFile`, or a plain file if it is local."""
+        try:
+            if self.url is None:
+                return Path(self.path).open("rb")
+            return filesystem(self.url)[0].open_input_file(self.path)
+        except OSError as error:
+            raise cannot_read(self.name, error) from error
+
+
+def cannot_read(name: str, error: BaseException) -> DataError:
+    """The error for a file that cannot be opened."""
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return DataError(f"{name}: cannot be read ({reason})")
+
+
+@lru_cache(maxsize=32)
+def filesystem(url: str) -> tuple[Any, str]:
+    """The `pyarrow.fs.FileSystem` of a URL, and the path within it.
+
+    Raises
+    ------
+    UsageError
+        The scheme is not known, or the store cannot be reached.
+    """
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem
+
+    try:
+        system, path = FileSystem.from_uri(url)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{url}: cannot be opened ({first_line(error)})") from error
+    return system, path
+
+
+def expand(inputs: Sequence[str]) -> list[Location]:
+    """The files that some inputs stand for, in the given order.
+
+    Globs and folders give their files sorted by path, and the ``key=value`` folders below them
+    become columns of Parquet and Arrow files. In a folder, files are passed over whose own name or
+    whose folder's name starts with ``.`` or ``_``. ``-`` is kept as it is.
+
+    Raises
+    ------
+    UsageError
+        There is no input, ``-`` is there twice, or the scheme of a URL is not known.
+    DataError
+        A file or folder does not exist, or holds no data file.
+    """
+    if not inputs:
+        raise UsageError("no input file was given")
+    if list(inputs).count(STDIN) > 1:
+        raise UsageError("standard input (-) can be read only once")
+    return _typed_keys([found for text in inputs for found in _expand_one(text)])
+
+
+def _expand_one(text: str) -> list[Location]:
+    if text == STDIN:
+        return [Location(STDIN, STDIN)]
+    if not _URL.match(text):
+        return _expand_local(text)
+    from pyarrow.fs import LocalFileSystem
+
+    # A wildcard is no part of a URL, so the file system is made from what is before it. A `?`
+    # is no wildcard here: it begins the options of the store.
+    wildcard = re.search(r"[*\[]", text)
+    base = text if wildcard is None else text[: text.rindex("/", 0, wildcard.start()) + 1]
+    pattern = text[len(base) :]
+    system, path = filesystem(base)
+    if isinstance(system, LocalFileSystem):
+        return _expand_local(f"{path.rstrip('/')}/{pattern}" if pattern else path)
+    return _expand_remote(base, pattern, system, path.rstrip("/"))
+
+
+def _expand_local(text: str) -> list[Location]:
+    path = Path(text)
+    if path.is_dir():
+        found = _data_files([str(file) for file in path.rglob("*") if file.is_file()], str(path))
+        if not found:
+            raise DataError(f"{text}: the folder holds no data file ({', '.join(SUFFIXES)})")
+        return [Location(each, each, None, _keys(each[len(str(path)) :])) for each in found]
+    if path.exists():
+        return [Location(text, str(path))]
+    if has_magic(text):
+        found = glob(text, recursive=True)  # noqa: PTH207 (a `Path` cannot: the text may be absolute)
+        matches = sorted(each for each in found if Path(each).is_file())
+        if not matches:
+            raise DataError(f"{text}: no file matches")
+        return [Location(each, each, None, _keys(each)) for each in matches]
+    raise DataError(f"{text}: there is no such file")
+
+
+def _expand_remote(base: str, pattern: str, system: Any, path: str) -> list[Location]:
+    from pyarrow.fs import FileSelector, FileType
+
+    try:
+        if not pattern and system.get_file_info(path).type == FileType.File:
+            return [Location(base, path, base)]
+        inside = system.get_file_info(FileSelector(path, recursive=True))
+    except OSError as error:
+        raise cannot_read(base, error) from error
+    files = [one.path for one in inside if one.type == FileType.File]
+    if pattern:
+        found = sorted(name for name in files if fnmatchcase(name, f"{path}/{pattern}"))
+    else:
+        found = _data_files(files, path)
+    if not found:
+        raise DataError(f"{base}{pattern}: no data file is there")
+    below = [name[len(path) :].lstrip("/") for name in found]
+    return [
+        Location(f"{base.rstrip('/')}/{inner}", name, base, _keys(inner))
+        for name, inner in zip(found, below, strict=True)
+    ]
+
+
+def _data_files(paths: Sequence[str], folder: str) -> list[str]:
+    def wanted(path: str) -> bool:
+        inside = PurePosixPath(path[len(folder) :].lstrip("/"))
+        hidden = any(part.startswith((".", "_")) and "=" not in part for part in inside.parts)
+        return inside.suffix.lower() in SUFFIXES and not hidden
+
+    return sorted(filter(wanted, paths))
+
+
+def _keys(path: str) -> tuple[Key, ...]:
+    """The ``key=value`` folders of a path, values as they are written."""
+    folders = str(PurePosixPath(path).parent)
+    return tuple(Key(name, value) for name, value in _HIVE.findall(folders))
+
+
+def _typed_keys(locations: list[Location]) -> list[Location]:
+    """Hive keys as whole numbers where all values of a key are, as decoded strings elsewhere."""
+    number = re.compile(rf"-?\d{{1,18}}|{_HIVE_NULL}")
+    keys = [key for location in locations for key in location.keys]
+    strings = {key.name for key in keys if not number.fullmatch(str(key.value))}
+
+    def typed(key: Key) -> Key:
+        whole = key.name not in strings
+        if key.value == _HIVE_NULL:
+            return Key(key.name, None, whole)
+        return Key(key.name, int(str(key.value)) if whole else unquote(str(key.value)), whole)
+
+    return [replace(each, keys=tuple(map(typed, each.keys))) for each in locations]

@@ -1,0 +1,283 @@
+"""Which fields hold scores, labels and weights: by what was asked for, or by their names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePath
+
+from calibcli.errors import DataError, UsageError
+from calibcli.tables.fields import Field
+
+SCORES = (
+    "logits",
+    "logit",
+    "scores",
+    "outputs",
+    "log_probs",
+    "logprobs",
+    "log_probabilities",
+    "probs",
+    "probabilities",
+    "probability",
+)
+FAMILIES = (
+    "logits_*",
+    "logit_*",
+    "log_probs_*",
+    "log_prob_*",
+    "logprob_*",
+    "probs_*",
+    "prob_*",
+    "probability_*",
+)
+LABELS = ("label", "labels", "y", "target", "targets", "y_true")
+"""Names that are tried without asking, in this order and whatever their case."""
+
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The fields that hold the scores.
+
+    Attributes
+    ----------
+    fields : tuple of Field
+        One, or one scalar field a class.
+    title : str
+        As shown: ``"column 'logits' (fixed_size_list<float>[10])"``.
+    hint : str
+        The name that tells what kind of scores they are.
+    class_names : tuple of str or None
+        From the names of scalar fields: ``prob_cat``, ``prob_dog``.
+    """
+
+    fields: tuple[Field, ...]
+    title: str
+    hint: str
+    class_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The fields of a file, with the words to speak of them.
+
+    Attributes
+    ----------
+    name : str
+        Of the file.
+    unit : str
+        ``"column"``, ``"key"`` or ``"array"``.
+    fields : tuple of Field
+    """
+
+    name: str
+    unit: str
+    fields: tuple[Field, ...]
+
+    def title(self, field: Field) -> str:
+        """A field, as shown."""
+        if self.unit == "array":
+            return f"the array ({field.type})"
+        return f"{self.unit} {field.name!r} ({field.type})"
+
+    def find(self, name: str) -> Field | None:
+        """The field of a name; if there is none, the only one that differs in case."""
+        exact = [field for field in self.fields if field.name == name]
+        loose = [field for field in self.fields if field.name.lower() == name.lower()]
+        return exact[0] if exact else loose[0] if len(loose) == 1 else None
+
+    def listing(self) -> str:
+        """The names that are there, for messages."""
+        names = [field.name for field in self.fields]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        return f"the {self.unit}s are {', '.join(names[:_LISTED])}{more}"
+
+
+def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
+    """A sort key that puts ``logit_2`` before ``logit_10``."""
+    pieces = re.split(r"([0-9]+)", name)
+    return tuple((piece.isdigit(), int(piece) if piece.isdigit() else 0, piece) for piece in pieces)
+
+
+def find_scores(table: Table, asked: str | None, classes: tuple[str, ...] | None) -> Scores:
+    """The scores: what was asked for, or the first of `SCORES` and then of `FAMILIES`.
+
+    Parameters
+    ----------
+    table : Table
+    asked : str or None
+        A name or a pattern.
+    classes : tuple of str or None
+        Class names, where they are known: scalar fields that end in them are put in their order.
+
+    Raises
+    ------
+    UsageError
+        What was asked for is not there, or nothing was found.
+    DataError
+        The fields do not hold floating-point numbers, or a class is missing among them.
+    """
+    if asked is not None:
+        field = table.find(asked)
+        if field is not None:
+            return Scores((_checked(table, field),), table.title(field), field.name)
+        if not re.search(r"[*?\[]", asked):
+            raise UsageError(f"{table.name}: no {table.unit} {asked!r}; {table.listing()}")
+        return _family(table, asked, classes)
+    if table.unit == "array":
+        field = _checked(table, table.fields[0])
+        return Scores((field,), table.title(field), PurePath(table.name).stem)
+    found = [field for name in SCORES if (field := table.find(name)) is not None]
+    usable = [field for field in found if field.element == "float" and field.axes < 3]
+    if usable:
+        others = f"; also there: {', '.join(field.name for field in usable[1:])}"
+        title = table.title(usable[0]) + (others if usable[1:] else "")
+        return Scores((usable[0],), title, usable[0].name)
+    for pattern in FAMILIES:
+        if sum(_is_scalar_score(field, pattern) for field in table.fields) > 1:
+            return _family(table, pattern, classes)
+    if found:
+        _checked(table, found[0])
+    raise UsageError(
+        f"{table.name}: no {table.unit} with a name such as logits or probs; "
+        f"{table.listing()}; name one with --logits, or scalar columns with --logits 'logit_*'"
+    )
+
+
+def _is_scalar_score(field: Field, pattern: str) -> bool:
+    return fnmatchcase(field.name.lower(), pattern) and field.element == "float" and field.axes == 1
+
+
+def _checked(table: Table, field: Field) -> Field:
+    if field.element != "float" or field.axes > 2:
+        raise DataError(
+            f"{table.name}: {table.title(field)} cannot be scores; they are vectors (or, for two "
+            "classes, single values) of float16, float32 or float64"
+        )
+    return field
+
+
+def _family(table: Table, pattern: str, classes: tuple[str, ...] | None) -> Scores:
+    fields = [field for field in table.fields if fnmatchcase(field.name.lower(), pattern.lower())]
+    wrong = next((field for field in fields if not _is_scalar_score(field, "*")), None)
+    if wrong is not None:
+        raise DataError(
+            f"{table.name}: {table.title(wrong)} matches {pattern!r} but is not one floating-point "
+            "number a row"
+        )
+    if not fields:
+        raise UsageError(
+            f"{table.name}: no {table.unit} matches --logits {pattern!r}; {table.listing()}"
+        )
+    fields.sort(key=lambda field: natural(field.name))
+    suffixes = [_suffix(field.name, pattern) for field in fields]
+    names: tuple[str, ...] | None = None
+    if all(suffix.isdigit() for suffix in suffixes):
+        _check_numbers(table, pattern, [int(suffix) for suffix in suffixes])
+    elif classes is None:
+        names = tuple(suffixes)
+    elif sorted(classes) == sorted(suffixes):
+        by_name = dict(zip(suffixes, fields, strict=True))
+        names, fields = classes, [by_name[name] for name in classes]
+    else:
+        raise DataError(
+            f"{table.name}: the {table.unit}s {pattern} are named for the classes "
+            f"{', '.join(suffixes[:_LISTED])}, but the class names given are "
+            f"{', '.join(classes[:_LISTED])}"
+        )
+    first, last = fields[0], fields[-1]
+    title = f"{len(fields)} {table.unit}s {first.name} … {last.name} ({first.type}), in this order"
+    return Scores(tuple(fields), title, pattern, names)
+
+
+def _suffix(name: str, pattern: str) -> str:
+    """What the wildcards of a pattern stand for in a name."""
+    before = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    after = re.split(r"[*?\]]", pattern)[-1]
+    return name[len(before) : len(name) - len(after)]
+
+
+def _check_numbers(table: Table, pattern: str, numbers: list[int]) -> None:
+    """Numbered fields are classes only if none is missing."""
+    first = numbers[0]
+    missing = next((n for n, found in enumerate(numbers, first) if n != found), None)
+    absent = missing if first in (0, 1) else 0
+    if absent is not None:
+        raise DataError(
+            f"{table.name}: the {table.unit}s {pattern} are not numbered from 0 or 1 without a "
+            f"gap ({pattern.replace('*', str(absent))} is not there)"
+        )
+
+
+def find_labels(table: Table, asked: str | None, scores: Scores, *, required: bool) -> Field | None:
+    """The field of labels: the one asked for, or the first of `LABELS`; None if there is none.
+
+    Where labels are not required, a field that cannot be labels is passed over.
+
+    Raises
+    ------
+    UsageError
+        What was asked for is not there.
+    DataError
+        It cannot be labels.
+    """
+    taken = {field.name for field in scores.fields}
+    if asked is not None:
+        field = table.find(asked)
+        if field is None:
+            raise UsageError(f"{table.name}: no {table.unit} {asked!r}; {table.listing()}")
+    else:
+        found = [field for name in LABELS if (field := table.find(name)) is not None]
+        free = [field for field in found if field.name not in taken]
+        usable = [field for field in free if _can_be_labels(field)]
+        field = next(iter(usable or (free if required else [])), None)
+    if field is not None:
+        check_labels(table, field)
+    return field
+
+
+def check_labels(table: Table, field: Field) -> None:
+    """Refuse a field that cannot be labels.
+
+    Raises
+    ------
+    DataError
+        It does not hold one number or name a row.
+    """
+    if not _can_be_labels(field):
+        raise DataError(
+            f"{table.name}: {table.title(field)} cannot be labels; they are one class number "
+            "(from 0) or class name a row"
+        )
+
+
+def _can_be_labels(field: Field) -> bool:
+    single = field.axes == 1 or (field.axes == 2 and field.width == 1 and field.dtype is not None)
+    return single and field.element != "other"
+
+
+def find_weights(table: Table, asked: str | None) -> Field | None:
+    """The field of weights, if one was asked for.
+
+    Raises
+    ------
+    UsageError
+        It is not there.
+    DataError
+        It does not hold one number a row.
+    """
+    if asked is None:
+        return None
+    field = table.find(asked)
+    if field is None:
+        raise UsageError(
+            f"{table.name}: no {table.unit} {asked!r} for --weights; {table.listing()}"
+        )
+    if field.axes != 1 or field.element not in ("float", "integer", "bool"):
+        raise DataError(
+            f"{table.name}: {table.title(field)} cannot be weights; they are one number a row"
+        )
+    return field

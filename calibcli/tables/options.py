@@ -1,0 +1,95 @@
+"""What a user may say about the input files; the same for every command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibcli.errors import UsageError
+
+KINDS = ("logits", "log-probs", "probs")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How the columns of the input are found and read.
+
+    Attributes
+    ----------
+    logits : str or None
+        Name of the column or NPZ key of scores, or a pattern such as ``logit_*`` of scalar
+        columns, one a class. None: well-known names are tried.
+    labels : str or None
+        Name of the column or key of labels, or the path of an ``.npy`` file of labels.
+    weights : str or None
+        Name of the column or key of row weights. They are never used without being asked for.
+    input : str
+        ``"auto"``, ``"logits"``, ``"log-probs"`` or ``"probs"``: what the scores are.
+    classes : tuple of str or None
+        Class names in the order of the score columns.
+    ignore_label : int, str or None
+        Rows with this label are left out. Where labels are not required nothing is left out.
+    labels_required : bool
+        Whether labels must be there. Otherwise they are read where they are found.
+    single_pass : bool
+        Whether one pass is all that is needed: an Arrow IPC stream on standard input is then
+        read from the pipe as it comes, and the number of rows is not known (-1).
+    """
+
+    logits: str | None = None
+    labels: str | None = None
+    weights: str | None = None
+    input: str = "auto"
+    classes: tuple[str, ...] | None = None
+    ignore_label: int | str | None = None
+    labels_required: bool = True
+    single_pass: bool = False
+
+    def __post_init__(self) -> None:
+        if self.input not in ("auto", *KINDS):
+            raise UsageError(
+                f"--input {self.input}: there is no such kind of scores; "
+                f"use auto, {', '.join(KINDS)}"
+            )
+        if self.classes is not None:
+            check_classes(self.classes, "--classes")
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """Class names from ``"cat,dog,fish"``, or from a file that has one name a line.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two names, an empty name, a name twice, or a file that cannot be read.
+    """
+    names = [name.strip() for name in text.split(",")]
+    # A single name is never a list of classes, so it can only be a file.
+    if len(names) == 1:
+        try:
+            lines = Path(text).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--classes {text}: give at least two names ('cat,dog'), or a text file "
+                f"with one name a line ({error})"
+            ) from error
+        names = [line.strip() for line in lines if line.strip()]
+    check_classes(names, f"--classes {text}")
+    return tuple(names)
+
+
+def check_classes(names: tuple[str, ...] | list[str], where: str) -> None:
+    """Refuse class names that cannot be told apart.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two names, an empty name, or a name twice.
+    """
+    if len(names) < 2:
+        raise UsageError(f"{where}: at least two class names are needed")
+    if not all(names):
+        raise UsageError(f"{where}: a class name is empty")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{where}: class {twice!r} is there twice")
