@@ -1,0 +1,217 @@
+"""Write the generated parts of ``cli.md`` and ``params.md`` anew.
+
+The reference of the command line is made from the commands themselves, and that of the stages of a
+parameter file from the docstrings of the calibrators.
+"""  # noqa: INP001 (a script)
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from typer.models import ArgumentInfo, OptionInfo
+
+DOCS = Path(__file__).resolve().parent
+BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
+BAR = r"\|"
+"""A bar inside a table."""
+
+PLAIN = {
+    "float64 array": "numbers",
+    "tuple of int": "whole numbers",
+    "float": "number",
+    "str": "text",
+    "dict": "object",
+    ",)": ")",
+}
+"""Types of Python in words for a file."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument or an option of a command.
+
+    Attributes
+    ----------
+    title : str
+        As it is typed: ``"-m, --method NAME"``.
+    panel : str or None
+        The group of options that it belongs to.
+    help, default : str
+    is_option : bool
+    """
+
+    title: str
+    panel: str | None
+    help: str
+    default: str
+    is_option: bool
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its name, what its help says, its parameters and its examples."""
+
+    name: str
+    help: str
+    parameters: tuple[Parameter, ...]
+    examples: tuple[str, ...]
+
+    @property
+    def usage(self) -> str:
+        """The first line of its help."""
+        arguments = [each.title for each in self.parameters if not each.is_option]
+        return " ".join(["calib", self.name, "[OPTIONS]", *arguments])
+
+
+def commands() -> list[Command]:
+    """The commands of `calib`, in the order of its help."""
+    from calibcli.cli.app import app
+
+    return [
+        Command(
+            str(each.name),
+            each.help or "",
+            tuple(_parameters(each.callback)) if each.callback else (),
+            tuple(re.findall(r"^ *(calib .*)$", each.epilog or "", re.MULTILINE)),
+        )
+        for each in app.registered_commands
+    ]
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, *extras = get_args(hints[name])
+        info = next(each for each in extras if isinstance(each, ArgumentInfo | OptionInfo))
+        least = "" if info.min is None else f" At least {info.min}."
+        yield Parameter(
+            _title(name, kind, info),
+            info.rich_help_panel,
+            (info.help or "") + (least if isinstance(info, OptionInfo) and info.min else ""),
+            _default(parameter.default, info),
+            isinstance(info, OptionInfo),
+        )
+
+
+def _title(name: str, kind: Any, info: ArgumentInfo | OptionInfo) -> str:
+    value = info.metavar or ""
+    if not value and isinstance(kind, type) and issubclass(kind, Enum):
+        value = "|".join(str(member.value) for member in kind)
+    if isinstance(info, ArgumentInfo):
+        return value
+    # The first name given to `typer.Option` is where its default would be without `Annotated`.
+    first = [info.default] if isinstance(info.default, str) else []
+    flags = sorted([*first, *(info.param_decls or ())], key=len)
+    flags = flags or ["--" + name.replace("_", "-")]
+    return ", ".join(flags) + (f" {value}" if value else "")
+
+
+def _default(value: Any, info: ArgumentInfo | OptionInfo) -> str:
+    if isinstance(info.show_default, str):
+        return info.show_default
+    if value is inspect.Parameter.empty:
+        return "required"
+    if not info.show_default or value is None or value is False:
+        return ""
+    return f"`{value.value if isinstance(value, Enum) else value}`"
+
+
+def command_reference() -> str:
+    """Every command with its options."""
+    known = commands()
+    shared = _shared(known)
+    lines: list[str] = []
+    for command in known:
+        lines += _section(command, shared)
+    lines += ["## Options that commands share", ""]
+    for panel, options in shared.items():
+        users = [f"`{each.name}`" for each in known if _uses(each, options)]
+        lines += [f"### {panel}", "", f"Of {', '.join(users[:-1])} and {users[-1]}.", ""]
+        lines += [*_table("option", options), ""]
+    return "\n".join(lines)
+
+
+def _shared(known: Iterable[Command]) -> dict[str, list[Parameter]]:
+    """The options of each panel that every command with the panel has."""
+    shared: dict[str, list[Parameter]] = {}
+    for parameter in (each for command in known for each in command.parameters):
+        panel = parameter.panel
+        users = [c.parameters for c in known if panel in (each.panel for each in c.parameters)]
+        if panel and all(parameter in user for user in users):
+            options = shared.setdefault(panel, [])
+            options += [parameter] if parameter not in options else []
+    return shared
+
+
+def _uses(command: Command, options: Iterable[Parameter]) -> bool:
+    return set(options) <= set(command.parameters)
+
+
+def _section(command: Command, shared: dict[str, list[Parameter]]) -> Iterator[str]:
+    yield from (f"## calib {command.name}", "", f"    {command.usage}", "", command.help, "")
+    common = {each for options in shared.values() for each in options}
+    own = [each for each in command.parameters if each not in common]
+    for heading, wanted in (("argument", False), ("option", True)):
+        group = [each for each in own if each.is_option == wanted]
+        if group:
+            yield from (*_table(heading, group), "")
+    used = [f"[{name}](#{name.lower()})" for name, each in shared.items() if _uses(command, each)]
+    if used:
+        yield from (f"It also takes the options of {', '.join(used[:-1])} and {used[-1]}.", "")
+    yield from ("```sh", *command.examples, "```", "")
+
+
+def _table(heading: str, parameters: Iterable[Parameter]) -> Iterator[str]:
+    yield from (f"| {heading} | | default |", "|---|---|---|")
+    for each in parameters:
+        cells = (f"`{each.title}`", each.help, each.default)
+        yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
+
+
+def stage_reference() -> str:
+    """Every kind of stage with its formula and its parameters."""
+    from calibcli.calibrators.registry import CALIBRATORS
+
+    lines: list[str] = []
+    for kind, family in CALIBRATORS.items():
+        text, _, parameters = str(inspect.getdoc(family)).partition("\n\nParameters\n---")
+        lines += [f"### {kind}", "", text, ""]
+        entries = re.findall(
+            r"^(\w[\w, ]*) : (.*)\n((?:    .*\n)*)", f"{parameters}\n", re.MULTILINE
+        )
+        if entries:
+            lines += ["| parameter | | |", "|---|---|---|"]
+        for names, shape, described in entries:
+            quoted = ", ".join(f"`{name}`" for name in names.split(", "))
+            for python, plain in PLAIN.items():
+                shape = shape.replace(python, plain)  # noqa: PLW2901 (the same shape)
+            lines.append(f"| {quoted} | {shape} | {' '.join(described.split())} |")
+        lines += [""] if entries else []
+    return re.sub(r"``?([^`]+)``?", r"`\1`", "\n".join(lines))
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "cli.md": command_reference,
+    "params.md": stage_reference,
+}
+"""Pages with a generated part."""
+
+
+def page(name: str) -> str:
+    """A page with its generated part written anew."""
+    head, _, rest = (DOCS / name).read_text(encoding="utf-8").partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{GENERATED[name]()}{END}{tail}"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(DOCS.parent))
+    for each in GENERATED:
+        (DOCS / each).write_text(page(each), encoding="utf-8")

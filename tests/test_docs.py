@@ -1,0 +1,247 @@
+"""The README and the pages in docs/: their examples run, and what they claim is so."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from calibcli import params
+from calibcli.calibrators.registry import CALIBRATORS
+from calibcli.errors import ParamsError
+from calibcli.metrics.registry import METRICS
+from calibcli.tables import names
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+
+def script(name: str) -> ModuleType:
+    """A script of the docs folder, as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+run_blocks, make_reference = script("run_blocks"), script("make_reference")
+PAGES: tuple[Path, ...] = run_blocks.PAGES
+STORIES = [
+    pytest.param(part, id=path.name + (f"-{number}" if number else ""))
+    for path in PAGES
+    for number, part in enumerate(run_blocks.sections(path))
+]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def find(pattern: str, text: str) -> str:
+    """The first group of a pattern, whose dots match line breaks too."""
+    found = re.search(pattern, text, re.MULTILINE | re.DOTALL)
+    assert found, pattern
+    return found[1]
+
+
+def section(page: str, heading: str) -> str:
+    """What is under a heading, down to the next of its level."""
+    level = len(heading.split(" ", maxsplit=1)[0])
+    return find(rf"^{re.escape(heading)}$(.*?)(?=^#{{1,{level}}} |\Z)", page)
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its head."""
+    rows = find(r"((?:^\|.*?\|\n)+)", section(page, heading)).splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def in_code(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", STORIES)
+def test_examples_run_and_print_what_is_shown(text: str, tmp_path: Path) -> None:
+    ran = run_blocks.comparable(run_blocks.run_page(text, tmp_path))
+    assert ran == run_blocks.comparable(text), "run python docs/run_blocks.py, and look at the diff"
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ("```console\n$ echo 1\n2\n```\n", None),
+        ("```console\n$ printf '1\\n2\\n'\n1\n```\n", None),
+        ("```sh\nfalse\n```\n", "exit code 1, not 0"),
+        ("```sh\nfalse | true\n```\n", "exit code 1, not 0"),
+        ("```sh exit-2\ntrue\n```\n", "exit code 0, not 2"),
+        ("```python\nprint(1)  # 2\n```\n", None),
+        ("```python\nprint(1)\n```\n", "1 lines are printed"),
+        ("```python\n1 / 0\n```\n", "ZeroDivisionError"),
+        ("<!-- run first\nraise KeyError(1)\n-->\n", "KeyError"),
+    ],
+)
+def test_an_example_that_is_wrong_is_found(
+    page: str, complaint: str | None, tmp_path: Path
+) -> None:
+    if complaint is None:
+        assert run_blocks.run_page(page, tmp_path) != page
+    else:
+        with pytest.raises(run_blocks.BlockError, match=complaint):
+            run_blocks.run_page(page, tmp_path)
+
+
+def test_every_fenced_block_says_what_it_is() -> None:
+    for path in PAGES:
+        opening = re.findall(r"^```(.*)\n(?:.*\n)*?^```$", path.read_text("utf-8"), re.MULTILINE)
+        allowed = r"(console|sh|python)( not-run| exit-\d+)?"
+        assert all(re.fullmatch(allowed, words) for words in opening), path.name
+
+
+def test_readme_speaks_of_the_numbers_that_it_shows() -> None:
+    shown, said = read("README.md").split("These are real logits", maxsplit=1)
+    for figure in ("2.287", "94 %", "97 %"):
+        assert figure in shown
+        assert figure in said.split("##")[0]
+
+
+def test_readme_lists_every_dependency_and_every_page() -> None:
+    readme = read("README.md")
+    listed = [name for row in table(readme, "## What it needs") for name in in_code(row[0])]
+    needed = find(r"^dependencies = \[(.*?)^\]", read("pyproject.toml"))
+    assert set(listed) == {*re.findall(r'"([\w-]+)', needed), "torch"}
+    linked = {row[0] for row in table(readme, "## More")}
+    assert linked == {f"[docs/{path.name}](docs/{path.name})" for path in DOCS.glob("*.md")}
+
+
+@pytest.mark.parametrize("name", make_reference.GENERATED)
+def test_generated_parts_are_up_to_date(name: str) -> None:
+    assert make_reference.page(name) == read(f"docs/{name}"), "run python docs/make_reference.py"
+
+
+@pytest.mark.parametrize("command", [None, *(each.name for each in make_reference.commands())])
+def test_every_option_in_the_help_is_documented(
+    command: str | None, calib: Callable[..., Any]
+) -> None:
+    page = read("docs/cli.md")
+    arguments = [command] if command else []
+    help_text = calib(*arguments, "--help", env={"COLUMNS": "200"}).stdout.decode()
+    help_text, _, _ = help_text.partition("Examples")
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", help_text))
+    assert options
+    documented = page.split("## ", maxsplit=1)[0]
+    if command:
+        own = section(page, f"## calib {command}")
+        shared = section(page, "## Options that commands share")
+        documented += own + "".join(
+            section(shared, f"### {panel}") for panel in re.findall(r"\[(\w+)\]\(#", own)
+        )
+    assert options <= set(re.findall(r"--[a-z][a-z-]+", documented))
+
+
+def test_every_help_ends_with_two_examples() -> None:
+    for command in make_reference.commands():
+        assert len(command.examples) == 2, command.name
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = path.parent / file if file else path
+        assert there.is_file(), target
+        assert there.resolve().is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in anchors(there.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_name_no_path_of_a_machine(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    folders = r"(?<![\w.:/)])/(home|root|users|tmp|var|mnt|work|opt)\b"
+    assert not re.search(folders, text, re.IGNORECASE)
+
+
+def test_metrics_page_has_every_metric() -> None:
+    headings = re.findall(r"^## (\w+)$", read("docs/metrics.md"), re.MULTILINE)
+    assert headings == list(METRICS)
+
+
+def test_params_page_has_every_key() -> None:
+    keys = [in_code(row[0])[0] for row in table(read("docs/params.md"), "## Keys")]
+    assert keys == list(params._KEYS)
+
+
+def parameters_of(kind: str) -> set[str]:
+    """The parameters that a stage asks for, by its complaints that one is missing."""
+    given: dict[str, None] = {}
+    while missing := re.search(r"parameter '(\w+)' is missing", complaint(kind, given)):
+        given[missing[1]] = None
+    return set(given)
+
+
+def complaint(kind: str, given: dict[str, Any]) -> str:
+    try:
+        CALIBRATORS[kind].from_parameters(given, 2)
+    except ParamsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("kind", CALIBRATORS)
+def test_params_page_has_every_stage_and_its_parameters(kind: str) -> None:
+    described = section(read("docs/params.md"), f"### {kind}")
+    rows = table(read("docs/params.md"), f"### {kind}") if "| parameter |" in described else []
+    assert parameters_of(kind) <= {name for row in rows for name in in_code(row[0])}
+
+
+def test_inputs_page_has_every_name_that_is_tried() -> None:
+    rows = table(read("docs/inputs.md"), "## Columns")
+    assert {what: tuple(in_code(tried)) for what, tried in rows} == {
+        "scores, a vector a row": names.SCORES,
+        "scores, a column a class": names.FAMILIES,
+        "labels": names.LABELS,
+    }
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_recipe_for_pickles_reads_arrays_and_nothing_else(
+    protocol: int, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    scope: dict[str, Any] = {}
+    code = find(r"^```python\n(import pickle.*?)\n\n\nwith", read("docs/converting.md"))
+    exec(code, scope)  # noqa: S102 (our own page)
+
+    def load(value: Any) -> Any:
+        path = tmp_path / "value.p"
+        path.write_bytes(pickle.dumps(value, protocol))
+        with path.open("rb") as file:
+            return scope["ArrayUnpickler"](file, encoding="latin1").load()
+
+    arrays = (np.arange(6, dtype="f4").reshape(2, 3), np.array([[1], [2]]), [np.float64(2), "a"])
+    for read_again, stored in zip(load(arrays), arrays, strict=True):
+        np.testing.assert_array_equal(read_again, stored)
+    for forbidden in (eval, OrderedDict(a=1), np.load, np.array([Path()], dtype=object)):
+        with pytest.raises(pickle.UnpicklingError, match="refused"):
+            load(forbidden)
