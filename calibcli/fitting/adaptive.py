@@ -16,6 +16,7 @@ from calibcli.fitting.solution import Solution
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.adaptive import Adaptive
+from calibcli.objectives.class_wise import ClassWise
 
 Solver = Callable[[Problem, Vector], Solution]
 
@@ -23,7 +24,7 @@ _FIRST_MOVE = 0.02
 """The first step of the authors' optimiser in the temperature, after which shapes are fitted."""
 
 _SETTLED, _NEARLY_SETTLED = 1e-7, 1e-3
-_MOST_ROUNDS = 60
+_MOST_ROUNDS = 200
 _STEERED_ROUNDS = 30
 
 
@@ -43,20 +44,40 @@ def learn_first(problem: Problem, classes: int) -> None:
 
 
 def solve_fixed_point(problem: Problem, theta: Vector, solve: Solver) -> Solution:
-    """Parameters (P,) that solve the problem with the state that is learnt from them."""
+    """Parameters (P,) that solve a class-wise problem with the factors that are learnt from them.
+
+    A rich map can make the losses of all classes equal, and there the factors jump: as the losses
+    swing around each other, so do they. The step of a factor is therefore halved whenever it turns
+    around, which leads to the factors between the jumps; where nothing swings, all steps are whole.
+    """
+    problem.learn(theta)
+    factors = _factors(problem)
+    steps, directions = np.ones_like(factors), np.zeros_like(factors)
     iterations = 0
     for _ in range(_MOST_ROUNDS):
-        before = problem.objective
-        problem.learn(theta)
-        assert isinstance(problem.objective, Adaptive)
-        change = problem.objective.settled(before)  # type: ignore[arg-type]
         solution = solve(problem, theta)
         iterations += solution.iterations
-        moved = float(np.abs(solution.theta - theta).max(initial=0.0))
         theta = solution.theta
-        if min(change, moved) <= (_SETTLED if problem.map.exact else _NEARLY_SETTLED):
-            return _after(solution, solution.converged, "fixed point", iterations)
+        problem.learn(theta)
+        change = _factors(problem) - factors
+        turned = np.sign(change) * directions < 0
+        steps = np.where(turned, steps / 2, steps)
+        directions = np.sign(change)
+        factors = factors + steps * change
+        assert isinstance(problem.objective, ClassWise)
+        problem.objective = problem.objective.with_factors(factors)
+        settled = _SETTLED if problem.map.exact else _NEARLY_SETTLED
+        if float(np.abs(steps * change).max()) <= settled:
+            exact = float(np.abs(change).max()) <= 10 * settled
+            criterion = "fixed point" if exact else "between jumps"
+            return _after(solution, solution.converged, criterion, iterations)
     return _after(solution, False, "rounds", iterations)
+
+
+def _factors(problem: Problem) -> Vector:
+    assert isinstance(problem.objective, ClassWise)
+    assert problem.objective.state is not None
+    return np.nan_to_num(problem.objective.state.factors)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.fitting.solution import Solution
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
+from calibcli.objectives.class_wise import ClassWise
 from calibcli.objectives.nll import NegativeLogLikelihood
 
 _SAMPLE_ROWS = 5000
@@ -178,7 +179,7 @@ def _fit_many(
         theta = earlier.solution.theta
     else:
         theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
-    if isinstance(objective, Adaptive) and not problem.follow and not _is_static(objective):
+    if isinstance(objective, ClassWise) and not problem.follow:
         solution = solve_fixed_point(problem, theta, solve)
     else:
         solution = solve(problem, theta)

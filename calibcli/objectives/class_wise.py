@@ -134,6 +134,11 @@ class ClassWise(ClassWeighted):
         scaling = ClassScaling(class_weights, losses, first, scaled, alpha, beta, evaluations)
         return replace(self, state=scaling)
 
+    def with_factors(self, factors: Vector) -> ClassWise:
+        """The same with other factors (K,)."""
+        assert self.state is not None
+        return replace(self, state=replace(self.state, factors=factors))
+
     def _shape(self, first: Vector, losses: Vector, normalised: Vector) -> tuple[float, float]:
         """Alpha and beta at this evaluation, of the classes that have rows."""
         if self.state is not None and self.state.evaluations > 1:
