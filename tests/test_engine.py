@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from calibcli.errors import DataError, UsageError
 from calibcli.fitting.fit import fit_stages
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.workflow.fitting import make_plan, run_fit
 from calibcli.workflow.measuring import Through, measure
 
 
@@ -44,7 +46,7 @@ class Scattered(ArraySource):
     def chunks(self, rows: int) -> Iterator[Chunk]:
         whole = Chunk(0, self.scores, self.labels, self.weights)
         ends = [0, *sorted(c for c in self.cuts if 0 < c < self.rows), self.rows]
-        for begin, end in zip(ends, ends[1:], strict=False):
+        for begin, end in pairwise(ends):
             for start in range(begin, end, rows):
                 yield whole.rows(start, min(start + rows, end))
 
@@ -150,13 +152,15 @@ class TestSurvey:
     def test_a_label_that_is_no_class_is_refused_with_its_row(self, label: int) -> None:
         source = labelled(30, 4)
         source.labels[11] = label
-        with pytest.raises(DataError, match=rf"row 11: label {label} is none of the classes 0 to 3"):
+        with pytest.raises(
+            DataError, match=rf"row 11: label {label} is none of the classes 0 to 3"
+        ):
             open_data(Engine(), source)
 
     def test_an_impossible_label_is_refused(self) -> None:
         source = labelled(30, 4)
         source.scores[5, source.labels[5]] = -np.inf
-        with pytest.raises(DataError, match="row 5: class . is the label, but its logit is -inf"):
+        with pytest.raises(DataError, match=r"row 5: class . is the label, but its logit is -inf"):
             open_data(Engine(), source)
 
     @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
@@ -206,3 +210,19 @@ def test_sizes_of_memory(text: str, size: int) -> None:
 def test_what_is_no_size_of_memory_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--memory"):
         parse_memory(text)
+
+
+def test_a_whole_job_runs_on_an_executor() -> None:
+    source = labelled(20_000, 5)
+    plan = make_plan("temperature")
+    with ProcessPoolExecutor(2) as pool:
+        there = run_fit(open_data(Engine(executor=pool), source, folds=5), plan, Panel())
+    here = run_fit(open_data(Engine(), source, folds=5), plan, Panel())
+    assert there.after.values == pytest.approx(here.after.values, rel=1e-6)
+
+
+def test_memory_mapped_rows_beyond_the_limit_are_read_in_pieces() -> None:
+    source = labelled(100_000, 10)
+    tight = Engine(memory=1 << 20)
+    assert tight.chunk_rows(source) < source.rows
+    assert Engine().chunk_rows(source) == source.rows

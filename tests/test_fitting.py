@@ -297,7 +297,7 @@ class TestSettings:
             ),
             (
                 {"method": "vector", "options": {"vector.penalty": "big"}},
-                "vector.penalty must be a number, not 'big'",
+                "vector.penalty must be a finite number, not 'big'",
             ),
             ({"method": "platt"}, "platt is for two classes; the data has 4"),
         ],

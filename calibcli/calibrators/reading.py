@@ -40,9 +40,12 @@ def read_array(
 ) -> np.ndarray[Any, Any]:
     """A float64 array of finite numbers with this shape."""
     try:
-        array = np.asarray(parameters[name], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ParamsError(f"stage {kind!r}: {name} is not an array of numbers") from None
+        array = np.asarray(parameters[name])
+    except ValueError:
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf":
+        raise ParamsError(f"stage {kind!r}: {name} is not an array of numbers")
+    array = array.astype(np.float64)
     if array.shape != shape:
         raise ParamsError(f"stage {kind!r}: {name} has shape {array.shape}, not {shape}")
     if not np.isfinite(array).all():

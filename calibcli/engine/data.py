@@ -108,9 +108,10 @@ class Data:
         small = self.rows * self.classes <= _SMALL
         return self.engine.fold(source, work, merge, np.float64 if small else None)
 
-    def fold_of_rows(self, begin: int, end: int) -> np.ndarray[Any, Any]:
-        """The fold of each row from ``begin`` to before ``end``."""
-        return fold_of_rows(begin, end, self.folds, self.seed)
+    @property
+    def fold_of_rows(self) -> Callable[[int, int], np.ndarray[Any, Any]]:
+        """The fold of each row from a first to before a last one, as a function of these two."""
+        return partial(fold_of_rows, folds=self.folds, seed=self.seed)
 
     def without_fold(self, held_out: int) -> Data:
         """The same rows, those of one fold not counting."""
@@ -173,7 +174,7 @@ def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> 
     """
     if source.rows == 0:
         raise DataError(f"{source_name(source)} has no rows")
-    if engine.fits(source):
+    if engine.executor is None and engine.fits(source):
         if not source.resident():
             source = load(source, engine.chunk_rows(source))
         if engine.device != "cpu":

@@ -170,7 +170,7 @@ class Engine:
 
     def chunk_rows(self, source: Source) -> int:
         """Rows to read at a time, so that what is held stays within the memory limit."""
-        if source.resident():
+        if source.resident() and self.fits(source):
             return source.rows or 1
         row = max(source.columns * source.dtype.itemsize, 1)
         rows = self.tile_rows(source.columns)

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from calibcli.calibrators.base import SmoothMap, Vector
+from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.identity import Identity
 from calibcli.fitting.fit import Fit, FittingData, StageFit, fit_stages
-from calibcli.fitting.problem import Problem
+from calibcli.fitting.problem import Grouping, Problem
 from calibcli.fitting.scale import newton_step
 from calibcli.fitting.solution import Solution
 from calibcli.objectives.base import Objective
@@ -26,8 +26,9 @@ class FoldedData(FittingData, Protocol):
     @property
     def folds(self) -> int: ...
 
-    def fold_of_rows(self, begin: int, end: int) -> Vector:
-        """The fold of each row from ``begin`` to before ``end``."""
+    @property
+    def fold_of_rows(self) -> Grouping:
+        """The fold of each row."""
 
     def without_fold(self, held_out: int) -> FoldedData:
         """The same rows, those of one fold not counting."""

@@ -183,7 +183,7 @@ def _fit_many(
         solution = solve_fixed_point(problem, theta, solve)
     else:
         solution = solve(problem, theta)
-    notes = _absent_note(family, data.class_weights)
+    notes = _absent_note(family, data.class_weights) + _few_rows_note(family, data)
     if scale_fit.solution.criterion == "separable" or solution.value <= SMALLEST_LOSS:
         notes = (*notes, f"{family.name}: the rows can be separated; its parameters mean little")
     return StageFit(
@@ -323,6 +323,17 @@ def _why_unbounded(scale: float) -> tuple[str, str]:
         "for these rows, so none can be fitted; left at 1. Are scores and labels aligned?"
     )
     return note, "worse than chance"
+
+
+def _few_rows_note(family: SmoothMap, data: Data) -> tuple[str, ...]:
+    needed = family.rows_needed(data.classes)
+    if data.weight >= needed:
+        return ()
+    note = (
+        f"{family.name} is sensible from about {needed:,} rows on with {data.classes} classes; "
+        f"there are {data.weight:,.0f}"
+    )
+    return (note,)
 
 
 def _absent_note(family: SmoothMap, class_weights: Vector) -> tuple[str, ...]:
