@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
-from calibcli.arrays import Array, namespace, softmax, subtract_one_hot
+from calibcli.arrays import Array, dot_classes, pick, softmax, subtract_one_hot, sum_classes
 from calibcli.objectives.base import Objective, RowTerms
 
 
 class _Terms(RowTerms):
     def __init__(self, logits: Array, labels: Array) -> None:
-        xp = namespace(logits)
+        self.labels = labels
         self.probs = softmax(logits)
-        self.residual = subtract_one_hot(self.probs * 1, labels)
-        self.loss = xp.sum(self.residual * self.residual, axis=-1)
+        self.square = dot_classes(self.probs, self.probs)
+        self.own = pick(self.probs, labels)
+        self.loss = self.square - 2 * self.own + 1
+
+    @cached_property
+    def residual(self) -> Array:
+        """Probabilities minus one at the label (n, K)."""
+        return subtract_one_hot(self.probs * 1, self.labels)
 
     def _mean(self, values: Array) -> Array:
-        return namespace(values).sum(self.probs * values, axis=-1, keepdims=True)
+        return dot_classes(self.probs, values)[:, None]
 
     def gradient(self) -> Array:
         return 2 * self.probs * (self.residual - self._mean(self.residual))
@@ -24,11 +31,25 @@ class _Terms(RowTerms):
     def product(self, direction: Array) -> Array:
         # With d p = p (v - E v) and E f = sum p f, the change of p (r - E r) is
         # d p (r - E r) + p (d p - sum(d p r) - E d p).
-        xp = namespace(direction)
         change = self.probs * (direction - self._mean(direction))
         centred = self.residual - self._mean(self.residual)
-        shift = xp.sum(change * self.residual, axis=-1, keepdims=True) + self._mean(change)
+        shift = dot_classes(change, self.residual)[:, None] + self._mean(change)
         return 2 * (change * centred + self.probs * (change - shift))
+
+    def along(self, direction: Array) -> tuple[Array, Array]:
+        # The residual is p - e_y, so that moments of v under p and under p squared suffice.
+        weighted = self.probs * direction
+        mean = sum_classes(weighted)
+        variance = dot_classes(weighted, direction) - mean * mean
+        moment = dot_classes(weighted, self.probs)
+        spread = dot_classes(weighted, weighted)
+        own = pick(direction, self.labels)
+        # Sums over the classes of r p, r p (v - E v) and r p (v - E v)^2.
+        level = self.square - self.own
+        slope = moment - mean * self.square - self.own * (own - mean)
+        change = spread - 2 * mean * moment + mean * mean * self.square
+        bend = change - self.own * (own - mean) ** 2
+        return 2 * slope, 2 * (change + bend - variance * level)
 
 
 @dataclass(frozen=True)
