@@ -290,3 +290,14 @@ def test_every_map_takes_every_objective(method: str, loss: str) -> None:
     probs = found.predict_proba(logits)
     assert np.isfinite(probs).all()
     assert calibcli.evaluate(probs, labels).values["accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("loss", ["cals", "cals-hr"])
+def test_a_margin_can_be_taken_from_the_logits(loss: str) -> None:
+    logits, labels = imbalanced()
+    logits = 4 * logits
+    found = fit(logits, labels, method="vector", loss=loss, options={f"{loss}.margin": "auto"})
+    plain = fit(logits, labels, method="vector")
+    spread = np.ptp(plain.stages[0].log_probs(logits), axis=1)
+    for entry in found.outcome.fit.stages[0].trace[1:]:
+        assert entry["margin"] == pytest.approx(np.quantile(spread, 0.9), rel=0.1)

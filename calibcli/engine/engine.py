@@ -108,6 +108,9 @@ class Engine:
             return Tile(chunk.start, logits, labels, to_device(chunk.weights, self.device))
         if dtype is not None and scores.dtype != dtype:
             scores = scores.astype(dtype)
+        if not scores.flags.aligned:
+            # A member of an NPZ file begins anywhere; arithmetic would go through small buffers.
+            scores = scores.copy()
         logits = scores_to_logits(scores, kind)
         if logits.shape[1] <= _TURNED_UP_TO_CLASSES:
             logits = np.asfortranarray(logits)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,11 @@ from calibcli.fitting.solution import Solution
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.adaptive import Adaptive
+from calibcli.objectives.base import Objective
+from calibcli.objectives.cals import Cals
+from calibcli.objectives.cals_hr import CalsHr
 from calibcli.objectives.class_wise import ClassWise
+from calibcli.objectives.distances import MARGIN_SHARE, spread
 
 Solver = Callable[[Problem, Vector], Solution]
 
@@ -109,6 +114,7 @@ def steer(
     The best round by the loss on the validation rows is kept; the starting point, which is the
     solution of plain nll, is a candidate.
     """
+    problem.objective = _with_margin(problem, validation, theta)
     watch = Problem(validation, problem.map, problem.objective, problem.anchor)
     select = str(getattr(problem.objective, "select", "nll"))
     first = _figures(validation, problem.map.calibrator(theta, classes))
@@ -125,9 +131,8 @@ def steer(
         watch.learn(theta)
         problem.objective = watch.objective
         assert isinstance(problem.objective, Adaptive)
-        trace.append(
-            {"round": number, "loss": current.name, **figures, **problem.objective.trace()}
-        )
+        entry = {"round": number, "loss": current.name, **figures, **problem.objective.trace()}
+        trace.append(entry | _margin(current))
         if problem.objective.settled(current) <= problem.objective.settles_at:
             break
     problem.passes += watch.passes
@@ -135,6 +140,30 @@ def steer(
     found = "plain nll was best" if best[1] is None else f"round {best[3]} was best"
     note = f"{name}: of {len(trace) - 1} rounds and plain nll, {found} on inner validation rows"
     return Steered(best[1], best[2], tuple(trace), f"{note} (by {select})")
+
+
+def _with_margin(problem: Problem, validation: Data, theta: Vector) -> Objective:
+    """The objective with a margin that suits the logits at parameters (P,), if it is to be chosen.
+
+    A margin below the spread of most rows would do little but raise the temperature.
+    """
+    objective = problem.objective
+    if not isinstance(objective, (Cals, CalsHr)) or objective.margin is not None:
+        return objective
+    work = partial(_spreads, problem.map.calibrator(theta, validation.classes))
+    weights, spreads = np.concatenate(validation.fold(work, operator.add), axis=-1)
+    margin = float(np.quantile(spreads[weights > 0], MARGIN_SHARE))
+    return replace(objective, margin=margin)
+
+
+def _margin(objective: Objective) -> dict[str, float | None]:
+    return {"margin": objective.margin} if isinstance(objective, (Cals, CalsHr)) else {}
+
+
+def _spreads(calibrator: Calibrator, block: Any) -> list[Vector]:
+    spreads = to_numpy(spread(calibrator.log_probs(block.logits)))
+    weights = np.ones(len(spreads)) if block.weights is None else to_numpy(block.weights)
+    return [np.stack([weights, spreads])]
 
 
 def _figures(validation: Data, calibrator: Calibrator) -> dict[str, float]:

@@ -18,7 +18,7 @@ from calibcli.objectives.adaptive import (
 )
 from calibcli.objectives.base import RowTerms
 from calibcli.objectives.checks import check_choice, check_range
-from calibcli.objectives.distances import DistanceTerms, distances
+from calibcli.objectives.distances import DistanceTerms, distances, given_margin
 from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.penalties import PENALTIES, Penalty
 
@@ -93,7 +93,12 @@ class Cals(Adaptive):
     Accelerated stochastic approximation, 1958), so that it settles where the rule alone swings.
     """
 
-    margin: float = field(default=10.0, metadata={"help": "distance that costs nothing"})
+    margin: float | None = field(
+        default=10.0,
+        metadata={
+            "help": "distance that costs nothing; auto takes it from the logits of nll's fit"
+        },
+    )
     penalty: Literal["phr", "p2", "p3"] = field(
         default="phr", metadata={"help": "of the augmented Lagrangian: phr, p2 or p3"}
     )
@@ -118,7 +123,8 @@ class Cals(Adaptive):
     on_validation = True
 
     def __post_init__(self) -> None:
-        check_range(self, "margin", 1e-6)
+        if self.margin is not None:
+            check_range(self, "margin", 1e-6)
         check_choice(self, "penalty")
         check_range(self, "growth", 1.0)
         check_range(self, "tolerance")
@@ -167,7 +173,7 @@ class Cals(Adaptive):
     def _penalty(self, logits: Array) -> Penalty:
         state = self._state(logits.shape[-1])
         multiplier, strength = like(state.multiplier, logits), like(state.strength, logits)
-        return PENALTIES[self.penalty](float(self.margin), multiplier, strength)
+        return PENALTIES[self.penalty](given_margin(self.margin), multiplier, strength)
 
     def _state(self, classes: int) -> Multipliers:
         if self.state is not None:

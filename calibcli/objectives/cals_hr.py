@@ -18,7 +18,7 @@ from calibcli.objectives.adaptive import (
 )
 from calibcli.objectives.base import RowTerms
 from calibcli.objectives.checks import check_range
-from calibcli.objectives.distances import distances
+from calibcli.objectives.distances import distances, given_margin
 from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.mbls import HingeTerms
 
@@ -49,7 +49,12 @@ class CalsHr(Adaptive):
     with it: with growth equal to tolerance, rounding then decides whether s_k grows once more.
     """
 
-    margin: float = field(default=10.0, metadata={"help": "distance that costs nothing"})
+    margin: float | None = field(
+        default=10.0,
+        metadata={
+            "help": "distance that costs nothing; auto takes it from the logits of nll's fit"
+        },
+    )
     strength: float = field(default=0.1, metadata={"help": "weight of the penalty at first"})
     growth: float = field(default=1.1, metadata={"help": "factor by which a strength changes"})
     tolerance: float = field(
@@ -69,7 +74,8 @@ class CalsHr(Adaptive):
     on_validation = True
 
     def __post_init__(self) -> None:
-        check_range(self, "margin")
+        if self.margin is not None:
+            check_range(self, "margin")
         check_range(self, "strength", _SMALLEST, _LARGEST)
         check_range(self, "growth", 1.0)
         check_range(self, "tolerance", 1.0)
@@ -79,11 +85,11 @@ class CalsHr(Adaptive):
         strength: float | Array = float(self.strength) / classes
         if self.state is not None:
             strength = like(self.state.strength / classes, likelihood.nll)
-        return HingeTerms(likelihood, float(self.margin), strength)
+        return HingeTerms(likelihood, given_margin(self.margin), strength)
 
     def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> Vector:
         distance, _ = distances(shift(logits))
-        excess = namespace(distance).clip(distance - float(self.margin), min=0.0)
+        excess = namespace(distance).clip(distance - given_margin(self.margin), min=0.0)
         weight = np.full(logits.shape[-1], total_weight(labels, weights))
         return np.stack([sum_of_rows(excess, weights), weight])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from calibcli.arrays import Array, argmax, dot_classes, namespace, sum_classes
+from calibcli.arrays import Array, argmax, dot_classes, like, namespace, sum_classes
+from calibcli.errors import UsageError
 from calibcli.objectives.base import RowTerms
 from calibcli.objectives.likelihood import Likelihood
 
@@ -99,3 +100,27 @@ class DistanceTerms(RowTerms, ABC):
         if self._impossible is not None:
             matrix[self._impossible] = 0
         return matrix
+
+
+MARGIN_SHARE = 0.9
+"""An automatic margin leaves the spread of so many rows alone."""
+
+
+def given_margin(margin: float | None) -> float:
+    """The margin, which must have been given or chosen.
+
+    Raises
+    ------
+    UsageError
+        For a margin that is still to be chosen from data.
+    """
+    if margin is None:
+        raise UsageError("margin auto is chosen in a fit; give a number here")
+    return float(margin)
+
+
+def spread(logits: Array) -> Array:
+    """Distance (n,) of the smallest possible class from the largest, of logits (n, K)."""
+    xp = namespace(logits)
+    finite = xp.where(xp.isinf(logits), like(xp.inf, logits), logits)
+    return xp.max(logits, axis=-1) - xp.min(finite, axis=-1)
