@@ -13,6 +13,7 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.errors import UsageError
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.registry import OBJECTIVES
+from calibcli.workflow.measuring import calibrate
 
 VALIDATED = [
     n for n, kind in OBJECTIVES.items() if issubclass(kind, Adaptive) and kind.on_validation
@@ -101,12 +102,16 @@ class TestClassWise:
             ece = 100 * calibcli.evaluate(probs, test["labels"]).values["ece"]
             assert ece == pytest.approx(logs[f"{title}|{key}"][0], abs=0.15)
 
-    @pytest.mark.parametrize("method", [n for n in MAPS if MAPS[n].exact and n != "platt"])
+    @pytest.mark.parametrize(
+        "method", [n for n in MAPS if MAPS[n].exact and n not in ("platt", "laplace")]
+    )
     def test_frozen_factors_are_those_of_the_answer(self, method: str) -> None:
         logits, labels = imbalanced()
         found = fit(logits, labels, method=method, loss="class-wise")
         assert found.outcome.fit.converged
-        stage = found.outcome.fit.stages[0]
+        stage = found.outcome.fit.stages[-1]
+        if len(found.stages) > 1:
+            logits = calibrate(found.stages[:-1], logits)
         if stage.solution.criterion == "between jumps":
             # The map makes the losses equal, which is where factors jump.
             assert np.ptp(stage.objective.state.losses) < 1e-5
@@ -281,7 +286,7 @@ def test_the_trace_of_adafocal_shows_exponents_and_gaps() -> None:
 
 @pytest.mark.parametrize("loss", list(OBJECTIVES))
 @pytest.mark.parametrize(
-    "method", [n for n in MAPS if n not in ("platt", "matrix", "parameterized-temperature")]
+    "method", [n for n in MAPS if n not in ("platt", "matrix", "sms", "parameterized-temperature")]
 )
 def test_every_map_takes_every_objective(method: str, loss: str) -> None:
     logits, labels = imbalanced(600)

@@ -87,6 +87,10 @@ class SmoothMap(ABC):
         As in `Calibrator`.
     binary_only : bool
         Whether it is defined for two classes only.
+    bounded : bool
+        Whether its parameters must not be negative.
+    before : tuple of str
+        Methods that are fitted first, as stages of their own.
     """
 
     name: ClassVar[str]
@@ -98,6 +102,8 @@ class SmoothMap(ABC):
     exact: ClassVar[bool] = True
     normalises: ClassVar[bool] = False
     binary_only: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False
+    before: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def size(self, classes: int) -> int:
@@ -131,8 +137,12 @@ class SmoothMap(ABC):
     def calibrator(self, theta: Vector, classes: int) -> Calibrator:
         """The fitted calibrator."""
 
-    def resolved(self) -> SmoothMap:
-        """The family that is fitted; another one where an option asks for another map."""
+    def resolved(self, rows: float) -> SmoothMap:
+        """The family that is fitted to so many rows; another one where an option asks for it."""
+        return self
+
+    def placed(self, log_probs: Vector, weights: Vector) -> SmoothMap:
+        """The family with its knots, if any, placed by log-probabilities (n, K) of rows."""
         return self
 
     def starts(self, classes: int, scale: float, seed: int) -> list[Vector]:
@@ -140,7 +150,10 @@ class SmoothMap(ABC):
         return [self.start(classes, scale)]
 
     def ridge(self, classes: int, rows: float) -> Vector | None:
-        """Penalty strengths r (P,): the objective gains ``sum r (theta - anchor)^2 / 2``."""
+        """Penalty strengths: the objective gains ``d' R d / 2`` with ``d = theta - anchor``.
+
+        R is a matrix (P, P), or (P,) for a diagonal one.
+        """
         return None
 
     def anchor(self, classes: int, scale: float) -> Vector:

@@ -86,7 +86,7 @@ class EnsembleTemperatureMap(SmoothMap):
     cost = "about 30 passes"
     linear = False
 
-    def resolved(self) -> SmoothMap:
+    def resolved(self, rows: float) -> SmoothMap:
         return LogitMixtureMap() if self.mixture == "logits" else self
 
     def size(self, classes: int) -> int:

@@ -7,12 +7,15 @@ from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.class_temperature import ClassTemperature, ClassTemperatureMap
 from calibcli.calibrators.ensemble_temperature import EnsembleTemperature, EnsembleTemperatureMap
 from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.laplace import LaplaceMap, LaplaceMixture
 from calibcli.calibrators.links import Link
+from calibcli.calibrators.monotone import Monotone, MonotoneMap
 from calibcli.calibrators.parameterized_temperature import (
     ParameterizedTemperature,
     ParameterizedTemperatureMap,
 )
 from calibcli.calibrators.platt import Platt, PlattMap
+from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 
 MAPS: dict[str, type[SmoothMap]] = {
@@ -24,6 +27,10 @@ MAPS: dict[str, type[SmoothMap]] = {
         ClassTemperatureMap,
         VectorMap,
         MatrixMap,
+        LaplaceMap,
+        StructuredVectorMap,
+        StructuredMatrixMap,
+        MonotoneMap,
         PlattMap,
     )
 }
@@ -39,6 +46,8 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         EnsembleTemperature,
         ParameterizedTemperature,
         ClassTemperature,
+        LaplaceMixture,
+        Monotone,
         Platt,
         Link,
     )

@@ -17,7 +17,8 @@ from calibcli.fitting.adaptive import Solver, learn_first, solve_fixed_point, st
 from calibcli.fitting.equations import solve_equations
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import solve_newton
-from calibcli.fitting.problem import Data, Problem
+from calibcli.fitting.nonnegative import solve_nonnegative
+from calibcli.fitting.problem import Data, Problem, sample_log_probs
 from calibcli.fitting.reweighting import solve_reweighted
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.fitting.solution import Solution
@@ -27,6 +28,7 @@ from calibcli.objectives.class_wise import ClassWise
 from calibcli.objectives.nll import NegativeLogLikelihood
 
 _SAMPLE_ROWS = 5000
+_KNOT_ROWS = 20_000
 
 
 class FittingData(Data, Protocol):
@@ -155,9 +157,13 @@ def fit_map(
     earlier: StageFit | None = None,
 ) -> StageFit:
     """Fit one family of smooth maps, starting from an earlier fit where there is one."""
-    family = family.resolved()
+    family = family.resolved(data.weight)
+    if family.size(data.classes) == 0:
+        return StageFit(family.calibrator(np.empty(0), data.classes))
     if family.normalises:
         data = data.after(Identity())
+    if type(family).placed is not SmoothMap.placed:
+        family = family.placed(*sample_log_probs(data, _KNOT_ROWS))
     if isinstance(objective, Adaptive) and objective.on_validation:
         return _fit_steered(data, family, objective)
     if family.size(data.classes) == 1:
@@ -219,6 +225,8 @@ def _on_rows(problem: Problem, data: Data) -> Problem:
 
 def choose_solver(family: SmoothMap, objective: Objective) -> Solver:
     """The solver that suits a family and an objective."""
+    if family.bounded:
+        return solve_nonnegative
     if objective.estimating:
         return solve_equations if family.linear else solve_reweighted
     return solve_newton if family.linear and objective.convex else solve_lbfgs

@@ -23,6 +23,7 @@ from calibcli.calibrators.base import SmoothMap, Vector
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
+from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.weighted import WeightedNll, WeightedTerms
 
 State = TypeVar("State")
@@ -58,6 +59,8 @@ class Data(Protocol):
         Whether some logit is ``-inf``.
     """
 
+    @property
+    def rows(self) -> int: ...
     @property
     def classes(self) -> int: ...
     @property
@@ -127,7 +130,7 @@ class Problem:
         total = self._fold(work)
         value, gradient = float(total[0]), total[1:]
         if self._ridge is not None:
-            pull = self._ridge * (theta - self.anchor)
+            pull = self._pull(theta - self.anchor)
             value += float(pull @ (theta - self.anchor)) / 2
             gradient = gradient + pull
         return value, gradient * self._free
@@ -144,7 +147,7 @@ class Problem:
         work = partial(_product, self.map, self.objective, theta, direction, self.data.impossible)
         total = self._fold(work)
         if self._ridge is not None:
-            total = total + self._ridge * direction
+            total = total + self._pull(direction)
         return total * self._free
 
     def diagonal(self, theta: Vector) -> Vector:
@@ -152,8 +155,25 @@ class Problem:
         work = partial(_diagonal, self.map, self.objective, theta, self.data.impossible)
         total = self._fold(work)
         if self._ridge is not None:
-            total = total + self._ridge
+            total = total + (self._ridge if self._ridge.ndim == 1 else np.diag(self._ridge))
         return np.where(self._free & (total > 0), total, 1.0)
+
+    def hessian(self, theta: Vector) -> Vector:
+        """The Hessian (P, P), for maps that are linear in few parameters.
+
+        Where the objective has none that is positive, that of the negative log-likelihood: as a
+        metric it serves as well.
+        """
+        work = partial(_hessian, self.map, self.objective, theta, self.data.impossible)
+        total = self._fold(work)
+        return total if self._ridge is None else total + self._pull(np.eye(len(theta)))
+
+    def _pull(self, direction: Vector) -> Vector:
+        assert self._ridge is not None
+        if self._ridge.ndim == 2:
+            pulled: Vector = self._ridge @ direction
+            return pulled
+        return (self._ridge * direction.T).T
 
     def _fold(self, work: Callable[[Block], Vector]) -> Vector:
         self.passes += 1
@@ -249,6 +269,40 @@ def _product(
     product = terms.product(family.pushforward(theta, logits, direction))
     assert product is not None
     return family.pullback(theta, logits, _weighted(product, block.weights))
+
+
+def _hessian(
+    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
+) -> Vector:
+    if not (objective.convex or objective.estimating):
+        objective = NegativeLogLikelihood()
+    logits, terms = _terms(family, objective, theta, impossible, block)
+    xp = namespace(logits)
+    moves = [family.pushforward(theta, logits, unit) for unit in np.eye(len(theta))]
+    hessian = np.empty((len(theta), len(theta)))
+    for i, move in enumerate(moves):
+        product = terms.product(move)
+        assert product is not None
+        for j in range(i + 1):
+            rows = xp.sum(product * moves[j], axis=-1)
+            hessian[i, j] = hessian[j, i] = weighted_sum(rows, block.weights)
+    return hessian
+
+
+def _sampled(step: int, block: Block) -> list[tuple[Vector, Vector]]:
+    """Log-probabilities and weights of every so many-th row, by the number of the row."""
+    first = -block.start % step
+    log_probs = to_numpy(log_softmax(block.logits[first::step]))
+    if block.weights is None:
+        return [(log_probs, np.ones(len(log_probs)))]
+    return [(log_probs, to_numpy(block.weights)[first::step])]
+
+
+def sample_log_probs(data: Data, rows: int) -> tuple[Vector, Vector]:
+    """Log-probabilities (m, K) and weights (m,) of about so many rows, evenly spread."""
+    step = max(int(data.rows) // rows, 1)
+    log_probs, weights = zip(*data.fold(partial(_sampled, step), operator.add), strict=True)
+    return np.concatenate(log_probs), np.concatenate(weights)
 
 
 def _diagonal(

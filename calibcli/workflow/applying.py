@@ -13,10 +13,13 @@ from calibcli.arrays import Array, softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.source import Chunk, Source
+from calibcli.errors import DataError
 
 NumpyArray = np.ndarray[Any, Any]
 
 _CHUNK_BYTES = 8 << 20
+_LARGEST_LOG_PROB = 0.01
+"""Rounded probabilities may be a little more than 1; the survey before a fit lets as much pass."""
 
 
 @dataclass(frozen=True)
@@ -68,29 +71,34 @@ def calibrated_chunks(
         probs, prediction, confidence = (
             np.concatenate(part) for part in zip(*results, strict=True)
         )
-        _check(source, chunk, confidence)
+        _check(source, chunk, np.isnan(confidence))
         yield Calibrated(chunk, probs, prediction, confidence)
 
 
 def _probabilities(
     stages: tuple[Calibrator, ...], tile: Tile
 ) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
-    probs = np.ascontiguousarray(to_numpy(probabilities(stages, tile.logits)))
+    # Rows that have no probabilities come out as NaN, and are refused by their number.
+    with np.errstate(invalid="ignore"):
+        probs = np.ascontiguousarray(to_numpy(probabilities(stages, tile.logits)))
     return probs, probs.argmax(axis=1), probs.max(axis=1)
 
 
-def _check(source: Source, chunk: Chunk, confidence: NumpyArray) -> None:
-    """Scores that are NaN or ``+inf`` make every probability of the row NaN."""
-    from calibcli.errors import DataError
-
-    bad = np.flatnonzero(np.isnan(confidence))
-    if len(bad):
-        row = int(bad[0])
-        scores = chunk.scores[row].astype(np.float64)
-        odd = np.flatnonzero(~np.isfinite(scores) & (scores != -np.inf))
-        what = (
-            f"the score of class {odd[0]} is {scores[odd[0]]}"
-            if len(odd)
-            else "no class is possible"
-        )
-        raise DataError(f"{source.locate(chunk.start + row)}: {what}")
+def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:
+    """Refuse rows ``without`` probabilities, and scores that are more than any probability."""
+    limit = {"logits": np.inf, "log-probs": _LARGEST_LOG_PROB, "probs": np.exp(_LARGEST_LOG_PROB)}
+    if source.kind != "logits" and chunk.scores.max() > limit[source.kind]:
+        without = without | (chunk.scores > limit[source.kind]).any(axis=1)
+    if not without.any():
+        return
+    row = int(np.argmax(without))
+    scores = chunk.scores[row].astype(np.float64)
+    lowest = 0 if source.kind == "probs" else -np.inf
+    wrong = np.flatnonzero(~((scores >= lowest) & (scores <= limit[source.kind])))
+    # What is left is a logit of +inf, and a row of -inf.
+    wrong = wrong if len(wrong) else np.flatnonzero(scores == np.inf)
+    what = "every class has the logit -inf"
+    if len(wrong):
+        value = {"nan": "NaN", "inf": "+inf"}.get(str(scores[wrong[0]]), f"{scores[wrong[0]]:.6g}")
+        what = f"the score of class {wrong[0]} is {value}"
+    raise DataError(f"{source.locate(chunk.start + row)}: {what}")

@@ -115,16 +115,23 @@ def make_plan(
     if unused:
         used = ", ".join([*names, loss])
         raise UsageError(f"--set {min(unused)}.…: only {used} are in use here")
-    families = tuple(_family(name, options.get(name, {})) for name in names)
+    chosen = [_family(name, options.get(name, {})) for name in names]
+    families = tuple(stage for family in chosen for stage in _with_stages_before(family))
     objective = build(objective_class, loss, options.get(loss, {}))
-    chosen = link_of(loss, objective.options()) if link and any(families) else None
-    return Plan(",".join(names), loss, families, objective, chosen, prior)
+    behind = link_of(loss, objective.options()) if link and any(families) else None
+    return Plan(",".join(names), loss, families, objective, behind, prior)
 
 
 def _family(name: str, options: dict[str, str]) -> SmoothMap | None:
     if name == Identity.kind:
         return None
     return build(look_up("method", MAPS, name, also=(Identity.kind,)), name, options)
+
+
+def _with_stages_before(family: SmoothMap | None) -> tuple[SmoothMap | None, ...]:
+    if family is None:
+        return (None,)
+    return (*(_family(name, {}) for name in family.before), family)
 
 
 def run_fit(data: Data, plan: Plan, panel: Panel, test: Data | None = None) -> Outcome:

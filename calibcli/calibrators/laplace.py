@@ -1,0 +1,85 @@
+"""Laplace's rule on top of a calibrator: a little of the uniform distribution."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import Array, log_softmax, namespace
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.reading import check_names, read_number
+from calibcli.errors import ParamsError
+
+
+@dataclass(frozen=True)
+class LaplaceMixture(Calibrator):
+    """``(1 - weight) p + weight / K``: no probability is smaller than ``weight / K``.
+
+    Parameters
+    ----------
+    weight : float
+        Between 0 and 1.
+    """
+
+    weight: float
+    kind = "laplace"
+
+    def transform(self, logits: Array) -> Array:
+        xp = namespace(logits)
+        most = log_softmax(logits) + math.log1p(-self.weight)
+        floor = math.log(self.weight / logits.shape[1])
+        return xp.logaddexp(most, xp.full_like(most, floor))
+
+    def parameters(self) -> dict[str, Any]:
+        return {"weight": self.weight}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> LaplaceMixture:
+        check_names(cls.kind, parameters, ("weight",))
+        weight = read_number(cls.kind, parameters, "weight", positive=True)
+        if weight >= 1:
+            raise ParamsError(f"stage {cls.kind!r}: weight is {weight}; it must be below 1")
+        return cls(weight)
+
+    def summary(self) -> str:
+        return f"{self.weight:.2g} of the uniform distribution"
+
+
+@dataclass(frozen=True)
+class LaplaceMap(SmoothMap):
+    """No parameters: the weight is ``1 / (n + 1)`` with n rows."""
+
+    weight: float = 0.5
+
+    name = "laplace"
+    title = "1 / (n + 1) of the uniform distribution, for n rows"
+    source = "Berta et al., Structured matrix scaling, arXiv:2511.03685"
+    preserves = "order"
+    cost = "nothing"
+
+    def resolved(self, rows: float) -> LaplaceMap:
+        return LaplaceMap(1 / (rows + 1))
+
+    def size(self, classes: int) -> int:
+        return 0
+
+    def rows_needed(self, classes: int) -> int:
+        return 1
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.empty(0)
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        return LaplaceMixture(self.weight).transform(logits)
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        return np.empty(0)
+
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        return 0 * logits
+
+    def calibrator(self, theta: Vector, classes: int) -> LaplaceMixture:
+        return LaplaceMixture(self.weight)

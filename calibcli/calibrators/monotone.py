@@ -1,0 +1,140 @@
+"""One increasing function of the log-probability, shared by all classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from calibcli.arrays import Array, namespace
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.reading import check_names, read_array
+from calibcli.errors import ParamsError
+
+LARGEST_OF_A_ROW = 10
+"""Knots lie at quantiles of so many of each row's largest log-probabilities."""
+
+_CLOSEST = 1e-3
+"""Knots that lie closer than this are one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Monotone(Calibrator):
+    """``softmax(f(log p))`` with a piecewise linear f that never falls.
+
+    Parameters
+    ----------
+    knots : float64 array (m,)
+        Where the slope changes, in ascending order.
+    slopes : float64 array (m + 1,)
+        Of the pieces, from the smallest log-probabilities upwards; at least 0.
+    """
+
+    knots: Vector
+    slopes: Vector
+    kind: ClassVar[str] = "monotone"
+    normalises: ClassVar[bool] = True
+
+    def transform(self, logits: Array) -> Array:
+        return piecewise_linear(self.knots, self.slopes, logits)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"knots": self.knots, "slopes": self.slopes}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Monotone:
+        check_names(cls.kind, parameters, ("knots", "slopes"))
+        knots = read_array(cls.kind, parameters, "knots", (len(parameters["knots"]),))
+        slopes = read_array(cls.kind, parameters, "slopes", (len(knots) + 1,))
+        if (np.diff(knots) <= 0).any():
+            raise ParamsError(f"stage {cls.kind!r}: knots must be in ascending order")
+        if slopes.min() < 0:
+            raise ParamsError(f"stage {cls.kind!r}: slopes must be at least 0")
+        return cls(knots, slopes)
+
+    def summary(self) -> str:
+        return f"{len(self.slopes)} slopes from {self.slopes.min():.3f} to {self.slopes.max():.3f}"
+
+
+@dataclass(frozen=True)
+class MonotoneMap(SmoothMap):
+    """Parameters: the slopes, which must not be negative; in these the map is linear.
+
+    A temperature is the case of equal slopes, which the ridge on the differences of neighbouring
+    slopes, ``penalty / n``, pulls towards.
+    """
+
+    pieces: int = field(default=8, metadata={"help": "linear pieces of the function"})
+    penalty: float = field(
+        default=1.0, metadata={"help": "ridge on differences of neighbouring slopes, over rows"}
+    )
+    knots: tuple[float, ...] | None = None
+
+    name = "monotone"
+    title = "one increasing function of the log-probability for all classes"
+    source = "shape as in Rahimi et al., NeurIPS 2020 (DIAG), as a convex fit"
+    preserves = "order"
+    cost = "about 60 passes"
+    normalises = True
+    bounded = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.pieces <= 100:
+            raise ValueError("pieces must lie between 1 and 100")
+
+    def placed(self, log_probs: Vector, weights: Vector) -> MonotoneMap:
+        largest = np.sort(log_probs, axis=1)[:, -LARGEST_OF_A_ROW:]
+        each = np.broadcast_to(weights[:, None], largest.shape)
+        kept = np.isfinite(largest) & (each > 0)
+        shares = np.linspace(0, 1, self.pieces + 1)[1:-1]
+        places = np.quantile(largest[kept], shares, weights=each[kept], method="inverted_cdf")
+        knots: list[float] = []
+        for knot in places:
+            if knot < -_CLOSEST and (not knots or knot > knots[-1] + _CLOSEST):
+                knots.append(float(knot))
+        return replace(self, knots=tuple(knots))
+
+    @property
+    def _knots(self) -> Vector:
+        """The knots; before they are placed, a factor of e apart."""
+        return np.arange(1.0 - self.pieces, 0.0) if self.knots is None else np.array(self.knots)
+
+    def size(self, classes: int) -> int:
+        return len(self._knots) + 1
+
+    def rows_needed(self, classes: int) -> int:
+        return 500
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.full(self.size(classes), scale)
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        return piecewise_linear(self._knots, theta, logits)
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        xp = namespace(logits)
+        pieces = (self.pushforward(theta, logits, unit) for unit in np.eye(len(theta)))
+        rows = [xp.sum(gradient * piece, axis=-1) for piece in pieces]
+        return np.array([float(xp.sum(row, dtype=xp.float64)) for row in rows])
+
+    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+        return self.forward(direction, logits)
+
+    def calibrator(self, theta: Vector, classes: int) -> Monotone:
+        return Monotone(self._knots, np.maximum(theta, 0.0))
+
+    def ridge(self, classes: int, rows: float) -> Vector:
+        differences = np.diff(np.eye(self.size(classes)), axis=0)
+        matrix: Vector = 2 * self.penalty / rows * differences.T @ differences
+        return matrix
+
+
+def piecewise_linear(knots: Vector, slopes: Vector, values: Array) -> Array:
+    """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,)."""
+    xp = namespace(values)
+    result = values * float(slopes[-1])
+    for knot, change in zip(knots, np.diff(slopes), strict=True):
+        if change != 0:
+            result -= float(change) * xp.clip(values - float(knot), max=0.0)
+    return result

@@ -1,0 +1,71 @@
+"""Structured vector and matrix scaling: affine maps with a ridge that grows with their size.
+
+A temperature and Laplace's rule come first. What they leave is a small deviation from the identity,
+which a ridge of the order of parameters over rows holds in check (Berta et al., 2025).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from calibcli.calibrators.affine import MatrixMap, VectorMap
+from calibcli.calibrators.base import Vector
+
+_SOURCE = "Berta et al., Structured matrix scaling, arXiv:2511.03685"
+
+
+@dataclass(frozen=True)
+class StructuredVectorMap(VectorMap):
+    """``(1 + v) log p + b`` with the ridge ``penalty K / n (|v|^2 + |b|^2)``."""
+
+    penalty: float = field(
+        default=1.0, metadata={"help": "ridge on scales and biases, times classes / rows"}
+    )
+
+    name = "svs"
+    title = "temperature, then a scale and a bias a class with a ridge"
+    source = _SOURCE
+    before = ("temperature", "laplace")
+
+    def rows_needed(self, classes: int) -> int:
+        return 20 * classes
+
+    def ridge(self, classes: int, rows: float) -> Vector:
+        return np.full(2 * classes, 2 * self.penalty * classes / rows)
+
+    def anchor(self, classes: int, scale: float) -> Vector:
+        return self.start(classes, 1.0)
+
+
+@dataclass(frozen=True)
+class StructuredMatrixMap(MatrixMap):
+    """``(I + diag v + M) log p + b`` with a ridge as in `StructuredVectorMap`, and one on M.
+
+    M has no diagonal; its ridge is ``off_diagonal K (K - 1) / n |M|^2``.
+    """
+
+    penalty: float = field(
+        default=1.0, metadata={"help": "ridge on scales and biases, times classes / rows"}
+    )
+    off_diagonal: float = field(
+        default=1.0, metadata={"help": "ridge on the others, times K (K - 1) / rows"}
+    )
+
+    name = "sms"
+    title = "temperature, then a full affine map with a structured ridge"
+    source = _SOURCE
+    before = ("temperature", "laplace")
+
+    def rows_needed(self, classes: int) -> int:
+        return 20 * classes
+
+    def ridge(self, classes: int, rows: float) -> Vector:
+        own = 2 * self.penalty * classes / rows
+        matrix = np.full((classes, classes), 2 * self.off_diagonal * classes * (classes - 1) / rows)
+        np.fill_diagonal(matrix, own)
+        return np.concatenate((matrix.ravel(), np.full(classes, own)))
+
+    def anchor(self, classes: int, scale: float) -> Vector:
+        return self.start(classes, 1.0)

@@ -1,0 +1,76 @@
+"""Projected Newton for few parameters that must not be negative.
+
+Bertsekas, Projected Newton methods for optimization problems with simple constraints, SIAM J.
+Control Optim. 1982. The Hessian is formed, in one fold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calibcli.calibrators.base import Vector
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.solution import Solution
+
+_SMALLEST = 1e-12
+_SHARE = 0.3
+
+
+def solve_nonnegative(
+    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 400
+) -> Solution:
+    """The minimum of a convex problem over parameters (P,) from 0 up.
+
+    Ends when the gradient is at most the tolerance, but for parameters at 0 that it pushes down.
+    """
+    point = _Point(problem, np.maximum(theta, 0.0))
+    for iteration in range(1, most_iterations + 1):
+        norm = point.norm
+        if norm <= tolerance:
+            return Solution(point.theta, point.value, norm, True, "gradient", iteration)
+        step = _newton_step(problem, point)
+        new = _equation_step if problem.objective.estimating else _descent
+        found = new(problem, point, step)
+        if found is None:
+            converged = norm <= 1e3 * tolerance or not problem.objective.smooth
+            return Solution(point.theta, point.value, norm, converged, "rounding", iteration)
+        point = found
+    smooth = problem.objective.smooth
+    return Solution(point.theta, point.value, point.norm, not smooth, "iterations", most_iterations)
+
+
+class _Point:
+    """Parameters with the value and the gradient there, and which of them may move."""
+
+    def __init__(self, problem: Problem, theta: Vector) -> None:
+        self.theta = theta
+        self.value, self.gradient = problem.gradient(theta)
+        self.free = (theta > 0) | (self.gradient < 0)
+        self.norm = float(np.abs(self.gradient[self.free]).max(initial=0.0))
+
+
+def _newton_step(problem: Problem, point: _Point) -> Vector:
+    free = point.free
+    hessian = problem.hessian(point.theta)[np.ix_(free, free)]
+    ridge = _SMALLEST * max(float(np.trace(hessian)), 1.0)
+    step = np.zeros_like(point.theta)
+    step[free] = np.linalg.solve(hessian + ridge * np.eye(int(free.sum())), -point.gradient[free])
+    return step
+
+
+def _descent(problem: Problem, point: _Point, step: Vector) -> _Point | None:
+    """A point that is lower, or None where rounding hides it."""
+    length = 1.0
+    while True:
+        new = _Point(problem, np.maximum(point.theta + length * step, 0.0))
+        expected = float(point.gradient @ (new.theta - point.theta))
+        if new.value <= point.value + 1e-4 * expected:
+            return new
+        if abs(expected) <= 1e-9 * abs(point.value):
+            return None
+        length /= 2
+
+
+def _equation_step(problem: Problem, point: _Point, step: Vector) -> _Point:
+    """Part of the way: with weights held fixed, whole steps would swing."""
+    return _Point(problem, np.maximum(point.theta + _SHARE * step, 0.0))

@@ -1,0 +1,134 @@
+"""The strongest maps: structured affine ones and the shared monotone one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+import calibcli
+from calibcli.calibrators.laplace import LaplaceMixture
+from calibcli.calibrators.monotone import Monotone, piecewise_linear
+from calibcli.errors import ParamsError
+
+
+def fit(logits, labels, **options):
+    return calibcli.fit(logits, labels, folds=0, **options)
+
+
+def nll(log_probs, labels) -> float:
+    return float(-log_probs[np.arange(len(labels)), labels].mean())
+
+
+def bent(rows: int, classes: int, seed: int = 0):
+    """Strongly peaked logits whose true log-probabilities bend: the large ones are too large."""
+    rng = np.random.default_rng(seed)
+    logits = 4 * rng.standard_normal((rows, classes)).astype(np.float32)
+    log_probs = log_softmax(logits.astype(np.float64), axis=1)
+    truth = log_softmax(np.where(log_probs > -4, 0.3 * (log_probs + 4), log_probs + 4), axis=1)
+    labels = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
+    return logits, labels, truth
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [("temperature", 0.2251), ("svs", 0.2222), ("sms", 0.2206)]
+)
+def test_published_losses(shared_data, method: str, expected: float) -> None:
+    folder = shared_data / "data" / "nncal_densenet40_cifar10"
+    val, test = np.load(folder / "val.npz"), np.load(folder / "test.npz")
+    found = fit(val["logits"], val["labels"], method=method)
+    values = calibcli.evaluate(found.predict_proba(test["logits"]), test["labels"]).values
+    assert values["nll"] == pytest.approx(expected, abs=6e-5)
+
+
+@pytest.mark.parametrize("method", ["svs", "sms"])
+def test_structured_maps_are_the_optimum_of_their_objective(method: str) -> None:
+    logits, labels, _ = bent(300, 3)
+    found = fit(logits, labels, method=method)
+    temperature, laplace, last = found.stages
+    assert laplace == LaplaceMixture(1 / 301)
+    inputs = laplace.log_probs(temperature.log_probs(logits.astype(np.float64)))
+    small, large = 3 / 300, 3 * 2 / 300
+
+    def objective(theta):
+        matrix, bias = theta[:9].reshape(3, 3), theta[9:]
+        off = matrix - np.diag(np.diag(matrix))
+        penalty = small * ((np.diag(matrix) - 1) ** 2).sum() + small * (bias**2).sum()
+        return (
+            nll(log_softmax(inputs @ matrix.T + bias, axis=1), labels)
+            + penalty
+            + (large * (off**2).sum() if method == "sms" else 1e6 * (off**2).sum())
+        )
+
+    best = minimize(objective, np.concatenate((np.eye(3).ravel(), np.zeros(3))), tol=1e-10)
+    ours = found.outcome.fit.stages[-1].solution
+    assert ours.converged
+    assert ours.value == pytest.approx(best.fun, rel=1e-6)
+    assert last.kind == ("matrix" if method == "sms" else "vector")
+
+
+class TestMonotone:
+    def test_it_follows_a_map_that_bends_at_many_classes(self) -> None:
+        logits, labels, _ = bent(4000, 1000)
+        monotone = fit(logits, labels, method="monotone")
+        assert monotone.outcome.fit.converged
+        fresh, fresh_labels, fresh_truth = bent(2000, 1000, seed=1)
+        losses = {
+            method: nll(np.log(found.predict_proba(fresh)), fresh_labels)
+            for method, found in {
+                "monotone": monotone,
+                "temperature": fit(logits, labels),
+            }.items()
+        }
+        best = nll(fresh_truth, fresh_labels)
+        assert losses["monotone"] - best < 0.3 * (losses["temperature"] - best)
+
+    def test_it_is_a_temperature_where_that_is_true(self) -> None:
+        rng = np.random.default_rng(0)
+        logits = 3 * rng.standard_normal((20_000, 5))
+        labels = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+        slopes = fit(logits, labels, method="monotone").stages[0].slopes
+        np.testing.assert_allclose(slopes, 0.5, atol=0.12)
+
+    def test_its_optimum_is_that_of_scipy(self) -> None:
+        logits, labels, _ = bent(500, 4)
+        found = fit(logits, labels, method="monotone")
+        (map_,) = found.stages
+        inputs = log_softmax(logits.astype(np.float64), axis=1)
+
+        def objective(slopes):
+            log_probs = log_softmax(piecewise_linear(map_.knots, slopes, inputs), axis=1)
+            return nll(log_probs, labels) + (np.diff(slopes) ** 2).sum() / 500
+
+        best = minimize(
+            objective,
+            np.full(len(map_.slopes), 0.5),
+            bounds=[(0, None)] * len(map_.slopes),
+            options={"ftol": 1e-14, "gtol": 1e-9},
+        )
+        assert found.outcome.fit.stages[0].solution.value <= best.fun + 1e-8
+
+    @pytest.mark.parametrize("name", ["dfph_cifar100_densenet121_brier"])
+    def test_it_wins_by_far_where_the_true_map_bends(self, shared_data, name: str) -> None:
+        folder = shared_data / "data" / name
+        val, test = np.load(folder / "val.npz"), np.load(folder / "test.npz")
+        losses = {}
+        for method in ("temperature", "monotone", "monotone,svs"):
+            probs = fit(val["logits"], val["labels"], method=method).predict_proba(test["logits"])
+            losses[method] = calibcli.evaluate(probs, test["labels"]).values["nll"]
+        assert losses["monotone"] < losses["temperature"] - 0.04
+        assert losses["monotone,svs"] < losses["monotone"]
+
+    def test_what_is_no_increasing_function_is_refused(self) -> None:
+        for knots, slopes in (([-1.0, -2.0], [1, 1, 1]), ([-1.0], [1, -1]), ([-1.0], [1])):
+            with pytest.raises(ParamsError):
+                Monotone.from_parameters({"knots": knots, "slopes": slopes}, 4)
+
+
+def test_laplace_mixture_keeps_the_order_and_bounds_the_loss() -> None:
+    logits = np.array([[1000.0, 0, -1000], [3, 2, 1]])
+    log_probs = LaplaceMixture(0.01).log_probs(logits)
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1)
+    assert log_probs.min() >= np.log(0.01 / 3) - 1e-12
+    assert (log_probs.argmax(axis=1) == 0).all()
