@@ -103,7 +103,7 @@ class TestClassWise:
             assert ece == pytest.approx(logs[f"{title}|{key}"][0], abs=0.15)
 
     @pytest.mark.parametrize(
-        "method", [n for n in MAPS if MAPS[n].exact and n not in ("platt", "laplace")]
+        "method", [n for n in MAPS if MAPS[n].exact and not MAPS[n].binary_only and n != "laplace"]
     )
     def test_frozen_factors_are_those_of_the_answer(self, method: str) -> None:
         logits, labels = imbalanced()
@@ -286,7 +286,12 @@ def test_the_trace_of_adafocal_shows_exponents_and_gaps() -> None:
 
 @pytest.mark.parametrize("loss", list(OBJECTIVES))
 @pytest.mark.parametrize(
-    "method", [n for n in MAPS if n not in ("platt", "matrix", "sms", "parameterized-temperature")]
+    "method",
+    [
+        n
+        for n in MAPS
+        if not MAPS[n].binary_only and n not in ("matrix", "sms", "parameterized-temperature")
+    ],
 )
 def test_every_map_takes_every_objective(method: str, loss: str) -> None:
     logits, labels = imbalanced(600)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 
 import calibcli
 from calibcli.calibrators.laplace import LaplaceMixture
@@ -132,3 +133,47 @@ def test_laplace_mixture_keeps_the_order_and_bounds_the_loss() -> None:
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1)
     assert log_probs.min() >= np.log(0.01 / 3) - 1e-12
     assert (log_probs.argmax(axis=1) == 0).all()
+
+
+def two_classes(rows: int = 4000, seed: int = 0):
+    """Logits of two classes whose true map is a beta map with different sides."""
+    rng = np.random.default_rng(seed)
+    logit = 3 * rng.standard_normal(rows)
+    truth = 0.4 * np.logaddexp(0, logit) - 1.2 * np.logaddexp(0, -logit) + 0.3
+    labels = (rng.random(rows) < 1 / (1 + np.exp(-truth))).astype(int)
+    return logit, labels
+
+
+@pytest.mark.parametrize(
+    ("method", "features"),
+    [
+        ("beta", lambda z: (-np.logaddexp(0, -z), np.logaddexp(0, z), np.ones_like(z))),
+        ("quadratic", lambda z: (z * z, z, np.ones_like(z))),
+    ],
+)
+def test_maps_of_two_classes_are_logistic_regressions(method, features) -> None:
+    logit, labels = two_classes()
+    peer = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-12, max_iter=10_000)
+    peer.fit(np.stack(features(logit), axis=1), labels)
+    (ours,) = fit(logit, labels, method=method).stages
+    np.testing.assert_allclose(list(ours.parameters().values()), peer.coef_[0], rtol=2e-4)
+
+
+def test_beta_stays_monotone_where_the_data_is_not() -> None:
+    rng = np.random.default_rng(0)
+    logit = 3 * rng.standard_normal(2000)
+    labels = (rng.random(2000) < 1 / (1 + np.exp(-np.where(logit > 0, logit, -logit)))).astype(int)
+    (ours,) = fit(logit, labels, method="beta").stages
+    assert ours.a == 0
+    probs = ours.probs(np.stack((np.zeros(7), np.linspace(-9, 9, 7)), axis=1))[:, 1]
+    assert (np.diff(probs) >= 0).all()
+
+
+def test_a_bias_corrects_a_change_of_prior() -> None:
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal((40_000, 4))
+    bias = np.array([0.5, 0.0, -0.5, -1.0])
+    labels = (0.7 * logits + bias + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    (found,) = fit(logits, labels, method="bias-corrected-temperature").stages
+    np.testing.assert_allclose(found.scale, 0.7, atol=0.02)
+    np.testing.assert_allclose(found.bias, bias - bias.mean(), atol=0.05)

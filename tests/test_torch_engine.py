@@ -64,7 +64,7 @@ def source(classes: int = 5, kind: str = "logits", *, masked: bool = False) -> A
     ],
 )
 def test_fits_and_figures_are_those_of_numpy(method: str, loss: str, device: str) -> None:
-    rows = source(2 if method == "platt" else 5)
+    rows = source(2 if MAPS[method].binary_only else 5)
     plan = make_plan(method, loss)
     there, here = (
         run_fit(open_data(engine, rows, folds=5), plan, Panel())

@@ -88,7 +88,7 @@ class SmoothMap(ABC):
     binary_only : bool
         Whether it is defined for two classes only.
     bounded : bool
-        Whether its parameters must not be negative.
+        Whether its parameters must not be negative, but for those that `signed` names.
     before : tuple of str
         Methods that are fitted first, as stages of their own.
     """
@@ -159,6 +159,10 @@ class SmoothMap(ABC):
     def anchor(self, classes: int, scale: float) -> Vector:
         """Where the penalty pulls to (P,)."""
         return self.start(classes, scale)
+
+    def signed(self, classes: int) -> Vector:
+        """Mask (P,) of the parameters that may be negative."""
+        return np.full(self.size(classes), not self.bounded)
 
     def frozen(self, absent: Vector) -> Vector:
         """Mask (P,) of parameters that data without the classes in mask (K,) can't determine."""

@@ -20,6 +20,12 @@ def check_names(kind: str, parameters: dict[str, Any], names: Iterable[str]) -> 
         raise ParamsError(f"stage {kind!r}: parameter {missing[0]!r} is missing")
 
 
+def check_binary(kind: str, classes: int) -> None:
+    """Raise `ParamsError` unless there are two classes."""
+    if classes != 2:
+        raise ParamsError(f"stage {kind!r} is for two classes, not {classes}")
+
+
 def read_number(
     kind: str, parameters: dict[str, Any], name: str, *, positive: bool = False
 ) -> float:

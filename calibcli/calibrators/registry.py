@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
 from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.beta import Beta, BetaMap
+from calibcli.calibrators.bias_corrected import BiasCorrectedTemperatureMap
 from calibcli.calibrators.class_temperature import ClassTemperature, ClassTemperatureMap
 from calibcli.calibrators.ensemble_temperature import EnsembleTemperature, EnsembleTemperatureMap
 from calibcli.calibrators.identity import Identity
@@ -15,6 +17,7 @@ from calibcli.calibrators.parameterized_temperature import (
     ParameterizedTemperatureMap,
 )
 from calibcli.calibrators.platt import Platt, PlattMap
+from calibcli.calibrators.quadratic import Quadratic, QuadraticMap
 from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 
@@ -31,7 +34,10 @@ MAPS: dict[str, type[SmoothMap]] = {
         StructuredVectorMap,
         StructuredMatrixMap,
         MonotoneMap,
+        BiasCorrectedTemperatureMap,
         PlattMap,
+        BetaMap,
+        QuadraticMap,
     )
 }
 """Families that a solver fits, by name."""
@@ -49,6 +55,8 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         LaplaceMixture,
         Monotone,
         Platt,
+        Beta,
+        Quadratic,
         Link,
     )
 }

@@ -1,4 +1,4 @@
-"""Projected Newton for few parameters that must not be negative.
+"""Projected Newton for few parameters, some of which must not be negative.
 
 Bertsekas, Projected Newton methods for optimization problems with simple constraints, SIAM J.
 Control Optim. 1982. The Hessian is formed, in one fold.
@@ -19,11 +19,12 @@ _SHARE = 0.3
 def solve_nonnegative(
     problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 400
 ) -> Solution:
-    """The minimum of a convex problem over parameters (P,) from 0 up.
+    """The minimum of a convex problem over parameters (P,), those that are not signed from 0 up.
 
     Ends when the gradient is at most the tolerance, but for parameters at 0 that it pushes down.
     """
-    point = _Point(problem, np.maximum(theta, 0.0))
+    low = np.where(problem.map.signed(problem.data.classes), -np.inf, 0.0)
+    point = _Point(problem, np.maximum(theta, low), low)
     for iteration in range(1, most_iterations + 1):
         norm = point.norm
         if norm <= tolerance:
@@ -42,10 +43,10 @@ def solve_nonnegative(
 class _Point:
     """Parameters with the value and the gradient there, and which of them may move."""
 
-    def __init__(self, problem: Problem, theta: Vector) -> None:
-        self.theta = theta
+    def __init__(self, problem: Problem, theta: Vector, low: Vector) -> None:
+        self.theta, self.low = theta, low
         self.value, self.gradient = problem.gradient(theta)
-        self.free = (theta > 0) | (self.gradient < 0)
+        self.free = (theta > low) | (self.gradient < 0)
         self.norm = float(np.abs(self.gradient[self.free]).max(initial=0.0))
 
 
@@ -62,7 +63,7 @@ def _descent(problem: Problem, point: _Point, step: Vector) -> _Point | None:
     """A point that is lower, or None where rounding hides it."""
     length = 1.0
     while True:
-        new = _Point(problem, np.maximum(point.theta + length * step, 0.0))
+        new = _Point(problem, np.maximum(point.theta + length * step, point.low), point.low)
         expected = float(point.gradient @ (new.theta - point.theta))
         if new.value <= point.value + 1e-4 * expected:
             return new
@@ -73,4 +74,4 @@ def _descent(problem: Problem, point: _Point, step: Vector) -> _Point | None:
 
 def _equation_step(problem: Problem, point: _Point, step: Vector) -> _Point:
     """Part of the way: with weights held fixed, whole steps would swing."""
-    return _Point(problem, np.maximum(point.theta + _SHARE * step, 0.0))
+    return _Point(problem, np.maximum(point.theta + _SHARE * step, point.low), point.low)
