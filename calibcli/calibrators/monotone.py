@@ -45,7 +45,7 @@ class Monotone(Calibrator):
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Monotone:
         check_names(cls.kind, parameters, ("knots", "slopes"))
-        knots = read_array(cls.kind, parameters, "knots", (len(parameters["knots"]),))
+        knots = read_array(cls.kind, parameters, "knots", None)
         slopes = read_array(cls.kind, parameters, "slopes", (len(knots) + 1,))
         if (np.diff(knots) <= 0).any():
             raise ParamsError(f"stage {cls.kind!r}: knots must be in ascending order")

@@ -42,18 +42,24 @@ def read_number(
 
 
 def read_array(
-    kind: str, parameters: dict[str, Any], name: str, shape: tuple[int, ...]
+    kind: str, parameters: dict[str, Any], name: str, shape: tuple[int, ...] | None
 ) -> np.ndarray[Any, Any]:
-    """A float64 array of finite numbers with this shape."""
+    """A float64 array of finite numbers with this shape; None is for a row of any length."""
     try:
         array = np.asarray(parameters[name])
     except ValueError:
-        array = np.empty(0, object)
-    if array.dtype.kind not in "iuf":
-        raise ParamsError(f"stage {kind!r}: {name} is not an array of numbers")
-    array = array.astype(np.float64)
+        raise ParamsError(f"stage {kind!r}: {name} is not an array of numbers") from None
+    if shape is None and array.ndim == 1:
+        shape = array.shape
     if array.shape != shape:
-        raise ParamsError(f"stage {kind!r}: {name} has shape {array.shape}, not {shape}")
+        wanted = "a row of numbers" if shape is None else shape
+        raise ParamsError(f"stage {kind!r}: {name} has shape {array.shape}, not {wanted}")
+    if array.dtype.kind not in "iuf":
+        elements = np.asarray(parameters[name], dtype=object)
+        for place in np.ndindex(array.shape):
+            if isinstance(elements[place], bool) or not isinstance(elements[place], (int, float)):
+                raise ParamsError(f"stage {kind!r}: {name}{list(place)} is not a number")
+    array = array.astype(np.float64)
     if not np.isfinite(array).all():
         where = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ParamsError(f"stage {kind!r}: {name}{where} is not a finite number")
