@@ -25,6 +25,10 @@ from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.records import read_calibrators, to_params
 
+NumpyArray = np.ndarray[Any, Any]
+
+LARGEST_SEED = (1 << 63) - 1
+
 
 @dataclass(frozen=True)
 class FittedCalibrator:
@@ -61,7 +65,10 @@ class FittedCalibrator:
         engine = Engine()
         chunks = source.chunks(chunk_rows(engine, source))
         parts = [part.probs for part in calibrated_chunks(engine, source, chunks, self.stages)]
-        return np.concatenate(parts) if parts else np.empty((0, self.params.classes), np.float32)
+        if not parts:
+            dtype = np.float64 if source.dtype == np.float64 else np.float32
+            return np.empty((0, self.params.classes), dtype)
+        return np.concatenate(parts)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write a parameter file: JSON, or safetensors if the name ends so."""
@@ -114,9 +121,13 @@ def fit(
     UsageError, DataError
         With one line that says what is wrong, and where.
     """
+    if folds < 0 or threads < 0 or not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"folds, threads and seed count from 0 (seed up to {LARGEST_SEED})")
     settings = [f"{name}={value}" for name, value in (options or {}).items()]
     plan = make_plan(method, loss, settings, link=link, prior=target_prior)
     source = _source(logits, labels, weights, input)
+    if not source.has_labels:
+        raise DataError("a fit needs labels")
     data = open_data(Engine(choose_device(device), threads), source, folds, seed)
     outcome = run_fit(data, plan, Panel())
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
@@ -144,29 +155,59 @@ def evaluate(
     metrics: tuple[str, ...] | None = None,
 ) -> Evaluation:
     """Metrics and reliability bins of scores (n, K) and labels (n,)."""
-    data = open_data(Engine(), _source(scores, labels, weights, input))
+    source = _source(scores, labels, weights, input)
+    if not source.has_labels:
+        raise DataError("an evaluation needs labels")
+    data = open_data(Engine(), source)
     return measure(data, [Through()], Panel() if metrics is None else Panel(metrics))[0]
 
 
 def _source(
     scores: ArrayLike, labels: ArrayLike | None, weights: ArrayLike | None, kind: InputKind
 ) -> ArraySource:
-    array = np.asarray(scores)
+    array = _numbers("scores", scores)
     if array.dtype not in (np.float16, np.float32, np.float64):
         array = array.astype(np.float64)
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2:
+    if array.ndim != 2 or not array.shape[1]:
         raise DataError(f"scores must have the shape (n, K), not {array.shape}")
-    vectors = []
-    for name, values, dtype in (("labels", labels, np.int64), ("weights", weights, np.float64)):
-        vector = None if values is None else np.asarray(values)
-        if vector is not None and vector.shape != (len(array),):
-            raise DataError(f"{name} must have the shape ({len(array)},), not {vector.shape}")
-        if vector is not None and dtype is np.int64 and (vector != vector.astype(dtype)).any():
-            raise DataError("labels must be whole numbers")
-        vectors.append(None if vector is None else vector.astype(dtype, copy=False))
-    return ArraySource(array, vectors[0], vectors[1], _kind(kind))
+    return ArraySource(
+        array,
+        None if labels is None else _whole(_vector("labels", labels, len(array))),
+        None if weights is None else _vector("weights", weights, len(array)).astype(np.float64),
+        _kind(kind),
+    )
+
+
+def _numbers(name: str, values: Any) -> NumpyArray:
+    """Anything like an array of numbers, a torch tensor on a GPU included."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        # NumPy has no such type.
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} cannot be made an array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} must be numbers, not of type {array.dtype}")
+    return array
+
+
+def _vector(name: str, values: ArrayLike, rows: int) -> NumpyArray:
+    vector = _numbers(name, values)
+    if vector.shape not in ((rows,), (rows, 1)):
+        raise DataError(f"{name} must have the shape ({rows},), not {vector.shape}")
+    return vector.reshape(rows)
+
+
+def _whole(labels: NumpyArray) -> NumpyArray:
+    with np.errstate(invalid="ignore"):
+        numbers = labels.astype(np.int64)
+    if (wrong := np.flatnonzero(numbers != labels)).size:
+        raise DataError(f"row {wrong[0]}: the label {labels[wrong[0]]} is no class number")
+    return numbers
 
 
 def _kind(name: str) -> InputKind:

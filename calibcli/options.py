@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -21,6 +21,7 @@ class Option:
     default: Any
     help: str
     choices: tuple[str | int, ...] = ()
+    optional: bool = False
 
 
 def options_of(family: type[Any]) -> list[Option]:
@@ -35,6 +36,7 @@ def options_of(family: type[Any]) -> list[Option]:
             None if entry.default is MISSING else entry.default,
             entry.metadata["help"],
             get_args(hints[entry.name]) if get_origin(hints[entry.name]) is Literal else (),
+            type(None) in get_args(hints[entry.name]),
         )
         for entry in fields(family)
         if "help" in entry.metadata
@@ -94,17 +96,31 @@ def _convert(name: str, option: Option, text: str) -> Any:
             if text == str(choice):
                 return choice
         raise UsageError(f"{name}.{option.name} is one of {', '.join(map(str, option.choices))}")
-    if text.lower() in ("none", "auto") and option.default is None:
+    if text.lower() in ("none", "auto") and option.optional:
         return None
     kind = float if option.default is None else type(option.default)
+    read, wanted = _READERS[kind]
     try:
-        if kind is bool:
-            return {"true": True, "false": False, "yes": True, "no": False}[text.lower()]
-        value = kind(text)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError
-        return value
-    except (ValueError, KeyError):
-        words = {bool: "true or false", int: "a whole number", float: "a finite number"}
-        wanted = words.get(kind, "text")
+        return read(text)
+    except ValueError:
         raise UsageError(f"{name}.{option.name} must be {wanted}, not {text!r}") from None
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "yes", "false", "no"):
+        raise ValueError(text)
+    return text.lower() in ("true", "yes")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
+
+
+_READERS: dict[type, tuple[Callable[[str], Any], str]] = {
+    bool: (_boolean, "true or false"),
+    int: (int, "a whole number"),
+    float: (_finite, "a finite number"),
+    str: (str, "text"),
+}

@@ -274,7 +274,7 @@ def _stage(position: int, document: Any, tensors: dict[str, np.ndarray[Any, Any]
         if isinstance(value, dict):
             key = value.get("tensor")
             if len(value) != 1 or not isinstance(key, str) or key not in tensors:
-                raise ParamsError(f"{where} ({kind}): {name!r} names no tensor of this file")
+                raise ParamsError(f"{where} ({kind!r}): {name!r} names no tensor of this file")
             found[name] = tensors.pop(key)
     return Stage(kind, found)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
@@ -105,7 +105,7 @@ def _title(name: str, kind: Any, info: ArgumentInfo | OptionInfo) -> str:
     if not value and isinstance(kind, type) and issubclass(kind, Enum):
         value = "|".join(str(member.value) for member in kind)
     if isinstance(info, ArgumentInfo):
-        return value
+        return value + ("..." if get_origin(kind) is list else "")
     # The first name given to `typer.Option` is where its default would be without `Annotated`.
     first = [info.default] if isinstance(info.default, str) else []
     flags = sorted([*first, *(info.param_decls or ())], key=len)
@@ -189,12 +189,29 @@ def stage_reference() -> str:
         if entries:
             lines += ["| parameter | | |", "|---|---|---|"]
         for names, shape, described in entries:
+            if (kind, names) == ("link", "options"):
+                lines += _link_options()
+                continue
             quoted = ", ".join(f"`{name}`" for name in names.split(", "))
             for python, plain in PLAIN.items():
                 shape = shape.replace(python, plain)  # noqa: PLW2901 (the same shape)
             lines.append(f"| {quoted} | {shape} | {' '.join(described.split())} |")
         lines += [""] if entries else []
     return re.sub(r"``?([^`]+)``?", r"`\1`", "\n".join(lines))
+
+
+def _link_options() -> Iterator[str]:
+    """A row for each option of a loss that its link has as a parameter."""
+    from calibcli.calibrators.links import link_of
+    from calibcli.objectives.registry import OBJECTIVES
+
+    losses: dict[str, list[str]] = {}
+    for name, objective in OBJECTIVES.items():
+        link = link_of(name, objective().options())
+        for option in link.options if link else ():
+            losses.setdefault(option, []).append(f"`{name}`")
+    for option, names in losses.items():
+        yield f"| `{option}` | number | As in `calib losses`; for {', '.join(names)} alone. |"
 
 
 GENERATED: dict[str, Callable[[], str]] = {

@@ -1,7 +1,7 @@
 """Run the examples of ``README.md`` and of the pages in this folder.
 
-As a script it writes what they print into the pages; the tests compare. What is run, in the order
-of the page and in one folder that has a copy of ``sample_data``:
+As a script it writes what they print into the pages that it is given, or into all; the tests
+compare. What is run, in the order of the page and in one folder that has a copy of ``sample_data``:
 
 - ``console``: each command after ``$ `` (and ``> ``), with what it prints below it;
 - ``sh``: the whole block; what it prints does not matter;
@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +166,10 @@ def sections(path: Path) -> list[str]:
     return re.split(r"^(?=## )", text, flags=re.MULTILINE) if path.name == "cli.md" else [text]
 
 
-def main() -> None:
-    """Write what the examples print into the pages where it differs."""
+def main(paths: Sequence[Path]) -> None:
+    """Write what the examples print into pages where it differs."""
     sys.path.insert(0, str(ROOT))
-    for path in PAGES:
+    for path in paths:
         new = ""
         for part in sections(path):
             with tempfile.TemporaryDirectory() as folder:
@@ -182,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main([Path(name) for name in sys.argv[1:]] or PAGES)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def calib(tmp_path: Path) -> Calib:
     def run(
         *arguments: str | Path,
         cwd: Path = tmp_path,
-        input: bytes = b"",  # noqa: A002 (the name that `subprocess.run` has for it)
+        input: bytes = b"",
         env: dict[str, str] | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
@@ -76,3 +77,31 @@ def calib(tmp_path: Path) -> Calib:
         )
 
     return run
+
+
+CalibHere = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def calib_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[CalibHere]:
+    """The command line in this process, for many calls: ``calib_here("fit", "val.npz", "-q")``.
+
+    It runs in the test's own folder unless the test goes elsewhere, and returns the exit code,
+    stdout and stderr.
+    """
+    from calibcli.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        return (code, *capfd.readouterr())
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import json
 import pickle
 import re
 import sys
@@ -12,12 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+import calibcli
 from calibcli import params
+from calibcli.calibrators.links import link_of
 from calibcli.calibrators.registry import CALIBRATORS
 from calibcli.errors import ParamsError
 from calibcli.metrics.registry import METRICS
+from calibcli.objectives.registry import OBJECTIVES
 from calibcli.tables import names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,6 +218,106 @@ def test_params_page_has_every_stage_and_its_parameters(kind: str) -> None:
     described = section(read("docs/params.md"), f"### {kind}")
     rows = table(read("docs/params.md"), f"### {kind}") if "| parameter |" in described else []
     assert parameters_of(kind) <= {name for row in rows for name in in_code(row[0])}
+
+
+def test_params_page_has_every_key_of_a_fit() -> None:
+    page = read("docs/params.md")
+    example = json.loads(find(r"^\$ cat .*?\n(\{.*?^\})$", page))
+    described = {key for row in table(page, "### fit") for key in in_code(row[0])}
+    assert described == set(example["fit"])
+
+
+@pytest.mark.parametrize("loss", [n for n, kind in OBJECTIVES.items() if kind.link])
+def test_params_page_has_the_options_of_every_link(loss: str) -> None:
+    link = link_of(loss, OBJECTIVES[loss]().options())
+    assert link is not None
+    rows = {in_code(row[0])[0]: row[2] for row in table(read("docs/params.md"), "### link")}
+    assert set(link.parameters()) <= set(rows)
+    assert all(f"`{loss}`" in rows[option] for option in link.options)
+
+
+def test_python_page_has_every_parameter() -> None:
+    page = read("docs/python.md")
+    for function in (calibcli.fit, calibcli.evaluate):
+        signature = " ".join(find(rf"`calibcli\.{function.__name__}\((.*?)\)`", page).split())
+        parameters = inspect.signature(function).parameters.values()
+        shown = [str(p.replace(annotation=p.empty)).replace("'", '"') for p in parameters]
+        shown.insert([p.kind for p in parameters].index(inspect.Parameter.KEYWORD_ONLY), "*")
+        assert signature == ", ".join(shown)
+
+
+def yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def test_losses_page_says_of_every_loss_what_it_is() -> None:
+    rows = {in_code(row[0])[0]: row[1:4] for row in table(read("docs/losses.md"), "## All losses")}
+    assert rows == {
+        name: [
+            yes_or_no(kind.proper),
+            "–" if kind.proper else yes_or_no(kind.link),  # noqa: RUF001 (as on the page)
+            "inner split" if getattr(kind, "on_validation", False) else yes_or_no(kind.adaptive),
+        ]
+        for name, kind in OBJECTIVES.items()
+    }
+
+
+def test_formulas_of_the_links_are_those_in_use() -> None:
+    formulas = {
+        in_code(row[0])[0]: in_code(row[1])[0] for row in table(read("docs/losses.md"), "## Links")
+    }
+    assert set(formulas) == {name for name, kind in OBJECTIVES.items() if kind.link}
+    q = np.random.default_rng(5).dirichlet(np.full(4, 2.0))
+    ranked = np.sort(q)
+    rival = np.concatenate(([0.0], ranked[:-1]))[np.argsort(np.argsort(q))]
+    q = 0.1 * q + 0.9 / 4  # every class has more than the share that label smoothing spreads
+    rival = np.where(rival > 0, 0.1 * rival + 0.9 / 4, 0)
+    for loss, formula in formulas.items():
+        options = OBJECTIVES[loss]().options()
+        values = {"q": q, "q_j": rival, "square": q @ q, "K": 4, "ln": np.log}
+        values |= {
+            "\N{GREEK SMALL LETTER GAMMA}": options.get("gamma"),
+            "s": options.get("smoothing"),
+        }
+        code = formula.replace("^", "**").replace("·", "*").replace("Σq²", "square")
+        weighed = q / eval(code, values)  # noqa: S307 (our own page)
+        link = link_of(loss, options)
+        assert link is not None
+        found = np.exp(link.log_probs(np.log(q)[None])[0])
+        np.testing.assert_allclose(found, weighed / weighed.sum(), rtol=1e-10, err_msg=loss)
+
+
+def test_losses_page_has_every_criterion() -> None:
+    rows = section(read("docs/losses.md"), "## How a fit is solved").split("| criterion |")[1]
+    described = {
+        name for cell in re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE) for name in in_code(cell)
+    }
+    lines = [
+        line
+        for path in (ROOT / "calibcli" / "fitting").glob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(r"Solution\(.*\)|_after\(|criterion ?=|return note", line)
+    ]
+    ends = {name for line in lines for name in re.findall(r'"([a-z ]+)"', line)}
+    # One is replaced by what it means, the other is of cross-fitting alone.
+    assert described == ends - {"unbounded", "one step"}
+
+
+@pytest.mark.parametrize("loss", ["cals", "cals-hr", "adafocal"])
+def test_losses_page_has_every_key_of_a_trace(loss: str) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=300)
+    logits = 3 * rng.standard_normal((300, 3)) + 4 * np.eye(3)[labels]
+    outcome = calibcli.fit(logits, labels, loss=loss, folds=0).outcome
+    assert outcome is not None
+    rows = table(read("docs/losses.md"), "### A round")
+    described = {key: row[2] for row in rows for key in in_code(row[0])}
+    own = {key for entry in outcome.fit.stages[0].trace for key in entry}
+    common = {"round", "loss", "nll", "ece"}
+    assert common <= own
+    assert own - common == {
+        key for key, text in described.items() if f"`{loss}`" in text.split(":")[0]
+    }
 
 
 def test_inputs_page_has_every_name_that_is_tried() -> None:

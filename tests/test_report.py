@@ -63,7 +63,7 @@ def fitted(**changes: Any) -> dict[str, Any]:
         "classes": 4,
         "method": "vector",
         "loss": "nll",
-        "fit": {**work, "notes": []},
+        "fit": {**work, "gradient_norm": 1e-9, "notes": []},
         "stages": [{"kind": "vector", "parameters": {"scale": np.ones(4), "bias": np.zeros(4)}}],
         "before": measured(2.0),
         "after": measured(),

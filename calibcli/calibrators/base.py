@@ -55,13 +55,14 @@ class Calibrator(ABC):
 
     def log_probs(self, logits: Array) -> Array:
         """Calibrated log-probabilities (n, K) of logits (n, K)."""
-        return log_softmax(self._restored(logits))
+        return log_softmax(self.logits(logits))
 
     def probs(self, logits: Array) -> Array:
         """Calibrated probabilities (n, K) of logits (n, K)."""
-        return softmax(self._restored(logits))
+        return softmax(self.logits(logits))
 
-    def _restored(self, logits: Array) -> Array:
+    def logits(self, logits: Array) -> Array:
+        """Calibrated logits (n, K), not normalised, of logits (n, K)."""
         finite, mask = split_impossible(log_softmax(logits) if self.normalises else logits)
         return restore_impossible(self.transform(finite), mask)
 

@@ -163,9 +163,9 @@ class Link(Calibrator):
         scale, _ = _LINKS[self.loss]
         return logits - scale(_Simplex(log_softmax(logits)), **self.options)
 
-    def log_probs(self, logits: Array) -> Array:
+    def logits(self, logits: Array) -> Array:
         # Impossible classes need no stand-in: their probability is 0, and stays it.
-        return log_softmax(self.transform(log_softmax(logits)))
+        return self.transform(log_softmax(logits))
 
     def parameters(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.options}

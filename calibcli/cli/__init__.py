@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 
 
 def main() -> None:
@@ -14,6 +15,9 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _mend_streams()
+    if not sys.warnoptions:
+        # Warnings of libraries are for programmers; what a user should know is said.
+        warnings.simplefilter("ignore")
     # Blocks go to threads of our own; a second layer of threads under each would only get in the
     # way. The libraries read this when they are loaded.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

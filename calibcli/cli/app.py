@@ -32,6 +32,9 @@ _NAME = "calib"
 INTERRUPTED = 130
 """The exit code after Ctrl-C or SIGTERM."""
 
+_LONGEST = 1000
+"""Characters of an error message."""
+
 app = typer.Typer(
     name=_NAME,
     help=_HELP,
@@ -74,15 +77,15 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupt)
+    failure: BaseException | None = None
     try:
         _invoke(arguments)
-        code = 0
     except BaseException as error:  # noqa: BLE001 (no traceback reaches a user)
-        code = _end(error)
-    # Everything is on disk or nothing is: the process may be killed from here on.
+        failure = error
+    # Everything is cleaned up: the process may be killed from here on.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return code
+    return 0 if failure is None else _end(failure)
 
 
 def _invoke(arguments: list[str]) -> None:
@@ -143,8 +146,10 @@ def _forget_stdout() -> None:
 
 
 def _fail(message: str, code: int) -> int:
+    """Print one line, whatever names and values from a file are in it."""
+    line = " ".join(message.splitlines())
     with suppress(OSError):
-        sys.stderr.write(f"calib: {' '.join(message.splitlines())}\n")
+        sys.stderr.write(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}\n")
     return code
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calibcli.cli.options import ComputeOptions, Force, InputOptions, Inputs, OutputOptions, shared
+from calibcli.cli.options import (
+    ComputeOptions,
+    Force,
+    Format,
+    InputOptions,
+    Inputs,
+    OutputOptions,
+    shared,
+)
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
     from calibcli.engine.engine import Engine
+    from calibcli.params import Params
     from calibcli.tables.dataset import Dataset
 
 _HELP = """Write calibrated probabilities of every row, in the order of the rows.
@@ -55,13 +66,11 @@ def apply(
 ) -> None:
     """Parse, run through, write."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.reading import check_classes, check_stdin, keep_inputs, opened
-    from calibcli.tables import check_output
+    from calibcli.cli.reading import check_classes, keep_inputs, opened, talk_about_output
     from calibcli.workflow.records import read_calibrators
 
-    check_stdin([params, *inputs])
+    _check([params, *inputs], output, printing, force=force)
     content, stages = read_calibrators(params)
-    check_output(output, force=force)
     talk = Talk(printing.quiet)
     with (
         opened(inputs, reading, talk, labels_required=False, single_pass=True) as dataset,
@@ -69,9 +78,45 @@ def apply(
     ):
         keep_inputs(output, dataset)
         check_classes(content, max(dataset.columns, 2), params, dataset)
+        talk_about_output(dataset, talk)
         rows = write_calibrated(engine, dataset, stages, output, force=force)
-    if output != "-":
-        talk.say(f"{rows} rows written to {output}")
+        if output == "-":
+            return
+        talk.say(f"wrote {output} (rows: {rows})")
+        if printing.format is Format.JSON:
+            sys.stdout.write(_document(dataset, rows, content, params, output))
+
+
+def _check(names: list[str], output: str, printing: OutputOptions, *, force: bool) -> None:
+    """Refuse what cannot end well, before any work is done."""
+    from calibcli.cli.reading import check_stdin
+    from calibcli.errors import UsageError
+    from calibcli.tables import check_output
+
+    if printing.format not in (Format.TABLE, Format.JSON):
+        raise UsageError(f"--format {printing.format.value}: this command prints table or json")
+    check_stdin(names)
+    check_output(output, force=force)
+
+
+def _document(dataset: Dataset, rows: int, content: Params, params: str, output: str) -> str:
+    """The result as JSON."""
+    document = {
+        "schema_version": 1,
+        "command": "apply",
+        "input": {
+            "name": dataset.name,
+            "files": list(dataset.files),
+            "kind": dataset.kind,
+            "picked": dict(dataset.picked),
+        },
+        "rows": rows,
+        "classes": content.classes,
+        "stages": [stage.kind for stage in content.stages],
+        "params": params,
+        "output": output,
+    }
+    return json.dumps(document, indent=2) + "\n"
 
 
 def write_calibrated(

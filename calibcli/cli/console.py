@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,9 @@ from calibcli.cli.options import Format, OutputOptions
 
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
+
+_PATIENCE = 0.5
+"""Seconds after which work counts as long."""
 
 
 def show(document: dict[str, Any], output: OutputOptions, *, stdout_taken: bool = False) -> None:
@@ -30,7 +34,11 @@ def show(document: dict[str, Any], output: OutputOptions, *, stdout_taken: bool 
     from calibcli.report.formats import to_csv, to_json, to_markdown
 
     render = {Format.JSON: to_json, Format.MARKDOWN: to_markdown, Format.CSV: to_csv}
-    stream.write(render[output.format](document))
+    text = render[output.format](document)
+    if output.format is Format.MARKDOWN:
+        # A page shows these everywhere, a stream that is not UTF-8 included.
+        text = text.encode(stream.encoding, "xmlcharrefreplace").decode(stream.encoding)
+    stream.write(text)
 
 
 @dataclass
@@ -46,27 +54,39 @@ class Talk:
 
     @contextmanager
     def progress(self, engine: Engine, doing: str, rows: int) -> Iterator[Engine]:
-        """The same engine, showing how far it is, where stderr is a terminal and not a CI log."""
-        if self.quiet or not sys.stderr.isatty() or os.environ.get("CI"):
+        """The same engine, showing how far it is, if somebody watches and it takes long."""
+        if self.quiet or not _is_watched():
             yield engine
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("pass {task.fields[number]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(doing, total=max(rows, 1), number=1)
-            done = 0
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(doing, total=max(rows, 1), number=1)
+        begin, done = time.monotonic(), 0
 
-            def advance(count: int) -> None:
-                nonlocal done
-                done += count
-                number, within = divmod(max(done - 1, 0), max(rows, 1))
-                bar.update(task, completed=within + 1, number=number + 1)
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            number, within = divmod(max(done - 1, 0), max(rows, 1))
+            bar.update(task, completed=within + 1, number=number + 1)
+            if time.monotonic() - begin > _PATIENCE and not bar.live.is_started:
+                bar.start()
 
+        try:
             yield replace(engine, on_rows=advance)
+        finally:
+            if bar.live.is_started:
+                bar.stop()
+
+
+def _is_watched() -> bool:
+    """Whether stderr is a terminal that can draw, and not the log of a CI system."""
+    dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+    return sys.stderr.isatty() and not dumb and not os.environ.get("CI")

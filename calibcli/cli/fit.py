@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,10 +20,6 @@ from calibcli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from calibcli.cli.console import Talk
-    from calibcli.engine.data import Data
-    from calibcli.params import Params
-    from calibcli.tables.dataset import Dataset
     from calibcli.workflow.fitting import Outcome
 
 _HELP = """Fit a calibrator to the logits and labels of a validation set.

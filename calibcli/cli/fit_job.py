@@ -30,7 +30,7 @@ class FitJob:
         computing: ComputeOptions,
         talk: Talk,
     ) -> None:
-        from calibcli.cli.reading import opened
+        from calibcli.cli.reading import check_test_classes, opened
 
         self.stack, self.talk, self.computing = stack, talk, computing
         self.engine = computing.engine()
@@ -38,6 +38,7 @@ class FitJob:
         self.test: Dataset | None = None
         if test:
             self.test = stack.enter_context(opened(test, reading, talk))
+            check_test_classes(self.dataset, self.test)
         hasher = ThreadPoolExecutor(1, "calib-hash")
         # After an error or an interrupt nobody waits for it.
         stack.callback(hasher.shutdown, wait=False, cancel_futures=True)
@@ -47,7 +48,6 @@ class FitJob:
     def fit(self, plan: Any, folds: int) -> Outcome:
         from calibcli.cli.reading import talk_about
         from calibcli.engine.data import open_data
-        from calibcli.errors import DataError
         from calibcli.metrics.panel import Panel
         from calibcli.workflow.fitting import run_fit
 
@@ -59,11 +59,6 @@ class FitJob:
             if self.test is not None:
                 self.test_data = open_data(engine, self.test)
                 talk_about(self.test_data, self.test.name, self.talk)
-                if self.test_data.classes != self.data.classes:
-                    raise DataError(
-                        f"{self.test.name} has {self.test_data.classes} classes, "
-                        f"{self.dataset.name} has {self.data.classes}"
-                    )
             return run_fit(self.data, plan, Panel(), self.test_data)
 
     def params(self, outcome: Outcome) -> Params:
@@ -130,11 +125,13 @@ class FitJob:
 
     def _write_calibrated(self, outcome: Outcome, path: str | None, *, force: bool) -> None:
         from calibcli.cli.apply import write_calibrated
+        from calibcli.cli.reading import talk_about_output
 
         if path is None:
             self.talk.say("calibrated probabilities are not written: give them a name with -o")
             return
         dataset = self.test or self.dataset
+        talk_about_output(dataset, self.talk)
         with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
             write_calibrated(engine, dataset, outcome.fit.calibrators, path, force=force)
 

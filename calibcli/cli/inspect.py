@@ -48,7 +48,7 @@ def inspect(
     found = _params(file) if _is_params(file) else _data(file, reading, computing)
     if format is Format.JSON:
         document = {"schema_version": 1, "command": "inspect", "file": file, **found}
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         return
     _print(found)
 

@@ -120,7 +120,7 @@ def _print(
     from calibcli.errors import UsageError
 
     if format is Format.JSON:
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
     if format is not Format.TABLE:
         raise UsageError(f"--format {format.value}: this command prints table or json")

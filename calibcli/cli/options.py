@@ -155,7 +155,11 @@ class ComputeOptions:
     seed: Annotated[
         int,
         typer.Option(
-            min=0, metavar="N", help="Of every random choice.", rich_help_panel=_COMPUTING
+            min=0,
+            max=(1 << 63) - 1,
+            metavar="N",
+            help="Of every random choice.",
+            rich_help_panel=_COMPUTING,
         ),
     ] = 0
 

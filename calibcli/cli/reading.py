@@ -32,6 +32,8 @@ def opened(
     with open_dataset(inputs, chosen) as dataset:
         for what, picked in dataset.picked.items():
             talk.say(f"{dataset.name}: {what} {picked}")
+        if dataset.dropped_rows:
+            talk.say(f"{dataset.name}: left out {dataset.dropped_rows} of the rows for their label")
         yield dataset
 
 
@@ -56,6 +58,12 @@ def talk_about(data: Data, name: str, talk: Talk) -> None:
         talk.say(f"{name}: {data.survey.zeros} probabilities of 0 are read as 1e-12")
     if data.impossible:
         talk.say(f"{name}: logits of -inf mark impossible classes; they keep probability 0")
+
+
+def talk_about_output(dataset: Dataset, talk: Talk) -> None:
+    """Say what of an input has no place in the output."""
+    if dataset.left_out:
+        talk.say(f"{dataset.name}: not in the output: {', '.join(dataset.left_out)}")
 
 
 def check_stdin(names: Sequence[str | None]) -> None:
@@ -85,10 +93,26 @@ def check_classes(params: Params, classes: int, path: str, dataset: Dataset) -> 
         raise ParamsError(
             f"{path} is for {params.classes} classes, but {dataset.name} has {classes}"
         )
-    if params.class_names and dataset.class_names and params.class_names != dataset.class_names:
-        pairs = zip(params.class_names, dataset.class_names, strict=True)
-        place = next(k for k, (a, b) in enumerate(pairs) if a != b)
-        raise ParamsError(
-            f"{path}: class {place} is {params.class_names[place]!r} there, but "
-            f"{dataset.class_names[place]!r} in {dataset.name}"
-        )
+    other = _other_name(params.class_names, dataset)
+    if other is not None:
+        raise ParamsError(f"{path}: {other}")
+
+
+def check_test_classes(data: Dataset, test: Dataset) -> None:
+    """Refuse test data whose classes are not those of the data of the fit."""
+    from calibcli.errors import DataError
+
+    classes, found = max(data.columns, 2), max(test.columns, 2)
+    if classes != found:
+        raise DataError(f"{test.name} has {found} classes, {data.name} has {classes}")
+    other = _other_name(data.class_names, test)
+    if other is not None:
+        raise DataError(f"{data.name}: {other}")
+
+
+def _other_name(names: tuple[str, ...] | None, dataset: Dataset) -> str | None:
+    """Which class has another name in a dataset, if both have names."""
+    for k, pair in enumerate(zip(names or (), dataset.class_names or (), strict=False)):
+        if pair[0] != pair[1]:
+            return f"class {k} is {pair[0]!r} there, but {pair[1]!r} in {dataset.name}"
+    return None

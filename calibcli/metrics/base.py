@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibcli.arrays import Array, argmax, namespace, pick, to_numpy
+from calibcli.arrays import Array, argmax, namespace, pick, shift, sum_classes, to_numpy
 
 Vector = np.ndarray[Any, Any]
 
@@ -23,8 +23,8 @@ class View:
 
     Parameters
     ----------
-    log_probs : array (n, K)
-        Log-probabilities, on any device.
+    logits : array (n, K)
+        Logits or log-probabilities, on any device.
     labels : int array (n,)
         On the same device.
     weights : float64 array (n,), on the host, or None for weights of 1
@@ -32,23 +32,31 @@ class View:
     The matrices stay where they are; the vectors are NumPy arrays on the host.
     """
 
-    def __init__(self, log_probs: Array, labels: Array, weights: Vector | None = None) -> None:
-        self.log_probs = log_probs
+    def __init__(self, logits: Array, labels: Array, weights: Vector | None = None) -> None:
+        self.shifted = shift(logits)
         self.device_labels = labels
         self._weights = weights
 
     def __len__(self) -> int:
-        return int(self.log_probs.shape[0])
+        return int(self.shifted.shape[0])
 
     @property
     def classes(self) -> int:
         """The number of classes K."""
-        return int(self.log_probs.shape[1])
+        return int(self.shifted.shape[1])
 
     @cached_property
     def probs(self) -> Array:
         """Probabilities (n, K), on the device."""
-        return namespace(self.log_probs).exp(self.log_probs)
+        exponentials = namespace(self.shifted).exp(self.shifted)
+        self._total = sum_classes(exponentials)
+        return exponentials / self._total[:, None]
+
+    @cached_property
+    def total(self) -> Array:
+        """Sum (n,) of the exponentials of the logits minus their largest, on the device."""
+        _ = self.probs
+        return self._total
 
     @cached_property
     def labels(self) -> Vector:
@@ -73,12 +81,12 @@ class View:
     @cached_property
     def prediction(self) -> Vector:
         """The most probable class (n,); the first of equals."""
-        return to_numpy(argmax(self.log_probs))
+        return to_numpy(argmax(self.shifted))
 
     @cached_property
     def confidence(self) -> Vector:
         """The largest probability (n,), float64."""
-        return to_numpy(namespace(self.probs).max(self.probs, axis=-1)).astype(np.float64)
+        return to_numpy(1 / self.total).astype(np.float64)
 
     @cached_property
     def correct(self) -> Vector:
@@ -89,7 +97,8 @@ class View:
     @cached_property
     def true_log_prob(self) -> Vector:
         """Log-probability of the label (n,), float64."""
-        return to_numpy(pick(self.log_probs, self.device_labels)).astype(np.float64)
+        own = pick(self.shifted, self.device_labels)
+        return to_numpy(own - namespace(own).log(self.total)).astype(np.float64)
 
     @cached_property
     def true_prob(self) -> Vector:

@@ -14,6 +14,7 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.source import Chunk, Source
 from calibcli.errors import DataError
+from calibcli.workflow.measuring import calibrate
 
 NumpyArray = np.ndarray[Any, Any]
 
@@ -46,9 +47,7 @@ class Calibrated:
 
 def probabilities(stages: Sequence[Calibrator], logits: Array) -> Array:
     """Probabilities (n, K) after all stages, from logits (n, K)."""
-    for stage in stages[:-1]:
-        logits = stage.log_probs(logits)
-    return stages[-1].probs(logits) if stages else softmax(logits)
+    return softmax(calibrate(stages, logits))
 
 
 def chunk_rows(engine: Engine, source: Source) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, log_softmax, namespace, to_numpy
+from calibcli.arrays import Array, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
@@ -18,21 +18,19 @@ from calibcli.metrics.base import View
 from calibcli.metrics.panel import Evaluation, Panel
 
 Prober = Callable[[Tile], Array]
-"""Makes log-probabilities (n, K) of a tile."""
+"""Makes calibrated logits (n, K) of a tile."""
 
 
 def calibrate(stages: Sequence[Calibrator], logits: Array) -> Array:
-    """Log-probabilities (n, K) after all stages."""
-    if not stages:
-        return log_softmax(logits)
-    for stage in stages:
+    """Calibrated logits (n, K), not normalised, after all stages."""
+    for stage in stages[:-1]:
         logits = stage.log_probs(logits)
-    return logits
+    return stages[-1].logits(logits) if stages else logits
 
 
 @dataclass(frozen=True)
 class Through:
-    """Log-probabilities after the same stages for every row."""
+    """Calibrated logits, by the same stages for every row."""
 
     stages: tuple[Calibrator, ...] = ()
 
@@ -42,7 +40,7 @@ class Through:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Log-probabilities of each row by the stages that were fitted without the row's fold."""
+    """Calibrated logits of each row, by the stages that were fitted without its fold."""
 
     by_fold: tuple[tuple[Calibrator, ...], ...]
     seed: int = 0
