@@ -12,10 +12,10 @@ PYTEST_ARGS ?= -n 2 -q
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench data constraints clean
+.PHONY: help demo test lint format docs bench bench-training data constraints clean
 
 help: ## List what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/.run ## Fit, apply and evaluate the sample data
 	mkdir -p $(DEMO)
@@ -37,8 +37,15 @@ format: $(VENV)/.lint ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+docs: $(VENV)/.test ## Write what commands and examples print into the pages anew
+	$(VENV)/bin/python docs/make_reference.py
+	$(VENV)/bin/python docs/run_blocks.py
+
 bench: $(BENCH_VENV)/.bench ## Measure calib against its peers
 	$(BENCH_VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
+
+bench-training: $(BENCH_VENV)/.bench ## Train a small network with every loss
+	$(BENCH_VENV)/bin/python benchmarks/training.py $(BENCH_ARGS)
 
 data: $(VENV)/.test ## Rebuild the sample data
 	$(VENV)/bin/python sample_data/make.py
@@ -48,7 +55,7 @@ data: $(VENV)/.test ## Rebuild the sample data
 constraints: ## Pin the newest versions of everything in constraints.txt
 	rm -rf build/constraints-venv
 	$(PYTHON) -m venv build/constraints-venv
-	build/constraints-venv/bin/python $(PIP_INSTALL) -e '.[test,lint]' $(HOLD)
+	build/constraints-venv/bin/python $(PIP_INSTALL) -e '.[test,lint,bench]' $(HOLD)
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/constraints-venv/bin/python -m pip freeze --exclude-editable \
 	    | sed -e '/^\(cuda\|nvidia\|triton\)/d' -e 's/+.*//' >> build/constraints.txt
