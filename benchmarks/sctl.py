@@ -61,11 +61,13 @@ def main() -> None:
             ours = [judge(folder, method, options, loss)[0] for loss in LOSSES.values()]
             theirs = [official[f"{title}|{key}"][0] for key in LOSSES]
             far += sum(abs(a - b) > LARGEST_DIFFERENCE for a, b in zip(ours, theirs, strict=True))
-            cells = [ours[0], theirs[0], ours[1], theirs[1], ours[0] - ours[1], theirs[0] - theirs[1]]
+            gains = [ours[0] - ours[1], theirs[0] - theirs[1]]
+            cells = [ours[0], theirs[0], ours[1], theirs[1], *gains]
             print(f"| {name} | {title} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
         for title, (method, options) in OURS.items():
             ours = [judge(folder, method, options, loss)[0] for loss in LOSSES.values()]
-            print(f"| {name} | {title} | {ours[0]:.2f} | | {ours[1]:.2f} | | {ours[0] - ours[1]:.2f} | |")
+            cells = [f"{ours[0]:.2f}", "", f"{ours[1]:.2f}", "", f"{ours[0] - ours[1]:.2f}", ""]
+            print(f"| {name} | {title} | " + " | ".join(cells) + " |")
     print(
         f"\n{far} of the figures differ from the official logs by more than "
         f"{LARGEST_DIFFERENCE} points; {time.perf_counter() - begin:.0f} s."

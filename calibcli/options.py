@@ -22,6 +22,7 @@ class Option:
     help: str
     choices: tuple[str | int, ...] = ()
     optional: bool = False
+    least: float | None = None
 
 
 def options_of(family: type[Any]) -> list[Option]:
@@ -37,6 +38,7 @@ def options_of(family: type[Any]) -> list[Option]:
             entry.metadata["help"],
             get_args(hints[entry.name]) if get_origin(hints[entry.name]) is Literal else (),
             type(None) in get_args(hints[entry.name]),
+            entry.metadata.get("least"),
         )
         for entry in fields(family)
         if "help" in entry.metadata
@@ -101,9 +103,12 @@ def _convert(name: str, option: Option, text: str) -> Any:
     kind = float if option.default is None else type(option.default)
     read, wanted = _READERS[kind]
     try:
-        return read(text)
+        value = read(text)
     except ValueError:
         raise UsageError(f"{name}.{option.name} must be {wanted}, not {text!r}") from None
+    if option.least is not None and value < option.least:
+        raise UsageError(f"{name}.{option.name} must be at least {option.least:g}, not {text}")
+    return value
 
 
 def _boolean(text: str) -> bool:

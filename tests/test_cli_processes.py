@@ -165,7 +165,6 @@ def test_closed_streams_do_no_harm(val):
     assert b"the file is empty" in done.stderr
 
 
-@pytest.mark.xfail(reason="only standard input is copied before it is read twice")
 def test_a_pipe_with_a_name_is_read(val):
     done = shell(f"calib evaluate <(cat {val}) -q --format json")
     assert json.loads(done.stdout)["rows"] == 600

@@ -236,16 +236,7 @@ def test_other_classes_are_refused_wherever_they_meet(calib):
     assert "half.npz: not a readable NPZ file" in refusal(calib("inspect half.npz"))
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "label_below.parquet",
-        pytest.param(
-            "label_below.npz",
-            marks=pytest.mark.xfail(reason="a batch without columns cannot be filtered"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("file", ["label_below.parquet", "label_below.npz"])
 def test_a_label_to_be_left_out_leaves_its_row_out(calib, tmp_path, file):
     code, out, err = calib(
         f"fit {file} --ignore-label -100 -q --format csv -p {tmp_path}/p.json "

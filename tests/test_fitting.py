@@ -19,7 +19,7 @@ from calibcli.errors import UsageError
 from calibcli.objectives.registry import OBJECTIVES
 
 SMOOTH = [name for name in MAPS if not MAPS[name].binary_only]
-# Its random starts are compared on rows drawn by their number, so that it has no invariance to them.
+# Random starts are compared on rows that are drawn by their number: order and repetition matter.
 EXACT = [name for name in SMOOTH if MAPS[name].exact]
 # A temperature a column, as published, sees the logits as they are stored.
 SHIFTABLE = [name for name in EXACT if name != "class-temperature"]

@@ -54,7 +54,10 @@ class VectorMap(SmoothMap):
 
     penalty: float = field(
         default=1e-6,
-        metadata={"help": "ridge on the deviation from one temperature and no bias, a parameter"},
+        metadata={
+            "help": "ridge on the deviation from one temperature and no bias, a parameter",
+            "least": 0,
+        },
     )
 
     name = "vector"
@@ -143,7 +146,10 @@ class MatrixMap(SmoothMap):
 
     penalty: float = field(
         default=1.0,
-        metadata={"help": "ridge on the deviation from one temperature, times parameters / rows"},
+        metadata={
+            "help": "ridge on the deviation from one temperature, times parameters / rows",
+            "least": 0,
+        },
     )
 
     name = "matrix"

@@ -16,7 +16,8 @@ class BiasCorrectedTemperatureMap(SmoothMap):
     """Parameters: the scale that all classes share, then the K biases."""
 
     penalty: float = field(
-        default=1e-6, metadata={"help": "ridge on the deviation from no bias, a parameter"}
+        default=1e-6,
+        metadata={"help": "ridge on the deviation from no bias, a parameter", "least": 0},
     )
 
     name = "bias-corrected-temperature"

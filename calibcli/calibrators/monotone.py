@@ -67,7 +67,8 @@ class MonotoneMap(SmoothMap):
 
     pieces: int = field(default=8, metadata={"help": "linear pieces of the function"})
     penalty: float = field(
-        default=1.0, metadata={"help": "ridge on differences of neighbouring slopes, over rows"}
+        default=1.0,
+        metadata={"help": "ridge on differences of neighbouring slopes, over rows", "least": 0},
     )
     knots: tuple[float, ...] | None = None
 

@@ -54,7 +54,8 @@ def read_array(
     if array.shape != shape:
         wanted = "a row of numbers" if shape is None else shape
         raise ParamsError(f"stage {kind!r}: {name} has shape {array.shape}, not {wanted}")
-    if array.dtype.kind not in "iuf":
+    if not isinstance(parameters[name], np.ndarray) or array.dtype.kind not in "iuf":
+        # NumPy takes true for 1 where other numbers are around.
         elements = np.asarray(parameters[name], dtype=object)
         for place in np.ndindex(array.shape):
             if isinstance(elements[place], bool) or not isinstance(elements[place], (int, float)):
@@ -85,7 +86,7 @@ def read_sizes(kind: str, parameters: dict[str, Any], name: str, first: int) -> 
     sane = (
         isinstance(value, list)
         and 2 <= len(value) <= 16
-        and all(isinstance(size, int) and 1 <= size <= 1024 for size in value)
+        and all(type(size) is int and 1 <= size <= 1024 for size in value)
     )
     if not sane or value[0] != first or value[-1] != 1:
         raise ParamsError(f"stage {kind!r}: {name} must be a list of sizes from {first} to 1")

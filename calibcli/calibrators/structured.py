@@ -21,7 +21,8 @@ class StructuredVectorMap(VectorMap):
     """``(1 + v) log p + b`` with the ridge ``penalty K / n (|v|^2 + |b|^2)``."""
 
     penalty: float = field(
-        default=1.0, metadata={"help": "ridge on scales and biases, times classes / rows"}
+        default=1.0,
+        metadata={"help": "ridge on scales and biases, times classes / rows", "least": 0},
     )
 
     name = "svs"
@@ -47,10 +48,11 @@ class StructuredMatrixMap(MatrixMap):
     """
 
     penalty: float = field(
-        default=1.0, metadata={"help": "ridge on scales and biases, times classes / rows"}
+        default=1.0,
+        metadata={"help": "ridge on scales and biases, times classes / rows", "least": 0},
     )
     off_diagonal: float = field(
-        default=1.0, metadata={"help": "ridge on the others, times K (K - 1) / rows"}
+        default=1.0, metadata={"help": "ridge on the others, times K (K - 1) / rows", "least": 0}
     )
 
     name = "sms"

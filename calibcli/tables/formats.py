@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from calibcli.errors import DataError
 from calibcli.tables.fields import DataFile
@@ -80,7 +80,9 @@ def _is_text(head: bytes) -> bool:
 
 
 def open_data(location: Location, spool: Spool) -> DataFile:
-    """Look at a data file; of an object store, all but Parquet is copied to the machine first.
+    """Look at a data file.
+
+    Of an object store all but Parquet is copied to the machine first, and so is what a pipe gives.
 
     Raises
     ------
@@ -88,6 +90,11 @@ def open_data(location: Location, spool: Spool) -> DataFile:
         It cannot be read.
     """
     try:
+        if location.url is None and not Path(location.path).is_file():
+            # A pipe can be read once, and has no end to begin at.
+            with Path(location.path).open("rb") as pipe:
+                path = spool.copy(pipe, location.name)
+            location = Location(location.name, path, None, location.keys)
         with location.open() as file:
             head = file.read(_MAGIC_BYTES)
             kind = sniff(head, location.name)

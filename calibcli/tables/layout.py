@@ -85,7 +85,8 @@ def _kept(chunk: Chunk, keep: NumpyArray) -> Chunk:
     if columns is not None:
         import pyarrow as pa
 
-        columns = columns.filter(pa.array(keep))
+        # A batch without columns has nothing to filter, and Arrow takes its length for 0.
+        columns = columns.filter(pa.array(keep)) if columns.num_columns else columns
     return Chunk(
         chunk.start,
         chunk.scores[keep],
