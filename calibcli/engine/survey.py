@@ -11,7 +11,8 @@ from calibcli.arrays import SMALLEST_PROBABILITY, Array, InputKind, namespace, p
 from calibcli.engine.engine import Tile
 from calibcli.engine.memory_source import fold_of_rows
 
-_LARGEST_LOG_PROB = 0.01
+LARGEST_LOG_PROB = 0.01
+"""Rounded probabilities may be a little more than 1, and their logarithms than 0."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _bad_score(tile: Tile, kind: InputKind) -> tuple[int, str] | None:
     if place is not None:
         what = "is not a number between 0 and 1" if kind == "probs" else "is NaN"
         return tile.start + place[0], f"the score of class {place[1]} {what}"
-    limit = np.inf if kind == "logits" else _LARGEST_LOG_PROB
+    limit = np.inf if kind == "logits" else LARGEST_LOG_PROB
     place = _first(tile.logits >= limit)
     if place is not None:
         what = "+inf" if kind == "logits" else "a probability greater than 1"

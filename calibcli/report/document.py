@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from calibcli.metrics.panel import Evaluation
+from calibcli.workflow.measuring import MeasuredOn
 
 SCHEMA_VERSION = 1
 
 Document: TypeAlias = dict[str, Any]
-
-MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
-"""Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
 
 
 def measurement(evaluation: Evaluation) -> Document:

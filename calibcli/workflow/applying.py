@@ -13,14 +13,13 @@ from calibcli.arrays import Array, softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.source import Chunk, Source
+from calibcli.engine.survey import LARGEST_LOG_PROB
 from calibcli.errors import DataError
 from calibcli.workflow.measuring import calibrate
 
 NumpyArray = np.ndarray[Any, Any]
 
 _CHUNK_BYTES = 8 << 20
-_LARGEST_LOG_PROB = 0.01
-"""Rounded probabilities may be a little more than 1; the survey before a fit lets as much pass."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _probabilities(
 
 def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:
     """Refuse rows ``without`` probabilities, and scores that are more than any probability."""
-    limit = {"logits": np.inf, "log-probs": _LARGEST_LOG_PROB, "probs": np.exp(_LARGEST_LOG_PROB)}
+    limit = {"logits": np.inf, "log-probs": LARGEST_LOG_PROB, "probs": np.exp(LARGEST_LOG_PROB)}
     if source.kind != "logits" and chunk.scores.max() > limit[source.kind]:
         without = without | (chunk.scores > limit[source.kind]).any(axis=1)
     if not without.any():

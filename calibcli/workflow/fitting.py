@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.identity import Identity
@@ -21,11 +20,8 @@ from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.options import build, look_up, parse_settings
-from calibcli.workflow.measuring import CrossFitted, Prober, Through, measure
+from calibcli.workflow.measuring import CrossFitted, MeasuredOn, Prober, Through, measure
 from calibcli.workflow.priors import IMBALANCED, TargetPrior, imbalance, prior_factors
-
-MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
-"""Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
 
 
 @dataclass(frozen=True)

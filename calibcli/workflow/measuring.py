@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from calibcli.engine.engine import Tile
 from calibcli.engine.memory_source import fold_of_rows
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Evaluation, Panel
+
+MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
+"""Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
 
 Prober = Callable[[Tile], Array]
 """Makes calibrated logits (n, K) of a tile."""
