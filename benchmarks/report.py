@@ -1,0 +1,110 @@
+"""The results as a table that reads well in a terminal and in Markdown, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from harness import Line
+
+_HEADINGS = ("benchmark", "case", "measure", "calib", "peer", "ratio", "goal", "holds", "note")
+_PACKAGES = (
+    "calibcli",
+    "numpy",
+    "pyarrow",
+    "torch",
+    "probmetrics",
+    "scikit-learn",
+    "netcal",
+    "torchmetrics",
+)
+
+
+def table(lines: Sequence[Line]) -> str:
+    """A Markdown table with aligned columns."""
+    rows = [_HEADINGS, *map(_cells, lines)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+    rows.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    )
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """How many goals hold, and which don't."""
+    judged = [line for line in lines if line.holds is not None]
+    missed = [f"{line.case}: {line.measure}" for line in judged if not line.holds]
+    text = f"{len(judged) - len(missed)} of {len(judged)} goals hold"
+    return text + (f"; missed: {'; '.join(missed)}" if missed else "")
+
+
+def machine() -> str:
+    """What it ran on, in one line."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{cores} cores ({_processor()}), {system}"
+
+
+def versions() -> str:
+    """The packages that took part, in one line."""
+    present = {distribution.name: distribution.version for distribution in distributions()}
+    return ", ".join(f"{name} {present[name]}" for name in _PACKAGES if name in present)
+
+
+def document(lines: Sequence[Line]) -> dict[str, Any]:
+    """Everything, for `json`."""
+    results = [{**asdict(line), "figure": line.figure, "holds": line.holds} for line in lines]
+    return {"machine": machine(), "versions": versions(), "results": results}
+
+
+def write_json(path: Path, lines: Sequence[Line]) -> None:
+    """The document in a file."""
+    text = json.dumps(document(lines), indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    compared = line.theirs is not None
+    goal = ""
+    if line.at_most is not None:
+        goal = f"≤ {_ratio(line.at_most) if compared else _quantity(line.at_most, line.unit)}"
+    return (
+        line.benchmark,
+        line.case,
+        line.measure,
+        _quantity(line.ours, line.unit),
+        _quantity(line.theirs, line.unit),
+        _ratio(line.figure) if compared else "",
+        goal,
+        {True: "yes", False: "NO", None: ""}[line.holds],
+        line.note,
+    )
+
+
+def _quantity(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if not unit:
+        return f"{value:.1e}"
+    return f"{value:.0f} {unit}" if unit == "MB" else f"{value:.3g} {unit}"
+
+
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if value >= 1 else f"1/{1 / value:.3g}"

@@ -1,0 +1,95 @@
+"""Measure `calib` against its peers: ``make bench``, or ``python benchmarks/run.py --only NAME``.
+
+Prints a table and writes ``build/bench/results.json``. Every time is a median, every ratio is of
+times taken in turns in one run. ``--record`` also writes ``benchmarks/RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import evaluation
+import large_file
+import report
+import startup
+import temperature
+import whole_process
+from harness import Line
+
+BENCHMARKS = {
+    "startup": startup.benchmark,
+    "temperature": temperature.benchmark,
+    "evaluate": evaluation.benchmark,
+    "process": whole_process.benchmark,
+    "large-file": large_file.benchmark,
+}
+ROOT = Path(__file__).parent.parent
+_BUSY = 0.5
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> None:
+    """Run the selected benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--only", metavar="NAME[,NAME]", help=f"some of: {', '.join(BENCHMARKS)}", default=""
+    )
+    parser.add_argument("--record", action="store_true", help="write RESULTS.md, too")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            parser.error(f"no benchmark is called {name!r}; there are {', '.join(BENCHMARKS)}")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > _BUSY:
+        print(f"this machine is busy (load {load:.1f}): the times will be off", file=sys.stderr)
+    lines = measure(names)
+    print(report.table(lines))
+    print(f"\n{report.summary(lines)}\n{report.machine()}\n{report.versions()}")
+    report.write_json(_build() / "results.json", lines)
+    if options.record:
+        record(lines)
+
+
+def measure(names: list[str]) -> list[Line]:
+    """The lines of some benchmarks; data is made in a folder that is deleted afterwards."""
+    lines: list[Line] = []
+    for name in names:
+        begin = time.perf_counter()
+        with tempfile.TemporaryDirectory(dir=_build()) as folder:
+            lines += BENCHMARKS[name](Path(folder))
+        print(f"{name}: done in {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+    return lines
+
+
+def _build() -> Path:
+    folder = ROOT / "build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def record(lines: list[Line]) -> None:
+    """Write the results where readers of the repository find them."""
+    text = f"""# What `make bench` measured
+
+{report.machine()}; {report.versions()}.
+
+{report.table(lines)}
+
+{report.summary(lines)}.
+
+Times are medians, and peers take turns with `calib` in one run, each in a process of its own. The
+labels are drawn from a known tempered softmax ([data.py](data.py)). "Δ log T, exact" is the
+distance of the fitted log-temperature from the optimum computed in float64, and the notes give the
+same of the peers. `python benchmarks/run.py --record` writes this file.
+"""
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
