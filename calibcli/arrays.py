@@ -165,8 +165,13 @@ def like(values: Any, array: Array) -> Array:
 
 
 def sum_rows(matrix: Array) -> np.ndarray[Any, Any]:
-    """Sum over the rows of a block (n, ...), as a float64 NumPy array (...)."""
-    return to_numpy(namespace(matrix).sum(matrix, axis=0)).astype(np.float64)
+    """Sum over the rows of a block (n, ...), as a float64 NumPy array (...).
+
+    Blocks on the CPU are short enough for a sum in their own precision.
+    """
+    xp = namespace(matrix)
+    dtype = None if is_numpy_array(matrix) else xp.float64
+    return to_numpy(xp.sum(matrix, axis=0, dtype=dtype)).astype(np.float64)
 
 
 def weighted_sum(values: Array, weights: Array | None) -> float:

@@ -45,6 +45,15 @@ def options_of(family: type[Any]) -> list[Option]:
     ]
 
 
+def settings_of(instance: Any) -> dict[str, Any]:
+    """The options in force of a method or a loss, by the names of its fields."""
+    return {
+        entry.name: getattr(instance, entry.name)
+        for entry in fields(instance)
+        if "help" in entry.metadata
+    }
+
+
 def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, str]]:
     """``["svs.penalty=0.5"]`` as ``{"svs": {"penalty": "0.5"}}``."""
     parsed: dict[str, dict[str, str]] = {}

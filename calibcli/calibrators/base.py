@@ -142,6 +142,11 @@ class SmoothMap(ABC):
         """The family that is fitted to so many rows; another one where an option asks for it."""
         return self
 
+    @property
+    def needs_placing(self) -> bool:
+        """Whether the family has knots that are still to be placed."""
+        return False
+
     def placed(self, log_probs: Vector, weights: Vector) -> SmoothMap:
         """The family with its knots, if any, placed by log-probabilities (n, K) of rows."""
         return self

@@ -84,6 +84,10 @@ class MonotoneMap(SmoothMap):
         if not 1 <= self.pieces <= 100:
             raise ValueError("pieces must lie between 1 and 100")
 
+    @property
+    def needs_placing(self) -> bool:
+        return self.knots is None
+
     def placed(self, log_probs: Vector, weights: Vector) -> MonotoneMap:
         largest = np.sort(log_probs, axis=1)[:, -LARGEST_OF_A_ROW:]
         each = np.broadcast_to(weights[:, None], largest.shape)

@@ -13,7 +13,7 @@ from calibcli.arrays import is_numpy_array, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.devices import to_device
 from calibcli.engine.engine import Engine, Tile
-from calibcli.engine.memory_source import ArraySource, Folded, Part, fold_of_rows, load
+from calibcli.engine.memory_source import ArraySource, Part, every, fold_of_rows, load
 from calibcli.engine.source import Source
 from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError
@@ -97,16 +97,15 @@ class Data:
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
     ) -> State:
         """The merged states of all blocks, in float64 where that costs nothing."""
-        source = self.source
-        for part in self.parts:
-            source = Folded(source, part)
         work = partial_state
+        if self.parts:
+            work = partial(_restricted, self.parts, work)
         if self.class_factors is not None:
             work = partial(_reweighted, self.class_factors, work)
         if self.stages:
             work = partial(_through, self.stages, work)
         small = self.rows * self.classes <= _SMALL
-        return self.engine.fold(source, work, merge, np.float64 if small else None)
+        return self.engine.fold(self.source, work, merge, np.float64 if small else None)
 
     @property
     def fold_of_rows(self) -> Callable[[int, int], np.ndarray[Any, Any]]:
@@ -147,18 +146,16 @@ class Data:
             import torch
 
             scores = torch.cat(parts)
-        passed = ArraySource(scores, source.labels, source.weights, "log-probs", source)
+        origin = source.origin or source
+        passed = ArraySource(scores, source.labels, source.weights, "log-probs", origin)
         return replace(self, source=passed, stages=())
 
     def sample(self, rows: int) -> Data | None:
-        """About this many rows, evenly spread, or None where that is not cheap or not fewer."""
-        source = self.source
+        """About this many rows, evenly spread by their numbers, or None if those are not fewer."""
         step = self.rows // max(rows, 1)
-        if not isinstance(source, ArraySource) or step < 4 or self.stages:
+        if step < 4:
             return None
-        weights = None if source.weights is None else source.weights[::step]
-        assert source.labels is not None
-        thin = ArraySource(source.scores[::step], source.labels[::step], weights, source.kind)
+        thin = every(self.source, step, self.engine.chunk_rows(self.source))
         share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
         # Rows have other numbers in the sample, so parts don't carry over; it is but a first guess.
         return replace(self, source=thin, survey=share, parts=())
@@ -215,6 +212,20 @@ def _scores(stages: tuple[Calibrator, ...], tile: Tile) -> Any:
 def _class_weights(classes: int, tile: Tile) -> np.ndarray[Any, Any]:
     weights = None if tile.weights is None else to_numpy(tile.weights)
     return np.bincount(to_numpy(tile.labels), weights, classes).astype(np.float64)
+
+
+def _restricted(
+    parts: tuple[Part, ...], partial_state: Callable[[Tile], State], tile: Tile
+) -> State:
+    """The state of a block in which only rows that belong to all parts count."""
+    chosen = np.ones(len(tile))
+    for part in parts:
+        chosen *= part.chosen(tile.start, tile.start + len(tile))
+    xp = namespace(tile.logits)
+    weights = xp.asarray(chosen, device=tile.logits.device)
+    return partial_state(
+        replace(tile, weights=weights if tile.weights is None else weights * tile.weights)
+    )
 
 
 def _reweighted(

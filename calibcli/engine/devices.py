@@ -70,5 +70,7 @@ def to_device(array: Any, device: str, dtype: Any = None) -> Any:
     if array is None:
         return None
     if isinstance(array, np.ndarray):
-        array = torch.from_numpy(np.ascontiguousarray(array))
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+        # torch has no read-only tensors, and memory-mapped files are read-only.
+        array = torch.from_numpy(array if array.flags.writeable else array.copy())
     return array.to(device, None if dtype is None else getattr(torch, np.dtype(dtype).name))

@@ -9,11 +9,10 @@ spread over files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -234,47 +233,49 @@ def _fold_partition(
 
 def _aligned(chunks: Iterator[Chunk], rows: int) -> Iterator[Chunk]:
     """The same rows in chunks that begin at multiples of ``rows``."""
-    rest: Chunk | None = None
+    waiting: list[Chunk] = []
     for chunk in chunks:
-        whole = chunk if rest is None else join(rest, chunk)
-        end = len(whole) // rows * rows
-        if end:
+        waiting.append(chunk)
+        count = sum(map(len, waiting))
+        if count >= rows:
+            whole = join(waiting)
+            end = count // rows * rows
             yield whole.rows(0, end)
-        rest = whole.rows(end, len(whole)) if end < len(whole) else None
-    if rest is not None:
-        yield rest
+            waiting = [whole.rows(end, count)] if end < count else []
+    if waiting:
+        yield join(waiting)
 
 
-def join(first: Chunk, second: Chunk) -> Chunk:
-    """Two neighbouring chunks as one."""
+def join(chunks: Sequence[Chunk]) -> Chunk:
+    """Neighbouring chunks as one."""
+    if len(chunks) == 1:
+        return chunks[0]
 
-    def both(a: Any, b: Any) -> Any:
-        return None if a is None or b is None else np.concatenate((a, b))
+    def joined(name: str) -> Any:
+        arrays = [getattr(chunk, name) for chunk in chunks]
+        return None if arrays[0] is None else np.concatenate(arrays)
 
     columns = None
-    if first.columns is not None and second.columns is not None:
+    if chunks[0].columns is not None:
         import pyarrow as pa
 
-        columns = pa.concat_batches([first.columns, second.columns])
-    return Chunk(
-        first.start,
-        np.concatenate((first.scores, second.scores)),
-        both(first.labels, second.labels),
-        both(first.weights, second.weights),
-        columns,
-    )
+        columns = pa.concat_batches([chunk.columns for chunk in chunks])
+    first = chunks[0].start
+    return Chunk(first, joined("scores"), joined("labels"), joined("weights"), columns)
 
 
 def _read_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     """The same chunks, the next one being read while the caller works on this one."""
-    first = list(islice(chunks, 2))
-    if len(first) < 2:
-        yield from first
+    first = next(chunks, None)
+    if first is None:
         return
-    yield first[0]
+    chunk = next(chunks, None)
+    yield first
+    del first
+    if chunk is None:
+        return
     with ThreadPoolExecutor(1, "calib-read") as reader:
         waiting = reader.submit(next, chunks, None)
-        chunk: Chunk | None = first[1]
         while chunk is not None:
             yield chunk
             chunk = waiting.result()

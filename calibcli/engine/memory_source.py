@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import InputKind, to_numpy
+from calibcli.arrays import InputKind
 from calibcli.engine.source import Chunk, NumpyArray, Source
 
 
@@ -93,6 +93,23 @@ def load(source: Source, chunk_rows: int) -> ArraySource:
     return ArraySource(scores, labels, weights, source.kind, source)
 
 
+def every(source: Source, step: int, chunk_rows: int) -> ArraySource:
+    """Every ``step``-th row of a source, by the number of the row, in memory."""
+    if isinstance(source, ArraySource):
+        picked = [Chunk(0, source.scores, source.labels, source.weights).every(step)]
+    else:
+        picked = [chunk.every(step) for chunk in source.chunks(chunk_rows)]
+    if len(picked) == 1:
+        (only,) = picked
+        return ArraySource(only.scores, only.labels, only.weights, source.kind)
+
+    def joined(name: str) -> Any:
+        arrays = [getattr(chunk, name) for chunk in picked]
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    return ArraySource(joined("scores"), joined("labels"), joined("weights"), source.kind)
+
+
 @dataclass(frozen=True)
 class Part:
     """The rows of one fold, or all others.
@@ -118,39 +135,6 @@ class Part:
         """Whether each row from ``begin`` to before ``end`` belongs to the part."""
         inside: NumpyArray = fold_of_rows(begin, end, self.folds, self.seed) == self.fold
         return inside if self.inside else ~inside
-
-
-@dataclass(frozen=True)
-class Folded:
-    """A source in which only the rows of some folds of a cross-validation count.
-
-    Rows that don't count have weight 0.
-
-    Parameters
-    ----------
-    source : Source
-    part : Part
-        The rows that count.
-    """
-
-    source: Source
-    part: Part
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.source, name)
-
-    @property
-    def has_weights(self) -> bool:
-        """True: a weight says whether the row counts."""
-        return True
-
-    def chunks(self, rows: int) -> Iterator[Chunk]:
-        """The rows of the source; those that don't count have weight 0."""
-        for chunk in self.source.chunks(rows):
-            weights = self.part.chosen(chunk.start, chunk.start + len(chunk)).astype(np.float64)
-            if chunk.weights is not None:
-                weights *= to_numpy(chunk.weights)
-            yield Chunk(chunk.start, chunk.scores, chunk.labels, weights, chunk.columns)
 
 
 def fold_of_rows(begin: int, end: int, folds: int, seed: int = 0) -> NumpyArray:

@@ -48,6 +48,16 @@ class Chunk:
             None if self.columns is None else self.columns.slice(begin, end - begin),
         )
 
+    def every(self, step: int) -> Chunk:
+        """Every ``step``-th row, by the number of the row in the source; without other columns."""
+        rows = slice(-self.start % step, None, step)
+        return Chunk(
+            self.start + rows.start,
+            self.scores[rows],
+            None if self.labels is None else self.labels[rows],
+            None if self.weights is None else self.weights[rows],
+        )
+
 
 class Partition(Protocol):
     """A part of a source that another process or machine can open: a description, not data."""

@@ -121,7 +121,10 @@ def steer(
     trace: list[dict[str, Any]] = [{"round": 0, "loss": "nll", **first}]
     best: tuple[float, Adaptive | None, Vector, int] = (first[select], None, theta, 0)
     for number in range(1, _STEERED_ROUNDS + 1):
-        theta = solve(problem, theta).theta
+        solution = solve(problem, theta)
+        if solution.criterion == "unbounded":
+            break
+        theta = solution.theta
         figures = _figures(validation, problem.map.calibrator(theta, classes))
         current = problem.objective
         assert isinstance(current, Adaptive)

@@ -72,14 +72,13 @@ def _scale_steps(
     problem = Problem(data, family, objective, np.ones(1))
     sums = problem.lines(solution.theta, data.folds, data.fold_of_rows)
     fits, exact = [], []
-    for own in sums:
+    for fold, own in enumerate(sums):
         value, first, second = sums.sum(axis=0) - own
         step = newton_step(scale, first, second)
         short = step is not None and abs(step) <= _SHORT_STEP
-        theta = (
-            np.array([scale * math.exp(-step)]) if short and step is not None else solution.theta
-        )
-        stepped = Solution(theta, value / data.weight, 0.0, short, "one step", 1)
+        theta = solution.theta if step is None else np.array([scale * math.exp(-step)])
+        weight = data.without_fold(fold).weight
+        stepped = Solution(theta, value / max(weight, 1e-300), math.nan, short, "one step", 1)
         fits.append(Fit((StageFit(family.calibrator(theta, data.classes), stepped, 1),)))
         exact.append(short)
     return fits, exact

@@ -49,15 +49,15 @@ def solve_equations(
             secants.clear()
             theta, value, gradient = best
             if share < _SMALLEST_SHARE:
-                break
+                jumps = not problem.objective.smooth
+                least = float(np.abs(gradient).max())
+                return Solution(theta, value, least, jumps, "least residual", iteration)
             continue
         secants.append(((theta - old_theta) / scale, scale * gradient - old_residual))
         if size < least:
             best = (theta, value, gradient)
     theta, value, gradient = best
     norm = float(np.abs(gradient).max())
-    if not problem.objective.smooth:
-        return Solution(theta, value, norm, True, "least residual", most_iterations)
     return Solution(theta, value, norm, False, "iterations", most_iterations)
 
 

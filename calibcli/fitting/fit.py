@@ -27,6 +27,9 @@ from calibcli.objectives.base import Objective
 from calibcli.objectives.class_wise import ClassWise
 from calibcli.objectives.nll import NegativeLogLikelihood
 
+NOTHING_TO_FIT = ("separable", "worse than chance")
+"""Criteria of fits that left everything as it was."""
+
 _SAMPLE_ROWS = 5000
 _KNOT_ROWS = 20_000
 
@@ -62,6 +65,8 @@ class StageFit:
         What a user must know about it.
     objective : Objective or None
         What was minimised, with the state that it ended in.
+    family : SmoothMap or None
+        What was fitted, with its knots where it has any.
     trace : tuple of dict
         The rounds of an adaptive objective.
     """
@@ -71,6 +76,7 @@ class StageFit:
     passes: int = 0
     notes: tuple[str, ...] = ()
     objective: Objective | None = None
+    family: SmoothMap | None = None
     trace: tuple[dict[str, Any], ...] = ()
 
 
@@ -162,7 +168,9 @@ def fit_map(
         return StageFit(family.calibrator(np.empty(0), data.classes))
     if family.normalises:
         data = data.after(Identity())
-    if type(family).placed is not SmoothMap.placed:
+    if earlier is not None and earlier.family is not None:
+        family = earlier.family
+    elif family.needs_placing:
         family = family.placed(*sample_log_probs(data, _KNOT_ROWS))
     if isinstance(objective, Adaptive) and objective.on_validation:
         return _fit_steered(data, family, objective)
@@ -179,9 +187,11 @@ def _fit_many(
     assert scale_fit.solution is not None
     scale = float(scale_fit.solution.theta[0])
     problem = Problem(data, family, objective, family.anchor(data.classes, scale))
-    _prepare(problem, earlier)
+    _prepare(problem)
     solve = choose_solver(family, problem.objective)
-    if earlier is not None and earlier.solution is not None:
+    if _can_start_from(earlier, family, objective):
+        assert earlier is not None
+        assert earlier.solution is not None
         theta = earlier.solution.theta
     else:
         theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
@@ -198,7 +208,17 @@ def _fit_many(
         problem.passes + scale_fit.passes,
         notes,
         problem.objective,
+        family,
     )
+
+
+def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Objective) -> bool:
+    """Whether a fit ends at the same point wherever it starts.
+
+    Otherwise a start that has seen rows which are held out now would carry them over.
+    """
+    unique = family.linear and family.exact and objective.convex and not objective.adaptive
+    return unique and earlier is not None and earlier.solution is not None
 
 
 def _best_start(data: FittingData, problem: Problem, starts: list[Vector], solve: Solver) -> Vector:
@@ -237,7 +257,7 @@ def _is_static(objective: Adaptive) -> bool:
     return objective.first_evaluations == 0
 
 
-def _prepare(problem: Problem, earlier: StageFit | None, *, small: bool = False) -> None:
+def _prepare(problem: Problem, *, small: bool = False) -> None:
     """Give an adaptive objective the state that the first solve needs."""
     objective = problem.objective
     if not isinstance(objective, Adaptive):
@@ -247,9 +267,7 @@ def _prepare(problem: Problem, earlier: StageFit | None, *, small: bool = False)
         return
     # A pooled objective and a single parameter are cheap to follow; others are solved in rounds.
     problem.follow = objective.pooled or small
-    if earlier is not None and earlier.objective is not None:
-        problem.objective = earlier.objective
-    elif not objective.pooled:
+    if not objective.pooled:
         learn_first(problem, problem.data.classes)
 
 
@@ -266,9 +284,13 @@ def _fit_steered(data: FittingData, family: SmoothMap, objective: Adaptive) -> S
     if min(rows.weight, validation.weight) <= 0 or whole.solution is None:
         note = f"{objective.name}: too few rows for an inner split; fitted by nll"
         return replace(whole, notes=(*whole.notes, note))
+    if whole.family is not None:
+        family = whole.family
     first = fit_map(rows, family, plain, whole)
     assert first.solution is not None
-    problem = Problem(rows, family, objective, family.anchor(data.classes, 1.0))
+    rough = _fit_scale(rows, TemperatureMap(), plain, None).solution
+    scale = 1.0 if rough is None else float(rough.theta[0])
+    problem = Problem(rows, family, objective, family.anchor(data.classes, scale))
     solve = (
         _solve_scale_from if family.size(data.classes) == 1 else choose_solver(family, objective)
     )
@@ -279,12 +301,16 @@ def _fit_steered(data: FittingData, family: SmoothMap, objective: Adaptive) -> S
         return replace(whole, passes=passes, notes=notes, trace=steered.trace)
     last = Problem(data, family, steered.objective, problem.anchor)
     solution = solve(last, steered.theta)
+    if solution.criterion == "unbounded":
+        note = f"{objective.name}: no temperature minimises it on all rows; fitted by nll"
+        return replace(whole, passes=passes, notes=(*notes, note), trace=steered.trace)
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
         passes + last.passes,
         notes,
         steered.objective,
+        family,
         steered.trace,
     )
 
@@ -299,28 +325,29 @@ def _fit_scale(
     """A single scale, starting from that of a sample of the rows."""
     scale, passes = 1.0, 0.0
     problem = Problem(data, family, objective, np.ones(1))
-    _prepare(problem, earlier, small=True)
+    _prepare(problem, small=True)
     thin = data.sample(_SAMPLE_ROWS) if earlier is None else None
     if earlier is not None and earlier.solution is not None:
         scale = float(earlier.solution.theta[0])
     elif thin is not None:
         guess = Problem(thin, family, problem.objective, np.ones(1), problem.follow)
         rough = solve_scale(guess, scale, tolerance=1e-3)
-        passes = guess.passes * _SAMPLE_ROWS / data.weight
+        passes = guess.passes * thin.rows / data.rows
         scale = float(rough.theta[0]) if rough.converged else 1.0
     solution = solve_scale(problem, scale)
     total = problem.passes + math.ceil(passes)
     found = problem.objective
     if solution.criterion != "unbounded":
         calibrator = family.calibrator(solution.theta, data.classes)
-        return StageFit(calibrator, solution, total, (), found)
-    note, criterion = _why_unbounded(float(solution.theta[0]))
+        return StageFit(calibrator, solution, total, (), found, family)
+    note, criterion = _why_unbounded(float(solution.theta[0]), solution.value)
     plain = replace(solution, theta=np.ones(1), converged=False, criterion=criterion)
-    return StageFit(family.calibrator(plain.theta, data.classes), plain, total, (note,), found)
+    calibrator = family.calibrator(plain.theta, data.classes)
+    return StageFit(calibrator, plain, total, (note,), found, family)
 
 
-def _why_unbounded(scale: float) -> tuple[str, str]:
-    if scale > 1:
+def _why_unbounded(scale: float, value: float) -> tuple[str, str]:
+    if scale > 1 or value <= SMALLEST_LOSS:
         note = (
             "every row is classified right (or nearly so): no temperature is too low for these "
             "rows, so none can be fitted; left at 1"

@@ -11,6 +11,7 @@ from collections import deque
 import numpy as np
 
 from calibcli.calibrators.base import Vector
+from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 
@@ -49,10 +50,7 @@ def solve_lbfgs(
             if pairs:
                 pairs.clear()
                 continue
-            if not (problem.objective.smooth and problem.map.exact):
-                return Solution(theta, value, norm, True, "no descent", iteration)
-            converged = norm <= 1e3 * tolerance
-            return Solution(theta, value, norm, converged, "rounding", iteration)
+            return rounded(problem, theta, value, norm, tolerance, iteration)
         change, bend = found[0] - theta, found[2] - gradient
         if float(change @ bend) > 0:
             pairs.append((change, bend))

@@ -15,6 +15,11 @@ from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 
 _MOST_INNER_STEPS = 60
+_MOST_TRIALS = 30
+_NEARLY = 1e3
+"""Where rounding ends a search, so many times the tolerance is small enough."""
+
+_Point = tuple[Vector, float, Vector]
 
 
 def solve_newton(
@@ -31,21 +36,43 @@ def solve_newton(
         if norm <= tolerance:
             return Solution(theta, value, norm, True, "gradient", iteration)
         step = _newton_step(problem, theta, gradient, problem.diagonal(theta))
-        slope = float(gradient @ step)
-        length = 1.0
-        while True:
-            new_value, new_gradient = problem.gradient(theta + length * step)
-            if new_value <= value + 1e-4 * length * slope:
-                break
-            if abs(length * slope) <= 1e-7 * abs(value):
-                new_norm = float(np.abs(new_gradient).max())
-                if new_norm < norm:
-                    break
-                return Solution(theta, value, norm, True, "rounding", iteration)
-            length /= 4
-        theta, value, gradient = theta + length * step, new_value, new_gradient
+        found = _search(problem, (theta, value, gradient), step)
+        if found is None:
+            return rounded(problem, theta, value, norm, tolerance, iteration)
+        theta, value, gradient = found
     norm = float(np.abs(gradient).max())
     return Solution(theta, value, norm, False, "iterations", most_iterations)
+
+
+def rounded(
+    problem: Problem, theta: Vector, value: float, norm: float, tolerance: float, iteration: int
+) -> Solution:
+    """The solution at a point from which no descent can be seen.
+
+    It is one if the gradient is small, or if the loss jumps and its gradient need not vanish.
+    """
+    if not (np.isfinite(value) and np.isfinite(norm)):
+        return Solution(theta, value, norm, False, "not finite", iteration)
+    if not (problem.objective.smooth and problem.map.exact):
+        return Solution(theta, value, norm, True, "no descent", iteration)
+    return Solution(theta, value, norm, norm <= _NEARLY * tolerance, "rounding", iteration)
+
+
+def _search(problem: Problem, origin: _Point, step: Vector) -> _Point | None:
+    """A point of sufficient descent along a step, or None where rounding hides every descent."""
+    theta, value, gradient = origin
+    slope = float(gradient @ step)
+    length = 1.0
+    for _ in range(_MOST_TRIALS):
+        point = theta + length * step
+        new_value, new_gradient = problem.gradient(point)
+        if new_value <= value + 1e-4 * length * slope:
+            return point, new_value, new_gradient
+        if abs(length * slope) <= 1e-7 * abs(value):
+            smaller = float(np.abs(new_gradient).max()) < float(np.abs(gradient).max())
+            return (point, new_value, new_gradient) if smaller else None
+        length /= 4
+    return None
 
 
 def _newton_step(problem: Problem, theta: Vector, gradient: Vector, diagonal: Vector) -> Vector:

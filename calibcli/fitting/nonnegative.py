@@ -9,11 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from calibcli.calibrators.base import Vector
+from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 
 _SMALLEST = 1e-12
 _SHARE = 0.3
+_MOST_TRIALS = 60
 
 
 def solve_nonnegative(
@@ -33,11 +35,9 @@ def solve_nonnegative(
         new = _equation_step if problem.objective.estimating else _descent
         found = new(problem, point, step)
         if found is None:
-            converged = norm <= 1e3 * tolerance or not problem.objective.smooth
-            return Solution(point.theta, point.value, norm, converged, "rounding", iteration)
+            return rounded(problem, point.theta, point.value, norm, tolerance, iteration)
         point = found
-    smooth = problem.objective.smooth
-    return Solution(point.theta, point.value, point.norm, not smooth, "iterations", most_iterations)
+    return Solution(point.theta, point.value, point.norm, False, "iterations", most_iterations)
 
 
 class _Point:
@@ -62,7 +62,7 @@ def _newton_step(problem: Problem, point: _Point) -> Vector:
 def _descent(problem: Problem, point: _Point, step: Vector) -> _Point | None:
     """A point that is lower, or None where rounding hides it."""
     length = 1.0
-    while True:
+    for _ in range(_MOST_TRIALS):
         new = _Point(problem, np.maximum(point.theta + length * step, point.low), point.low)
         expected = float(point.gradient @ (new.theta - point.theta))
         if new.value <= point.value + 1e-4 * expected:
@@ -70,6 +70,7 @@ def _descent(problem: Problem, point: _Point, step: Vector) -> _Point | None:
         if abs(expected) <= 1e-9 * abs(point.value):
             return None
         length /= 2
+    return None
 
 
 def _equation_step(problem: Problem, point: _Point, step: Vector) -> _Point:

@@ -34,9 +34,9 @@ def solve_reweighted(problem: Problem, theta: Vector, tolerance: float = 1e-7) -
         iterations += solution.iterations
         move = solution.theta - theta
         theta = theta + _SHARE * move
-        if float(np.abs(move).max()) <= (_SETTLED if problem.map.exact else _NEARLY_SETTLED):
+        smooth = problem.map.exact and problem.objective.smooth
+        if float(np.abs(move).max()) <= (_SETTLED if smooth else _NEARLY_SETTLED):
             return replace(solution, criterion="fixed point", iterations=iterations)
         if learns:
             problem.learn(theta)
-    converged = not problem.objective.smooth
-    return replace(solution, converged=converged, criterion="rounds", iterations=iterations)
+    return replace(solution, converged=False, criterion="rounds", iterations=iterations)

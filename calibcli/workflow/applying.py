@@ -51,7 +51,9 @@ def probabilities(stages: Sequence[Calibrator], logits: Array) -> Array:
 
 def chunk_rows(engine: Engine, source: Source) -> int:
     """Rows to calibrate and write at a time."""
-    return min(engine.chunk_rows(source), max(_CHUNK_BYTES // (4 * source.columns), 1))
+    rows = engine.tile_rows(source.columns)
+    wanted = max(_CHUNK_BYTES // (4 * source.columns) // rows, 1) * rows
+    return min(engine.chunk_rows(source), wanted)
 
 
 def calibrated_chunks(

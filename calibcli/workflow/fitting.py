@@ -13,7 +13,7 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.fitting.crossing import cross_fit
-from calibcli.fitting.fit import Fit, StageFit, fit_stages
+from calibcli.fitting.fit import NOTHING_TO_FIT, Fit, StageFit, fit_stages
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
@@ -114,6 +114,8 @@ def make_plan(
     chosen = [_family(name, options.get(name, {})) for name in names]
     families = tuple(stage for family in chosen for stage in _with_stages_before(family))
     objective = build(objective_class, loss, options.get(loss, {}))
+    if prior is not None and isinstance(objective, ClassWeighted):
+        raise UsageError(f"--target-prior and --loss {loss} both set class shares; use one of them")
     behind = link_of(loss, objective.options()) if link and any(families) else None
     return Plan(",".join(names), loss, families, objective, behind, prior)
 
@@ -183,7 +185,11 @@ def _unseen(rows: Data, plan: Plan, fit: Fit, test: Data | None) -> tuple[Prober
 
 
 def _linked(fit: Fit, link: Link | None) -> Fit:
-    return fit if link is None else Fit((*fit.stages, StageFit(link)))
+    """The fit with a link behind it, unless there was nothing to fit that it could belong to."""
+    last = fit.stages[-1].solution
+    if link is None or last is None or last.criterion in NOTHING_TO_FIT:
+        return fit
+    return Fit((*fit.stages, StageFit(link)))
 
 
 def _balanced(
@@ -204,6 +210,11 @@ def _notes(data: Data, plan: Plan) -> tuple[str, ...]:
         notes.append(
             f"{plan.loss} is not a proper score: its link turns what it asks for into "
             "probabilities (--no-link leaves it out)"
+        )
+    if data.weight < data.rows / 10:
+        notes.append(
+            f"the weights sum to {data.weight:.4g} over {data.rows:,} rows; a weight counts as so "
+            "many rows, which sets penalties: scale them so that they sum to the number of rows"
         )
     ratio = imbalance(data.class_weights)
     if plan.changes_prior and ratio >= IMBALANCED:

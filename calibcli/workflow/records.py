@@ -11,6 +11,7 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.registry import CALIBRATORS
 from calibcli.errors import ParamsError
 from calibcli.metrics.panel import Evaluation
+from calibcli.options import settings_of
 from calibcli.params import Params, Stage, read, title
 from calibcli.version import __version__
 from calibcli.workflow.fitting import Outcome
@@ -30,7 +31,9 @@ def to_params(
     """The parameter file's content for a fit; nothing in it depends on the clock or the machine."""
     fit, plan = outcome.fit, outcome.plan
     options = {
-        family.name: _options(family) for family in plan.families if family and _options(family)
+        family.name: settings_of(family)
+        for family in plan.families
+        if family and settings_of(family)
     }
     if plan.objective.options():
         options[plan.loss] = plan.objective.options()
@@ -97,12 +100,6 @@ def read_calibrators(path: str | Path) -> tuple[Params, tuple[Calibrator, ...]]:
         return params, to_calibrators(params)
     except ParamsError as error:
         raise ParamsError(f"{title(path)}: {error}") from None
-
-
-def _options(family: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(family)
 
 
 def _values(evaluation: Evaluation | None) -> dict[str, float | None] | None:
