@@ -15,6 +15,7 @@ from pathlib import Path
 
 import evaluation
 import large_file
+import objectives
 import report
 import startup
 import temperature
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "startup": startup.benchmark,
     "temperature": temperature.benchmark,
     "evaluate": evaluation.benchmark,
+    "objectives": objectives.benchmark,
     "process": whole_process.benchmark,
     "large-file": large_file.benchmark,
 }

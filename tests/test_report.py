@@ -206,6 +206,7 @@ def test_change_is_judged_by_the_metric() -> None:
     assert change("nll", 0.5, 0.4, "-0.1") == "better"
     assert change("accuracy", 0.5, 0.4, "-0.1") == "worse"
     assert change("nll", 0.5, 0.5, "0") == "same"
+    assert change("nll", 0.5, 0.4995, "-0.0005") == "same"
     assert change("nll", math.inf, 0.5, "-") == "better"
     assert change("nll", math.nan, 0.5, "-") == ""
     assert change("nll", None, 0.5, "-") == ""

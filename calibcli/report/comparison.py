@@ -12,6 +12,9 @@ from calibcli.metrics.registry import METRICS
 from calibcli.report.document import Document
 from calibcli.report.numbers import plural
 
+_HARDLY = 0.002
+"""A relative change up to this is none that anybody should act on."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -77,6 +80,8 @@ def better(metric: str) -> str:
 def change(metric: str, before: float | None, after: float | None, shown: str) -> str:
     """``"better"``, ``"worse"`` or ``"same"``, for a difference that is shown as ``shown``."""
     if shown == "0":
+        return "same"
+    if before and after is not None and math.isclose(before, after, rel_tol=_HARDLY):
         return "same"
     if before is None or after is None or math.isnan(after - before) or not better(metric):
         return ""
