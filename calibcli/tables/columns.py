@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from calibcli.engine.source import NumpyArray
 from calibcli.errors import DataError
@@ -77,7 +76,7 @@ def _storage(array: Any) -> Any:
 def _numbers(array: Any, name: str) -> NumpyArray:
     array = _storage(array)
     if array.null_count:
-        row = pc.index(array.is_null(), True).as_py()
+        row = _first_missing(array)
         raise RowError(row, f"column {name!r} has no value here")
     numbers: NumpyArray = array.to_numpy(zero_copy_only=False)
     return numbers
@@ -88,24 +87,29 @@ def _matrix(array: Any, name: str, width: int | None) -> NumpyArray:
     if not _is_list(array.type):
         return _numbers(array, name)[:, None]
     if array.null_count:
-        row = pc.index(array.is_null(), True).as_py()
+        row = _first_missing(array)
         raise RowError(row, f"column {name!r} has no value here")
     if width is None:
         width = len(array[0]) if len(array) else 0
     if pa.types.is_fixed_size_list(array.type):
         lengths = np.full(min(len(array), 1), array.type.list_size)
     else:
-        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        # Not by `pyarrow.compute`, whose import takes longer than many a command.
+        lengths = np.diff(array.offsets.to_numpy())
     wrong = np.flatnonzero(lengths != width)
     if len(wrong):
         found = lengths[wrong[0]]
         raise RowError(wrong[0], f"column {name!r} has {found} values here, elsewhere {width}")
     values = array.flatten()
     if values.null_count:
-        row = pc.index(values.is_null(), True).as_py() // width
+        row = _first_missing(values) // width
         raise RowError(row, f"column {name!r} has a missing value here")
     matrix: NumpyArray = values.to_numpy(zero_copy_only=False).reshape(len(array), width)
     return matrix
+
+
+def _first_missing(array: Any) -> int:
+    return int(array.is_null().to_numpy(zero_copy_only=False).argmax())
 
 
 def _is_list(kind: Any) -> bool:
