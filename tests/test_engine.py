@@ -17,7 +17,7 @@ from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory import parse_memory
-from calibcli.engine.memory_source import ArraySource, Part, fold_of_rows
+from calibcli.engine.memory_source import ArraySource, Part, every, fold_of_rows
 from calibcli.engine.source import Chunk
 from calibcli.errors import DataError, UsageError
 from calibcli.fitting.fit import fit_stages
@@ -224,3 +224,13 @@ def test_memory_mapped_rows_beyond_the_limit_are_read_in_pieces() -> None:
     tight = Engine(memory=1 << 20)
     assert tight.chunk_rows(source) < source.rows
     assert Engine().chunk_rows(source) == source.rows
+
+
+def test_a_sample_holds_nothing_but_its_rows() -> None:
+    source = labelled(5000, 10)
+    for rows in (source, scattered(source, 17, 1000, 1001)):
+        thin = every(rows, 10, 600)
+        np.testing.assert_array_equal(thin.scores, source.scores[::10])
+        np.testing.assert_array_equal(thin.labels, source.labels[::10])
+        assert thin.scores.base is None
+        assert thin.labels.base is None

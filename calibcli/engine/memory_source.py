@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import InputKind, is_numpy_array
+from calibcli.arrays import InputKind
 from calibcli.engine.source import Chunk, NumpyArray, Source
 
 
@@ -99,12 +99,11 @@ def every(source: Source, step: int, chunk_rows: int) -> ArraySource:
         picked = [Chunk(0, source.scores, source.labels, source.weights).every(step)]
     else:
         picked = [chunk.every(step) for chunk in source.chunks(chunk_rows)]
-    if not is_numpy_array(picked[0].scores):
+    if len(picked) == 1:
         (only,) = picked
         return ArraySource(only.scores, only.labels, only.weights, source.kind)
 
     def joined(name: str) -> Any:
-        # A copy even of one piece: a view would keep the mapping of a whole file alive.
         arrays = [getattr(chunk, name) for chunk in picked]
         return None if arrays[0] is None else np.concatenate(arrays)
 

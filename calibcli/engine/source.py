@@ -49,13 +49,18 @@ class Chunk:
         )
 
     def every(self, step: int) -> Chunk:
-        """Every ``step``-th row, by the number of the row in the source; without other columns."""
+        """A copy of every ``step``-th row, by the number of the row; without other columns."""
         rows = slice(-self.start % step, None, step)
+
+        def picked(array: Any) -> Any:
+            # A view would keep the whole chunk, or the mapping of a whole file, alive.
+            return array[rows].copy() if isinstance(array, np.ndarray) else array[rows]
+
         return Chunk(
             self.start + rows.start,
-            self.scores[rows],
-            None if self.labels is None else self.labels[rows],
-            None if self.weights is None else self.weights[rows],
+            picked(self.scores),
+            None if self.labels is None else picked(self.labels),
+            None if self.weights is None else picked(self.weights),
         )
 
 
