@@ -267,7 +267,7 @@ def test_progress_is_shown_where_somebody_waits(val):
     code, printed = on_terminal("fit", val, code=PROGRESS)
     assert code == 0
     assert "fitting temperature" in printed
-    assert "pass 2" in printed
+    assert re.search(r"pass \d+", printed)
     # The bar is gone, and the cursor is back.
     assert printed.rindex("\x1b[?25h") > printed.rindex("\x1b[?25l")
     code, printed = on_terminal("evaluate", val, code=PROGRESS, CI="1")
