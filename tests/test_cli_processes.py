@@ -20,6 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibcli.cli import console
+from calibcli.engine.engine import Engine
+
 ROOT = Path(__file__).resolve().parents[1]
 CALIB = [sys.executable, "-m", "calibcli"]
 ENVIRONMENT = {
@@ -273,6 +276,19 @@ def test_progress_is_shown_where_somebody_waits(val):
     code, printed = on_terminal("evaluate", val, code=PROGRESS, CI="1")
     assert code == 0
     assert "measuring" not in printed
+
+
+def test_progress_counts_the_rows_of_each_pass(monkeypatch):
+    seen = []
+    monkeypatch.setattr(console, "_is_watched", lambda: True)
+    monkeypatch.setattr(
+        "rich.progress.Progress.update",
+        lambda *_, completed, number: seen.append((number, completed)),
+    )
+    with console.Talk(quiet=False).progress(Engine(), "fitting", 600) as engine:
+        for rows in (400, 200, 400, 200):
+            engine.on_rows(rows)
+    assert seen == [(1, 400), (1, 600), (2, 400), (2, 600)]
 
 
 def test_standard_input_that_is_a_terminal_is_not_waited_for():

@@ -88,9 +88,6 @@ class VectorMap(SmoothMap):
     def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
         return self.pullback(theta, logits * logits, diagonal)
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        return self.forward(direction, logits)
-
     def calibrator(self, theta: Vector, classes: int) -> VectorScaling:
         scale, bias = np.split(theta, 2)
         return VectorScaling(scale, bias - bias.mean())
@@ -178,9 +175,6 @@ class MatrixMap(SmoothMap):
 
     def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
         return self.pullback(theta, logits * logits, diagonal)
-
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        return self.forward(direction, logits)
 
     def calibrator(self, theta: Vector, classes: int) -> MatrixScaling:
         matrix, bias = self._split(theta, classes)

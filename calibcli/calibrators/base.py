@@ -127,12 +127,19 @@ class SmoothMap(ABC):
         """Sum over rows of the Jacobian's transpose times a gradient by new logits (n, K): (P,)."""
 
     def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
-        """Sum over rows of the squared Jacobian's transpose times a diagonal (n, K): (P,)."""
+        """Sum over rows of the squared Jacobian's transpose times a diagonal (n, K): (P,).
+
+        It scales the parameters for a solver; ones, where a map does not offer it, scale nothing.
+        """
         return np.ones_like(theta)
 
-    @abstractmethod
     def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        """The Jacobian times a direction (P,): a change of the new logits (n, K)."""
+        """The Jacobian of a linear map times a direction (P,): a change of the new logits (n, K).
+
+        Maps that are not linear are fitted by gradients alone.
+        """
+        assert self.linear
+        return self.forward(direction, logits)
 
     @abstractmethod
     def calibrator(self, theta: Vector, classes: int) -> Calibrator:

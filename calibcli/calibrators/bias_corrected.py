@@ -47,9 +47,6 @@ class BiasCorrectedTemperatureMap(SmoothMap):
     def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
         return self.pullback(theta, logits * logits, diagonal)
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        return self.forward(direction, logits)
-
     def calibrator(self, theta: Vector, classes: int) -> VectorScaling:
         return VectorScaling(np.full(classes, theta[0]), theta[1:] - theta[1:].mean())
 

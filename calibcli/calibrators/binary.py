@@ -54,6 +54,3 @@ class BinaryLinearMap(SmoothMap):
         xp = namespace(logits)
         features = self.features(binary_logit(logits))
         return np.array([float(xp.sum(gradient[:, 1] * f, dtype=xp.float64)) for f in features])
-
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        return self.forward(direction, logits)

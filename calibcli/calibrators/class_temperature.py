@@ -90,9 +90,6 @@ class ClassTemperatureMap(SmoothMap):
         rows = to_numpy(dot_classes(gradient, logits)).astype(np.float64)
         return np.bincount(to_numpy(argmax(logits)), rows, len(theta)) * scales
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        return logits * _scales(np.exp(theta) * direction, logits, self.by)
-
     def calibrator(self, theta: Vector, classes: int) -> ClassTemperature:
         return ClassTemperature(np.exp(-theta), self.by)
 

@@ -120,9 +120,6 @@ class EnsembleTemperatureMap(SmoothMap):
         by_log_temperature = -float(weights[0]) * total(ratio * tempered * centred)
         return np.concatenate(([by_log_temperature], self._by_root(theta, by_weight)))
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        raise NotImplementedError  # the map is not linear; its solver asks for gradients alone
-
     def calibrator(self, theta: Vector, classes: int) -> EnsembleTemperature:
         return EnsembleTemperature(float(np.exp(theta[0])), _weights(theta))
 

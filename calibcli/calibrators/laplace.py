@@ -78,8 +78,5 @@ class LaplaceMap(SmoothMap):
     def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
         return np.empty(0)
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        return 0 * logits
-
     def calibrator(self, theta: Vector, classes: int) -> LaplaceMixture:
         return LaplaceMixture(self.weight)

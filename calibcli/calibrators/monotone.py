@@ -123,9 +123,6 @@ class MonotoneMap(SmoothMap):
         rows = [xp.sum(gradient * piece, axis=-1) for piece in pieces]
         return np.array([float(xp.sum(row, dtype=xp.float64)) for row in rows])
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        return self.forward(direction, logits)
-
     def calibrator(self, theta: Vector, classes: int) -> Monotone:
         return Monotone(self._knots, np.maximum(theta, 0.0))
 

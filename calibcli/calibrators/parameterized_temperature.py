@@ -130,9 +130,6 @@ class ParameterizedTemperatureMap(SmoothMap):
         by_temperature = -dot_classes(gradient, logits) / (temperature * temperature)
         return network.backward(by_temperature * network.slope(self.form))
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
-        raise NotImplementedError  # the map is not linear; its solver asks for gradients alone
-
     def calibrator(self, theta: Vector, classes: int) -> ParameterizedTemperature:
         return ParameterizedTemperature(self.sizes(classes), theta, self.form)
 
