@@ -23,8 +23,9 @@ from calibcli.errors import DataError, UsageError
 from calibcli.fitting.fit import fit_stages
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.workflow.fitting import make_plan, run_fit
+from calibcli.workflow.fitting import run_fit
 from calibcli.workflow.measuring import Through, measure
+from calibcli.workflow.plans import make_plan
 
 
 def labelled(rows: int, classes: int, seed: int = 0, dtype: type = np.float32) -> ArraySource:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 
-from calibcli.arrays import is_numpy_array, namespace, to_numpy
+from calibcli.arrays import is_by_class, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.engine.devices import to_device
 from calibcli.engine.engine import Engine, Tile
-from calibcli.engine.memory_source import ArraySource, Part, every, fold_of_rows, load
+from calibcli.engine.memory_source import (
+    ArraySource,
+    Part,
+    every,
+    fold_of_rows,
+    hold,
+    load,
+    names_of_keys,
+)
 from calibcli.engine.source import Source
 from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError
@@ -45,6 +55,8 @@ class Data:
         Only rows that belong to all of them count.
     class_factors : float64 array (K,) or None
         Factors of the weights by class, for another class prior.
+    normalised : bool
+        Whether the blocks are known to hold log-probabilities that sum to 1.
     """
 
     engine: Engine
@@ -54,6 +66,7 @@ class Data:
     seed: int = 0
     parts: tuple[Part, ...] = ()
     class_factors: np.ndarray[Any, Any] | None = None
+    normalised: bool = False
 
     @property
     def rows(self) -> int:
@@ -88,10 +101,24 @@ class Data:
             total = plain.fold(partial(_class_weights, self.classes), np.add)
         return total if self.class_factors is None else total * self.class_factors
 
+    def key_names(self, role: str) -> tuple[str, ...]:
+        """The names of the groups of a role, by their numbers."""
+        return names_of_keys(self.source, (role,))[role]
+
     @property
     def weight(self) -> float:
         """Sum of the weights."""
         return float(self.class_weights.sum())
+
+    @property
+    def room(self) -> int:
+        """Bytes of rows that may be held."""
+        return self.engine.room
+
+    @property
+    def workers(self) -> int:
+        """Threads that may run at once."""
+        return self.engine.workers
 
     def fold(
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
@@ -132,23 +159,24 @@ class Data:
         """The same rows, their weights multiplied by factors (K,) of their classes."""
         return replace(self, class_factors=class_factors)
 
-    def after(self, calibrator: Calibrator) -> Data:
-        """The same rows, their scores passed through a calibrator; kept if there is room."""
+    def after(self, *calibrators: Calibrator) -> Data:
+        """The same rows, their scores passed through calibrators; kept if there is room."""
         source = self.source
+        stages = (*self.stages, *calibrators)
         if not (isinstance(source, ArraySource) and self.engine.fits(source)):
-            return replace(self, stages=(*self.stages, calibrator))
-        work = partial(_scores, (*self.stages, calibrator))
+            return replace(self, stages=stages, normalised=True)
+        work = partial(_scores, stages)
         small = self.rows * self.classes <= _SMALL
-        parts = list(self.engine.map(source, work, np.float64 if small else None))
-        if is_numpy_array(parts[0]):
-            scores: Any = np.concatenate(parts)
+        parts = self.engine.map(source, work, np.float64 if small else None)
+        if self.engine.device == "cpu":
+            scores: Any = _gathered(parts, self.rows)
         else:
             import torch
 
-            scores = torch.cat(parts)
+            scores = torch.cat(list(parts))
         origin = source.origin or source
-        passed = ArraySource(scores, source.labels, source.weights, "log-probs", origin)
-        return replace(self, source=passed, stages=())
+        passed = replace(source, scores=scores, kind="log-probs", origin=origin)
+        return replace(self, source=passed, stages=(), normalised=True)
 
     def sample(self, rows: int) -> Data | None:
         """About this many rows, evenly spread by their numbers, or None if those are not fewer."""
@@ -174,6 +202,8 @@ def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> 
     if engine.executor is None and engine.fits(source):
         if not source.resident():
             source = load(source, engine.chunk_rows(source))
+        elif getattr(source, "key_roles", ()):
+            source = hold(source)
         if engine.device != "cpu":
             source = _on_device(source, engine)
     work = partial(survey_tile, source.kind, max(folds, 1), seed)
@@ -192,21 +222,28 @@ def source_name(source: Source) -> str:
 
 
 def _on_device(source: Source, engine: Engine) -> ArraySource:
-    (chunk,) = source.chunks(source.rows)
-
     def move(array: Any) -> Any:
         return to_device(array, engine.device)
 
-    origin = source.origin if isinstance(source, ArraySource) else source
-    moved = move(chunk.scores)
-    return ArraySource(moved, move(chunk.labels), move(chunk.weights), source.kind, origin)
+    held = hold(source)
+    scores, labels, weights = move(held.scores), move(held.labels), move(held.weights)
+    return replace(held, scores=scores, labels=labels, weights=weights)
 
 
 def _scores(stages: tuple[Calibrator, ...], tile: Tile) -> Any:
-    logits = tile.logits
-    for stage in stages:
-        logits = stage.log_probs(logits)
-    return logits
+    return log_probs_after(for_rows(stages, tile.keys), tile.logits)
+
+
+def _gathered(parts: Iterator[Any], rows: int) -> np.ndarray[Any, Any]:
+    """Neighbouring blocks of rows as one array, which lies in memory as they do."""
+    first = next(parts)
+    order: Any = "F" if is_by_class(first) else "C"
+    whole = np.empty((rows, first.shape[1]), first.dtype, order)
+    end = 0
+    for part in chain((first,), parts):
+        begin, end = end, end + len(part)
+        whole[begin:end] = part
+    return whole
 
 
 def _class_weights(classes: int, tile: Tile) -> np.ndarray[Any, Any]:

@@ -20,7 +20,8 @@ import numpy as np
 from calibcli.arrays import Array, InputKind, scores_to_logits
 from calibcli.engine.devices import device_memory, to_device
 from calibcli.engine.memory import default_memory, keep_freed_memory
-from calibcli.engine.source import Chunk, Partition, Source
+from calibcli.engine.source import Chunk, Keys, Partition, Source, join_keys
+from calibcli.fitting.blas import one_blas_thread
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -44,12 +45,15 @@ class Tile:
         On the engine's device.
     weights : float64 array (n,) or None
         On the engine's device.
+    keys : dict of str to int64 NumPy array (n,), or None
+        Numbers of groups by role (``"group"``, ``"by"``, ``"cluster"``), where they were asked for.
     """
 
     start: int
     logits: Array
     labels: Array | None
     weights: Array | None
+    keys: Keys | None = None
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -104,7 +108,8 @@ class Engine:
         if self.device != "cpu":
             logits = scores_to_logits(to_device(scores, self.device, dtype), kind)
             labels = to_device(chunk.labels, self.device)
-            return Tile(chunk.start, logits, labels, to_device(chunk.weights, self.device))
+            weights = to_device(chunk.weights, self.device)
+            return Tile(chunk.start, logits, labels, weights, chunk.keys)
         if dtype is not None and scores.dtype != dtype:
             scores = scores.astype(dtype)
         if not scores.flags.aligned:
@@ -113,7 +118,7 @@ class Engine:
         logits = scores_to_logits(scores, kind)
         if logits.shape[1] <= _TURNED_UP_TO_CLASSES:
             logits = np.asfortranarray(logits)
-        return Tile(chunk.start, logits, chunk.labels, chunk.weights)
+        return Tile(chunk.start, logits, chunk.labels, chunk.weights, chunk.keys)
 
     def fold(
         self,
@@ -160,11 +165,13 @@ class Engine:
             return function(self.tile(piece, source.kind, dtype))
 
         rows = self.tile_rows(source.columns)
-        for chunk in _read_ahead(_aligned(chunks, rows)):
-            pieces = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
-            yield (map(work, pieces) if self.workers == 1 else self._pool.map(work, pieces)), chunk
-            if self.on_rows is not None:
-                self.on_rows(len(chunk))
+        with one_blas_thread():
+            for chunk in _read_ahead(_aligned(chunks, rows)):
+                pieces = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
+                alone = self.workers == 1 or len(chunk) <= rows
+                yield (map(work, pieces) if alone else self._pool.map(work, pieces)), chunk
+                if self.on_rows is not None:
+                    self.on_rows(len(chunk))
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -260,8 +267,8 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
         import pyarrow as pa
 
         columns = pa.concat_batches([chunk.columns for chunk in chunks])
-    first = chunks[0].start
-    return Chunk(first, joined("scores"), joined("labels"), joined("weights"), columns)
+    first, keys = chunks[0].start, join_keys([chunk.keys for chunk in chunks])
+    return Chunk(first, joined("scores"), joined("labels"), joined("weights"), columns, keys)
 
 
 def _read_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import InputKind
-from calibcli.engine.source import Chunk, NumpyArray, Source
+from calibcli.engine.source import Chunk, Keys, NumpyArray, Source, join_keys
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class ArraySource:
     kind : InputKind
     origin : Source, optional
         Where the rows came from, for messages.
+    keys : dict of str to int64 array (n,), optional
+        Numbers of groups by role, in host memory.
+    key_names : dict of str to tuple of str
+        The names of those groups, by role.
     """
 
     scores: NumpyArray
@@ -31,6 +35,8 @@ class ArraySource:
     weights: NumpyArray | None = None
     kind: InputKind = "logits"
     origin: Source | None = None
+    keys: Keys | None = None
+    key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -60,7 +66,7 @@ class ArraySource:
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
         """The rows, at most ``rows`` at a time, without a copy."""
-        whole = Chunk(0, self.scores, self.labels, self.weights)
+        whole = Chunk(0, self.scores, self.labels, self.weights, keys=self.keys)
         for begin in range(0, self.rows, max(rows, 1)):
             yield whole.rows(begin, min(begin + rows, self.rows))
 
@@ -82,6 +88,7 @@ def load(source: Source, chunk_rows: int) -> ArraySource:
     scores = np.empty((source.rows, source.columns), source.dtype)
     labels = np.empty(source.rows, np.int64) if source.has_labels else None
     weights = np.empty(source.rows) if source.has_weights else None
+    keys: dict[str, NumpyArray] = {}
     end = 0
     for chunk in source.chunks(chunk_rows):
         begin, end = end, end + len(chunk)
@@ -90,24 +97,46 @@ def load(source: Source, chunk_rows: int) -> ArraySource:
             labels[begin:end] = chunk.labels
         if weights is not None and chunk.weights is not None:
             weights[begin:end] = chunk.weights
-    return ArraySource(scores, labels, weights, source.kind, source)
+        for role, key in (chunk.keys or {}).items():
+            keys.setdefault(role, np.empty(source.rows, np.int64))[begin:end] = key
+    names = names_of_keys(source, keys)
+    return ArraySource(scores, labels, weights, source.kind, source, keys or None, names)
+
+
+def hold(source: Source) -> ArraySource:
+    """A source whose rows are in memory, as its arrays: its keys are not numbered again."""
+    (chunk,) = source.chunks(source.rows)
+    names = names_of_keys(source, chunk.keys or {})
+    origin = source.origin if isinstance(source, ArraySource) else source
+    return ArraySource(
+        chunk.scores, chunk.labels, chunk.weights, source.kind, origin, chunk.keys, names
+    )
+
+
+def names_of_keys(source: Any, roles: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The names of the groups of a source, by role."""
+    names = source.key_names if isinstance(source, ArraySource) else None
+    return {role: source.key_names(role) if names is None else names[role] for role in roles}
 
 
 def every(source: Source, step: int, chunk_rows: int) -> ArraySource:
     """Every ``step``-th row of a source, by the number of the row, in memory."""
     if isinstance(source, ArraySource):
-        picked = [Chunk(0, source.scores, source.labels, source.weights).every(step)]
+        whole = Chunk(0, source.scores, source.labels, source.weights, keys=source.keys)
+        picked = [whole.every(step)]
     else:
         picked = [chunk.every(step) for chunk in source.chunks(chunk_rows)]
-    if len(picked) == 1:
-        (only,) = picked
-        return ArraySource(only.scores, only.labels, only.weights, source.kind)
+    keys = join_keys([chunk.keys for chunk in picked])
+    names = names_of_keys(source, keys or {})
 
     def joined(name: str) -> Any:
         arrays = [getattr(chunk, name) for chunk in picked]
+        if len(arrays) == 1:
+            return arrays[0]
         return None if arrays[0] is None else np.concatenate(arrays)
 
-    return ArraySource(joined("scores"), joined("labels"), joined("weights"), source.kind)
+    scores, labels, weights = joined("scores"), joined("labels"), joined("weights")
+    return ArraySource(scores, labels, weights, source.kind, None, keys, names)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -12,10 +12,13 @@ from calibcli.arrays import InputKind
 
 NumpyArray = np.ndarray[Any, Any]
 
+Keys: TypeAlias = Mapping[str, NumpyArray]
+"""Numbers of groups (n,), int64, by the role that they play."""
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of a source, as stored.
+    """Rows of a source, as stored, and consecutive unless some were picked.
 
     Attributes
     ----------
@@ -27,6 +30,8 @@ class Chunk:
     weights : float64 array (n,) or None
     columns : object or None
         The other columns of these rows (`pyarrow.RecordBatch`), where they were asked for.
+    keys : dict of str to int64 array (n,), or None
+        Numbers of groups by role (``"group"``, ``"by"``, ``"cluster"``), where they were asked for.
     """
 
     start: int
@@ -34,6 +39,7 @@ class Chunk:
     labels: NumpyArray | None = None
     weights: NumpyArray | None = None
     columns: Any = None
+    keys: Keys | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -46,22 +52,39 @@ class Chunk:
             None if self.labels is None else self.labels[begin:end],
             None if self.weights is None else self.weights[begin:end],
             None if self.columns is None else self.columns.slice(begin, end - begin),
+            each_key(self.keys, lambda key: key[begin:end]),
         )
 
     def every(self, step: int) -> Chunk:
         """A copy of every ``step``-th row, by the number of the row; without other columns."""
-        rows = slice(-self.start % step, None, step)
+        return self.picked(slice(-self.start % step, None, step), self.start + -self.start % step)
+
+    def picked(self, rows: Any, start: int = 0) -> Chunk:
+        """A copy of some rows, which get numbers from ``start`` on; without other columns."""
 
         def picked(array: Any) -> Any:
             # A view would keep the whole chunk, or the mapping of a whole file, alive.
             return array[rows].copy() if isinstance(array, np.ndarray) else array[rows]
 
         return Chunk(
-            self.start + rows.start,
+            start,
             picked(self.scores),
             None if self.labels is None else picked(self.labels),
             None if self.weights is None else picked(self.weights),
+            keys=each_key(self.keys, picked),
         )
+
+
+def each_key(keys: Keys | None, change: Callable[[NumpyArray], NumpyArray]) -> Keys | None:
+    """All keys changed in the same way; None where there are none."""
+    return None if keys is None else {role: change(key) for role, key in keys.items()}
+
+
+def join_keys(parts: Sequence[Keys | None]) -> Keys | None:
+    """The keys of neighbouring rows, one after the other."""
+    if parts[0] is None:
+        return None
+    return {role: np.concatenate([part[role] for part in parts if part]) for role in parts[0]}
 
 
 class Partition(Protocol):

@@ -60,6 +60,8 @@ class ArrowBlock:
             names = tuple(map(str, array.dictionary.to_pylist()))
             codes = array.indices.fill_null(0) if missing is not None else array.indices
             return Vector(codes.to_numpy(zero_copy_only=False), names, missing)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
         if missing is not None:
             array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
         return Vector(array.to_numpy(zero_copy_only=False), None, missing)
@@ -120,7 +122,8 @@ def _is_list(kind: Any) -> bool:
 
 def _element(kind: Any) -> Element:
     if pa.types.is_dictionary(kind):
-        return "string" if _element(kind.value_type) == "string" else "other"
+        element = _element(kind.value_type)
+        return element if element in ("string", "integer") else "other"
     tests: tuple[tuple[Any, Element], ...] = (
         (pa.types.is_floating, "float"),
         (pa.types.is_integer, "integer"),
@@ -171,6 +174,7 @@ def _field(field: Any, rows: int, in_memory: bool) -> Field:
     element = _element(kind)
     if element == "string" and axes == 1:
         text = "string"
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     dtype = _FLOATS.get(str(kind), str(kind)) if element in ("float", "integer") else None
     return Field(field.name, text, element, axes, width, dtype, rows, in_memory)
 

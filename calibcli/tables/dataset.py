@@ -41,6 +41,8 @@ class Dataset:
     dtype : numpy.dtype
         float16, float32 or float64.
     has_labels, has_weights : bool
+    key_roles : tuple of str
+        Roles of the key columns: ``"group"``, ``"by"``, ``"cluster"``.
     name : str
         Short, for tables: ``"val.parquet and 2 more"``.
     files : list of str
@@ -48,8 +50,8 @@ class Dataset:
     format : str
         ``"parquet"``, ``"npz"``, ``"npy"``, ``"ipc-file"`` or ``"ipc-stream"``, of the first file.
     picked : dict of str to str
-        What was found and why, to be shown: ``logits``, ``labels``, ``weights``, ``input`` and
-        ``classes``.
+        What was found and why, to be shown: ``logits``, ``labels``, ``weights``, ``input``,
+        ``classes`` and the roles of key columns.
     class_names : tuple of str or None
     dropped_rows : int
         Rows left out for their label.
@@ -76,6 +78,8 @@ class Dataset:
         self.dtype: np.dtype[Any] = np.result_type(*(field.dtype or "f4" for field in scores))
         self.has_labels = layout.labels is not None or layout.label_file is not None
         self.has_weights = layout.weights is not None
+        self.key_roles = tuple(layout.keys)
+        self._keys_are_known = False
         self.format = first.file.format
         self.other_columns = layout.others
         used = {*layout.scores, layout.labels, *layout.others, CLASSES_KEY}
@@ -118,6 +122,23 @@ class Dataset:
         """
         for part in self._parts:
             yield from part.chunks(rows, with_columns)
+        self._keys_are_known = True
+
+    def key_names(self, role: str) -> tuple[str, ...]:
+        """The names of the groups of a role, in the order in which they first come.
+
+        A row's number in `Chunk.keys` is a place in it; names that were given come first. Reads the
+        key columns if the rows have not been read yet. Of a stream that is read in one pass, it
+        has what has come so far.
+        """
+        self._number_keys()
+        return self._parts[0].layout.keys[role].names
+
+    def _number_keys(self) -> None:
+        if self.key_roles and not self._keys_are_known and self.rows != UNKNOWN_ROWS:
+            for part in self._parts:
+                part.number_keys()
+            self._keys_are_known = True
 
     def resident(self) -> bool:
         """Whether all rows come as one chunk of memory-mapped scores, which costs nothing."""
@@ -125,6 +146,8 @@ class Dataset:
 
     def partitions(self) -> Sequence[Part]:
         """A part for each row group, range of rows or group of record batches."""
+        # Every part travels with the numbers of all groups, so that they agree.
+        self._number_keys()
         return [each for part in self._parts for each in part.split()]
 
     def locate(self, row: int) -> str:

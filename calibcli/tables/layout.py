@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from calibcli.engine.source import Chunk, NumpyArray
+from calibcli.engine.source import Chunk, Keys, NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.fields import Block, DataFile, RowError, Vector, locating_rows
+from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.labels import NO_LABEL, LabelRule
 
 LABEL_ROWS = 1 << 16
@@ -32,6 +33,8 @@ class Layout:
     rule : LabelRule
     others : tuple of str
         The fields that ride along.
+    keys : dict of str to KeyNumbers
+        How the values of key columns are numbered, by role.
     """
 
     scores: tuple[str, ...]
@@ -41,6 +44,7 @@ class Layout:
     weights: str | None
     rule: LabelRule
     others: tuple[str, ...] = ()
+    keys: Mapping[str, KeyNumbers] = field(default_factory=dict)
 
     @property
     def drops(self) -> bool:
@@ -50,6 +54,7 @@ class Layout:
     def names(self, *, with_columns: bool) -> list[str]:
         """The fields that a chunk needs."""
         single = [name for name in (self.labels, self.weights) if name is not None]
+        single += [key.column for key in self.keys.values()]
         return list(dict.fromkeys([*self.scores, *single, *(self.others if with_columns else ())]))
 
     def chunk(self, block: Block, start: int, label_row: int, *, with_columns: bool) -> Chunk:
@@ -61,16 +66,26 @@ class Layout:
             A value is missing or cannot be used.
         """
         scores = block.matrix(self.scores, self.width)
-        labels = self._labels(block, label_row)
+        labels = self.labels_of(block, label_row)
         weights = None if self.weights is None else _weights(block.vector(self.weights))
         columns = block.columns(self.others) if with_columns else None
-        chunk = Chunk(start, scores, labels, weights, columns)
-        if not self.drops or labels is None:
-            return chunk
-        keep = labels != NO_LABEL
-        return chunk if keep.all() else _kept(chunk, keep)
+        kept = None if labels is None else self.kept(labels)
+        chunk = Chunk(start, scores, labels, weights, columns, self.numbered(block, kept))
+        return chunk if kept is None else _kept(chunk, kept)
 
-    def _labels(self, block: Block, label_row: int) -> NumpyArray | None:
+    def kept(self, labels: NumpyArray) -> NumpyArray | None:
+        """Which rows (n,) are not left out; None where all are kept."""
+        keep: NumpyArray = labels != NO_LABEL
+        return None if not self.drops or keep.all() else keep
+
+    def numbered(self, block: Block, kept: NumpyArray | None) -> Keys | None:
+        """The groups of the rows of a block, or of those that are kept, by role."""
+        if not self.keys:
+            return None
+        return {role: _numbers(block, numbers, kept) for role, numbers in self.keys.items()}
+
+    def labels_of(self, block: Block, label_row: int) -> NumpyArray | None:
+        """Class numbers of the rows of a block, where there are labels."""
         if self.label_file is not None:
             field = self.label_file.fields[0].name
             part = self.label_file.head((field,), label_row, len(block))
@@ -80,7 +95,13 @@ class Layout:
         return None if self.labels is None else self.rule.decode(block.vector(self.labels))
 
 
+def _numbers(block: Block, numbers: KeyNumbers, kept: NumpyArray | None) -> NumpyArray:
+    # Rows that are left out must not give names to groups that have no rows.
+    return numbers.encode(block.vector(numbers.column), kept)
+
+
 def _kept(chunk: Chunk, keep: NumpyArray) -> Chunk:
+    """The rows to keep of a chunk, whose keys are of these rows already."""
     columns = chunk.columns
     if columns is not None:
         import pyarrow as pa
@@ -93,6 +114,7 @@ def _kept(chunk: Chunk, keep: NumpyArray) -> Chunk:
         None if chunk.labels is None else chunk.labels[keep],
         None if chunk.weights is None else chunk.weights[keep],
         columns,
+        chunk.keys,
     )
 
 
@@ -171,6 +193,19 @@ class Part:
             with locating_rows(source.location.name, at - self.begin + first):
                 labels = layout.rule.decode(block.vector(name or ""))
             yield at + np.flatnonzero(labels != NO_LABEL)
+            at += len(block)
+
+    def number_keys(self) -> None:
+        """Give the values of the key columns their numbers, without reading the scores."""
+        layout, at = self.layout, self.begin
+        names = [key.column for key in layout.keys.values()]
+        if layout.drops and layout.labels is not None:
+            names.append(layout.labels)
+        for block in self.file.read(list(dict.fromkeys(names)), self.begin, self.end, LABEL_ROWS):
+            with locating_rows(self.file.location.name, at):
+                label_row = self.label_row + at - self.begin
+                labels = layout.labels_of(block, label_row) if layout.drops else None
+                layout.numbered(block, None if labels is None else layout.kept(labels))
             at += len(block)
 
     def split(self) -> list[Part]:

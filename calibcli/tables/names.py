@@ -281,3 +281,25 @@ def find_weights(table: Table, asked: str | None) -> Field | None:
             f"{table.name}: {table.title(field)} cannot be weights; they are one number a row"
         )
     return field
+
+
+def find_key(table: Table, role: str, asked: str) -> Field:
+    """The field whose values put the rows into the groups of a role.
+
+    Raises
+    ------
+    UsageError
+        It is not there.
+    DataError
+        It does not hold one number, text or truth value a row.
+    """
+    field = table.find(asked)
+    if field is None:
+        flag = "--cluster" if role == "cluster" else "--by"
+        raise UsageError(f"{table.name}: no {table.unit} {asked!r} for {flag}; {table.listing()}")
+    if field.axes != 1 or field.element == "other":
+        raise DataError(
+            f"{table.name}: {table.title(field)} cannot be groups; they are one whole number, text "
+            "or truth value a row"
+        )
+    return field

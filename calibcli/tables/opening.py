@@ -16,6 +16,7 @@ from calibcli.errors import DataError, UsageError
 from calibcli.tables.dataset import STDIN_NAME, Dataset
 from calibcli.tables.fields import UNKNOWN_ROWS, DataFile, Field
 from calibcli.tables.formats import open_data, sniff
+from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import decide_kind
 from calibcli.tables.labels import LabelRule
 from calibcli.tables.layout import Layout, Part
@@ -24,6 +25,7 @@ from calibcli.tables.names import (
     Scores,
     Table,
     check_labels,
+    find_key,
     find_labels,
     find_scores,
     find_weights,
@@ -48,6 +50,7 @@ class _Found:
     labels: Field | None
     label_file: DataFile | None
     weights: Field | None
+    keys: dict[str, Field]
 
     @property
     def rows(self) -> int:
@@ -57,7 +60,8 @@ class _Found:
     def fields(self) -> list[Field]:
         """What is read of every file."""
         own = self.labels if self.label_file is None else None
-        return [*self.scores.fields, *(each for each in (own, self.weights) if each is not None)]
+        single = [each for each in (own, self.weights) if each is not None]
+        return [*self.scores.fields, *single, *self.keys.values()]
 
     def picked(self) -> dict[str, str]:
         picked = {"logits": self.scores.title}
@@ -67,7 +71,7 @@ class _Found:
             picked["labels"] = self.table.title(self.labels)
         if self.weights is not None:
             picked["weights"] = self.table.title(self.weights)
-        return picked
+        return picked | {role: self.table.title(key) for role, key in self.keys.items()}
 
 
 def open_dataset(
@@ -138,6 +142,10 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
         label_file=found.label_file,
         weights=None if found.weights is None else found.weights.name,
         rule=LabelRule(classes, options.ignore_label, options.labels_required),
+        keys={
+            role: KeyNumbers(key.name, options.key_names.get(role, ()))
+            for role, key in found.keys.items()
+        },
     )
     layout = replace(layout, others=_check_agreement(files, found, layout))
     width = _width(_parts(files, layout))
@@ -163,7 +171,9 @@ def _find(file: DataFile, options: ReadOptions, spool: Spool) -> _Found:
             f"{table.name}: no labels were found; {table.listing()}; --labels takes a "
             f"{'name' if table.unit == 'array' else table.unit} or a file LABELS.npy"
         )
-    return _Found(table, scores, labels, label_file, find_weights(table, options.weights))
+    weights = find_weights(table, options.weights)
+    keys = {role: find_key(table, role, name) for role, name in options.keys.items()}
+    return _Found(table, scores, labels, label_file, weights, keys)
 
 
 def _labels_are_read(found: _Found, options: ReadOptions, classes: tuple[str, ...] | None) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibcli.errors import UsageError
@@ -34,6 +35,12 @@ class ReadOptions:
     single_pass : bool
         Whether one pass is all that is needed: an Arrow IPC stream on standard input is then
         read from the pipe as it comes, and the number of rows is not known (-1).
+    keys : dict of str to str
+        Columns or keys whose values put the rows into groups, by the role of these groups:
+        ``"group"`` (a map each), ``"by"`` (slices) or ``"cluster"``.
+    key_names : dict of str to tuple of str
+        Values, as text, that are numbered first, so that their numbers mean the same in several
+        data sets; by role.
     """
 
     logits: str | None = None
@@ -44,6 +51,8 @@ class ReadOptions:
     ignore_label: int | str | None = None
     labels_required: bool = True
     single_pass: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
+    key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.input not in ("auto", *KINDS):
