@@ -83,17 +83,11 @@ class Params:
 def encode(params: Params, *, safetensors: bool = False) -> bytes:
     """The bytes of a parameter file. Equal parameters give equal bytes."""
     tensors: dict[str, np.ndarray[Any, Any]] = {}
-    stages = []
-    for position, stage in enumerate(params.stages):
-        parameters: dict[str, Any] = {}
-        for name, value in stage.parameters.items():
-            if safetensors and isinstance(value, np.ndarray):
-                key = f"stages.{position}.{name}"
-                tensors[key] = np.ascontiguousarray(value)
-                parameters[name] = {"tensor": key}
-            else:
-                parameters[name] = value.tolist() if isinstance(value, np.ndarray) else value
-        stages.append({"kind": stage.kind, "parameters": parameters})
+    kept = tensors if safetensors else None
+    stages = [
+        {"kind": stage.kind, "parameters": _stored(stage.parameters, f"stages.{position}", kept)}
+        for position, stage in enumerate(params.stages)
+    ]
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -112,6 +106,20 @@ def encode(params: Params, *, safetensors: bool = False) -> bytes:
 
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return save(tensors, metadata={_METADATA_KEY: _to_bytes(text).decode()})
+
+
+def _stored(value: Any, key: str, tensors: dict[str, np.ndarray[Any, Any]] | None) -> Any:
+    """Parameters as JSON has them; arrays become lists, or go to ``tensors``, named by place."""
+    if isinstance(value, dict):
+        return {name: _stored(item, f"{key}.{name}", tensors) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_stored(item, f"{key}.{place}", tensors) for place, item in enumerate(value)]
+    if not isinstance(value, np.ndarray):
+        return value
+    if tensors is None:
+        return value.tolist()
+    tensors[key] = np.ascontiguousarray(value)
+    return {"tensor": key}
 
 
 def _to_bytes(text: str) -> bytes:
@@ -268,15 +276,33 @@ def _stage(position: int, document: Any, tensors: dict[str, np.ndarray[Any, Any]
     kind, parameters = document["kind"], document["parameters"]
     if not isinstance(kind, str) or not isinstance(parameters, dict):
         raise ParamsError(f"{where} must have a text as 'kind' and an object as 'parameters'")
-    found: dict[str, Any] = {}
-    for name, value in parameters.items():
-        found[name] = value
-        if isinstance(value, dict):
-            key = value.get("tensor")
-            if len(value) != 1 or not isinstance(key, str) or key not in tensors:
-                raise ParamsError(f"{where} ({kind!r}): {name!r} names no tensor of this file")
-            found[name] = tensors.pop(key)
+    where = f"{where} ({kind!r})"
+    found = {
+        name: _loaded(value, f"{where}: {name!r}", tensors) for name, value in parameters.items()
+    }
     return Stage(kind, found)
+
+
+def _loaded(
+    value: Any, where: str, tensors: dict[str, np.ndarray[Any, Any]], depth: int = 0
+) -> Any:
+    """A parameter, with the tensors that it names in their place; it may hold stages."""
+    if depth > _DEEPEST:
+        raise ParamsError(f"{where} is nested more than {_DEEPEST} deep")
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return [_loaded(item, where, tensors, depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"kind", "parameters"} and isinstance(value["parameters"], dict):
+        inner = {
+            name: _loaded(item, f"{where}: {name!r}", tensors, depth + 1)
+            for name, item in value["parameters"].items()
+        }
+        return {"kind": value["kind"], "parameters": inner}
+    key = value.get("tensor")
+    if len(value) != 1 or not isinstance(key, str) or key not in tensors:
+        raise ParamsError(f"{where} names no tensor of this file")
+    return tensors.pop(key)
 
 
 def _names(names: list[Any] | None, classes: int) -> tuple[str, ...] | None:

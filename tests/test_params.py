@@ -18,11 +18,14 @@ import calibcli
 from calibcli.arrays import softmax
 from calibcli.calibrators.affine import MatrixScaling, VectorScaling
 from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.groups import Groups
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.links import link_of
+from calibcli.calibrators.log_linear import LogLinear
 from calibcli.calibrators.platt import Platt
 from calibcli.calibrators.registry import CALIBRATORS, MAPS
 from calibcli.calibrators.temperature import Temperature
+from calibcli.calibrators.top import Top
 from calibcli.errors import ParamsError
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.params import LARGEST_FILE, Params, Stage, decode, encode, read
@@ -137,6 +140,11 @@ def fitted(classes: int) -> list[Calibrator]:
         link = link_of(loss, objective().options())
         if link is not None:
             found[link.kind] = link
+    inner = found["temperature"]
+    two = (inner, found["none"]), (inner,)
+    found["groups"] = Groups("lang", ("de", "en"), (inner,), two, np.array([0.25, 1.0]))
+    found["top"] = Top((inner,))
+    found["log-linear"] = LogLinear(two, np.array([0.75, 0.5]))
     return list(found.values())
 
 

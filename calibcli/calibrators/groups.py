@@ -1,0 +1,164 @@
+"""A map for each group of rows, drawn towards the map of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+
+from calibcli.arrays import Array, log_softmax
+from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.calibrators.chain import described, log_probs_after, read_stages
+from calibcli.calibrators.reading import check_names, read_array
+from calibcli.errors import ParamsError
+
+Stages = tuple[Calibrator, ...]
+
+MOST_GROUPS = 1 << 16
+"""More are documents or customers without end, whose maps would be noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Groups(Calibrator):
+    """``softmax((1 - w_g) log p + w_g log p_g)``: p by the map of all rows, p_g by the group's.
+
+    For maps whose logits are linear in their parameters that is the map at parameters between
+    those of the group and those of all rows, as partial pooling has it; it is a map between for
+    any other. A row whose group is not known is mapped as all rows are.
+
+    Parameters
+    ----------
+    column : str
+        Whose values are the groups.
+    names : tuple of str
+        The values, as text, for which there is a map.
+    pooled : tuple of Calibrator
+        Stages for all rows.
+    own : tuple of tuple of Calibrator
+        Stages of each group; none where its weight is 0.
+    weights : float64 array (G,)
+        From 0 (as all rows) to 1 (the group's own).
+    """
+
+    column: str
+    names: tuple[str, ...]
+    pooled: Stages
+    own: tuple[Stages, ...]
+    weights: Vector
+    kind: ClassVar[str] = "groups"
+
+    def transform(self, logits: Array) -> Array:
+        return _mapped(self.pooled, logits)
+
+    def for_groups(self, numbers: Vector) -> Calibrator:
+        return _OfRows(self, numbers)
+
+    def parts(self) -> Sequence[Calibrator]:
+        return [stage for stages in (self.pooled, *self.own) for stage in stages]
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "column": self.column,
+            "names": list(self.names),
+            "weights": self.weights,
+            "pooled": described(self.pooled),
+            "own": [described(stages) for stages in self.own],
+        }
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Groups:
+        check_names(cls.kind, parameters, ("column", "names", "pooled", "own", "weights"))
+        column, names, own = (parameters[name] for name in ("column", "names", "own"))
+        if not isinstance(column, str) or not column:
+            raise ParamsError(f"stage {cls.kind!r}: column must be the name of a column")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ParamsError(f"stage {cls.kind!r}: names must be a list of texts")
+        if len(set(names)) < len(names) or len(names) > MOST_GROUPS:
+            raise ParamsError(f"stage {cls.kind!r}: names has a text twice, or is too long")
+        if not isinstance(own, list) or len(own) != len(names):
+            raise ParamsError(f"stage {cls.kind!r}: own must be {len(names)} lists of stages")
+        weights = read_array(cls.kind, parameters, "weights", (len(names),))
+        if not ((weights >= 0) & (weights <= 1)).all():
+            raise ParamsError(f"stage {cls.kind!r}: every weight must lie between 0 and 1")
+        pooled = read_stages(cls.kind, parameters["pooled"], "pooled", classes)
+        maps = tuple(
+            read_stages(cls.kind, stages, f"own[{place}]", classes)
+            for place, stages in enumerate(own)
+        )
+        return cls(column, tuple(names), pooled, maps, weights)
+
+    def summary(self) -> str:
+        stages = "+".join(stage.kind for stage in self.pooled) or "none"
+        own = np.flatnonzero(self.weights)
+        kept = f", {_span(self.weights[own])} of their own map" if len(own) else ""
+        return f"{stages} for each of {len(self.names)} values of {self.column!r}{kept}"
+
+
+def groups_in(stages: Sequence[Calibrator]) -> Groups | None:
+    """The maps of groups among some stages or inside them, if there are any.
+
+    Raises
+    ------
+    ParamsError
+        There are several, so that a row's group would not say which map it has.
+    """
+    found = [stage for stage in _unfolded(stages) if isinstance(stage, Groups)]
+    if len(found) > 1:
+        raise ParamsError(f"there are {len(found)} stages of kind {Groups.kind!r}; one is possible")
+    return found[0] if found else None
+
+
+def _unfolded(stages: Sequence[Calibrator]) -> list[Calibrator]:
+    inner = [part for stage in stages for part in _unfolded(stage.parts())]
+    return [*stages, *inner]
+
+
+@dataclass(frozen=True, eq=False)
+class _OfRows(Calibrator):
+    """`Groups` for rows (n,) whose groups are known."""
+
+    groups: Groups
+    numbers: Vector
+    kind: ClassVar[str] = Groups.kind
+
+    def transform(self, logits: Array) -> Array:
+        groups = self.groups
+        mapped = groups.transform(logits)
+        for number, rows in rows_by_group(self.numbers, len(groups.names)):
+            weight = float(groups.weights[number])
+            if weight > 0:
+                own = _mapped(groups.own[number], logits[rows])
+                mapped[rows] = interpolated(mapped[rows], own, weight)
+        return mapped
+
+    def parameters(self) -> dict[str, Any]:
+        return self.groups.parameters()
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Groups:
+        return Groups.from_parameters(parameters, classes)
+
+
+def _mapped(stages: Stages, logits: Array) -> Array:
+    return log_probs_after(stages, logits) if stages else log_softmax(logits)
+
+
+def interpolated(pooled: Array, own: Array, weight: Any) -> Array:
+    """Log-probabilities (n, K) between two maps, not normalised."""
+    return pooled + weight * (own - pooled)
+
+
+def rows_by_group(numbers: Vector, groups: int) -> Sequence[tuple[int, Vector]]:
+    """The groups from 0 to before ``groups`` that rows (n,) are of, each with its row numbers."""
+    order = np.argsort(numbers, kind="stable")
+    ends = np.searchsorted(numbers[order], np.arange(groups + 1))
+    found = enumerate(pairwise(ends))
+    return [(number, order[begin:end]) for number, (begin, end) in found if begin < end]
+
+
+def _span(weights: Vector) -> str:
+    low, high = float(weights.min()), float(weights.max())
+    return f"{low:.0%}" if high - low < 0.005 else f"{low:.0%} to {high:.0%}"

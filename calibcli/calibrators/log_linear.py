@@ -1,0 +1,59 @@
+"""A log-linear mixture of calibrators: weighted sums of their log-probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from calibcli.arrays import Array
+from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.calibrators.chain import described, log_probs_after, read_stages
+from calibcli.calibrators.reading import check_names, read_array
+from calibcli.errors import ParamsError
+
+
+@dataclass(frozen=True, eq=False)
+class LogLinear(Calibrator):
+    """``softmax(sum_m w_m log p_m)``, p_m the probabilities of member m.
+
+    Parameters
+    ----------
+    members : tuple of tuple of Calibrator
+        M chains of stages; an empty one leaves the probabilities as they are.
+    weights : float64 array (M,)
+        They need not sum to 1: what their sum differs by is a temperature.
+    """
+
+    members: tuple[tuple[Calibrator, ...], ...]
+    weights: Vector
+    kind: ClassVar[str] = "log-linear"
+
+    def transform(self, logits: Array) -> Array:
+        total: Array | None = None
+        for stages, weight in zip(self.members, self.weights, strict=True):
+            if weight == 0:
+                continue
+            part = log_probs_after(stages, logits) * float(weight)
+            total = part if total is None else total + part
+        return logits * 0.0 if total is None else total
+
+    def parameters(self) -> dict[str, Any]:
+        return {"members": [described(stages) for stages in self.members], "weights": self.weights}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> LogLinear:
+        check_names(cls.kind, parameters, ("members", "weights"))
+        members = parameters["members"]
+        if not isinstance(members, list) or not members:
+            raise ParamsError(f"stage {cls.kind!r}: members must be a list of lists of stages")
+        weights = read_array(cls.kind, parameters, "weights", (len(members),))
+        chains = tuple(
+            read_stages(cls.kind, member, f"members[{place}]", classes)
+            for place, member in enumerate(members)
+        )
+        return cls(chains, weights)
+
+    def summary(self) -> str:
+        names = ["+".join(stage.kind for stage in stages) or "none" for stages in self.members]
+        parts = [f"{weight:.2f} {name}" for name, weight in zip(names, self.weights, strict=True)]
+        return ", ".join(parts)

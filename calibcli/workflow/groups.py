@@ -1,0 +1,307 @@
+"""Maps of their own for groups of rows, drawn towards the map of all rows as far as that helps.
+
+Partial pooling by an empirical choice of its strength (Gelman and Hill, 2007, chapter 12): group g
+with n_g rows has the share ``n_g / (n_g + m)`` of its own map, and m is chosen by held-out NLL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import (
+    Array,
+    log_softmax,
+    namespace,
+    pick,
+    restore_impossible,
+    split_impossible,
+    to_numpy,
+)
+from calibcli.calibrators.base import GROUP, Calibrator
+from calibcli.calibrators.groups import MOST_GROUPS, Groups, interpolated
+from calibcli.engine.data import Data
+from calibcli.engine.engine import Tile
+from calibcli.engine.memory_source import fold_of_rows
+from calibcli.errors import UsageError
+from calibcli.fitting.fit import NOTHING_TO_FIT, Fit, StageFit, fit_stages
+from calibcli.fitting.scale import SMALLEST_LOSS
+from calibcli.workflow.group_rows import each_group, numbers_of
+from calibcli.workflow.measuring import Prober
+from calibcli.workflow.plans import Plan, as_one, linked, restored
+from calibcli.workflow.tuned import FittedPlan
+
+Vector = np.ndarray[Any, Any]
+Stages = tuple[Calibrator, ...]
+
+STRENGTHS = (np.inf, 1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 0.0)
+"""Rows that the map of all rows counts for in every group; from no own maps to nothing but them."""
+
+FEWEST_ROWS = 20
+"""Groups with fewer rows have no map of their own."""
+
+_MUCH_WORSE = 0.5
+"""In NLL of held-out rows, by its own map alone: such a group has none."""
+
+
+@dataclass(frozen=True)
+class GroupedFit:
+    """Maps of all groups.
+
+    Attributes
+    ----------
+    plan : Plan
+    fit : Fit
+        Of all rows, with the maps of the groups in it.
+    groups : Groups
+        These maps.
+    by_fold : tuple of tuple of Calibrator
+        Stages fitted without each fold, the strength judged by the others.
+    strength : float
+        The rows that the map of all rows counts for in every group.
+    losses : dict of float to float
+        Held-out NLL by strength.
+    """
+
+    plan: Plan
+    fit: Fit
+    groups: Groups
+    by_fold: tuple[Stages, ...]
+    strength: float
+    losses: dict[float, float]
+
+    @property
+    def note(self) -> str:
+        """What was chosen, for a person."""
+        count, column = len(self.groups.names), self.groups.column
+        pooled, best = self.losses[np.inf], self.losses[self.strength]
+        if np.isinf(self.strength):
+            return (
+                f"the {count} groups of {column!r} keep the map of all rows: held-out NLL "
+                f"{pooled:.4f}, which maps of their own do not lower"
+            )
+        share = f" with a share of n / (n + {self.strength:g}) at n rows" if self.strength else ""
+        own = np.count_nonzero(self.groups.weights)
+        return (
+            f"{own} of {count} groups of {column!r} have a map of their own{share}: held-out NLL "
+            f"{best:.4f}, with one map for all {pooled:.4f}"
+        )
+
+
+def fit_groups(data: Data, fitted: FittedPlan) -> GroupedFit:
+    """Fit every group by itself, with and without each fold, and choose how much of it to take.
+
+    Parameters
+    ----------
+    data : Data
+        With keys of the role `GROUP`, as the plan's fit sees it.
+    fitted : FittedPlan
+        The fit of all rows.
+
+    Raises
+    ------
+    UsageError
+        More than `MOST_GROUPS` groups, or no folds to choose by.
+    """
+    plan, names = fitted.plan, data.key_names(GROUP)
+    column = plan.by or ""
+    if len(names) > MOST_GROUPS:
+        raise UsageError(f"--by {column}: {len(names):,} groups are too many for maps of their own")
+    if data.folds < 2:
+        raise UsageError("--by needs at least 2 folds: by them is chosen how much is pooled")
+    fits = [fitted.fit, *fitted.without_folds(data)]
+    maps = [
+        Groups(column, names, linked(fit, plan).calibrators, own, _fitted(own))
+        for fit, own in zip(fits, _fit_each(data, plan, fits, len(names)), strict=True)
+    ]
+    counts = _counts(data, len(names))
+    # Row 0 is of all rows, row 1 + f of those that are not in fold f.
+    rows = np.concatenate([[counts.sum(axis=0)], counts.sum(axis=0) - counts])
+    work = partial(_losses, tuple(maps[1:]), rows[1:], data.seed)
+    losses, useless = _usable(data.fold(work, np.add), rows[0])
+    total = losses.sum(axis=0)
+    best = [STRENGTHS[int(place)] for place in (total.argmin(), *(total - losses).argmin(axis=1))]
+    first, *others = (
+        _drawn(groups, np.where(useless, 0.0, _shares(n, strength)))
+        for groups, n, strength in zip(maps, rows, best, strict=True)
+    )
+    means = dict(zip(STRENGTHS, (total / data.weight).tolist(), strict=True))
+    fit = restored(as_one(linked(fitted.fit, plan), first), plan)
+    by_fold = tuple(restored(Fit((StageFit(groups),)), plan).calibrators for groups in others)
+    return GroupedFit(plan, fit, first, by_fold, best[0], means)
+
+
+def _usable(losses: Vector, weight: Vector) -> tuple[Vector, Vector]:
+    """Losses by fold and strength (F, S), and the groups (G,) whose own maps are none to use.
+
+    Such a map, of rows that can be separated for example, would spoil the choice for all others.
+    """
+    pooled, own = losses[..., 0].sum(axis=0), losses[..., -1].sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        useless = own - pooled > _MUCH_WORSE * weight
+    losses = np.where(useless[:, None], losses[..., :1], losses)
+    return losses.sum(axis=1), useless
+
+
+def _drawn(groups: Groups, shares: Vector) -> Groups:
+    """The groups with their weights; maps that have none are left out."""
+    weights = groups.weights * shares
+    own = tuple(s if w > 0 else () for s, w in zip(groups.own, weights, strict=True))
+    return replace(groups, own=own, weights=weights)
+
+
+def _shares(rows: Vector, strength: float) -> Vector:
+    """What the own maps of groups with so many rows (G,) count."""
+    if np.isinf(strength):
+        return np.zeros(len(rows))
+    shares: Vector = rows / np.maximum(rows + strength, 1e-300)
+    return shares
+
+
+def _fitted(own: Sequence[Stages]) -> Vector:
+    return np.array([float(bool(stages)) for stages in own])
+
+
+def _counts(data: Data, groups: int) -> Vector:
+    """Weight of the rows of each fold and group (F, G)."""
+    counts: Vector = data.fold(partial(_count, data.folds, groups, data.seed), np.add)
+    return counts
+
+
+def _count(folds: int, groups: int, seed: int, tile: Tile) -> Vector:
+    fold = fold_of_rows(tile.start, tile.start + len(tile), folds, seed)
+    weights = None if tile.weights is None else to_numpy(tile.weights)
+    cells = np.bincount(fold * groups + numbers_of(tile), weights, folds * groups)
+    return cells.reshape(folds, groups).astype(np.float64)
+
+
+def _losses(maps: tuple[Groups, ...], rows: Vector, seed: int, tile: Tile) -> Vector:
+    """Sum of the losses of held-out rows by fold, group and strength (F, G, S)."""
+    losses = np.zeros((len(maps), rows.shape[1], len(STRENGTHS)))
+    fold = fold_of_rows(tile.start, tile.start + len(tile), len(maps), seed)
+    for position, groups in enumerate(maps):
+        inside = np.flatnonzero(fold == position)
+        if not len(inside):
+            continue
+        numbers = numbers_of(tile)[inside]
+        logits, impossible = split_impossible(tile.logits[inside])
+        pooled, own = groups.transform(logits), groups.for_groups(numbers).transform(logits)
+        labels = tile.labels[inside] if tile.labels is not None else None
+        weights = 1.0 if tile.weights is None else to_numpy(tile.weights)[inside]
+        for place, strength in enumerate(STRENGTHS):
+            shares = _shares(rows[position], strength)[numbers]
+            share = namespace(logits).asarray(shares, dtype=logits.dtype, device=logits.device)
+            mixed = interpolated(pooled, own, share[:, None])
+            loss = weights * row_losses(restore_impossible(mixed, impossible), labels)
+            losses[position, :, place] = np.bincount(numbers, loss, rows.shape[1])
+    return losses
+
+
+def row_losses(logits: Array, labels: Array) -> Vector:
+    """``-ln p`` of the label of each row (n,), in float64."""
+    losses: Vector = -to_numpy(pick(log_softmax(logits), labels)).astype(np.float64)
+    return losses
+
+
+def _fit_each(data: Data, plan: Plan, fits: Sequence[Fit], groups: int) -> list[tuple[Stages, ...]]:
+    """The maps of every group for each of the fits of all rows: the whole, then the folds."""
+    own: list[list[Stages]] = [[()] * groups for _ in fits]
+    for group in each_group(data, groups):
+        for position, fit in enumerate(fits):
+            rows = group.chosen(None if position == 0 else position - 1)
+            own[position][group.number] = _fit_one(rows, plan, fit)
+    return [tuple(stages) for stages in own]
+
+
+def _fit_one(data: Data, plan: Plan, start: Fit) -> Stages:
+    """The map of a group; none where it can't be fitted, so that it is mapped as all rows are."""
+    if data.rows < FEWEST_ROWS or data.weight <= 0:
+        return ()
+    fit = fit_stages(data, plan.families, plan.objective, start)
+    solutions = [stage.solution for stage in fit.stages if stage.solution is not None]
+    nothing = any(s.criterion in NOTHING_TO_FIT or s.value <= SMALLEST_LOSS for s in solutions)
+    return () if nothing or not fit.converged else linked(fit, plan).calibrators
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """What the map of a group is worth.
+
+    Attributes
+    ----------
+    name : str
+    rows : int
+    share : float
+        What its own map counts in its map, from 0 to 1.
+    before, after : float
+        NLL of its rows, which the fit has not seen.
+    """
+
+    name: str
+    rows: int
+    share: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """How far groups have maps of their own, and what these are worth.
+
+    Attributes
+    ----------
+    column : str
+    strength : float
+        The rows that the map of all rows counts for in every group.
+    losses : dict of float to float
+        Held-out NLL by strength.
+    scores : tuple of GroupScore
+        Of the groups that have rows, those with the largest NLL after the fit first.
+    """
+
+    column: str
+    strength: float
+    losses: dict[float, float]
+    scores: tuple[GroupScore, ...]
+
+
+def report_groups(data: Data, probers: Sequence[Prober], grouped: GroupedFit) -> GroupReport:
+    """The groups of a fit, measured before and after it.
+
+    Parameters
+    ----------
+    data : Data
+        The rows to measure on; they may be of groups that the fit did not know.
+    probers : sequence of Prober
+        Before and after.
+    grouped : GroupedFit
+    """
+    names, groups = data.key_names(GROUP), grouped.groups
+    shares = dict(zip(groups.names, groups.weights.tolist(), strict=True))
+    rows, weight, before, after = data.fold(partial(_scores, tuple(probers), len(names)), np.add)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        before, after = before / weight, after / weight
+    scores = [
+        GroupScore(name, int(n), shares.get(name, 0.0), float(b), float(a))
+        for name, n, b, a in zip(names, rows, before, after, strict=True)
+        if n
+    ]
+    # A mean of no weight is NaN, which has no place in an order.
+    scores.sort(key=lambda score: (np.isnan(score.after), -score.after))
+    return GroupReport(groups.column, grouped.strength, grouped.losses, tuple(scores))
+
+
+def _scores(probers: tuple[Prober, ...], groups: int, tile: Tile) -> Vector:
+    """Rows, weight, and the sum of the losses of each prober, by group."""
+    numbers = numbers_of(tile)
+    weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
+    sums = [np.bincount(numbers, minlength=groups), np.bincount(numbers, weights, groups)]
+    for prober in probers:
+        losses = row_losses(prober(tile), tile.labels)
+        with np.errstate(invalid="ignore"):
+            sums.append(np.bincount(numbers, weights * losses, groups))
+    return np.stack(sums).astype(np.float64)
