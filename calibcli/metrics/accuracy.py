@@ -1,6 +1,8 @@
-"""Accuracy: how often the most probable class is the label."""
+"""Accuracy: how often the most probable class, or one of the k most probable, is the label."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +14,32 @@ def _correct(view: View) -> Vector:
     return view.correct.astype(np.float64)
 
 
+@dataclass(frozen=True)
+class _AmongTop:
+    """Whether the label is among the k most probable classes (n,), as 0 and 1."""
+
+    k: int
+
+    def __call__(self, view: View) -> Vector:
+        return (view.label_rank < self.k).astype(np.float64)
+
+
+def top_accuracy(k: int) -> Metric:
+    """The share of rows whose label is among the k most probable classes."""
+    return Metric(
+        name=f"top{k}_accuracy",
+        title=f"top-{k} accuracy",
+        convention=(
+            f"share of rows whose label is among the {k} most probable classes; "
+            "of equal classes the first come first"
+        ),
+        statistic=RowMean(_AmongTop(k)),
+        value=float,
+        better="higher",
+        group="accuracy and ranking",
+    )
+
+
 ACCURACY = Metric(
     name="accuracy",
     title="accuracy",
@@ -19,4 +47,7 @@ ACCURACY = Metric(
     statistic=RowMean(_correct),
     value=float,
     better="higher",
+    group="accuracy and ranking",
 )
+
+TOP5_ACCURACY = top_accuracy(5)

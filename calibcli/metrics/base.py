@@ -6,16 +6,30 @@ the same sums share one statistic, so that one pass over the data serves them al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import Array, argmax, namespace, pick, shift, sum_classes, to_numpy
+from calibcli.arrays import (
+    Array,
+    argmax,
+    dot_classes,
+    namespace,
+    pick,
+    shift,
+    sum_classes,
+    to_numpy,
+)
 
 Vector = np.ndarray[Any, Any]
+
+Group: TypeAlias = Literal[
+    "accuracy and ranking", "proper scores", "decomposition", "calibration errors"
+]
+"""What a metric is about, in the order of tables."""
 
 
 class View:
@@ -28,14 +42,27 @@ class View:
     labels : int array (n,)
         On the same device.
     weights : float64 array (n,), on the host, or None for weights of 1
+    start : int
+        Number of the first row; the rows are consecutive.
+    keys : dict of str to int64 array (n,), on the host, or None
+        Numbers of groups by role: ``"by"``, ``"cluster"``.
 
     The matrices stay where they are; the vectors are NumPy arrays on the host.
     """
 
-    def __init__(self, logits: Array, labels: Array, weights: Vector | None = None) -> None:
+    def __init__(
+        self,
+        logits: Array,
+        labels: Array,
+        weights: Vector | None = None,
+        *,
+        start: int = 0,
+        keys: Mapping[str, Vector] | None = None,
+    ) -> None:
         self.shifted = shift(logits)
         self.device_labels = labels
         self._weights = weights
+        self.start, self.keys = start, keys or {}
 
     def __len__(self) -> int:
         return int(self.shifted.shape[0])
@@ -105,6 +132,30 @@ class View:
         """Probability of the label (n,), float64; exactly the element of `probs`."""
         return to_numpy(pick(self.probs, self.device_labels)).astype(np.float64)
 
+    @cached_property
+    def squared_error(self) -> Vector:
+        """``sum_k (p_k - [y = k])^2`` (n,), float64, expanded: no one-hot matrix is formed.
+
+        For a perfect prediction in float32 rounding may leave about -1e-7.
+        """
+        squares = dot_classes(self.probs, self.probs)
+        error: Vector = to_numpy(squares) - 2.0 * self.true_prob + 1.0
+        return error
+
+    @cached_property
+    def label_rank(self) -> Vector:
+        """How many classes come before the label (n,): more probable, or as probable and first."""
+        xp = namespace(self.shifted)
+        own = pick(self.shifted, self.device_labels)[:, None]
+        ahead = to_numpy(xp.sum(self.shifted > own, axis=-1))
+        level = to_numpy(xp.sum(self.shifted == own, axis=-1))
+        (tied,) = np.nonzero(level > 1)
+        if len(tied):
+            equal = to_numpy(self.shifted == own)[tied]
+            before = np.arange(self.classes) < self.labels[tied, None]
+            ahead[tied] += (equal & before).sum(axis=-1)
+        return ahead
+
 
 class Statistic(Protocol):
     """A fold over blocks. Implementations are frozen dataclasses: equal ones are computed once.
@@ -139,7 +190,9 @@ class Metric:
     value : callable
         Finished statistic -> float.
     better : str
-        ``"lower"`` or ``"higher"``.
+        ``"lower"``, ``"higher"``, or nothing for what a model has no part in.
+    group : str
+        What it is about; tables of many metrics are divided by it.
     """
 
     name: str
@@ -148,3 +201,4 @@ class Metric:
     statistic: Statistic
     value: Callable[[Any], float]
     better: str = "lower"
+    group: Group = "calibration errors"

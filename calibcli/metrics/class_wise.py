@@ -18,6 +18,7 @@ from array_api_compat import is_numpy_array
 from calibcli.arrays import Array, namespace, to_numpy
 from calibcli.metrics.base import Metric, Vector, View
 from calibcli.metrics.binned import BINS, EDGES, bin_index
+from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.row_mean import ratio
 
 
@@ -30,16 +31,14 @@ class Excess(NamedTuple):
         Weight of all rows.
     first_bin : array (K,)
         The probabilities' part of the first bin: of weight x p_k where p_k <= 1/15.
-    codes : int array (m,) or None
-        Which cells ``sums`` is about, 15 k + bin, with repetitions; None: all 15 K, in order.
-    sums : array (m,) or (15 K,)
-        Everything else: the probabilities' part of the other bins, and the labels' part of all.
+    cells : CellSums
+        By 15 k + bin, everything else: the probabilities' part of the other bins, and the labels'
+        part of all.
     """
 
     weight: float
     first_bin: Vector
-    codes: Vector | None
-    sums: Vector
+    cells: CellSums
 
 
 @dataclass(frozen=True)
@@ -53,49 +52,72 @@ class ClassWiseExcess:
 
     def partial(self, view: View) -> Excess:
         """The sums over one block."""
-        size = BINS * view.classes
-        rows, columns, values = _beyond_first_bin(view.probs)
+        rows, columns, values = elements_above(view.probs, float(EDGES[1]))
         mass = view.weights[rows] * values if view.weighted else values
-        cells = columns * BINS + bin_index(values)
-        true_bins = bin_index(view.true_prob)
-        possible = true_bins >= 0
-        true_cells = (view.labels * BINS + true_bins)[possible]
-        true_mass = view.weights[possible]
-
-        codes: Vector | None
-        if len(cells) + len(true_cells) < size:
-            codes, sums = np.append(cells, true_cells), np.append(mass, -true_mass)
-            beyond = np.bincount(columns, mass, minlength=view.classes)
-        else:
-            sums = np.bincount(cells, mass, minlength=size)
-            beyond = sums.reshape(-1, BINS).sum(axis=1)
-            codes, sums = None, sums - np.bincount(true_cells, true_mass, minlength=size)
-        return Excess(view.total_weight, _column_sums(view) - beyond, codes, sums)
+        beyond = np.bincount(columns, mass, minlength=view.classes)
+        cells = CellSums.of(columns * BINS + bin_index(values), mass, BINS * view.classes)
+        cells = _minus_labels(cells, view, 0.0)
+        return Excess(view.total_weight, _column_sums(view) - beyond, cells)
 
     def merge(self, left: Excess, right: Excess) -> Excess:
         """The sums over two blocks."""
-        sums = _all_cells(left)
-        if right.codes is None:
-            sums += right.sums
-        else:
-            np.add.at(sums, right.codes, right.sums)
-        first_bin = left.first_bin
+        cells, first_bin = left.cells.plus(right.cells), left.first_bin
         first_bin += right.first_bin
-        return Excess(left.weight + right.weight, first_bin, None, sums)
+        return Excess(left.weight + right.weight, first_bin, cells)
 
     def finish(self, state: Excess) -> float:
         """The error: mean over classes; NaN without rows."""
-        excess = _all_cells(state).reshape(-1, BINS).copy()
+        excess = state.cells.everywhere().reshape(-1, BINS).copy()
         excess[:, 0] += state.first_bin
         return ratio(np.abs(excess).sum(), state.weight * len(excess))
 
 
-def _all_cells(state: Excess) -> Vector:
-    if state.codes is None:
-        return state.sums
-    cells = np.bincount(state.codes, state.sums, minlength=BINS * len(state.first_bin))
-    # Counting nothing gives integers.
-    return cells.astype(np.float64, copy=False)
+THRESHOLD = 0.01
+"""Probabilities up to this count for nothing in the thresholded error."""
+
+
+class ExcessAbove(NamedTuple):
+    """Of the probabilities above the threshold: weight by class (K,), and excess by class and bin.
+
+    The excess is the sum of weight x (p_k - [y = k]), by 15 k + bin.
+    """
+
+    weight: Vector
+    cells: CellSums
+
+
+@dataclass(frozen=True)
+class ThresholdedExcess:
+    """The statistic: `ClassWiseExcess` of the probabilities above the threshold alone.
+
+    ``merge`` takes over its left argument.
+    """
+
+    def partial(self, view: View) -> ExcessAbove:
+        """The sums over one block."""
+        rows, columns, values = elements_above(view.probs, THRESHOLD)
+        weights = view.weights[rows]
+        codes = columns * BINS + bin_index(values)
+        cells = CellSums.of(codes, weights * values, BINS * view.classes)
+        weight = np.bincount(columns, weights, minlength=view.classes).astype(np.float64)
+        return ExcessAbove(weight, _minus_labels(cells, view, THRESHOLD))
+
+    def merge(self, left: ExcessAbove, right: ExcessAbove) -> ExcessAbove:
+        """The sums over two blocks."""
+        return ExcessAbove(left.weight + right.weight, left.cells.plus(right.cells))
+
+    def finish(self, state: ExcessAbove) -> float:
+        """The error: mean over the classes that have such probabilities; NaN without any."""
+        found = state.weight > 0
+        gaps = np.abs(state.cells.everywhere().reshape(-1, BINS)).sum(axis=1)
+        return ratio((gaps[found] / state.weight[found]).sum(), float(found.sum()))
+
+
+def _minus_labels(cells: CellSums, view: View, threshold: float) -> CellSums:
+    """The sums less the weights of the labels whose own probability is above a threshold."""
+    counted = view.true_prob > threshold
+    codes = (view.labels * BINS + bin_index(view.true_prob))[counted]
+    return cells.and_also(codes, -view.weights[counted])
 
 
 def _column_sums(view: View) -> Vector:
@@ -108,13 +130,13 @@ def _column_sums(view: View) -> Vector:
     return to_numpy(xp.sum(probs, axis=0)).astype(np.float64)
 
 
-def _beyond_first_bin(probs: Array) -> tuple[Vector, Vector, Vector]:
-    """Row, class and value (float64) of every probability above 1/15, as host vectors."""
+def elements_above(probs: Array, threshold: float) -> tuple[Vector, Vector, Vector]:
+    """Row, class and value (float64) of every probability above a threshold, as host vectors."""
     xp = namespace(probs)
     turned = is_numpy_array(probs) and probs.flags.f_contiguous
     # One axis in the order of memory: NumPy finds the true ones of a vector fastest.
     flat = xp.reshape(probs.T if turned else probs, (-1,))
-    (found,) = xp.nonzero(flat > _largest_below_edge(probs, float(EDGES[1])))
+    (found,) = xp.nonzero(flat > _largest_below_edge(probs, threshold))
     values = to_numpy(xp.take(flat, found)).astype(np.float64)
     index, length = to_numpy(found), probs.shape[0 if turned else 1]
     outer = index // length
@@ -141,5 +163,17 @@ CLASS_WISE_ECE = Metric(
         "probabilities of 0 in no bin; mean (not sum) over all classes"
     ),
     statistic=ClassWiseExcess(),
+    value=float,
+)
+
+CLASS_WISE_ECE_THRESHOLDED = Metric(
+    name="class_wise_ece_thresholded",
+    title="class-wise ECE > 1 %",
+    convention=(
+        "class-wise ECE of the probabilities above 0.01 alone (the threshold of Nixon et al. "
+        "2019): for every class |mean probability - share of the label| over 15 equal-width bins, "
+        "mean over these rows; mean over the classes that have any"
+    ),
+    statistic=ThresholdedExcess(),
     value=float,
 )

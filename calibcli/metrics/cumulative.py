@@ -1,135 +1,33 @@
-"""Calibration errors that need the rows in order of confidence: adaptive ECE and KS."""
+"""Errors without bins: the largest deviations of cumulated confidence from cumulated accuracy.
+
+References
+----------
+Gupta et al. (2021), Calibration of Neural Networks using Splines, arXiv:2006.12800 (KS);
+Arrieta-Ibarra, Gujral, Tannen, Tygert and Xu (2022), Metrics of calibration for probabilistic
+predictions, arXiv:2205.09680 (ECCE-MAD and ECCE-R).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import numpy as np
 
-from calibcli.arrays import namespace
-from calibcli.metrics.base import Metric, Vector, View
-from calibcli.metrics.binned import BINS
+from calibcli.metrics.base import Metric
+from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.row_mean import ratio
 
 
-class Scores(NamedTuple):
-    """What is kept of the rows of a block; no weights stand for weights of 1."""
-
-    confidence: Vector
-    correct: Vector
-    weights: Vector | None
+def _largest_deviation(curve: ConfidenceCurve) -> float:
+    return ratio(np.abs(curve.excess).max(initial=0.0), curve.total)
 
 
-@dataclass(frozen=True)
-class ConfidenceCurve:
-    """Sums over all rows up to each distinct confidence; float64 arrays (m,), ascending.
-
-    Rows of equal confidence stand together, so nothing depends on the order of the rows.
-
-    Attributes
-    ----------
-    confidence : array (m,)
-        The distinct values.
-    weight : array (m,)
-        Weight of the rows with at most this confidence.
-    excess : array (m,)
-        Sum over the same rows of weight x (confidence - correct).
-    """
-
-    confidence: Vector
-    weight: Vector
-    excess: Vector
+def _range_of_deviations(curve: ConfidenceCurve) -> float:
+    # The curve begins at 0, before the first row.
+    return ratio(curve.excess.max(initial=0.0) - curve.excess.min(initial=0.0), curve.total)
 
 
-@dataclass(frozen=True)
-class CollectedScores:
-    """The statistic: every row's confidence, whether it is correct, and its weight.
-
-    State: a list of `Scores`, one a block. It holds 5 bytes a row for float32 probabilities and 9
-    for float64, and 8 more with weights; ``finish`` needs some 60 bytes a row for a moment.
-    ``merge`` takes over its left argument, so that collecting is linear in the number of blocks.
-    """
-
-    def partial(self, view: View) -> list[Scores]:
-        """The rows of one block; those of weight 0 are absent."""
-        single = namespace(view.probs).finfo(view.probs.dtype).bits <= 32
-        # Nothing is lost: these numbers were float32 before the view widened them.
-        confidence = view.confidence.astype(np.float32) if single else view.confidence
-        if not view.weighted:
-            return [Scores(confidence, view.correct, None)]
-        present = view.weights > 0
-        return [Scores(confidence[present], view.correct[present], view.weights[present])]
-
-    def merge(self, left: list[Scores], right: list[Scores]) -> list[Scores]:
-        """The rows of two blocks."""
-        left.extend(right)
-        return left
-
-    def finish(self, state: list[Scores]) -> ConfidenceCurve:
-        """The cumulated sums at the ends of ties."""
-        confidence = np.concatenate([scores.confidence for scores in state])
-        correct = np.concatenate([scores.correct for scores in state])
-        order = np.argsort(confidence)
-        confidence = confidence[order].astype(np.float64)
-        excess = confidence - correct[order]
-        ends = np.flatnonzero(np.append(confidence[1:] != confidence[:-1], len(confidence) > 0))
-        if all(scores.weights is None for scores in state):
-            return ConfidenceCurve(confidence[ends], ends + 1.0, np.cumsum(excess)[ends])
-        weights = np.concatenate(
-            [np.ones(len(s.correct)) if s.weights is None else s.weights for s in state]
-        )[order]
-        return ConfidenceCurve(
-            confidence[ends], np.cumsum(weights)[ends], np.cumsum(weights * excess)[ends]
-        )
-
-
-def equal_mass_edges(curve: ConfidenceCurve, bins: int = BINS) -> Vector:
-    """Edges (bins + 1,) between which the rows are shared out equally.
-
-    For weights of 1 these are ``np.interp(linspace(0, N, bins + 1), arange(N), sorted)``, as in
-    the published code: row j of the sorted rows stands at position j, and beyond the last row is
-    the largest confidence. A row of weight w stands at every position from its first to its first
-    plus w - 1, as w rows would; one of weight below 1 stands at its first position only.
-    """
-    position = np.linspace(0.0, curve.weight[-1], bins + 1)
-    last = len(curve.weight) - 1
-    at = np.minimum(np.searchsorted(curve.weight, position, side="right"), last)
-    first = np.where(at > 0, curve.weight[at - 1], 0.0)
-    final = np.maximum(first, curve.weight[at] - 1.0)
-    value, following = curve.confidence[at], curve.confidence[np.minimum(at + 1, last)]
-    slope = (following - value) / (curve.weight[at] - final)
-    edges: Vector = slope * np.maximum(position - final, 0.0) + value
-    return edges
-
-
-def _adaptive_error(curve: ConfidenceCurve) -> float:
-    if not len(curve.confidence):
-        return float("nan")
-    edges = equal_mass_edges(curve)
-    rows_below = np.searchsorted(curve.confidence, edges, side="right")
-    excess_below = np.append(0.0, curve.excess)[rows_below]
-    return ratio(np.abs(np.diff(excess_below)).sum(), curve.weight[-1])
-
-
-def _kolmogorov_smirnov(curve: ConfidenceCurve) -> float:
-    if not len(curve.confidence):
-        return float("nan")
-    return ratio(np.abs(curve.excess).max(), curve.weight[-1])
-
-
-COLLECTED_SCORES = CollectedScores()
-
-ADAPTIVE_ECE = Metric(
-    name="adaptive_ece",
-    title="adaptive ECE",
-    convention=(
-        "15 equal-mass bins (lower, upper] of the largest probability with interpolated edges, "
-        "the smallest confidence in no bin; mean over rows of |mean confidence - accuracy| "
-        "(Mukhoti et al. 2020)"
-    ),
-    statistic=COLLECTED_SCORES,
-    value=_adaptive_error,
+_CUMULATED = (
+    "with the rows in order of their largest probability, {} of "
+    "cumulated confidence - cumulated accuracy, at the ends of ties"
 )
 
 KS = Metric(
@@ -141,5 +39,29 @@ KS = Metric(
         "ties (Gupta et al. 2021)"
     ),
     statistic=COLLECTED_SCORES,
-    value=_kolmogorov_smirnov,
+    value=_largest_deviation,
+)
+
+ECCE_MAD = Metric(
+    name="ecce_mad",
+    title="ECCE-MAD",
+    convention=(
+        "estimated cumulative calibration error, maximum absolute deviation: "
+        + _CUMULATED.format("the largest absolute value")
+        + " (Arrieta-Ibarra et al. 2022); the same number as KS"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_largest_deviation,
+)
+
+ECCE_R = Metric(
+    name="ecce_r",
+    title="ECCE-R",
+    convention=(
+        "estimated cumulative calibration error, range (Kuiper): "
+        + _CUMULATED.format("the largest minus the smallest value, 0 included,")
+        + " (Arrieta-Ibarra et al. 2022)"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_range_of_deviations,
 )

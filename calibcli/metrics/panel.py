@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from calibcli.errors import UsageError
 from calibcli.metrics.base import Metric, Statistic, View
 from calibcli.metrics.binned import RELIABILITY, Bin
-from calibcli.metrics.registry import DEFAULT, METRICS
+from calibcli.metrics.registry import DEFAULT, find_metric, metric_names
+from calibcli.metrics.resampling import Bootstrap, Interval
+from calibcli.metrics.uncertainty import Chance
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,13 @@ class Evaluation:
         The metrics by name; ``inf`` and NaN are honest answers.
     reliability : tuple of Bin
         The 15 equal-width bins of the reliability diagram.
+    also : dict of Statistic
+        The finished statistics that were asked for beside the metrics.
+    intervals, changes : dict of str to Interval
+        95 % intervals of metrics, and of their differences from the first of several models that
+        were measured together; where they were asked for.
+    chances : dict of str to Chance
+        What calibration errors would be of a calibrated model; where intervals were asked for.
     """
 
     rows: int
@@ -34,6 +42,10 @@ class Evaluation:
     classes: int
     values: dict[str, float]
     reliability: tuple[Bin, ...]
+    also: dict[Statistic, Any] = field(default_factory=dict, compare=False, repr=False)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    changes: dict[str, Interval] = field(default_factory=dict)
+    chances: dict[str, Chance] = field(default_factory=dict)
 
 
 class PanelState(NamedTuple):
@@ -52,7 +64,11 @@ class Panel:
     Parameters
     ----------
     names : sequence of str
-        Keys of `METRICS`; repetitions are dropped.
+        As `metric_names` takes them: ``"nll"``, ``"top3_accuracy"``, ``"all"``.
+    also : tuple of Statistic
+        Further statistics of the same pass, what diagrams are drawn from for example.
+    bootstrap : Bootstrap or None
+        Whether intervals are wanted, for those who can number the rows.
 
     Raises
     ------
@@ -61,22 +77,21 @@ class Panel:
     """
 
     names: Sequence[str] = DEFAULT
+    also: tuple[Statistic, ...] = ()
+    bootstrap: Bootstrap | None = None
 
     def __post_init__(self) -> None:
-        names = tuple(dict.fromkeys(self.names))
-        for name in names:
-            if name not in METRICS:
-                raise UsageError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
-        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "names", metric_names(self.names))
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics, in the order of the names."""
-        return tuple(METRICS[name] for name in self.names)
+        return tuple(find_metric(name) for name in self.names)
 
     @cached_property
     def _statistics(self) -> tuple[Statistic, ...]:
-        shared = dict.fromkeys([RELIABILITY, *(metric.statistic for metric in self.metrics)])
+        asked = (metric.statistic for metric in self.metrics)
+        shared = dict.fromkeys([RELIABILITY, *asked, *self.also])
         return tuple(shared)
 
     def partial(self, view: View) -> PanelState:
@@ -100,4 +115,5 @@ class Panel:
         }
         values = {metric.name: metric.value(finished[metric.statistic]) for metric in self.metrics}
         bins = finished[RELIABILITY].bins()
-        return Evaluation(state.rows, state.weight, state.classes, values, bins)
+        also = {statistic: finished[statistic] for statistic in self.also}
+        return Evaluation(state.rows, state.weight, state.classes, values, bins, also)

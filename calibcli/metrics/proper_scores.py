@@ -8,7 +8,6 @@ doi:10.1198/016214506000001437.
 
 from __future__ import annotations
 
-from calibcli.arrays import namespace, to_numpy
 from calibcli.metrics.base import Metric, Vector, View
 from calibcli.metrics.row_mean import RowMean
 
@@ -18,14 +17,21 @@ def _log_loss(view: View) -> Vector:
 
 
 def _squared_error(view: View) -> Vector:
-    """sum_k (p_k - [y = k])^2, expanded so that no one-hot matrix is formed."""
-    squares = namespace(view.probs).sum(view.probs * view.probs, axis=-1)
-    return to_numpy(squares) - 2.0 * view.true_prob + 1.0
+    return view.squared_error
+
+
+def _squared_error_by_class(view: View) -> Vector:
+    mean: Vector = view.squared_error / view.classes
+    return mean
 
 
 def _not_negative(mean: float) -> float:
     # The expanded square of a perfect prediction may round to about -1e-7 in float32.
     return max(mean, 0.0)
+
+
+def _half(mean: float) -> float:
+    return _not_negative(mean) / 2
 
 
 NLL = Metric(
@@ -37,6 +43,7 @@ NLL = Metric(
     ),
     statistic=RowMean(_log_loss),
     value=float,
+    group="proper scores",
 )
 
 BRIER = Metric(
@@ -45,4 +52,26 @@ BRIER = Metric(
     convention="mean over rows of the squared error summed over classes, from 0 to 2",
     statistic=RowMean(_squared_error),
     value=_not_negative,
+    group="proper scores",
+)
+
+BRIER_MEAN = Metric(
+    name="brier_mean",
+    title="Brier, mean",
+    convention="Brier divided by the number of classes: the mean of all squared errors",
+    statistic=RowMean(_squared_error_by_class),
+    value=_not_negative,
+    group="proper scores",
+)
+
+BRIER_HALF = Metric(
+    name="brier_half",
+    title="Brier, half",
+    convention=(
+        "half of Brier, from 0 to 1: for two classes the mean squared error of the "
+        "probability of class 1"
+    ),
+    statistic=BRIER.statistic,
+    value=_half,
+    group="proper scores",
 )

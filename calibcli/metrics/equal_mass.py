@@ -1,0 +1,158 @@
+"""Calibration errors over bins of equal mass: adaptive ECE, ECE sweep, debiased L2 error.
+
+References
+----------
+Mukhoti et al. (2020), Calibrating Deep Neural Networks using Focal Loss, arXiv:2002.09437
+(adaptive ECE); Roelofs, Cain, Shlens and Mozer (2022), Mitigating Bias in Calibration Error
+Estimation, arXiv:2012.08668 (sweep); Kumar, Liang and Ma (2019), Verified Uncertainty Calibration,
+arXiv:1909.10155 (debiased estimator).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from calibcli.metrics.base import Metric, Vector
+from calibcli.metrics.binned import BINS
+from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.row_mean import ratio
+
+MOST_BINS = 1000
+"""Of the sweep: where accuracy rises with confidence all the way, it would not end."""
+
+_ROUNDING = 1e-12
+
+
+def equal_mass_edges(curve: ConfidenceCurve, bins: int = BINS) -> Vector:
+    """Edges (bins + 1,) between which the rows are shared out equally.
+
+    For weights of 1 these are ``np.interp(linspace(0, N, bins + 1), arange(N), sorted)``, as in
+    the published code: row j of the sorted rows stands at position j, and beyond the last row is
+    the largest confidence. A row of weight w stands at every position from its first to its first
+    plus w - 1, as w rows would; one of weight below 1 stands at its first position only.
+    """
+    position = np.linspace(0.0, curve.total, bins + 1)
+    last = len(curve) - 1
+    at = np.minimum(np.searchsorted(curve.weight, position, side="right"), last)
+    first = np.where(at > 0, curve.weight[at - 1], 0.0)
+    final = np.maximum(first, curve.weight[at] - 1.0)
+    value, following = curve.confidence[at], curve.confidence[np.minimum(at + 1, last)]
+    slope = (following - value) / (curve.weight[at] - final)
+    edges: Vector = slope * np.maximum(position - final, 0.0) + value
+    return edges
+
+
+class MassBins(NamedTuple):
+    """Sums over the rows of bins of equal mass (b,): weight, right ones, confidence - right."""
+
+    weight: Vector
+    correct: Vector
+    excess: Vector
+
+    @property
+    def accuracy(self) -> Vector:
+        """Share of the rows that are right (b,)."""
+        share: Vector = self.correct / self.weight
+        return share
+
+
+def equal_mass_bins(curve: ConfidenceCurve, bins: int) -> MassBins:
+    """At most this many bins of equal mass, none of them empty.
+
+    Bin j ends with the row at which the weight reaches j / bins of the whole, or with the last one
+    that is tied with it.
+    """
+    reached = curve.total * np.arange(1, bins + 1) / bins
+    # Sums of weights round; a bin must not end a row late for that.
+    ends = np.searchsorted(curve.weight, reached * (1 - _ROUNDING))
+    ends = np.minimum(ends, len(curve) - 1)
+    ends = ends[np.append(ends[1:] != ends[:-1], len(ends) > 0)]
+    cumulated = (curve.weight, curve.correct, curve.excess)
+    return MassBins(*(np.diff(values[ends], prepend=0.0) for values in cumulated))
+
+
+def _adaptive_error(curve: ConfidenceCurve) -> float:
+    if not len(curve):
+        return math.nan
+    rows_below = np.searchsorted(curve.confidence, equal_mass_edges(curve), side="right")
+    excess_below = np.append(0.0, curve.excess)[rows_below]
+    return ratio(np.abs(np.diff(excess_below)).sum(), curve.total)
+
+
+def _sweep_error(curve: ConfidenceCurve) -> float:
+    if not len(curve):
+        return math.nan
+    bins = equal_mass_bins(curve, 1)
+    for count in range(2, min(MOST_BINS, math.ceil(curve.total) - 1) + 1):
+        finer = equal_mass_bins(curve, count)
+        if np.any(np.diff(finer.accuracy) < -_ROUNDING):
+            break
+        bins = finer
+    return ratio(np.abs(bins.excess).sum(), curve.total)
+
+
+def _squared_error(curve: ConfidenceCurve) -> float:
+    """Debiased, and hence sometimes below 0."""
+    if not len(curve):
+        return math.nan
+    bins = equal_mass_bins(curve, BINS)
+    known = bins.weight > 1
+    weight, accuracy = bins.weight[known], bins.accuracy[known]
+    variance = accuracy * (1 - accuracy) / (weight - 1)
+    squares = (bins.excess[known] / weight) ** 2 - variance
+    return ratio((weight * squares).sum(), curve.total)
+
+
+def _root_error(curve: ConfidenceCurve) -> float:
+    square = _squared_error(curve)
+    return 0.0 if square < 0 else math.sqrt(square)
+
+
+ADAPTIVE_ECE = Metric(
+    name="adaptive_ece",
+    title="adaptive ECE",
+    convention=(
+        "15 equal-mass bins (lower, upper] of the largest probability with interpolated edges, "
+        "the smallest confidence in no bin; mean over rows of |mean confidence - accuracy| "
+        "(Mukhoti et al. 2020)"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_adaptive_error,
+)
+
+ECE_SWEEP = Metric(
+    name="ece_sweep",
+    title="ECE sweep",
+    convention=(
+        "equal-mass bins of the largest probability, one more until their accuracies no longer "
+        "rise with confidence, at most 1000, ties in one bin; mean over rows of "
+        "|mean confidence - accuracy| (Roelofs et al. 2022, with the L1 norm)"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_sweep_error,
+)
+
+_DEBIASED = (
+    "15 equal-mass bins of the largest probability, ties in one bin; mean over rows of "
+    "(mean confidence - accuracy)^2 - accuracy (1 - accuracy) / (rows - 1), bins of one row left "
+    "out (Kumar et al. 2019)"
+)
+
+L2_DEBIASED = Metric(
+    name="l2_debiased",
+    title="debiased L2",
+    convention=f"square root, 0 where it is negative, of: {_DEBIASED}",
+    statistic=COLLECTED_SCORES,
+    value=_root_error,
+)
+
+L2_SQUARED_DEBIASED = Metric(
+    name="l2_squared_debiased",
+    title="debiased L2, squared",
+    convention=f"{_DEBIASED}; not clamped, so that it averages to 0 for a calibrated model",
+    statistic=COLLECTED_SCORES,
+    value=_squared_error,
+)

@@ -1,0 +1,80 @@
+"""A lattice of probabilities that is fine where little is uncertain, and sums over many cells."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from calibcli.arrays import Array, namespace
+from calibcli.metrics.base import Vector
+
+
+def lattice_cells(probs: Array, cells: int) -> Array:
+    """The cell of each probability (...), from 0 to ``cells - 1``, ascending; on the device.
+
+    Cells are equally wide in the square root of the distance to the nearer end of [0, 1], which
+    makes a cell at p about ``4 sqrt(p (1 - p)) / cells`` wide. An isotonic fit on the cells then
+    loses next to nothing, wherever the probabilities lie: about ``1.4 p (1 - p) / cells^2`` in the
+    Brier score and ``0.7 / cells^2`` nats in NLL.
+
+    Parameters
+    ----------
+    probs : array (...)
+    cells : int
+        An even number.
+    """
+    xp = namespace(probs)
+    half = cells // 2
+    # Above 1/2 the difference to 1 is exact in floating point; rounding may leave it below 0.
+    distance = xp.clip(xp.minimum(probs, 1 - probs), min=0.0)
+    place = xp.astype(xp.sqrt(distance * 2) * half, xp.int32)
+    place = xp.clip(place, max=half - 1)
+    return xp.where(probs > 0.5, cells - 1 - place, place)
+
+
+class CellSums(NamedTuple):
+    """Sums by cell, where there are so many cells that a block may touch but a few of them.
+
+    Attributes
+    ----------
+    size : int
+        The number of cells.
+    codes : int array (m,) or None
+        Which cells ``sums`` is about, with repetitions; None: all of them, in order.
+    sums : float64 array (m,) or (size,), or None
+        None where all (m,) are 1.
+    """
+
+    size: int
+    codes: Vector | None
+    sums: Vector | None
+
+    @classmethod
+    def of(cls, codes: Vector, values: Vector | None, size: int) -> CellSums:
+        """Of values (m,), None for 1, and the cells (m,) that they belong to; the shorter form."""
+        listed = cls(size, codes, values)
+        return listed if len(codes) < size else cls(size, None, listed.everywhere())
+
+    def and_also(self, codes: Vector, values: Vector) -> CellSums:
+        """The same sums with more values (m,) of cells (m,) to them; takes over ``self``."""
+        if self.codes is None or self.sums is None:
+            return self.plus(CellSums(self.size, codes, values))
+        return CellSums.of(np.append(self.codes, codes), np.append(self.sums, values), self.size)
+
+    def plus(self, other: CellSums) -> CellSums:
+        """The sums of both; takes over ``self``."""
+        sums = self.everywhere()
+        if other.codes is None:
+            sums += other.everywhere()
+        else:
+            np.add.at(sums, other.codes, 1.0 if other.sums is None else other.sums)
+        return CellSums(self.size, None, sums)
+
+    def everywhere(self) -> Vector:
+        """The sums of all cells (size,), float64; its own memory where ``codes`` is None."""
+        if self.codes is None:
+            assert self.sums is not None
+            return self.sums
+        # Counting gives integers.
+        return np.bincount(self.codes, self.sums, minlength=self.size).astype(np.float64)

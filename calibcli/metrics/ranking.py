@@ -1,0 +1,72 @@
+"""How well confidence tells right predictions from wrong ones, whatever its calibration.
+
+References
+----------
+Geifman and El-Yaniv (2017), Selective Classification for Deep Neural Networks, arXiv:1705.08500
+(risk and coverage).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from calibcli.metrics.base import Metric
+from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.row_mean import ratio
+
+
+def _area_under_roc(curve: ConfidenceCurve) -> float:
+    """Share of the pairs of a right and a wrong row in which the right one is more confident."""
+    right = curve.own_correct
+    wrong = curve.own_weight - right
+    # The wrong ones below, and half of those that are tied.
+    beaten = curve.weight - curve.correct - wrong / 2
+    return ratio((right * beaten).sum(), right.sum() * wrong.sum())
+
+
+def _area_under_risk_coverage(curve: ConfidenceCurve) -> float:
+    """Mean over k of the share of errors among the k most confident rows.
+
+    Of m tied rows with e errors after a weight a with d errors, in random order, the j-th is
+    expected to see ``(d + e j / m) / (a + j)``; the harmonic sums that this makes are differences
+    of the digamma function, which also takes weights that are not whole.
+    """
+    if not len(curve):
+        return math.nan
+    from scipy.special import digamma
+
+    tied = curve.own_weight
+    errors = tied - curve.own_correct
+    above = np.maximum(curve.total - curve.weight, 0.0)
+    errors_above = np.maximum(above - (curve.correct[-1] - curve.correct), 0.0)
+    harmonic = digamma(above + tied + 1) - digamma(above + 1)
+    risks = errors_above * harmonic + errors / tied * (tied - above * harmonic)
+    return ratio(risks.sum(), curve.total)
+
+
+AUROC = Metric(
+    name="auroc",
+    title="AUROC",
+    convention=(
+        "area under the ROC curve of the largest probability as a score of whether the "
+        "prediction is the label; ties count half"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_area_under_roc,
+    better="higher",
+    group="accuracy and ranking",
+)
+
+AURC = Metric(
+    name="aurc",
+    title="AURC",
+    convention=(
+        "area under the risk-coverage curve: mean over k = 1 ... N of the share of errors among "
+        "the k most confident rows, tied rows in random order"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_area_under_risk_coverage,
+    group="accuracy and ranking",
+)

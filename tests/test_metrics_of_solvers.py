@@ -1,0 +1,113 @@
+"""What solvers know of curvature: exact where it is whole, harmless where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibcli.calibrators.affine import MatrixMap, VectorMap
+from calibcli.calibrators.curvature import MatrixCurvature, PairCurvature
+from calibcli.calibrators.ensemble_temperature import EnsembleTemperatureMap
+from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
+from calibcli.engine.data import Data, open_data
+from calibcli.engine.engine import Engine
+from calibcli.engine.memory_source import ArraySource
+from calibcli.fitting import mixture
+from calibcli.fitting.lbfgs import GAP, solve_lbfgs
+from calibcli.fitting.newton import solve_newton
+from calibcli.fitting.problem import Problem
+from calibcli.objectives.nll import NegativeLogLikelihood
+
+
+def rows(count: int = 600, classes: int = 4, *, weighted: bool = True) -> Data:
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal((count, classes))
+    labels = (0.6 * logits + 0.2 * np.arange(classes) + rng.gumbel(size=logits.shape)).argmax(1)
+    weights = rng.random(count) + 0.5 if weighted else None
+    return open_data(Engine(), ArraySource(logits, labels, weights)).after(Identity())
+
+
+def problem_of(family, data: Data) -> Problem:
+    return Problem(data, family, NegativeLogLikelihood(), family.anchor(data.classes, 1.0))
+
+
+@pytest.mark.parametrize("family", [VectorMap(penalty=0.1), MatrixMap(), StructuredMatrixMap()])
+def test_a_dense_metric_is_the_inverse_hessian(family) -> None:
+    problem = problem_of(family, rows())
+    theta = problem.anchor + 0.1 * np.random.default_rng(1).standard_normal(len(problem.anchor))
+    metric = problem.metric(theta)
+    assert metric is not None
+    for direction in np.eye(len(theta)):
+        np.testing.assert_allclose(problem.product(theta, metric(direction)), direction, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "curvature"),
+    [(StructuredVectorMap(), PairCurvature()), (StructuredMatrixMap(), MatrixCurvature())],
+)
+def test_an_approximate_metric_is_symmetric_positive_and_leads_to_the_minimum(
+    family, curvature, monkeypatch
+) -> None:
+    monkeypatch.setattr(type(family), "curvature", lambda *_: curvature)
+    problem = problem_of(family, rows(classes=6))
+    metric = problem.metric(problem.anchor)
+    assert metric is not None
+    matrix = np.stack([metric(unit) for unit in np.eye(len(problem.anchor))])
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-9 * np.abs(matrix).max())
+    assert np.linalg.eigvalsh(matrix).min() > 0
+    found = solve_lbfgs(problem, problem.anchor)
+    exact = solve_newton(problem, problem.anchor, tolerance=1e-10)
+    assert found.converged
+    assert found.value == pytest.approx(exact.value, rel=GAP, abs=0)
+
+
+def test_a_ridge_bounds_what_is_left_to_gain() -> None:
+    problem = problem_of(StructuredMatrixMap(), rows())
+    least = solve_newton(problem, problem.anchor, tolerance=1e-10).value
+    rng = np.random.default_rng(2)
+    for size in (0, 1e-4, 1e-2, 1):
+        theta = problem.anchor + size * rng.standard_normal(len(problem.anchor))
+        value, gradient = problem.gradient(theta)
+        assert 0 <= value - least <= problem.gap(gradient)
+
+
+def test_without_a_ridge_nothing_is_proven() -> None:
+    problem = problem_of(VectorMap(penalty=0), rows())
+    assert problem.gap(problem.gradient(problem.anchor)[1]) == np.inf
+
+
+class TestMixture:
+    THETA = np.array([0.3, 0.8, 0.4, 0.3])
+
+    def test_derivatives_are_those_of_the_family(self) -> None:
+        problem = problem_of(EnsembleTemperatureMap(), rows())
+        point = mixture._evaluate(problem, self.THETA)
+        value, gradient = problem.gradient(point.theta)
+        assert point.value == pytest.approx(value, rel=1e-12)
+        np.testing.assert_allclose(point.gradient, gradient, atol=1e-12)
+        step = 1e-5
+        ends = [
+            [mixture._evaluate(problem, point.theta + s * u) for s in (-step, step)]
+            for u in np.eye(4)
+        ]
+        curved = [(right.gradient - left.gradient) / (2 * step) for left, right in ends]
+        tangent = np.eye(4)
+        tangent[1:, 1:] -= np.outer(point.theta[1:], point.theta[1:])
+        np.testing.assert_allclose(
+            tangent @ point.hessian @ tangent, tangent @ np.array(curved) @ tangent, atol=1e-7
+        )
+
+    @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
+    @pytest.mark.parametrize("roots", [(1, 0, 0), (0.9, 0.4, 0), (0.9, 0, 0.4), (0.9, 0.3, 0.3)])
+    def test_no_start_ends_on_a_saddle(self, scale: float, roots) -> None:
+        rng = np.random.default_rng(3)
+        logits = scale * rng.standard_normal((2000, 4))
+        noise = rng.random(2000) < 0.2
+        truth = np.where(noise[:, None], 0.0, logits) + rng.gumbel(size=logits.shape)
+        data = open_data(Engine(), ArraySource(logits, truth.argmax(axis=1)))
+        problem = problem_of(EnsembleTemperatureMap(), data)
+        found = mixture.solve_mixture(problem, np.array([0.1, *roots]))
+        usual = solve_lbfgs(problem, problem.map.start(4, 1.0))
+        assert found.converged
+        assert found.value <= usual.value + 1e-9
