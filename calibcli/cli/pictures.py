@@ -1,0 +1,250 @@
+"""The options ``--plot`` and ``--report``, and the files that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from calibcli.cli.console import Talk
+    from calibcli.metrics.panel import Evaluation, Panel
+    from calibcli.report.document import Document
+    from calibcli.report.plot_data import Picture
+
+_PICTURES = "Pictures"
+_PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+_REPORT_SUFFIXES = (".html", ".htm")
+
+
+class PlotStyle(str, Enum):
+    """How reliability is drawn."""
+
+    BINNED = "binned"
+    CORP = "corp"
+
+
+class PlotBy(str, Enum):
+    """What a figure has a small diagram of each of."""
+
+    CLASS = "class"
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """Files to look at."""
+
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Reliability diagrams, .png, .svg or .pdf (extra: plot).",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None
+    plot_style: Annotated[
+        PlotStyle,
+        typer.Option(
+            help="15 bins, or the CORP curve of isotonic regression.", rich_help_panel=_PICTURES
+        ),
+    ] = PlotStyle.BINNED
+    plot_by: Annotated[
+        PlotBy | None,
+        typer.Option(
+            help="A small diagram each; of many classes, the worst 12.",
+            rich_help_panel=_PICTURES,
+            show_default=False,
+        ),
+    ] = None
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A page with tables and interactive diagrams, .html.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None
+
+
+class Pictures:
+    """The figure and the page of one command.
+
+    Parameters
+    ----------
+    options : PictureOptions
+    force : bool
+        Whether files that exist may be replaced.
+    seed : int
+        Of what calibrated models are drawn with.
+
+    Raises
+    ------
+    UsageError
+        A file that could not be written at the end, options that say nothing together, or a
+        library that is not installed.
+    """
+
+    def __init__(self, options: PictureOptions, *, force: bool, seed: int) -> None:
+        self._options, self._force, self._seed = options, force, seed
+        self._evaluations: list[Evaluation] = []
+        self._class_names: tuple[str, ...] | None = None
+        self._files: list[dict[str, Any]] = []
+        self._check()
+
+    def _check(self) -> None:
+        from calibcli.errors import UsageError
+        from calibcli.tables import check_writable
+
+        options = self._options
+        if options.plot is None and options.plot_by is not None:
+            raise UsageError("--plot-by says what --plot FILE draws; there is no --plot")
+        if options.plot_by is not None and options.plot_style is PlotStyle.CORP:
+            raise UsageError("--plot-style corp draws all rows together: leave out --plot-by")
+        for flag, path, suffixes in (
+            ("--plot", options.plot, _PLOT_SUFFIXES),
+            ("--report", options.report, _REPORT_SUFFIXES),
+        ):
+            if path is None:
+                continue
+            if Path(path).suffix.lower() not in suffixes:
+                *others, last = suffixes
+                raise UsageError(
+                    f"{flag} {path}: the name must end in {', '.join(others)} or {last}"
+                )
+            check_writable(path, force=self._force)
+        if options.plot is not None:
+            from calibcli.report.plot import check_drawing_library
+
+            check_drawing_library()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any picture is asked for."""
+        return self._options.plot is not None or self._options.report is not None
+
+    def panel(self, panel: Panel) -> Panel:
+        """The panel, with what the pictures are drawn from."""
+        from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES
+
+        if not self.wanted:
+            return panel
+        by_class = self._options.report is not None or self._options.plot_by is PlotBy.CLASS
+        also = (CONFIDENCE_LATTICE, PREDICTED_CLASSES) if by_class else (CONFIDENCE_LATTICE,)
+        return replace(panel, also=(*panel.also, *also))
+
+    def add(self, *evaluations: Evaluation | None, class_names: tuple[str, ...] | None) -> None:
+        """Remember what was measured, in the order of the document."""
+        self._evaluations += [evaluation for evaluation in evaluations if evaluation is not None]
+        self._class_names = self._class_names or class_names
+
+    def add_files(self, role: str, prints: Sequence[dict[str, Any]]) -> None:
+        """Remember which files were read, by their path, size and SHA-256, and what for."""
+        self._files += [{"role": role, **entry} for entry in prints]
+
+    @property
+    def wants_fingerprints(self) -> bool:
+        """Whether the files that are read shall be named by their SHA-256."""
+        return self._options.report is not None
+
+    @contextmanager
+    def written(self, document: Document, talk: Talk) -> Iterator[None]:
+        """Draw everything; the files get their names where what is done within succeeds."""
+        from calibcli.tables import atomic_write
+
+        if not self.wanted or not self._evaluations:
+            yield
+            return
+        contents = self._draw(document)
+        with ExitStack() as files:
+            for path, content in contents.items():
+                files.enter_context(atomic_write(path, force=self._force)).write(content)
+            yield
+        talk.say(f"wrote {', '.join(contents)}")
+
+    def write(self, document: Document, talk: Talk) -> None:
+        """Draw everything, and write it."""
+        with self.written(document, talk):
+            pass
+
+    def _draw(self, document: Document) -> dict[str, bytes]:
+        """The bytes of each file, by its path."""
+        contents = {}
+        pictures = self._pictures(document)
+        if self._options.plot is not None:
+            contents[self._options.plot] = self._figure(self._options.plot, pictures)
+        if self._options.report is not None:
+            from calibcli.report.html import render_report
+
+            page = render_report(
+                document, pictures, files_read=self._files, made_with=_made_with(self._seed)
+            )
+            contents[self._options.report] = page.encode()
+        return contents
+
+    def _pictures(self, document: Document) -> list[Picture]:
+        from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES
+        from calibcli.report.comparison import columns
+        from calibcli.report.plot_data import Picture
+
+        # Classes of inputs that differ in their number have nothing to do with each other.
+        alike = len({evaluation.classes for evaluation in self._evaluations}) == 1
+        return [
+            Picture(
+                column.title,
+                column.part,
+                evaluation.also[CONFIDENCE_LATTICE],
+                evaluation.also.get(PREDICTED_CLASSES) if alike else None,
+                self._class_names,
+                self._seed,
+            )
+            for column, evaluation in zip(columns(document), self._evaluations, strict=True)
+        ]
+
+    def _figure(self, path: str, pictures: Sequence[Picture]) -> bytes:
+        from calibcli.errors import UsageError
+        from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
+        from calibcli.report.plot_data import class_multiples
+
+        kind: Any = Path(path).suffix[1:].lower()
+        if self._options.plot_by is None:
+            return plot_reliability(pictures, kind, self._options.plot_style.value)
+        classes = pictures[-1].classes
+        if classes is None:
+            raise UsageError("--plot-by class: the inputs differ in their number of classes")
+        names = [picture.title for picture in pictures]
+        multiples = class_multiples(pictures, MOST_MULTIPLES)
+        return plot_multiples(multiples, names, kind, of=classes.classes, noun="class")
+
+
+def fingerprint(path: str) -> list[dict[str, Any]]:
+    """Path, size and SHA-256 of a local file; nothing of what is not one."""
+    from hashlib import sha256
+
+    file = Path(path)
+    if not file.is_file():
+        return []
+    content = file.read_bytes()
+    return [{"path": path, "bytes": len(content), "sha256": sha256(content).hexdigest()}]
+
+
+def _made_with(seed: int) -> dict[str, str]:
+    """Versions and settings that a page names."""
+    import platform
+
+    import numpy as np
+    import pyarrow as pa
+
+    from calibcli.version import __version__
+
+    return {
+        "calib": __version__,
+        "Python": platform.python_version(),
+        "NumPy": np.__version__,
+        "pyarrow": pa.__version__,
+        "seed": str(seed),
+    }

@@ -1,0 +1,86 @@
+"""A result as one page for a browser: words, tables, and diagrams that answer the pointer.
+
+The page holds everything that it needs, and asks the browser to load nothing. Chart.js draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from calibcli.report.comparison import columns, short_names
+from calibcli.report.document import Document
+from calibcli.report.html_data import payload, to_script
+from calibcli.report.html_parts import (
+    conventions,
+    escape,
+    further_tables,
+    lead,
+    measured_files,
+    metrics_tables,
+    software,
+    summary_list,
+)
+from calibcli.report.plot_data import Picture
+
+LIBRARY = "chart.umd.min.js"
+
+_NAMED = 3
+"""So many inputs are named in the title."""
+
+
+def render_report(
+    document: Document,
+    pictures: Sequence[Picture],
+    *,
+    files_read: Sequence[Mapping[str, Any]],
+    made_with: Mapping[str, str],
+) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    document : dict
+        As `calibcli.report.document` makes it.
+    pictures : sequence of Picture
+        One for each of the document's columns, in their order.
+    files_read : sequence of mapping
+        ``role``, ``path``, ``bytes`` and ``sha256`` of each file.
+    made_with : mapping of str to str
+        Versions and settings, by what they are of.
+
+    Returns
+    -------
+    str
+        HTML; the same for the same arguments.
+    """
+    names = [column.title for column in columns(document)]
+    inputs = [result["input"]["name"] for result in document.get("results", [document])]
+    title = ", ".join(short_names(inputs)[:_NAMED]) + (" …" if len(inputs) > _NAMED else "")
+    return Template(asset("report.html")).substitute(
+        title=escape(title),
+        command=escape(document["command"]),
+        style=asset("report.css"),
+        library=_without_map(asset(LIBRARY)),
+        script=asset("report.js"),
+        data=to_script(payload(pictures, names)),
+        lead=lead(document),
+        summary=summary_list(document),
+        metrics=metrics_tables(document),
+        further=further_tables(document),
+        conventions=conventions(document),
+        files=measured_files(files_read),
+        software=software(made_with),
+    )
+
+
+def asset(name: str) -> str:
+    """The text of a file in the folder ``assets``."""
+    return (files("calibcli.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _without_map(script: str) -> str:
+    """A script without the line that would have a browser look for its source map."""
+    return script.partition("//# sourceMappingURL=")[0].rstrip()

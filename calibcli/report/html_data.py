@@ -1,0 +1,130 @@
+"""What the diagrams of a page are drawn from, as plain lists that a browser reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from calibcli.metrics.consistency import LEVEL
+from calibcli.report.numbers import percent
+from calibcli.report.plot_data import Diagram, Picture, worst_classes
+from calibcli.report.verdict import verdict
+
+MOST_CLASS_DIAGRAMS = 6000
+"""Class diagrams on a page, of all measurements; of more classes, those that matter most."""
+
+_MOST_POINTS = 300
+"""Points of a consistency band: more than a screen can tell apart."""
+
+_DECIMALS = 4
+
+
+def payload(pictures: Sequence[Picture], part_names: Sequence[str]) -> dict[str, Any]:
+    """Everything that the page's script draws.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        At least one.
+    part_names : sequence of str
+        What the measurements are called on the page.
+    """
+    numbers = class_numbers(pictures)
+    return {
+        "level": LEVEL,
+        "classes": 0 if pictures[0].classes is None else pictures[0].classes.classes,
+        "numbers": numbers,
+        "names": [pictures[0].class_name(number) for number in numbers],
+        "measurements": [
+            _measurement(picture, name, numbers)
+            for picture, name in zip(pictures, part_names, strict=True)
+        ],
+    }
+
+
+def class_numbers(pictures: Sequence[Picture]) -> list[int]:
+    """The classes that have a diagram on the page, ascending."""
+    if pictures[-1].classes is None:
+        return []
+    return sorted(worst_classes(pictures, MOST_CLASS_DIAGRAMS // len(pictures)))
+
+
+def to_script(value: Any) -> str:
+    """JSON that can stand inside a script element, whatever names are in it."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _measurement(picture: Picture, name: str, numbers: Sequence[int]) -> dict[str, Any]:
+    curve = picture.curve
+    found = verdict(picture.part["reliability"])
+    thin = np.unique(np.linspace(0, len(curve.grid) - 1, _MOST_POINTS).astype(int))
+    thin = thin[: len(curve.grid)]
+    return {
+        "name": name,
+        "verdict": found.kind,
+        "says": None if found.says is None else percent(found.says),
+        "right": None if found.right is None else percent(found.right),
+        "rows": picture.part["rows"],
+        "bins": _bins(picture.diagram),
+        "curve": [_short(curve.confidence), _short(curve.accuracy)],
+        "band": [_short(v[thin]) for v in (curve.grid, curve.band.lower, curve.band.upper)],
+        "classes": _classes(picture, numbers),
+    }
+
+
+def _bins(diagram: Diagram) -> list[list[float | None]]:
+    """Of each filled bin: its number, rows, share, confidence, accuracy, and its band."""
+    bins, bars, shares = diagram.bins, diagram.bars, diagram.shares
+    confidence, accuracy = bins.mean_confidence, bins.accuracy
+    return [
+        [
+            b,
+            int(bins.rows[b]),
+            *_short([shares[b], confidence[b], accuracy[b], bars.lower[b], bars.upper[b]]),
+        ]
+        for b in np.flatnonzero(bins.filled).tolist()
+    ]
+
+
+def _classes(picture: Picture, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Of each class its line in the table, and its diagram."""
+    classes = picture.classes
+    if classes is None:
+        return []
+    everything = float(np.abs(classes.bins.confidence - classes.bins.correct).sum())
+    found = []
+    for number, diagram in zip(numbers, picture.of_classes(numbers), strict=True):
+        total = diagram.bins.total()
+        labelled, predicted = float(classes.labelled[number]), float(total.weight)
+        figures = [
+            labelled,
+            float(classes.expected[number]),
+            predicted,
+            float(total.correct) / labelled if labelled else math.nan,
+            float(total.accuracy),
+            float(total.mean_confidence),
+            diagram.error,
+            diagram.error * predicted / everything if everything and predicted else 0.0,
+            _deviation(diagram),
+        ]
+        found.append({"figures": _short(figures), "bins": _bins(diagram)})
+    return found
+
+
+def _deviation(diagram: Diagram) -> float:
+    """Mean confidence minus accuracy in standard errors of a calibrated model; NaN without one."""
+    bins = diagram.bins.select(diagram.bins.filled)
+    says = np.minimum(bins.mean_confidence, 1.0)
+    share = bins.weight / max(float(bins.weight.sum()), np.finfo(float).tiny)
+    variance = float((share**2 * says * (1 - says) / bins.effective_rows).sum())
+    return diagram.excess / math.sqrt(variance) if variance > 0 else math.nan
+
+
+def _short(values: Any) -> list[float | None]:
+    """The numbers with four decimals, None for those that are not finite."""
+    return [round(float(value), _DECIMALS) if math.isfinite(value) else None for value in values]

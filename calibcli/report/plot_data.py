@@ -1,0 +1,147 @@
+"""What diagrams are drawn from, whoever draws them: a measurement's bins, curve and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from calibcli.metrics.binned import EDGES
+from calibcli.metrics.consistency import Band, Curve, consistency_bars, corp_curve
+from calibcli.metrics.diagrams import ClassDiagrams, Sums, bins_of
+from calibcli.report.document import Document
+
+Style: TypeAlias = Literal["binned", "corp"]
+"""How reliability is drawn: 15 equal-width bins, or the CORP curve."""
+
+
+_CLASS_DRAWS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Diagram:
+    """The bins of a reliability diagram.
+
+    Attributes
+    ----------
+    title : str
+    bins : Sums
+        Of the 15 bins (15,).
+    bars : Band
+        The consistency band of each bin (15,).
+    """
+
+    title: str
+    bins: Sums
+    bars: Band
+
+    @property
+    def shares(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """The share of the weight in each bin (15,); 0 where there is none at all."""
+        total = float(self.bins.weight.sum())
+        return self.bins.weight / total if total else np.zeros(len(EDGES) - 1)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return int(self.bins.rows.sum())
+
+    @property
+    def error(self) -> float:
+        """The ECE of the bins; NaN without rows."""
+        total = float(self.bins.weight.sum())
+        gap = float(np.abs(self.bins.confidence - self.bins.correct).sum())
+        return gap / total if total else float("nan")
+
+    @property
+    def excess(self) -> float:
+        """Mean confidence minus accuracy; NaN without rows."""
+        total = float(self.bins.weight.sum())
+        return float((self.bins.confidence - self.bins.correct).sum()) / total if total else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A measurement, as diagrams show it.
+
+    Attributes
+    ----------
+    title : str
+        ``"before"``, ``"after"``, or the short name of an input.
+    part : dict
+        The measurement's part of the document, with ``rows`` and ``metrics``.
+    lattice : Sums
+        Of the cells of the confidence (3840,).
+    classes : ClassDiagrams or None
+        None where they were not asked for.
+    class_names : tuple of str or None
+    seed : int
+    """
+
+    title: str
+    part: Document
+    lattice: Sums
+    classes: ClassDiagrams | None = None
+    class_names: tuple[str, ...] | None = None
+    seed: int = 0
+
+    @cached_property
+    def diagram(self) -> Diagram:
+        """The reliability diagram of all rows."""
+        bins = bins_of(self.lattice)
+        return Diagram(self.title, bins, consistency_bars(bins, self.seed))
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The CORP curve of all rows, and its band."""
+        return corp_curve(self.lattice, self.seed)
+
+    def metric(self, name: str) -> float | None:
+        """The value of a metric, or None where it was not measured."""
+        value: float | None = self.part["metrics"].get(name, {}).get("value")
+        return value
+
+    def class_name(self, number: int) -> str:
+        """What a class is called; its number where it has no name."""
+        return self.class_names[number] if self.class_names else str(number)
+
+    def of_classes(self, numbers: Sequence[int]) -> list[Diagram]:
+        """The diagrams of the rows that are predicted to be of some classes."""
+        assert self.classes is not None
+        bins = self.classes.bins.select(np.asarray(numbers, dtype=np.intp))
+        bars = consistency_bars(bins, self.seed, _CLASS_DRAWS)
+        return [
+            Diagram(self.class_name(number), bins.select(place), bars.select(place))
+            for place, number in enumerate(numbers)
+        ]
+
+
+@dataclass(frozen=True)
+class Multiple:
+    """One of several small diagrams: the same rows of every measurement, under one title."""
+
+    title: str
+    diagrams: tuple[Diagram, ...]
+
+
+def worst_classes(pictures: Sequence[Picture], most: int) -> list[int]:
+    """All classes where they are not more than ``most``, as they are numbered.
+
+    Otherwise those that add most to the last measurement's top-label error, worst first.
+    """
+    classes = pictures[-1].classes
+    assert classes is not None
+    if classes.classes <= most:
+        return list(range(classes.classes))
+    gap = np.abs(classes.bins.confidence - classes.bins.correct).sum(axis=1)
+    worst: list[int] = np.argsort(-gap, kind="stable")[:most].tolist()
+    return worst
+
+
+def class_multiples(pictures: Sequence[Picture], most: int) -> list[Multiple]:
+    """Small diagrams of the classes, or of the worst of them."""
+    diagrams = [picture.of_classes(worst_classes(pictures, most)) for picture in pictures]
+    return [Multiple(of_class[-1].title, of_class) for of_class in zip(*diagrams, strict=True)]

@@ -1,0 +1,82 @@
+"""Measurements to draw, for the tests of pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from calibcli.metrics.base import View
+from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES
+from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.report.document import combine, evaluate_document, fit_document
+from calibcli.report.plot_data import Picture
+
+Array = np.ndarray[Any, Any]
+PANEL = Panel(also=(CONFIDENCE_LATTICE, PREDICTED_CLASSES))
+FILES = [{"role": "fit", "path": "val.npz", "bytes": 1234, "sha256": "0f" * 32}]
+MADE_WITH = {"calib": "1.0", "seed": "0"}
+
+
+def calibrated(rows: int, classes: int, seed: int = 0, spread: float = 2.5) -> tuple[Array, Array]:
+    """Logits (n, K) and labels (n,) drawn from their probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal((rows, classes)) * spread
+    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = probs.cumsum(axis=1) / probs.sum(axis=1, keepdims=True)
+    return logits, (rng.random((rows, 1)) > shares).sum(axis=1).clip(max=classes - 1)
+
+
+def evaluate(logits: Array, labels: Array, weights: Array | None = None) -> Evaluation:
+    return PANEL.finish(PANEL.partial(View(logits, labels, weights)))
+
+
+def source(name: str) -> dict[str, Any]:
+    return {"name": name, "kind": "logits", "files": [name], "picked": {}, "absent_classes": []}
+
+
+def picture(
+    title: str, part: dict[str, Any], found: Evaluation, names: tuple[str, ...] | None = None
+) -> Picture:
+    return Picture(
+        title, part, found.also[CONFIDENCE_LATTICE], found.also[PREDICTED_CLASSES], names
+    )
+
+
+def fitted(
+    rows: int = 600, classes: int = 10, names: tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], list[Picture]]:
+    """The document of a fit, and the pictures of before and after."""
+    logits, labels = calibrated(rows, classes)
+    before, after = evaluate(logits * 1.6, labels), evaluate(logits, labels)
+    work = {"converged": True, "iterations": 3, "passes": 4, "seconds": 0.1, "device": "cpu"}
+    document = fit_document(
+        source=source("val.npz"),
+        rows=rows,
+        classes=classes,
+        method="temperature",
+        loss="nll",
+        fit=work,
+        stages=[{"kind": "temperature", "parameters": {"temperature": 1.6}}],
+        before=before,
+        after=after,
+        measured_on="cross-fit",
+        folds=5,
+    )
+    pairs = [("before", before), ("after", after)]
+    return document, [picture(n, document[n], found, names) for n, found in pairs]
+
+
+def evaluated(
+    *inputs: str, rows: int = 600, classes: int = 10
+) -> tuple[dict[str, Any], list[Picture]]:
+    """The document of an evaluation, and the pictures of its inputs."""
+    documents, found = [], []
+    for number, name in enumerate(inputs):
+        logits, labels = calibrated(rows, classes, number)
+        found.append(evaluate(logits * (0.7 + 0.4 * number), labels))
+        documents.append(evaluate_document(found[-1], source=source(name)))
+    pictures = [
+        picture(name, part, one) for name, part, one in zip(inputs, documents, found, strict=True)
+    ]
+    return combine(documents), pictures

@@ -1,0 +1,293 @@
+"""The page of ``--report``: what is in it, and that it works in a browser."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Page, browse, find_browser
+from picture_data import FILES, MADE_WITH, evaluated, fitted
+
+from calibcli.report.html import LIBRARY, asset, render_report
+from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, to_script
+from calibcli.report.numbers import significant
+
+LARGEST = 5_000_000
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def page_of(pair: tuple[dict[str, Any], Any]) -> str:
+    return render_report(*pair, files_read=FILES, made_with=MADE_WITH)
+
+
+def data_of(html: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def words_of(html: str) -> str:
+    """What a reader sees without a script."""
+    body = re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+# ---- what is in the page ----
+
+
+def test_the_page_says_everything_without_a_script():
+    document, pictures = fitted(names=NAMES)
+    words = words_of(page_of((document, pictures)))
+    for part in ("before", "after"):
+        for metric in document[part]["metrics"].values():
+            assert significant(metric["value"]) in words
+    assert "before overconfident On average the model says" in words
+    assert "after well calibrated" in words
+    assert "by 5-fold cross-fitting" in words
+    assert FILES[0]["sha256"] in words
+    assert "calib 1.0 · seed 0" in words
+
+
+def test_the_page_is_the_same_in_every_run():
+    pages = {page_of(fitted(names=NAMES)) for _ in range(2)}
+    assert len(pages) == 1
+    document, pictures = fitted(names=NAMES)
+    slower = {**document, "fit": {**document["fit"], "seconds": 99.0}}
+    assert page_of((slower, pictures)) in pages
+
+
+def test_the_page_asks_for_nothing():
+    html = page_of(fitted())
+    assert "default-src 'none'" in html
+    without_library = html.replace(asset(LIBRARY).partition("//# source")[0].rstrip(), "")
+    assert "sourceMappingURL" not in html
+    assert not re.findall(r"https?://|//[a-z]+\.[a-z]|@import|url\(", without_library)
+    assert set(re.findall(r'(?:src|href)="([^"]*)"', without_library)) == {"data:,"}
+
+
+def test_the_library_comes_with_its_licence():
+    assert "Released under the MIT License" in asset(LIBRARY)[:300]
+    assert "MIT License" in asset("chart.LICENSE.md")
+    # What would end the element that it stands in.
+    assert not re.search(r"</script|<!--", asset(LIBRARY) + asset("report.js"), re.IGNORECASE)
+
+
+def test_methods_and_groups_have_tables():
+    document, pictures = fitted()
+    entry = {
+        "method": "monotone+svs",
+        "loss": "nll",
+        "chosen": True,
+        "parameters": 12,
+        "seconds": 3.21,
+        "metrics": {name: {"value": 0.25} for name in ("nll", "brier", "ece")},
+        "behind": {"nll": 0.0, "standard_error": 0.001},
+        "members": [],
+    }
+    group = {"name": "<b>", "rows": 77, "share": 0.5, "nll": {"before": 0.5, "after": 0.25}}
+    document |= {"leaderboard": [entry], "groups": {"column": "scan", "groups": [group]}}
+    html = page_of((document, pictures))
+    words = words_of(html)
+    assert "monotone+svs* 0.2500 0 0.0010 0.2500 0.2500 12 *" in words
+    assert "3.21" not in words
+    assert "<b> 77 50 % 0.5000 0.2500 \N{MINUS SIGN}0.2500" in words
+    assert "&lt;b&gt;" in html
+
+
+def test_names_of_files_and_classes_are_text():
+    evil = '</script><img src=x onerror="alert(1)">&$data'
+    document, pictures = fitted(names=(evil, *NAMES[1:]))
+    document["input"]["name"] = evil
+    html = page_of((document, pictures))
+    assert "<img" not in html
+    assert data_of(html)["names"][0] == evil
+    assert json.loads(to_script("\u2028<!--")) == "\u2028<!--"
+    assert "<" not in to_script("<")
+
+
+def test_diagrams_hold_the_figures_of_the_document():
+    document, pictures = fitted(rows=2000)
+    before = data_of(page_of((document, pictures)))["measurements"][0]
+    filled = [b for b in document["before"]["reliability"] if b["weight"]]
+    assert [entry[1] for entry in before["bins"]] == [b["rows"] for b in filled]
+    for entry, expected in zip(before["bins"], filled, strict=True):
+        assert entry[3:5] == pytest.approx([expected["confidence"], expected["accuracy"]], abs=1e-4)
+    labelled, _, predicted, *_ = zip(*(c["figures"] for c in before["classes"]), strict=True)
+    assert sum(labelled) == sum(predicted) == 2000
+    assert sum(c["figures"][7] for c in before["classes"]) == pytest.approx(1, abs=0.002)
+
+
+def test_many_classes_stay_small():
+    html = page_of(fitted(rows=8_000, classes=1000))
+    assert len(data_of(html)["names"]) == 1000
+    assert len(html.encode()) < LARGEST / 2
+
+
+def test_of_very_many_classes_the_worst_are_in_the_page():
+    html = page_of(fitted(rows=2000, classes=MOST_CLASS_DIAGRAMS))
+    data = data_of(html)
+    assert (data["classes"], len(data["names"])) == (MOST_CLASS_DIAGRAMS, MOST_CLASS_DIAGRAMS // 2)
+    assert data["numbers"] == sorted(data["numbers"])
+    assert len(html.encode()) < LARGEST
+
+
+def test_the_command_names_what_it_read(calib_here: Any, sample_data: Path, tmp_path: Path):
+    val, test = sample_data / "digits_val.parquet", sample_data / "digits_test.parquet"
+    code, _, talk = calib_here("fit", val, "--test", test, "-q", "--report", "fit.html")
+    assert code == 0, talk
+    code, _, talk = calib_here(
+        "evaluate", test, val, "-p", "digits_val.params.json", "-q", "--report", "both.html"
+    )
+    assert code == 0, talk
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (val, test, tmp_path / "digits_val.params.json")
+    }
+    fit, both = (
+        (tmp_path / name).read_text(encoding="utf-8") for name in ("fit.html", "both.html")
+    )
+    assert digests["digits_val.parquet"] in fit
+    assert digests["digits_test.parquet"] in fit
+    assert all(digest in both for digest in digests.values())
+    assert data_of(both)["names"] == list(NAMES)
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    browser = find_browser()
+    if browser is None:
+        pytest.skip("there is no Chromium on the path; CALIB_BROWSER names one")
+    with browse(browser, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    made = {
+        "ten": fitted(names=NAMES),
+        "thousand": fitted(rows=8_000, classes=1000),
+        "three": evaluated("a/val.npz", "a/test.npz", "b/other.npz"),
+        "one": evaluated("val.npz", rows=40, classes=2),
+    }
+    for name, pair in made.items():
+        (folder / f"{name}.html").write_text(page_of(pair), encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in made}
+
+
+DRAWN = """Array.from(document.querySelectorAll("canvas"), canvas => {
+  const { width, height } = canvas;
+  const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+  const seen = new Set();
+  for (let i = 0; i < pixels.length; i += 4) {
+    if (pixels[i + 3] === 255) seen.add(pixels[i] << 16 | pixels[i + 1] << 8 | pixels[i + 2]);
+  }
+  return seen.size;
+})"""
+
+
+@pytest.mark.parametrize("name", ["ten", "thousand", "three", "one"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_renders(page: Page, files: dict[str, Path], name: str, dark: bool, width: int):
+    page.console.clear()
+    page.requests.clear()
+    page.open(files[name], width=width, dark=dark)
+    assert page.console == []
+    assert {url.partition(":")[0] for url in page.requests} <= {"file", "data"}
+    assert sum(url.startswith("file:") for url in page.requests) == 1
+    assert page.value("document.documentElement.scrollWidth") <= width
+    colours = page.value(DRAWN)
+    assert len(colours) == {"ten": 4, "thousand": 4, "three": 6, "one": 2}[name]
+    assert min(colours) > 1
+    background = page.value("getComputedStyle(document.body).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", background))) < 60) == dark
+    boxes = page.value(
+        "Array.from(document.querySelectorAll('.square canvas'), c => {"
+        " const b = c.getBoundingClientRect(); return [b.width, b.height]; })"
+    )
+    assert all(0.8 < height / across < 1.1 for across, height in boxes)
+
+
+def row_names(page: Page) -> list[str]:
+    cells = "document.querySelectorAll('#classes tbody td:first-child')"
+    return page.value(f"Array.from({cells}, cell => cell.textContent)")
+
+
+def test_the_class_picker_draws_a_class(page: Page, files: dict[str, Path]):
+    page.open(files["ten"])
+    label = "document.querySelector('#cards canvas').getAttribute('aria-label')"
+    points = "Chart.getChart(document.querySelector('#cards canvas')).data.datasets[1].data.length"
+    everything, count = page.value(label), page.value(points)
+    assert "600 rows" in everything
+    page.value("picker.value = '3', picker.dispatchEvent(new Event('change')), null")
+    page.settle()
+    rows = data_of(files["ten"].read_text(encoding="utf-8"))["measurements"][0]["classes"][3]
+    assert f"{sum(b[1] for b in rows['bins'])} rows" in page.value(label)
+    assert page.value(points) == len(rows["bins"]) != count
+    assert page.value("document.querySelector('#classes tr.picked td').textContent") == "three"
+    # The same row once more shows all rows again.
+    page.value("document.querySelector('#classes tr.picked').click()")
+    assert page.value("picker.value") == "-1"
+    assert page.value(label) == everything
+
+
+@pytest.mark.parametrize(("name", "classes"), [("ten", 10), ("thousand", 1000)])
+def test_the_table_of_classes_sorts(page: Page, files: dict[str, Path], name: str, classes: int):
+    page.open(files[name])
+    data = data_of(files[name].read_text(encoding="utf-8"))
+    assert len(row_names(page)) == classes
+    shares = [entry["figures"][7] for entry in data["measurements"][-1]["classes"]]
+    expected = sorted(range(classes), key=lambda k: (-shares[k], k))
+    assert row_names(page) == [data["names"][k] for k in expected]
+    page.value("document.querySelectorAll('#classes th button')[0].click()")
+    assert row_names(page) == data["names"]
+    page.value("document.querySelectorAll('#classes th button')[0].click()")
+    assert row_names(page) == data["names"][::-1]
+    sort = "document.querySelector('#classes th').getAttribute('aria-sort')"
+    assert page.value(sort) == "descending"
+    page.value("measurements.querySelector('input').click()")
+    assert len(row_names(page)) == classes
+    page.value(
+        f"filter.value = '{data['names'][7]}', filter.dispatchEvent(new Event('input')), null"
+    )
+    assert data["names"][7] in row_names(page)
+    assert len(row_names(page)) < classes
+
+
+def test_a_hover_tells_the_figures(page: Page, files: dict[str, Path]):
+    page.open(files["ten"])
+    x, y, across, height = page.value(
+        "(b => [b.x, b.y, b.width, b.height])"
+        "(document.querySelector('#cards canvas').getBoundingClientRect())"
+    )
+    page.hover(x + 0.9 * across, y + 0.5 * height)
+    tip = "Chart.getChart(document.querySelector('#cards canvas')).tooltip"
+    assert page.value(f"{tip}.opacity") == 1
+    lines = page.value(f"{tip}.body[0].lines")
+    assert lines[0].startswith("says ")
+    assert lines[1].startswith("is right ")
+    assert lines[3].endswith("%)")
+
+
+def test_curve_and_colours_change_while_looking(page: Page, files: dict[str, Path]):
+    page.console.clear()
+    page.open(files["thousand"])
+    page.value("document.querySelector('#styles input[value=corp]').click()")
+    page.colours(dark=True)
+    page.settle()
+    assert min(page.value(DRAWN)) > 1
+    points = page.value(
+        "Chart.getChart(document.querySelector('#cards canvas')).data.datasets[1].data.length"
+    )
+    assert points > 15
+    assert page.console == []

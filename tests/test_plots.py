@@ -1,0 +1,406 @@
+"""Diagrams: the folds that they are drawn from, their bands, and figures for papers."""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from picture_data import calibrated, evaluate, evaluated, fitted
+
+from calibcli.errors import UsageError
+from calibcli.metrics.base import View
+from calibcli.metrics.binned import BINS, EDGES, RELIABILITY
+from calibcli.metrics.consistency import (
+    consistency_bars,
+    corp_curve,
+    isotonic_means,
+)
+from calibcli.metrics.diagrams import (
+    CELLS,
+    CELLS_PER_BIN,
+    CONFIDENCE_LATTICE,
+    PREDICTED_CLASSES,
+    Sums,
+    bins_of,
+    cell_index,
+)
+from calibcli.report import plot
+from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
+from calibcli.report.plot_data import class_multiples, worst_classes
+from calibcli.report.plot_style import house_style
+
+Array = np.ndarray[Any, Any]
+STATISTICS = [CONFIDENCE_LATTICE, PREDICTED_CLASSES]
+
+plots = pytest.mark.usefixtures("matplotlib")
+
+
+@pytest.fixture
+def matplotlib() -> Any:
+    return pytest.importorskip("matplotlib")
+
+
+def lattice_of(confidence: Array, correct: Array) -> Sums:
+    """The lattice of a binary problem with these confidences of class 0, above 1/2."""
+    logits = np.stack([np.log(confidence), np.log1p(-confidence)], axis=1)
+    view = View(logits, np.where(correct, 0, 1))
+    return CONFIDENCE_LATTICE.finish(CONFIDENCE_LATTICE.partial(view))
+
+
+# ---- folds ----
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([2, 5, 40]),
+    st.lists(st.integers(0, 80), max_size=4),
+    st.booleans(),
+)
+def test_partition_changes_nothing(seed: int, classes: int, cuts: list[int], weighted: bool):
+    rng = np.random.default_rng(seed)
+    logits, labels = calibrated(80, classes, seed, spread=float(rng.choice([0.5, 3.0, 20.0])))
+    weights = rng.integers(0, 4, 80) * 0.5 if weighted else None
+    edges = [0, *sorted(cuts), 80]
+    for statistic in STATISTICS:
+        whole = statistic.finish(statistic.partial(View(logits, labels, weights)))
+        states = [
+            statistic.partial(
+                View(logits[a:b], labels[a:b], None if weights is None else weights[a:b])
+            )
+            for a, b in pairwise(edges)
+        ]
+        merged = statistic.finish(reduce(statistic.merge, states))
+        for left, right in zip(numbers(whole), numbers(merged), strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-12, atol=1e-12)
+
+
+def numbers(finished: Any) -> list[Array]:
+    if isinstance(finished, Sums):
+        return list(vars(finished).values())
+    return [*vars(finished.bins).values(), finished.labelled, finished.expected]
+
+
+@given(st.lists(st.floats(1e-9, 1.0), min_size=1, max_size=50))
+def test_a_cell_is_within_its_bin(confidences: list[float]):
+    values = np.array([*confidences, 1.0, *EDGES[1:], np.nextafter(1.0, 2.0)])
+    cells = cell_index(values)
+    assert cells.min() >= 0
+    assert cells.max() < CELLS
+    within = np.minimum(values, 1.0)
+    np.testing.assert_array_less(cells / CELLS - 1e-9, within)
+    np.testing.assert_array_less(within, (cells + 1) / CELLS + 1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cells_and_classes_add_up_to_the_bins(weighted: bool):
+    logits, labels = calibrated(500, 7)
+    weights = np.random.default_rng(1).random(500) if weighted else None
+    view = View(logits, labels, weights)
+    expected = RELIABILITY.finish(RELIABILITY.partial(view))
+    by_class = PREDICTED_CLASSES.finish(PREDICTED_CLASSES.partial(view))
+    lattice = CONFIDENCE_LATTICE.finish(CONFIDENCE_LATTICE.partial(view))
+    for bins in (bins_of(lattice), by_class.bins.total(axis=0)):
+        for name in ("rows", "weight", "confidence", "correct"):
+            np.testing.assert_allclose(getattr(bins, name), getattr(expected, name), atol=1e-9)
+    assert by_class.labelled.sum() == pytest.approx(view.total_weight)
+    assert by_class.expected.sum() == pytest.approx(view.total_weight)
+
+
+def test_weights_that_are_equal_are_rows():
+    logits, labels = calibrated(300, 4)
+    plain, doubled = evaluate(logits, labels), evaluate(logits, labels, np.full(300, 2.0))
+    left, right = (one.also[CONFIDENCE_LATTICE] for one in (plain, doubled))
+    np.testing.assert_allclose(left.effective_rows, right.effective_rows)
+    np.testing.assert_allclose(consistency_bars(left).lower, consistency_bars(right).lower)
+
+
+def test_many_classes_cost_what_they_touch():
+    logits, labels = calibrated(50, 20_000)
+    state = PREDICTED_CLASSES.partial(View(logits, labels))
+    assert state.sums.shape[1] <= 50
+
+
+def test_a_block_of_torch_gives_the_same():
+    torch = pytest.importorskip("torch")
+    logits, labels = calibrated(200, 5)
+    for statistic in STATISTICS:
+        here = statistic.finish(statistic.partial(View(logits, labels)))
+        there = View(torch.asarray(logits), torch.asarray(labels))
+        for left, right in zip(
+            numbers(here), numbers(statistic.finish(statistic.partial(there))), strict=True
+        ):
+            np.testing.assert_allclose(left, right, atol=1e-9)
+
+
+# ---- curves and bands ----
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_isotonic_regression_is_that_of_sklearn(seed: int, size: int):
+    isotonic_regression = pytest.importorskip("sklearn.isotonic").isotonic_regression
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.standard_normal(size) + rng.choice([0, 0.05]) * np.arange(size), 1)
+    weights = rng.integers(1, 5, size).astype(float)
+    expected = isotonic_regression(values, sample_weight=weights)
+    np.testing.assert_allclose(isotonic_means(values, weights), expected, atol=1e-12)
+
+
+def test_bars_are_the_quantiles_of_the_binomial():
+    binom = pytest.importorskip("scipy.stats").binom
+    rows = np.array([3.0, 40.0, 5000.0])
+    says = np.array([0.2, 0.55, 0.97])
+    bars = consistency_bars(Sums(rows, rows, rows, rows * says, rows * 0), draws=20_000)
+    for edge, level in ((bars.lower, 0.05), (bars.upper, 0.95)):
+        exact = binom.ppf(level, rows, says) / rows
+        assert np.abs(edge - exact).max() <= 1.01 / 40
+        assert abs(edge[2] - exact[2]) < 0.001
+
+
+def test_nine_in_ten_calibrated_diagrams_lie_in_the_band():
+    rng = np.random.default_rng(5)
+    inside: list[float] = []
+    on_curve: list[float] = []
+    for _ in range(40):
+        confidence = rng.uniform(0.5, 1, 4000)
+        lattice = lattice_of(confidence, rng.random(4000) < confidence)
+        bins = bins_of(lattice)
+        bars, filled = consistency_bars(bins), bins.filled
+        within = (bars.lower <= bins.accuracy) & (bins.accuracy <= bars.upper)
+        inside.append(within[filled].mean())
+        curve = corp_curve(lattice, draws=100)
+        height = np.interp(curve.grid, curve.confidence, curve.accuracy)
+        on_curve.append(((curve.band.lower <= height) & (height <= curve.band.upper)).mean())
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.03)
+    assert np.mean(on_curve) == pytest.approx(0.9, abs=0.05)
+
+
+def test_an_overconfident_model_leaves_the_band():
+    rng = np.random.default_rng(6)
+    confidence = rng.uniform(0.6, 1, 4000)
+    lattice = lattice_of(confidence, rng.random(4000) < confidence - 0.15)
+    bins = bins_of(lattice)
+    assert (bins.accuracy < consistency_bars(bins).lower)[bins.filled].all()
+
+
+def test_the_curve_is_the_isotonic_fit_of_the_rows():
+    IsotonicRegression = pytest.importorskip("sklearn.isotonic").IsotonicRegression
+    rng = np.random.default_rng(7)
+    # In the middle of cells, so that the lattice loses nothing.
+    confidence = (rng.choice(np.arange(CELLS // 2 + 1, CELLS), 500) - 0.5) / CELLS
+    correct = rng.random(500) < confidence**2
+    curve = corp_curve(lattice_of(confidence, correct), draws=10)
+    expected = IsotonicRegression().fit(confidence, correct).predict(curve.confidence)
+    np.testing.assert_allclose(curve.accuracy, expected, atol=1e-9)
+    assert (np.diff(curve.accuracy) >= 0).all()
+
+
+def test_without_rows_there_is_nothing_to_draw():
+    nothing = Sums(*np.zeros((5, CELLS)))
+    curve = corp_curve(nothing)
+    assert len(curve.confidence) == len(curve.grid) == 0
+    assert np.isnan(consistency_bars(bins_of(nothing)).lower).all()
+    assert CELLS == BINS * CELLS_PER_BIN
+
+
+def test_many_cells_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch):
+    rows = np.full(10, 50.0)
+    bins = Sums(rows, rows, rows, rows * 0.7, rows * 0.7)
+    whole = consistency_bars(bins, draws=2000)
+    monkeypatch.setattr("calibcli.metrics.consistency._CELLS_AT_A_TIME", 3)
+    np.testing.assert_allclose(consistency_bars(bins, draws=2000).lower, whole.lower, atol=0.03)
+
+
+# ---- figures ----
+
+
+def figures() -> list[Any]:
+    """Figures of every shape."""
+    _, pair = fitted(names=tuple(f"class {k} with a rather long name" for k in range(10)))
+    _, many = fitted(rows=2000, classes=40)
+    _, one = evaluated("data/test.npz")
+    _, five = evaluated(*(f"data/a_rather_long_name_of_a_file_{k}.npz" for k in range(5)))
+    _, odd = evaluated("cost_$x^2$_$.npz", "données.npz", "数字.npz")
+    _, two = fitted(classes=2)
+    few = [class_multiples(p, MOST_MULTIPLES) for p in (pair, many, odd, two)]
+    return [
+        *(plot._columns(pictures, "binned") for pictures in (pair, one, five, odd)),
+        plot._columns(pair, "corp"),
+        plot._grid(few[0], ["before", "after"], 10, "class"),
+        plot._grid(few[1], ["before", "after"], 40, "class"),
+        plot._grid(few[3], ["before", "after"], 2, "class"),
+        plot._grid(few[2], ["cost_$x^2$_$.npz", "données.npz", "数字.npz"], 10, "class"),
+    ]
+
+
+@plots
+def test_all_of_a_figure_is_within_its_page():
+    with house_style():
+        for figure in figures():
+            figure.draw_without_rendering()
+            page = figure.bbox.padded(0.5)
+            for text in figure.findobj(lambda part: hasattr(part, "get_text")):
+                if text.get_visible() and text.get_text():
+                    box = text.get_window_extent()
+                    assert page.contains(box.x0, box.y0), text.get_text()
+                    assert page.contains(box.x1, box.y1), text.get_text()
+
+
+@plots
+def test_panels_are_squares_with_their_histograms_in_line():
+    with house_style():
+        figure = plot._columns(fitted()[1], "binned")
+    width, height = figure.get_size_inches()
+    boxes = [axis.get_position() for axis in figure.axes]
+    assert len(boxes) == 4
+    for above, below in (boxes[:2], boxes[2:]):
+        assert above.width * width == pytest.approx(above.height * height)
+        assert (above.x0, above.x1) == pytest.approx((below.x0, below.x1))
+
+
+@plots
+def test_panels_say_what_they_show():
+    with house_style():
+        document, pictures = fitted()
+        figure = plot._columns(pictures, "corp")
+    above, below = figure.axes[0], figure.axes[1]
+    assert above.get_title() == "before"
+    assert above.get_ylabel() == "accuracy"
+    assert below.get_xlabel() == "confidence"
+    shown = above.texts[0].get_text().splitlines()
+    metrics = document["before"]["metrics"]
+    assert shown == [
+        f"ECE {metrics['ece']['value']:#.3g}",
+        f"NLL {metrics['nll']['value']:#.3g}",
+        "n 600",
+    ]
+
+
+@plots
+@pytest.mark.parametrize(
+    ("kind", "magic"), [("png", b"\x89PNG\r\n"), ("svg", b"<?xml"), ("pdf", b"%PDF-")]
+)
+def test_the_same_figure_has_the_same_bytes(kind: Any, magic: bytes):
+    _, pictures = fitted()
+    content = plot_reliability(pictures, kind)
+    assert content.startswith(magic)
+    assert content == plot_reliability(fitted()[1], kind)
+    assert not re.search(rb"CreationDate|dc:date|20\d\d-\d\d-\d\d", content)
+
+
+@plots
+def test_too_many_measurements_are_not_laid_over_each_other():
+    _, pictures = evaluated(*(f"{k}.npz" for k in range(5)), rows=50)
+    multiples = class_multiples(pictures, 3)
+    with pytest.raises(UsageError, match="at most 4 inputs, here are 5"):
+        plot_multiples(multiples, [p.title for p in pictures], "png", of=10, noun="class")
+
+
+def test_of_many_classes_the_worst_are_shown():
+    _, pictures = fitted(rows=2000, classes=40)
+    classes = pictures[-1].classes
+    assert classes is not None
+    gap = np.nan_to_num(classes.top_label_error) * classes.bins.weight.sum(axis=1)
+    chosen = worst_classes(pictures, 12)
+    assert min(gap[chosen]) >= max(np.delete(gap, chosen))
+    assert worst_classes(pictures, 40) == list(range(40))
+
+
+# ---- the command line ----
+
+
+@plots
+def test_figures_are_the_same_in_every_run(
+    calib: Any, calib_here: Any, sample_data: Path, tmp_path: Path
+):
+    arguments = ["evaluate", sample_data / "digits_test.parquet", "-q", "--format", "json"]
+    done = calib(*arguments, "--plot", "a.svg")
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert done.stdout.startswith(b"{")
+    assert calib_here(*arguments, "--plot", "b.svg")[0] == 0
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+@plots
+def test_both_commands_draw(calib_here: Any, sample_data: Path, tmp_path: Path):
+    val, test = sample_data / "digits_val.parquet", sample_data / "digits_test.parquet"
+    code, _, talk = calib_here(
+        "fit", val, "--test", test, "--plot", "f.pdf", "--plot-by", "class", "--report", "f.html"
+    )
+    assert code == 0, talk
+    assert "wrote f.pdf, f.html" in talk
+    code, _, talk = calib_here("evaluate", test, val, "--plot", "e.png", "--plot-style", "corp")
+    assert code == 0, talk
+    assert (tmp_path / "f.pdf").stat().st_size > 5000
+    assert (tmp_path / "e.png").stat().st_size > 5000
+    code, _, talk = calib_here("evaluate", test, "--plot", "e.png")
+    assert (code, talk.strip()) == (2, "calib: e.png: exists already; --force replaces it")
+    assert calib_here("evaluate", test, "--plot", "e.png", "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plot", "a.gif"], "--plot a.gif: the name must end in .png, .svg or .pdf"),
+        (["--plot", "no/a.png"], "there is no folder"),
+        (["--report", "a.pdf"], "--report a.pdf: the name must end in .html or .htm"),
+        (["--plot-by", "class"], "there is no --plot"),
+        (["--plot", "a.png", "--plot-by", "class", "--plot-style", "corp"], "leave out --plot-by"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    calib_here: Any, sample_data: Path, options: list[str], message: str
+):
+    for command in ("evaluate", "fit"):
+        code, out, talk = calib_here(command, sample_data / "digits_val.parquet", "-q", *options)
+        assert code == 2
+        assert message in talk
+        assert not out
+        assert talk.count("\n") == 1
+
+
+def test_without_matplotlib_the_extra_is_named(
+    calib_here: Any, sample_data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, _, talk = calib_here("evaluate", sample_data / "digits_val.parquet", "--plot", "a.png")
+    assert code == 2
+    assert talk == "calib: --plot needs matplotlib: pip install 'calibcli[plot]'\n"
+
+
+@plots
+def test_inputs_of_different_classes_have_no_common_multiples(
+    calib_here: Any, sample_data: Path, tmp_path: Path
+):
+    logits, labels = calibrated(50, 3)
+    np.savez(tmp_path / "three.npz", logits=logits, labels=labels)
+    inputs = ["three.npz", sample_data / "digits_val.parquet"]
+    code, _, talk = calib_here("evaluate", *inputs, "-q", "--plot", "a.png", "--plot-by", "class")
+    assert (code, talk) == (
+        2,
+        "calib: --plot-by class: the inputs differ in their number of classes\n",
+    )
+    assert not (tmp_path / "a.png").exists()
+    assert calib_here("evaluate", *inputs, "-q", "--plot", "a.png", "--report", "a.html")[0] == 0
+
+
+@plots
+def test_a_fit_that_is_not_written_is_not_drawn(
+    calib_here: Any, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise UsageError("no")
+
+    monkeypatch.setattr("calibcli.cli.fit_job.FitJob.write", fail)
+    code, _, _ = calib_here(
+        "fit", sample_data / "digits_val.parquet", "--plot", "a.png", "--report", "a.html"
+    )
+    assert code == 2
+    assert list(tmp_path.iterdir()) == []
