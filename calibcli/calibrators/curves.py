@@ -1,0 +1,324 @@
+"""One-vs-rest calibration: for each class a curve from its log-odds to its probability."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from calibcli.arrays import (
+    SMALLEST_PROBABILITY,
+    Array,
+    argmax,
+    is_numpy_array,
+    like,
+    log_softmax,
+    namespace,
+    put,
+    restore_impossible,
+    shift,
+    sum_classes,
+)
+from calibcli.calibrators.base import Calibrator, Family, Preserves, Vector
+from calibcli.calibrators.reading import check_names, read_array, read_choice
+from calibcli.errors import ParamsError
+
+Interpolation: TypeAlias = Literal["linear", "step"]
+
+_FARTHEST = 1e6
+"""Log-odds of what is impossible or certain, for curves that go on beyond their last point."""
+
+ALLOW_ZERO = "let probabilities of exactly 0 and 1 through"
+"""Help of an option that families of curves have."""
+
+
+@dataclass(frozen=True, eq=False)
+class BinarySample:
+    """How often an event came with each score.
+
+    Attributes
+    ----------
+    scores : float64 array (m,)
+        Log-odds, distinct and ascending.
+    positives : float64 array (m,)
+        Weight of the rows with that score where the event came.
+    weights : float64 array (m,)
+        Weight of all rows with that score; greater than 0.
+    """
+
+    scores: Vector
+    positives: Vector
+    weights: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Probabilities of an event by score.
+
+    Attributes
+    ----------
+    scores : float64 array (m,)
+        Log-odds, ascending; at least one.
+    values : float64 array (m,)
+        Probabilities there.
+    """
+
+    scores: Vector
+    values: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Curves(Calibrator):
+    """Curves of the log-odds of each class, of two classes that of class 1, by their points.
+
+    Parameters
+    ----------
+    counts : float64 array (K,)
+        Number of points of each curve, at least 1; of two classes, (1).
+    scores : float64 array (m,)
+        Log-odds of the points, curve after curve, ascending within each.
+    values : float64 array (m,)
+    """
+
+    counts: Vector
+    scores: Vector
+    values: Vector
+
+    @abstractmethod
+    def log_values(self, at: Array) -> Array:
+        """Logarithms of the curves (n, K) at log-odds (n, C), float64, C being 1 for K = 2."""
+
+    def transform(self, logits: Array) -> Array:
+        """New logits (n, K) from logits (n, K), of which some may be ``-inf``."""
+        xp = namespace(logits)
+        at = xp.clip(xp.astype(log_odds(logits), xp.float64), min=-_FARTHEST, max=_FARTHEST)
+        return xp.astype(self.log_values(at), logits.dtype)
+
+    def logits(self, logits: Array) -> Array:
+        xp = namespace(logits)
+        mask = None if bool(xp.min(logits) > -xp.inf) else xp.isinf(logits)
+        return restore_impossible(self.transform(logits), mask)
+
+    @property
+    def ends(self) -> Vector:
+        """Where each curve ends in `scores`: int64 (C,)."""
+        return np.cumsum(self.counts).astype(np.int64)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"counts": self.counts, "scores": self.scores, "values": self.values}
+
+    def summary(self) -> str:
+        plural = "" if len(self.counts) == 1 else "s"
+        return (
+            f"{len(self.counts):,} curve{plural} of {len(self.scores):,} points, "
+            f"{self.values.min():.4g} to {self.values.max():.4g}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class OneVsRest(Curves):
+    """``q_k / sum_j q_j``, q_k being a curve of the log-odds ``log(p_k / (1 - p_k))`` of class k.
+
+    With two classes there is one curve, that of class 1, and ``q_0 = 1 - q_1``. Beyond its first
+    and last score a curve is constant. Where all q of a row are 0 it keeps its probabilities.
+
+    Parameters
+    ----------
+    interpolation : str
+        Between two scores: ``"linear"``, or ``"step"`` for the value at the lower one.
+    counts : float64 array (K,)
+        Number of points of each curve, at least 1; of two classes, (1).
+    scores : float64 array (m,)
+        Log-odds of the points, curve after curve, ascending within each.
+    values : float64 array (m,)
+        q at the points, between 0 and 1.
+    """
+
+    interpolation: Interpolation
+    kind: ClassVar[str] = "one-vs-rest"
+
+    def log_values(self, at: Array) -> Array:
+        xp = namespace(at)
+        values = self._values(at)
+        with np.errstate(divide="ignore"):
+            if len(self.counts) == 1:
+                return xp.concat((xp.log1p(-values), xp.log(values)), axis=-1)
+            return xp.log(values)
+
+    def _values(self, at: Array) -> Array:
+        """Of each curve (n, C) at log-odds (n, C)."""
+        xp = namespace(at)
+        values = like(self.values, at)
+        scores = like(self.scores, at)
+        low, last = find_cells(scores, self.ends, at)
+        if self.interpolation == "step":
+            # A score that is no number must not come out as one.
+            return xp.where(xp.isnan(at), at, values[low])
+        high = xp.minimum(low + 1, last)
+        start, width = scores[low], scores[high] - scores[low]
+        share = xp.clip((at - start) / xp.where(width > 0, width, 1.0), min=0.0, max=1.0)
+        return values[low] + share * (values[high] - values[low])
+
+    def logits(self, logits: Array) -> Array:
+        new = super().logits(logits)
+        xp = namespace(logits)
+        nothing = xp.max(new, axis=-1, keepdims=True) == -xp.inf
+        return xp.where(nothing, log_softmax(logits), new) if bool(xp.any(nothing)) else new
+
+    def parameters(self) -> dict[str, Any]:
+        return {"interpolation": self.interpolation, **super().parameters()}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> OneVsRest:
+        check_names(cls.kind, parameters, ("interpolation", "counts", "scores", "values"))
+        interpolation = read_choice(cls.kind, parameters, "interpolation", ("linear", "step"))
+        counts, scores, values = read_points(cls.kind, parameters, classes)
+        if values.min() < 0 or values.max() > 1:
+            raise ParamsError(f"stage {cls.kind!r}: values must lie between 0 and 1")
+        return cls(counts, scores, values, "linear" if interpolation == "linear" else "step")
+
+
+def curves_at(classes: int) -> int:
+    """How many curves there are for K classes."""
+    return 1 if classes == 2 else classes
+
+
+class CurveMap(Family):
+    """A family of curves from a class's log-odds to its probability, each fitted by itself.
+
+    A frozen dataclass of options, as `SmoothMap` is; but it minimises no loss of the whole.
+    """
+
+    preserves: ClassVar[Preserves] = "nothing"
+    interpolation: ClassVar[Interpolation] = "linear"
+    cost: ClassVar[str] = "a pass, and a sort of each class's scores"
+
+    def size(self, classes: int) -> int | None:
+        return None
+
+    def rows_needed(self, classes: int) -> int:
+        return 1000 if classes == 2 else 500 * classes
+
+    @abstractmethod
+    def fit(self, sample: BinarySample) -> Curve:
+        """The curve of one event; the sample has at least one score."""
+
+    def constant(self, share: float) -> Curve:
+        """The curve of a class that no row speaks of."""
+        return Curve(np.zeros(1), np.array([share]))
+
+    def calibrator(self, curves: Sequence[Curve]) -> Calibrator:
+        """The fitted calibrator of curves, one a class, or for two classes that of class 1."""
+        return OneVsRest(*joined(curves), self.interpolation)
+
+
+def joined(curves: Sequence[Curve]) -> tuple[Vector, Vector, Vector]:
+    """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of curves."""
+    return (
+        np.array([len(curve.scores) for curve in curves], np.float64),
+        np.concatenate([curve.scores for curve in curves]),
+        np.concatenate([curve.values for curve in curves]),
+    )
+
+
+def log_odds(logits: Array) -> Array:
+    """``log p_k / (1 - p_k)`` (n, K) of logits (n, K); of two classes that of class 1 (n, 1).
+
+    Nothing cancels where a class has nearly all of the probability. At most the logarithm of the
+    smallest number of the array's precision, but for two classes; ``-inf`` of impossible classes.
+    """
+    xp = namespace(logits)
+    shifted = shift(logits)
+    if logits.shape[-1] == 2:
+        # The same difference as without the shift, but for +inf, which has no probability.
+        return shifted[:, 1:] - shifted[:, :1]
+    odds = xp.exp(shifted)
+    top = argmax(odds)
+    rest = sum_classes(put(odds, top, 0.0))
+    others = rest[:, None] + 1.0 - odds
+    others = put(others, top, xp.clip(rest, min=float(xp.finfo(rest.dtype).smallest_normal)))
+    return shifted - xp.log(others)
+
+
+def find_cells(scores: Array, ends: Vector, at: Array) -> tuple[Array, Array]:
+    """The last point at or below each place, of the curve of its column.
+
+    Parameters
+    ----------
+    scores : array (m,)
+        Of points, curve after curve, ascending within each.
+    ends : int64 array (C,)
+        Where each curve ends in `scores`.
+    at : array (n, C)
+
+    Returns
+    -------
+    low : int64 array (n, C)
+        The first point of the curve where the place is below all.
+    last : int64 array (C,)
+        The last point of each curve.
+    """
+    xp = namespace(at)
+    begins = np.concatenate(([0], ends[:-1]))
+    if is_numpy_array(at):
+        low = np.empty(at.shape, np.int64, order="F")
+        for k, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            low[:, k] = begin + np.searchsorted(scores[begin + 1 : end], at[:, k], side="right")
+        return low, ends - 1
+    low, high = (xp.broadcast_to(_whole(bound, at), at.shape) for bound in (begins, ends))
+    # Bisection in all cells at once, which runs on any device.
+    for _ in range(int((ends - begins).max() - 1).bit_length()):
+        middle = (low + high) // 2
+        above = scores[middle] <= at
+        low, high = xp.where(above, middle, low), xp.where(above, high, middle)
+    return low, _whole(ends - 1, at)
+
+
+def _whole(numbers: Vector, array: Array) -> Array:
+    """Whole numbers on the device of an array."""
+    if is_numpy_array(array):
+        return numbers
+    xp = namespace(array)
+    return xp.asarray(numbers, device=array.device)
+
+
+def read_points(
+    kind: str, parameters: dict[str, Any], classes: int
+) -> tuple[Vector, Vector, Vector]:
+    """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of a stage of curves, checked.
+
+    Raises
+    ------
+    ParamsError
+        Wrong shapes, counts that don't add up, or scores that don't ascend.
+    """
+    counts = read_array(kind, parameters, "counts", (curves_at(classes),))
+    scores = read_array(kind, parameters, "scores", None)
+    if (counts < 1).any() or (counts != np.floor(counts)).any() or counts.sum() != len(scores):
+        raise ParamsError(
+            f"stage {kind!r}: counts must be whole numbers from 1 that sum to the number of scores"
+        )
+    falls = np.diff(scores) <= 0
+    falls[np.cumsum(counts).astype(np.int64)[:-1] - 1] = False
+    if falls.any():
+        raise ParamsError(f"stage {kind!r}: the scores of a class must be in ascending order")
+    return counts, scores, read_array(kind, parameters, "values", scores.shape)
+
+
+def krichevsky_trofimov(positives: Vector, weights: Vector) -> Vector:
+    """Shares of positives, of which those of 0 and 1 are drawn inwards by half a row.
+
+    ``(positives + 1/2) / (weights + 1)`` is the estimator of Krichevsky and Trofimov, The
+    performance of universal encoding, 1981; where there is no weight it is 1/2.
+    """
+    pure = (positives <= 0) | (positives >= weights)
+    share = positives / np.where(pure, 1.0, weights)
+    return np.where(pure, (np.minimum(positives, weights) + 0.5) / (weights + 1), share)
+
+
+def inside(values: Vector) -> Vector:
+    """Probabilities that are never exactly 0 or 1."""
+    return np.clip(values, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)

@@ -1,0 +1,174 @@
+"""Histogram binning, by itself and of the values of a Platt curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from calibcli.calibrators.base import Vector
+from calibcli.calibrators.curves import (
+    ALLOW_ZERO,
+    BinarySample,
+    Curve,
+    CurveMap,
+    Interpolation,
+    curves_at,
+    inside,
+    krichevsky_trofimov,
+)
+from calibcli.calibrators.logistic import fit_logistic
+
+_MOST_BINS = 10_000
+
+_MOST_CELLS = 1000
+"""Rows are put together to so many means of neighbouring scores, which change next to nothing."""
+
+
+def check_bins(bins: int) -> None:
+    """Raise `ValueError` for a number of bins that there can't be."""
+    if not 1 <= bins <= _MOST_BINS:
+        raise ValueError(f"bins must lie between 1 and {_MOST_BINS:,}")
+
+
+@dataclass(frozen=True)
+class HistogramMap(CurveMap):
+    """The share of the event in each bin of the probability.
+
+    A bin without any row, or whose rows are all alike, is drawn inwards by half a row; one without
+    any row says what its middle says.
+    """
+
+    bins: int = field(default=10, metadata={"help": "number of bins"})
+    spacing: Literal["uniform", "quantile"] = field(
+        default="uniform", metadata={"help": "bins of equal width or of equally many rows"}
+    )
+    allow_zero: bool = field(default=False, metadata={"help": ALLOW_ZERO})
+
+    name: ClassVar[str] = "histogram"
+    title: ClassVar[str] = "the share of each class in bins of its probability"
+    source: ClassVar[str] = (
+        "Zadrozny and Elkan, Obtaining calibrated probability estimates from decision trees and "
+        "naive Bayesian classifiers, ICML 2001"
+    )
+    interpolation: ClassVar[Interpolation] = "step"
+
+    def __post_init__(self) -> None:
+        check_bins(self.bins)
+
+    def size(self, classes: int) -> int:
+        return self.bins * curves_at(classes)
+
+    def fit(self, sample: BinarySample) -> Curve:
+        if self.spacing == "quantile":
+            edges = quantile_edges(sample, self.bins)
+            middles = np.zeros(len(edges) + 1)  # there is no empty bin
+        else:
+            bounds = np.arange(1, self.bins) / self.bins
+            edges = np.log(bounds) - np.log1p(-bounds)
+            middles = (np.arange(self.bins) + 0.5) / self.bins
+        bin_of = np.searchsorted(edges, sample.scores, side="right")
+        weights = np.bincount(bin_of, sample.weights, len(edges) + 1)
+        positives = np.bincount(bin_of, sample.positives, len(edges) + 1)
+        filled = np.where(weights > 0, weights, 1.0)
+        shares = positives / filled if self.allow_zero else krichevsky_trofimov(positives, weights)
+        return steps(edges, np.where(weights > 0, shares, middles))
+
+
+@dataclass(frozen=True)
+class ScalingBinningMap(CurveMap):
+    """A Platt curve, and in place of its values their means in bins of equally many rows."""
+
+    bins: int = field(default=10, metadata={"help": "number of bins"})
+
+    name: ClassVar[str] = "scaling-binning"
+    title: ClassVar[str] = "Platt scaling, then the means of its values in bins"
+    source: ClassVar[str] = "Kumar, Liang and Ma, Verified uncertainty calibration, NeurIPS 2019"
+    interpolation: ClassVar[Interpolation] = "step"
+
+    def __post_init__(self) -> None:
+        check_bins(self.bins)
+
+    def size(self, classes: int) -> int:
+        return self.bins * curves_at(classes)
+
+    def fit(self, sample: BinarySample) -> Curve:
+        values = platt_values(sample)
+        edges = quantile_edges(sample, self.bins)
+        bin_of = np.searchsorted(edges, sample.scores, side="right")
+        weights = np.bincount(bin_of, sample.weights, len(edges) + 1)
+        sums = np.bincount(bin_of, sample.weights * values, len(edges) + 1)
+        return steps(edges, inside(sums / weights))
+
+
+def platt_values(sample: BinarySample) -> Vector:
+    """Probabilities (m,) by logistic regression on the scores, with Platt's targets.
+
+    A positive counts as ``(N+ + 1) / (N+ + 2)`` and a negative as ``1 / (N- + 2)``, so that there
+    is a best curve even if the scores separate them.
+    """
+    negatives = sample.weights - sample.positives
+    came, failed = sample.positives.sum(), negatives.sum()
+    targets = sample.positives * (came + 1) / (came + 2) + negatives / (failed + 2)
+    cells = condensed(BinarySample(sample.scores, targets, sample.weights))
+    theta = np.zeros(2)
+    for part in (cells, BinarySample(sample.scores, targets, sample.weights)):
+        features = np.stack((part.scores, np.ones_like(part.scores)), axis=1)
+        theta = fit_logistic(features, part.positives, part.weights, np.zeros((2, 2)), theta).theta
+    probabilities: Vector = 1 / (1 + np.exp(-(features @ theta)))
+    return probabilities
+
+
+def quantile_edges(sample: BinarySample, bins: int) -> Vector:
+    """Edges (at most bins - 1) between scores: bins of about equal weights, none of them empty."""
+    return edges_before(sample.scores, cuts(np.cumsum(sample.weights), bins))
+
+
+def edges_before(scores: Vector, before: Vector) -> Vector:
+    """Edges half way between some scores, given by their numbers from 1, and those before them."""
+    lower, upper = scores[before - 1], scores[before]
+    middle = (lower + upper) / 2
+    # Between two neighbouring numbers there is no other.
+    edges: Vector = np.where(middle > lower, middle, upper)
+    return edges
+
+
+def cuts(reached: Vector, bins: int) -> Vector:
+    """Where to cut a sorted sample into so many bins of about equal weights.
+
+    Parameters
+    ----------
+    reached : float64 array (m,)
+        Cumulative weights.
+    bins : int
+
+    Returns
+    -------
+    before : int64 array (at most bins - 1,)
+        Numbers of the scores before which to cut, from 1 to m - 1, ascending.
+    """
+    shares = np.arange(1, bins) / bins * reached[-1]
+    after = np.searchsorted(reached, shares)
+    # Before or behind the score at which the share is reached: what is nearer to it.
+    below = np.where(after > 0, reached[after - 1], 0.0)
+    before = after + (shares - below > reached[after] - shares)
+    distinct: Vector = np.unique(before[(before > 0) & (before < len(reached))])
+    return distinct
+
+
+def condensed(sample: BinarySample) -> BinarySample:
+    """A sample with no more than `_MOST_CELLS` scores: means of neighbours."""
+    if len(sample.scores) <= _MOST_CELLS:
+        return sample
+    begins = np.concatenate(([0], cuts(np.cumsum(sample.weights), _MOST_CELLS)))
+    weights = np.add.reduceat(sample.weights, begins)
+    moments = np.add.reduceat(sample.weights * sample.scores, begins)
+    return BinarySample(moments / weights, np.add.reduceat(sample.positives, begins), weights)
+
+
+def steps(edges: Vector, values: Vector) -> Curve:
+    """The step function with some values (m + 1,) between edges (m,)."""
+    # A curve is constant below its first score, wherever that is.
+    first = edges[0] - 1 if len(edges) else 0.0
+    return Curve(np.concatenate(([first], edges)), values)

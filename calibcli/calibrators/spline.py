@@ -1,0 +1,233 @@
+"""Logistic regression on a natural cubic spline of the log-odds, as smooth as the data asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from calibcli.arrays import Array, like, namespace
+from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.calibrators.binary import softplus
+from calibcli.calibrators.curves import (
+    BinarySample,
+    Curve,
+    CurveMap,
+    Curves,
+    curves_at,
+    find_cells,
+    joined,
+    read_points,
+)
+from calibcli.calibrators.histogram import condensed
+from calibcli.calibrators.logistic import fit_logistic
+from calibcli.calibrators.reading import check_names
+
+_MOST_KNOTS = 200
+
+_OUTER = 0.01
+"""The share of the rows beyond the first and the last knot."""
+
+_CLOSEST = 1e-3
+"""Knots that lie closer than this are one."""
+
+_PENALTIES = 10.0 ** np.arange(4, -7, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class SplineCurves(Curves):
+    """``q_k / sum_j q_j`` with ``q_k = sigmoid(f_k(log(p_k / (1 - p_k))))``, f natural splines.
+
+    A natural cubic spline through its points goes on straight beyond the first and the last. With
+    two classes there is one, that of class 1, and ``q_0 = 1 - q_1``.
+
+    Parameters
+    ----------
+    counts : float64 array (K,)
+        Number of points of each curve, at least 1; of two classes, (1).
+    scores : float64 array (m,)
+        Log-odds of the points, curve after curve, ascending within each.
+    values : float64 array (m,)
+        f there: calibrated log-odds.
+    """
+
+    kind: ClassVar[str] = "spline"
+
+    def log_values(self, at: Array) -> Array:
+        xp = namespace(at)
+        odds = self.odds(at)
+        both = (-softplus(odds), -softplus(-odds))
+        return xp.concat(both, axis=-1) if len(self.counts) == 1 else both[1]
+
+    def odds(self, at: Array) -> Array:
+        """Calibrated log-odds (n, C)."""
+        xp = namespace(at)
+        scores, values, bends = (like(v, at) for v in (self.scores, self.values, self._bends))
+        low, last = find_cells(scores, self.ends, at)
+        high = xp.minimum(low + 1, last)
+        width = scores[high] - scores[low]
+        share = (at - scores[low]) / xp.where(width > 0, width, 1.0)
+        share = xp.clip(share, min=0.0, max=1.0)
+        rest = 1 - share
+        curved = (rest**3 - rest) * bends[low] + (share**3 - share) * bends[high]
+        inner = rest * values[low] + share * values[high] + width**2 / 6 * curved
+        first, last_score, falling, rising = (like(v, at) for v in self._tails)
+        below, above = xp.clip(at - first, max=0.0), xp.clip(at - last_score, min=0.0)
+        return inner + below * falling + above * rising
+
+    @cached_property
+    def _parts(self) -> list[tuple[Vector, Vector]]:
+        starts = self.ends[:-1]
+        return list(zip(np.split(self.scores, starts), np.split(self.values, starts), strict=True))
+
+    @cached_property
+    def _bends(self) -> Vector:
+        """Second derivatives at the points (m,)."""
+        return np.concatenate([bends(knots) @ values for knots, values in self._parts])
+
+    @cached_property
+    def _tails(self) -> tuple[Vector, Vector, Vector, Vector]:
+        """First and last scores of the curves (C,), and the slopes there."""
+        tails = [end_slopes(knots) @ values for knots, values in self._parts]
+        first, last = np.concatenate(([0], self.ends[:-1])), self.ends - 1
+        slopes = np.array(tails)
+        return self.scores[first], self.scores[last], slopes[:, 0], slopes[:, 1]
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> SplineCurves:
+        check_names(cls.kind, parameters, ("counts", "scores", "values"))
+        return cls(*read_points(cls.kind, parameters, classes))
+
+
+@dataclass(frozen=True)
+class SplineMap(CurveMap):
+    """The values at the knots, with a ridge on the curvature and one that pulls to the identity.
+
+    A temperature and Laplace's rule come first, so that the identity is a good guess where a class
+    has few rows. Both ridges are a Gaussian prior; the strength of the first is where the marginal
+    likelihood is largest, in Laplace's approximation. Knots lie at quantiles of the rows, of those
+    with the event and of those without it, all three counting the same: a rare event gets its share
+    of them.
+    """
+
+    knots: int = field(default=12, metadata={"help": "most knots of a curve", "least": 2})
+
+    name: ClassVar[str] = "spline"
+    title: ClassVar[str] = "temperature, then a smooth curve of each class's log-odds"
+    source: ClassVar[str] = (
+        "Lucena, Spline-based probability calibration, arXiv:1809.07751; smoothness as in Wood, "
+        "J. R. Stat. Soc. B 73(1), 2011"
+    )
+    cost: ClassVar[str] = "about 5 passes, a sort of each class's scores, and 10 ms a class"
+    before: ClassVar[tuple[str, ...]] = ("temperature", "laplace")
+
+    def __post_init__(self) -> None:
+        if self.knots > _MOST_KNOTS:
+            raise ValueError(f"knots must not be more than {_MOST_KNOTS}")
+
+    def size(self, classes: int) -> int:
+        return self.knots * curves_at(classes)
+
+    def rows_needed(self, classes: int) -> int:
+        return 300 if classes == 2 else 200 * classes
+
+    def fit(self, sample: BinarySample) -> Curve:
+        sample = condensed(sample)
+        knots = place_knots(sample, self.knots)
+        features = spline_basis(knots, sample.scores)
+        span = knots[-1] - knots[0]
+        curvature = span**3 * roughness(knots)
+        identity = np.eye(len(knots)) / len(knots)
+        best: tuple[float, Vector] | None = None
+        for penalty in _PENALTIES:
+            ridge = penalty * curvature + identity
+            fit = fit_logistic(features, sample.positives, sample.weights, ridge, knots)
+            evidence = fit.value + (log_determinant(fit.hessian) - log_determinant(ridge)) / 2
+            if best is None or evidence < best[0]:
+                best = evidence, fit.theta
+        assert best is not None
+        return Curve(knots, best[1])
+
+    def constant(self, share: float) -> Curve:
+        return Curve(np.zeros(1), np.array([np.log(share) - np.log1p(-share)]))
+
+    def calibrator(self, curves: Sequence[Curve]) -> Calibrator:
+        return SplineCurves(*joined(curves))
+
+
+def place_knots(sample: BinarySample, most: int) -> Vector:
+    """Scores (m,) where a spline bends, in ascending order; at least two."""
+    negatives = sample.weights - sample.positives
+    parts = (sample.weights, sample.positives, negatives)
+    mass = np.cumsum(sum(part / part.sum() for part in parts if part.sum() > 0))
+    shares = np.linspace(_OUTER, 1 - _OUTER, most) * mass[-1]
+    knots: list[float] = []
+    for score in sample.scores[np.searchsorted(mass, shares)]:
+        if not knots or score > knots[-1] + _CLOSEST:
+            knots.append(float(score))
+    if len(knots) < 2:
+        return np.array([knots[0] - 1, knots[0] + 1])
+    return np.array(knots)
+
+
+def bends(knots: Vector) -> Vector:
+    """Matrix (m, m) from a natural cubic spline's values at its knots to its second derivatives."""
+    count = len(knots)
+    matrix = np.zeros((count, count))
+    if count < 3:
+        return matrix
+    width = np.diff(knots)
+    inner = np.arange(count - 2)
+    system = np.diag((width[:-1] + width[1:]) / 3)
+    system[inner[:-1], inner[1:]] = system[inner[1:], inner[:-1]] = width[1:-1] / 6
+    differences = np.zeros((count - 2, count))
+    differences[inner, inner] = 1 / width[:-1]
+    differences[inner, inner + 2] = 1 / width[1:]
+    differences[inner, inner + 1] = -1 / width[:-1] - 1 / width[1:]
+    matrix[1:-1] = np.linalg.solve(system, differences)
+    return matrix
+
+
+def end_slopes(knots: Vector) -> Vector:
+    """Matrix (2, m) from a natural cubic spline's values to its slopes at its ends."""
+    count = len(knots)
+    matrix = np.zeros((2, count))
+    if count < 2:
+        return matrix
+    second = bends(knots)
+    first_width, last_width = knots[1] - knots[0], knots[-1] - knots[-2]
+    matrix[0, :2] += np.array([-1, 1]) / first_width
+    matrix[1, -2:] += np.array([-1, 1]) / last_width
+    matrix[0] -= first_width / 6 * second[1]
+    matrix[1] += last_width / 6 * second[-2]
+    return matrix
+
+
+def spline_basis(knots: Vector, scores: Vector) -> Vector:
+    """Matrix (n, m) from a natural cubic spline's values at its knots to those at scores (n,)."""
+    count = len(knots)
+    units = SplineCurves(np.full(count, count), np.tile(knots, count), np.eye(count).ravel())
+    basis: Vector = units.odds(np.repeat(scores[:, None], count, axis=1))
+    return basis
+
+
+def roughness(knots: Vector) -> Vector:
+    """The integral of the squared second derivative, as a quadratic form (m, m) of the values."""
+    second = bends(knots)
+    width = np.diff(knots)
+    left, right = second[:-1], second[1:]
+    # The second derivative is linear between two knots.
+    form: Vector = (
+        (left.T * width) @ left
+        + (right.T * width) @ right
+        + ((left.T * width) @ right + (right.T * width) @ left) / 2
+    ) / 3
+    return form
+
+
+def log_determinant(matrix: Vector) -> float:
+    """Of a positive definite matrix."""
+    return float(np.linalg.slogdet(matrix)[1])

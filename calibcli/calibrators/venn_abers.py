@@ -1,0 +1,372 @@
+"""Inductive Venn-Abers predictors: isotonic regression with the row itself added, twice.
+
+Once the row is taken for a negative and once for a positive. That gives two probabilities, p0 and
+p1, one of which is calibrated whatever the data is, and which lie close together where there were
+many rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from calibcli.arrays import Array, like, namespace, pick, restore_impossible, sum_classes
+from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, find_cells, log_odds
+from calibcli.calibrators.hulls import SuffixHulls
+from calibcli.calibrators.reading import check_names, read_array, read_number
+from calibcli.errors import ParamsError
+
+MOST_EXACT_STEPS = 500_000
+"""More steps of all classes together than this are rounded, unless the user says otherwise."""
+
+ROUNDING = 0.01
+"""To which multiples of the log-odds; p and 1 - p change by 0.5 % of themselves at most."""
+
+_TIE = 16
+"""Scores that are closer than so many units of their precision are the same score: a fit and a
+later run may compute them in different precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Increasing step functions of the log-odds, one a class, or for two classes that of class 1.
+
+    Attributes
+    ----------
+    counts : float64 array (C,)
+        Number of steps of each; at least 1.
+    scores : float64 array (m,)
+        Log-odds of the steps, function after function, ascending within each.
+    values : float64 array (m,)
+        Probabilities, never falling within each function.
+    """
+
+    counts: Vector
+    scores: Vector
+    values: Vector
+
+    @classmethod
+    def of(cls, curves: Sequence[Curve]) -> Steps:
+        """The functions that have these points."""
+        return cls(
+            np.array([len(curve.scores) for curve in curves], np.float64),
+            np.concatenate([curve.scores for curve in curves]),
+            np.concatenate([curve.values for curve in curves]),
+        )
+
+    @property
+    def ends(self) -> Vector:
+        """Where each function ends (C,), int64."""
+        return np.cumsum(self.counts).astype(np.int64)
+
+    def with_start(self, value: float) -> Steps:
+        """One step more at the start of each function, below all scores."""
+        begins = self.ends - self.counts.astype(np.int64)
+        scores = np.insert(self.scores, begins, -np.inf)
+        return Steps(self.counts + 1, scores, np.insert(self.values, begins, value))
+
+    def with_end(self, value: float) -> Steps:
+        """Each function with its values from behind the score of each step on.
+
+        The value of the first step then holds below it, and another one behind the last.
+        """
+        begins = self.ends - self.counts.astype(np.int64)
+        scores = np.insert(self.scores, begins, -np.inf)
+        return Steps(self.counts + 1, scores, np.insert(self.values, self.ends, value))
+
+    def at(self, places: Array) -> Array:
+        """The values (n, C) at places (n, C), float64; NaN at NaN."""
+        low, _ = find_cells(like(self.scores, places), self.ends, places)
+        found = like(self.values, places)[low]
+        xp = namespace(places)
+        return xp.where(xp.isnan(places), places, found)
+
+
+@dataclass(frozen=True, eq=False)
+class VennAbers(Calibrator):
+    """``q_k / sum_j q_j`` with ``q = p1 / (1 - p0 + p1)``, p0 and p1 of the log-odds of class k.
+
+    The log-odds are ``log p_k / (1 - p_k)``. With two classes there are p0 and p1 of class 1 alone,
+    and ``q_0 = 1 - q_1``.
+
+    Parameters
+    ----------
+    resolution : float
+        To which multiples of their log-odds p0 and p1 are rounded; 0 where they are exact.
+    p0_counts, p1_counts : float64 array (K,)
+        Number of steps of p0 and p1 of each class, at least 1; of two classes, (1).
+    p0_scores, p1_scores : float64 array (m)
+        Log-odds of the steps, class after class, ascending within each.
+    p0_values, p1_values : float64 array (m)
+        Never falling within a class. A value of p0 holds from its score on, and 0 below the first;
+        one of p1 up to and at its score, and 1 above the last. p0 is never greater than p1.
+    """
+
+    resolution: float
+    p0_counts: Vector
+    p0_scores: Vector
+    p0_values: Vector
+    p1_counts: Vector
+    p1_scores: Vector
+    p1_values: Vector
+    kind: ClassVar[str] = "venn-abers"
+
+    def transform(self, logits: Array) -> Array:
+        """New logits (n, K) from logits (n, K), of which some may be ``-inf``."""
+        xp = namespace(logits)
+        p0, p1 = self._bounds(logits)
+        if logits.shape[-1] == 2:
+            new = xp.concat((xp.log1p(-p0), xp.log(p1)), axis=-1)
+        else:
+            new = xp.log(p1) - xp.log(1 - p0 + p1)
+        return xp.astype(new, logits.dtype)
+
+    def logits(self, logits: Array) -> Array:
+        xp = namespace(logits)
+        mask = None if bool(xp.min(logits) > -xp.inf) else xp.isinf(logits)
+        return restore_impossible(self.transform(logits), mask)
+
+    def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array]:
+        """As `Calibrator.interval` says.
+
+        At the lower end the class takes its p0 and all others their p1, at the upper end the other
+        way round; of two classes that is p0 and p1 themselves.
+        """
+        xp = namespace(logits)
+        p0, p1 = self._bounds(logits)
+        if logits.shape[-1] == 2:
+            p0, p1 = xp.concat((1 - p1, p0), axis=-1), xp.concat((1 - p0, p1), axis=-1)
+        possible = logits > -xp.inf
+        p0, p1 = p0 * possible, p1 * possible
+        own0, own1 = pick(p0, prediction), pick(p1, prediction)
+        most = own0 + xp.clip(sum_classes(p1) - own1, min=0.0)
+        least = own1 + xp.clip(sum_classes(p0) - own0, min=0.0)
+        # Where no other class is possible, it is certain.
+        return xp.where(most > 0, own0 / xp.where(most > 0, most, 1.0), 1.0), own1 / least
+
+    @cached_property
+    def _lookup(self) -> tuple[Steps, Steps]:
+        p0 = Steps(self.p0_counts, self.p0_scores, self.p0_values)
+        p1 = Steps(self.p1_counts, self.p1_scores, self.p1_values)
+        return p0.with_start(0.0), p1.with_end(1.0)
+
+    def _bounds(self, logits: Array) -> tuple[Array, Array]:
+        """p0 and p1 (n, C) at logits (n, K), float64."""
+        xp = namespace(logits)
+        at = xp.astype(log_odds(logits), xp.float64)
+        tie = _TIE * float(xp.finfo(logits.dtype).eps) * (1 + xp.clip(xp.abs(at), max=1e6))
+        from_there_on, up_to_there = self._lookup
+        p0, p1 = from_there_on.at(at + tie), up_to_there.at(at - tie)
+        # They cross only where both change between scores that are the same.
+        return xp.minimum(p0, p1), xp.maximum(p0, p1)
+
+    def parameters(self) -> dict[str, Any]:
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> VennAbers:
+        check_names(cls.kind, parameters, (entry.name for entry in fields(cls)))
+        resolution = read_number(cls.kind, parameters, "resolution")
+        if resolution < 0:
+            raise ParamsError(f"stage {cls.kind!r}: resolution must be at least 0")
+        p0, p1 = (_read_steps(cls.kind, parameters, p, classes) for p in ("p0", "p1"))
+        if p0.values.min() < 0 or p1.values.max() > 1:
+            raise ParamsError(f"stage {cls.kind!r}: p0 and p1 must lie between 0 and 1")
+        if p0.values.max() >= 1 or p1.values.min() <= 0:
+            raise ParamsError(f"stage {cls.kind!r}: p0 must be less than 1, p1 greater than 0")
+        if _cross(p0, p1):
+            raise ParamsError(f"stage {cls.kind!r}: p0 is greater than p1 somewhere")
+        return cls.of(resolution, p0, p1)
+
+    @classmethod
+    def of(cls, resolution: float, p0: Steps, p1: Steps) -> VennAbers:
+        """The calibrator with these functions."""
+        return cls(resolution, p0.counts, p0.scores, p0.values, p1.counts, p1.scores, p1.values)
+
+    def summary(self) -> str:
+        classes = len(self.p0_counts)
+        rounded = f", rounded to {self.resolution:g} in log-odds" if self.resolution else ""
+        return (
+            f"{len(self.p0_scores) + len(self.p1_scores):,} steps of p0 and p1"
+            + (f" of {classes} classes" if classes > 1 else "")
+            + rounded
+        )
+
+
+def _read_steps(kind: str, parameters: dict[str, Any], prefix: str, classes: int) -> Steps:
+    counts = read_array(kind, parameters, f"{prefix}_counts", (1 if classes == 2 else classes,))
+    scores = read_array(kind, parameters, f"{prefix}_scores", None)
+    values = read_array(kind, parameters, f"{prefix}_values", scores.shape)
+    if (counts < 1).any() or (counts != np.floor(counts)).any() or counts.sum() != len(scores):
+        raise ParamsError(
+            f"stage {kind!r}: {prefix}_counts must be whole numbers from 1 that sum to the number "
+            f"of {prefix}_scores"
+        )
+    steps = Steps(counts, scores, values)
+    inside = np.ones(len(scores), bool)
+    inside[np.concatenate(([0], steps.ends[:-1]))] = False
+    if (np.diff(scores, prepend=0.0)[inside] <= 0).any():
+        raise ParamsError(f"stage {kind!r}: {prefix}_scores of a class must be in ascending order")
+    if (np.diff(values, prepend=0.0)[inside] < 0).any():
+        raise ParamsError(f"stage {kind!r}: {prefix}_values of a class must not fall")
+    return steps
+
+
+def _cross(p0: Steps, p1: Steps) -> bool:
+    """Whether p0 is greater than p1 somewhere: if at all, then at a step of p1."""
+    begin0, begin1 = 0, 0
+    for end0, end1 in zip(p0.ends, p1.ends, strict=True):
+        values = np.concatenate(([0.0], p0.values[begin0:end0]))
+        places = np.searchsorted(p0.scores[begin0:end0], p1.scores[begin1:end1], side="right")
+        if (values[places] > p1.values[begin1:end1]).any():
+            return True
+        begin0, begin1 = end0, end1
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class Band(Curve):
+    """The steps of p1 of one class, and beside them those of p0.
+
+    Attributes
+    ----------
+    below : Curve
+        Of p0.
+    """
+
+    below: Curve
+
+
+@dataclass(frozen=True)
+class VennAbersMap(CurveMap):
+    """Two step functions a class, from which a probability and an interval follow."""
+
+    resolution: float | None = field(
+        default=None,
+        metadata={
+            "help": "round p0 and p1 to multiples of this in log-odds; 0: exact; "
+            f"auto: exact up to {MOST_EXACT_STEPS:,} steps, then {ROUNDING}",
+            "least": 0,
+        },
+    )
+
+    name: ClassVar[str] = "venn-abers"
+    title: ClassVar[str] = "isotonic regression with each outcome added, and an interval"
+    source: ClassVar[str] = (
+        "Vovk, Petej and Fedorova, Large-scale probabilistic predictors with and without "
+        "guarantees of validity, NeurIPS 2015"
+    )
+
+    def rows_needed(self, classes: int) -> int:
+        return 100 if classes == 2 else 100 * classes
+
+    def fit(self, sample: BinarySample) -> Curve:
+        p0, p1 = venn_abers(sample.positives, sample.weights)
+        rises0, rises1 = np.diff(p0) > 0, np.diff(p1) > 0
+        # Each has a step at least.
+        rises0[0] = rises1[-1] = True
+        scores = sample.scores
+        below = Curve(scores[rises0], p0[1:][rises0])
+        return Band(scores[rises1], p1[:-1][rises1], below)
+
+    def calibrator(self, curves: Sequence[Curve]) -> Calibrator:
+        bands = [curve if isinstance(curve, Band) else _constant(curve) for curve in curves]
+        steps = sum(len(band.scores) + len(band.below.scores) for band in bands)
+        resolution = self.resolution
+        if resolution is None:
+            resolution = ROUNDING if steps > MOST_EXACT_STEPS else 0.0
+        lower, upper = [band.below for band in bands], [Curve(b.scores, b.values) for b in bands]
+        if resolution:
+            lower = [_thinned(_rounded(curve, resolution), "first") for curve in lower]
+            upper = [_thinned(_rounded(curve, resolution), "last") for curve in upper]
+        return VennAbers.of(resolution, Steps.of(lower), Steps.of(upper))
+
+
+def _constant(curve: Curve) -> Band:
+    """A class that no row speaks of: the same probability everywhere."""
+    lowest, highest = np.array([np.finfo(np.float64).min]), np.array([np.finfo(np.float64).max])
+    return Band(highest, curve.values[:1], Curve(lowest, curve.values[:1]))
+
+
+def _rounded(curve: Curve, resolution: float) -> Curve:
+    """Probabilities whose log-odds are multiples of a number, but for 0 and 1."""
+    inner = (curve.values > 0) & (curve.values < 1)
+    values = curve.values.copy()
+    odds = np.log(values[inner]) - np.log1p(-values[inner])
+    values[inner] = 1 / (1 + np.exp(-resolution * np.round(odds / resolution)))
+    return Curve(curve.scores, values)
+
+
+def _thinned(curve: Curve, kept: str) -> Curve:
+    """Of neighbouring steps with the same value, the first or the last."""
+    rises = np.diff(curve.values) > 0
+    keep = np.append(rises, True) if kept == "last" else np.insert(rises, 0, True)
+    return Curve(curve.scores[keep], curve.values[keep])
+
+
+def venn_abers(positives: Vector, weights: Vector) -> tuple[Vector, Vector]:
+    """Isotonic regression with one more row, for every place where its score can fall.
+
+    Parameters
+    ----------
+    positives, weights : float64 array (m,)
+        Weight of the positive rows and of all rows at each distinct score, in ascending order of
+        the scores. All weights are greater than 0.
+
+    Returns
+    -------
+    p0, p1 : float64 array (m + 1,)
+        The value that isotonic regression gives a row of weight 1 as a negative and as a positive.
+        ``p0[i]`` is for scores from the i-th distinct one, counted from 1, to before the next,
+        ``p1[i]`` for those after the i-th up to the next. Both never fall; ``p0[0]`` is 0 and
+        ``p1[m]`` is 1, and ``p0[i] < p1[i]``.
+
+    Notes
+    -----
+    O(m log m) in time: O(m), and O(log m) for each score whose tangent is to be searched for.
+
+    References
+    ----------
+    Vovk, Petej & Fedorova, Large-scale probabilistic predictors with and without guarantees of
+    validity, NeurIPS 2015, section 4.
+    """
+    # A negative among rows in ascending order is a positive among their opposites in descending
+    # order.
+    p0 = 1 - _with_a_positive((weights - positives)[::-1], weights[::-1])[::-1]
+    return p0, _with_a_positive(positives, weights)
+
+
+def _with_a_positive(positives: Vector, weights: Vector) -> Vector:
+    """The second result of `venn_abers`.
+
+    Let W and S be the sums of the weights and of the positive ones over the first j scores. By the
+    max-min formula, the value of a positive that is put in behind the first i is the largest over
+    a <= i of the smallest over b >= i of ``(S_b + 1 - S_a) / (W_b + 1 - W_a)``. The smallest over
+    b >= a does as well: at the best a the chord ends at no b before i, since a line through a of
+    that slope supports the points before i. So a single running maximum of tangents does.
+    """
+    x = np.concatenate(([0.0], np.cumsum(weights)))
+    y = np.concatenate(([0.0], np.cumsum(positives)))
+    shares = positives / weights
+    # Tangents from below touch where the share rises, or at the end.
+    corners = np.append(np.flatnonzero(shares[:-1] < shares[1:]) + 1, len(shares))
+    hulls = SuffixHulls(x[corners] + 1, y[corners] + 1)
+    bases = np.concatenate(([0], corners[:-1]))
+    at_bases = hulls.tangents(x[bases], y[bases], np.arange(len(corners)))
+    reached = np.maximum.accumulate(at_bases)
+    # Scores between two corners, and whether they could raise the maximum that is reached by then.
+    nearest = np.repeat(np.arange(len(corners)), np.diff(corners, prepend=0))
+    bound = (y[corners[nearest]] + 1 - y[:-1]) / (x[corners[nearest]] + 1 - x[:-1])
+    values = np.append(reached[nearest], 1.0)
+    raising = np.flatnonzero(bound > reached[nearest])
+    values[raising] = np.maximum(
+        values[raising], hulls.tangents(x[raising], y[raising], nearest[raising])
+    )
+    # Sums of weights that are no whole numbers are rounded.
+    running: Vector = np.minimum(np.maximum.accumulate(values), 1.0)
+    return running

@@ -1,0 +1,186 @@
+"""Fitting one-vs-rest curves: for each class its scores, sorted, and how often it came with each.
+
+A pass over the data collects the scores of as many classes as there is room for; the rows are
+thinned out evenly where that would take many passes.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from calibcli.arrays import namespace, to_numpy
+from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, log_odds
+from calibcli.fitting.problem import Block, Data
+
+_MOST_PASSES = 8
+_BYTES_PER_SCORE = 8
+_SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
+"""What a row takes besides its scores, and while those of a class are sorted, in scores."""
+
+
+class CurveData(Data, Protocol):
+    """Data that says what a fit may cost."""
+
+    @property
+    def room(self) -> int:
+        """Bytes of rows that may be held."""
+
+    @property
+    def workers(self) -> int:
+        """Threads that may run at once."""
+
+
+@dataclass(frozen=True)
+class CurveFit:
+    """Fitted curves.
+
+    Attributes
+    ----------
+    calibrator : Calibrator
+    passes : int
+        Over the data.
+    notes : tuple of str
+        What a user must know.
+    """
+
+    calibrator: Calibrator
+    passes: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """Log-odds (C, m) of some classes, labels (m,) and weights (m,) of a block's rows."""
+
+    scores: Vector
+    labels: Vector
+    weights: Vector
+
+
+def fit_curves(data: CurveData, family: CurveMap) -> CurveFit:
+    """Fit the curve of every class; of two classes, that of class 1."""
+    events = [1] if data.classes == 2 else list(range(data.classes))
+    share = _share_out(data, len(events))
+    curves: list[Curve] = []
+    passes = 0
+    for begin in range(0, len(events), share.classes):
+        group = events[begin : begin + share.classes]
+        blocks = data.fold(partial(_columns, group, share.step), operator.add)
+        labels = np.concatenate([block.labels for block in blocks])
+        weights = np.concatenate([block.weights for block in blocks])
+        fit_one = partial(_fit_event, family, 1 / data.classes, blocks, labels, weights, group)
+        curves += _on_threads(fit_one, len(group), share.threads)
+        passes += 1
+    note = f"{family.name}: fitted to one row in {share.step}, as more do not fit into --memory"
+    return CurveFit(family.calibrator(curves), passes, (note,) if share.step > 1 else ())
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Of a pass: classes, every so many-th row, and threads that sort."""
+
+    classes: int
+    step: int
+    threads: int
+
+
+def _share_out(data: CurveData, events: int) -> _Share:
+    """As much at a time as half of the room holds; which rows depends on nothing but the room."""
+    scores = data.room // 2 // _BYTES_PER_SCORE
+    least = math.ceil(events / _MOST_PASSES)
+    step = max(math.ceil(data.rows * (least + _SCORES_BESIDE + _SCORES_PER_SORT) / scores), 1)
+    a_row = scores // math.ceil(max(data.rows, 1) / step) - _SCORES_BESIDE
+    threads = max(min(data.workers, events, (a_row - least) // _SCORES_PER_SORT), 1)
+    classes = min(max(a_row - threads * _SCORES_PER_SORT, least), events)
+    return _Share(classes, step, threads)
+
+
+def _columns(group: Sequence[int], step: int, block: Block) -> list[_Columns]:
+    """The scores of neighbouring classes, of every so many-th row by its number."""
+    xp = namespace(block.logits)
+    scores = log_odds(block.logits)
+    if scores.shape[1] > 1:
+        scores = scores[:, group[0] : group[-1] + 1]
+    columns = to_numpy(xp.permute_dims(scores, (1, 0)))
+    labels = to_numpy(block.labels)
+    weights = np.ones(len(labels)) if block.weights is None else to_numpy(block.weights)
+    kept = weights > 0
+    if step > 1:
+        kept &= np.arange(block.start, block.start + len(kept)) % step == 0
+    if kept.all():
+        return [_Columns(np.ascontiguousarray(columns), labels, weights)]
+    return [_Columns(columns[:, kept], labels[kept], weights[kept])]
+
+
+def _on_threads(fit_one: partial[Curve], count: int, workers: int) -> Iterator[Curve]:
+    if min(count, workers) == 1:
+        yield from map(fit_one, range(count))
+        return
+    with ThreadPoolExecutor(workers, "calib-curves") as pool:
+        yield from pool.map(fit_one, range(count))
+
+
+def _fit_event(
+    family: CurveMap,
+    share: float,
+    blocks: Sequence[_Columns],
+    labels: Vector,
+    weights: Vector,
+    group: Sequence[int],
+    place: int,
+) -> Curve:
+    """The curve of a class of the group; a constant share where no row speaks of it."""
+    scores = np.concatenate([block.scores[place] for block in blocks])
+    came = labels == group[place]
+    known = np.isfinite(scores)
+    if not known.all():
+        # Where a class or all others are impossible, there is nothing to learn.
+        scores, came, weights = scores[known], came[known], weights[known]
+    if not len(scores):
+        return family.constant(share)
+    return family.fit(pooled(scores, came, weights))
+
+
+def pooled(scores: Vector, came: Vector, weights: Vector) -> BinarySample:
+    """Rows with the same score together.
+
+    Parameters
+    ----------
+    scores : float array (n,)
+        At least one, finite.
+    came : bool array (n,)
+        Whether the event did.
+    weights : float64 array (n,)
+        Greater than 0.
+    """
+    if (weights == 1).all():
+        # Sorting numbers takes a third of the time that sorting places takes.
+        ordered = np.sort(scores)
+        first = _changes(ordered)
+        distinct = ordered[first]
+        places = np.searchsorted(distinct, scores[came])
+        positives = np.bincount(places, minlength=len(distinct)).astype(np.float64)
+        total = np.diff(first, append=len(ordered)).astype(np.float64)
+        return BinarySample(distinct.astype(np.float64), positives, total)
+    order = np.argsort(scores, kind="stable")
+    ordered, weights = scores[order], weights[order]
+    first = _changes(ordered)
+    return BinarySample(
+        ordered[first].astype(np.float64),
+        np.add.reduceat(np.where(came[order], weights, 0.0), first),
+        np.add.reduceat(weights, first),
+    )
+
+
+def _changes(ordered: Vector) -> Vector:
+    """Where another value begins."""
+    return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
