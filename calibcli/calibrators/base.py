@@ -1,15 +1,20 @@
-"""The contracts of a fitted calibrator and of a family of smooth maps that can be fitted."""
+"""The contracts of a fitted calibrator and of a family of maps that can be fitted."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from calibcli.arrays import Array, log_softmax, restore_impossible, softmax, split_impossible
+from calibcli.calibrators.curvature import Curvature
 
 Vector: TypeAlias = np.ndarray[Any, Any]
+GROUP = "group"
+"""The role of the column whose values have maps of their own."""
+
 Preserves: TypeAlias = Literal["order", "accuracy", "nothing"]
 
 
@@ -49,6 +54,30 @@ class Calibrator(ABC):
             Unknown or missing names, wrong shapes, numbers that are not finite or not allowed.
         """
 
+    def for_groups(self, numbers: Vector) -> Calibrator:
+        """The map for rows of the groups (n,), for a calibrator that tells groups apart."""
+        return self
+
+    def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array] | None:
+        """From where to where the probabilities of some classes may lie, where a map can say so.
+
+        Parameters
+        ----------
+        logits : array (n, K)
+        prediction : int array (n,)
+            A class for each row.
+
+        Returns
+        -------
+        lower, upper : float64 array (n,), or None
+            Around the probability that `probs` gives that class.
+        """
+        return None
+
+    def parts(self) -> Sequence[Calibrator]:
+        """The calibrators that it is made of."""
+        return ()
+
     def summary(self) -> str:
         """The parameters in a few words, for a person."""
         return ""
@@ -67,8 +96,8 @@ class Calibrator(ABC):
         return restore_impossible(self.transform(finite), mask)
 
 
-class SmoothMap(ABC):
-    """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
+class Family(ABC):
+    """What can be fitted by name: a frozen dataclass of options.
 
     Attributes
     ----------
@@ -79,19 +108,14 @@ class SmoothMap(ABC):
     preserves : str
         ``"order"``: the order of a row's classes never changes; ``"accuracy"``: its top class
         never changes; ``"nothing"``.
-    linear : bool
-        Whether new logits are linear in the parameters, so that a convex objective stays convex.
-    exact : bool
-        Whether its optimum shows by a vanishing gradient. A network's kinks don't allow that; its
-        fit ends when the loss hardly falls any more.
-    normalises : bool
-        As in `Calibrator`.
+    cost : str
+        Of a fit, in words.
     binary_only : bool
         Whether it is defined for two classes only.
-    bounded : bool
-        Whether its parameters must not be negative, but for those that `signed` names.
     before : tuple of str
         Methods that are fitted first, as stages of their own.
+    tunable : tuple of str
+        Fields whose penalties cross-validation can choose, the most telling first.
     """
 
     name: ClassVar[str]
@@ -99,20 +123,43 @@ class SmoothMap(ABC):
     source: ClassVar[str]
     preserves: ClassVar[Preserves]
     cost: ClassVar[str]
-    linear: ClassVar[bool] = True
-    exact: ClassVar[bool] = True
-    normalises: ClassVar[bool] = False
     binary_only: ClassVar[bool] = False
-    bounded: ClassVar[bool] = False
     before: ClassVar[tuple[str, ...]] = ()
+    tunable: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def size(self, classes: int) -> int:
-        """Number of parameters at K classes."""
+    def size(self, classes: int) -> int | None:
+        """Number of parameters at K classes; None where it grows with the rows."""
 
     @abstractmethod
     def rows_needed(self, classes: int) -> int:
         """From how many rows on a fit is sensible."""
+
+
+class SmoothMap(Family):
+    """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
+
+    Attributes
+    ----------
+    linear : bool
+        Whether new logits are linear in the parameters, so that a convex objective stays convex.
+    exact : bool
+        Whether its optimum shows by a vanishing gradient. A network's kinks don't allow that; its
+        fit ends when the loss hardly falls any more.
+    normalises : bool
+        As in `Calibrator`.
+    bounded : bool
+        Whether its parameters must not be negative, but for those that `signed` names.
+    """
+
+    linear: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
+    normalises: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False
+
+    @abstractmethod
+    def size(self, classes: int) -> int:
+        """Number of parameters at K classes."""
 
     @abstractmethod
     def start(self, classes: int, scale: float) -> Vector:
@@ -132,6 +179,19 @@ class SmoothMap(ABC):
         It scales the parameters for a solver; ones, where a map does not offer it, scale nothing.
         """
         return np.ones_like(theta)
+
+    def likelihood_hessian(
+        self, theta: Vector, logits: Array, probs: Array, weights: Array | None
+    ) -> Vector | None:
+        """Sum over rows of ``J' (diag p - p p') J`` (P, P), where the map has a short way to it.
+
+        J is the Jacobian of the new logits, whose probabilities are p (n, K).
+        """
+        return None
+
+    def curvature(self, classes: int) -> Curvature | None:
+        """What a metric for solvers is made of at K classes, or None where it is not offered."""
+        return None
 
     def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
         """The Jacobian of a linear map times a direction (P,): a change of the new logits (n, K).

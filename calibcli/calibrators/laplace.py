@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, log_softmax, namespace
+from calibcli.arrays import (
+    Array,
+    log_softmax,
+    namespace,
+    restore_impossible,
+    softmax,
+    split_impossible,
+)
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
 from calibcli.calibrators.reading import check_names, read_number
 from calibcli.errors import ParamsError
@@ -28,10 +34,14 @@ class LaplaceMixture(Calibrator):
     kind = "laplace"
 
     def transform(self, logits: Array) -> Array:
-        xp = namespace(logits)
-        most = log_softmax(logits) + math.log1p(-self.weight)
-        floor = math.log(self.weight / logits.shape[1])
-        return xp.logaddexp(most, xp.full_like(most, floor))
+        probs = softmax(logits) * (1 - self.weight) + self.weight / logits.shape[1]
+        return namespace(logits).log(probs)
+
+    def log_probs(self, logits: Array) -> Array:
+        finite, mask = split_impossible(logits)
+        mixed = self.transform(finite)
+        # A mixture of distributions is one, until some of its classes are taken out.
+        return mixed if mask is None else log_softmax(restore_impossible(mixed, mask))
 
     def parameters(self) -> dict[str, Any]:
         return {"weight": self.weight}

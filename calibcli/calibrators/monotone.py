@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace
+from calibcli.arrays import Array
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
 from calibcli.calibrators.reading import check_names, read_array
 from calibcli.errors import ParamsError
 
@@ -65,9 +66,9 @@ class MonotoneMap(SmoothMap):
     slopes, ``penalty / n``, pulls towards.
     """
 
-    pieces: int = field(default=8, metadata={"help": "linear pieces of the function"})
+    pieces: int = field(default=16, metadata={"help": "linear pieces of the function"})
     penalty: float = field(
-        default=1.0,
+        default=20.0,
         metadata={"help": "ridge on differences of neighbouring slopes, over rows", "least": 0},
     )
     knots: tuple[float, ...] | None = None
@@ -79,6 +80,7 @@ class MonotoneMap(SmoothMap):
     cost = "about 60 passes"
     normalises = True
     bounded = True
+    tunable = ("penalty",)
 
     def __post_init__(self) -> None:
         if not 1 <= self.pieces <= 100:
@@ -101,12 +103,12 @@ class MonotoneMap(SmoothMap):
         return replace(self, knots=tuple(knots))
 
     @property
-    def _knots(self) -> Vector:
+    def places(self) -> Vector:
         """The knots; before they are placed, a factor of e apart."""
         return np.arange(1.0 - self.pieces, 0.0) if self.knots is None else np.array(self.knots)
 
     def size(self, classes: int) -> int:
-        return len(self._knots) + 1
+        return len(self.places) + 1
 
     def rows_needed(self, classes: int) -> int:
         return 500
@@ -115,28 +117,20 @@ class MonotoneMap(SmoothMap):
         return np.full(self.size(classes), scale)
 
     def forward(self, theta: Vector, logits: Array) -> Array:
-        return piecewise_linear(self._knots, theta, logits)
+        return piecewise_linear(self.places, theta, logits)
 
     def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
-        xp = namespace(logits)
-        pieces = (self.pushforward(theta, logits, unit) for unit in np.eye(len(theta)))
-        rows = [xp.sum(gradient * piece, axis=-1) for piece in pieces]
-        return np.array([float(xp.sum(row, dtype=xp.float64)) for row in rows])
+        return pull_slopes(self.places, logits, gradient)
+
+    def likelihood_hessian(
+        self, theta: Vector, logits: Array, probs: Array, weights: Array | None
+    ) -> Vector:
+        return likelihood_hessian(self.places, logits, probs, weights)
 
     def calibrator(self, theta: Vector, classes: int) -> Monotone:
-        return Monotone(self._knots, np.maximum(theta, 0.0))
+        return Monotone(self.places, np.maximum(theta, 0.0))
 
     def ridge(self, classes: int, rows: float) -> Vector:
         differences = np.diff(np.eye(self.size(classes)), axis=0)
         matrix: Vector = 2 * self.penalty / rows * differences.T @ differences
         return matrix
-
-
-def piecewise_linear(knots: Vector, slopes: Vector, values: Array) -> Array:
-    """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,)."""
-    xp = namespace(values)
-    result = values * float(slopes[-1])
-    for knot, change in zip(knots, np.diff(slopes), strict=True):
-        if change != 0:
-            result -= float(change) * xp.clip(values - float(knot), max=0.0)
-    return result

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibcli.calibrators.affine import MatrixMap, VectorMap
+from calibcli.calibrators.affine import MatrixMap, VectorMap, ridge_by_part
 from calibcli.calibrators.base import Vector
 
 _SOURCE = "Berta et al., Structured matrix scaling, arXiv:2511.03685"
@@ -29,6 +29,7 @@ class StructuredVectorMap(VectorMap):
     title = "temperature, then a scale and a bias a class with a ridge"
     source = _SOURCE
     before = ("temperature", "laplace")
+    tunable = ("penalty",)
 
     def rows_needed(self, classes: int) -> int:
         return 20 * classes
@@ -38,6 +39,10 @@ class StructuredVectorMap(VectorMap):
 
     def anchor(self, classes: int, scale: float) -> Vector:
         return self.start(classes, 1.0)
+
+    def frozen(self, absent: Vector) -> Vector:
+        # The ridge says how far the absence of a class is to be believed.
+        return np.zeros(self.size(len(absent)), bool)
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,36 @@ class StructuredMatrixMap(MatrixMap):
     off_diagonal: float = field(
         default=1.0, metadata={"help": "ridge on the others, times K (K - 1) / rows", "least": 0}
     )
+    bias: float | None = field(
+        default=None,
+        metadata={
+            "help": "ridge on the biases, times classes / rows, in place of penalty",
+            "least": 0,
+        },
+    )
 
     name = "sms"
     title = "temperature, then a full affine map with a structured ridge"
     source = _SOURCE
     before = ("temperature", "laplace")
+    tunable = ("off_diagonal", "penalty")
 
     def rows_needed(self, classes: int) -> int:
         return 20 * classes
 
     def ridge(self, classes: int, rows: float) -> Vector:
-        own = 2 * self.penalty * classes / rows
-        matrix = np.full((classes, classes), 2 * self.off_diagonal * classes * (classes - 1) / rows)
-        np.fill_diagonal(matrix, own)
-        return np.concatenate((matrix.ravel(), np.full(classes, own)))
+        unit = 2 * classes / rows
+        bias = self.penalty if self.bias is None else self.bias
+        return ridge_by_part(
+            classes,
+            unit * self.penalty,
+            unit * (classes - 1) * self.off_diagonal,
+            unit * bias,
+        )
 
     def anchor(self, classes: int, scale: float) -> Vector:
         return self.start(classes, 1.0)
+
+    def frozen(self, absent: Vector) -> Vector:
+        # The ridge says how far the absence of a class is to be believed.
+        return np.zeros(self.size(len(absent)), bool)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from calibcli.calibrators.base import SmoothMap
+from calibcli.calibrators.base import Calibrator, Family, SmoothMap
 from calibcli.calibrators.identity import Identity
 from calibcli.fitting.fit import Fit, FittingData, StageFit, fit_stages
 from calibcli.fitting.problem import Grouping, Problem
@@ -33,9 +33,12 @@ class FoldedData(FittingData, Protocol):
     def without_fold(self, held_out: int) -> FoldedData:
         """The same rows, those of one fold not counting."""
 
+    def after(self, *calibrators: Calibrator) -> FoldedData:
+        """The same rows with calibrated scores."""
+
 
 def cross_fit(
-    data: FoldedData, families: Sequence[SmoothMap | None], objective: Objective, whole: Fit
+    data: FoldedData, families: Sequence[Family | None], objective: Objective, whole: Fit
 ) -> list[Fit]:
     """The fit without each fold, starting from the fit of the whole data.
 
@@ -47,7 +50,7 @@ def cross_fit(
     if len(families) == 1 and whole.converged:
         (family,) = families
         plain = not (objective.adaptive or objective.estimating)
-        if plain and family is not None and family.size(data.classes) == 1:
+        if plain and isinstance(family, SmoothMap) and family.size(data.classes) == 1:
             starts, exact = _scale_steps(data, family, objective, whole)
     return [
         start if done else _fit_without(data.without_fold(fold), families, objective, start)
@@ -56,7 +59,7 @@ def cross_fit(
 
 
 def _fit_without(
-    data: FoldedData, families: Sequence[SmoothMap | None], objective: Objective, start: Fit
+    data: FoldedData, families: Sequence[Family | None], objective: Objective, start: Fit
 ) -> Fit:
     if data.weight <= 0:
         return Fit(tuple(StageFit(Identity()) for _ in families))

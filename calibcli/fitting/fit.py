@@ -9,19 +9,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
+from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.errors import UsageError
 from calibcli.fitting.adaptive import Solver, learn_first, solve_fixed_point, steer
-from calibcli.fitting.equations import solve_equations
-from calibcli.fitting.lbfgs import solve_lbfgs
-from calibcli.fitting.newton import solve_newton
-from calibcli.fitting.nonnegative import solve_nonnegative
+from calibcli.fitting.curves import CurveData, fit_curves
+from calibcli.fitting.mixture import solve_mixture
 from calibcli.fitting.problem import Data, Problem, sample_log_probs
-from calibcli.fitting.reweighting import solve_reweighted
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.fitting.solution import Solution
+from calibcli.fitting.solvers import choose_solver
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
 from calibcli.objectives.class_wise import ClassWise
@@ -34,11 +33,15 @@ _SAMPLE_ROWS = 5000
 _KNOT_ROWS = 20_000
 
 
-class FittingData(Data, Protocol):
+class FittingData(CurveData, Protocol):
     """Data that can also be passed through a calibrator, and thinned for a first guess."""
 
-    def after(self, calibrator: Calibrator) -> FittingData:
-        """The same rows with calibrated scores."""
+    @property
+    def normalised(self) -> bool:
+        """Whether the rows are known to hold log-probabilities."""
+
+    def after(self, *calibrators: Calibrator) -> FittingData:
+        """The same rows with scores that have passed through calibrators."""
 
     def sample(self, rows: int) -> FittingData | None:
         """About this many of the rows, or None."""
@@ -120,7 +123,7 @@ class Fit:
 
 def fit_stages(
     data: FittingData,
-    families: Sequence[SmoothMap | None],
+    families: Sequence[Family | None],
     objective: Objective,
     start: Fit | None = None,
 ) -> Fit:
@@ -129,7 +132,7 @@ def fit_stages(
     Parameters
     ----------
     data : FittingData
-    families : sequence of SmoothMap or None
+    families : sequence of Family or None
         None is the stage that changes nothing.
     objective : Objective
     start : Fit, optional
@@ -141,9 +144,11 @@ def fit_stages(
         A family that does not suit the number of classes.
     """
     stages: list[StageFit] = []
+    passed = 0
     for position, family in enumerate(families):
-        if stages:
-            data = data.after(stages[-1].calibrator)
+        if _looks_at_rows(family, data):
+            waiting = [stage.calibrator for stage in stages[passed:]]
+            data, passed = (data.after(*waiting) if waiting else data), len(stages)
         if family is None:
             stages.append(StageFit(Identity()))
             continue
@@ -151,9 +156,19 @@ def fit_stages(
             raise UsageError(
                 f"method {family.name} is for two classes; the data has {data.classes}"
             )
+        if isinstance(family, CurveMap):
+            found = fit_curves(data, family)
+            notes = found.notes + _few_rows_note(family, data)
+            stages.append(StageFit(found.calibrator, None, found.passes, notes))
+            continue
+        assert isinstance(family, SmoothMap)
         earlier = None if start is None else start.stages[position]
         stages.append(fit_map(data, family, objective, earlier))
     return Fit(tuple(stages))
+
+
+def _looks_at_rows(family: Family | None, data: FittingData) -> bool:
+    return family is not None and family.size(data.classes) != 0
 
 
 def fit_map(
@@ -166,7 +181,7 @@ def fit_map(
     family = family.resolved(data.weight)
     if family.size(data.classes) == 0:
         return StageFit(family.calibrator(np.empty(0), data.classes))
-    if family.normalises:
+    if family.normalises and not data.normalised:
         data = data.after(Identity())
     if earlier is not None and earlier.family is not None:
         family = earlier.family
@@ -183,33 +198,43 @@ def _fit_many(
     data: FittingData, family: SmoothMap, objective: Objective, earlier: StageFit | None
 ) -> StageFit:
     """A family with several parameters, starting from the best temperature."""
-    scale_fit = _fit_scale(data, TemperatureMap(), _for_scale(objective), None)
-    assert scale_fit.solution is not None
-    scale = float(scale_fit.solution.theta[0])
+    solve = choose_solver(family, objective, data.classes)
+    thin = data.sample(_SAMPLE_ROWS) if solve is solve_mixture and earlier is None else None
+    # What comes after a temperature by the same likelihood starts where that ended.
+    scale, rough = 1.0, None
+    if not (family.before and isinstance(objective, NegativeLogLikelihood)):
+        rough = _fit_scale(thin or data, TemperatureMap(), _for_scale(objective), None)
+        assert rough.solution is not None
+        scale = float(rough.solution.theta[0])
     problem = Problem(data, family, objective, family.anchor(data.classes, scale))
     _prepare(problem)
-    solve = choose_solver(family, problem.objective)
     if _can_start_from(earlier, family, objective):
         assert earlier is not None
         assert earlier.solution is not None
         theta = earlier.solution.theta
     else:
         theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
+    if thin is not None:
+        theta = solve(_on_rows(problem, thin), theta).theta
     if isinstance(objective, ClassWise) and not problem.follow:
         solution = solve_fixed_point(problem, theta, solve)
     else:
         solution = solve(problem, theta)
     notes = _absent_note(family, data.class_weights) + _few_rows_note(family, data)
-    if scale_fit.solution.criterion == "separable" or solution.value <= SMALLEST_LOSS:
+    if (thin is None and _separable(rough)) or solution.value <= SMALLEST_LOSS:
         notes = (*notes, f"{family.name}: the rows can be separated; its parameters mean little")
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
-        problem.passes + scale_fit.passes,
+        problem.passes + (rough.passes if rough and thin is None else 0),
         notes,
         problem.objective,
         family,
     )
+
+
+def _separable(rough: StageFit | None) -> bool:
+    return bool(rough and rough.solution and rough.solution.criterion == "separable")
 
 
 def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Objective) -> bool:
@@ -241,15 +266,6 @@ def _best_start(data: FittingData, problem: Problem, starts: list[Vector], solve
 def _on_rows(problem: Problem, data: Data) -> Problem:
     """The same problem on other rows."""
     return Problem(data, problem.map, problem.objective, problem.anchor, problem.follow)
-
-
-def choose_solver(family: SmoothMap, objective: Objective) -> Solver:
-    """The solver that suits a family and an objective."""
-    if family.bounded:
-        return solve_nonnegative
-    if objective.estimating:
-        return solve_equations if family.linear else solve_reweighted
-    return solve_newton if family.linear and objective.convex else solve_lbfgs
 
 
 def _is_static(objective: Adaptive) -> bool:
@@ -292,7 +308,9 @@ def _fit_steered(data: FittingData, family: SmoothMap, objective: Adaptive) -> S
     scale = 1.0 if rough is None else float(rough.theta[0])
     problem = Problem(rows, family, objective, family.anchor(data.classes, scale))
     solve = (
-        _solve_scale_from if family.size(data.classes) == 1 else choose_solver(family, objective)
+        _solve_scale_from
+        if family.size(data.classes) == 1
+        else choose_solver(family, objective, data.classes)
     )
     steered = steer(problem, validation, first.solution.theta, solve, data.classes)
     passes = whole.passes + first.passes + problem.passes
@@ -360,7 +378,7 @@ def _why_unbounded(scale: float, value: float) -> tuple[str, str]:
     return note, "worse than chance"
 
 
-def _few_rows_note(family: SmoothMap, data: Data) -> tuple[str, ...]:
+def _few_rows_note(family: Family, data: Data) -> tuple[str, ...]:
     needed = family.rows_needed(data.classes)
     if data.weight >= needed:
         return ()

@@ -15,11 +15,13 @@ from calibcli.arrays import (
     log_softmax,
     namespace,
     restore_impossible,
+    softmax,
     split_impossible,
     to_numpy,
     weighted_sum,
 )
 from calibcli.calibrators.base import SmoothMap, Vector
+from calibcli.calibrators.curvature import Curvature, Metric
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
@@ -80,6 +82,8 @@ class Data(Protocol):
 class Problem:
     """``mean over rows of loss(map(theta, logits), label) + ridge``, and its derivatives.
 
+    The rows hold log-probabilities where the map normalises.
+
     Attributes
     ----------
     objective : Objective
@@ -111,7 +115,7 @@ class Problem:
         if self.follow:
             self.learn(theta)
         work = partial(_line, self.map, self.objective, theta, self.data.impossible)
-        total = self._fold(work)
+        total = self.fold(work)
         return total[0], total[1], total[2] if np.isfinite(total[2]) else None
 
     def lines(self, theta: Vector, groups: int, group_of_rows: Grouping) -> Vector:
@@ -127,7 +131,7 @@ class Problem:
         work = partial(
             _gradient, self.map, self.objective, theta, self.data.impossible, self.reference
         )
-        total = self._fold(work)
+        total = self.fold(work)
         value, gradient = float(total[0]), total[1:]
         if self._ridge is not None:
             pull = self._pull(theta - self.anchor)
@@ -145,7 +149,7 @@ class Problem:
     def product(self, theta: Vector, direction: Vector) -> Vector:
         """The Hessian times a direction (P,), for maps that are linear in their parameters."""
         work = partial(_product, self.map, self.objective, theta, direction, self.data.impossible)
-        total = self._fold(work)
+        total = self.fold(work)
         if self._ridge is not None:
             total = total + self._pull(direction)
         return total * self._free
@@ -153,7 +157,7 @@ class Problem:
     def diagonal(self, theta: Vector) -> Vector:
         """The diagonal (P,) of the Hessian, or something like it; 1 where it is not offered."""
         work = partial(_diagonal, self.map, self.objective, theta, self.data.impossible)
-        total = self._fold(work)
+        total = self.fold(work)
         if self._ridge is not None:
             total = total + (self._ridge if self._ridge.ndim == 1 else np.diag(self._ridge))
         return np.where(self._free & (total > 0), total, 1.0)
@@ -165,8 +169,36 @@ class Problem:
         metric it serves as well.
         """
         work = partial(_hessian, self.map, self.objective, theta, self.data.impossible)
-        total = self._fold(work)
+        total = self.fold(work)
         return total if self._ridge is None else total + self._pull(np.eye(len(theta)))
+
+    def metric(self, theta: Vector) -> Metric | None:
+        """About the inverse of the Hessian at parameters (P,), where the map offers one."""
+        curvature = self.map.curvature(self.data.classes)
+        ridge = np.zeros(len(theta)) if self._ridge is None else self._ridge
+        if curvature is None or not self._is_likelihood or ridge.ndim > 1:
+            return None
+        mean = self.fold(partial(_curvature, self.map, curvature, theta, self.data.impossible))
+        if not np.isfinite(mean).all():
+            return None
+        inverse, free = curvature.metric(mean, ridge), self._free
+        return lambda gradient: free * inverse(free * gradient)
+
+    def gap(self, gradient: Vector) -> float:
+        """How far above its minimum the likelihood is at most, where its gradient is (P,).
+
+        The ridge R alone bends the problem by R, so that its value can fall by ``g' R^-1 g / 2``.
+        Infinite for other objectives, which need not be convex or stay as they are.
+        """
+        if self._ridge is None or self._ridge.ndim > 1 or not self._is_likelihood:
+            return np.inf
+        free = self._free & (gradient != 0)
+        with np.errstate(divide="ignore"):
+            return float((gradient[free] ** 2 / self._ridge[free]).sum()) / 2
+
+    @property
+    def _is_likelihood(self) -> bool:
+        return isinstance(self.objective, NegativeLogLikelihood)
 
     def _pull(self, direction: Vector) -> Vector:
         assert self._ridge is not None
@@ -175,10 +207,13 @@ class Problem:
             return pulled
         return (self._ridge * direction.T).T
 
-    def _fold(self, work: Callable[[Block], Vector]) -> Vector:
+    def fold(self, work: Callable[[Block], Vector]) -> Vector:
+        """The mean over the rows of what sums over blocks give, as one pass."""
         self.passes += 1
-        mean: Vector = self.data.fold(work, np.add) / self.data.weight
-        return mean
+        # In place: a matrix map's sums are larger than the rows that they come from.
+        total: Vector = self.data.fold(work, operator.iadd)
+        total /= self.data.weight
+        return total
 
 
 def _terms(
@@ -192,8 +227,7 @@ def _mapped(
     family: SmoothMap, theta: Vector, impossible: bool, block: Block
 ) -> tuple[Array, Array]:
     """Finite logits as the family sees them, and its new logits (n, K)."""
-    logits = log_softmax(block.logits) if family.normalises else block.logits
-    mask = None
+    logits, mask = block.logits, None
     if impossible:
         logits, mask = split_impossible(logits)
     return logits, restore_impossible(family.forward(theta, logits), mask)
@@ -276,7 +310,12 @@ def _hessian(
 ) -> Vector:
     if not (objective.convex or objective.estimating):
         objective = NegativeLogLikelihood()
-    logits, terms = _terms(family, objective, theta, impossible, block)
+    logits, new = _mapped(family, theta, impossible, block)
+    if isinstance(objective, NegativeLogLikelihood):
+        short = family.likelihood_hessian(theta, logits, softmax(new), block.weights)
+        if short is not None:
+            return short
+    terms = objective.terms(new, block.labels)
     xp = namespace(logits)
     moves = [family.pushforward(theta, logits, unit) for unit in np.eye(len(theta))]
     hessian = np.empty((len(theta), len(theta)))
@@ -310,6 +349,16 @@ def _diagonal(
 ) -> Vector:
     logits, terms = _terms(family, objective, theta, impossible, block)
     return family.pullback_squares(theta, logits, _weighted(terms.diagonal(), block.weights))
+
+
+def _curvature(
+    family: SmoothMap, curvature: Curvature, theta: Vector, impossible: bool, block: Block
+) -> Vector:
+    logits, new = _mapped(family, theta, impossible, block)
+    weights = block.weights
+    if weights is not None:
+        weights = namespace(logits).astype(weights, logits.dtype)
+    return curvature.partial(logits, softmax(new), weights)
 
 
 def _weighted(matrix: Array, weights: Array | None) -> Array:

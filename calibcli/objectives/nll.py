@@ -32,7 +32,7 @@ class _Terms(RowTerms):
         return self._exponentials / self._total[:, None]
 
     def gradient(self) -> Array:
-        return subtract_one_hot(self.probs * 1, self._labels)
+        return subtract_one_hot(self._exponentials / self._total[:, None], self._labels)
 
     def product(self, direction: Array) -> Array:
         weighted = self.probs * direction

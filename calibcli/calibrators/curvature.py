@@ -1,0 +1,204 @@
+"""How the negative log-likelihood bends along the parameters of affine maps.
+
+The Hessian of a row is ``J' (diag p - p p') J``, J being the derivative of the new logits by the
+parameters: a block a class, minus a product of rank one. Means of these over the rows make a metric
+in which the problem is nearly round, so that a quasi-Newton method that starts with it needs but a
+handful of gradients (Nocedal and Wright, Numerical Optimization, section 7.2, on initial matrices).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import Array, namespace, sum_rows, to_numpy
+
+Vector = np.ndarray[Any, Any]
+Metric = Callable[[Vector], Vector]
+"""An approximate inverse Hessian times a gradient (P,), symmetric and positive definite."""
+
+MOST_DENSE = 256
+"""Up to so many parameters the whole Hessian is summed and inverted."""
+
+_BLOCK_ELEMENTS = 1 << 19
+_SMALLEST_SHARE = 1e-7
+"""Of the largest curvature; what is smaller is rounding, as along a shift of all logits."""
+
+
+class Curvature(ABC):
+    """Sums over rows that a metric is made of."""
+
+    @abstractmethod
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+        """Sums (S,) of rows: inputs (n, K) and probabilities (n, K) of the map, weights (n,)."""
+
+    @abstractmethod
+    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+        """The metric of mean sums (S,), with a ridge (P,) on the parameters."""
+
+
+class _Dense(Curvature):
+    """The whole Hessian, of few parameters."""
+
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+        rows, classes = inputs.shape
+        step = max(_BLOCK_ELEMENTS // self._index(classes).size, 1)
+        parts = []
+        for begin in range(0, rows, step):
+            part = slice(begin, begin + step)
+            chances = probs[part].T
+            heavy = chances if weights is None else chances * weights[part]
+            parts += [self._sums(inputs[part].T, chances, heavy)]
+        total: Vector = np.sum(parts, axis=0)
+        return total
+
+    def _sums(self, inputs: Array, probs: Array, heavy: Array) -> Vector:
+        moved = self._moved(inputs, heavy)
+        gram = moved @ self._moved(inputs, probs).T
+        blocks = self._blocks(inputs, heavy, moved)
+        return np.concatenate([to_numpy(s).astype(np.float64).ravel() for s in (gram, blocks)])
+
+    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+        size = len(ridge)
+        hessian = -mean[: size * size].reshape(size, size)
+        own = int((len(mean) - size * size) // size)
+        index = self._index(size // own)
+        hessian[index[:, :, None], index[:, None, :]] += mean[size * size :].reshape(-1, own, own)
+        floor = _SMALLEST_SHARE * float(hessian.diagonal().max())
+        inverse = np.linalg.inv(hessian + np.diag(ridge + floor))
+        return lambda gradient: inverse @ gradient
+
+    @abstractmethod
+    def _index(self, classes: int) -> Vector:
+        """The parameters (K, m) of each class."""
+
+    @abstractmethod
+    def _moved(self, inputs: Array, probs: Array) -> Array:
+        """``J' p`` (P, n) of inputs (K, n) and probabilities (K, n)."""
+
+    @abstractmethod
+    def _blocks(self, inputs: Array, heavy: Array, moved: Array) -> Array:
+        """Sums of ``p_k J_k' J_k`` (K, m, m) of inputs (K, n), weighted p (K, n) and J' p."""
+
+
+class DenseVectorCurvature(_Dense):
+    """All of the K scales and K biases of a vector map."""
+
+    def _index(self, classes: int) -> Vector:
+        return np.arange(2 * classes).reshape(2, classes).T
+
+    def _moved(self, inputs: Array, probs: Array) -> Array:
+        return namespace(inputs).concat((probs * inputs, probs))
+
+    def _blocks(self, inputs: Array, heavy: Array, moved: Array) -> Array:
+        scales, mixed, biases = _moments(inputs.T, heavy.T)
+        return np.stack((scales, mixed, mixed, biases), axis=1)
+
+
+class DenseMatrixCurvature(_Dense):
+    """All of the K (K + 1) parameters of a matrix map."""
+
+    def _index(self, classes: int) -> Vector:
+        matrix = np.arange(classes * classes).reshape(classes, classes)
+        return np.column_stack((matrix, classes * classes + np.arange(classes)))
+
+    def _moved(self, inputs: Array, probs: Array) -> Array:
+        xp = namespace(inputs)
+        matrix = xp.reshape(probs[:, None, :] * inputs[None, :, :], (-1, inputs.shape[1]))
+        return xp.concat((matrix, probs))
+
+    def _blocks(self, inputs: Array, heavy: Array, moved: Array) -> Array:
+        classes = inputs.shape[0]
+        means = to_numpy(moved @ inputs.T)
+        squares = means[:-classes].reshape(classes, classes, classes)
+        blocks = np.empty((classes, classes + 1, classes + 1))
+        blocks[:, :-1, :-1] = squares
+        blocks[:, :-1, -1] = blocks[:, -1, :-1] = means[-classes:]
+        blocks[:, -1, -1] = sum_rows(heavy.T)
+        return blocks
+
+
+class PairCurvature(Curvature):
+    """The scale and the bias of each class of a vector map, one class apart from the others."""
+
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+        return _pair_sums(inputs, probs, weights)
+
+    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+        return _pair_metric(mean, ridge)
+
+
+class MatrixCurvature(Curvature):
+    """A matrix map: scale and bias of each class as in `PairCurvature`, and the rest by a product.
+
+    Off the diagonal the Hessian is taken for ``A (x) S + ridge``, with the mean A of
+    ``diag p - p p'`` and the second moments S of the inputs. The eigenvectors of both give its
+    inverse (Martens and Grosse, Kronecker-factored approximate curvature, ICML 2015, section 6).
+    """
+
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+        own = _pair_sums(inputs, probs, weights)
+        if weights is None:
+            heavy, heavy_inputs = probs, inputs
+        else:
+            heavy, heavy_inputs = probs * weights[:, None], inputs * weights[:, None]
+        products = [to_numpy(m).ravel() for m in (heavy.T @ probs, heavy_inputs.T @ inputs)]
+        return np.concatenate((own, sum_rows(heavy), *products))
+
+    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+        classes = round(np.sqrt(len(ridge)) - 0.5)
+        own, mass, outer, moments = np.split(
+            mean, np.cumsum([3 * classes, classes, classes * classes])
+        )
+        square = (classes, classes)
+        strengths = ridge[:-classes].reshape(square)
+        pairs = _pair_metric(own, np.concatenate((strengths.diagonal(), ridge[-classes:])))
+        left, left_basis = np.linalg.eigh(np.diag(mass) - outer.reshape(square))
+        right, right_basis = np.linalg.eigh(moments.reshape(square))
+        bends = np.maximum(left, 0)[:, None] * np.maximum(right, 0)
+        off = strengths.sum() - strengths.trace()
+        bends += off / max(classes * (classes - 1), 1) + _SMALLEST_SHARE * bends.max()
+
+        def apply(gradient: Vector) -> Vector:
+            matrix = gradient[:-classes].reshape(square).copy()
+            pair = pairs(np.concatenate((matrix.diagonal(), gradient[-classes:])))
+            np.fill_diagonal(matrix, 0)
+            matrix = left_basis @ ((left_basis.T @ matrix @ right_basis) / bends) @ right_basis.T
+            np.fill_diagonal(matrix, pair[:classes])
+            return np.concatenate((matrix.ravel(), pair[classes:]))
+
+        return apply
+
+
+def _moments(inputs: Array, masses: Array) -> tuple[Vector, Vector, Vector]:
+    """Sums over rows of masses (n, K) times the squares of inputs (n, K), times these, and bare."""
+    moved = masses * inputs
+    return sum_rows(moved * inputs), sum_rows(moved), sum_rows(masses)
+
+
+def _pair_sums(inputs: Array, probs: Array, weights: Array | None) -> Vector:
+    bends = probs - probs * probs
+    return np.concatenate(_moments(inputs, bends if weights is None else bends * weights[:, None]))
+
+
+def _pair_metric(mean: Vector, ridge: Vector) -> Metric:
+    scales, mixed, biases = mean.reshape(3, -1)
+    classes = len(scales)
+    floor = _SMALLEST_SHARE * float(mean.max())
+    scales = scales + ridge[:classes] + floor
+    biases = biases + ridge[classes:] + floor
+    determinant = scales * biases - mixed * mixed
+
+    def apply(gradient: Vector) -> Vector:
+        by_scale, by_bias = gradient[:classes], gradient[classes:]
+        return np.concatenate(
+            (
+                (biases * by_scale - mixed * by_bias) / determinant,
+                (scales * by_bias - mixed * by_scale) / determinant,
+            )
+        )
+
+    return apply

@@ -1,0 +1,238 @@
+"""One curve for all classes and a structured affine map, added up and fitted together.
+
+A shared increasing function mends what is wrong with the confidence, an affine map what is wrong
+with single classes, and each leaves the other something else to do. In one convex fit they find
+their shares by themselves, and the common scale is as free as in no fit one after the other.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from calibcli.arrays import Array
+from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.curvature import Curvature, Metric
+from calibcli.calibrators.monotone import MonotoneMap
+from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
+from calibcli.calibrators.reading import read_array
+from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
+from calibcli.errors import ParamsError
+
+
+@dataclass(frozen=True, eq=False)
+class _Curved(Calibrator):
+    knots: Vector
+    slopes: Vector
+    affine: VectorScaling | MatrixScaling
+    normalises: ClassVar[bool] = True
+    _affine: ClassVar[type[VectorScaling | MatrixScaling]]
+
+    def transform(self, logits: Array) -> Array:
+        new = self.affine.transform(logits)
+        new += piecewise_linear(self.knots, self.slopes, logits)
+        return new
+
+    def parameters(self) -> dict[str, Any]:
+        return {"knots": self.knots, "slopes": self.slopes, **self.affine.parameters()}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> _Curved:
+        rest = {name: v for name, v in parameters.items() if name not in ("knots", "slopes")}
+        affine = cls._affine.from_parameters(rest, classes)
+        for name in ("knots", "slopes"):
+            if name not in parameters:
+                raise ParamsError(f"stage {cls.kind!r}: parameter {name!r} is missing")
+        knots = read_array(cls.kind, parameters, "knots", None)
+        slopes = read_array(cls.kind, parameters, "slopes", (len(knots) + 1,))
+        if (np.diff(knots) <= 0).any():
+            raise ParamsError(f"stage {cls.kind!r}: knots must be in ascending order")
+        return cls(knots, slopes, affine)
+
+    def summary(self) -> str:
+        least, most = self.slopes.min(), self.slopes.max()
+        return f"{len(self.slopes)} slopes from {least:.3f} to {most:.3f}; {self.affine.summary()}"
+
+
+class CurvedVector(_Curved):
+    """``softmax(f(log p) + scale * log p + bias)``, f piecewise linear.
+
+    Parameters
+    ----------
+    knots : float64 array (m,)
+        Where the slope of f changes, in ascending order.
+    slopes : float64 array (m + 1,)
+        Of the pieces, from the smallest log-probabilities upwards.
+    scale, bias : float64 array (K,)
+    """
+
+    kind = "curved-vector"
+    _affine = VectorScaling
+
+
+class CurvedMatrix(_Curved):
+    """``softmax(f(log p) + W log p + b)``, f piecewise linear.
+
+    Parameters
+    ----------
+    knots : float64 array (m,)
+        Where the slope of f changes, in ascending order.
+    slopes : float64 array (m + 1,)
+        Of the pieces, from the smallest log-probabilities upwards.
+    matrix : float64 array (K, K)
+        Row k is added to the new logit of class k.
+    bias : float64 array (K,)
+    """
+
+    kind = "curved-matrix"
+    _affine = MatrixScaling
+
+
+@dataclass(frozen=True)
+class _CurvedMap(SmoothMap):
+    """Parameters: the last slope, the differences of neighbouring ones, those of the affine map.
+
+    So the ridge is a diagonal one, and the common slope is free.
+    """
+
+    pieces: int = field(default=16, metadata={"help": "linear pieces of the function"})
+    bend: float = field(
+        default=20.0,
+        metadata={"help": "ridge on differences of neighbouring slopes, over rows", "least": 0},
+    )
+    penalty: float = field(
+        default=1.0,
+        metadata={"help": "ridge on scales and biases, times classes / rows", "least": 0},
+    )
+    knots: tuple[float, ...] | None = None
+
+    preserves = "nothing"
+    normalises = True
+    before = ("temperature", "laplace")
+    _calibrator: ClassVar[type[_Curved]]
+
+    def __post_init__(self) -> None:
+        # It checks the number of pieces.
+        MonotoneMap(self.pieces)
+
+    @property
+    @abstractmethod
+    def _affine(self) -> VectorMap | MatrixMap:
+        """The affine part."""
+
+    @property
+    def _curve(self) -> MonotoneMap:
+        return MonotoneMap(self.pieces, knots=self.knots)
+
+    @property
+    def needs_placing(self) -> bool:
+        return self.knots is None
+
+    def placed(self, log_probs: Vector, weights: Vector) -> _CurvedMap:
+        return replace(self, knots=self._curve.placed(log_probs, weights).knots)
+
+    def size(self, classes: int) -> int:
+        return self._curve.size(classes) + self._affine.size(classes)
+
+    def rows_needed(self, classes: int) -> int:
+        return max(500, 20 * classes)
+
+    def start(self, classes: int, scale: float) -> Vector:
+        theta = np.zeros(self.size(classes))
+        theta[0] = scale
+        return theta
+
+    def anchor(self, classes: int, scale: float) -> Vector:
+        return self.start(classes, 1.0)
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        slopes, affine = self._split(theta)
+        new = self._affine.forward(affine, logits)
+        new += piecewise_linear(self._curve.places, slopes, logits)
+        return new
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        by_slope = pull_slopes(self._curve.places, logits, gradient)
+        affine = self._affine.pullback(theta[len(by_slope) :], logits, gradient)
+        return np.concatenate((np.cumsum(by_slope)[::-1], affine))
+
+    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
+        slopes, affine = self._split(theta)
+        fitted = self._affine.calibrator(affine, classes)
+        return self._calibrator(self._curve.places, slopes, fitted)
+
+    def ridge(self, classes: int, rows: float) -> Vector:
+        bends = np.full(self._curve.size(classes), 2 * self.bend / rows)
+        bends[0] = 0.0
+        return np.concatenate((bends, self._affine.ridge(classes, rows)))
+
+    def curvature(self, classes: int) -> Curvature:
+        return _CurvedCurvature(self._curve.places, self._affine.curvature(classes))
+
+    def _split(self, theta: Vector) -> tuple[Vector, Vector]:
+        """Slopes (m + 1,) and the parameters of the affine part."""
+        pieces = len(self._curve.places) + 1
+        return np.cumsum(theta[:pieces])[::-1], theta[pieces:]
+
+
+@dataclass(frozen=True)
+class CurvedVectorMap(_CurvedMap):
+    """The function of `CurvedVector`, with the penalties of its two parts."""
+
+    name = "curved-svs"
+    title = "one curve for all classes plus a scale and a bias a class, in one convex fit"
+    source = "svs (Berta et al., arXiv:2511.03685) and monotone, fitted together"
+    cost = "about 30 passes"
+    tunable = ("penalty",)
+    _calibrator = CurvedVector
+
+    @property
+    def _affine(self) -> VectorMap:
+        return StructuredVectorMap(self.penalty)
+
+
+@dataclass(frozen=True)
+class CurvedMatrixMap(_CurvedMap):
+    """The function of `CurvedMatrix`, with the penalties of its two parts."""
+
+    off_diagonal: float = field(
+        default=1.0, metadata={"help": "ridge on the others, times K (K - 1) / rows", "least": 0}
+    )
+
+    name = "curved-sms"
+    title = "one curve for all classes plus a full affine map, in one convex fit"
+    source = "sms (Berta et al., arXiv:2511.03685) and monotone, fitted together"
+    cost = "about 40 passes of K multiplications more"
+    tunable = ("off_diagonal", "penalty")
+    _calibrator = CurvedMatrix
+
+    @property
+    def _affine(self) -> MatrixMap:
+        return StructuredMatrixMap(self.penalty, self.off_diagonal)
+
+
+class _CurvedCurvature(Curvature):
+    """The whole Hessian of the curve, and the metric of the affine part beside it."""
+
+    def __init__(self, knots: Vector, affine: Curvature) -> None:
+        self.knots, self.affine = knots, affine
+
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+        curve = likelihood_hessian(self.knots, inputs, probs, weights)
+        return np.concatenate((curve.ravel(), self.affine.partial(inputs, probs, weights)))
+
+    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+        pieces = len(self.knots) + 1
+        # By the slopes, as they follow from the last one and the differences.
+        slopes = np.tril(np.ones((pieces, pieces)))[::-1]
+        hessian = slopes.T @ mean[: pieces * pieces].reshape(pieces, pieces) @ slopes
+        floor = 1e-7 * float(hessian.diagonal().max())
+        inverse = np.linalg.inv(hessian + np.diag(ridge[:pieces] + floor))
+        affine = self.affine.metric(mean[pieces * pieces :], ridge[pieces:])
+        return lambda gradient: np.concatenate(
+            (inverse @ gradient[:pieces], affine(gradient[pieces:]))
+        )

@@ -1,0 +1,187 @@
+"""A temperature a row, as a smooth function of how sure the row is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from calibcli.arrays import (
+    Array,
+    argmax,
+    dot_classes,
+    like,
+    namespace,
+    sum_classes,
+    sum_rows,
+    to_numpy,
+)
+from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.reading import check_names, read_array, read_choice
+from calibcli.errors import ParamsError
+
+Feature = Literal["gap", "entropy", "confidence"]
+
+_CLOSEST = 1e-6
+"""Knots that lie closer than this are one."""
+
+
+@dataclass(frozen=True, eq=False)
+class GapTemperature(Calibrator):
+    """``softmax(s(u) log p)`` with a piecewise linear s of one number u a row.
+
+    Parameters
+    ----------
+    knots : float64 array (m,)
+        Values of u, in ascending order; beyond the first and the last one s is constant.
+    scales : float64 array (m,)
+        s at the knots, an inverse temperature; at least 0.
+    feature : str
+        What u is: ``"gap"``, the difference of the two largest log p; ``"entropy"`` of p;
+        ``"confidence"``, the largest p.
+    """
+
+    knots: Vector
+    scales: Vector
+    feature: Feature
+    kind: ClassVar[str] = "gap-temperature"
+    normalises: ClassVar[bool] = True
+
+    def transform(self, logits: Array) -> Array:
+        return (
+            logits * (_hats(self.knots, self.feature, logits) @ like(self.scales, logits))[:, None]
+        )
+
+    def parameters(self) -> dict[str, Any]:
+        return {"knots": self.knots, "scales": self.scales, "feature": self.feature}
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> GapTemperature:
+        check_names(cls.kind, parameters, ("knots", "scales", "feature"))
+        knots = read_array(cls.kind, parameters, "knots", None)
+        scales = read_array(cls.kind, parameters, "scales", (len(knots),))
+        read_choice(cls.kind, parameters, "feature", get_args(Feature))
+        if len(knots) == 0 or (np.diff(knots) <= 0).any():
+            raise ParamsError(f"stage {cls.kind!r}: knots must be in ascending order, at least one")
+        if scales.min() < 0:
+            raise ParamsError(f"stage {cls.kind!r}: scales must be at least 0")
+        return cls(knots, scales, parameters["feature"])
+
+    def summary(self) -> str:
+        least, most = self.scales.min(), self.scales.max()
+        return f"{len(self.scales)} scales by {self.feature} from {least:.3f} to {most:.3f}"
+
+
+@dataclass(frozen=True)
+class GapTemperatureMap(SmoothMap):
+    """Parameters: the scales at the knots, which must not be negative; in these it is linear.
+
+    A row's log-probabilities are all multiplied by one number, so their order stays. The ridge on
+    the second differences of neighbouring scales, ``penalty / n``, leaves a temperature free.
+    """
+
+    feature: Feature = field(
+        default="gap", metadata={"help": "what a row's temperature depends on"}
+    )
+    points: int = field(default=8, metadata={"help": "knots of the function, at equal shares"})
+    penalty: float = field(
+        default=100.0,
+        metadata={"help": "ridge on second differences of the scales, over rows", "least": 0},
+    )
+    knots: tuple[float, ...] | None = None
+
+    name = "gap-temperature"
+    title = "a temperature a row, from the gap between its two likeliest classes"
+    source = "idea as in Tomani et al., ECCV 2022, and SMART, arXiv:2506.23492, as a convex fit"
+    preserves = "order"
+    cost = "about 30 passes"
+    normalises = True
+    bounded = True
+    tunable = ("penalty",)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.points <= 100:
+            raise ValueError("points must lie between 1 and 100")
+
+    @property
+    def needs_placing(self) -> bool:
+        return self.knots is None
+
+    def placed(self, log_probs: Vector, weights: Vector) -> GapTemperatureMap:
+        with np.errstate(invalid="ignore"):
+            values = _feature(self.feature, log_probs)
+        kept = np.isfinite(values) & (weights > 0)
+        if not kept.any():
+            return replace(self, knots=(0.0,))
+        shares = (np.arange(self.points) + 0.5) / self.points
+        places = np.quantile(values[kept], shares, weights=weights[kept], method="inverted_cdf")
+        knots = [float(places[0])]
+        knots += [float(b) for a, b in pairwise(places) if b > a + _CLOSEST]
+        return replace(self, knots=tuple(knots))
+
+    @property
+    def _knots(self) -> Vector:
+        """The knots; before they are placed, one apart."""
+        return np.arange(float(self.points)) if self.knots is None else np.array(self.knots)
+
+    def size(self, classes: int) -> int:
+        return len(self._knots)
+
+    def rows_needed(self, classes: int) -> int:
+        return 500
+
+    def start(self, classes: int, scale: float) -> Vector:
+        return np.full(self.size(classes), scale)
+
+    def forward(self, theta: Vector, logits: Array) -> Array:
+        return logits * (_hats(self._knots, self.feature, logits) @ like(theta, logits))[:, None]
+
+    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+        along = dot_classes(gradient, logits)
+        return sum_rows(_hats(self._knots, self.feature, logits) * along[:, None])
+
+    def likelihood_hessian(
+        self, theta: Vector, logits: Array, probs: Array, weights: Array | None
+    ) -> Vector:
+        # All of a row's logits move along its log-probabilities, whose variance is what bends.
+        spread = dot_classes(probs * logits, logits) - dot_classes(probs, logits) ** 2
+        if weights is not None:
+            spread = spread * namespace(logits).astype(weights, spread.dtype)
+        hats = _hats(self._knots, self.feature, logits)
+        return to_numpy(hats.T @ (hats * spread[:, None])).astype(np.float64)
+
+    def calibrator(self, theta: Vector, classes: int) -> GapTemperature:
+        return GapTemperature(self._knots, np.maximum(theta, 0.0), self.feature)
+
+    def ridge(self, classes: int, rows: float) -> Vector:
+        differences = np.diff(np.eye(self.size(classes)), n=2, axis=0)
+        matrix: Vector = 2 * self.penalty / rows * differences.T @ differences
+        return matrix
+
+
+def _feature(feature: Feature, log_probs: Array) -> Array:
+    """The number (n,) of each row of log-probabilities (n, K) that its temperature depends on."""
+    xp = namespace(log_probs)
+    if feature == "entropy":
+        return -sum_classes(xp.exp(log_probs) * log_probs)
+    largest = xp.max(log_probs, axis=-1)
+    if feature == "confidence":
+        return xp.exp(largest)
+    others = log_probs + 0
+    others[xp.arange(len(others), device=others.device), argmax(log_probs)] = -xp.inf
+    return largest - xp.max(others, axis=-1)
+
+
+def _hats(knots: Vector, feature: Feature, log_probs: Array) -> Array:
+    """Weights (n, m) of the knots (m,) in linear interpolation: each row sums to 1."""
+    xp = namespace(log_probs)
+    values = _feature(feature, log_probs)
+    values = xp.clip(values, min=float(knots[0]), max=float(knots[-1]))
+    # The share of the way from each knot to the next one that a row has gone.
+    ways = [
+        xp.clip((values - float(a)) / float(b - a), min=0.0, max=1.0) for a, b in pairwise(knots)
+    ]
+    ends = [xp.ones_like(values), *ways, xp.zeros_like(values)]
+    return xp.stack([a - b for a, b in pairwise(ends)], axis=-1)

@@ -1,0 +1,141 @@
+"""Piecewise linear functions of every element of a matrix, linear in their slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from calibcli.arrays import Array, is_numpy_array, namespace, sum_classes, sum_rows, weighted_sum
+from calibcli.calibrators.base import Vector
+
+
+def piecewise_linear(knots: Vector, slopes: Vector, values: Array) -> Array:
+    """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,)."""
+    if is_numpy_array(values):
+        return Pieces(knots, values).apply(slopes)
+    xp = namespace(values)
+    result = values * float(slopes[-1])
+    for knot, change in zip(knots, np.diff(slopes), strict=True):
+        if change != 0:
+            result -= float(change) * xp.clip(values - float(knot), max=0.0)
+    return result
+
+
+def pull_slopes(knots: Vector, values: Array, gradient: Array) -> Vector:
+    """Sums (m + 1,) of a gradient (n, K) times the derivatives of `piecewise_linear` by slopes."""
+    if is_numpy_array(values):
+        return Pieces(knots, values).pullback(gradient)
+    rows = [sum_rows(sum_classes(gradient * move)) for move in _moves(knots, values)]
+    return np.array(rows)
+
+
+def likelihood_hessian(knots: Vector, values: Array, probs: Array, weights: Array | None) -> Vector:
+    """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows; J is the derivative by slopes."""
+    if is_numpy_array(values):
+        return Pieces(knots, values).likelihood_hessian(probs, weights)
+    moves = list(_moves(knots, values))
+    hessian = np.empty((len(moves), len(moves)))
+    for i, move in enumerate(moves):
+        product = probs * move
+        product -= probs * sum_classes(product)[:, None]
+        for j in range(i + 1):
+            rows = sum_classes(product * moves[j])
+            hessian[i, j] = hessian[j, i] = weighted_sum(rows, weights)
+    return hessian
+
+
+def _moves(knots: Vector, values: Array) -> Iterator[Array]:
+    """The derivatives (n, K) by one slope after the other."""
+    return (piecewise_linear(knots, unit, values) for unit in np.eye(len(knots) + 1))
+
+
+class Pieces:
+    """The piece of each element (n, K) of a NumPy matrix, whichever way it lies in memory.
+
+    An element v of piece b adds up the pieces between it and 0: the derivative of the function by
+    slope j is ``v - upper_b`` for j = b, minus the width of the piece for j > b, otherwise 0. So
+    sums over elements by piece, once over the data, give every derivative.
+
+    Parameters
+    ----------
+    knots : float64 array (m,)
+        Below 0, in ascending order.
+    values : NumPy array (n, K)
+    """
+
+    def __init__(self, knots: Vector, values: Vector) -> None:
+        self.rows, self.classes = values.shape
+        self._by_class = bool(values.flags.f_contiguous)
+        self._values = self._flat(values)
+        self._upper = np.append(knots, 0.0)
+        self._widths = np.diff(self._upper, prepend=self._upper[0])
+        # Comparing with one knot after the other is several times faster than a search.
+        piece = np.zeros(len(self._values), np.uint8)
+        for knot in knots:
+            piece += self._values > values.dtype.type(knot)
+        self._piece = piece.astype(np.intp)
+
+    def apply(self, slopes: Vector) -> Vector:
+        """The function with these slopes (m + 1,) of all elements (n, K)."""
+        ends = -np.append(np.cumsum((slopes * self._widths)[:0:-1])[::-1], 0.0)
+        dtype = self._values.dtype
+        new = self._values * slopes.astype(dtype)[self._piece]
+        new += (ends - slopes * self._upper).astype(dtype)[self._piece]
+        shaped: Vector = (
+            new.reshape(self.classes, self.rows).T
+            if self._by_class
+            else new.reshape(self.rows, self.classes)
+        )
+        return shaped
+
+    def pullback(self, gradient: Vector) -> Vector:
+        """Sums (m + 1,) of a gradient (n, K) times the derivatives by the slopes."""
+        flat = self._flat(gradient)
+        return self._along(self._by_piece(flat), self._by_piece(flat * self._beyond))
+
+    def likelihood_hessian(self, probs: Vector, weights: Vector | None) -> Vector:
+        """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows with weights (n,)."""
+        flat, beyond = self._flat(probs), self._beyond
+        numbers = np.arange(self.rows) * len(self._upper)
+        first = np.tile(numbers, self.classes) if self._by_class else numbers.repeat(self.classes)
+        place, shape = first + self._piece, (self.rows, len(self._upper))
+        mass = np.bincount(place, flat, shape[0] * shape[1]).reshape(shape)
+        moment = np.bincount(place, flat * beyond, shape[0] * shape[1]).reshape(shape)
+        means = self._along(mass, moment)
+        heavy = np.ones(self.rows) if weights is None else weights
+        if weights is not None:
+            each = np.tile(heavy, self.classes) if self._by_class else heavy.repeat(self.classes)
+            flat = flat * each
+        squares = self._by_piece(flat * beyond * beyond)
+        below = _sums_before(heavy @ mass)
+        mixed = self._widths[:, None] * below[:, None] - (heavy @ moment)[:, None]
+        # Above the diagonal: the lower piece's share times the width of the higher one.
+        hessian: Vector = np.triu(mixed * self._widths[None, :], 1)
+        hessian += hessian.T + np.diag(squares + self._widths**2 * below)
+        hessian -= (means * heavy[:, None]).T @ means
+        return hessian
+
+    @cached_property
+    def _beyond(self) -> Vector:
+        """``v - upper_b`` of each element."""
+        beyond: Vector = self._values - self._upper.astype(self._values.dtype)[self._piece]
+        return beyond
+
+    def _along(self, mass: Vector, moment: Vector) -> Vector:
+        """Derivatives by the slopes from sums by piece (…, m + 1)."""
+        along: Vector = moment - self._widths * _sums_before(mass)
+        return along
+
+    def _by_piece(self, values: Vector) -> Vector:
+        return np.bincount(self._piece, values, len(self._upper))
+
+    def _flat(self, matrix: Vector) -> Vector:
+        return (matrix.T if self._by_class else matrix).reshape(-1)
+
+
+def _sums_before(values: Vector) -> Vector:
+    """Sums of all elements before each one, along the last axis."""
+    before: Vector = np.cumsum(values, axis=-1) - values
+    return before

@@ -1,0 +1,371 @@
+"""Penalties chosen by cross-validation, and averages of the fits without each fold.
+
+Kull et al. (NeurIPS 2019) choose the penalties of their affine maps by five-fold cross-validation
+and average the five fits; with the ridge of Berta et al. (2025), whose strength is a constant
+there, the two make one method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from calibcli.arrays import namespace, to_numpy
+from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
+from calibcli.errors import UsageError
+from calibcli.fitting.crossing import FoldedData
+from calibcli.fitting.fit import Fit, StageFit, fit_map, fit_stages
+from calibcli.fitting.problem import Block, Grouping
+from calibcli.fitting.solution import Solution
+from calibcli.objectives.base import Objective
+from calibcli.objectives.macro import ClassWeighted
+from calibcli.objectives.nll import NegativeLogLikelihood
+
+_LADDER = tuple(10.0 ** (half / 2) for half in range(6, -17, -1))
+"""Penalties to choose from: steps of the root of ten from a thousand to a hundred-millionth."""
+
+_MOST_SWEEPS = 4
+_GROUPS = 40
+"""Of rows in each fold, by whose sums the noise of a held-out loss is known."""
+
+_ERRORS = 1.0
+_TINY = 1e-12
+"""Stands for a penalty of 0 where logarithms are compared."""
+
+Families = Sequence[Family | None]
+Choice = tuple[float, ...]
+"""A value for each of a family's tunable options, in their order."""
+
+
+def tune(data: FoldedData, families: Families, objective: Objective) -> tuple[Family | None, ...]:
+    """The families with their penalties chosen by the loss of held-out rows; see `search`."""
+    return search(data, families, objective).families
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What was tried for one family.
+
+    Attributes
+    ----------
+    family : Family
+        As it was given.
+    losses : dict of tuple of float to float64 array (folds, groups)
+        Sums of held-out losses by fold and by group of rows, for each choice.
+    rows : float
+        Weight of all held-out rows.
+    """
+
+    family: Family
+    losses: dict[Choice, Vector]
+    rows: float
+
+    def chosen(self, without: int | None = None) -> Family:
+        """The family with the best choice, judged without one fold where one is named."""
+        return with_choice(self.family, self.best(without))
+
+    def best(self, without: int | None = None) -> Choice:
+        """The choice nearest to the given one that is as good as the best but for noise.
+
+        That is, within so many standard errors of the least held-out loss, those of the paired
+        difference (Breiman et al., Classification and Regression Trees, 1984).
+        """
+        kept = np.arange(len(next(iter(self.losses.values())))) != without
+        losses = {choice: own[kept] for choice, own in self.losses.items()}
+        least = min(losses, key=lambda choice: float(losses[choice].sum()))
+        given = choice_of(self.family)
+        with np.errstate(invalid="ignore"):
+            near = [c for c, own in losses.items() if c == least or _is_noise(own - losses[least])]
+        return min(near, key=lambda c: (_distance(c, given), float(losses[c].sum())))
+
+    def note(self, loss: str) -> str:
+        """What was chosen, for a person."""
+        choice, given = self.best(), choice_of(self.family)
+        options = " and ".join(
+            f"{option.replace('_', '-')} {value:g}"
+            for option, value in zip(self.family.tunable, choice, strict=True)
+        )
+        now, then = (float(self.losses[c].sum()) / self.rows for c in (choice, given))
+        found = "as given, as nothing did better" if choice == given else "chosen"
+        figures = f"{loss} {now:.4f}" + ("" if choice == given else f" against {then:.4f} as given")
+        count = len(self.losses)
+        return (
+            f"{self.family.name}: {options}, {found} on held-out rows ({count} trials): {figures}"
+        )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The families of a plan with their penalties, and what led to them.
+
+    Attributes
+    ----------
+    families : tuple of Family or None
+    trials : dict of int to Trials
+        By the number of the stage, of those that have penalties to choose.
+    loss : str
+        Name of the loss that judged.
+    """
+
+    families: tuple[Family | None, ...]
+    trials: dict[int, Trials]
+    loss: str
+
+    def without(self, fold: int) -> tuple[Family | None, ...]:
+        """The families as chosen when the held-out loss of a fold doesn't count.
+
+        With these the rows of that fold can be judged as if they had not been seen.
+        """
+        return tuple(
+            self.trials[position].chosen(fold) if position in self.trials else family
+            for position, family in enumerate(self.families)
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen, for a person."""
+        return tuple(trials.note(self.loss) for trials in self.trials.values())
+
+
+def search(
+    data: FoldedData, families: Families, objective: Objective, whole: Fit | None = None
+) -> Tuning:
+    """Choose the penalties of the stages, one stage after the other, by held-out rows.
+
+    Each fold's rows are judged by fits without them, of this stage and of those before it. The
+    search walks along the values of one option at a time, in the direction in which the held-out
+    loss falls, until no option improves it; neighbouring values are warm starts for each other.
+
+    Parameters
+    ----------
+    data : FoldedData
+        With at least two folds.
+    families : sequence of Family or None
+    objective : Objective
+        What the fits minimise, and what judges if it is a proper score; otherwise nll does.
+    whole : Fit, optional
+        The fit of these families to all rows, to start from.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two folds.
+    """
+    if data.folds < 2:
+        raise UsageError("penalties are chosen by cross-validation, which needs two folds or more")
+    tunable = [place for place, family in enumerate(families) if family and choice_of(family)]
+    if not tunable:
+        return Tuning(tuple(families), {}, objective.name)
+    whole = whole or fit_stages(data, families, objective)
+    judge = _judge(objective, data)
+    folds = [_Fold(data, number) for number in range(data.folds)]
+    found, trials = list(families), {}
+    for place, family in enumerate(families[: tunable[-1] + 1]):
+        if family is None:
+            continue
+        stage = _Stage(folds, family, objective, judge, whole.stages[place])
+        if place in tunable:
+            trials[place] = stage.search()
+            found[place] = trials[place].chosen()
+        if place < tunable[-1]:
+            stage.settle(choice_of(found[place]))
+    return Tuning(tuple(found), trials, judge.name)
+
+
+class _Fold:
+    """All rows, passed through stages that were fitted without one fold, and that fold."""
+
+    def __init__(self, data: FoldedData, number: int) -> None:
+        self.data, self.number = data, number
+
+    @property
+    def rows(self) -> FoldedData:
+        return self.data.without_fold(self.number)
+
+    def losses(self, calibrator: Calibrator, judge: Objective) -> Vector:
+        """Sums (groups,) of the losses of the held-out rows."""
+        work = partial(_held_out, calibrator, judge, self.data.fold_of_rows, self.number)
+        return self.data.fold(work, np.add)
+
+
+class _Stage:
+    """The fits of one family without each fold, at one choice after the other."""
+
+    def __init__(
+        self,
+        folds: list[_Fold],
+        family: Family,
+        objective: Objective,
+        judge: Objective,
+        whole: StageFit,
+    ) -> None:
+        self.folds, self.family, self.objective, self.judge = folds, family, objective, judge
+        self.fits = [whole] * len(folds)
+        self.losses: dict[Choice, Vector] = {}
+
+    def search(self) -> Trials:
+        """All trials on the way to the best choice."""
+        best = choice_of(self.family)
+        ladders = [_ladder(given) for given in best]
+        self._loss(best)
+        for _ in range(_MOST_SWEEPS):
+            before = best
+            for position, ladder in enumerate(ladders):
+                best = self._walk(best, position, ladder)
+            if best == before or len(ladders) == 1:
+                break
+        return Trials(self.family, self.losses, self.folds[0].data.weight)
+
+    def settle(self, choice: Choice) -> None:
+        """Pass each fold's rows through its own fit at a choice."""
+        for fold, fit in zip(self.folds, self._fits_at(choice), strict=True):
+            fold.data = fold.data.after(fit.calibrator)
+
+    def _walk(self, best: Choice, position: int, ladder: list[float]) -> Choice:
+        """From the best choice along one option, first to stronger, then to weaker values."""
+        begin = ladder.index(best[position])
+        for values in (ladder[:begin][::-1], ladder[begin + 1 :]):
+            origin = best
+            for value in values:
+                new = (*best[:position], value, *best[position + 1 :])
+                if self._loss(new) >= self._loss(best):
+                    break
+                best = new
+            if best != origin:
+                break
+        return best
+
+    def _loss(self, choice: Choice) -> float:
+        if choice not in self.losses:
+            fits = self._fits_at(choice)
+            pairs = zip(self.folds, fits, strict=True)
+            losses = np.array([fold.losses(fit.calibrator, self.judge) for fold, fit in pairs])
+            self.losses[choice] = np.nan_to_num(losses, nan=np.inf)
+        return float(self.losses[choice].sum())
+
+    def _fits_at(self, choice: Choice) -> list[StageFit]:
+        for position, fold in enumerate(self.folds):
+            self.fits[position] = self._fit(fold, self.fits[position], choice)
+        return self.fits
+
+    def _fit(self, fold: _Fold, earlier: StageFit, choice: Choice) -> StageFit:
+        rows = fold.rows
+        if rows.weight <= 0:
+            return earlier
+        # The family of a fit has its knots in place.
+        family = with_choice(earlier.family or self.family, choice)
+        placed = family if isinstance(family, SmoothMap) else None
+        start = Fit((replace(earlier, family=placed),))
+        return fit_stages(rows, (family,), self.objective, start).stages[0]
+
+
+def fit_average(data: FoldedData, families: Families, objective: Objective) -> Fit:
+    """A fit whose last stage is the average of the fits without each fold.
+
+    The stages before it are fitted to all rows and shared, so that for maps that are linear in
+    their parameters the average of the parameters is the average of the maps before they are
+    normalised.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two folds, or a last stage that is not linear in its parameters.
+    """
+    whole = fit_stages(data, families, objective)
+    last = whole.stages[-1]
+    family = families[-1]
+    if not (isinstance(family, SmoothMap) and family.linear):
+        name = "none" if family is None else family.name
+        raise UsageError(f"fits can be averaged for maps linear in their parameters; {name} is not")
+    if data.folds < 2:
+        raise UsageError("fits are averaged over folds, of which two or more are needed")
+    if last.solution is None or not last.solution.converged:
+        return whole
+    for stage in whole.stages[:-1]:
+        data = data.after(stage.calibrator)
+    parts = [data.without_fold(number) for number in range(data.folds)]
+    fits = [
+        fit_map(rows, family, objective, last) for rows in parts if 0 < rows.weight < data.weight
+    ]
+    return replace(whole, stages=(*whole.stages[:-1], _averaged(last, fits, data.classes)))
+
+
+def _averaged(whole: StageFit, fits: list[StageFit], classes: int) -> StageFit:
+    solutions = [fit.solution for fit in fits if fit.solution is not None]
+    if not solutions or whole.family is None:
+        return whole
+    theta = np.mean([solution.theta for solution in solutions], axis=0)
+    return replace(
+        whole,
+        calibrator=whole.family.calibrator(theta, classes),
+        solution=Solution(
+            theta,
+            float(np.mean([solution.value for solution in solutions])),
+            max(solution.gradient_norm for solution in solutions),
+            all(solution.converged for solution in solutions),
+            f"average of {len(solutions)} fits",
+            sum(solution.iterations for solution in solutions),
+        ),
+        passes=whole.passes + sum(fit.passes for fit in fits),
+    )
+
+
+def choice_of(family: Family | None) -> Choice:
+    """The values of a family's tunable options; none for a family without."""
+    return () if family is None else tuple(getattr(family, option) for option in family.tunable)
+
+
+def with_choice(family: Family, choice: Choice) -> Family:
+    """The family with values for its tunable options."""
+    if not choice:
+        return family
+    # `Family` itself is no dataclass; each family is.
+    instance: Any = family
+    return cast("Family", replace(instance, **dict(zip(family.tunable, choice, strict=True))))
+
+
+def _is_noise(excess: Vector) -> bool:
+    """Whether a sum of losses exceeds another one by no more than its error; by group."""
+    if not np.isfinite(excess).all():
+        return False
+    error = math.sqrt(excess.size) * float(np.std(excess, ddof=1))
+    return float(excess.sum()) <= _ERRORS * error
+
+
+def _distance(choice: Choice, given: Choice) -> float:
+    """How far penalties lie from others, in steps by a factor of e."""
+    pairs = zip(choice, given, strict=True)
+    return sum(abs(math.log(max(a, _TINY) / max(b, _TINY))) for a, b in pairs)
+
+
+def _ladder(given: float) -> list[float]:
+    """The values to choose from, the given one among them, from strong to weak."""
+    return sorted({*_LADDER, given}, reverse=True)
+
+
+def _judge(objective: Objective, data: FoldedData) -> Objective:
+    """The objective itself if it judges probabilities, otherwise nll."""
+    if isinstance(objective, ClassWeighted):
+        return objective.updated(data.class_weights)
+    own = objective.proper and not objective.adaptive
+    return objective if own else NegativeLogLikelihood()
+
+
+def _held_out(
+    calibrator: Calibrator, judge: Objective, fold_of_rows: Grouping, fold: int, block: Block
+) -> Vector:
+    inside = fold_of_rows(block.start, block.start + len(block.logits)) == fold
+    numbers = np.flatnonzero(inside)
+    if not numbers.size:
+        return np.zeros(_GROUPS)
+    rows = namespace(block.logits).asarray(numbers, device=block.logits.device)
+    terms = judge.terms(calibrator.log_probs(block.logits[rows]), block.labels[rows])
+    losses = to_numpy(terms.loss).astype(np.float64)
+    if block.weights is not None:
+        losses = losses * to_numpy(block.weights[rows])
+    return np.bincount((block.start + numbers) % _GROUPS, losses, _GROUPS)
