@@ -1,0 +1,107 @@
+"""The file that options may be set in: where it is, and what is in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibcli.errors import UsageError
+
+CALIB_TOML, PYPROJECT = "calib.toml", "pyproject.toml"
+
+CONFIG_VARIABLE = "CALIB_CONFIG"
+"""Names the file; empty: there is none."""
+
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "CALIB_ASCII", "CALIB_DEBUG"})
+"""Variables that are no options, though they are called like such."""
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A configuration file.
+
+    Attributes
+    ----------
+    path : Path
+    shown : str
+        Its name from the working directory.
+    tables : dict
+        What it says, below ``[tool.calib]`` in a ``pyproject.toml``.
+    """
+
+    path: Path
+    shown: str
+    tables: dict[str, Any]
+
+    def where(self, command: str | None, key: str = "") -> str:
+        """The place of a key, for a person."""
+        prefix = "tool.calib" if self.path.name == PYPROJECT else ""
+        table = ".".join(filter(None, (prefix, command)))
+        return f"{self.shown}: " + " ".join(filter(None, (table and f"[{table}]", key)))
+
+
+def find_file() -> ConfigFile | None:
+    """The nearest file from the working directory upwards.
+
+    In one folder, ``calib.toml`` comes before ``pyproject.toml``, which counts only if it has a
+    table ``[tool.calib]``.
+    """
+    try:
+        here = Path.cwd()
+    except OSError:  # the folder is gone
+        return None
+    for folder in (here, *here.parents):
+        for name in (CALIB_TOML, PYPROJECT):
+            path = str(folder / name)
+            # Unlike that of `Path`, this one has no folder that it must not look into.
+            if os.path.isfile(path):  # noqa: PTH113
+                file = _read(Path(path), os.path.relpath(path))
+                if file is not None:
+                    return file
+    return None
+
+
+def named_file(name: str, given_by: str) -> ConfigFile:
+    """The file that somebody named.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or nothing for `calib` in it.
+    """
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"{name}: there is no such configuration file ({given_by})")
+    file = _read(path, name)
+    if file is None:
+        raise UsageError(f"{name}: there is no table [tool.calib] in it ({given_by})")
+    return file
+
+
+def _read(path: Path, name: str) -> ConfigFile | None:
+    """A file; None of a ``pyproject.toml`` that says nothing about `calib`."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        content = path.read_bytes()
+        if path.name == PYPROJECT and b"calib" not in content:
+            return None  # whatever else is in it, or wrong with it
+        tables = tomllib.loads(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror} (--no-config goes without)") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{name}: this is not UTF-8, which TOML has to be") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: this is not TOML: {error}") from None
+    if path.name == PYPROJECT:
+        tool = tables.get("tool")
+        own = tool.get("calib") if isinstance(tool, dict) else None
+        if own is not None and not isinstance(own, dict):
+            raise UsageError(f"{name}: tool.calib must be a table")
+        return None if own is None else ConfigFile(path, name, own)
+    return ConfigFile(path, name, tables)

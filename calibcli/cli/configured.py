@@ -1,0 +1,166 @@
+"""Commands whose options take their defaults from a configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from calibcli.cli.config_file import (
+    CONFIG_VARIABLE,
+    OTHER_VARIABLES,
+    ConfigFile,
+    find_file,
+    named_file,
+)
+from calibcli.cli.options import shared
+from calibcli.errors import CalibError, UsageError
+
+if TYPE_CHECKING:
+    from calibcli.cli.configuration import Configuration
+
+_CONFIGURATION = "Configuration"
+_FILE, _SETTINGS = "calibcli.file", "calibcli.settings"
+"""Where a context keeps the file, and what is set of its command."""
+
+
+@dataclass(frozen=True)
+class ConfigurationOptions:
+    """Where defaults of options come from."""
+
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take defaults of options from this TOML file.",
+            rich_help_panel=_CONFIGURATION,
+            show_default="nearest calib.toml or pyproject.toml",
+        ),
+    ] = None
+    no_config: Annotated[
+        bool,
+        typer.Option(
+            "--no-config", help="Read no configuration file.", rich_help_panel=_CONFIGURATION
+        ),
+    ] = False
+
+
+def configure(app: typer.Typer) -> None:
+    """Let the options of all commands of an app be set by files and variables."""
+    for entry in app.registered_commands:
+        assert entry.callback is not None
+        entry.cls = ConfiguredCommand
+        entry.callback = shared(ConfigurationOptions)(entry.callback)
+
+
+class ConfiguredCommand(TyperCommand):
+    """A command that looks into the configuration before it reads its arguments.
+
+    What is found there becomes the parser's defaults. The help does not look, and so says the same
+    everywhere.
+    """
+
+    def make_parser(self, ctx: Any) -> Any:
+        """The parser, which also takes ``--no-strict`` to undo a ``strict = true``."""
+        parser = super().make_parser(ctx)
+        known = {flag for each in self.params for flag in (*each.opts, *each.secondary_opts)}
+        for each in self.params:
+            if not getattr(each, "is_flag", False):
+                continue
+            undo = {_negated(flag) for flag in each.opts if flag.startswith("--")} - known
+            if undo:
+                parser.add_option(
+                    obj=each,  # type: ignore[arg-type]
+                    opts=sorted(undo),
+                    dest=each.name,
+                    action="store_const",
+                    const=False,
+                )
+        return parser
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments, on top of the configuration."""
+        if not ctx.resilient_parsing:
+            given = self.make_parser(ctx).parse_args(list(args))[0]
+            if not given.get("help"):
+                file = chosen_file(given.get("config"), none=bool(given.get("no_config")))
+                ctx.meta[_FILE] = file
+                others = os.environ.keys() - OTHER_VARIABLES
+                if file is not None or any(name.startswith("CALIB_") for name in others):
+                    self._configure(ctx, given)
+        return super().parse_args(ctx, args)
+
+    def _configure(self, ctx: Any, given: dict[str, Any]) -> None:
+        configuration = configuration_of(ctx)
+        command = str(self.name)
+        options, settings = configuration.options[command], configuration.settings(command)
+        for name, setting in settings.items():
+            if given.get(options[name].parameter.name) is None:
+                # Refuses what the parser would, and says where it is.
+                options[name].value_of(setting, ctx)
+        found = {str(options[name].parameter.name): each for name, each in settings.items()}
+        ctx.default_map = {name: setting.value for name, setting in found.items()}
+        ctx.meta[_SETTINGS] = found
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what it says of options tells which of them nobody typed."""
+        configured = {
+            name: setting.source
+            for name, setting in ctx.meta.get(_SETTINGS, {}).items()
+            if ctx.get_parameter_source(name).name == "DEFAULT_MAP"
+        }
+        if configured and ctx.params.get("quiet") is False:
+            typer.echo(f"calib: configured by {', '.join(configured.values())}", err=True)
+        try:
+            return super().invoke(ctx)
+        except CalibError as error:
+            named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", str(error)))
+            places = [
+                configured[each.name]
+                for each in self.params
+                if each.name in configured and named & set(each.opts)
+            ]
+            if places:
+                error.args = (f"{error} (set by {', '.join(places)})",)
+            raise
+
+
+def configuration_of(context: Any) -> Configuration:
+    """What is configured for all commands, in the context of one that reads its arguments.
+
+    Raises
+    ------
+    UsageError
+        The configuration file cannot be used.
+    """
+    from calibcli.cli.configuration import Configuration, options_of
+
+    commands = context.parent.command.commands
+    options = {name: options_of(command) for name, command in commands.items()}
+    return Configuration(options, context.meta[_FILE], os.environ)
+
+
+def _negated(flag: str) -> str:
+    return f"--{flag[5:]}" if flag.startswith("--no-") else f"--no-{flag[2:]}"
+
+
+def chosen_file(named: str | None, *, none: bool) -> ConfigFile | None:
+    """The configuration file that the command line, the environment or the folder has.
+
+    Raises
+    ------
+    UsageError
+        A file that was named cannot be used, or one is named and none is wanted.
+    """
+    if none and named is not None:
+        raise UsageError("--config and --no-config: leave out one of them")
+    variable = os.environ.get(CONFIG_VARIABLE)
+    if none or (named is None and variable == ""):
+        return None
+    if named is not None:
+        return named_file(named, "--config")
+    return find_file() if variable is None else named_file(variable, CONFIG_VARIABLE)
