@@ -1,0 +1,234 @@
+"""The option ``--fail-if`` and what belongs to it: gates, and the reports that CI systems read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from calibcli.cli.console import Talk
+    from calibcli.cli.options import ReportOptions
+    from calibcli.metrics.panel import Panel
+    from calibcli.report.baseline import Baseline
+    from calibcli.workflow.gates import Stage
+
+_GATES = "Gates"
+
+_MEASURED: dict[str, set[Stage]] = {"evaluate": set(), "fit": {"before", "after", "delta"}}
+"""Stages that each command measures by itself."""
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """Conditions under which a job fails, and who is told."""
+
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="CONDITION",
+            help="Exit with 1 where it holds: 'ece > 0.02', 'nll.after > nll.before'; repeat.",
+            rich_help_panel=_GATES,
+            show_default=False,
+        ),
+    ] = None
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="An earlier --format json, for .delta and .baseline in conditions.",
+            rich_help_panel=_GATES,
+            show_default=False,
+        ),
+    ] = None
+    significant: Annotated[
+        bool,
+        typer.Option(
+            "--significant",
+            help="Fail only where the 95 % interval is clear of the bound.",
+            rich_help_panel=_GATES,
+        ),
+    ] = False
+    junit: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The gates as test cases, .xml.", rich_help_panel=_GATES),
+    ] = None
+    openmetrics: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Metrics and gates as gauges.", rich_help_panel=_GATES),
+    ] = None
+    github: Annotated[
+        bool | None,
+        typer.Option(
+            "--github/--no-github",
+            help="Step summary and annotations of GitHub Actions.",
+            rich_help_panel=_GATES,
+            show_default="on GitHub Actions",
+        ),
+    ] = None
+
+
+class Gates:
+    """The gates of one command.
+
+    Parameters
+    ----------
+    options : GateOptions
+    command : {"evaluate", "fit"}
+    printing : ReportOptions
+    intervals : bool
+        Whether intervals will be measured.
+    force : bool
+        Whether files that exist may be replaced.
+
+    Raises
+    ------
+    CalibError
+        A condition that cannot be judged, a baseline that cannot be read, options that say nothing
+        together, or a file that could not be written at the end.
+    """
+
+    def __init__(
+        self,
+        options: GateOptions,
+        command: Literal["evaluate", "fit"],
+        printing: ReportOptions,
+        *,
+        intervals: bool,
+        force: bool,
+    ) -> None:
+        from calibcli.workflow.gates import check_gates, parse_gate
+
+        self._options, self._printing, self._force = options, printing, force
+        self._gates = [parse_gate(text) for text in options.fail_if or ()]
+        self._check_options()
+        measured = set(_MEASURED[command])
+        if options.baseline is not None:
+            measured |= {"baseline", "delta"}
+        check_gates(
+            self._gates, measured=measured, intervals=intervals, significant=options.significant
+        )
+        self._baseline = self._read_baseline()
+
+    def _check_options(self) -> None:
+        from calibcli.errors import UsageError
+        from calibcli.tables import check_writable
+
+        options = self._options
+        needing = {
+            "--baseline": options.baseline is not None,
+            "--significant": options.significant,
+            "--junit": options.junit is not None,
+            "--format junit": self._printing.format.value == "junit",
+        }
+        lonely = next((flag for flag, given in needing.items() if given and not self._gates), None)
+        if lonely:
+            raise UsageError(f"{lonely} is about gates, and there is no --fail-if")
+        for path in (options.junit, options.openmetrics):
+            if path is not None:
+                check_writable(path, force=self._force)
+
+    def _read_baseline(self) -> Baseline | None:
+        from calibcli.report.baseline import Baseline
+
+        path = self._options.baseline
+        if path is None:
+            return None
+        baseline = Baseline(Path(path).read_bytes(), path)
+        compared = (q for gate in self._gates for q in gate.quantities)
+        baseline.check([q.metric for q in compared if q.stage in ("baseline", "delta")])
+        return baseline
+
+    def panel(self, panel: Panel) -> Panel:
+        """The panel, with the metrics that the gates need."""
+        from calibcli.workflow.gates import gate_metrics
+
+        return replace(panel, names=(*panel.names, *gate_metrics(self._gates)))
+
+    def judge(self, document: dict[str, Any]) -> None:
+        """Judge a document by all gates; what came of it goes into the document."""
+        from calibcli.report.gates import add_gates
+
+        significant = self._options.significant
+        add_gates(document, self._gates, baseline=self._baseline, significant=significant)
+
+    def write(self, document: dict[str, Any], talk: Talk) -> None:
+        """Write the files that were asked for."""
+        from calibcli.report.rendering import RENDERERS
+        from calibcli.tables import atomic_write
+
+        asked = {"junit": self._options.junit, "openmetrics": self._options.openmetrics}
+        paths = {kind: path for kind, path in asked.items() if path is not None}
+        with ExitStack() as files:
+            for kind, path in paths.items():
+                content = RENDERERS[kind](document).encode()
+                files.enter_context(atomic_write(path, force=self._force)).write(content)
+        if paths:
+            talk.say(f"wrote {', '.join(paths.values())}")
+
+    def conclude(self, document: dict[str, Any], talk: Talk, *, stdout_taken: bool = False) -> None:
+        """Print a document, and tell everybody what came of the gates.
+
+        Raises
+        ------
+        GateError
+            At least one of them failed.
+        """
+        from calibcli.cli.console import show
+        from calibcli.errors import GateError
+        from calibcli.report.gates import failed_gates, verdict_on_gates
+
+        gone: BaseException | None = None
+        try:
+            show(document, self._printing, stdout_taken=stdout_taken)
+            sys.stdout.flush()
+        except (BrokenPipeError, SystemExit) as error:  # the second is how Rich puts the first
+            gone = error
+        if self._printing.format.value != "table":
+            _say_each(document, talk)
+        if self._on_github:
+            self._tell_github(document, talk)
+        if failed_gates(document):
+            # Whoever reads or does not read: the verdict is the exit code.
+            raise GateError(verdict_on_gates(document))
+        if gone is not None:
+            raise gone
+
+    @property
+    def _on_github(self) -> bool:
+        if self._options.github is not None:
+            return self._options.github
+        there = os.environ.get("GITHUB_ACTIONS") == "true"
+        return there and bool(os.environ.get("GITHUB_STEP_SUMMARY"))
+
+    def _tell_github(self, document: dict[str, Any], talk: Talk) -> None:
+        """Append to the step summary, and annotate on stderr what stdout does not annotate."""
+        from calibcli.report.formats import to_markdown
+        from calibcli.report.github import SUMMARY_BYTES, fit_summary, workflow_commands
+
+        if self._printing.format.value != "github":
+            for command in workflow_commands(document):
+                sys.stderr.write(f"{command}\n")
+        path = os.environ.get("GITHUB_STEP_SUMMARY")
+        if not path:
+            return
+        try:
+            with Path(path).open("ab") as file:
+                page = fit_summary(to_markdown(document), SUMMARY_BYTES - file.tell() - 1)
+                file.write(page.encode())
+        except OSError as error:
+            # A page that is missing is no reason to fail a job.
+            talk.say(f"the step summary cannot be written: {path}: {error.strerror}")
+
+
+def _say_each(document: dict[str, Any], talk: Talk) -> None:
+    from calibcli.report.gates import sentence
+
+    for entry in document.get("gates", []):
+        talk.say(f"gate {sentence(entry)}")

@@ -1,0 +1,109 @@
+"""The document of an earlier run, read again to be compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from calibcli.errors import DataError
+from calibcli.report.document import SCHEMA_VERSION, Document
+from calibcli.workflow.gates import Metrics
+
+COMMANDS = ("evaluate", "fit")
+"""Whose documents have measurements to compare with."""
+
+
+class Baseline:
+    """The metrics of an earlier run: of an input by its name, or of the only one there is.
+
+    Parameters
+    ----------
+    content : bytes
+        What ``calib evaluate`` or ``calib fit`` printed with ``--format json``.
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    DataError
+        It is no such document.
+    """
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self.name = name
+        self._parts = _measurements(_parse(content, name), name)
+
+    def metrics(self, source: str) -> Metrics:
+        """The metrics of an input.
+
+        Raises
+        ------
+        DataError
+            There are several inputs, and none of this name.
+        """
+        if len(self._parts) == 1:
+            return next(iter(self._parts.values()))
+        if source not in self._parts:
+            listed = ", ".join(self._parts)
+            raise DataError(f"{self.name}: has no {source}, with which to compare; it has {listed}")
+        return self._parts[source]
+
+    def check(self, metrics: Sequence[str]) -> None:
+        """Refuse metrics that were not measured then.
+
+        Raises
+        ------
+        DataError
+        """
+        for metric in metrics:
+            if any(metric not in part for part in self._parts.values()):
+                raise DataError(
+                    f"{self.name}: {metric} was not measured there; make it anew with "
+                    f"--metrics default,{metric}"
+                )
+
+
+def _parse(content: bytes, name: str) -> Document:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise DataError(f"{name}: is no JSON; a baseline is what --format json prints") from None
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise DataError(f"{name}: has no schema_version; a baseline is what --format json prints")
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise DataError(
+            f"{name}: has schema_version {document['schema_version']!r}, and this version of calib "
+            f"reads {SCHEMA_VERSION}; make it anew"
+        )
+    if document.get("command") not in COMMANDS:
+        raise DataError(
+            f"{name}: is of calib {document.get('command')}; a baseline is of calib evaluate or fit"
+        )
+    return document
+
+
+def _measurements(document: Document, name: str) -> dict[str, Metrics]:
+    """Metrics by the name of the input; of a fit those afterwards."""
+    found: dict[str, Metrics] = {}
+    try:
+        for result in document.get("results", [document]):
+            part = result["after"] if document["command"] == "fit" else result
+            found[str(result["input"]["name"])] = {
+                str(metric): dict(entry) for metric, entry in part["metrics"].items()
+            }
+        for metrics in found.values():
+            for entry in metrics.values():
+                _check_numbers(entry)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{name}: has no metrics where calib writes them; make it anew") from None
+    if not found:
+        raise DataError(f"{name}: has no results")
+    return found
+
+
+def _check_numbers(entry: Mapping[str, Any]) -> None:
+    for key in ("value", "low", "high"):
+        number = entry.get(key)
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
+            raise TypeError(key)

@@ -1,0 +1,179 @@
+"""Gates in a document, and in words: what was judged, and by which numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from calibcli.report.baseline import Baseline
+from calibcli.report.comparison import is_fit, short_names
+from calibcli.report.document import Document
+from calibcli.report.glyphs import Glyphs
+from calibcli.report.numbers import plural, significant
+from calibcli.report.uncertainty import interval_text
+from calibcli.workflow.gates import OPERATORS, Estimate, Gate, Judgement, Subject, judge
+
+STYLES = {"passed": "green", "failed": "bold red"}
+
+
+def measured_input(result: Document) -> str:
+    """Name of the input that the metrics of a result are of."""
+    on_test = is_fit(result) and (result["after"] or {}).get("measured_on") == "test"
+    return str(result["test" if on_test else "input"]["name"])
+
+
+def add_gates(
+    document: Document,
+    gates: Sequence[Gate],
+    *,
+    baseline: Baseline | None = None,
+    significant: bool = False,
+) -> None:
+    """Judge each input of a document by each gate; what came of it goes under ``gates``."""
+    judgements = [
+        judge(gate, subject, significant=significant)
+        for subject in _subjects(document, baseline)
+        for gate in gates
+    ]
+    if judgements:
+        document["gates"] = [_entry(each) for each in judgements]
+
+
+def _subjects(document: Document, baseline: Baseline | None) -> Iterator[Subject]:
+    for result in document.get("results", [document]):
+        name = measured_input(result)
+        earlier = None if baseline is None else baseline.metrics(result["input"]["name"])
+        if is_fit(result):
+            before, after = result["before"], result["after"] or {}
+            yield Subject(name, after.get("metrics", {}), (before or {}).get("metrics"), earlier)
+        else:
+            yield Subject(name, result["metrics"], None, earlier)
+
+
+def _entry(judgement: Judgement) -> Document:
+    return {
+        "expression": judgement.gate.expression,
+        "input": judgement.subject,
+        "passed": judgement.passed,
+        "value": _known(judgement.left.value),
+        "bound": _known(judgement.right.value),
+        **_interval(judgement.left),
+        "difference": {
+            "value": _known(judgement.difference.value),
+            **_interval(judgement.difference),
+        },
+        "significant": judgement.significant,
+        "reason": judgement.reason or None,
+    }
+
+
+def _interval(estimate: Estimate) -> Document:
+    ends = (math.nan, math.nan) if estimate.exact else (estimate.low, estimate.high)
+    return dict(zip(("low", "high"), map(_known, ends), strict=True))
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
+def word(entry: Document) -> str:
+    """``"passed"`` or ``"failed"``."""
+    return "passed" if entry["passed"] else "failed"
+
+
+def failed_gates(document: Document) -> list[Document]:
+    """The gates of a document that failed."""
+    return [entry for entry in document.get("gates", []) if not entry["passed"]]
+
+
+def figures(entry: Document) -> str:
+    """By which numbers a gate was judged: ``0.0312 [0.0236, 0.0537]``, or what is not known."""
+    if entry["reason"]:
+        return str(entry["reason"])
+    value, bound = entry["value"], entry["bound"]
+    sign, right = entry["expression"].split()[1:]
+    text = _told(value, bound)
+    if right[0].isalpha():
+        text += f" against {_told(bound, value)}"
+        of_difference = interval_text(entry["difference"])
+        if of_difference:
+            told = significant(entry["difference"]["value"])
+            text += f", difference {told} {of_difference}"
+    elif interval_text(entry):
+        text += f" {interval_text(entry)}"
+    if entry["significant"] and entry["passed"] and OPERATORS[sign](value, bound):
+        text += ", within chance"
+    return text
+
+
+def _told(number: float, other: float) -> str:
+    """With four digits, or with all where it would look like another number that it is not."""
+    text = significant(number)
+    return repr(number) if number != other and float(text) == float(significant(other)) else text
+
+
+def sentence(entry: Document) -> str:
+    """``test.parquet: ece > 0.02 failed: 0.0312``."""
+    return f"{entry['input']}: {entry['expression']} {word(entry)}: {figures(entry)}"
+
+
+def verdict_on_gates(document: Document) -> str:
+    """``1 of 2 gates failed: …`` or ``2 gates passed``; nothing without gates."""
+    entries, failed = document.get("gates", []), failed_gates(document)
+    if not entries:
+        return ""
+    if not failed:
+        return f"{plural(len(entries), 'gate')} passed"
+    names = _names(entries) or [""] * len(entries)
+    told = [
+        f"{name}{': ' * bool(name)}{entry['expression']} ({figures(entry)})"
+        for name, entry in zip(names, entries, strict=True)
+        if not entry["passed"]
+    ]
+    return f"{len(failed)} of {plural(len(entries), 'gate')} failed: {'; '.join(told)}"
+
+
+def gates_table(document: Document, glyphs: Glyphs) -> Table:
+    """A line for each gate, for the terminal."""
+    entries = document["gates"]
+    names = _names(entries)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column()
+    for _ in range(3 if names else 2):
+        grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for position, entry in enumerate(entries):
+        grid.add_row(
+            Text("gate", "bold"),
+            *([Text(names[position])] if names else []),
+            Text(entry["expression"]),
+            Text(word(entry), STYLES[word(entry)]),
+            Text(glyphs.number(figures(entry)) if not entry["reason"] else figures(entry)),
+        )
+    return grid
+
+
+def gates_rows(document: Document) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the same table, for Markdown."""
+    entries = document["gates"]
+    names = _names(entries)
+    head = ["gate", "", "", *(["input"] if names else [])]
+    rows = [
+        [
+            f"`{entry['expression']}`",
+            "passed" if entry["passed"] else "**failed**",
+            figures(entry),
+            *([names[position]] if names else []),
+        ]
+        for position, entry in enumerate(entries)
+    ]
+    return head, rows
+
+
+def _names(entries: Sequence[Document]) -> list[str]:
+    """The input of each gate in short, where there are several."""
+    names = [entry["input"] for entry in entries]
+    return short_names(names) if len(set(names)) > 1 else []

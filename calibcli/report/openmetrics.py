@@ -1,0 +1,85 @@
+"""Metrics and gates as gauges, in the text format of OpenMetrics 1.0.
+
+Prometheus, GitLab's metrics report and most that collect time series read it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from calibcli.report.comparison import is_fit
+from calibcli.report.document import Document
+from calibcli.report.gates import measured_input
+
+
+class _Sample(NamedTuple):
+    labels: Mapping[str, str]
+    value: float
+
+
+_FAMILIES = {
+    "calib_metric": "A metric of calibration or of accuracy.",
+    "calib_metric_low": "Lower end of its 95 % interval.",
+    "calib_metric_high": "Upper end of its 95 % interval.",
+    "calib_rows": "Rows that were measured.",
+    "calib_gate_passed": "Whether a gate passed.",
+}
+
+
+def to_openmetrics(document: Document) -> str:
+    """Gauges with the labels ``input``, ``stage`` and ``metric``.
+
+    The stage is ``before`` or ``after`` a fit, or else ``measured``.
+    """
+    families: dict[str, list[_Sample]] = {name: [] for name in _FAMILIES}
+    for family, sample in _samples(document):
+        families[family].append(sample)
+    lines = [line for name, samples in families.items() for line in _family(name, samples)]
+    return "\n".join([*lines, "# EOF"]) + "\n"
+
+
+def _samples(document: Document) -> Iterator[tuple[str, _Sample]]:
+    for result in document.get("results", [document]):
+        stages = ("before", "after") if is_fit(result) else ("measured",)
+        for stage in stages:
+            part = result[stage] if is_fit(result) else result
+            if part is None:
+                continue
+            place = {"input": measured_input(result), "stage": stage}
+            yield "calib_rows", _Sample(place, part["rows"])
+            for metric, entry in part["metrics"].items():
+                labels = {**place, "metric": metric}
+                for key, family in (("value", ""), ("low", "_low"), ("high", "_high")):
+                    if key in entry:
+                        yield f"calib_metric{family}", _Sample(labels, entry[key])
+    for entry in document.get("gates", []):
+        labels = {"input": entry["input"], "gate": entry["expression"]}
+        yield "calib_gate_passed", _Sample(labels, entry["passed"])
+
+
+def _family(name: str, samples: list[_Sample]) -> Iterator[str]:
+    if not samples:
+        return
+    yield f"# HELP {name} {_FAMILIES[name]}"
+    yield f"# TYPE {name} gauge"
+    written = set()
+    for labels, value in samples:
+        told = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        # The same input or gate twice is one series.
+        if told not in written:
+            written.add(told)
+            yield f"{name}{{{told}}} {_number(value)}"
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(value) if isinstance(value, float) else str(int(value))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,0 +1,350 @@
+"""Gates: their grammar, how they judge, and what they are compared with."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from gate_documents import entry, evaluated
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibcli.errors import DataError, UsageError
+from calibcli.metrics.registry import METRICS
+from calibcli.report.baseline import Baseline
+from calibcli.workflow.gates import (
+    OPERATORS,
+    Estimate,
+    Gate,
+    Quantity,
+    Subject,
+    _unpaired,
+    check_gates,
+    gate_metrics,
+    judge,
+    parse_gate,
+)
+
+FIT = {"before", "after", "delta"}
+
+
+def subject(**parts: Any) -> Subject:
+    return Subject("test.npz", **{"now": {}, **parts})
+
+
+def passes(text: str, on: Subject, *, significant: bool = False) -> bool:
+    return judge(parse_gate(text), on, significant=significant).passed
+
+
+# The grammar
+
+
+@pytest.mark.parametrize(
+    ("text", "gate"),
+    [
+        ("ece > 0.02", Gate(Quantity("ece"), ">", 0.02, "0.02")),
+        ("  ece<=-.5e-3 ", Gate(Quantity("ece"), "<=", -0.0005, "-.5e-3")),
+        ("top3_accuracy!=1", Gate(Quantity("top3_accuracy"), "!=", 1.0, "1")),
+        (
+            "nll.after > nll.before",
+            Gate(Quantity("nll", "after"), ">", Quantity("nll", "before"), "nll.before"),
+        ),
+        (
+            "ece.low >= ece.chance.high",
+            Gate(
+                Quantity("ece", "", "low"),
+                ">=",
+                Quantity("ece", "chance", "high"),
+                "ece.chance.high",
+            ),
+        ),
+    ],
+)
+def test_a_condition_is_read(text: str, gate: Gate) -> None:
+    assert parse_gate(text) == gate
+    assert parse_gate(gate.expression) == gate
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ece", "must be NAME OP BOUND in quotes"),
+        ("ece > ", "must be NAME OP BOUND"),
+        ("ece >> 1", "must be NAME OP BOUND"),
+        ("0.02 < ece", "no metric '0'"),
+        ("ece > 1 or 1", "must be NAME OP BOUND"),
+        ("ece > 0.02 > 0.01", "must be NAME OP BOUND"),
+        ("__import__('os') > 1", "must be NAME OP BOUND"),
+        ("eec > 1", "did you mean ece"),
+        ("smooth-ece > 1", "did you mean smooth_ece"),
+        ("ece > nan", "no metric 'nan'"),
+        ("ece > inf", "no metric 'inf'"),
+        ("ece > 0x1", "no metric '0x1'"),
+        ("ece.dleta > 1", "did you mean .delta"),
+        ("ece.low.before > 1", "then .low, .high or nothing"),
+        ("all > 1", "no metric 'all'"),
+        ("ece..low > 1", "no . in ece..low"),
+    ],
+)
+def test_what_is_no_condition_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=r"^--fail-if ") as caught:
+        parse_gate(text)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        gate = parse_gate(text)
+    except UsageError:
+        return
+    assert parse_gate(gate.expression) == gate
+
+
+METRIC_NAMES = st.sampled_from(sorted(METRICS))
+QUANTITIES = st.builds(
+    Quantity,
+    METRIC_NAMES,
+    st.sampled_from(["", "before", "after", "baseline", "delta", "chance"]),
+    st.sampled_from(["", "low", "high"]),
+)
+
+
+@given(QUANTITIES, st.sampled_from(sorted(OPERATORS)), st.one_of(QUANTITIES, st.floats(-9, 9)))
+def test_every_condition_survives_being_written(left, sign, right) -> None:
+    gate = parse_gate(f"{left}{sign}{right!s}")
+    assert (gate.left, gate.operator, gate.right) == (left, sign, right)
+
+
+def test_the_metrics_of_gates_are_measured() -> None:
+    gates = [parse_gate("nll > 1"), parse_gate("ece > smooth_ece"), parse_gate("nll < 0")]
+    assert gate_metrics(gates) == ("nll", "ece", "smooth_ece")
+
+
+# What can never be judged
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "complaint"),
+    [
+        ("ece.delta > 0", {}, "needs --baseline FILE"),
+        ("ece > ece.baseline", {}, "ece.baseline needs --baseline FILE"),
+        ("ece.before > 0", {}, "only a fit measures before and after; write ece"),
+        ("ece.after > 0", {}, "only a fit"),
+        ("ece.low > 0", {"intervals": False}, "needs intervals"),
+        ("ece > ece.chance", {"intervals": False}, "needs intervals"),
+        ("ece > 0", {"intervals": False, "significant": True}, "--significant needs intervals"),
+        ("ece == 0", {"significant": True}, "no interval shows that numbers are equal"),
+        ("ece > nll", {"significant": True}, "interval of this difference is not known"),
+        (
+            "ece.delta > ece",
+            {"significant": True, "measured": FIT},
+            "interval of this difference is not known",
+        ),
+    ],
+)
+def test_gates_that_could_never_be_judged_are_refused(text, options, complaint) -> None:
+    known = {"measured": set(), "intervals": True, "significant": False, **options}
+    with pytest.raises(UsageError) as caught:
+        check_gates([parse_gate(text)], **known)
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ece > 0.02",
+        "ece.after > ece.before",
+        "ece.before < ece",
+        "ece.delta >= 0",
+        "ece > ece.baseline",
+        "ece.baseline != ece.before",
+        "ece > ece.chance.high",
+        "ece > nll.low",
+    ],
+)
+def test_gates_that_can_be_judged_by_intervals(text: str) -> None:
+    check_gates([parse_gate(text)], measured={*FIT, "baseline"}, intervals=True, significant=True)
+
+
+# Judgement
+
+
+def test_a_gate_fails_where_its_condition_holds() -> None:
+    on = subject(now={"ece": entry(0.03)})
+    assert not passes("ece > 0.02", on)
+    assert passes("ece > 0.03", on)
+    assert not passes("ece >= 0.03", on)
+    assert passes("ece < 0.03", on)
+    assert not passes("ece == 0.03", on)
+    assert passes("ece != 0.03", on)
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+@pytest.mark.parametrize("sign", OPERATORS)
+def test_what_is_not_known_does_not_pass(value: float | None, sign: str) -> None:
+    here = judge(parse_gate(f"nll {sign} 1"), subject(now={"nll": entry(value)}))
+    missing = judge(parse_gate(f"nll {sign} 1"), subject(now={}))
+    there = judge(
+        parse_gate(f"nll {sign} nll.baseline"),
+        subject(now={"nll": entry(1.0)}, baseline={"nll": entry(value)}),
+    )
+    for found in (here, missing, there):
+        assert not found.passed
+    assert here.reason == missing.reason == "nll is not known"
+    assert there.reason == "nll.baseline is not known"
+
+
+def test_infinity_is_a_number() -> None:
+    on = subject(now={"nll": entry(math.inf)}, before={"nll": entry(1.0)})
+    assert not passes("nll > 0.5", on)
+    assert passes("nll < 0.5", on)
+    assert not passes("nll.delta > 0", on)
+    on = subject(now={"nll": entry(math.inf)}, before={"nll": entry(math.inf)})
+    assert judge(parse_gate("nll.delta > 0"), on).reason == "nll.delta is not known"
+
+
+def test_delta_is_the_change_of_a_fit_unless_there_is_a_baseline() -> None:
+    now, before, baseline = {"nll": entry(0.5)}, {"nll": entry(0.75)}, {"nll": entry(0.25)}
+    gate = parse_gate("nll.delta > 0")
+    assert judge(gate, subject(now=now, before=before)).left.value == -0.25
+    assert judge(gate, subject(now=now, before=before, baseline=baseline)).left.value == 0.25
+    assert judge(gate, subject(now=now, baseline=baseline)).left.value == 0.25
+
+
+def test_the_change_of_a_fit_has_its_own_interval() -> None:
+    now = {"nll": {**entry(0.5, 0.2, 0.8), "change": {"low": -0.3, "high": -0.1}}}
+    on = subject(now=now, before={"nll": entry(0.7, 0.4, 1.0)})
+    for text, low, high in [
+        ("nll.after > nll.before", -0.3, -0.1),
+        ("nll.before < nll", 0.1, 0.3),
+        ("nll.delta > 0", -0.3, -0.1),
+        ("nll.delta > 0.1", -0.4, -0.2),
+    ]:
+        found = judge(parse_gate(text), on, significant=True)
+        assert (found.difference.low, found.difference.high) == pytest.approx((low, high)), text
+    assert not passes("nll < nll.before", on, significant=True)
+
+
+def test_a_baseline_is_another_sample() -> None:
+    """Standard errors 3 and 4 make one of 5: 0.03 and 0.04 to the ends make 0.05."""
+    on = subject(now={"ece": entry(0.2, 0.17, 0.23)}, baseline={"ece": entry(0.1, 0.06, 0.14)})
+    found = judge(parse_gate("ece > ece.baseline"), on, significant=True)
+    assert found.difference == pytest.approx((0.1, 0.05, 0.15))
+    assert passes("ece.delta > 0.06", on, significant=True)
+    assert not passes("ece.delta > 0.06", on)
+    assert not passes("ece.delta > 0.04", on, significant=True)
+
+
+def test_an_interval_must_be_clear_of_the_bound() -> None:
+    on = subject(
+        now={
+            "ece": {**entry(0.03, 0.02, 0.05), "chance": {"mean": 0.01, "low": 0.0, "high": 0.015}}
+        }
+    )
+    assert passes("ece > 0.02", on, significant=True)
+    assert not passes("ece >= 0.02", on, significant=True)
+    assert not passes("ece > 0.019", on, significant=True)
+    assert passes("ece < 0.04", on, significant=True)
+    assert not passes("ece < 0.06", on, significant=True)
+    assert passes("ece != 0.04", on, significant=True)
+    assert not passes("ece != 0.06", on, significant=True)
+    assert not passes("ece > ece.chance.high", on, significant=True)
+    assert passes("ece > ece.chance.high", subject(now={"ece": entry(0.03)})) is False
+
+
+def test_a_metric_without_an_interval_cannot_be_judged_by_one() -> None:
+    found = judge(parse_gate("ece > 9"), subject(now={"ece": entry(0.03)}), significant=True)
+    assert not found.passed
+    assert found.reason == "ece has no interval"
+    assert not passes("ece.high > 9", subject(now={"ece": entry(0.03)}))
+
+
+NUMBERS = st.floats(-3, 3)
+
+
+@st.composite
+def estimates(draw: st.DrawFn) -> dict[str, Any]:
+    low, value, high = sorted(draw(st.tuples(NUMBERS, NUMBERS, NUMBERS)))
+    return entry(value, low, high)
+
+
+SIGNS = st.sampled_from([sign for sign in OPERATORS if sign != "=="])
+
+
+@given(estimates(), estimates(), SIGNS, NUMBERS)
+def test_what_fails_significantly_fails(now, baseline, sign, bound) -> None:
+    on = subject(now={"nll": now}, baseline={"nll": baseline})
+    for text in (f"nll {sign} {bound!r}", f"nll {sign} nll.baseline"):
+        assert passes(text, on, significant=True) or not passes(text, on)
+
+
+@given(estimates(), estimates())
+def test_differences_are_antisymmetric(left, right) -> None:
+    first, second = Estimate(*left.values()), Estimate(*right.values())
+    assert _unpaired(first, second) == pytest.approx(_unpaired(second, first).mirrored())
+
+
+def test_intervals_of_differences_between_runs_cover() -> None:
+    """Two means of 60 numbers each, 4000 times: the interval has the true difference in 95 %."""
+    rng = np.random.default_rng(0)
+    runs, size = 4000, 60
+    means = [rng.normal(mean, 2.0, (runs, size)).mean(axis=1) for mean in (1.0, 0.4)]
+    half = 1.96 * 2.0 / math.sqrt(size)
+    found = [
+        _unpaired(Estimate(a, a - half, a + half), Estimate(b, b - half, b + half))
+        for a, b in zip(*means, strict=True)
+    ]
+    covered = np.mean([low <= 0.6 <= high for _, low, high in found])
+    assert 0.94 < covered < 0.96
+
+
+# Baselines
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "is no JSON"),
+        (b"\x80PNG", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b"[1]", "has no schema_version"),
+        (b'{"schema_version": 2, "command": "fit"}', "has schema_version 2"),
+        (b'{"schema_version": 1, "command": "apply"}', "is of calib apply"),
+        (b'{"schema_version": 1, "command": "fit"}', "has no metrics"),
+        (b'{"schema_version": 1, "command": "evaluate", "results": []}', "has no results"),
+        (b'{"schema_version": 1, "command": "evaluate", "results": 3}', "has no metrics"),
+        (
+            (
+                b'{"schema_version": 1, "command": "evaluate", "input": {"name": "a"},'
+                b'"metrics": {"ece": {"value": "1"}}}'
+            ),
+            "has no metrics",
+        ),
+        (
+            b'{"schema_version": 1, "command": "fit", "input": {"name": "a"}, "after": null}',
+            "has no metrics",
+        ),
+    ],
+)
+def test_what_is_no_baseline_is_refused(content: bytes, complaint: str) -> None:
+    with pytest.raises(DataError, match=r"^b\.json: ") as caught:
+        Baseline(content, "b.json")
+    assert complaint in str(caught.value)
+
+
+def test_a_baseline_finds_the_input_by_its_name() -> None:
+    results = [evaluated("a", ece=entry(0.1)), evaluated("b", ece=entry(None))]
+    document = {"schema_version": 1, "command": "evaluate", "results": results}
+    baseline = Baseline(json.dumps(document).encode(), "b.json")
+    assert baseline.metrics("a")["ece"]["value"] == 0.1
+    with pytest.raises(DataError, match="has no c, with which to compare; it has a, b"):
+        baseline.metrics("c")
+    with pytest.raises(DataError, match="nll was not measured there; make it anew with --metrics"):
+        baseline.check(["ece", "nll"])
+    alone = Baseline(json.dumps(results[0]).encode(), "b.json")
+    assert alone.metrics("any other name")["ece"]["value"] == 0.1
