@@ -1,0 +1,119 @@
+"""``calib compare``: methods and losses side by side on held-out rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calibcli.cli.options import ComputeOptions, InputOptions, Inputs, OutputOptions, shared
+
+if TYPE_CHECKING:
+    from calibcli.engine.data import Data
+    from calibcli.workflow.plans import Plan
+
+_HELP = """Hold rows out, fit methods to the others, and rank them by their loss on held-out rows.
+
+Writes no file. Without --methods the candidates are those of -m auto: what suits the number of \
+classes and of rows."""
+
+_EXAMPLES = """[b]Examples[/b]
+
+  calib compare sample_data/digits_val.parquet
+
+  calib compare sample_data/digits_val.parquet --methods none,temperature,svs --losses nll,brier
+"""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What to compare."""
+
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="See calib methods; stages of one method are joined with +.",
+            show_default="those of auto",
+        ),
+    ] = None
+    losses: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Each with every method; see calib losses.")
+    ] = "nll"
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME.OPTION=VALUE", help="An option of a method or a loss; repeat."
+        ),
+    ] = None
+    stack: Annotated[
+        bool, typer.Option("--stack", help="Add a log-linear stack of all that are compared.")
+    ] = False
+    folds: Annotated[int, typer.Option(min=2, metavar="N", help="Of the cross-validation.")] = 5
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare", help=_HELP, epilog=_EXAMPLES)(compare)
+
+
+@shared(CompareOptions, InputOptions, ComputeOptions, OutputOptions)
+def compare(
+    inputs: Inputs,
+    comparing: CompareOptions,
+    reading: InputOptions,
+    computing: ComputeOptions,
+    printing: OutputOptions,
+) -> None:
+    """Parse, compare, print."""
+    from calibcli.cli.console import Talk, show
+    from calibcli.cli.reading import check_stdin, describe, opened, talk_about
+    from calibcli.engine.data import open_data
+    from calibcli.metrics.panel import Panel
+    from calibcli.report.leaderboard import compare_document
+    from calibcli.workflow.automatic import run_compare
+
+    check_stdin(inputs)
+    chosen = _plans(comparing)
+    talk = Talk(printing.quiet)
+    engine = computing.engine()
+    with (
+        opened(inputs, reading, talk) as dataset,
+        talk.progress(engine, "comparing", dataset.rows) as watched,
+    ):
+        data = open_data(watched, dataset, comparing.folds, computing.seed)
+        talk_about(data, dataset.name, talk)
+        plans = _automatic(comparing, data) if chosen is None else chosen
+        board = run_compare(data, plans, Panel(), stacked=comparing.stack)
+        document = compare_document(
+            board,
+            source=describe(dataset, data),
+            rows=data.rows,
+            classes=data.classes,
+            folds=data.folds,
+        )
+    show(document, printing)
+
+
+def _plans(options: CompareOptions) -> list[Plan] | None:
+    """Every method with every loss; None where the data is to decide."""
+    from calibcli.workflow.plans import make_plans
+
+    losses = _names(options.losses)
+    if options.methods is None:
+        return None
+    methods = [name.replace("+", ",") for name in _names(options.methods)]
+    return make_plans(methods, losses, options.settings or ())
+
+
+def _automatic(options: CompareOptions, data: Data) -> list[Plan]:
+    from calibcli.workflow.choosing import candidates
+    from calibcli.workflow.plans import make_plans
+
+    methods = candidates(data.classes, data.weight)
+    return make_plans(methods, _names(options.losses), options.settings or ())
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -1,0 +1,260 @@
+"""What is to be fitted: stages, loss, options, link and class shares, from their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, cast
+
+from calibcli.calibrators.base import Calibrator, Family
+from calibcli.calibrators.curves import CurveMap
+from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.links import Link, link_of
+from calibcli.calibrators.registry import MAPS
+from calibcli.calibrators.top import Top
+from calibcli.engine.data import Data
+from calibcli.errors import UsageError
+from calibcli.fitting.fit import NOTHING_TO_FIT, Fit, StageFit
+from calibcli.fitting.solution import Solution
+from calibcli.objectives.base import Objective
+from calibcli.objectives.macro import ClassWeighted
+from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.objectives.registry import OBJECTIVES
+from calibcli.options import build, look_up, parse_settings
+from calibcli.workflow.confidence import confidence_rows
+from calibcli.workflow.priors import TargetPrior, prior_factors
+
+Reduction: TypeAlias = Literal["top"]
+"""To what the classes are reduced for a fit: the top class against all others."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be fitted.
+
+    Attributes
+    ----------
+    method : str
+        Names of the stages, with commas between them.
+    loss : str
+    families : tuple of Family or None
+        A stage each; None changes nothing.
+    objective : Objective
+    link : Link or None
+        Put behind the last stage, where an improper loss has one.
+    prior : TargetPrior or None
+        Class shares to fit for, instead of those of the rows.
+    tune : bool
+        Whether cross-validation chooses the penalties of the stages.
+    average_folds : bool
+        Whether the last stage is the average of the fits without each fold.
+    by : str or None
+        The column whose values have maps of their own.
+    reduce : Reduction or None
+        ``"top"`` calibrates the confidence alone.
+    variant : str
+        What tells the plan from others of the same method.
+    """
+
+    method: str
+    loss: str
+    families: tuple[Family | None, ...]
+    objective: Objective
+    link: Link | None = None
+    prior: TargetPrior | None = None
+    tune: bool = False
+    average_folds: bool = False
+    by: str | None = None
+    reduce: Reduction | None = None
+    variant: str = ""
+
+    @property
+    def changes_prior(self) -> bool:
+        """Whether the fit is for other class shares than those of its rows."""
+        return self.prior is not None or isinstance(self.objective, ClassWeighted)
+
+
+def make_plan(
+    method: str,
+    loss: str = "nll",
+    settings: Iterable[str] = (),
+    *,
+    link: bool = True,
+    prior: TargetPrior | None = None,
+    allow_zero: bool = False,
+    tune: bool = False,
+    average_folds: bool = False,
+) -> Plan:
+    """The stages and the objective that names and ``NAME.OPTION=VALUE`` settings stand for.
+
+    Raises
+    ------
+    UsageError
+        An unknown method, loss or option, or an option of something that is not in use.
+    """
+    options = parse_settings(settings)
+    names = stage_names(method)
+    objective_class = look_up("loss", OBJECTIVES, loss)
+    unused = set(options) - set(names) - {loss}
+    if unused:
+        used = ", ".join([*names, loss])
+        raise UsageError(f"--set {min(unused)}.…: only {used} are in use here")
+    chosen = [_family(name, options.get(name, {})) for name in names]
+    families = tuple(stage for family in chosen for stage in _with_stages_before(family))
+    if allow_zero:
+        families = _allowing_zero(method, families)
+    _check_curves(families, loss)
+    objective = build(objective_class, loss, options.get(loss, {}))
+    if prior is not None and isinstance(objective, ClassWeighted):
+        raise UsageError(f"--target-prior and --loss {loss} both set class shares; use one of them")
+    behind = link_of(loss, objective.options()) if link and any(families) else None
+    method = ",".join(names)
+    return Plan(method, loss, families, objective, behind, prior, tune, average_folds)
+
+
+def make_plans(
+    methods: Iterable[str],
+    losses: Sequence[str],
+    settings: Sequence[str] = (),
+    *,
+    link: bool = True,
+    prior: TargetPrior | None = None,
+) -> list[Plan]:
+    """A plan for every method with every loss; each setting goes to those that it is for.
+
+    What minimises no loss is there once.
+
+    Raises
+    ------
+    UsageError
+        As `make_plan`; also a setting that is for none of them.
+    """
+    owners = {setting: setting.split(".", 1)[0] for setting in settings}
+    plans, used = [], set()
+    for method in methods:
+        names = stage_names(method)
+        fitted = [MAPS[name] for name in names if name in MAPS]
+        lossless = not fitted or any(issubclass(family, CurveMap) for family in fitted)
+        for loss in losses if len(losses) == 1 or not lossless else [NegativeLogLikelihood.name]:
+            own = [text for text, owner in owners.items() if owner in (loss, *names)]
+            plans.append(make_plan(method, loss, own, link=link, prior=prior))
+            used.update(own)
+    for setting in owners:
+        if setting not in used:
+            raise UsageError(f"--set {setting}: nothing that is compared here has this option")
+    return plans
+
+
+def loosened(plan: Plan, factor: float) -> Plan:
+    """The same plan with the penalties of its last stage times a factor."""
+    *before, last = plan.families
+    assert last is not None
+    penalties = {
+        name: getattr(last, name) * factor
+        for name in last.tunable
+        if getattr(last, name) is not None
+    }
+    weaker = replace(cast("Any", last), **penalties)
+    return replace(plan, families=(*before, weaker), variant=f"/{1 / factor:g}")
+
+
+def stage_names(method: str) -> list[str]:
+    """The stages of a method: ``monotone,svs`` or ``monotone+svs``."""
+    return [name.strip() for name in method.replace("+", ",").split(",")]
+
+
+def _family(name: str, options: dict[str, str]) -> Family | None:
+    if name == Identity.kind:
+        return None
+    return build(look_up("method", MAPS, name, also=(Identity.kind,)), name, options)
+
+
+def _allowing_zero(method: str, families: tuple[Family | None, ...]) -> tuple[Family | None, ...]:
+    """The same stages, probabilities of 0 allowed in those that have the option."""
+    able = [hasattr(family, "allow_zero") for family in families]
+    if not any(able):
+        raise UsageError(f"--allow-zero: {method} never gives a probability of exactly 0 or 1")
+    found: Sequence[Any] = families
+    return tuple(
+        replace(family, allow_zero=True) if has_option else family
+        for family, has_option in zip(found, able, strict=True)
+    )
+
+
+def _check_curves(families: tuple[Family | None, ...], loss: str) -> None:
+    """Refuse what one-vs-rest curves can't do."""
+    for position, family in enumerate(families):
+        if not isinstance(family, CurveMap):
+            continue
+        if loss != NegativeLogLikelihood.name:
+            raise UsageError(f"--loss {loss}: {family.name} minimises no loss, so it takes none")
+        if getattr(family, "allow_zero", False) and position < len(families) - 1:
+            raise UsageError(
+                f"{family.name}: with allow-zero it must be the last stage, as what is impossible "
+                "after it stays so"
+            )
+
+
+def _with_stages_before(family: Family | None) -> tuple[Family | None, ...]:
+    if family is None:
+        return (None,)
+    return (*(_family(name, {}) for name in family.before), family)
+
+
+def rows_of(data: Data, plan: Plan) -> Data:
+    """The data as a plan's fit sees it: reduced, or weighted for the class shares it is for."""
+    if plan.reduce is not None:
+        return confidence_rows(data)
+    if plan.prior is None:
+        return data
+    return data.reweighted(prior_factors(plan.prior, data.class_weights))
+
+
+def linked(fit: Fit, plan: Plan) -> Fit:
+    """The fit with the plan's link behind it, unless it found nothing that a link belongs to."""
+    last = fit.stages[-1].solution
+    if plan.link is None or last is None or last.criterion in NOTHING_TO_FIT:
+        return fit
+    return Fit((*fit.stages, StageFit(plan.link)))
+
+
+def finished(fit: Fit, plan: Plan) -> Fit:
+    """The fit as rows are run through it: with the plan's link, and with all classes."""
+    return restored(linked(fit, plan), plan)
+
+
+def restored(fit: Fit, plan: Plan) -> Fit:
+    """A fit to rows that the plan reduced, as a fit for all classes."""
+    return fit if plan.reduce is None else as_one(fit, Top(fit.calibrators))
+
+
+def as_one(fit: Fit, calibrator: Calibrator) -> Fit:
+    """A fit whose stages became a single calibrator."""
+    solved = [stage.solution for stage in fit.stages if stage.solution is not None]
+    if not solved:
+        return Fit((StageFit(calibrator, None, fit.passes, fit.notes),))
+    solution = Solution(
+        solved[-1].theta,
+        solved[-1].value,
+        fit.gradient_norm,
+        fit.converged,
+        ", ".join(dict.fromkeys(each.criterion for each in solved)),
+        fit.iterations,
+    )
+    return Fit((StageFit(calibrator, solution, fit.passes, fit.notes),))
+
+
+def refined(plan: Plan, *, by: str | None = None, reduce: Reduction | None = None) -> Plan:
+    """The same plan for each group of rows, or for the confidence alone.
+
+    Raises
+    ------
+    UsageError
+        Class shares to fit for, where the classes are reduced.
+    """
+    if reduce not in (None, "top"):
+        raise UsageError(f"there is no reduction {reduce!r}; there is top")
+    if reduce is not None and plan.changes_prior:
+        how = f"--loss {plan.loss}" if plan.prior is None else "--target-prior"
+        raise UsageError(f"{how} sets class shares, which --reduce {reduce} does not know")
+    return replace(plan, by=by, reduce=reduce)

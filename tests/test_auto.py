@@ -1,0 +1,292 @@
+"""Choosing: leaderboards on held-out rows, the one-standard-error rule, stacks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import calibcli
+from calibcli.calibrators.log_linear import LogLinear
+from calibcli.calibrators.temperature import Temperature
+from calibcli.engine.data import open_data
+from calibcli.engine.engine import Engine
+from calibcli.engine.memory_source import ArraySource
+from calibcli.errors import ParamsError, UsageError
+from calibcli.metrics.panel import Panel
+from calibcli.params import Params, Stage, decode, encode
+from calibcli.workflow.automatic import run_compare
+from calibcli.workflow.choosing import candidates
+from calibcli.workflow.plans import make_plan, make_plans
+from calibcli.workflow.records import to_calibrators
+
+
+def drawn(rng, rows, classes, *, scale=1.0, bias=None):
+    """Logits, and labels that `scale * logits + bias` gives the probabilities of."""
+    logits = rng.normal(size=(rows, classes)) * 2
+    true = scale * logits + (0 if bias is None else bias)
+    return logits, (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+
+
+def opened(logits, labels, *, folds=5, weights=None, threads=1):
+    source = ArraySource(logits, labels.astype(np.int64), weights)
+    return open_data(Engine(threads=threads), source, folds)
+
+
+def board_of(logits, labels, methods, **options):
+    return run_compare(opened(logits, labels), make_plans(methods, ["nll"]), Panel(), **options)
+
+
+# What is chosen
+
+
+def test_nothing_is_taken_where_nothing_is_wrong(rng):
+    logits, labels = drawn(rng, 2000, 4)
+    fitted = calibcli.fit(logits, labels, method="auto")
+    assert fitted.outcome.leaderboard.chosen.trial.name == "none"
+    np.testing.assert_allclose(
+        fitted.predict_proba(logits), np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    )
+
+
+def test_a_temperature_is_taken_where_a_temperature_is_wrong(rng):
+    logits, labels = drawn(rng, 3000, 5, scale=0.4)
+    assert board_of(logits, labels, candidates(5, 3000)).chosen.trial.name == "temperature"
+
+
+def test_biases_are_taken_where_biases_are_wrong(rng):
+    logits, labels = drawn(rng, 4000, 3, bias=np.array([2.0, -2.0, 0.0]))
+    board = board_of(logits, labels, ["none", "temperature", "svs", "sms"])
+    assert board.chosen.trial.name == "svs"
+    names = [standing.trial.name for standing in board.standings]
+    assert set(names[2:]) == {"none", "temperature"}
+
+
+def test_none_and_temperature_are_always_candidates():
+    for classes in (2, 3, 100, 1000, 50_000):
+        for rows in (1, 300, 100_000):
+            assert candidates(classes, rows)[:2] == ["none", "temperature"]
+    assert "sms" in candidates(10, 5000)
+    assert "sms" not in candidates(1000, 50_000)
+    assert "svs" in candidates(1000, 50_000)
+    assert "beta" in candidates(2, 5000)
+
+
+# The figures of a leaderboard
+
+
+def test_the_figures_are_those_of_rows_that_no_fit_has_seen(rng):
+    logits, labels = drawn(rng, 600, 3, scale=0.5)
+    data = opened(logits, labels)
+    board = run_compare(data, [make_plan("temperature"), make_plan("none")], Panel())
+    folds = data.fold_of_rows(0, 600)
+    losses = np.empty(600)
+    for fold in range(5):
+        inside = folds == fold
+        fitted = calibcli.fit(logits[~inside], labels[~inside], folds=0)
+        probs = fitted.predict_proba(logits[inside])
+        losses[inside] = -np.log(probs[np.arange(inside.sum()), labels[inside]])
+    standing = next(s for s in board.standings if s.trial.name == "temperature")
+    assert standing.evaluation.values["nll"] == pytest.approx(losses.mean(), rel=1e-6)
+    low, high = standing.intervals["nll"]
+    half = 1.959964 * losses.std() / np.sqrt(600)
+    assert (low, high) == pytest.approx((losses.mean() - half, losses.mean() + half), rel=1e-4)
+    plain = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    differences = -plain[np.arange(600), labels] - losses
+    none = next(s for s in board.standings if s.trial.name == "none")
+    assert none.behind == pytest.approx(differences.mean(), rel=1e-4)
+    assert none.behind_error == pytest.approx(differences.std() / np.sqrt(600), rel=1e-3)
+
+
+def test_a_weight_is_as_good_as_a_repetition_for_the_order(rng):
+    logits, labels = drawn(rng, 400, 3, scale=0.5)
+    plans = make_plans(["none", "temperature"], ["nll"])
+    once = run_compare(opened(logits, labels, weights=np.full(400, 3.0)), plans, Panel())
+    plain = run_compare(opened(logits, labels), plans, Panel())
+    assert [s.trial.name for s in once.standings] == [s.trial.name for s in plain.standings]
+    assert once.standings[1].behind == pytest.approx(plain.standings[1].behind)
+
+
+def test_threads_do_not_change_a_leaderboard(rng):
+    logits, labels = drawn(rng, 3000, 6, scale=0.5)
+    plans = make_plans(["none", "temperature", "svs"], ["nll"])
+    boards = [
+        run_compare(opened(logits, labels, threads=threads), plans, Panel(), stacked=True)
+        for threads in (1, 3)
+    ]
+    first, second = ([s.evaluation.values["nll"] for s in b.standings] for b in boards)
+    assert first == second
+
+
+def test_every_method_is_tried_with_every_loss_but_those_that_have_none():
+    plans = make_plans(["none", "temperature", "isotonic"], ["nll", "brier"])
+    pairs = [(plan.method, plan.loss) for plan in plans]
+    assert pairs == [
+        ("none", "nll"),
+        ("temperature", "nll"),
+        ("temperature", "brier"),
+        ("isotonic", "nll"),
+    ]
+
+
+def test_a_setting_goes_to_the_methods_that_have_it():
+    plans = make_plans(["temperature", "svs", "monotone+svs"], ["nll"], ["svs.penalty=7"])
+    found = [getattr(plan.families[-1], "penalty", None) for plan in plans]
+    assert found == [None, 7.0, 7.0]
+    with pytest.raises(UsageError, match=r"sms\.penalty"):
+        make_plans(["svs"], ["nll"], ["sms.penalty=1"])
+
+
+def test_holding_out_needs_folds(rng):
+    logits, labels = drawn(rng, 100, 3)
+    with pytest.raises(UsageError, match="2 folds"):
+        run_compare(opened(logits, labels, folds=1), make_plans(["none"], ["nll"]), Panel())
+
+
+# Stacks
+
+
+def test_a_stack_beats_its_members_where_each_knows_something(rng):
+    knots = np.linspace(-3, 3, 7)
+    logits = rng.normal(size=(6000, 4)) * 3
+    bent = np.interp(logits, knots, np.sign(knots) * np.abs(knots) ** 0.6) * 2
+    true = bent @ (np.eye(4) + 0.3 * rng.normal(size=(4, 4)))
+    labels = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+    board = board_of(logits, labels, ["temperature", "monotone", "sms"], stacked=True)
+    assert board.standings[0].trial.name == "stack"
+    assert board.chosen.trial.name == "stack"
+    assert board.standings[1].behind > 0.001
+
+
+def test_the_weights_of_a_stack_solve_their_problem(rng):
+    logits, labels = drawn(rng, 2000, 3, scale=0.5)
+    board = board_of(logits, labels, ["none", "temperature", "svs"], stacked=True)
+    stack = next(s.trial for s in board.standings if s.trial.members)
+    (stage,) = stack.fit.stages
+    assert stage.solution.converged
+    assert stage.solution.gradient_norm < 1e-4
+    weights = np.array([weight for _, weight in stack.weighted_members()])
+    assert (weights >= 0).all()
+    # The candidates are multiples of the same logits, or nearly: what counts is their sum.
+    total = sum(
+        weight * {"none": 1.0, "temperature": 0.5, "svs": 0.5}[member.plan.method]
+        for member, weight in stack.weighted_members()
+        if not member.plan.variant
+    )
+    assert total == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_stack_with_impossible_classes(rng):
+    logits, labels = drawn(rng, 1500, 4, scale=0.5)
+    logits[:, 3] = np.where(rng.random(1500) < 0.3, -np.inf, logits[:, 3])
+    labels = np.where((labels == 3) & np.isinf(logits[:, 3]), 0, labels)
+    fitted = calibcli.fit(logits, labels, method="auto", stack=True)
+    probs = fitted.predict_proba(logits)
+    assert np.isfinite(probs).all()
+    assert (probs[np.isinf(logits)] == 0).all()
+
+
+@given(
+    weights=st.lists(st.floats(0, 3), min_size=2, max_size=2),
+    scales=st.lists(st.floats(0.1, 3), min_size=2, max_size=2),
+)
+def test_a_mixture_of_temperatures_is_a_temperature(weights, scales):
+    logits = np.random.default_rng(0).normal(size=(20, 3)) * 4
+    members = tuple((Temperature(1 / scale),) for scale in scales)
+    mixture = LogLinear(members, np.array(weights))
+    total = float(np.dot(weights, scales))
+    expected = np.exp(total * logits - (total * logits).max(axis=1, keepdims=True))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(mixture.probs(logits), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("safetensors", [False, True])
+def test_a_mixture_comes_back_from_its_file(rng, safetensors):
+    logits, labels = drawn(rng, 800, 3, bias=np.array([1.0, 0.0, -1.0]))
+    fitted = calibcli.fit(logits, labels, method="svs", folds=0)
+    mixture = LogLinear(((), fitted.stages), np.array([0.25, 0.75]))
+    params = Params(3, "logits", (Stage(mixture.kind, mixture.parameters()),))
+    (restored,) = to_calibrators(decode(encode(params, safetensors=safetensors)))
+    np.testing.assert_array_equal(restored.probs(logits), mixture.probs(logits))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda p: p.pop("weights"), "weights"),
+        (lambda p: p.update(weights=[1.0]), "weights"),
+        (lambda p: p.update(members=[]), "members"),
+        (lambda p: p.update(members=[[{"kind": "nothing", "parameters": {}}], []]), "nothing"),
+        (lambda p: p.update(members=[[{"kind": "none"}], []]), "members"),
+        (lambda p: p.update(members=[3, []]), "members"),
+    ],
+)
+def test_a_spoilt_mixture_is_refused(spoil, words):
+    parameters = {"members": [[], []], "weights": [0.5, 0.5]}
+    spoil(parameters)
+    with pytest.raises(ParamsError, match=words):
+        LogLinear.from_parameters(parameters, 3)
+
+
+# The command line
+
+
+def test_auto_writes_the_leaderboard(calib, sample_data, tmp_path):
+    done = calib(
+        "fit", sample_data / "digits_val.parquet", "-m", "auto", "--stack", "--format", "json",
+        "-p", "p.json", "-o", "o.parquet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    board = document["leaderboard"]
+    assert sum(entry["chosen"] for entry in board) == 1
+    losses = [entry["metrics"]["nll"]["value"] for entry in board]
+    assert losses == sorted(losses)
+    assert {"none", "temperature", "stack"} <= {entry["method"] for entry in board}
+    written = json.loads((tmp_path / "p.json").read_text())["fit"]["leaderboard"]
+    assert [entry["method"] for entry in written] == [entry["method"] for entry in board]
+    assert "seconds" not in written[0]
+
+
+def test_the_choice_is_the_same_every_time(calib, sample_data, tmp_path):
+    for name in ("a", "b"):
+        done = calib(
+            "fit", sample_data / "digits_val.parquet", "-m", "auto", "-q",
+            "-p", f"{name}.json", "-o", f"{name}.parquet",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["table", "markdown", "csv", "json"])
+def test_compare_prints_in_every_format(calib, sample_data, tmp_path, kind):
+    done = calib(
+        "compare", sample_data / "digits_val.parquet", "--methods", "none,temperature,monotone+svs",
+        "--losses", "nll,brier", "--format", kind,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    for name in ("none", "temperature", "monotone+svs"):
+        assert name in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "--methods", "none,nonsense"], b"nonsense"),
+        (["compare", "--losses", "nonsense"], b"nonsense"),
+        (["compare", "--set", "sms.nonsense=1"], b"nonsense"),
+        (["fit", "--stack"], b"auto"),
+        (["fit", "-m", "auto", "--allow-zero"], b"allow-zero"),
+    ],
+)
+def test_what_cannot_be_is_refused(calib, sample_data, arguments, words):
+    command, *options = arguments
+    done = calib(command, sample_data / "digits_val.parquet", *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert b"Traceback" not in done.stderr
