@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2 -q
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format docs bench bench-training data constraints clean
+.PHONY: help demo test lint format docs bench arena bench-training data constraints clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,8 +44,14 @@ docs: $(VENV)/.test ## Write what commands and examples print into the pages ane
 bench: $(BENCH_VENV)/.bench ## Measure calib against its peers
 	$(BENCH_VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
 
+arena: $(BENCH_VENV)/.arena ## Set every method against every calibrator of probmetrics
+	$(BENCH_VENV)/bin/python benchmarks/arena.py $(ARENA_ARGS)
+
 bench-training: $(BENCH_VENV)/.bench ## Train a small network with every loss
 	$(BENCH_VENV)/bin/python benchmarks/training.py $(BENCH_ARGS)
+
+bench-simulation: $(VENV)/.run ## Check intervals, tests and debiased errors by simulation
+	$(VENV)/bin/python benchmarks/simulation.py $(BENCH_ARGS)
 
 data: $(VENV)/.test ## Rebuild the sample data
 	$(VENV)/bin/python sample_data/make.py
@@ -70,7 +76,8 @@ $(VENV)/.run: EXTRAS :=
 $(VENV)/.test: EXTRAS := [test]
 $(VENV)/.lint: EXTRAS := [lint]
 $(BENCH_VENV)/.bench: EXTRAS := [bench]
-$(VENV)/.run $(VENV)/.test $(VENV)/.lint $(BENCH_VENV)/.bench: pyproject.toml $(CONSTRAINTS)
+$(BENCH_VENV)/.arena: EXTRAS := [arena]
+$(VENV)/.run $(VENV)/.test $(VENV)/.lint $(BENCH_VENV)/.bench $(BENCH_VENV)/.arena: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e '.$(EXTRAS)'
 	touch $@

@@ -14,7 +14,7 @@ _PEAK_MEGABYTES = 600
 
 
 def benchmark(folder: Path) -> list[Line]:
-    """Fit, apply and evaluate, once each."""
+    """Fit, apply and evaluate, once each, and evaluate with all metrics."""
     data, params = folder / "large.parquet", folder / "params.json"
     fitted, applied = folder / "fitted.parquet", folder / "applied.parquet"
     elsewhere(write_parquet, data, SIZE)
@@ -23,6 +23,7 @@ def benchmark(folder: Path) -> list[Line]:
         ("fit", calib("fit", data, "-p", params, "-o", fitted)),
         ("apply", calib("apply", params, data, "-o", applied)),
         ("evaluate", calib("evaluate", data, "--params", params)),
+        ("evaluate --metrics all", calib("evaluate", data, "--metrics", "all")),
     ):
         usage = run([*command, "--memory", MEMORY])
         case = f"{name} --memory {MEMORY}, {SIZE}"

@@ -18,6 +18,7 @@ import large_file
 import objectives
 import report
 import startup
+import strong_methods
 import temperature
 import whole_process
 from harness import Line
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "objectives": objectives.benchmark,
     "process": whole_process.benchmark,
     "large-file": large_file.benchmark,
+    "strong": strong_methods.benchmark,
 }
 ROOT = Path(__file__).parent.parent
 _BUSY = 0.5
@@ -76,7 +78,9 @@ def _build() -> Path:
 
 
 def record(lines: list[Line]) -> None:
-    """Write the results where readers of the repository find them."""
+    """Write the results where readers of the repository find them, and keep later sections."""
+    old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    later = "".join(old.partition("\n## ")[1:])
     text = f"""# What `make bench` measured
 
 {report.machine()}; {report.versions()}.
@@ -90,7 +94,7 @@ labels are drawn from a known tempered softmax ([data.py](data.py)). "Δ log T, 
 distance of the fitted log-temperature from the optimum computed in float64, and the notes give the
 same of the peers. `python benchmarks/run.py --record` writes this file.
 """
-    RESULTS.write_text(text, encoding="utf-8")
+    RESULTS.write_text(text + later, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from calibcli.arrays import InputKind
-from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.base import GROUP, Calibrator
+from calibcli.calibrators.groups import groups_in
 from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
@@ -19,9 +20,13 @@ from calibcli.engine.memory_source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.params import Params, encode
-from calibcli.workflow.applying import calibrated_chunks, chunk_rows
-from calibcli.workflow.fitting import Outcome, make_plan, run_fit
+from calibcli.tables.fields import RowError
+from calibcli.tables.keys import KeyNumbers
+from calibcli.workflow.applying import Calibrated, calibrated_chunks, chunk_rows
+from calibcli.workflow.automatic import AUTO, make_any_plan, run_any
+from calibcli.workflow.fitting import Outcome
 from calibcli.workflow.measuring import Through, measure
+from calibcli.workflow.plans import Reduction
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.records import read_calibrators, to_params
 
@@ -48,27 +53,62 @@ class FittedCalibrator:
     stages: tuple[Calibrator, ...]
     outcome: Outcome | None = None
 
-    def predict_proba(self, logits: ArrayLike, input: InputKind | None = None) -> Any:
+    def predict_proba(
+        self, logits: ArrayLike, input: InputKind | None = None, *, by: ArrayLike | None = None
+    ) -> Any:
         """Calibrated probabilities (n, K), float32, or float64 for float64 scores.
 
         Parameters
         ----------
         logits : array (n, K), or (n,) for two classes
             Scores of the kind that the calibrator was fitted on, or of the kind ``input``.
+        by : array (n,), optional
+            The group of each row. A row of a group that the fit did not know, and every row if
+            this is left out, gets the map of all rows.
         """
+        source = self._read(logits, input)
+        groups = groups_in(self.stages)
+        if by is not None and groups is not None:
+            source = _grouped(source, by, groups.names)
+        empty = np.empty((0, self.params.classes), _precision(source))
+        return np.concatenate([empty, *(part.probs for part in self._calibrated(source))])
+
+    def predict_interval(
+        self, logits: ArrayLike, input: InputKind | None = None
+    ) -> tuple[Any, Any]:
+        """From where to where the probability of each row's predicted class may lie, (n,) each.
+
+        Parameters are those of `predict_proba`.
+
+        Raises
+        ------
+        UsageError
+            The last stage offers no interval; that of the method ``venn-abers`` does.
+        """
+        source = self._read(logits, input)
+        empty = np.empty(0, _precision(source))
+        lower, upper = [empty], [empty]
+        for part in self._calibrated(source, intervals=True):
+            if part.interval is None:
+                last = self.stages[-1].kind if self.stages else "none"
+                raise UsageError(f"{last} offers no intervals; venn-abers does, as the last stage")
+            lower.append(part.interval[0])
+            upper.append(part.interval[1])
+        return np.concatenate(lower), np.concatenate(upper)
+
+    def _read(self, logits: ArrayLike, input: InputKind | None) -> ArraySource:
         source = _source(logits, None, None, input or _kind(self.params.input))
         if max(source.columns, 2) != self.params.classes:
             raise DataError(
                 f"the scores have {max(source.columns, 2)} classes, the calibrator "
                 f"{self.params.classes}"
             )
+        return source
+
+    def _calibrated(self, source: ArraySource, *, intervals: bool = False) -> Iterator[Calibrated]:
         engine = Engine()
         chunks = source.chunks(chunk_rows(engine, source))
-        parts = [part.probs for part in calibrated_chunks(engine, source, chunks, self.stages)]
-        if not parts:
-            dtype = np.float64 if source.dtype == np.float64 else np.float32
-            return np.empty((0, self.params.classes), dtype)
-        return np.concatenate(parts)
+        return calibrated_chunks(engine, source, chunks, self.stages, intervals=intervals)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write a parameter file: JSON, or safetensors if the name ends so."""
@@ -89,6 +129,11 @@ def fit(
     options: Mapping[str, Any] | None = None,
     link: bool = True,
     target_prior: TargetPrior | None = None,
+    tune: bool = False,
+    average_folds: bool = False,
+    by: ArrayLike | None = None,
+    reduce: Reduction | None = None,
+    stack: bool = False,
     folds: int = 5,
     seed: int = 0,
     device: str = "auto",
@@ -101,7 +146,8 @@ def fit(
     logits : array (n, K), or (n,) for two classes: the score of class 1
     labels : integer array (n,), from 0 to K - 1
     method : str
-        A name of ``calib methods``, or several with commas, applied in order.
+        A name of ``calib methods``, or several with commas, applied in order; ``"auto"`` chooses
+        by held-out loss.
     loss : str
         A name of ``calib losses``.
     weights : array (n,), optional
@@ -113,8 +159,20 @@ def fit(
         Whether to put the link behind a loss that is not proper but has one.
     target_prior : str or tuple of float, optional
         ``"balanced"``, or a share for each class, to fit for instead of the shares of the rows.
+    tune : bool
+        Whether to choose the penalties of the method by cross-validation.
+    average_folds : bool
+        Whether the last stage is to be the average of the fits without each fold.
+    by : array (n,), optional
+        Groups of the rows, whole numbers or texts: each gets a map of its own, drawn towards that
+        of all rows as far as it helps.
+    reduce : str, optional
+        ``"top"`` calibrates the confidence alone.
+    stack : bool
+        Whether ``"auto"`` may mix its candidates.
     folds : int
-        Of the cross-fitting that measures the calibrator; 0 leaves it out.
+        Of the cross-fitting that measures the calibrator; 0 leaves it out. Where something else
+        needs folds, there are five then.
 
     Raises
     ------
@@ -124,12 +182,27 @@ def fit(
     if folds < 0 or threads < 0 or not 0 <= seed <= LARGEST_SEED:
         raise UsageError(f"folds, threads and seed count from 0 (seed up to {LARGEST_SEED})")
     settings = [f"{name}={value}" for name, value in (options or {}).items()]
-    plan = make_plan(method, loss, settings, link=link, prior=target_prior)
+    plan = make_any_plan(
+        method,
+        loss,
+        settings,
+        link=link,
+        prior=target_prior,
+        tune=tune,
+        average_folds=average_folds,
+        by=None if by is None else _title(by),
+        reduce=reduce,
+        stacked=stack,
+    )
     source = _source(logits, labels, weights, input)
     if not source.has_labels:
         raise DataError("a fit needs labels")
-    data = open_data(Engine(choose_device(device), threads), source, folds, seed)
-    outcome = run_fit(data, plan, Panel())
+    if by is not None:
+        source = _grouped(source, by)
+    holds_out = method == AUTO or tune or average_folds or by is not None
+    needed = 5 if folds < 2 and holds_out else folds
+    data = open_data(Engine(choose_device(device), threads), source, needed, seed)
+    outcome = run_any(data, plan, Panel(), cross_fitted=folds >= 2)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 
@@ -178,6 +251,33 @@ def _source(
         None if weights is None else _vector("weights", weights, len(array)).astype(np.float64),
         _kind(kind),
     )
+
+
+def _grouped(source: ArraySource, by: Any, known: tuple[str, ...] = ()) -> ArraySource:
+    """The rows with their groups, those that are known having the first numbers."""
+    values = np.asarray(by.detach().cpu() if hasattr(by, "detach") else by)
+    if values.shape != (source.rows,) or values.dtype.kind not in "biufUSO":
+        raise DataError(
+            f"by must be numbers or texts of the shape ({source.rows},), not {values.dtype} of "
+            f"{values.shape}"
+        )
+    numbers = KeyNumbers(_title(by), known)
+    try:
+        keys = numbers.encode_array(values)
+    except RowError as error:
+        raise DataError(f"row {error.row}: {error}") from None
+    return replace(source, keys={GROUP: keys}, key_names={GROUP: numbers.names})
+
+
+def _title(by: Any) -> str:
+    """What the groups are called: the name of a pandas or polars series, or ``by``."""
+    name = getattr(by, "name", None)
+    return name if isinstance(name, str) and name else "by"
+
+
+def _precision(source: ArraySource) -> type[Any]:
+    """Of what is computed from the scores."""
+    return np.float64 if source.dtype == np.float64 else np.float32
 
 
 def _numbers(name: str, values: Any) -> NumpyArray:

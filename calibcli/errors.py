@@ -31,3 +31,9 @@ class NotConvergedError(CalibError):
     """A fit that did not converge, under ``--strict``."""
 
     exit_code = 3
+
+
+class GateError(CalibError):
+    """Gates that failed (``--fail-if``); nothing else ends with this exit code."""
+
+    exit_code = 1

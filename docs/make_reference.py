@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from typer import Context
 from typer.models import ArgumentInfo, OptionInfo
 
 DOCS = Path(__file__).resolve().parent
@@ -23,6 +24,9 @@ BAR = r"\|"
 """A bar inside a table."""
 
 PLAIN = {
+    "tuple of tuple of Calibrator": "lists of stages",
+    "tuple of Calibrator": "stages",
+    "tuple of str": "texts",
     "float64 array": "numbers",
     "tuple of int": "whole numbers",
     "float": "number",
@@ -88,11 +92,15 @@ def commands() -> list[Command]:
 def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
+        if hints[name] is Context:
+            continue
         kind, *extras = get_args(hints[name])
         info = next(each for each in extras if isinstance(each, ArgumentInfo | OptionInfo))
         least = "" if info.min is None else f" At least {info.min}."
+        title = _title(name, kind, info)
+        optional = parameter.default is not inspect.Parameter.empty
         yield Parameter(
-            _title(name, kind, info),
+            f"[{title}]" if optional and isinstance(info, ArgumentInfo) else title,
             info.rich_help_panel,
             (info.help or "") + (least if isinstance(info, OptionInfo) and info.min else ""),
             _default(parameter.default, info),
@@ -133,7 +141,7 @@ def command_reference() -> str:
     lines += ["## Options that commands share", ""]
     for panel, options in shared.items():
         users = [f"`{each.name}`" for each in known if _uses(each, options)]
-        lines += [f"### {panel}", "", f"Of {', '.join(users[:-1])} and {users[-1]}.", ""]
+        lines += [f"### {panel}", "", f"Of {_listed(users)}.", ""]
         lines += [*_table("option", options), ""]
     return "\n".join(lines)
 
@@ -164,8 +172,13 @@ def _section(command: Command, shared: dict[str, list[Parameter]]) -> Iterator[s
             yield from (*_table(heading, group), "")
     used = [f"[{name}](#{name.lower()})" for name, each in shared.items() if _uses(command, each)]
     if used:
-        yield from (f"It also takes the options of {', '.join(used[:-1])} and {used[-1]}.", "")
+        yield from (f"It also takes the options of {_listed(used)}.", "")
     yield from ("```sh", *command.examples, "```", "")
+
+
+def _listed(names: list[str]) -> str:
+    """``"a, b and c"``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _table(heading: str, parameters: Iterable[Parameter]) -> Iterator[str]:

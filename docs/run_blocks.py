@@ -31,6 +31,9 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 WIDTH = 100
 """Columns of the terminal that the pages show."""
 
+_OURS = ("CALIB_", "CI", "TERM")
+"""How variables begin that change what is printed."""
+
 _BLOCK = re.compile(
     r"^```(?P<language>console|sh|python)(?P<words>[^\n]*)\n(?P<code>.*?)^```$"
     r"|^<!-- run first\n(?P<hidden>.*?)^-->$",
@@ -99,7 +102,7 @@ class _Runner:
         self._folder = folder
         self._names: dict[str, Any] = {"__name__": "__main__"}
         self._environment = {
-            **{k: v for k, v in os.environ.items() if k not in ("CALIB_ASCII", "TERM", "CI")},
+            **{k: v for k, v in os.environ.items() if not k.startswith(_OURS)},
             "PATH": os.pathsep.join([str(tool.parent), os.environ.get("PATH", os.defpath)]),
             "PYTHONPATH": str(ROOT),
             "PYTHONUTF8": "1",

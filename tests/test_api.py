@@ -259,7 +259,7 @@ REFUSED = {
     "no probabilities": (lambda: calibcli.evaluate(Z, Y), "is not a number between 0 and 1"),
     "a metric": (
         lambda: calibcli.evaluate(ONE, [0], metrics=("auc",)),
-        "no metric is called 'auc'",
+        "there is no metric 'auc'; did you mean aurc",
     ),
 }
 

@@ -17,11 +17,14 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.errors import ParamsError, UsageError
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.workflow.automatic import run_compare
 from calibcli.workflow.choosing import candidates
 from calibcli.workflow.plans import make_plan, make_plans
 from calibcli.workflow.records import to_calibrators
+
+PANEL = Panel(("nll", "brier", "ece"), bootstrap=Bootstrap())
 
 
 def drawn(rng, rows, classes, *, scale=1.0, bias=None):
@@ -37,7 +40,7 @@ def opened(logits, labels, *, folds=5, weights=None, threads=1):
 
 
 def board_of(logits, labels, methods, **options):
-    return run_compare(opened(logits, labels), make_plans(methods, ["nll"]), Panel(), **options)
+    return run_compare(opened(logits, labels), make_plans(methods, ["nll"]), PANEL, **options)
 
 
 # What is chosen
@@ -81,7 +84,7 @@ def test_none_and_temperature_are_always_candidates():
 def test_the_figures_are_those_of_rows_that_no_fit_has_seen(rng):
     logits, labels = drawn(rng, 600, 3, scale=0.5)
     data = opened(logits, labels)
-    board = run_compare(data, [make_plan("temperature"), make_plan("none")], Panel())
+    board = run_compare(data, [make_plan("temperature"), make_plan("none")], PANEL)
     folds = data.fold_of_rows(0, 600)
     losses = np.empty(600)
     for fold in range(5):
@@ -91,9 +94,9 @@ def test_the_figures_are_those_of_rows_that_no_fit_has_seen(rng):
         losses[inside] = -np.log(probs[np.arange(inside.sum()), labels[inside]])
     standing = next(s for s in board.standings if s.trial.name == "temperature")
     assert standing.evaluation.values["nll"] == pytest.approx(losses.mean(), rel=1e-6)
-    low, high = standing.intervals["nll"]
+    low, high = standing.evaluation.intervals["nll"]
     half = 1.959964 * losses.std() / np.sqrt(600)
-    assert (low, high) == pytest.approx((losses.mean() - half, losses.mean() + half), rel=1e-4)
+    assert (low, high) == pytest.approx((losses.mean() - half, losses.mean() + half), rel=0.03)
     plain = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     differences = -plain[np.arange(600), labels] - losses
     none = next(s for s in board.standings if s.trial.name == "none")
@@ -108,6 +111,19 @@ def test_a_weight_is_as_good_as_a_repetition_for_the_order(rng):
     plain = run_compare(opened(logits, labels), plans, Panel())
     assert [s.trial.name for s in once.standings] == [s.trial.name for s in plain.standings]
     assert once.standings[1].behind == pytest.approx(plain.standings[1].behind)
+
+
+def test_biases_are_judged_fairly_where_the_classes_were_drawn_evenly(rng):
+    # As many rows of each class: a class that the fit has too few of has too many held-out rows,
+    # which would make every bias that is learnt look wrong.
+    behind = []
+    for _ in range(4):
+        logits, labels = drawn(rng, 30_000, 10)
+        even = np.concatenate([np.flatnonzero(labels == k)[:100] for k in range(10)])
+        board = board_of(logits[even], labels[even], ["temperature", "vector"])
+        behind.append(next(s.behind for s in board.standings if s.trial.name == "vector"))
+    # Twenty more parameters cost about 20 / (2 * 1000); unfairly judged, half as much again.
+    assert np.mean(behind) < 0.0115
 
 
 def test_threads_do_not_change_a_leaderboard(rng):

@@ -275,7 +275,7 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a stage that is no object": (set_at("stages", 0, value="temperature"), "stage 0 must have"),
     "a stage with more in it": (set_at("stages", 1, "note", value=""), "stage 1 must have"),
     "a kind that is no text": (set_at("stages", 0, "kind", value=1), "stage 0 must have a text"),
-    "an unknown kind": (set_at("stages", 0, "kind", value="spline"), "'spline'; this version"),
+    "an unknown kind": (set_at("stages", 0, "kind", value="splines"), "'splines'; this version"),
     "an unknown parameter": (parameter(0, "bias", 0.0), "unknown parameter 'bias'"),
     "a missing parameter": (lambda d: d["stages"][1]["parameters"].pop("bias"), "'bias' is miss"),
     "a temperature of 0": (parameter(0, "temperature", 0), "greater than 0"),
@@ -334,7 +334,7 @@ TEXTS = {
     "a deep list": ("[" * 100_000, "not valid JSON"),
     "a deep parameter": (
         json.dumps(document()).replace("1.3744", "[" * 200 + "]" * 200),
-        "must be a number",
+        "'temperature' is nested",
     ),
     "deep information": (
         json.dumps(document()).replace("25652", "[" * 40 + "]" * 40),

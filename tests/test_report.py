@@ -18,10 +18,11 @@ from rich.console import Console
 
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
-from calibcli.metrics.registry import METRICS
+from calibcli.metrics.registry import DEFAULT
 from calibcli.report.comparison import change, short_names
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.formats import to_csv, to_json, to_markdown
+from calibcli.report.gates import add_gates
 from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
 from calibcli.report.numbers import (
     align_at_point,
@@ -35,6 +36,7 @@ from calibcli.report.numbers import (
 from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
 from calibcli.report.terminal import print_document
 from calibcli.report.verdict import verdict
+from calibcli.workflow.gates import parse_gate
 
 DOCS = Path(__file__).parents[1] / "docs" / "json.md"
 
@@ -342,7 +344,7 @@ def test_csv_can_be_read_back() -> None:
     document["results"][1]["metrics"]["nll"]["value"] = math.nan
     document["results"][1]["metrics"]["mce"]["value"] = math.inf
     rows = list(csv.DictReader(io.StringIO(to_csv(document))))
-    assert len(rows) == 2 * len(METRICS)
+    assert len(rows) == 2 * len(DEFAULT)
     found = {(row["input"], row["metric"]): row["value"] for row in rows}
     expected = document["results"][0]["metrics"]["ece"]["value"]
     assert float(found['a,"b".npz', "ece"]) == expected
@@ -363,7 +365,7 @@ def test_csv_of_a_fit_names_the_rows_it_was_measured_on() -> None:
 def test_markdown_cells_keep_to_themselves() -> None:
     text = to_markdown(combine([evaluated(name="a|b.npz"), evaluated(name="c.npz")]))
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in table[: 2 + len(METRICS)]} == {4}
+    assert {line.count("|") for line in table[: 2 + len(DEFAULT)]} == {4}
     assert "a&#124;b.npz" in table[0]
 
 
@@ -376,7 +378,9 @@ def keys_of(value: Any) -> set[str]:
 def test_every_key_is_documented() -> None:
     """And everything that the documentation promises is there."""
     fit = fitted(stages=[], test=SOURCE)
-    keys = keys_of([fit, evaluated(), combine([evaluated(), evaluated()])])
+    gated = evaluated()
+    add_gates(gated, [parse_gate("ece > 0.02")])
+    keys = keys_of([fit, gated, combine([evaluated(), evaluated()])])
     documented = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
     assert keys <= documented
     tables = re.findall(

@@ -24,6 +24,7 @@ from calibcli.calibrators.structured import StructuredMatrixMap
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import ParamsError, UsageError
+from calibcli.fitting import crossing, tuning
 from calibcli.fitting.tuning import Trials, search, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import make_plan
@@ -94,17 +95,17 @@ class TestSearch:
 
     def test_earlier_stages_are_chosen_before_later_ones(self) -> None:
         plan = make_plan("monotone,svs")
-        tuning = search(folded(*confused(800)), plan.families, plan.objective)
-        assert list(tuning.trials) == [0, 3]
-        assert [family.name for family in tuning.families] == [
+        found = search(folded(*confused(800)), plan.families, plan.objective)
+        assert list(found.trials) == [0, 3]
+        assert [family.name for family in found.families] == [
             "monotone", "temperature", "laplace", "svs",
         ]  # fmt: skip
 
     def test_without_penalties_nothing_is_changed(self) -> None:
         plan = make_plan("temperature,none")
-        tuning = search(folded(*confused(200)), plan.families, plan.objective)
-        assert tuning.families == plan.families
-        assert tuning.notes == ()
+        found = search(folded(*confused(200)), plan.families, plan.objective)
+        assert found.families == plan.families
+        assert found.notes == ()
 
 
 class TestChoice:
@@ -400,3 +401,35 @@ def test_curved_parameters_are_checked() -> None:
     for name in good:
         with pytest.raises(ParamsError):
             CurvedMatrix.from_parameters({n: v for n, v in good.items() if n != name}, 3)
+
+
+def test_folds_of_rows_that_were_drawn_by_class_get_the_shares_of_all() -> None:
+    labels = np.repeat(np.arange(30), 50)
+    data = folded(np.zeros((1500, 30)), labels)
+    for number in range(5):
+        inside, outside = crossing.class_factors(data, number)
+        rows = data.without_fold(number)
+        np.testing.assert_allclose(rows.reweighted(outside).class_weights, 40)
+        own = data.class_weights - rows.class_weights
+        assert np.ptp(own) > 0
+        np.testing.assert_allclose(own * inside, 10)
+    drawn = folded(*confused(500))
+    assert crossing.class_factors(drawn, 0) == (None, None)
+
+
+def test_factors_of_classes_multiply() -> None:
+    data = folded(*confused(500))
+    factors = np.linspace(0.5, 2, 8)
+    twice = data.reweighted(factors).reweighted(factors)
+    np.testing.assert_allclose(twice.class_weights, data.class_weights * factors**2)
+
+
+@pytest.mark.parametrize(("shares", "even"), [("exact", True), ("drawn", False), ("tail", False)])
+def test_evenness_is_told_from_chance(shares: str, even: bool) -> None:
+    rng = np.random.default_rng(0)
+    counts = {
+        "exact": np.full(20, 100.0),
+        "drawn": rng.multinomial(2000, np.full(20, 0.05)).astype(float),
+        "tail": np.arange(1.0, 21.0),
+    }[shares]
+    assert crossing._is_even(counts) is even

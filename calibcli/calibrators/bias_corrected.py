@@ -26,6 +26,7 @@ class BiasCorrectedTemperatureMap(SmoothMap):
     preserves = "nothing"
     cost = "about 30 passes"
     normalises = True
+    tunable = ("penalty",)
 
     def size(self, classes: int) -> int:
         return classes + 1

@@ -83,7 +83,7 @@ class EnsembleTemperatureMap(SmoothMap):
     title = "mixture of tempered, plain and uniform probabilities"
     source = "Zhang et al., Mix-n-Match, ICML 2020 (log-loss; --loss brier is theirs)"
     preserves = "order"
-    cost = "about 30 passes"
+    cost = "about 10 passes"
     linear = False
 
     def resolved(self, rows: float) -> SmoothMap:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Family
+from calibcli.calibrators.bbq import BbqMap
 from calibcli.calibrators.beta import Beta, BetaMap
 from calibcli.calibrators.bias_corrected import BiasCorrectedTemperatureMap
 from calibcli.calibrators.class_temperature import ClassTemperature, ClassTemperatureMap
+from calibcli.calibrators.curved import (
+    CurvedMatrix,
+    CurvedMatrixMap,
+    CurvedVector,
+    CurvedVectorMap,
+)
+from calibcli.calibrators.curves import OneVsRest
+from calibcli.calibrators.dirichlet import DirichletMap
 from calibcli.calibrators.ensemble_temperature import EnsembleTemperature, EnsembleTemperatureMap
+from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
+from calibcli.calibrators.groups import Groups
+from calibcli.calibrators.histogram import HistogramMap, ScalingBinningMap
 from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.isotonic import CenteredIsotonicMap, IsotonicMap
 from calibcli.calibrators.laplace import LaplaceMap, LaplaceMixture
 from calibcli.calibrators.links import Link
+from calibcli.calibrators.log_linear import LogLinear
 from calibcli.calibrators.monotone import Monotone, MonotoneMap
 from calibcli.calibrators.parameterized_temperature import (
     ParameterizedTemperature,
@@ -18,10 +32,13 @@ from calibcli.calibrators.parameterized_temperature import (
 )
 from calibcli.calibrators.platt import Platt, PlattMap
 from calibcli.calibrators.quadratic import Quadratic, QuadraticMap
+from calibcli.calibrators.spline import SplineCurves, SplineMap
 from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
+from calibcli.calibrators.top import Top
+from calibcli.calibrators.venn_abers import VennAbers, VennAbersMap
 
-MAPS: dict[str, type[SmoothMap]] = {
+MAPS: dict[str, type[Family]] = {
     family.name: family
     for family in (
         TemperatureMap,
@@ -30,17 +47,28 @@ MAPS: dict[str, type[SmoothMap]] = {
         ClassTemperatureMap,
         VectorMap,
         MatrixMap,
+        DirichletMap,
         LaplaceMap,
         StructuredVectorMap,
         StructuredMatrixMap,
         MonotoneMap,
+        CurvedVectorMap,
+        CurvedMatrixMap,
+        GapTemperatureMap,
         BiasCorrectedTemperatureMap,
         PlattMap,
         BetaMap,
         QuadraticMap,
+        SplineMap,
+        IsotonicMap,
+        CenteredIsotonicMap,
+        HistogramMap,
+        ScalingBinningMap,
+        BbqMap,
+        VennAbersMap,
     )
 }
-"""Families that a solver fits, by name."""
+"""Families that can be fitted, by name."""
 
 CALIBRATORS: dict[str, type[Calibrator]] = {
     calibrator.kind: calibrator
@@ -54,10 +82,19 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         ClassTemperature,
         LaplaceMixture,
         Monotone,
+        CurvedVector,
+        CurvedMatrix,
+        GapTemperature,
         Platt,
         Beta,
         Quadratic,
+        OneVsRest,
+        SplineCurves,
         Link,
+        LogLinear,
+        Groups,
+        Top,
+        VennAbers,
     )
 }
 """Stages of a parameter file, by kind."""

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from calibcli.cli import apply, evaluate, fit, inspect, methods
+from calibcli.cli import apply, compare, config, evaluate, fit, inspect, methods
+from calibcli.cli.configured import configure
 from calibcli.errors import CalibError
 from calibcli.version import __version__
 
@@ -45,8 +46,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (fit, apply, evaluate, inspect, methods):
+for command in (fit, apply, evaluate, compare, inspect, methods, config):
     command.register(app)
+configure(app)
 
 
 def _version(wanted: bool) -> None:
@@ -69,8 +71,8 @@ def _root(
 def run(arguments: list[str]) -> int:
     """Run the command line and return the exit code.
 
-    0 done, 2 usage or data error, 3 a fit that did not converge under ``--strict``, 130
-    interrupted; a reader that closed the pipe is no error.
+    0 done, 1 a gate failed, 2 usage or data error, 3 a fit that did not converge under
+    ``--strict``, 130 interrupted; a reader that closed the pipe is no error.
     """
     if "_CALIB_COMPLETE" in os.environ:
         app(prog_name=_NAME)  # the shell asks for completions
@@ -101,6 +103,7 @@ def _end(error: BaseException) -> int:  # noqa: PLR0911 (an exit code each)
     if isinstance(error, typer.Exit):
         return error.exit_code
     if isinstance(error, CalibError):
+        _settle_stdout()
         return _fail(str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
@@ -138,6 +141,14 @@ def _usage(error: Any) -> int:
     if message:
         _fail(f"{message.rstrip('.')} (see {command} --help)", 2)
     return 2
+
+
+def _settle_stdout() -> None:
+    """Print what is left, so that whoever has stopped reading doesn't change how it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()
 
 
 def _forget_stdout() -> None:

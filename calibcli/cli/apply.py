@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 _HELP = """Write calibrated probabilities of every row, in the order of the rows.
 
 Needs no labels. The output has probs, prediction, confidence, the label if it was there, and \
-every other column of the input."""
+every other column of the input. After venn-abers it also has confidence_lower and \
+confidence_upper."""
+
+_INTERVAL = ("confidence_lower", "confidence_upper")
+"""Columns that some methods add."""
 
 _EXAMPLES = """[b]Examples[/b]
 
@@ -43,15 +48,10 @@ def register(app: typer.Typer) -> None:
     app.command("apply", help=_HELP, epilog=_EXAMPLES)(apply)
 
 
-@shared(InputOptions, ComputeOptions, OutputOptions)
-def apply(
-    params: Annotated[
-        str, typer.Argument(metavar="PARAMS", help="Parameter file.", show_default=False)
-    ],
-    inputs: Inputs,
-    reading: InputOptions,
-    computing: ComputeOptions,
-    printing: OutputOptions,
+@dataclass(frozen=True)
+class ApplyOptions:
+    """Where to write, and how to find groups."""
+
     output: Annotated[
         str,
         typer.Option(
@@ -61,25 +61,63 @@ def apply(
             help=".parquet, .npz or .arrow; - writes an Arrow stream to stdout.",
             show_default=False,
         ),
+    ]
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="Column of the groups, where PARAMS has maps for them.",
+            show_default="as in PARAMS",
+        ),
+    ] = None
+    force: Force = False
+
+
+@shared(ApplyOptions, InputOptions, ComputeOptions, OutputOptions)
+def apply(
+    params: Annotated[
+        str, typer.Argument(metavar="PARAMS", help="Parameter file.", show_default=False)
     ],
-    force: Force = False,
+    inputs: Inputs,
+    applying: ApplyOptions,
+    reading: InputOptions,
+    computing: ComputeOptions,
+    printing: OutputOptions,
 ) -> None:
     """Parse, run through, write."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.reading import check_classes, keep_inputs, opened, talk_about_output
+    from calibcli.cli.reading import (
+        check_classes,
+        group_keys,
+        keep_inputs,
+        opened,
+        talk_about_groups,
+        talk_about_output,
+    )
     from calibcli.workflow.records import read_calibrators
 
+    output, force = applying.output, applying.force
     _check([params, *inputs], output, printing, force=force)
     content, stages = read_calibrators(params)
+    keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
     with (
-        opened(inputs, reading, talk, labels_required=False, single_pass=True) as dataset,
+        opened(
+            inputs,
+            reading,
+            talk,
+            labels_required=False,
+            single_pass=True,
+            keys=keys,
+            key_names=names,
+        ) as dataset,
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
         keep_inputs(output, dataset)
         check_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
         rows = write_calibrated(engine, dataset, stages, output, force=force)
+        talk_about_groups(dataset, names, talk)
         if output == "-":
             return
         talk.say(f"wrote {output} (rows: {rows})")
@@ -129,9 +167,15 @@ def write_calibrated(
     chunks = dataset.chunks(chunk_rows(engine, dataset), with_columns=True)
     written = 0
     with open_writer(path, dataset, force=force) as writer:
-        for part in calibrated_chunks(engine, dataset, chunks, stages):
+        for part in calibrated_chunks(engine, dataset, chunks, stages, intervals=True):
+            interval = dict(zip(_INTERVAL, part.interval or (), strict=False))
             writer.write(
-                part.chunk.columns, part.probs, part.prediction, part.confidence, part.chunk.labels
+                part.chunk.columns,
+                part.probs,
+                part.prediction,
+                part.confidence,
+                part.chunk.labels,
+                interval,
             )
             written += len(part.probs)
     return written

@@ -71,8 +71,9 @@ def compare(
     from calibcli.cli.reading import check_stdin, describe, opened, talk_about
     from calibcli.engine.data import open_data
     from calibcli.metrics.panel import Panel
+    from calibcli.metrics.resampling import Bootstrap
     from calibcli.report.leaderboard import compare_document
-    from calibcli.workflow.automatic import run_compare
+    from calibcli.workflow.automatic import LEADERBOARD_METRICS, run_compare
 
     check_stdin(inputs)
     chosen = _plans(comparing)
@@ -85,7 +86,8 @@ def compare(
         data = open_data(watched, dataset, comparing.folds, computing.seed)
         talk_about(data, dataset.name, talk)
         plans = _automatic(comparing, data) if chosen is None else chosen
-        board = run_compare(data, plans, Panel(), stacked=comparing.stack)
+        panel = Panel(LEADERBOARD_METRICS, bootstrap=Bootstrap(seed=computing.seed))
+        board = run_compare(data, plans, panel, stacked=comparing.stack)
         document = compare_document(
             board,
             source=describe(dataset, data),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from calibcli.cli.options import Format, OutputOptions
+from calibcli.cli.options import OutputOptions, ReportOptions
 
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
@@ -19,23 +19,28 @@ _PATIENCE = 0.5
 """Seconds after which work counts as long."""
 
 
-def show(document: dict[str, Any], output: OutputOptions, *, stdout_taken: bool = False) -> None:
+def show(
+    document: dict[str, Any],
+    output: OutputOptions | ReportOptions,
+    *,
+    stdout_taken: bool = False,
+) -> None:
     """Print a result document; where stdout carries data it is talk, and goes to stderr."""
     if stdout_taken and output.quiet:
         return
     stream = sys.stderr if stdout_taken else sys.stdout
-    if output.format is Format.TABLE:
+    kind = output.format.value
+    if kind == "table":
         from rich.console import Console
 
         from calibcli.report.terminal import print_document
 
         print_document(document, Console(file=stream, highlight=False))
         return
-    from calibcli.report.formats import to_csv, to_json, to_markdown
+    from calibcli.report.rendering import PAGES, RENDERERS
 
-    render = {Format.JSON: to_json, Format.MARKDOWN: to_markdown, Format.CSV: to_csv}
-    text = render[output.format](document)
-    if output.format is Format.MARKDOWN:
+    text = RENDERERS[kind](document)
+    if kind in PAGES:
         # A page shows these everywhere, a stream that is not UTF-8 included.
         text = text.encode(stream.encoding, "xmlcharrefreplace").decode(stream.encoding)
     stream.write(text)

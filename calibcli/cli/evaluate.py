@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibcli.cli.options import ComputeOptions, InputOptions, Inputs, OutputOptions, shared
+from calibcli.cli.gates import GateOptions, Gates
+from calibcli.cli.judging import JudgeOptions
+from calibcli.cli.options import (
+    ComputeOptions,
+    Force,
+    InputOptions,
+    Inputs,
+    MeasureOptions,
+    ReportOptions,
+    shared,
+)
+from calibcli.cli.pictures import PictureOptions, Pictures
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
     from calibcli.cli.console import Talk
+    from calibcli.metrics.panel import Panel
     from calibcli.params import Params
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
@@ -22,7 +34,7 @@ _EXAMPLES = """[b]Examples[/b]
 
   calib evaluate sample_data/digits_val.parquet sample_data/digits_test.parquet
 
-  calib evaluate sample_data/digits_longtail_test.npz --format json
+  calib evaluate sample_data/digits_longtail_test.npz --metrics all
 """
 
 
@@ -31,29 +43,55 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate", help=_HELP, epilog=_EXAMPLES)(evaluate)
 
 
-@shared(InputOptions, ComputeOptions, OutputOptions)
+@shared(
+    InputOptions,
+    MeasureOptions,
+    JudgeOptions,
+    GateOptions,
+    ComputeOptions,
+    ReportOptions,
+    PictureOptions,
+)
 def evaluate(
     inputs: Inputs,
     reading: InputOptions,
+    measuring: MeasureOptions,
+    judging: JudgeOptions,
+    gating: GateOptions,
     computing: ComputeOptions,
-    printing: OutputOptions,
+    printing: ReportOptions,
+    picturing: PictureOptions,
     params: Annotated[
         str | None,
         typer.Option("--params", "-p", metavar="FILE", help="Run the rows through this first."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Parse, measure, print."""
-    from calibcli.cli.console import Talk, show
+    from calibcli.cli.console import Talk
+    from calibcli.cli.pictures import fingerprint
     from calibcli.cli.reading import check_stdin
     from calibcli.report.document import combine
     from calibcli.workflow.records import read_calibrators
 
     check_stdin([params, *inputs])
     talk = Talk(printing.quiet)
-    job = _Job(reading, computing, talk, params)
+    pictures = Pictures(picturing, force=force, seed=computing.seed)
+    intervals = measuring.bootstrap > 0
+    gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
+    panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
+    judging.check(panel)
+    keys = {**measuring.keys, **judging.keys}
+    job = _Job(reading, panel, judging, keys, computing, talk, pictures, params)
     if params is not None:
         job.content, job.stages = read_calibrators(params)
-    show(combine([job.evaluate(name) for name in inputs]), printing)
+        if pictures.wants_fingerprints:
+            pictures.add_files("calibrate", fingerprint(params))
+    document = combine([job.evaluate(name) for name in inputs])
+    gates.judge(document)
+    pictures.write(document, talk)
+    gates.write(document, talk)
+    gates.conclude(document, talk)
 
 
 @dataclass
@@ -61,28 +99,49 @@ class _Job:
     """What is the same for every input."""
 
     reading: InputOptions
+    panel: Panel
+    judging: JudgeOptions
+    keys: dict[str, str]
     computing: ComputeOptions
     talk: Talk
+    pictures: Pictures
     params: str | None
     content: Params | None = None
     stages: tuple[Calibrator, ...] = ()
 
     def evaluate(self, name: str) -> dict[str, Any]:
         """The result document of one input."""
-        from calibcli.cli.reading import check_classes, describe, opened, talk_about
+        from calibcli.cli.reading import (
+            check_classes,
+            describe,
+            group_keys,
+            opened,
+            talk_about,
+            talk_about_groups,
+        )
         from calibcli.engine.data import open_data
-        from calibcli.metrics.panel import Panel
         from calibcli.report.document import evaluate_document
         from calibcli.workflow.measuring import Through, measure
 
+        keys, names = group_keys(self.stages, self.params)
+        keys |= self.keys
         engine, doing = self.computing.engine(), f"measuring {name}"
         with (
-            opened([name], self.reading, self.talk) as dataset,
+            opened([name], self.reading, self.talk, keys=keys, key_names=names) as dataset,
             self.talk.progress(engine, doing, dataset.rows) as watched,
         ):
-            data = open_data(watched, dataset)
+            data = open_data(watched, dataset, self.judging.folds, self.computing.seed)
             talk_about(data, dataset.name, self.talk)
+            talk_about_groups(dataset, names, self.talk)
             if self.content is not None and self.params is not None:
                 check_classes(self.content, data.classes, self.params, dataset)
-            (evaluation,) = measure(data, [Through(self.stages)], Panel())
-            return evaluate_document(evaluation, source=describe(dataset, data), params=self.params)
+            panel = self.judging.widened(self.panel, data)
+            (evaluation,) = measure(data, [Through(self.stages)], panel)
+            self.pictures.add(evaluation, class_names=dataset.class_names)
+            if self.pictures.wants_fingerprints:
+                self.pictures.add_files("measure", dataset.fingerprints())
+            document = evaluate_document(
+                evaluation, source=describe(dataset, data), params=self.params
+            )
+            closer = self.judging.document(data, self.stages, evaluation, panel, dataset)
+            return {**document, **closer}

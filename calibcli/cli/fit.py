@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calibcli.cli.gates import GateOptions, Gates
 from calibcli.cli.options import (
     ComputeOptions,
     Force,
-    Format,
     InputOptions,
     Inputs,
-    OutputOptions,
+    MeasureOptions,
+    ReportFormat,
+    ReportOptions,
     shared,
 )
+from calibcli.cli.pictures import PictureOptions, Pictures
 
 if TYPE_CHECKING:
+    from calibcli.workflow.automatic import AutoPlan
     from calibcli.workflow.fitting import Outcome
+    from calibcli.workflow.plans import Plan
 
 _HELP = """Fit a calibrator to the logits and labels of a validation set.
 
@@ -53,6 +59,12 @@ def register(app: typer.Typer) -> None:
     app.command("fit", help=_HELP, epilog=_EXAMPLES)(fit)
 
 
+class ReduceChoice(str, Enum):
+    """What the classes are reduced to."""
+
+    TOP = "top"
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """What to fit, and where to put it."""
@@ -60,7 +72,10 @@ class FitOptions:
     method: Annotated[
         str,
         typer.Option(
-            "--method", "-m", metavar="NAME[,NAME]", help="See calib methods; stages with commas."
+            "--method",
+            "-m",
+            metavar="auto|NAME[,NAME]",
+            help="See calib methods; stages with commas; auto chooses by held-out loss.",
         ),
     ] = "temperature"
     loss: Annotated[
@@ -72,6 +87,10 @@ class FitOptions:
             "--set", metavar="NAME.OPTION=VALUE", help="An option of a method or a loss; repeat."
         ),
     ] = None
+    stack: Annotated[
+        bool,
+        typer.Option("--stack", help="Let auto mix its candidates where that is better."),
+    ] = False
     no_link: Annotated[
         bool,
         typer.Option("--no-link", help="Leave out the link that makes an improper loss proper."),
@@ -83,6 +102,22 @@ class FitOptions:
             help="Class shares to fit for; a file has one a line.",
             show_default="those of the rows",
         ),
+    ] = None
+    allow_zero: Annotated[
+        bool,
+        typer.Option("--allow-zero", help="Let methods that bin give probabilities of 0 and 1."),
+    ] = False
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="A map for each value of a column, drawn towards the map of all rows.",
+            show_default=False,
+        ),
+    ] = None
+    reduce: Annotated[
+        ReduceChoice | None,
+        typer.Option(metavar="top", help="Calibrate the confidence alone: top class or not."),
     ] = None
     test: Annotated[
         list[str] | None,
@@ -112,8 +147,15 @@ class FitOptions:
         str | None,
         typer.Option(metavar="FILE", help="Rounds of an adaptive loss, as JSON."),
     ] = None
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose the method's penalties by cross-validation.")
+    ] = False
+    average_folds: Annotated[
+        bool,
+        typer.Option("--average-folds", help="Average the fits without each fold (last stage)."),
+    ] = False
     folds: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Of the cross-fitting, without --test.")
+        int, typer.Option(min=2, metavar="N", help="Of cross-fitting and cross-validation.")
     ] = 5
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3, nothing written, if not converged.")
@@ -121,42 +163,74 @@ class FitOptions:
     force: Force = False
 
 
-@shared(FitOptions, InputOptions, ComputeOptions, OutputOptions)
+@shared(
+    *(FitOptions, InputOptions, MeasureOptions, GateOptions),
+    *(ComputeOptions, ReportOptions, PictureOptions),
+)
 def fit(
     inputs: Inputs,
     fitting: FitOptions,
     reading: InputOptions,
+    measuring: MeasureOptions,
+    gating: GateOptions,
     computing: ComputeOptions,
-    printing: OutputOptions,
+    printing: ReportOptions,
+    picturing: PictureOptions,
 ) -> None:
     """Parse, fit, write, print."""
     from calibcli.cli.console import Talk, show
     from calibcli.cli.fit_job import FitJob
-    from calibcli.cli.priors import parse_prior
     from calibcli.cli.reading import keep_inputs
-    from calibcli.workflow.fitting import make_plan
 
-    prior = None if fitting.target_prior is None else parse_prior(fitting.target_prior)
-    plan = make_plan(
-        fitting.method, fitting.loss, fitting.settings or (), link=not fitting.no_link, prior=prior
-    )
+    plan = _plan(fitting)
+    pictures = Pictures(picturing, force=fitting.force, seed=computing.seed)
+    intervals = measuring.bootstrap > 0
+    gates = Gates(gating, "fit", printing, intervals=intervals, force=fitting.force)
+    panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     targets = _targets(inputs, fitting)
     talk = Talk(printing.quiet)
     with ExitStack() as stack:
-        job = FitJob(stack, inputs, fitting.test, reading, computing, talk)
+        by, keys = fitting.by, measuring.keys
+        job = FitJob(stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys)
         keep_inputs(targets.output, job.dataset, job.test)
-        outcome = job.fit(plan, fitting.folds)
-        if printing.format is not Format.TABLE:
+        outcome = job.fit(plan, fitting.folds, panel)
+        if printing.format is not ReportFormat.TABLE:
             for note in outcome.notes:
                 talk.say(note)
         content = job.params(outcome)
         document = job.document(outcome, content, targets)
+        gates.judge(document)
         if fitting.strict and not outcome.fit.converged:
             document |= {"params": None, "output": None}
             show(document, printing, stdout_taken=targets.stdout_taken)
             _refuse(outcome)
-        job.write(content, outcome, targets, force=fitting.force)
-        show(document, printing, stdout_taken=targets.stdout_taken)
+        pictures.add(outcome.before, outcome.after, class_names=job.dataset.class_names)
+        job.add_files(pictures)
+        with pictures.written(document, talk):
+            job.write(content, outcome, targets, force=fitting.force)
+        gates.write(document, talk)
+        gates.conclude(document, talk, stdout_taken=targets.stdout_taken)
+
+
+def _plan(fitting: FitOptions) -> Plan | AutoPlan:
+    """What is to be fitted, or how to choose it."""
+    from calibcli.cli.priors import parse_prior
+    from calibcli.workflow.automatic import make_any_plan
+
+    prior = None if fitting.target_prior is None else parse_prior(fitting.target_prior)
+    return make_any_plan(
+        fitting.method,
+        fitting.loss,
+        fitting.settings or (),
+        link=not fitting.no_link,
+        prior=prior,
+        allow_zero=fitting.allow_zero,
+        tune=fitting.tune,
+        average_folds=fitting.average_folds,
+        by=fitting.by,
+        reduce=None if fitting.reduce is None else "top",
+        stacked=fitting.stack,
+    )
 
 
 def _refuse(outcome: Outcome) -> None:

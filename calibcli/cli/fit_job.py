@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from calibcli.cli.options import ComputeOptions, InputOptions
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
     from calibcli.cli.fit import Targets
+    from calibcli.cli.pictures import Pictures
     from calibcli.engine.data import Data
+    from calibcli.metrics.panel import Panel
     from calibcli.params import Params
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.fitting import Outcome
@@ -29,15 +32,23 @@ class FitJob:
         reading: InputOptions,
         computing: ComputeOptions,
         talk: Talk,
+        *,
+        by: str | None = None,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
+        from calibcli.calibrators.base import GROUP
         from calibcli.cli.reading import check_test_classes, opened
 
         self.stack, self.talk, self.computing = stack, talk, computing
         self.engine = computing.engine()
-        self.dataset: Dataset = stack.enter_context(opened(inputs, reading, talk))
+        groups = {} if by is None else {GROUP: by}
+        keys = {**groups, **(keys or {})}
+        self.dataset: Dataset = stack.enter_context(opened(inputs, reading, talk, keys=keys))
         self.test: Dataset | None = None
         if test:
-            self.test = stack.enter_context(opened(test, reading, talk))
+            known = {role: self.dataset.key_names(role) for role in groups}
+            again = opened(test, reading, talk, keys=keys, key_names=known)
+            self.test = stack.enter_context(again)
             check_test_classes(self.dataset, self.test)
         hasher = ThreadPoolExecutor(1, "calib-hash")
         # After an error or an interrupt nobody waits for it.
@@ -45,11 +56,11 @@ class FitJob:
         self._prints = hasher.submit(self.dataset.fingerprints)
         self._test_prints = hasher.submit(self.test.fingerprints) if self.test else None
 
-    def fit(self, plan: Any, folds: int) -> Outcome:
+    def fit(self, plan: Any, folds: int, panel: Panel) -> Outcome:
         from calibcli.cli.reading import talk_about
         from calibcli.engine.data import open_data
-        from calibcli.metrics.panel import Panel
-        from calibcli.workflow.fitting import run_fit
+        from calibcli.workflow.automatic import AutoPlan, run_any
+        from calibcli.workflow.cost import cost_note
 
         seed = self.computing.seed
         with self.talk.progress(self.engine, f"fitting {plan.method}", self.dataset.rows) as engine:
@@ -59,7 +70,11 @@ class FitJob:
             if self.test is not None:
                 self.test_data = open_data(engine, self.test)
                 talk_about(self.test_data, self.test.name, self.talk)
-            return run_fit(self.data, plan, Panel(), self.test_data)
+            plans = plan.plans(self.data) if isinstance(plan, AutoPlan) else [plan]
+            note = cost_note(self.data, plans, 0 if self.test_data else folds)
+            if note:
+                self.talk.say(note)
+            return run_any(self.data, plan, panel, self.test_data)
 
     def params(self, outcome: Outcome) -> Params:
         from calibcli.workflow.records import to_params
@@ -78,6 +93,7 @@ class FitJob:
     def document(self, outcome: Outcome, content: Params, targets: Targets) -> dict[str, Any]:
         from calibcli.cli.reading import describe
         from calibcli.report.document import fit_document
+        from calibcli.report.leaderboard import leaderboard_entries
 
         assert outcome.before is not None
         assert outcome.after is not None
@@ -108,7 +124,15 @@ class FitJob:
             output=None if targets.output == "-" else targets.output,
             balanced=outcome.balanced,
             plain=outcome.plain,
+            leaderboard=leaderboard_entries(outcome.leaderboard),
+            groups=outcome.groups,
         )
+
+    def add_files(self, pictures: Pictures) -> None:
+        """Tell pictures which files were read."""
+        pictures.add_files("fit", self._prints.result())
+        if self._test_prints is not None:
+            pictures.add_files("test", self._test_prints.result())
 
     def write(self, content: Params, outcome: Outcome, targets: Targets, *, force: bool) -> None:
         """Write both files; where one of them cannot be written, neither appears."""

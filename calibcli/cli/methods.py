@@ -1,4 +1,4 @@
-"""``calib methods`` and ``calib losses``: what there is to choose from."""
+"""``calib methods``, ``calib losses`` and ``calib metrics``: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -28,15 +28,23 @@ _LOSSES_EXAMPLES = """[b]Examples[/b]
   calib losses --format json
 """
 
+_METRICS_EXAMPLES = """[b]Examples[/b]
+
+  calib metrics
+
+  calib metrics --format json
+"""
+
 _FormatOption = Annotated[Format, typer.Option(help="Table for people, json for programs.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add both commands."""
+    """Add the commands."""
     app.command(
         "methods", help="List the calibrators that can be fitted.", epilog=_METHODS_EXAMPLES
     )(methods)
     app.command("losses", help="List what a fit can minimise.", epilog=_LOSSES_EXAMPLES)(losses)
+    app.command("metrics", help="List what can be measured.", epilog=_METRICS_EXAMPLES)(metrics)
 
 
 def methods(
@@ -114,6 +122,31 @@ def losses(format: _FormatOption = Format.TABLE) -> None:
     _print({"schema_version": 1, "losses": entries}, entries, facts, format)
 
 
+def metrics(format: _FormatOption = Format.TABLE) -> None:
+    """List the metrics."""
+    from calibcli.metrics.registry import DEFAULT, METRICS
+
+    entries = [
+        {
+            "name": name,
+            "title": metric.title,
+            "group": metric.group,
+            "better": metric.better or "neither",
+            "default": name in DEFAULT,
+            "convention": metric.convention,
+            "options": [],
+        }
+        for name, metric in METRICS.items()
+    ]
+    facts = {
+        "about": "group",
+        "better": "better",
+        "by default": "default",
+        "convention": "convention",
+    }
+    _print({"schema_version": 1, "metrics": entries}, entries, facts, format)
+
+
 def _print(
     document: dict[str, Any], entries: list[dict[str, Any]], facts: dict[str, str], format: Format
 ) -> None:
@@ -142,6 +175,8 @@ def _facts(entry: dict[str, Any], facts: dict[str, str]) -> Table:
     grid.add_column(overflow="fold")
     for label, key in facts.items():
         value = entry[key]
+        if key == "parameters" and value is None:
+            value = "grow with the rows"
         if value not in ("", None):
             grid.add_row(f"  {label}", Text(_shown(value)))
     for option in entry["options"]:

@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
+    from calibcli.metrics.panel import Panel
     from calibcli.tables import ReadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -27,6 +28,18 @@ class Format(str, Enum):
     CSV = "csv"
 
 
+class ReportFormat(str, Enum):
+    """How results that gates judge are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    GITHUB = "github"
+    JUNIT = "junit"
+    OPENMETRICS = "openmetrics"
+
+
 class InputChoice(str, Enum):
     """What the score columns hold."""
 
@@ -37,6 +50,10 @@ class InputChoice(str, Enum):
 
 
 _INPUT, _COMPUTING, _OUTPUT = "Input", "Computing", "Output"
+_MEASURING = "Measuring"
+
+CLUSTER = "cluster"
+"""Role of the key column whose groups of rows are resampled as a whole."""
 
 Inputs = Annotated[
     list[str],
@@ -174,18 +191,78 @@ class ComputeOptions:
 
 
 @dataclass(frozen=True)
+class MeasureOptions:
+    """What to measure."""
+
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[,NAME]|all",
+            help="See calib metrics; default and all are sets of them.",
+            rich_help_panel=_MEASURING,
+        ),
+    ] = "default"
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100_000,
+            metavar="N",
+            help="Replicates behind the 95 % intervals; 0: no intervals.",
+            rich_help_panel=_MEASURING,
+        ),
+    ] = 200
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="Resample documents, patients, … as a whole; a column that names them.",
+            rich_help_panel=_MEASURING,
+            show_default="rows",
+        ),
+    ] = None
+
+    def panel(self, seed: int) -> Panel:
+        """The metrics that these options ask for, with intervals."""
+        from calibcli.metrics.panel import Panel
+        from calibcli.metrics.resampling import Bootstrap
+
+        role = None if self.cluster is None else CLUSTER
+        names = [name.strip() for name in self.metrics.split(",")]
+        return Panel(names, bootstrap=Bootstrap(self.bootstrap, seed, role))
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key columns that they need, by role."""
+        return {} if self.cluster is None else {CLUSTER: self.cluster}
+
+
+_Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Say nothing on stderr but errors.", rich_help_panel=_OUTPUT
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """How to print what gates judge."""
+
+    format: Annotated[
+        ReportFormat, typer.Option(help="Of what goes to stdout.", rich_help_panel=_OUTPUT)
+    ] = ReportFormat.TABLE
+    quiet: _Quiet = False
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """How to print."""
 
     format: Annotated[
         Format, typer.Option(help="Of what goes to stdout.", rich_help_panel=_OUTPUT)
     ] = Format.TABLE
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet", "-q", help="Say nothing on stderr but errors.", rich_help_panel=_OUTPUT
-        ),
-    ] = False
+    quiet: _Quiet = False
 
 
 Force = Annotated[
@@ -198,7 +275,8 @@ def shared(*groups: type[Any]) -> Callable[[Command], Command]:
     """Give a command the options of these dataclasses; it takes an object of each, by its name.
 
     A parameter ``data: InputOptions`` of the command is filled from the flags that the fields of
-    `InputOptions` declare.
+    `InputOptions` declare. Flags of a dataclass that it has no parameter for are taken, and left
+    at that.
     """
 
     def decorate(command: Command) -> Command:
@@ -215,9 +293,9 @@ def shared(*groups: type[Any]) -> Callable[[Command], Command]:
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> Any:
-            for name, group in taken.items():
-                names = [entry.name for entry in fields(group)]
-                values[name] = group(**{entry: values.pop(entry) for entry in names})
+            for group in groups:
+                given = group(**{entry.name: values.pop(entry.name) for entry in fields(group)})
+                values.update((name, given) for name, kind in taken.items() if kind is group)
             return command(**values)
 
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibcli.cli.options import InputOptions
 
 if TYPE_CHECKING:
+    from calibcli.calibrators.base import Calibrator
     from calibcli.cli.console import Talk
     from calibcli.engine.data import Data
     from calibcli.params import Params
     from calibcli.tables.dataset import Dataset
+
+
+_LISTED = 5
 
 
 @contextmanager
@@ -24,17 +29,66 @@ def opened(
     *,
     labels_required: bool = True,
     single_pass: bool = False,
+    keys: Mapping[str, str] | None = None,
+    key_names: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Iterator[Dataset]:
-    """A dataset of one or several files; what was picked is said."""
+    """A dataset of one or several files; what was picked is said.
+
+    Key columns and the values that are numbered first are those of `ReadOptions`.
+    """
     from calibcli.tables import open_dataset
 
     chosen = options.read_options(labels_required=labels_required, single_pass=single_pass)
+    chosen = replace(chosen, keys=keys or {}, key_names=key_names or {})
     with open_dataset(inputs, chosen) as dataset:
         for what, picked in dataset.picked.items():
             talk.say(f"{dataset.name}: {what} {picked}")
         if dataset.dropped_rows:
             talk.say(f"{dataset.name}: left out {dataset.dropped_rows} of the rows for their label")
         yield dataset
+
+
+def group_keys(
+    stages: Sequence[Calibrator], params: str | None, by: str | None = None
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Key columns and names for `opened`, so that rows find the map of their group if it has one.
+
+    Parameters
+    ----------
+    stages : sequence of Calibrator
+        Of a parameter file.
+    params : str or None
+        The file.
+    by : str or None
+        The column to take the groups from, instead of the one that the file names.
+
+    Raises
+    ------
+    UsageError
+        A column for a file that has no maps for groups.
+    """
+    from calibcli.calibrators.base import GROUP
+    from calibcli.calibrators.groups import groups_in
+    from calibcli.errors import UsageError
+
+    found = groups_in(stages)
+    if found is not None:
+        return {GROUP: by or found.column}, {GROUP: found.names}
+    if by is not None:
+        raise UsageError(f"--by {by}: {params} has no maps for groups (calib fit --by makes them)")
+    return {}, {}
+
+
+def talk_about_groups(dataset: Dataset, known: Mapping[str, tuple[str, ...]], talk: Talk) -> None:
+    """Say which groups have no map, once the rows were read."""
+    for role, names in known.items():
+        new = dataset.key_names(role)[len(names) :]
+        if new:
+            listed = f"{', '.join(new[:_LISTED])}{', …' if new[_LISTED:] else ''}"
+            talk.say(
+                f"{dataset.name}: {len(new)} groups have no map of their own, but that of all "
+                f"rows: {listed}"
+            )
 
 
 def describe(dataset: Dataset, data: Data) -> dict[str, Any]:

@@ -157,7 +157,8 @@ class Data:
 
     def reweighted(self, class_factors: np.ndarray[Any, Any]) -> Data:
         """The same rows, their weights multiplied by factors (K,) of their classes."""
-        return replace(self, class_factors=class_factors)
+        before = self.class_factors
+        return replace(self, class_factors=class_factors * (1 if before is None else before))
 
     def after(self, *calibrators: Calibrator) -> Data:
         """The same rows, their scores passed through calibrators; kept if there is room."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from calibcli.arrays import InputKind
 from calibcli.engine.source import Chunk, Keys, NumpyArray, Source, join_keys
+from calibcli.metrics.resampling import mixed
 
 
 @dataclass(frozen=True)
@@ -167,17 +168,5 @@ class Part:
 
 
 def fold_of_rows(begin: int, end: int, folds: int, seed: int = 0) -> NumpyArray:
-    """The fold (0 to folds - 1) of each row from ``begin`` to before ``end``.
-
-    A counter-based generator (SplitMix64: Steele, Lea and Flood, 2014) of seed and row number.
-    """
-    with np.errstate(over="ignore"):
-        state = np.arange(begin, end, dtype=np.uint64)
-        state += np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(1)
-        state *= np.uint64(0x9E3779B97F4A7C15)
-        state ^= state >> np.uint64(30)
-        state *= np.uint64(0xBF58476D1CE4E5B9)
-        state ^= state >> np.uint64(27)
-        state *= np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    return (state % np.uint64(folds)).astype(np.int64)
+    """The fold (0 to folds - 1) of each row from ``begin`` to before ``end``."""
+    return mixed(np.arange(begin, end), seed, folds)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from calibcli.calibrators.base import Calibrator, Family, SmoothMap
+from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
 from calibcli.calibrators.identity import Identity
 from calibcli.fitting.fit import Fit, FittingData, StageFit, fit_stages
 from calibcli.fitting.problem import Grouping, Problem
@@ -33,6 +33,9 @@ class FoldedData(FittingData, Protocol):
     def without_fold(self, held_out: int) -> FoldedData:
         """The same rows, those of one fold not counting."""
 
+    def reweighted(self, class_factors: Vector) -> FoldedData:
+        """The same rows, their weights multiplied by factors (K,) of their classes."""
+
     def after(self, *calibrators: Calibrator) -> FoldedData:
         """The same rows with calibrated scores."""
 
@@ -53,9 +56,16 @@ def cross_fit(
         if plain and isinstance(family, SmoothMap) and family.size(data.classes) == 1:
             starts, exact = _scale_steps(data, family, objective, whole)
     return [
-        start if done else _fit_without(data.without_fold(fold), families, objective, start)
+        start if done else _fit_without(_outside(data, fold), families, objective, start)
         for fold, (start, done) in enumerate(zip(starts, exact, strict=True))
     ]
+
+
+def _outside(data: FoldedData, fold: int) -> FoldedData:
+    """The rows that are not in a fold, with the class shares of all where these are not chance."""
+    factors = class_factors(data, fold)[1]
+    outside = data.without_fold(fold)
+    return outside if factors is None else outside.reweighted(factors)
 
 
 def _fit_without(
@@ -85,3 +95,32 @@ def _scale_steps(
         fits.append(Fit((StageFit(family.calibrator(theta, data.classes), stepped, 1),)))
         exact.append(short)
     return fits, exact
+
+
+def class_factors(data: FoldedData, fold: int) -> tuple[Vector | None, Vector | None]:
+    """Factors (K,) of the classes in a fold and outside it, where rows were drawn by class.
+
+    A class that the rows outside have too few of has too many inside then, so that every bias which
+    is learnt outside is wrong inside, though right for all. Factors give both the shares of all.
+    """
+    total = data.class_weights
+    if not _is_even(total):
+        return None, None
+    outside = data.without_fold(fold).class_weights
+    inside = total - outside
+    parts = ((inside, 1 / data.folds), (outside, 1 - 1 / data.folds))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = [np.where(part > 0, share * total / part, 1.0) for part, share in parts]
+    return found[0], found[1]
+
+
+def _is_even(class_weights: Vector) -> bool:
+    """Whether classes are more even than one sample of independent rows in a thousand.
+
+    By the chi-squared statistic and its quantile (Wilson and Hilferty, PNAS 1931).
+    """
+    freedom = len(class_weights) - 1
+    mean = class_weights.mean()
+    statistic = float(((class_weights - mean) ** 2).sum() / mean)
+    spread = 2 / (9 * freedom)
+    return statistic < freedom * max(1 - spread - 3.09 * math.sqrt(spread), 0.0) ** 3

@@ -1,8 +1,7 @@
-"""Penalties chosen by cross-validation, and averages of the fits without each fold.
+"""Penalties chosen by cross-validation.
 
-Kull et al. (NeurIPS 2019) choose the penalties of their affine maps by five-fold cross-validation
-and average the five fits; with the ridge of Berta et al. (2025), whose strength is a constant
-there, the two make one method.
+As Kull et al. (NeurIPS 2019) choose those of their affine maps, by five folds; here for the ridge
+of Berta et al. (2025) too, whose strength is a constant there.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ import numpy as np
 from calibcli.arrays import namespace, to_numpy
 from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
 from calibcli.errors import UsageError
-from calibcli.fitting.crossing import FoldedData
-from calibcli.fitting.fit import Fit, StageFit, fit_map, fit_stages
+from calibcli.fitting.crossing import FoldedData, class_factors
+from calibcli.fitting.fit import Fit, StageFit, fit_stages
 from calibcli.fitting.problem import Block, Grouping
-from calibcli.fitting.solution import Solution
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
@@ -182,15 +180,19 @@ class _Fold:
 
     def __init__(self, data: FoldedData, number: int) -> None:
         self.data, self.number = data, number
+        self._inside, self._outside = class_factors(data, number)
 
     @property
     def rows(self) -> FoldedData:
-        return self.data.without_fold(self.number)
+        """The rows to fit."""
+        rows = self.data.without_fold(self.number)
+        return rows if self._outside is None else rows.reweighted(self._outside)
 
     def losses(self, calibrator: Calibrator, judge: Objective) -> Vector:
         """Sums (groups,) of the losses of the held-out rows."""
         work = partial(_held_out, calibrator, judge, self.data.fold_of_rows, self.number)
-        return self.data.fold(work, np.add)
+        data = self.data if self._inside is None else self.data.reweighted(self._inside)
+        return data.fold(work, np.add)
 
 
 class _Stage:
@@ -262,57 +264,6 @@ class _Stage:
         placed = family if isinstance(family, SmoothMap) else None
         start = Fit((replace(earlier, family=placed),))
         return fit_stages(rows, (family,), self.objective, start).stages[0]
-
-
-def fit_average(data: FoldedData, families: Families, objective: Objective) -> Fit:
-    """A fit whose last stage is the average of the fits without each fold.
-
-    The stages before it are fitted to all rows and shared, so that for maps that are linear in
-    their parameters the average of the parameters is the average of the maps before they are
-    normalised.
-
-    Raises
-    ------
-    UsageError
-        Fewer than two folds, or a last stage that is not linear in its parameters.
-    """
-    whole = fit_stages(data, families, objective)
-    last = whole.stages[-1]
-    family = families[-1]
-    if not (isinstance(family, SmoothMap) and family.linear):
-        name = "none" if family is None else family.name
-        raise UsageError(f"fits can be averaged for maps linear in their parameters; {name} is not")
-    if data.folds < 2:
-        raise UsageError("fits are averaged over folds, of which two or more are needed")
-    if last.solution is None or not last.solution.converged:
-        return whole
-    for stage in whole.stages[:-1]:
-        data = data.after(stage.calibrator)
-    parts = [data.without_fold(number) for number in range(data.folds)]
-    fits = [
-        fit_map(rows, family, objective, last) for rows in parts if 0 < rows.weight < data.weight
-    ]
-    return replace(whole, stages=(*whole.stages[:-1], _averaged(last, fits, data.classes)))
-
-
-def _averaged(whole: StageFit, fits: list[StageFit], classes: int) -> StageFit:
-    solutions = [fit.solution for fit in fits if fit.solution is not None]
-    if not solutions or whole.family is None:
-        return whole
-    theta = np.mean([solution.theta for solution in solutions], axis=0)
-    return replace(
-        whole,
-        calibrator=whole.family.calibrator(theta, classes),
-        solution=Solution(
-            theta,
-            float(np.mean([solution.value for solution in solutions])),
-            max(solution.gradient_norm for solution in solutions),
-            all(solution.converged for solution in solutions),
-            f"average of {len(solutions)} fits",
-            sum(solution.iterations for solution in solutions),
-        ),
-        passes=whole.passes + sum(fit.passes for fit in fits),
-    )
 
 
 def choice_of(family: Family | None) -> Choice:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -139,3 +140,38 @@ def percentiles(replicates: Vector, tail: float) -> Interval:
     """The interval between the quantiles ``tail`` and ``1 - tail`` of replicates (R,)."""
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+@dataclass(frozen=True)
+class MeanSample:
+    """A mean in all replicates, and what each bag adds to it.
+
+    Attributes
+    ----------
+    values : array (R,)
+    influence : array (B,)
+        Sum over the rows of each bag of weight x (value - mean).
+    """
+
+    values: Vector
+    influence: Vector
+
+    def minus(self, other: MeanSample) -> MeanSample:
+        """The difference of two means of the same rows."""
+        return MeanSample(self.values - other.values, self.influence - other.influence)
+
+    def interval(self, tail: float) -> Interval:
+        """The percentiles, moved for skewness (BCa: Efron 1987, Better Bootstrap Intervals)."""
+        normal = NormalDist()
+        ends = []
+        for end in (tail, 1 - tail):
+            z = self._skewness / 6 + normal.inv_cdf(end)
+            share = normal.cdf(self._skewness / 6 + z / (1 - self._skewness / 6 * z))
+            ends.append(float(np.quantile(self.values, share)))
+        return Interval(*ends)
+
+    @cached_property
+    def _skewness(self) -> float:
+        """Of the mean."""
+        square = float((self.influence**2).sum())
+        return float((self.influence**3).sum()) / square**1.5 if square > 0 else 0.0

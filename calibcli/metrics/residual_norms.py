@@ -31,10 +31,13 @@ class Residuals(NamedTuple):
         Residuals by cell (R, m) -> the sums that matter (R, s).
     norm : callable
         Sums (R, s) -> errors (R,).
+    slow : bool
+        Whether the norm is.
     """
 
     linear: Callable[[Vector], Vector]
     norm: Callable[[Vector], Vector]
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _smooth(cells: ConfidenceCells) -> Residuals:
             low, high = np.where(above, width, low), np.where(above, high, width)
         return low
 
-    return Residuals(linear, norm)
+    return Residuals(linear, norm, slow=True)
 
 
 def _any(metric: Metric, cells: ConfidenceCells) -> Residuals:
@@ -161,7 +164,7 @@ def _any(metric: Metric, cells: ConfidenceCells) -> Residuals:
     def norm(residuals: Vector) -> Vector:
         return np.array([metric.value(cells.curve(each)) for each in residuals])
 
-    return Residuals(lambda residuals: residuals, norm)
+    return Residuals(lambda residuals: residuals, norm, slow=True)
 
 
 _KNOWN: dict[str, Callable[[ConfidenceCells], Residuals]] = {

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,15 @@ from calibcli.metrics.class_wise import ClassWiseExcess, ThresholdedExcess
 from calibcli.metrics.confidence import CollectedScores
 from calibcli.metrics.diagrams import PredictedClasses
 from calibcli.metrics.error_intervals import ErrorSample, change_interval
-from calibcli.metrics.resampling import LEVEL, Interval, Units, draws, percentiles, tail_share
+from calibcli.metrics.resampling import (
+    LEVEL,
+    Interval,
+    MeanSample,
+    Units,
+    draws,
+    percentiles,
+    tail_share,
+)
 from calibcli.metrics.residual_norms import (
     ConfidenceCells,
     Residuals,
@@ -31,6 +39,13 @@ from calibcli.metrics.residual_norms import (
     thresholded_residuals,
 )
 from calibcli.metrics.row_mean import RowMean
+from calibcli.metrics.shrinkage import smoothed
+
+Replicates: TypeAlias = ErrorSample | MeanSample | Vector
+"""A calibration error and its noise, a mean, or the values (R,) of another metric."""
+
+_MEAN_REPLICATES, _ERROR_REPLICATES = 2000, 600
+"""At least so many of means and of errors of the confidence, which cost little."""
 
 _DEBIASED = ("l2_debiased", "l2_squared_debiased")
 
@@ -114,7 +129,7 @@ class Sample:
         for metric, tail in self._with_intervals():
             replicates = self.replicates(metric)
             value = self.values[metric.name]
-            if isinstance(replicates, ErrorSample):
+            if isinstance(replicates, ErrorSample | MeanSample):
                 interval = replicates.interval(tail)
             elif metric.name.endswith("_discrimination"):
                 interval = _reflected(percentiles(replicates, tail), value)
@@ -133,6 +148,8 @@ class Sample:
             earlier, later = before.replicates(metric), self.replicates(metric)
             if isinstance(earlier, ErrorSample) and isinstance(later, ErrorSample):
                 interval = change_interval(earlier, later, tail)
+            elif isinstance(earlier, MeanSample) and isinstance(later, MeanSample):
+                interval = later.minus(earlier).interval(tail)
             else:
                 assert isinstance(earlier, np.ndarray)
                 assert isinstance(later, np.ndarray)
@@ -152,9 +169,9 @@ class Sample:
                 found[metric.name] = Chance(float(errors.mean()), low, high)
         return found
 
-    def replicates(self, metric: Metric) -> ErrorSample | Vector:
-        """A calibration error and its noise, or the values (R,) of another metric."""
-        made: ErrorSample | Vector
+    def replicates(self, metric: Metric) -> Replicates:
+        """The metric in all replicates."""
+        made: Replicates
         made = self._once(("replicates", metric.name), lambda: self._replicates(metric))
         return made
 
@@ -178,28 +195,41 @@ class Sample:
         def drawn() -> Vector:
             bags = self._bags(source)
             assert bags is not None
-            return draws(bags, self.resampling.replicates, self.resampling.units.seed)
+            replicates = self.resampling.replicates
+            if isinstance(source, MeanBags):
+                replicates = max(replicates, _MEAN_REPLICATES)
+            elif isinstance(source, ConfidenceBags):
+                replicates = max(replicates, _ERROR_REPLICATES)
+            return draws(bags, replicates, self.resampling.units.seed)
 
         counts: Vector = self._once(("draws", source), drawn)
         return counts
 
-    def _replicates(self, metric: Metric) -> ErrorSample | Vector:
+    def _replicates(self, metric: Metric) -> Replicates:
         source = self.resampling.sources[metric.name]
         if isinstance(source, MeanBags):
             assert isinstance(metric.statistic, RowMean)
-            sums = self.finished[source]
-            drawn = self._draws(source) @ sums[1 + source.means.index(metric.statistic)]
-            return np.array([metric.value(mean) for mean in drawn / sums[0].sum()])
+            weight, sums = self.finished[source][[0, 1 + source.means.index(metric.statistic)]]
+            means = self._draws(source) @ sums / weight.sum()
+            influence = sums - weight * sums.sum() / weight.sum()
+            return MeanSample(np.array([metric.value(mean) for mean in means]), influence)
         cells = self.finished[source]
         found = cells.excess.sum(axis=0)
         drawn = self._once(("excess", source), lambda: self._draws(source) @ cells.excess)
         if _is_error(metric):
             reading = self._reading(metric)
-            sums = reading.linear(found[None, :])[0]
-            return ErrorSample(reading.norm, sums, reading.linear(drawn) - sums)
-        mass = self._once(("mass", source), lambda: self._draws(source) @ cells.mass)
+            signal = found
+            if isinstance(source, ConfidenceBags):
+                signal = self._once(
+                    ("signal", source), lambda: smoothed(found, drawn - found, cells.weight)
+                )
+            sums, signals = reading.linear(np.stack((found, signal)))
+            used = drawn[: self.resampling.replicates] if reading.slow else drawn
+            return ErrorSample(reading.norm, sums, signals, reading.linear(used) - sums)
+        used = self._draws(source)[: self.resampling.replicates]
+        mass = self._once(("mass", source), lambda: used @ cells.mass)
         geometry = self._geometry(source)
-        curves = (geometry.curve(x, w) for x, w in zip(drawn, mass, strict=True))
+        curves = (geometry.curve(x, w) for x, w in zip(drawn, mass, strict=False))
         return np.array([metric.value(curve) for curve in curves])
 
     def _geometry(self, source: Statistic) -> ConfidenceCells:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from calibcli.metrics.registry import METRICS
+from calibcli.metrics.registry import known_metric
 from calibcli.report.document import Document
 from calibcli.report.numbers import plural
 
@@ -36,6 +36,11 @@ class Column:
         found: float | None = self.part["metrics"].get(metric, {}).get("value")
         return found
 
+    def metric(self, metric: str) -> Document:
+        """All that the document has of a metric; nothing where it was not measured."""
+        found: Document = self.part["metrics"].get(metric, {})
+        return found
+
 
 def is_fit(document: Document) -> bool:
     """Whether it is the document of ``calib fit``."""
@@ -46,6 +51,8 @@ def columns(document: Document) -> list[Column]:
     """The measurements of a document, in their order."""
     if is_fit(document):
         return [Column(n, document[n]) for n in ("before", "after") if document[n] is not None]
+    if document["command"] == "compare":
+        return []
     results = document.get("results", [document])
     names = short_names([result["input"]["name"] for result in results])
     return [Column(name, result) for name, result in zip(names, results, strict=True)]
@@ -64,17 +71,26 @@ def metric_names(shown: Sequence[Column]) -> list[str]:
 
 def title(metric: str) -> str:
     """How a metric is called in tables; a metric that is not known here keeps its own name."""
-    return METRICS[metric].title if metric in METRICS else metric
+    known = known_metric(metric)
+    return known.title if known else metric
 
 
 def convention(metric: str) -> str:
     """What must be known to compare the metric with other numbers."""
-    return METRICS[metric].convention if metric in METRICS else ""
+    known = known_metric(metric)
+    return known.convention if known else ""
 
 
 def better(metric: str) -> str:
-    """``"lower"``, ``"higher"``, or nothing for a metric that is not known here."""
-    return METRICS[metric].better if metric in METRICS else ""
+    """``"lower"``, ``"higher"``, or nothing: for neither, and for a metric not known here."""
+    known = known_metric(metric)
+    return known.better if known else ""
+
+
+def group(metric: str) -> str:
+    """What a metric is about; nothing for a metric that is not known here."""
+    known = known_metric(metric)
+    return known.group if known else ""
 
 
 def change(metric: str, before: float | None, after: float | None, shown: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from calibcli.metrics.panel import Evaluation
+from calibcli.workflow.groups import GroupReport
 from calibcli.workflow.measuring import MeasuredOn
 
 SCHEMA_VERSION = 1
@@ -23,9 +24,21 @@ def measurement(evaluation: Evaluation) -> Document:
         "rows": evaluation.rows,
         "weight": evaluation.weight,
         "classes": evaluation.classes,
-        "metrics": {name: {"value": value} for name, value in evaluation.values.items()},
+        "metrics": {name: _metric(evaluation, name) for name in evaluation.values},
         "reliability": [asdict(part) for part in evaluation.reliability],
     }
+
+
+def _metric(evaluation: Evaluation, name: str) -> Document:
+    """A metric's value, and what is known of its uncertainty."""
+    part: Document = {"value": evaluation.values[name]}
+    if name in evaluation.intervals:
+        part |= evaluation.intervals[name]._asdict()
+    if name in evaluation.changes:
+        part["change"] = evaluation.changes[name]._asdict()
+    if name in evaluation.chances:
+        part["chance"] = evaluation.chances[name]._asdict()
+    return part
 
 
 def evaluate_document(
@@ -69,6 +82,8 @@ def fit_document(
     output: str | None = None,
     balanced: tuple[Evaluation, Evaluation] | None = None,
     plain: Evaluation | None = None,
+    leaderboard: Sequence[Mapping[str, Any]] | None = None,
+    groups: GroupReport | None = None,
 ) -> Document:
     """The document of ``calib fit``.
 
@@ -94,6 +109,10 @@ def fit_document(
         Before and after of the same rows, all classes counting the same.
     plain : Evaluation or None
         After a fit by plain nll, of the same rows.
+    leaderboard : sequence of mapping or None
+        What the method was chosen from, as `calibcli.report.leaderboard` makes it.
+    groups : GroupReport or None
+        What the maps of groups are worth, where they have any.
     """
     place = {"measured_on": measured_on if after else "input", "folds": folds or None}
     return {
@@ -111,7 +130,9 @@ def fit_document(
         "before": None if before is None else {**place, **measurement(before)},
         "after": None if after is None else {**place, **measurement(after)},
         "balanced": None if balanced is None else _pair(balanced),
+        "leaderboard": None if leaderboard is None else [dict(entry) for entry in leaderboard],
         "plain_nll": None if plain is None else measurement(plain),
+        "groups": None if groups is None else _groups(groups),
         "params": params,
         "output": output,
     }
@@ -119,6 +140,22 @@ def fit_document(
 
 def _pair(pair: tuple[Evaluation, Evaluation]) -> Document:
     return {"before": measurement(pair[0]), "after": measurement(pair[1])}
+
+
+def _groups(report: GroupReport) -> Document:
+    return {
+        "column": report.column,
+        "strength": report.strength,
+        "groups": [
+            {
+                "name": score.name,
+                "rows": score.rows,
+                "share": score.share,
+                "nll": {"before": score.before, "after": score.after},
+            }
+            for score in report.scores
+        ],
+    }
 
 
 def combine(documents: Sequence[Document]) -> Document:

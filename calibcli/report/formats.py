@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from calibcli.report.closer import closer_parts
 from calibcli.report.comparison import (
     BALANCED_CAPTION,
     Column,
@@ -23,8 +24,23 @@ from calibcli.report.comparison import (
     title,
 )
 from calibcli.report.document import Document
+from calibcli.report.gates import gates_rows
+from calibcli.report.groups import HEADINGS as GROUP_HEADINGS
+from calibcli.report.groups import group_caption, group_heading, group_rows
+from calibcli.report.leaderboard import (
+    LEADERBOARD_HEADINGS,
+    leaderboard_legend,
+    leaderboard_lines,
+    leaderboard_rows,
+)
 from calibcli.report.numbers import count, difference, percent, significant
 from calibcli.report.summary import summary
+from calibcli.report.uncertainty import (
+    CHANCE_HEADING,
+    INTERVAL_HEADING,
+    chance_text,
+    interval_text,
+)
 from calibcli.report.verdict import verdict
 
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
@@ -53,9 +69,13 @@ def to_csv(document: Document) -> str:
 
     Columns: ``input`` (of a fit the one it was measured on), ``measured`` (``before`` or
     ``after`` a fit, otherwise empty), ``metric``, ``value`` (empty where it is not a number).
+    Of a comparison: ``input``, ``method``, ``loss``, ``metric``, ``value``.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    if document["command"] == "compare":
+        writer.writerows(leaderboard_lines(document))
+        return text.getvalue()
     writer.writerow(["input", "measured", "metric", "value"])
     for column in columns(document):
         if is_fit(document):
@@ -81,6 +101,13 @@ def _markdown(document: Document) -> Iterator[str]:
     for result in document.get("results", [document]):
         yield from (f"- {f'**{name}** ' if name else ''}{text}" for name, text in summary(result))
     yield ""
+    yield from _gates(document)
+    entries = document.get("leaderboard")
+    if entries:
+        yield from _table(LEADERBOARD_HEADINGS, leaderboard_rows(entries), "lrrrrrrr")
+        yield ""
+        yield from (f"{line}  " for line in leaderboard_legend(entries))
+        yield ""
     shown = columns(document)
     if shown:
         yield from _metrics_table(document, shown)
@@ -94,6 +121,13 @@ def _markdown(document: Document) -> Iterator[str]:
         yield ""
         yield BALANCED_CAPTION
         yield ""
+    if document.get("groups"):
+        headings = [group_heading(document), *GROUP_HEADINGS]
+        yield from _table(headings, group_rows(document), "lrrrrr")
+        yield ""
+        yield group_caption(document)
+        yield ""
+    yield from _closer(document)
     for column in shown:
         named = f"**{column.title}** " if len(shown) > 1 else ""
         yield f"- {named}{verdict(column.part['reliability']).text}"
@@ -102,9 +136,27 @@ def _markdown(document: Document) -> Iterator[str]:
         yield from _details(
             f"Reliability: {column.title}", _reliability_table(column.part["reliability"])
         )
-    yield ""
     names = metric_names(shown)
+    if not names:
+        return
+    yield ""
     yield from _details("Conventions", [f"- {title(name)}: {convention(name)}" for name in names])
+
+
+def _closer(document: Document) -> Iterator[str]:
+    """What was looked at more closely."""
+    for headings, rows, about in closer_parts(document):
+        yield from _table(headings, rows, "l" + "r" * (len(headings) - 1))
+        yield ""
+        yield about
+        yield ""
+
+
+def _gates(document: Document) -> Iterator[str]:
+    if document.get("gates"):
+        headings, rows = gates_rows(document)
+        yield from _table(headings, rows, "l" * len(headings))
+        yield ""
 
 
 def _metrics_table(document: Document, shown: Sequence[Column]) -> list[str]:
@@ -118,9 +170,21 @@ def _metrics_table(document: Document, shown: Sequence[Column]) -> list[str]:
             before, after = values
             shift = difference(before, after)
             row += [shift, change(name, before, after, shift)]
-        rows.append(row)
+        rows.append([*row, *_uncertain(name, shown, compared=compared)])
     headings = ["", *(column.title for column in shown), *(["change", ""] if compared else [])]
-    return _table(headings, rows, "l" + "r" * len(shown) + ("rl" if compared else ""))
+    headings += [INTERVAL_HEADING, CHANCE_HEADING][: len(rows[0]) - len(headings)] if rows else []
+    sides = "l" + "r" * len(shown) + ("rlll" if compared else "ll")
+    return _table(headings, rows, sides[: len(headings)])
+
+
+def _uncertain(name: str, shown: Sequence[Column], *, compared: bool) -> list[str]:
+    """The interval of a change, or that of the only value and what chance would give."""
+    if not any("low" in entry for column in shown for entry in column.part["metrics"].values()):
+        return []
+    metric = shown[-1].metric(name)
+    if compared:
+        return [interval_text(metric.get("change"))]
+    return [interval_text(metric), chance_text(metric)] if len(shown) == 1 else []
 
 
 def _reliability_table(bins: Sequence[Mapping[str, Any]]) -> list[str]:

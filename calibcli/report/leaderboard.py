@@ -30,7 +30,8 @@ def _entry(standing: Standing, chosen: bool) -> Document:
     trial, values = standing.trial, standing.evaluation.values
     metrics = {}
     for name, value in values.items():
-        low, high = standing.intervals.get(name, (None, None))
+        found = standing.evaluation.intervals.get(name)
+        low, high = (None, None) if found is None else (found.low, found.high)
         metrics[name] = {"value": value, "low": low, "high": high}
     return {
         "method": joined(trial.plan),

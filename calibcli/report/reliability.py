@@ -23,6 +23,7 @@ SIDE_BY_SIDE = 110
 GUTTER = 4
 PERCENT_WIDTH = 6
 GAP = 2
+KEY_GAP = 3
 WIDEST_BAR = 60
 FEW_ROWS = 30
 """A bin with fewer rows is dimmed: its accuracy is mostly chance."""
@@ -88,7 +89,7 @@ def reliability_diagrams(
         for diagram in diagrams:
             lines += [*diagram, Text()]
         del lines[-1:]
-    return [*lines, Text(), key(glyphs)]
+    return [*lines, Text(), *key(glyphs, width)]
 
 
 def reliability_diagram(bins: Bins, glyphs: Glyphs, width: int, *, heading: str) -> list[Text]:
@@ -105,18 +106,24 @@ def reliability_diagram(bins: Bins, glyphs: Glyphs, width: int, *, heading: str)
     return [first, Text(scale, "dim"), *lines]
 
 
-def key(glyphs: Glyphs) -> Text:
-    """What the parts of a diagram mean."""
-    return Text.assemble(
-        (glyphs.partial[-1] * 2, STYLES["right"]),
-        " is right   ",
-        (glyphs.marker, STYLES["mark"]),
-        " says it is   ",
-        (glyphs.short * 2, STYLES["over"]),
-        " overconfident by   ",
-        (glyphs.beyond * 2, STYLES["under"]),
-        " underconfident by",
-    )
+def key(glyphs: Glyphs, width: int) -> list[Text]:
+    """What the parts of a diagram mean, in as many lines as the width asks for."""
+    entries = [
+        Text.assemble((mark, STYLES[style]), f" {meaning}")
+        for mark, style, meaning in (
+            (glyphs.partial[-1] * 2, "right", "is right"),
+            (glyphs.marker, "mark", "says it is"),
+            (glyphs.short * 2, "over", "overconfident by"),
+            (glyphs.beyond * 2, "under", "underconfident by"),
+        )
+    ]
+    lines = [entries[0]]
+    for entry in entries[1:]:
+        if lines[-1].cell_len + KEY_GAP + entry.cell_len <= width:
+            lines[-1] = Text(" " * KEY_GAP).join([lines[-1], entry])
+        else:
+            lines.append(entry)
+    return lines
 
 
 def _lowest_filled(bins: Bins) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from calibcli.report.comparison import is_fit
@@ -27,6 +28,8 @@ def summary(document: Document) -> Lines:
         lines += [("note", note) for note in document["fit"].get("notes", [])]
         written = [document[key] for key in ("params", "output") if document[key]]
         lines += [("wrote", ", ".join(written))] if written else []
+    elif document["command"] == "compare":
+        lines += [("held out", f"{document['folds']} folds"), ("chosen", document["why"])]
     elif document["params"]:
         lines.append(("through", document["params"]))
     return lines
@@ -52,12 +55,14 @@ def _absent(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _fitted(document: Document) -> str:
     fit = document["fit"]
+    # What shall be the same in every run leaves the time out.
+    took = "" if fit["seconds"] is None else f"{duration(fit['seconds'])} "
     ending = "converged after" if fit["converged"] else "DID NOT CONVERGE in"
     work = ", ".join(
         [
             plural(fit["iterations"], "iteration"),
             f"{plural(fit['passes'], 'pass')} over the data",
-            f"{duration(fit['seconds'])} on {fit['device']}",
+            f"{took}on {fit['device']}",
         ]
     )
     return f"{document['method']} by {document['loss']}: {ending} {work}"
@@ -76,12 +81,32 @@ def _stages(document: Document) -> Iterator[tuple[str, str]]:
 
 def _described(value: Any) -> str:
     numbers = list(_numbers(value))
+    if isinstance(value, list | tuple) and value and not numbers:
+        return _listed(value)
     if len(numbers) == 1:
         return significant(numbers[0])
     if not numbers:
         return str(value)
     span = f"{significant(min(numbers))} to {significant(max(numbers))}"
     return f"{plural(len(numbers), 'number')} from {span}"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """Names, stages, or lists of stages; not all of them where they are many."""
+    if all(isinstance(value, Mapping) for value in values):
+        return " + ".join(_chained(stage) for stage in values)
+    if all(isinstance(value, list | tuple) for value in values):
+        chains = Counter(" + ".join(stage["kind"] for stage in value) or "none" for value in values)
+        return ", ".join(f"{count} x {chain}" for chain, count in chains.items())
+    more = f" and {len(values) - MANY} more" if len(values) > MANY else ""
+    return f"{', '.join(map(str, values[:MANY]))}{more}"
+
+
+def _chained(stage: Mapping[str, Any]) -> str:
+    """A stage inside another one; its number too, where it has but one."""
+    own = list(stage["parameters"].values())
+    single = len(own) == 1 and len(list(_numbers(own[0]))) == 1
+    return f"{stage['kind']} {_described(own[0])}" if single else str(stage["kind"])
 
 
 def _numbers(value: Any) -> Iterator[float]:

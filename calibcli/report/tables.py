@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from rich.table import Table
@@ -16,6 +16,7 @@ from calibcli.report.comparison import (
     change,
     columns,
     convention,
+    group,
     is_fit,
     metric_names,
     title,
@@ -23,11 +24,21 @@ from calibcli.report.comparison import (
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.numbers import align_at_point, difference, significant
+from calibcli.report.uncertainty import (
+    CHANCE_HEADING,
+    CHANCE_LEGEND,
+    INTERVAL_HEADING,
+    chance_text,
+    interval_text,
+)
 
 CHANGE_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}
 LONGEST_TITLE = 20
 NUMBER_WIDTH = 10
 NAMES_WIDTH = 19
+LONG_TABLE = 10
+"""A table of more metrics is divided by what they are about."""
+
 BEST = "*"
 
 Cells: TypeAlias = tuple[str, list[Text]]
@@ -39,7 +50,7 @@ def metrics_tables(document: Document, glyphs: Glyphs, width: int) -> list[Table
     shown = columns(document)
     if is_fit(document) and len(shown) == 2:
         return [_comparison_table(shown[0], shown[1], glyphs)]
-    return [_inputs_table(group, shown, glyphs) for group in _groups(shown, width)]
+    return [_inputs_table(part, shown, glyphs) for part in _groups(shown, width)]
 
 
 def balanced_table(document: Document, glyphs: Glyphs) -> Table | None:
@@ -62,33 +73,57 @@ def _comparison_table(before: Column, after: Column, glyphs: Glyphs) -> Table:
             (after.title, _numbers([pair[1] for pair in pairs], glyphs)),
             ("change", list(map(Text, signed, styles))),
             ("", list(map(Text, words, styles))),
-        ]
+            *_texts(
+                INTERVAL_HEADING,
+                [glyphs.number(interval_text(after.metric(n).get("change"))) for n in names],
+            ),
+        ],
+        _headings(names),
     )
 
 
-def _inputs_table(group: Sequence[Column], everything: Sequence[Column], glyphs: Glyphs) -> Table:
+def _inputs_table(part: Sequence[Column], everything: Sequence[Column], glyphs: Glyphs) -> Table:
     names = metric_names(everything)
     winners = [best(name, everything) for name in names]
     cells = _name_columns(names, glyphs)
-    for column in group:
+    for column in part:
         values = [column.value(name) for name in names]
         wins = [v is not None and v == w for v, w in zip(values, winners, strict=True)]
         cells.append((_shorten(column.title, glyphs), _numbers(values, glyphs, wins)))
-    return _assemble(cells)
+    if len(everything) == 1:
+        parts = [everything[0].metric(name) for name in names]
+        cells += _texts(INTERVAL_HEADING, [glyphs.number(interval_text(part)) for part in parts])
+        cells += _texts(CHANCE_HEADING, list(map(chance_text, parts)))
+    return _assemble(cells, _headings(names))
+
+
+def _texts(heading: str, texts: Sequence[str]) -> list[Cells]:
+    """A column of dim texts, if there are any."""
+    return [(heading, [Text(text, "dim") for text in texts])] if any(texts) else []
 
 
 def _groups(shown: Sequence[Column], width: int) -> Iterator[list[Column]]:
     """Columns in groups that fit the width beside the names of the metrics."""
-    group: list[Column] = []
-    left = width - NAMES_WIDTH
+    longest = max((len(title(name)) for name in metric_names(shown)), default=0)
+    room = width - max(NAMES_WIDTH, longest + 5)
+    part: list[Column] = []
+    left = room
     for column in shown:
         needed = max(min(len(column.title), LONGEST_TITLE), NUMBER_WIDTH) + 2
-        if group and needed > left:
-            yield group
-            group, left = [], width - NAMES_WIDTH
-        group.append(column)
+        if part and needed > left:
+            yield part
+            part, left = [], room
+        part.append(column)
         left -= needed
-    yield group
+    yield part
+
+
+def _headings(names: Sequence[str]) -> dict[int, str]:
+    """What the metrics from some position on are about; nothing where they are few."""
+    if len(names) <= LONG_TABLE:
+        return {}
+    about = [group(name) for name in names]
+    return {i: text for i, text in enumerate(about) if i == 0 or text != about[i - 1]}
 
 
 def _name_columns(names: Sequence[str], glyphs: Glyphs) -> list[Cells]:
@@ -112,12 +147,16 @@ def _numbers(
     ]
 
 
-def _assemble(cells: Sequence[Cells]) -> Table:
+def _assemble(cells: Sequence[Cells], headings: Mapping[int, str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading, _ in cells:
         # Text, not markup: the name of a file may have brackets in it.
         table.add_column(Text(heading), no_wrap=True)
-    for row in zip(*(column for _, column in cells), strict=True):
+    for position, row in enumerate(zip(*(column for _, column in cells), strict=True)):
+        if position in headings:
+            if position:
+                table.add_row()
+            table.add_row(Text(headings[position], "dim"))
         table.add_row(*row)
     return table
 
@@ -134,6 +173,8 @@ def legend(document: Document, glyphs: Glyphs) -> Text:
     text = f"{glyphs.lower} lower is better, {glyphs.higher} higher is better"
     if len(document.get("results", [])) > 1:
         text += f", {BEST} best of its row"
+    elif not is_fit(document) and any("chance" in m for m in document["metrics"].values()):
+        text += f"\n{CHANCE_LEGEND}"
     return Text(text, "dim")
 
 

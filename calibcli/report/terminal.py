@@ -6,9 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from calibcli.report.closer import closer_tables
 from calibcli.report.comparison import BALANCED_CAPTION, caption, columns, is_fit
 from calibcli.report.document import Document
+from calibcli.report.gates import gates_table
 from calibcli.report.glyphs import Glyphs, glyphs_for
+from calibcli.report.groups import group_caption, groups_table
+from calibcli.report.leaderboard import leaderboard_legend, leaderboard_table
 from calibcli.report.numbers import count, percent
 from calibcli.report.reliability import VERDICT_STYLES, reliability_diagrams
 from calibcli.report.summary import did_not_converge, summary
@@ -35,6 +39,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
     several = len(document.get("results", [])) > 1
     console.print(_inputs(document) if several else _summary(document))
     console.print()
+    _print_leaderboard(document, console, glyphs)
     shown = columns(document)
     if shown:
         for table in metrics_tables(document, glyphs, console.width):
@@ -48,12 +53,41 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
         console.print(balanced)
         console.print()
         console.print(Text(BALANCED_CAPTION))
+    _print_groups(document, console, glyphs)
     if shown:
         console.print(legend(document, glyphs))
+        for table, about in closer_tables(document, glyphs):
+            console.print()
+            console.print(table)
+            console.print()
+            console.print(about)
         _print_diagrams(document, console, glyphs)
+    if document.get("gates"):
+        console.print()
+        console.print(gates_table(document, glyphs))
     if conventions:
         console.print()
         console.print(footnotes(document))
+
+
+def _print_leaderboard(document: Document, console: Console, glyphs: Glyphs) -> None:
+    entries = document.get("leaderboard")
+    if not entries:
+        return
+    console.print(leaderboard_table(entries, glyphs))
+    console.print()
+    for line in leaderboard_legend(entries):
+        console.print(Text(line, "dim"))
+    console.print()
+
+
+def _print_groups(document: Document, console: Console, glyphs: Glyphs) -> None:
+    if not document.get("groups"):
+        return
+    console.print()
+    console.print(groups_table(document, glyphs))
+    console.print()
+    console.print(Text(group_caption(document)))
 
 
 def _print_diagrams(document: Document, console: Console, glyphs: Glyphs) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, softmax, to_numpy
+from calibcli.arrays import Array, namespace, softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.chain import calibrate, for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.source import Chunk, Source
 from calibcli.engine.survey import LARGEST_LOG_PROB
 from calibcli.errors import DataError
-from calibcli.workflow.measuring import calibrate
 
 NumpyArray = np.ndarray[Any, Any]
 
@@ -36,12 +36,15 @@ class Calibrated:
         The most probable class; the first of equals.
     confidence : array (n,)
         The largest probability.
+    interval : (array (n,), array (n,)) or None
+        From where to where the confidence may lie, if wanted and where the last stage says so.
     """
 
     chunk: Chunk
     probs: NumpyArray
     prediction: NumpyArray
     confidence: NumpyArray
+    interval: tuple[NumpyArray, NumpyArray] | None = None
 
 
 def probabilities(stages: Sequence[Calibrator], logits: Array) -> Array:
@@ -57,31 +60,50 @@ def chunk_rows(engine: Engine, source: Source) -> int:
 
 
 def calibrated_chunks(
-    engine: Engine, source: Source, chunks: Iterator[Chunk], stages: Sequence[Calibrator]
+    engine: Engine,
+    source: Source,
+    chunks: Iterator[Chunk],
+    stages: Sequence[Calibrator],
+    *,
+    intervals: bool = False,
 ) -> Iterator[Calibrated]:
-    """The rows of some chunks with their probabilities, in order.
+    """The rows of some chunks with their probabilities, and with intervals if wanted, in order.
 
     Raises
     ------
     DataError
         A row whose scores have no probabilities, with its place.
     """
-    work = partial(_probabilities, tuple(stages))
+    work = partial(_calibrated, tuple(stages), intervals)
     for results, chunk in engine.map_chunks(source, chunks, work):
-        probs, prediction, confidence = (
+        probs, prediction, confidence, *ends = (
             np.concatenate(part) for part in zip(*results, strict=True)
         )
         _check(source, chunk, np.isnan(confidence))
-        yield Calibrated(chunk, probs, prediction, confidence)
+        interval = (ends[0], ends[1]) if ends else None
+        yield Calibrated(chunk, probs, prediction, confidence, interval)
 
 
-def _probabilities(
-    stages: tuple[Calibrator, ...], tile: Tile
-) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
+def _calibrated(
+    stages: tuple[Calibrator, ...], intervals: bool, tile: Tile
+) -> tuple[NumpyArray, ...]:
+    """Probabilities, prediction and confidence, and the ends of the interval if there is one."""
     # Rows that have no probabilities come out as NaN, and are refused by their number.
     with np.errstate(invalid="ignore"):
-        probs = np.ascontiguousarray(to_numpy(probabilities(stages, tile.logits)))
-    return probs, probs.argmax(axis=1), probs.max(axis=1)
+        stages = for_rows(stages, tile.keys)
+        logits = log_probs_after(stages[:-1], tile.logits)
+        probs = np.ascontiguousarray(to_numpy(probabilities(stages[-1:], logits)))
+        prediction, confidence = probs.argmax(axis=1), probs.max(axis=1)
+        interval = None
+        if intervals and stages:
+            classes = namespace(logits).asarray(prediction, device=logits.device)
+            interval = stages[-1].interval(logits, classes)
+    if interval is None:
+        return probs, prediction, confidence
+    lower, upper = (to_numpy(end).astype(probs.dtype) for end in interval)
+    # Rounding must not push the confidence out of its interval.
+    lower, upper = np.minimum(lower, confidence), np.maximum(upper, confidence)
+    return probs, prediction, confidence, lower, upper
 
 
 def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:

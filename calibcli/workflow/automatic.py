@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.metrics.panel import Panel
 from calibcli.workflow.choosing import Leaderboard, candidates, compare
 from calibcli.workflow.fitting import Outcome, run_fit
-from calibcli.workflow.measuring import Through, measure
+from calibcli.workflow.measuring import CrossFitted, Through, measure
 from calibcli.workflow.plans import Plan, Reduction, loosened, make_plan, make_plans, refined
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.stacking import stack
 from calibcli.workflow.trials import try_plans
 
 AUTO = "auto"
+LEADERBOARD_METRICS = ("nll", "brier", "ece")
+"""What candidates are compared by; the chosen one is measured by everything that was asked for."""
 
 
 _WEAKER = 0.1
@@ -76,16 +79,12 @@ def make_any_plan(
     loss: str = "nll",
     settings: Iterable[str] = (),
     *,
-    link: bool = True,
-    prior: TargetPrior | None = None,
-    allow_zero: bool = False,
-    tune: bool = False,
-    average_folds: bool = False,
     by: str | None = None,
     reduce: Reduction | None = None,
     stacked: bool = False,
+    **options: Any,
 ) -> Plan | AutoPlan:
-    """The plan of a method, or of `auto`.
+    """The plan of a method, or of `auto`; ``options`` are those of `make_plan`.
 
     Raises
     ------
@@ -95,22 +94,12 @@ def make_any_plan(
     if method != AUTO:
         if stacked:
             raise UsageError("--stack mixes the candidates of auto; use it with -m auto")
-        plan = make_plan(
-            method,
-            loss,
-            settings,
-            link=link,
-            prior=prior,
-            allow_zero=allow_zero,
-            tune=tune,
-            average_folds=average_folds,
-        )
-        return refined(plan, by=by, reduce=reduce)
-    if allow_zero:
+        return refined(make_plan(method, loss, settings, **options), by=by, reduce=reduce)
+    if options.pop("allow_zero", False):
         raise UsageError("--allow-zero: auto never takes a probability of exactly 0 or 1")
     if stacked and by is not None:
         raise UsageError("--stack: a stack has no maps for groups; leave out --stack or --by")
-    return AutoPlan(loss, tuple(settings), stacked, link, prior, tune, average_folds, by, reduce)
+    return AutoPlan(loss, tuple(settings), stacked, by=by, reduce=reduce, **options)
 
 
 def run_any(
@@ -154,16 +143,15 @@ def run_compare(
 
 def run_auto(data: Data, auto: AutoPlan, panel: Panel, test: Data | None = None) -> Outcome:
     """Choose and fit; figures before and after are of held-out rows, or of the test data."""
-    board = run_compare(data, auto.plans(data), panel, stacked=auto.stacked)
+    judged_by = replace(panel, names=LEADERBOARD_METRICS, also=())
+    board = run_compare(data, auto.plans(data), judged_by, stacked=auto.stacked)
     trial = board.chosen.trial
     if auto.by is not None:
         outcome = run_fit(data, replace(trial.plan, by=auto.by), panel, test)
         return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
-    if test is None:
-        (before,) = measure(data, [Through()], panel)
-        after = board.chosen.evaluation
-    else:
-        before, after = measure(test, [Through(), Through(trial.fit.calibrators)], panel)
+    final = Through(trial.fit.calibrators)
+    unseen = CrossFitted(trial.by_fold, data.seed) if test is None else final
+    before, after = measure(data if test is None else test, [Through(), unseen], panel)
     return Outcome(
         trial.plan,
         trial.fit,

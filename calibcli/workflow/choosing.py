@@ -9,14 +9,14 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import dot_classes, to_numpy
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.metrics.base import Vector, View
+from calibcli.metrics.base import Vector
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
-from calibcli.workflow.measuring import CrossFitted, Prober
+from calibcli.workflow.measuring import CrossFitted, Prober, view_of
 from calibcli.workflow.trials import Trial
+from calibcli.workflow.uncertainty import Measuring
 
 _TWO_CLASSES = ("platt", "beta", "quadratic", "spline", "monotone", "venn-abers")
 _MANY_CLASSES = (
@@ -36,8 +36,6 @@ _COSTLY = ("sms", "dirichlet", "spline")
 _MOST_CLASSES_FOR_COSTLY = 200
 """With more classes, what has a matrix or a curve for each of them takes minutes."""
 
-_NORMAL_95 = 1.959963984540054
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -48,8 +46,6 @@ class Standing:
     trial : Trial
     evaluation : Evaluation
         Of all rows, each by the fit that has not seen it.
-    intervals : dict of str to (float, float)
-        95 % intervals of metrics.
     behind : float
         Held-out NLL minus that of the best.
     behind_error : float
@@ -58,7 +54,6 @@ class Standing:
 
     trial: Trial
     evaluation: Evaluation
-    intervals: dict[str, tuple[float, float]]
     behind: float
     behind_error: float
 
@@ -97,18 +92,19 @@ def compare(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
     The best by NLL sets the mark; the simplest that is within one standard error of it, that of
     the paired difference, is taken (Breiman et al., Classification and Regression Trees, 1984).
     """
+    measuring = Measuring.of(panel, data)
+    wide = measuring.wide_panel
     probers = tuple(CrossFitted(trial.by_fold, data.seed) for trial in trials)
-    state = data.fold(partial(_heldout, probers, panel), partial(_merge, panel))
-    evaluations = [panel.finish(part) for part in state.panels]
+    state = data.fold(partial(_held_out, probers, wide), partial(_merge, wide))
+    evaluations = measuring.judged([wide.finish(part) for part in state.panels])
     losses = state.losses
-    best = int(np.nanargmin(losses.mean[0]))
+    best = int(np.nanargmin(losses.mean))
     standings = [
         Standing(
             trial,
             evaluation,
-            {"nll": losses.interval(0, place), "brier": losses.interval(1, place)},
-            float(losses.mean[0, place] - losses.mean[0, best]),
-            losses.error(0, place, best),
+            float(losses.mean[place] - losses.mean[best]),
+            losses.error_of_difference(place, best),
         )
         for place, (trial, evaluation) in enumerate(zip(trials, evaluations, strict=True))
     ]
@@ -141,15 +137,15 @@ def _choose(standings: Sequence[Standing], best: Standing) -> tuple[Standing, st
 
 @dataclass(frozen=True)
 class _Losses:
-    """Sums over the rows of the losses of M candidates, NLL and Brier, and of their products.
+    """Sums over the rows of the NLL of M candidates, and of its products.
 
     Attributes
     ----------
     weights : float64 array (2,)
         Sums of the weights and of their squares.
-    sums : float64 array (2, M, 2)
-        By loss, candidate, and power of the weight.
-    products : float64 array (2, M, M)
+    sums : float64 array (M, 2)
+        By candidate and power of the weight.
+    products : float64 array (M, M)
         With squared weights.
     """
 
@@ -159,10 +155,10 @@ class _Losses:
 
     @classmethod
     def of(cls, losses: Vector, weights: Vector) -> _Losses:
-        """The sums of losses (2, M, n) of rows with weights (n,)."""
+        """The sums of losses (M, n) of rows with weights (n,)."""
         powers = np.stack((weights, weights**2), axis=1)
         scaled = losses * weights
-        return cls(powers.sum(axis=0), losses @ powers, scaled @ scaled.transpose(0, 2, 1))
+        return cls(powers.sum(axis=0), losses @ powers, scaled @ scaled.T)
 
     def __add__(self, later: _Losses) -> _Losses:
         return _Losses(
@@ -171,24 +167,19 @@ class _Losses:
 
     @property
     def mean(self) -> Vector:
-        """Means (2, M)."""
-        means: Vector = self.sums[:, :, 0] / self.weights[0]
+        """Means (M,)."""
+        means: Vector = self.sums[:, 0] / self.weights[0]
         return means
 
-    def interval(self, loss: int, place: int) -> tuple[float, float]:
-        """A 95 % interval of a mean, from its standard error."""
-        mean, half = float(self.mean[loss, place]), _NORMAL_95 * self.error(loss, place)
-        return mean - half, mean + half
-
-    def error(self, loss: int, place: int, other: int | None = None) -> float:
-        """Standard error of a mean, or of its difference from another candidate's."""
-        signs = np.zeros(self.sums.shape[1])
-        signs[place] += 1
-        if other is not None:
-            signs[other] -= 1
-        mean = float(signs @ self.mean[loss])
-        second = float(signs @ self.products[loss] @ signs)
-        first = float(signs @ self.sums[loss, :, 1])
+    def error_of_difference(self, place: int, other: int) -> float:
+        """Standard error of one candidate's mean minus another's, rows being paired."""
+        if place == other:
+            return 0.0
+        pair = [place, other]
+        signs = np.array([1.0, -1.0])
+        mean = float(signs @ self.mean[pair])
+        second = float(signs @ self.products[np.ix_(pair, pair)] @ signs)
+        first = float(signs @ self.sums[pair, 1])
         spread = second - 2 * mean * first + mean**2 * float(self.weights[1])
         return math.sqrt(max(spread, 0.0)) / float(self.weights[0])
 
@@ -199,19 +190,10 @@ class _State:
     losses: _Losses
 
 
-def _heldout(probers: tuple[Prober, ...], panel: Panel, tile: Tile) -> _State:
-    weights = None if tile.weights is None else to_numpy(tile.weights)
-    views = [View(prober(tile), tile.labels, weights) for prober in probers]
-    nll = np.stack([-view.true_log_prob for view in views])
-    brier = np.stack([_brier(view) for view in views])
-    losses = _Losses.of(np.stack((nll, brier)), views[0].weights)
+def _held_out(probers: tuple[Prober, ...], panel: Panel, tile: Tile) -> _State:
+    views = [view_of(tile, prober) for prober in probers]
+    losses = _Losses.of(np.stack([-view.true_log_prob for view in views]), views[0].weights)
     return _State(tuple(panel.partial(view) for view in views), losses)
-
-
-def _brier(view: View) -> Vector:
-    squares = to_numpy(dot_classes(view.probs, view.probs)).astype(np.float64)
-    result: Vector = squares - 2 * view.true_prob + 1
-    return result
 
 
 def _merge(panel: Panel, left: _State, right: _State) -> _State:

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from calibcli.calibrators.base import SmoothMap
-from calibcli.calibrators.identity import Identity
-from calibcli.calibrators.links import Link, link_of
-from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
-from calibcli.errors import UsageError
-from calibcli.fitting.crossing import cross_fit
-from calibcli.fitting.fit import NOTHING_TO_FIT, Fit, StageFit, fit_stages
+from calibcli.fitting.fit import Fit
 from calibcli.metrics.panel import Evaluation, Panel
-from calibcli.objectives.base import Objective
-from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.objectives.registry import OBJECTIVES
-from calibcli.options import build, look_up, parse_settings
+from calibcli.workflow.groups import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.measuring import CrossFitted, MeasuredOn, Prober, Through, measure
-from calibcli.workflow.priors import IMBALANCED, TargetPrior, imbalance, prior_factors
+from calibcli.workflow.plans import Plan, finished, rows_of
+from calibcli.workflow.priors import IMBALANCED, imbalance, prior_factors
+from calibcli.workflow.tuned import FittedPlan, fit_plan
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be fitted.
-
-    Attributes
-    ----------
-    method : str
-        Names of the stages, with commas between them.
-    loss : str
-    families : tuple of SmoothMap or None
-        A stage each; None changes nothing.
-    objective : Objective
-    link : Link or None
-        Put behind the last stage, where an improper loss has one.
-    prior : TargetPrior or None
-        Class shares to fit for, instead of those of the rows.
-    """
-
-    method: str
-    loss: str
-    families: tuple[SmoothMap | None, ...]
-    objective: Objective
-    link: Link | None = None
-    prior: TargetPrior | None = None
-
-    @property
-    def changes_prior(self) -> bool:
-        """Whether the fit is for other class shares than those of its rows."""
-        return self.prior is not None or isinstance(self.objective, ClassWeighted)
+if TYPE_CHECKING:
+    from calibcli.workflow.choosing import Leaderboard
 
 
 @dataclass(frozen=True)
@@ -75,6 +40,10 @@ class Outcome:
         other class shares than those of its rows.
     plain : Evaluation or None
         After a fit by plain nll, of the same rows; where the loss is improper and has no link.
+    leaderboard : Leaderboard or None
+        What the plan was chosen from, where it was.
+    groups : GroupReport or None
+        How far groups have maps of their own, and what these are worth.
     """
 
     plan: Plan
@@ -87,79 +56,39 @@ class Outcome:
     notes: tuple[str, ...]
     balanced: tuple[Evaluation, Evaluation] | None = None
     plain: Evaluation | None = None
+    leaderboard: Leaderboard | None = None
+    groups: GroupReport | None = None
 
 
-def make_plan(
-    method: str,
-    loss: str = "nll",
-    settings: Iterable[str] = (),
-    *,
-    link: bool = True,
-    prior: TargetPrior | None = None,
-) -> Plan:
-    """The stages and the objective that names and ``NAME.OPTION=VALUE`` settings stand for.
-
-    Raises
-    ------
-    UsageError
-        An unknown method, loss or option, or an option of something that is not in use.
-    """
-    options = parse_settings(settings)
-    names = [name.strip() for name in method.split(",")]
-    objective_class = look_up("loss", OBJECTIVES, loss)
-    unused = set(options) - set(names) - {loss}
-    if unused:
-        used = ", ".join([*names, loss])
-        raise UsageError(f"--set {min(unused)}.…: only {used} are in use here")
-    chosen = [_family(name, options.get(name, {})) for name in names]
-    families = tuple(stage for family in chosen for stage in _with_stages_before(family))
-    objective = build(objective_class, loss, options.get(loss, {}))
-    if prior is not None and isinstance(objective, ClassWeighted):
-        raise UsageError(f"--target-prior and --loss {loss} both set class shares; use one of them")
-    behind = link_of(loss, objective.options()) if link and any(families) else None
-    return Plan(",".join(names), loss, families, objective, behind, prior)
-
-
-def _family(name: str, options: dict[str, str]) -> SmoothMap | None:
-    if name == Identity.kind:
-        return None
-    return build(look_up("method", MAPS, name, also=(Identity.kind,)), name, options)
-
-
-def _with_stages_before(family: SmoothMap | None) -> tuple[SmoothMap | None, ...]:
-    if family is None:
-        return (None,)
-    return (*(_family(name, {}) for name in family.before), family)
-
-
-def run_fit(data: Data, plan: Plan, panel: Panel, test: Data | None = None) -> Outcome:
+def run_fit(
+    data: Data, plan: Plan, panel: Panel, test: Data | None = None, *, cross_fitted: bool = True
+) -> Outcome:
     """Fit, then measure on the test data, or else by cross-fitting on the data of the fit."""
-    rows = data
-    if plan.prior is not None:
-        rows = data.reweighted(prior_factors(plan.prior, data.class_weights))
+    rows = rows_of(data, plan)
     begin = time.perf_counter()
-    fit = fit_stages(rows, plan.families, plan.objective)
+    fitted = fit_plan(rows, plan)
+    plan = fitted.plan
+    grouped = None if plan.by is None else fit_groups(rows, fitted)
     seconds = time.perf_counter() - begin
-    linked = _linked(fit, plan.link)
-    notes = fit.notes + _notes(data, plan)
-    if test is None and data.folds < 2:
+    final = finished(fitted.fit, plan) if grouped is None else grouped.fit
+    notes = fitted.notes + _notes(data, plan) + ((grouped.note,) if grouped else ())
+    if test is None and not (cross_fitted and data.folds >= 2):
         (before,) = measure(data, [Through()], panel)
-        return Outcome(plan, linked, seconds, before, None, "nothing", 0, notes)
-    prober, failed = _unseen(rows, plan, fit, test)
+        return Outcome(plan, final, seconds, before, None, "nothing", 0, notes)
+    prober, failed = _unseen(rows, fitted, test) if grouped is None else _of(grouped, rows, test)
     notes += failed
     judged = data if test is None else test
     probers: list[Prober] = [Through(), prober]
     improper = not plan.objective.proper and plan.link is None and any(plan.families)
     if improper:
-        nll = replace(plan, loss="nll", objective=NegativeLogLikelihood())
-        whole = fit_stages(rows, nll.families, nll.objective)
-        probers.append(_unseen(rows, nll, whole, test)[0])
+        nll = replace(plan, loss="nll", objective=NegativeLogLikelihood(), tune=False)
+        probers.append(_unseen(rows, fit_plan(rows, nll), test)[0])
     before, after, *others = measure(judged, probers, panel)
-    if improper:
+    if improper and "nll" in after.values:
         notes += (_compared(plan.loss, after, others[0]),)
     return Outcome(
         plan,
-        linked,
+        final,
         seconds,
         before,
         after,
@@ -168,28 +97,29 @@ def run_fit(data: Data, plan: Plan, panel: Panel, test: Data | None = None) -> O
         notes,
         _balanced(judged, probers[:2], panel) if plan.changes_prior else None,
         others[0] if others else None,
+        groups=None if grouped is None else report_groups(judged, probers[:2], grouped),
     )
 
 
-def _unseen(rows: Data, plan: Plan, fit: Fit, test: Data | None) -> tuple[Prober, tuple[str, ...]]:
+def _unseen(rows: Data, fitted: FittedPlan, test: Data | None) -> tuple[Prober, tuple[str, ...]]:
     """Log-probabilities of rows that the fit has not seen, and notes on the way there."""
+    fit, plan = fitted.fit, fitted.plan
     if test is not None:
-        return Through(_linked(fit, plan.link).calibrators), ()
-    by_fold = cross_fit(rows, plan.families, plan.objective, fit)
+        return Through(finished(fit, plan).calibrators), ()
+    by_fold = fitted.without_folds(rows)
     failed = sum(not part.converged for part in by_fold)
     notes: tuple[str, ...] = ()
     if failed and fit.converged:
         notes = (f"{failed} of {rows.folds} fits of the cross-fitting did not converge",)
-    stages = tuple(_linked(part, plan.link).calibrators for part in by_fold)
+    stages = tuple(finished(part, plan).calibrators for part in by_fold)
     return CrossFitted(stages, rows.seed), notes
 
 
-def _linked(fit: Fit, link: Link | None) -> Fit:
-    """The fit with a link behind it, unless there was nothing to fit that it could belong to."""
-    last = fit.stages[-1].solution
-    if link is None or last is None or last.criterion in NOTHING_TO_FIT:
-        return fit
-    return Fit((*fit.stages, StageFit(link)))
+def _of(grouped: GroupedFit, rows: Data, test: Data | None) -> tuple[Prober, tuple[str, ...]]:
+    """As `_unseen` has it, of a fit with maps for groups."""
+    if test is not None:
+        return Through(grouped.fit.calibrators), ()
+    return CrossFitted(grouped.by_fold, rows.seed), ()
 
 
 def _balanced(

@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from calibcli.arrays import Array, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.chain import calibrate, for_rows
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.memory_source import fold_of_rows
+from calibcli.engine.source import each_key
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.workflow.uncertainty import Measuring
 
 MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
 """Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
 
 Prober = Callable[[Tile], Array]
 """Makes calibrated logits (n, K) of a tile."""
-
-
-def calibrate(stages: Sequence[Calibrator], logits: Array) -> Array:
-    """Calibrated logits (n, K), not normalised, after all stages."""
-    for stage in stages[:-1]:
-        logits = stage.log_probs(logits)
-    return stages[-1].logits(logits) if stages else logits
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Through:
     stages: tuple[Calibrator, ...] = ()
 
     def __call__(self, tile: Tile) -> Array:
-        return calibrate(self.stages, tile.logits)
+        return calibrate(for_rows(self.stages, tile.keys), tile.logits)
 
 
 @dataclass(frozen=True)
@@ -56,19 +53,30 @@ class CrossFitted:
         for position, stages in enumerate(self.by_fold):
             rows = np.flatnonzero(fold == position)
             if len(rows):
-                result[rows] = calibrate(stages, logits[rows])
+                keys = each_key(tile.keys, itemgetter(rows))
+                result[rows] = calibrate(for_rows(stages, keys), logits[rows])
         return result
 
 
 def measure(data: Data, probers: Sequence[Prober], panel: Panel) -> list[Evaluation]:
-    """An evaluation for each prober, from one pass over the data."""
-    states = data.fold(partial(_states, tuple(probers), panel), partial(_merge, panel))
-    return [panel.finish(state) for state in states]
+    """An evaluation for each prober, from one pass over the data.
+
+    Where the panel has a bootstrap, with intervals, and those of the differences from the first.
+    """
+    measuring = Measuring.of(panel, data)
+    wide = measuring.wide_panel
+    states = data.fold(partial(_states, tuple(probers), wide), partial(_merge, wide))
+    return measuring.judged([wide.finish(state) for state in states])
+
+
+def view_of(tile: Tile, prober: Prober) -> View:
+    """A block of rows with what a prober makes of them."""
+    weights = None if tile.weights is None else to_numpy(tile.weights)
+    return View(prober(tile), tile.labels, weights, start=tile.start, keys=tile.keys)
 
 
 def _states(probers: tuple[Prober, ...], panel: Panel, tile: Tile) -> list[Any]:
-    weights = None if tile.weights is None else to_numpy(tile.weights)
-    return [panel.partial(View(prober(tile), tile.labels, weights)) for prober in probers]
+    return [panel.partial(view_of(tile, prober)) for prober in probers]
 
 
 def _merge(panel: Panel, left: list[Any], right: list[Any]) -> list[Any]:

@@ -14,7 +14,10 @@ from calibcli.metrics.panel import Evaluation
 from calibcli.options import settings_of
 from calibcli.params import Params, Stage, read, title
 from calibcli.version import __version__
+from calibcli.workflow.choosing import Leaderboard
 from calibcli.workflow.fitting import Outcome
+from calibcli.workflow.groups import GroupReport
+from calibcli.workflow.plans import Plan
 
 
 def to_params(
@@ -30,13 +33,6 @@ def to_params(
 ) -> Params:
     """The parameter file's content for a fit; nothing in it depends on the clock or the machine."""
     fit, plan = outcome.fit, outcome.plan
-    options = {
-        family.name: settings_of(family)
-        for family in plan.families
-        if family and settings_of(family)
-    }
-    if plan.objective.options():
-        options[plan.loss] = plan.objective.options()
     return Params(
         classes=classes,
         input=kind,
@@ -45,7 +41,7 @@ def to_params(
         fit={
             "method": plan.method,
             "loss": plan.loss,
-            "options": options,
+            "options": _options(plan),
             "link": plan.link is not None,
             "target_prior": list(plan.prior) if isinstance(plan.prior, tuple) else plan.prior,
             "rows": rows,
@@ -56,6 +52,9 @@ def to_params(
             "iterations": fit.iterations,
             "passes": fit.passes,
             "notes": list(outcome.notes),
+            "leaderboard": _leaderboard(outcome.leaderboard),
+            "reduce": plan.reduce,
+            "by": None if outcome.groups is None else _pooling(outcome.groups),
         },
         metrics={
             "measured_on": outcome.measured_on,
@@ -100,6 +99,40 @@ def read_calibrators(path: str | Path) -> tuple[Params, tuple[Calibrator, ...]]:
         return params, to_calibrators(params)
     except ParamsError as error:
         raise ParamsError(f"{title(path)}: {error}") from None
+
+
+def _options(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Of the methods and the loss, by name, defaults included."""
+    options = {
+        family.name: settings_of(family)
+        for family in plan.families
+        if family and settings_of(family)
+    }
+    own = plan.objective.options()
+    return options | ({plan.loss: own} if own else {})
+
+
+def _pooling(groups: GroupReport) -> dict[str, Any]:
+    """How far groups are pooled, and the held-out NLL by which that was chosen."""
+    losses = [{"strength": strength, "nll": nll} for strength, nll in groups.losses.items()]
+    return {"column": groups.column, "strength": groups.strength, "held_out": losses}
+
+
+def _leaderboard(board: Leaderboard | None) -> list[dict[str, Any]] | None:
+    """What a method was chosen from: held-out figures, without times, which vary."""
+    if board is None:
+        return None
+    return [
+        {
+            "method": standing.trial.name,
+            "chosen": standing is board.chosen,
+            "parameters": standing.trial.parameters,
+            "behind": standing.behind,
+            "standard_error": standing.behind_error,
+            "metrics": _values(standing.evaluation),
+        }
+        for standing in board.standings
+    ]
 
 
 def _values(evaluation: Evaluation | None) -> dict[str, float | None] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from calibcli.engine.data import Data
+from calibcli.fitting.averaging import fit_average
 from calibcli.fitting.crossing import cross_fit
 from calibcli.fitting.fit import Fit, fit_stages
-from calibcli.fitting.tuning import Families, Tuning, fit_average, search
+from calibcli.fitting.tuning import Families, Tuning, search
 from calibcli.workflow.plans import Plan
 
 

@@ -1,0 +1,132 @@
+"""Options of ``calib evaluate`` that look closer: slices, tests, and what a refit takes away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from calibcli.calibrators.base import Calibrator
+    from calibcli.engine.data import Data
+    from calibcli.metrics.panel import Evaluation, Panel
+    from calibcli.metrics.slices import SliceSums
+    from calibcli.tables.dataset import Dataset
+
+_JUDGING = "Looking closer"
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What to look at beside the metrics."""
+
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="Measure the rows of each value of a column, the worst first.",
+            rich_help_panel=_JUDGING,
+            show_default=False,
+        ),
+    ] = None
+    by_class: Annotated[
+        bool,
+        typer.Option(
+            "--by-class",
+            help="Measure the rows of each predicted class, the worst first.",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = False
+    tests: Annotated[
+        bool,
+        typer.Option("--tests", help="Test calibration, with p-values.", rich_help_panel=_JUDGING),
+    ] = False
+    refit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Divide NLL and Brier into calibration and refinement by a cross-fitted METHOD.",
+            rich_help_panel=_JUDGING,
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key columns that they need, by role."""
+        return {} if self.by is None else {"by": self.by}
+
+    @property
+    def folds(self) -> int:
+        """Of the cross-fitting; 1 without any."""
+        return 1 if self.refit is None else _FOLDS
+
+    def check(self, panel: Panel) -> None:
+        """Refuse what takes rows to be independent for rows in clusters.
+
+        Raises
+        ------
+        UsageError
+        """
+        from calibcli.errors import UsageError
+
+        if panel.bootstrap is None or panel.bootstrap.role is None:
+            return
+        chosen = {"--by": self.by is not None, "--by-class": self.by_class, "--tests": self.tests}
+        for flag, is_chosen in chosen.items():
+            if is_chosen:
+                raise UsageError(f"{flag} takes rows to be independent; leave --cluster out")
+
+    def statistics(self, data: Data) -> tuple[SliceSums, ...]:
+        """The statistics of the slices, for the pass of the metrics."""
+        from calibcli.workflow.slices import slices_of_classes, slices_of_column
+
+        found = () if self.by is None else (slices_of_column(data, self.by),)
+        return (*found, slices_of_classes(data)) if self.by_class else found
+
+    def widened(self, panel: Panel, data: Data) -> Panel:
+        """The panel, with the statistics of the slices."""
+        return replace(panel, also=(*panel.also, *self.statistics(data)))
+
+    def document(
+        self,
+        data: Data,
+        stages: Sequence[Calibrator],
+        evaluation: Evaluation,
+        panel: Panel,
+        dataset: Dataset,
+    ) -> dict[str, Any]:
+        """What was found, for the result document."""
+        from calibcli.metrics.resampling import Bootstrap
+        from calibcli.report.judgements import refit_document, tests_document
+        from calibcli.report.slices import slices_document
+        from calibcli.workflow.refit import refit
+        from calibcli.workflow.slices import BY, slices
+        from calibcli.workflow.testing import run_tests
+
+        bootstrap = panel.bootstrap or Bootstrap()
+        found: dict[str, Any] = {}
+        statistics = self.statistics(data)
+        if statistics:
+            classes = dataset.class_names or tuple(map(str, range(data.classes)))
+            found["slices"] = [
+                slices_document(
+                    slices(
+                        evaluation,
+                        each,
+                        classes if each.role is None else data.key_names(BY),
+                        bootstrap.seed,
+                    ),
+                    self.by if each.role else None,
+                )
+                for each in statistics
+            ]
+        if self.tests:
+            found["tests"] = tests_document(run_tests(data, stages, bootstrap.seed))
+        if self.refit is not None:
+            found["refit"] = refit_document(refit(data, self.refit, panel.bootstrap, stages))
+        return found

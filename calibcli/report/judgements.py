@@ -1,0 +1,88 @@
+"""Tests of calibration, and calibration and refinement: for the document and for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from calibcli.metrics.hypothesis_tests import TestResult
+from calibcli.metrics.registry import known_metric
+from calibcli.report.numbers import significant
+from calibcli.report.uncertainty import INTERVAL_HEADING, interval_text
+from calibcli.workflow.refit import Refit
+
+TEST_HEADINGS = ("test", "estimate", "statistic", "p")
+TEST_CAPTION = "Small p speak against calibration: 5 in 100 calibrated models have one below 0.05."
+REFIT_HEADINGS = ("", "score", "calibration", INTERVAL_HEADING, "refinement")
+
+_SMALLEST_P = 1e-4
+
+
+def tests_document(results: Sequence[TestResult]) -> list[dict[str, Any]]:
+    """The tests as the document has them."""
+    return [asdict(result) for result in results]
+
+
+def refit_document(found: Refit) -> dict[str, Any]:
+    """Scores in their parts as the document has them."""
+    scores = {}
+    for name, part in found.parts.items():
+        calibration = {"value": part.calibration}
+        calibration |= part.interval._asdict() if part.interval else {}
+        scores[name] = {
+            "value": part.score,
+            "calibration": calibration,
+            "refinement": part.refinement,
+        }
+    return {"method": found.method, "folds": found.folds, "scores": scores}
+
+
+def test_rows(tests: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A row of texts for each test, as `TEST_HEADINGS` name them."""
+    rows = []
+    for test in tests:
+        error = f" ± {significant(test['error'])}" if test["error"] is not None else ""
+        degrees = f" ({test['degrees']} df)" if test["degrees"] else ""
+        rows.append(
+            [
+                test["title"],
+                "" if test["estimate"] is None else significant(test["estimate"]) + error,
+                test["note"] or significant(test["statistic"], missing="") + degrees,
+                "" if test["note"] else p_text(test["p"]),
+            ]
+        )
+    return rows
+
+
+def p_text(p: float | None) -> str:
+    """``0.031``, or ``< 0.0001``."""
+    if p is None or math.isnan(p):
+        return "-"
+    return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
+
+
+def refit_rows(refit: dict[str, Any]) -> list[list[str]]:
+    """A row of texts for each score, as `REFIT_HEADINGS` name them."""
+    rows = []
+    for name, part in refit["scores"].items():
+        known, calibration = known_metric(name), part["calibration"]
+        rows.append(
+            [
+                known.title if known else name,
+                significant(part["value"]),
+                significant(calibration["value"]),
+                interval_text(calibration),
+                significant(part["refinement"]),
+            ]
+        )
+    return rows
+
+
+def refit_caption(refit: dict[str, Any]) -> str:
+    """What the parts mean."""
+    return (
+        f"calibration: what {refit['method']} takes away, {refit['folds']}-fold cross-fitted; "
+        "refinement: what it leaves."
+    )

@@ -1,0 +1,306 @@
+"""Intervals, what chance would give, and the bags behind them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibcli.calibrators.temperature import Temperature
+from calibcli.engine.data import open_data
+from calibcli.engine.engine import Engine
+from calibcli.engine.memory_source import ArraySource
+from calibcli.metrics.bag_sums import ClassBags, ConfidenceBags
+from calibcli.metrics.base import View
+from calibcli.metrics.error_intervals import ErrorSample
+from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, mixed, tail_share
+from calibcli.workflow.measuring import Through, measure
+
+DEFAULT = Panel(bootstrap=Bootstrap())
+
+
+def rows(count: int, classes: int = 4, temperature: float = 1.0, seed: int = 0):
+    """Logits, and labels that follow softmax(logits / temperature)."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.standard_normal((count, classes))
+    labels = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return logits, labels
+
+
+def measured(logits, labels, panel=DEFAULT, *, stages=((),), **more) -> list[Evaluation]:
+    data = open_data(Engine(threads=1), ArraySource(logits, labels, **more))
+    return measure(data, [Through(each) for each in stages], panel)
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+    logits, labels = rows(5000)
+    (found,) = measured(logits, labels)
+    accuracy, interval = found.values["accuracy"], found.intervals["accuracy"]
+    error = (accuracy * (1 - accuracy) / 5000) ** 0.5
+    assert interval.low == pytest.approx(accuracy - 1.96 * error, abs=0.15 * error)
+    assert interval.high == pytest.approx(accuracy + 1.96 * error, abs=0.15 * error)
+
+
+def test_the_change_of_a_mean_is_paired() -> None:
+    logits, labels = rows(3000, temperature=1.5)
+    _, after = measured(logits, labels, stages=[(), (Temperature(1.5),)])
+    scores = [
+        -np.log(np.exp(z)[np.arange(3000), labels] / np.exp(z).sum(axis=1))
+        for z in (logits, logits / 1.5)
+    ]
+    difference = scores[1] - scores[0]
+    interval = after.changes["nll"]
+    error = difference.std() / 3000**0.5
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.12)
+    assert sum(interval) / 2 == pytest.approx(difference.mean(), abs=0.3 * error)
+
+
+def test_every_metric_but_the_class_wise_decomposition_has_an_interval_around_it() -> None:
+    (found,) = measured(*rows(400, temperature=1.3), Panel(["all"], bootstrap=Bootstrap(50)))
+    without = {name for name in found.values if name not in found.intervals}
+    assert all(name.startswith("corp_class_wise") for name in without)
+    for name, interval in found.intervals.items():
+        assert interval.low <= found.values[name] <= interval.high, name
+
+
+def test_errors_of_a_calibrated_model_are_what_chance_gives() -> None:
+    (found,) = measured(*rows(20_000))
+    for name, chance in found.chances.items():
+        assert chance.low < chance.mean < chance.high
+        assert 0.4 * chance.mean < found.values[name] < 2.5 * chance.mean, name
+        assert found.intervals[name].low < 0.3 * found.values[name], name
+
+
+def test_chance_is_that_of_labels_drawn_row_by_row() -> None:
+    logits, labels = rows(1000, classes=3)
+    panel = Panel(["ece", "ks", "class_wise_ece"])
+    (found,) = measured(logits, labels, replace(panel, bootstrap=Bootstrap(2000)))
+    rng = np.random.default_rng(1)
+    drawn = [
+        measured(logits, (logits + rng.gumbel(size=logits.shape)).argmax(axis=1), panel)[0].values
+        for _ in range(300)
+    ]
+    for name in panel.names:
+        values = [each[name] for each in drawn]
+        chance = found.chances[name]
+        assert chance.mean == pytest.approx(np.mean(values), rel=0.05)
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert (chance.low, chance.high) == pytest.approx((low, high), rel=0.15)
+
+
+def test_two_classes_are_mirror_images_by_chance_too() -> None:
+    logits, labels = rows(2000, classes=2)
+    (found,) = measured(logits, labels)
+    ece, class_wise = found.chances["ece"], found.chances["class_wise_ece"]
+    assert class_wise.high - class_wise.low == pytest.approx(ece.high - ece.low, rel=0.5)
+
+
+def test_intervals_do_not_depend_on_the_blocks() -> None:
+    logits, labels = rows(3000, classes=5, temperature=1.4)
+    units = Units(3000)
+    for statistic in (ConfidenceBags(units), ClassBags(units), ClassBags(units, "predicted")):
+        whole = statistic.finish(statistic.partial(View(logits, labels)))
+        states = [
+            statistic.partial(View(logits[a:b], labels[a:b], start=a))
+            for a, b in ((0, 700), (700, 701), (701, 3000))
+        ]
+        merged = statistic.merge(states[0], statistic.merge(states[1], states[2]))
+        for one, other in zip(whole, statistic.finish(merged), strict=True):
+            if one is not None:
+                np.testing.assert_allclose(other, one, atol=1e-9)
+
+
+def test_weights_are_repetitions_of_the_same_unit() -> None:
+    logits, labels = rows(200, temperature=1.3)
+    times = np.random.default_rng(2).integers(1, 4, 200)
+    again = np.repeat(np.arange(200), times)
+    (weighted,) = measured(logits, labels, weights=times.astype(float))
+    panel = Panel(bootstrap=Bootstrap(role="cluster"))
+    (repeated,) = measured(
+        logits[again],
+        labels[again],
+        panel,
+        keys={"cluster": again},
+        key_names={"cluster": tuple(map(str, range(200)))},
+    )
+    for name, interval in weighted.intervals.items():
+        assert repeated.intervals[name] == pytest.approx(interval, abs=1e-8), name
+
+
+def test_clusters_of_single_rows_are_rows() -> None:
+    logits, labels = rows(300, temperature=1.3)
+    names = tuple(map(str, range(300)))
+    more = {"keys": {"cluster": np.arange(300)}, "key_names": {"cluster": names}}
+    (rowwise,) = measured(logits, labels)
+    (clustered,) = measured(logits, labels, Panel(bootstrap=Bootstrap(role="cluster")), **more)
+    assert clustered.intervals == rowwise.intervals
+
+
+def test_copies_in_one_cluster_do_not_narrow_an_interval() -> None:
+    logits, labels = rows(250)
+    again = np.tile(np.arange(250), 4)
+    more = {"keys": {"cluster": again}, "key_names": {"cluster": tuple(map(str, range(250)))}}
+    (once,) = measured(logits, labels)
+    (naive,) = measured(logits[again], labels[again])
+    (right,) = measured(
+        logits[again], labels[again], Panel(bootstrap=Bootstrap(role="cluster")), **more
+    )
+
+    def width(found: Evaluation) -> float:
+        return found.intervals["nll"].high - found.intervals["nll"].low
+
+    assert width(right) == pytest.approx(width(once), rel=1e-6)
+    assert width(naive) < 0.65 * width(once)
+
+
+def test_rows_without_weight_change_nothing() -> None:
+    logits, labels = rows(300, temperature=1.2)
+    weights = np.concatenate((np.ones(300), np.zeros(40)))
+    extra = rows(40, seed=1)
+    both = np.concatenate((logits, extra[0])), np.concatenate((labels, extra[1]))
+    (alone,) = measured(logits, labels)
+    (padded,) = measured(*both, weights=weights)
+    for name, interval in alone.intervals.items():
+        assert padded.intervals[name] == pytest.approx(interval, rel=0.2, abs=0.01), name
+
+
+def test_an_infinite_score_has_no_interval() -> None:
+    data = open_data(Engine(threads=1), ArraySource(*rows(100)))
+
+    def impossible(tile):
+        logits = tile.logits.copy()
+        logits[0, tile.labels[0]] = -np.inf
+        return logits
+
+    before, after = measure(data, [Through(), impossible], DEFAULT)
+    assert "nll" in before.intervals
+    assert "nll" not in after.intervals
+    assert "nll" not in after.changes
+    assert "brier" in after.changes
+
+
+def test_many_classes_have_fewer_bags() -> None:
+    units = Units(10**6)
+    assert ClassBags(units).bags(10) == 512
+    assert ClassBags(units).bags(1000) == 128
+    rng = np.random.default_rng(0)
+    view = View(rng.standard_normal((3, 20_000)), rng.integers(0, 20_000, 3))
+    assert ClassBags(units).partial(view) is None
+
+
+@given(st.integers(2, 50), st.integers(1, 30), st.integers(0, 2**62))
+@settings(max_examples=30)
+def test_draws_keep_the_weight(bags: int, replicates: int, seed: int) -> None:
+    weights = np.random.default_rng(bags).random(bags)
+    weights[0] = 0
+    counts = draws(weights, replicates, seed)
+    np.testing.assert_allclose(counts @ weights, weights.sum())
+    assert not counts[:, 0].any()
+
+
+@given(st.integers(0, 2**62), st.integers(0, 500), st.integers(1, 500))
+@settings(max_examples=30)
+def test_a_bag_depends_on_the_number_alone(seed: int, begin: int, count: int) -> None:
+    every = mixed(np.arange(1000), seed, 64)
+    np.testing.assert_array_equal(
+        mixed(np.arange(begin, begin + count), seed, 64), every[begin : begin + count]
+    )
+    assert 0 <= every.min() <= every.max() < 64
+
+
+def test_the_tail_is_that_of_student() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for bags in (5, 20, 512):
+        student = scipy_stats.t.ppf(0.975, bags - 1) * (bags / (bags - 1)) ** 0.5
+        assert scipy_stats.norm.isf(tail_share(bags)) == pytest.approx(student, rel=0.02)
+
+
+def test_an_error_of_one_sum_has_the_interval_of_a_normal_mean() -> None:
+    noise = np.random.default_rng(0).standard_normal((40_000, 1))
+    large = ErrorSample(lambda sums: np.abs(sums[:, 0]), np.array([10.0]), np.array([10.0]), noise)
+    assert large.interval(0.025) == pytest.approx((10 - 1.96, 10 + 1.96), abs=0.05)
+    small = replace(large, found=np.array([1.0]), signal=np.array([1.0]))
+    assert small.interval(0.025).low == 0
+    assert small.interval(0.025).high == pytest.approx(1 + 1.96, abs=0.05)
+
+
+def test_an_interval_is_made_to_hold_its_value() -> None:
+    assert Interval(1.0, 2.0).around(3.0) == (1.0, 3.0)
+
+
+def test_the_command_line(calib, sample_data: Path) -> None:
+    file = sample_data / "digits_test.parquet"
+    first, again = (calib("evaluate", file, "--format", "json", "-q") for _ in range(2))
+    assert first.stdout == again.stdout
+    ece = json.loads(first.stdout)["metrics"]["ece"]
+    assert ece["low"] <= ece["value"] <= ece["high"]
+    assert ece["chance"]["low"] < ece["chance"]["mean"] < ece["chance"]["high"]
+    plain = calib("evaluate", file, "--format", "json", "-q", "--bootstrap", "0")
+    assert json.loads(plain.stdout)["metrics"]["ece"] == {"value": ece["value"]}
+    table = calib("evaluate", file, "-q").stdout.decode()
+    assert "95 % interval" in table
+    assert "by chance" in table
+
+
+def test_a_fit_has_the_interval_of_each_change(calib, sample_data: Path) -> None:
+    done = calib("fit", sample_data / "digits_val.parquet", "--format", "json", "-q")
+    metrics = json.loads(done.stdout)["after"]["metrics"]
+    change = metrics["nll"]["change"]
+    assert change["low"] < change["high"] < 0
+
+
+def test_clusters_come_from_a_column(calib, tmp_path: Path) -> None:
+    logits, labels = rows(200)
+    again = np.tile(np.arange(200), 3)
+    np.savez(
+        tmp_path / "x.npz",
+        logits=logits[again],
+        labels=labels[again],
+        document=again,
+        all=np.zeros(600, int),
+    )
+    widths = []
+    for more in ((), ("--cluster", "document")):
+        done = calib("evaluate", "x.npz", "--format", "json", "-q", *more)
+        nll = json.loads(done.stdout)["metrics"]["nll"]
+        widths.append(nll["high"] - nll["low"])
+    assert widths[1] > 1.5 * widths[0]
+    refused = calib("evaluate", "x.npz", "-q", "--cluster", "all")
+    assert refused.returncode == 2
+    assert b"one cluster" in refused.stderr
+    refused = calib("evaluate", "x.npz", "-q", "--cluster", "document", "--tests")
+    assert refused.returncode == 2
+    assert b"independent" in refused.stderr
+
+
+def test_tensors_give_what_arrays_give() -> None:
+    torch = pytest.importorskip("torch")
+    from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter
+    from calibcli.metrics.kernel_test import KernelTest
+
+    logits, labels = rows(200, classes=5)
+    weights = np.random.default_rng(0).random(200)
+    here = View(logits, labels, weights)
+    there = View(torch.asarray(logits), torch.asarray(labels), weights)
+    units = Units(200)
+    for statistic in (
+        ConfidenceBags(units),
+        *(ClassBags(units, f) for f in ("all", "thresholded")),
+    ):
+        pair = (statistic.finish(statistic.partial(view)) for view in (here, there))
+        for one, other in zip(*pair, strict=True):
+            if one is not None:
+                np.testing.assert_allclose(other, one, atol=1e-9)
+    for statistic in (Spiegelhalter(), LogisticRecalibration(), KernelTest()):
+        one, other = (statistic.partial(view) for view in (here, there))
+        np.testing.assert_allclose(
+            np.concatenate([np.ravel(x) for x in one]),
+            np.concatenate([np.ravel(x) for x in other]),
+            atol=1e-9,
+        )
