@@ -3,9 +3,10 @@
     python benchmarks/simulation.py [--runs N] [--seed N] [--metrics NAME,NAME]
 
 Three tables. How often 95 % intervals cover the true value: 93 to 97 % is right; the intervals for
-errors of a calibrated model, which are 0, and for changes from one are cautious and cover more. How
-often tests at 5 % reject a calibrated model: 4 to 6 % is right. And the means of debiased errors of
-a calibrated model: 0, within two standard errors.
+errors of a calibrated model, which are 0, and for changes to or from one are cautious and cover
+more. How often tests at 5 % reject a calibrated model: 4 to 6 % is right. And the means of debiased
+errors of a calibrated model: 0, within two standard errors. A share of 95 % has a standard error of
+1.5 points in 200 runs, one of 5 % has 0.7 points in 1000.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ Array = np.ndarray[Any, Any]
 
 METRICS = (
     *("accuracy", "nll", "brier", "auroc"),
-    *("ece", "adaptive_ece", "class_wise_ece", "l2_debiased", "ks", "ecce_r"),
+    *("ece", "adaptive_ece", "l2_debiased", "smooth_ece", "ks", "ecce_r"),
+    *("class_wise_ece", "top_label_ece"),
 )
 NOT_ERRORS = ("accuracy", "nll", "brier", "auroc", "aurc", "corp_top_discrimination")
 AFTER = 1.25
@@ -98,7 +100,7 @@ def coverage(
     for run in range(runs):
         rows = opened(*world.draw(np.random.default_rng([seed, 2, run]), world.rows))
         one, other = evaluate(rows, Panel(metrics, bootstrap=Bootstrap(seed=run)))
-        for name in metrics:
+        for name in one.intervals:
             hits[name].append(
                 [
                     holds(one.intervals[name], before[name]),

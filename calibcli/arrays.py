@@ -41,6 +41,11 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     return np.asarray(array.detach().cpu())
 
 
+def host_weights(labels: Array, weights: Array | None) -> np.ndarray[Any, Any]:
+    """Row weights (n,), float64, in host memory; ones where there are none."""
+    return np.ones(len(labels)) if weights is None else to_numpy(weights)
+
+
 def shift(logits: Array) -> Array:
     """Logits (n, K) minus their row maximum, so that nothing overflows when exponentiated."""
     xp = namespace(logits)
@@ -200,6 +205,12 @@ def weighted_sum(values: Array, weights: Array | None) -> float:
     return float(xp.sum(values if weights is None else values * weights))
 
 
+def impossible_classes(logits: Array) -> Array | None:
+    """Mask (n, K) of the impossible classes; None where there are none."""
+    xp = namespace(logits)
+    return None if bool(xp.min(logits) > -xp.inf) else xp.isinf(logits)
+
+
 def split_impossible(logits: Array) -> tuple[Array, Array | None]:
     """Finite logits and a mask (n, K) of the impossible classes, None where there are none.
 
@@ -207,9 +218,9 @@ def split_impossible(logits: Array) -> tuple[Array, Array | None]:
     number; what they make of it is put back to ``-inf`` by `restore_impossible`.
     """
     xp = namespace(logits)
-    if bool(xp.min(logits) > -xp.inf):
+    mask = impossible_classes(logits)
+    if mask is None:
         return logits, None
-    mask = xp.isinf(logits)
     lowest = xp.min(xp.where(mask, like(xp.inf, logits), logits), axis=-1, keepdims=True)
     return xp.where(mask, lowest, logits), mask
 

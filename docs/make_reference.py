@@ -170,7 +170,11 @@ def _section(command: Command, shared: dict[str, list[Parameter]]) -> Iterator[s
         group = [each for each in own if each.is_option == wanted]
         if group:
             yield from (*_table(heading, group), "")
-    used = [f"[{name}](#{name.lower()})" for name, each in shared.items() if _uses(command, each)]
+    used = [
+        f"[{name}](#{name.lower().replace(' ', '-')})"
+        for name, each in shared.items()
+        if _uses(command, each)
+    ]
     if used:
         yield from (f"It also takes the options of {_listed(used)}.", "")
     yield from ("```sh", *command.examples, "```", "")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from calibcli.metrics.base import View
-from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES
+from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES, KeyDiagrams
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.slices import SliceSums, read_slices
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.plot_data import Picture
+from calibcli.report.slices import slices_document
 
 Array = np.ndarray[Any, Any]
 PANEL = Panel(also=(CONFIDENCE_LATTICE, PREDICTED_CLASSES))
@@ -80,3 +83,18 @@ def evaluated(
         picture(name, part, one) for name, part, one in zip(inputs, documents, found, strict=True)
     ]
     return combine(documents), pictures
+
+
+def sliced(rows: int = 600, slices: int = 3, seed: int = 0) -> tuple[dict[str, Any], list[Picture]]:
+    """The document of an evaluation by a column, and its picture; the second slice is wrong."""
+    logits, labels = calibrated(rows, 4, seed)
+    by = np.random.default_rng(seed).integers(0, slices, rows)
+    logits[by == 1] *= 4
+    names = ("a", "b", "<c>") if slices == 3 else tuple(f"part {place}" for place in range(slices))
+    sums, bins = SliceSums(slices, "by"), KeyDiagrams(slices, "by")
+    panel = Panel(also=(*PANEL.also, sums, bins))
+    found = panel.finish(panel.partial(View(logits, labels, keys={"by": by})))
+    document = evaluate_document(found, source=source("val.npz"))
+    document["slices"] = [slices_document(read_slices(found.also[sums], names, 0), "<site>")]
+    drawn = picture("val.npz", document, found)
+    return document, [replace(drawn, slices=found.also[bins], slice_names=names)]

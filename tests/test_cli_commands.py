@@ -23,7 +23,7 @@ from calibcli.metrics.registry import DEFAULT
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.version import __version__
 
-COMMANDS = ("fit", "apply", "evaluate", "inspect", "methods", "losses")
+COMMANDS = ("fit", "apply", "evaluate", "compare", "inspect", "methods", "losses", "metrics")
 BINS = 15
 
 
@@ -429,7 +429,7 @@ def test_inspect_says_what_a_parameter_file_holds(calib_here):
 
 def test_methods_and_losses_list_their_registries(calib_here):
     methods = read_json(calib_here("methods", "--format", "json", "--classes", 7))["methods"]
-    assert [method["name"] for method in methods] == ["none", *MAPS]
+    assert [method["name"] for method in methods] == ["none", "auto", *MAPS]
     counts = {method["name"]: method["parameters"] for method in methods}
     assert (counts["temperature"], counts["vector"], counts["matrix"]) == (1, 14, 56)
     losses = read_json(calib_here("losses", "--format", "json"))["losses"]

@@ -297,13 +297,13 @@ OPTIONS = {
     "apply p.json ok.npz -o exists.parquet": "exists.parquet: exists already; --force replaces it",
     "apply p.json ok.npz -q -o ok.npz --force": "-o ok.npz: is an input",
     "apply p.json ok.npz -o new.csv": "new.csv: the suffix must be one of",
-    "apply p.json ok.npz -o new.npz --format csv": "this command prints table or json",
+    "apply p.json ok.npz -o new.npz --format csv": "'csv' is not one of 'table', 'json'",
     "apply ok.npz ok.npz -o new.npz": "ok.npz: not a parameter file",
     "apply nothere.json ok.npz -o new.npz": "nothere.json: No such file or directory",
     "apply folder ok.npz -o new.npz": "folder: is a folder, not a parameter file",
     "evaluate ok.npz -p exists.json": "exists.json: not valid JSON",
-    "inspect ok.npz --format csv": "--format csv: this command prints table or json",
-    "methods --format markdown": "--format markdown: this command prints table or json",
+    "inspect ok.npz --format csv": "'csv' is not one of 'table', 'json'",
+    "methods --format markdown": "'markdown' is not one of 'table', 'json'",
     "methods --classes 1": "Invalid value for '--classes'",
 }
 

@@ -226,7 +226,7 @@ def test_a_named_file_must_be_there(
         ("CALIB_METHODS_CLASSES", "many", 'CALIB_METHODS_CLASSES = "many": '),
         ("CALIB_CLASSES", "1", 'CALIB_CLASSES = "1": '),
         ("CALIB_FORMAT", "tabel", "CALIB_FORMAT = \"tabel\": 'tabel' is not one of 'table', "),
-        ("CALIB_FORMAT", "csv", "prints table or json (set by CALIB_FORMAT)"),
+        ("CALIB_FORMAT", "csv", "CALIB_FORMAT = \"csv\": 'csv' is not one of 'table', 'json'"),
     ],
 )
 def test_one_line_says_what_is_wrong_in_a_variable(

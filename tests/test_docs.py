@@ -20,7 +20,7 @@ import pytest
 import calibcli
 from calibcli import params
 from calibcli.calibrators.links import link_of
-from calibcli.calibrators.registry import CALIBRATORS
+from calibcli.calibrators.registry import CALIBRATORS, MAPS
 from calibcli.errors import ParamsError
 from calibcli.metrics.registry import METRICS
 from calibcli.objectives.registry import OBJECTIVES
@@ -123,6 +123,19 @@ def test_readme_speaks_of_the_numbers_that_it_shows() -> None:
         assert figure in said.split("##")[0]
 
 
+def test_readme_names_methods_and_losses_that_there_are() -> None:
+    readme = read("README.md")
+    methods = table(readme, "## Which method")
+    for listed, _, when in methods:
+        assert set(in_code(listed)) <= set(MAPS)
+        if "never changes a prediction" in when:
+            assert all(MAPS[name]().preserves == "order" for name in in_code(listed))
+    losses = {name for row in table(readme, "## Losses") for name in in_code(row[0])}
+    assert losses <= set(OBJECTIVES)
+    others = set(OBJECTIVES) - {"nll", "brier"}
+    assert ("eighteen losses" in readme) == (len(others) == 18)
+
+
 def test_readme_lists_every_dependency_and_every_page() -> None:
     readme = read("README.md")
     listed = [name for row in table(readme, "## What it needs") for name in in_code(row[0])]
@@ -152,7 +165,7 @@ def test_every_option_in_the_help_is_documented(
         own = section(page, f"## calib {command}")
         shared = section(page, "## Options that commands share")
         documented += own + "".join(
-            section(shared, f"### {panel}") for panel in re.findall(r"\[(\w+)\]\(#", own)
+            section(shared, f"### {panel}") for panel in re.findall(r"\[([\w ]+)\]\(#", own)
         )
     assert options <= set(re.findall(r"--[a-z][a-z-]+", documented))
 
@@ -170,7 +183,7 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")

@@ -17,15 +17,17 @@ from calibcli.metrics.registry import METRICS
 from calibcli.report.baseline import Baseline
 from calibcli.workflow.gates import (
     OPERATORS,
-    Estimate,
     Gate,
     Quantity,
-    Subject,
-    _unpaired,
     check_gates,
     gate_metrics,
-    judge,
     parse_gate,
+)
+from calibcli.workflow.judging import (
+    Estimate,
+    Subject,
+    _unpaired,
+    judge,
 )
 
 FIT = {"before", "after", "delta"}
@@ -83,6 +85,8 @@ def test_a_condition_is_read(text: str, gate: Gate) -> None:
         ("ece > nan", "no metric 'nan'"),
         ("ece > inf", "no metric 'inf'"),
         ("ece > 0x1", "no metric '0x1'"),
+        ("ece > 1e999", "1e999 is too large"),
+        ("ece > ٣", "no metric '٣'"),
         ("ece.dleta > 1", "did you mean .delta"),
         ("ece.low.before > 1", "then .low, .high or nothing"),
         ("all > 1", "no metric 'all'"),

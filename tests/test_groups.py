@@ -29,11 +29,11 @@ from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.tables import ReadOptions, open_dataset
+from calibcli.workflow.fitted_plans import fit_plan
 from calibcli.workflow.fitting import run_fit
 from calibcli.workflow.groups import FEWEST_ROWS, STRENGTHS, fit_groups
-from calibcli.workflow.plans import make_plan, refined
+from calibcli.workflow.plans import make_plan
 from calibcli.workflow.records import to_calibrators, to_params
-from calibcli.workflow.tuned import fit_plan
 
 GROUPS = 8
 NAMES = tuple(f"g{number}" for number in range(GROUPS))
@@ -52,7 +52,7 @@ def labelled(rows: int, spread: float, seed: int = 0, classes: int = 4) -> Array
 
 
 def plan(method: str = "temperature", **options):
-    return refined(make_plan(method), by="lang", **options)
+    return make_plan(method, by="lang", **options)
 
 
 def outcome(source: ArraySource, method: str = "temperature", test: ArraySource | None = None):
@@ -336,7 +336,7 @@ def test_a_fit_says_in_its_file_how_far_groups_are_pooled() -> None:
 @pytest.mark.parametrize("reduce", [None, "top"])
 def test_fits_on_a_device_are_those_of_numpy(reduce) -> None:
     pytest.importorskip("torch")
-    chosen = refined(make_plan("vector"), by="lang", reduce=reduce)
+    chosen = make_plan("vector", by="lang", reduce=reduce)
     source = replace(labelled(1200, 0.9), weights=np.linspace(0.5, 1.5, 1200))
     there, here = (
         run_fit(open_data(engine, source, 3), chosen, Panel())

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from browser import Page, browse, find_browser
-from picture_data import FILES, MADE_WITH, evaluated, fitted
+from picture_data import FILES, MADE_WITH, evaluated, fitted, sliced
 
 from calibcli.report.html import LIBRARY, asset, render_report
-from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, to_script
+from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, MOST_SLICES, to_script
 from calibcli.report.numbers import significant
 
 LARGEST = 5_000_000
@@ -48,7 +48,7 @@ def test_the_page_says_everything_without_a_script():
         for metric in document[part]["metrics"].values():
             assert significant(metric["value"]) in words
     assert "before overconfident On average the model says" in words
-    assert "after well calibrated" in words
+    assert "after no clear error" in words  # so few rows do not show that it is good
     assert "by 5-fold cross-fitting" in words
     assert FILES[0]["sha256"] in words
     assert "calib 1.0 · seed 0" in words
@@ -86,18 +86,100 @@ def test_methods_and_groups_have_tables():
         "chosen": True,
         "parameters": 12,
         "seconds": 3.21,
-        "metrics": {name: {"value": 0.25} for name in ("nll", "brier", "ece")},
+        "metrics": {
+            name: {"value": 0.25, "low": 0.2, "high": 0.3} for name in ("nll", "brier", "ece")
+        },
         "behind": {"nll": 0.0, "standard_error": 0.001},
-        "members": [],
+        "members": [{"method": "svs", "loss": "nll", "weight": 1.0}],
     }
     group = {"name": "<b>", "rows": 77, "share": 0.5, "nll": {"before": 0.5, "after": 0.25}}
+    document["fit"]["notes"] = ["it is the simplest"]
     document |= {"leaderboard": [entry], "groups": {"column": "scan", "groups": [group]}}
     html = page_of((document, pictures))
     words = words_of(html)
-    assert "monotone+svs* 0.2500 0 0.0010 0.2500 0.2500 12 *" in words
+    assert "monotone+svs chosen 0.2500 [0.200, 0.300] 0 0.0010 0.2500 [0.200, 0.300]" in words
+    assert "chosen it is the simplest." in words
+    assert "monotone+svs: log-probabilities times 1.00 svs." in words
     assert "3.21" not in words
     assert "<b> 77 50 % 0.5000 0.2500 \N{MINUS SIGN}0.2500" in words
     assert "&lt;b&gt;" in html
+
+
+def test_the_page_says_how_sure_it_is():
+    document, pictures = evaluated("val.npz")
+    ends = {"low": 0.0123, "high": 0.0456}
+    document["metrics"]["ece"] |= {**ends, "chance": {"mean": 0.01, "low": 0.001, "high": 0.0311}}
+    known = {"passed": False, "reason": None, "value": 0.04, "bound": 0.02, "significant": False}
+    gate = {"expression": "ece > 0.02", "input": "val.npz", **known, **ends, "difference": ends}
+    slices = [
+        {"name": "<i>", "rows": 12, "confidence": 0.75, "accuracy": 0.5, "adjusted_p": 0.25}
+        | {name: {"value": 0.5, **ends} for name in ("nll", "brier", "ece")}
+    ]
+    document |= {"gates": [gate], "slices": [{"column": "scan", "slices": slices}]}
+    words = words_of(page_of((document, pictures)))
+    assert "[0.0123, 0.0456] 0.0010 to 0.0311" in words
+    assert "failed fails if ece > 0.02 : it is 0.04000 [0.0123, 0.0456]" in words
+    assert "By scan All 1 values of scan" in words
+    sure = "0.5000 [0.0123, 0.0456]"
+    assert f"<i> 12 75 % 50 % {sure} 0.25 {sure} {sure}" in words
+
+
+def test_changes_have_their_intervals():
+    document, pictures = fitted()
+    before, after = (document[part]["metrics"]["ece"] for part in ("before", "after"))
+    before |= {"low": 0.11, "high": 0.22}
+    after |= {"low": 0.01, "high": 0.02, "change": {"low": -0.123, "high": 0.0456}}
+    after["chance"] = {"mean": 0.02, "low": 0.0345, "high": 0.0567}
+    words = words_of(page_of((document, pictures)))
+    assert "[0.110, 0.220]" in words
+    assert "[0.0100, 0.0200]" in words
+    assert "better [\N{MINUS SIGN}0.123, 0.046] 0.0345 to 0.0567" in words
+    assert "By chance: what a perfectly calibrated model" in words
+
+
+def test_gates_are_told_first():
+    document, pictures = fitted()
+    gate = {
+        "expression": "ece > 0.02",
+        "input": "val.npz",
+        "value": 0.03,
+        "bound": 0.02,
+        "low": None,
+        "high": None,
+        "difference": {"value": 0.01, "low": None, "high": None},
+        "significant": False,
+        "reason": None,
+    }
+    document["gates"] = [gate | {"passed": False}]
+    words = words_of(page_of((document, pictures)))
+    assert "1 of 1 gate failed. failed fails if ece > 0.02 : it is 0.03000" in words
+    assert words.index("fails if") < words.index("On average")
+    document["gates"] = [gate | {"passed": True}] * 2
+    assert "All 2 gates passed." in words_of(page_of((document, pictures)))
+
+
+def test_slices_are_in_the_page():
+    document, pictures = sliced()
+    html = page_of((document, pictures))
+    words = words_of(html)
+    assert "By <site>" in words
+    assert "All 3 values of <site>, the worst first." in words
+    data = data_of(html)
+    assert data["column"] == "<site>"
+    entries = document["slices"][0]["slices"]
+    assert data["slices"] == [entry["name"] for entry in entries]
+    for entry, drawn in zip(entries, data["measurements"][0]["slices"], strict=True):
+        assert sum(b[1] for b in drawn["bins"]) == entry["rows"]
+        assert significant(entry["ece"]["value"]) in words
+    assert len(re.findall(r'<tr[^>]*><th scope="row" title="(?:a|b|&lt;c&gt;)"', html)) == 3
+
+
+def test_of_very_many_slices_the_worst_are_in_the_page():
+    document, pictures = sliced(rows=4000, slices=MOST_SLICES + 100)
+    html = page_of((document, pictures))
+    assert f"The {MOST_SLICES} worst of {MOST_SLICES + 100} values" in words_of(html)
+    assert len(data_of(html)["slices"]) == MOST_SLICES
+    assert len(html.encode()) < LARGEST / 2
 
 
 def test_names_of_files_and_classes_are_text():
@@ -178,6 +260,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "thousand": fitted(rows=8_000, classes=1000),
         "three": evaluated("a/val.npz", "a/test.npz", "b/other.npz"),
         "one": evaluated("val.npz", rows=40, classes=2),
+        "slices": sliced(slices=12),
     }
     for name, pair in made.items():
         (folder / f"{name}.html").write_text(page_of(pair), encoding="utf-8")
@@ -195,7 +278,7 @@ DRAWN = """Array.from(document.querySelectorAll("canvas"), canvas => {
 })"""
 
 
-@pytest.mark.parametrize("name", ["ten", "thousand", "three", "one"])
+@pytest.mark.parametrize("name", ["ten", "thousand", "three", "one", "slices"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_renders(page: Page, files: dict[str, Path], name: str, dark: bool, width: int):
@@ -207,7 +290,7 @@ def test_the_page_renders(page: Page, files: dict[str, Path], name: str, dark: b
     assert sum(url.startswith("file:") for url in page.requests) == 1
     assert page.value("document.documentElement.scrollWidth") <= width
     colours = page.value(DRAWN)
-    assert len(colours) == {"ten": 4, "thousand": 4, "three": 6, "one": 2}[name]
+    assert len(colours) == {"ten": 4, "thousand": 4, "three": 6}.get(name, 2)
     assert min(colours) > 1
     background = page.value("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", background))) < 60) == dark
@@ -262,6 +345,32 @@ def test_the_table_of_classes_sorts(page: Page, files: dict[str, Path], name: st
     )
     assert data["names"][7] in row_names(page)
     assert len(row_names(page)) < classes
+
+
+def test_the_table_of_slices_sorts_and_draws(page: Page, files: dict[str, Path]):
+    page.console.clear()
+    page.open(files["slices"])
+    entries = sliced(slices=12)[0]["slices"][0]["slices"]
+    table = "document.querySelector('table[data-of=slice]')"
+    names = f"Array.from({table}.tBodies[0].rows, row => row.cells[0].textContent)"
+    assert page.value(names) == [entry["name"] for entry in entries]
+    for column, key in ((1, "rows"), (5, "adjusted_p")):
+        page.value(f"{table}.querySelectorAll('th button')[{column}].click()")
+        found = {entry["name"]: entry[key] for entry in entries}
+        values = [found[name] for name in page.value(names)]
+        assert values == sorted(values, reverse=True)
+    page.value(f"{table}.querySelector('th button').click()")
+    assert page.value(names) == [f"part {place}" for place in range(12)]
+    assert page.value(f"{table}.querySelector('th').getAttribute('aria-sort')") == "ascending"
+    page.value(f"{table}.tBodies[0].rows[3].click()")
+    page.settle()
+    rows = next(entry["rows"] for entry in entries if entry["name"] == "part 3")
+    label = "document.querySelector('#cards canvas').getAttribute('aria-label')"
+    assert f"{rows} rows" in page.value(label)
+    assert page.value("picker.selectedOptions[0].textContent") == "<site>: part 3"
+    page.value(f"{table}.querySelector('tr.picked').click()")
+    assert "600 rows" in page.value(label)
+    assert page.console == []
 
 
 def test_a_hover_tells_the_figures(page: Page, files: dict[str, Path]):

@@ -17,7 +17,7 @@ from calibcli.metrics.confidence import ConfidenceCurve, curve_of_cells
 from calibcli.metrics.equal_mass import MOST_BINS, equal_mass_bins
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import METRICS
-from calibcli.metrics.smooth import residuals_on_lattice, smoothed_error
+from calibcli.metrics.smooth import Smoother, residuals_on_lattice
 
 Array = np.ndarray[Any, Any]
 
@@ -89,9 +89,9 @@ def test_smooth_ece_is_the_fixed_point_of_the_integral(rows: int, classes: int) 
         kernel = sum(np.exp(-(((middles[:, None] - image) / width) ** 2) / 2) for image in images)
         kernel = kernel / (width * math.sqrt(2 * math.pi))
         integral = np.abs(kernel @ (confidence - correct) / rows).mean()
-        assert smoothed_error(residuals, width) == pytest.approx(integral, abs=1e-6)
+        assert Smoother(residuals).error(width) == pytest.approx(integral, abs=1e-6)
     found = value("smooth_ece", confidence, correct)
-    assert smoothed_error(residuals, found) == pytest.approx(found, abs=1e-9)
+    assert Smoother(residuals).error(found) == pytest.approx(found, abs=1e-9)
 
 
 def test_smooth_ece_of_certain_predictions() -> None:

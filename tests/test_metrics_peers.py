@@ -17,7 +17,7 @@ from calibcli.metrics.base import View
 from calibcli.metrics.confidence import curve_of_cells
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import METRICS
-from calibcli.metrics.smooth import residuals_on_lattice, smoothed_error
+from calibcli.metrics.smooth import Smoother, residuals_on_lattice
 
 Array = np.ndarray[Any, Any]
 DATA = Path(__file__).resolve().parents[1] / "sample_data" / "digits_longtail_test.npz"
@@ -104,7 +104,7 @@ def test_relplot() -> None:
     event = np.arange(1, 2000) * 0.618034 % 1 < confidence**1.4
     curve = curve_of_cells(np.ones(1999), confidence, event * 1.0)
     residuals = residuals_on_lattice(curve)
-    found = [smoothed_error(residuals, width) for width in (0.02, 0.05)]
+    found = [Smoother(residuals).error(width) for width in (0.02, 0.05)]
     # It integrates over a grid, and looks for the width in steps of 1/1024.
     assert found == pytest.approx(SMOOTHED, rel=5e-3)
     assert METRICS["smooth_ece"].value(curve) == pytest.approx(SMOOTH, abs=1e-3)

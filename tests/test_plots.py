@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_data import calibrated, evaluate, evaluated, fitted
+from picture_data import calibrated, evaluate, evaluated, fitted, sliced
 
 from calibcli.errors import UsageError
 from calibcli.metrics.base import View
@@ -20,20 +20,26 @@ from calibcli.metrics.binned import BINS, EDGES, RELIABILITY
 from calibcli.metrics.consistency import (
     consistency_bars,
     corp_curve,
-    isotonic_means,
 )
 from calibcli.metrics.diagrams import (
     CELLS,
     CELLS_PER_BIN,
     CONFIDENCE_LATTICE,
     PREDICTED_CLASSES,
+    KeyDiagrams,
     Sums,
     bins_of,
     cell_index,
 )
+from calibcli.metrics.isotonic import isotonic_means
 from calibcli.report import plot
 from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
-from calibcli.report.plot_data import class_multiples, worst_classes
+from calibcli.report.plot_data import (
+    class_multiples,
+    count_slices,
+    slice_multiples,
+    worst_classes,
+)
 from calibcli.report.plot_style import house_style
 
 Array = np.ndarray[Any, Any]
@@ -111,6 +117,28 @@ def test_cells_and_classes_add_up_to_the_bins(weighted: bool):
             np.testing.assert_allclose(getattr(bins, name), getattr(expected, name), atol=1e-9)
     assert by_class.labelled.sum() == pytest.approx(view.total_weight)
     assert by_class.expected.sum() == pytest.approx(view.total_weight)
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 80), max_size=3), st.booleans())
+def test_bins_of_slices_are_those_of_their_rows(seed: int, cuts: list[int], weighted: bool):
+    rng = np.random.default_rng(seed)
+    logits, labels = calibrated(80, 3, seed)
+    by = rng.integers(0, 4, 80)
+    weights = rng.integers(0, 4, 80) * 0.5 if weighted else None
+    statistic = KeyDiagrams(5, "by")
+    states = []
+    for a, b in pairwise([0, *sorted(cuts), 80]):
+        part = None if weights is None else weights[a:b]
+        view = View(logits[a:b], labels[a:b], part, keys={"by": by[a:b]})
+        states.append(statistic.partial(view))
+    found = statistic.finish(reduce(statistic.merge, states))
+    assert found.rows.shape == (5, BINS)
+    for place in range(5):
+        own = by == place
+        view = View(logits[own], labels[own], None if weights is None else weights[own])
+        expected = bins_of(CONFIDENCE_LATTICE.finish(CONFIDENCE_LATTICE.partial(view)))
+        for left, right in zip(numbers(found.select(place)), numbers(expected), strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-12, atol=1e-12)
 
 
 def test_weights_that_are_equal_are_rows():
@@ -235,6 +263,7 @@ def figures() -> list[Any]:
         plot._grid(few[0], ["before", "after"], 10, "class"),
         plot._grid(few[1], ["before", "after"], 40, "class"),
         plot._grid(few[3], ["before", "after"], 2, "class"),
+        plot._grid(slice_multiples(sliced(2000, 40)[1], MOST_MULTIPLES), ["val.npz"], 40, "slice"),
         plot._grid(few[2], ["cost_$x^2$_$.npz", "données.npz", "数字.npz"], 10, "class"),
     ]
 
@@ -306,10 +335,26 @@ def test_of_many_classes_the_worst_are_shown():
     _, pictures = fitted(rows=2000, classes=40)
     classes = pictures[-1].classes
     assert classes is not None
-    gap = np.nan_to_num(classes.top_label_error) * classes.bins.weight.sum(axis=1)
+    gap = classes.bins.gap.sum(axis=1)
     chosen = worst_classes(pictures, 12)
     assert min(gap[chosen]) >= max(np.delete(gap, chosen))
     assert worst_classes(pictures, 40) == list(range(40))
+
+
+def test_the_worst_slices_come_first():
+    (_, one), (_, other) = sliced(3000, 40), sliced(2000, 3, seed=1)
+    multiples = slice_multiples(one, MOST_MULTIPLES)
+    assert count_slices(one) == 40
+    assert len(multiples) == MOST_MULTIPLES
+    assert multiples[0].title == "part 1"
+    (first,) = multiples[0].diagrams
+    entry = one[0].part["slices"][0]["slices"][0]
+    assert (first.rows, first.error) == (entry["rows"], pytest.approx(entry["ece"]["value"]))
+    # Of several inputs the last one decides, and others may not have all of its slices.
+    both = slice_multiples([*one, *other], MOST_MULTIPLES)
+    assert both[0].title == "b"
+    assert [m.diagrams[0].rows for m in both] == [0, 0, 0]
+    assert sum(m.diagrams[1].rows for m in both) == 2000
 
 
 # ---- the command line ----
@@ -353,6 +398,7 @@ def test_both_commands_draw(calib_here: Any, sample_data: Path, tmp_path: Path):
         (["--report", "a.pdf"], "--report a.pdf: the name must end in .html or .htm"),
         (["--plot-by", "class"], "there is no --plot"),
         (["--plot", "a.png", "--plot-by", "class", "--plot-style", "corp"], "leave out --plot-by"),
+        (["--plot", "a.png", "--plot-by", "slice"], "draws the slices of calib evaluate --by COL"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
@@ -389,6 +435,21 @@ def test_inputs_of_different_classes_have_no_common_multiples(
     )
     assert not (tmp_path / "a.png").exists()
     assert calib_here("evaluate", *inputs, "-q", "--plot", "a.png", "--report", "a.html")[0] == 0
+
+
+@plots
+def test_slices_are_drawn(calib_here: Any, tmp_path: Path):
+    logits, labels = calibrated(300, 3)
+    for name, sites in (("a", 5), ("b", 20)):
+        site = np.arange(300) % sites
+        np.savez(tmp_path / f"{name}.npz", logits=logits, labels=labels, site=site)
+    code, _, talk = calib_here(
+        "evaluate", "a.npz", "b.npz", "--by", "site", "--plot", "s.svg", "--plot-by", "slice"
+    )
+    assert code == 0, talk
+    assert (tmp_path / "s.svg").stat().st_size > 5000
+    # Without small multiples a figure needs no bins of slices.
+    assert calib_here("evaluate", "a.npz", "--by", "site", "--plot", "c.svg")[0] == 0
 
 
 @plots

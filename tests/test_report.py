@@ -21,9 +21,10 @@ from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import DEFAULT
 from calibcli.report.comparison import change, short_names
 from calibcli.report.document import combine, evaluate_document, fit_document
-from calibcli.report.formats import to_csv, to_json, to_markdown
+from calibcli.report.formats import to_csv, to_json
 from calibcli.report.gates import add_gates
 from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
+from calibcli.report.markdown import to_markdown
 from calibcli.report.numbers import (
     align_at_point,
     count,
@@ -35,6 +36,7 @@ from calibcli.report.numbers import (
 )
 from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
 from calibcli.report.terminal import print_document
+from calibcli.report.uncertainty import interval_text
 from calibcli.report.verdict import verdict
 from calibcli.workflow.gates import parse_gate
 
@@ -180,7 +182,7 @@ def bins(*parts: tuple[float, float, int]) -> list[dict[str, Any]]:
         ([(0.75, 0.84, 10_000)], "under", "underconfident: says 75 %, right 84 %"),
         ([(0.845, 0.84, 10_000)], "good", "well calibrated: says 84 %, right 84 %"),
         # Six percentage points are chance where there are only 50 rows.
-        ([(0.90, 0.84, 50)], "good", "well calibrated: says 90 %, right 84 %"),
+        ([(0.90, 0.84, 50)], "good", "no clear error: says 90 %, right 84 %"),
         (
             [(0.60, 0.70, 5000), (0.90, 0.80, 5000)],
             "mixed",
@@ -315,6 +317,50 @@ def test_any_width(width: int) -> None:
         assert max(map(len, text.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [60, 70, 80, 90])
+def test_no_number_is_cut_short(width: int) -> None:
+    """What a narrow terminal has no room for is left out, and never a part of a number."""
+    ends = {"low": -0.012345, "high": 0.0123456}
+    one, both = evaluated(), fitted()
+    for part in (one, both["after"]):
+        for metric in part["metrics"].values():
+            metric |= {**ends, "chance": {"mean": 0.1, **ends}, "change": ends}
+    one["slices"] = [
+        {
+            "column": None,
+            "slices": [
+                {"name": "a class", "rows": 12_345, "confidence": 0.5, "accuracy": 0.991}
+                | {name: {"value": 0.00012345, **ends} for name in ("nll", "brier", "ece")}
+                | {"p": 1e-9, "adjusted_p": 1e-9}
+            ],
+        }
+    ]
+    for document in (one, both):
+        text = printed(document, width=width, legacy_windows=False)
+        tables = text.split("lower is better")[0] + text.split("class  ")[-1].split("All 1")[0]
+        assert UNICODE.ellipsis not in tables
+        assert max(map(len, text.splitlines())) <= width
+        assert re.search(r"NLL +↓", text)
+
+
+def test_a_change_that_may_be_none_has_no_colour() -> None:
+    document = fitted()
+    document["after"]["metrics"]["nll"]["change"] = {"low": -0.1, "high": 0.1}
+    options: dict[str, Any] = {"width": 100, "force_terminal": True, "color_system": "standard"}
+    lines = printed(document, **options).splitlines()
+    coloured = re.compile("\x1b\\[3[12]m")
+    assert not coloured.search(next(line for line in lines if line.startswith("NLL")))
+    assert coloured.search(next(line for line in lines if line.startswith("Brier")))
+
+
+def test_a_value_at_the_end_of_its_interval_is_shown_inside() -> None:
+    for value in (0.02025, 0.009561, 0.1234, 1.0, 0.3, -0.02025):
+        low, high = interval_text({"low": -abs(value), "high": abs(value)})[1:-1].split(", ")
+        assert float(low) <= -abs(value) <= abs(value) <= float(high)
+    assert interval_text({"low": 0.1 + 0.2, "high": 0.7}) == "[0.300, 0.700]"
+    assert interval_text({"low": 0.0, "high": 0.0}) == "[0, 0]"
+
+
 def test_failed_fit_is_loud() -> None:
     work = {"converged": False, "iterations": 1, "passes": 2, "seconds": 0.0, "device": "cpu"}
     text = printed(fitted(fit=work), width=120)
@@ -375,12 +421,21 @@ def keys_of(value: Any) -> set[str]:
     return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
 
 
-def test_every_key_is_documented() -> None:
+def test_every_key_is_documented(calib: Any, sample_data: Path, tmp_path: Path) -> None:
     """And everything that the documentation promises is there."""
+    val = str(sample_data / "digits_val.parquet")
+    files = ("-p", str(tmp_path / "p.json"), "-o", str(tmp_path / "o.npz"))
+    commands = (
+        ("compare", val, "--methods", "none,temperature", "--stack"),
+        ("fit", val, "--by", "scan", *files),
+    )
+    printed = [json.loads(calib(*each, "-q", "--format", "json").stdout) for each in commands]
+    for each in printed:
+        each.pop("stages", None)  # their keys are those of the parameter file
     fit = fitted(stages=[], test=SOURCE)
     gated = evaluated()
     add_gates(gated, [parse_gate("ece > 0.02")])
-    keys = keys_of([fit, gated, combine([evaluated(), evaluated()])])
+    keys = keys_of([*printed, fit, gated, combine([evaluated(), evaluated()])])
     documented = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
     assert keys <= documented
     tables = re.findall(

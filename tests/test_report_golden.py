@@ -14,7 +14,7 @@ from rich.console import Console
 from calibcli.metrics.binned import BINS, EDGES, Bin
 from calibcli.metrics.panel import Evaluation
 from calibcli.report.document import Document, combine, evaluate_document, fit_document
-from calibcli.report.formats import FORMATS
+from calibcli.report.formats import RENDERERS
 from calibcli.report.terminal import print_document
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
@@ -171,9 +171,9 @@ def test_terminal(name: str, width: int, encoding: str, suffix: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 @pytest.mark.parametrize("format_", ["markdown", "csv"])
 def test_formats(name: str, format_: str) -> None:
-    compare(FORMATS[format_](DOCUMENTS[name]), f"{name}.{format_}")
+    compare(RENDERERS[format_](DOCUMENTS[name]), f"{name}.{format_}")
 
 
 @pytest.mark.parametrize("name", ["fit", "evaluate"])
 def test_json(name: str) -> None:
-    compare(FORMATS["json"](DOCUMENTS[name]), f"{name}.json")
+    compare(RENDERERS["json"](DOCUMENTS[name]), f"{name}.json")

@@ -20,10 +20,10 @@ from calibcli.engine.memory_source import ArraySource, Part
 from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
 from calibcli.params import Params, Stage, decode, encode
-from calibcli.workflow.confidence import confidence_rows
 from calibcli.workflow.fitting import run_fit
-from calibcli.workflow.plans import make_plan, refined
+from calibcli.workflow.plans import make_plan
 from calibcli.workflow.records import to_calibrators
+from calibcli.workflow.reduction import confidence_rows
 
 
 def random_logits(rows: int, classes: int, scale: float = 3.0, seed: int = 0) -> np.ndarray:
@@ -39,7 +39,7 @@ def labelled(rows: int, classes: int = 5, seed: int = 0) -> ArraySource:
 
 
 def plan(method: str = "temperature", **options):
-    return refined(make_plan(method, **options), reduce="top")
+    return make_plan(method, reduce="top", **options)
 
 
 # The calibrator.

@@ -24,8 +24,8 @@ from calibcli.calibrators.structured import StructuredMatrixMap
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import ParamsError, UsageError
-from calibcli.fitting import crossing, tuning
-from calibcli.fitting.tuning import Trials, search, tune
+from calibcli.fitting import crossing
+from calibcli.fitting.tuning import Trials, search
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import make_plan
 
@@ -55,7 +55,7 @@ class TestSearch:
     def test_penalties_become_weak_where_classes_are_confused(self) -> None:
         plan = make_plan("sms")
         strong, weak = (
-            tune(folded(*confused(1500, strength=s)), plan.families, plan.objective)[-1]
+            search(folded(*confused(1500, strength=s)), plan.families, plan.objective).families[-1]
             for s in (0.0, 0.9)
         )
         assert isinstance(strong, StructuredMatrixMap)

@@ -17,8 +17,11 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.metrics.bag_sums import ClassBags, ConfidenceBags
 from calibcli.metrics.base import View
+from calibcli.metrics.binned import bin_index
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.registry import find_metric
+from calibcli.metrics.residual_norms import ConfidenceCells, confidence_residuals
 from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, mixed, tail_share
 from calibcli.workflow.measuring import Through, measure
 
@@ -61,12 +64,35 @@ def test_the_change_of_a_mean_is_paired() -> None:
     assert sum(interval) / 2 == pytest.approx(difference.mean(), abs=0.3 * error)
 
 
-def test_every_metric_but_the_class_wise_decomposition_has_an_interval_around_it() -> None:
+def test_every_metric_but_some_of_isotonic_regression_has_an_interval_around_it() -> None:
     (found,) = measured(*rows(400, temperature=1.3), Panel(["all"], bootstrap=Bootstrap(50)))
     without = {name for name in found.values if name not in found.intervals}
-    assert all(name.startswith("corp_class_wise") for name in without)
+    parts = ("miscalibration", "discrimination", "uncertainty")
+    class_wise = {f"corp_class_wise_{part}" for part in parts}
+    assert without == {"corp_top_miscalibration", *class_wise}
+    assert "corp_top_miscalibration" in found.chances
     for name, interval in found.intervals.items():
         assert interval.low <= found.values[name] <= interval.high, name
+
+
+@pytest.mark.parametrize(
+    "name", ["ece", "adaptive_ece", "ece_sweep", "mce", "ks", "ecce_mad", "ecce_r", "smooth_ece"]
+)
+def test_a_norm_of_residuals_is_the_metric(name: str) -> None:
+    metric = find_metric(name)
+    for seed, temperature in enumerate((1.0, 1.2, 2.0)):
+        logits, labels = rows(700, temperature=temperature, seed=seed)
+        view = View(logits, labels)
+        order = np.argsort(view.confidence)
+        confidence, correct = view.confidence[order], view.correct[order]
+        cells = ConfidenceCells(confidence, np.ones(700), bin_index(confidence))
+        value = metric.value(metric.statistic.finish(metric.statistic.partial(view)))
+        reading = confidence_residuals(metric, cells, value)
+        several = np.stack([confidence - correct, confidence - np.roll(correct, 100)])
+        found = reading.norm(reading.linear(several))
+        assert found[0] == pytest.approx(value, rel=0.01 if name == "smooth_ece" else 1e-9)
+        alone = reading.norm(reading.linear(several[1:]))
+        assert found[1] == pytest.approx(alone[0])
 
 
 def test_errors_of_a_calibrated_model_are_what_chance_gives() -> None:
@@ -187,8 +213,8 @@ def test_an_infinite_score_has_no_interval() -> None:
 
 def test_many_classes_have_fewer_bags() -> None:
     units = Units(10**6)
-    assert ClassBags(units).bags(10) == 512
-    assert ClassBags(units).bags(1000) == 128
+    assert ClassBags(units).bags(10) == 256
+    assert ClassBags(units).bags(1000) == 64
     rng = np.random.default_rng(0)
     view = View(rng.standard_normal((3, 20_000)), rng.integers(0, 20_000, 3))
     assert ClassBags(units).partial(view) is None
@@ -223,11 +249,12 @@ def test_the_tail_is_that_of_student() -> None:
 
 def test_an_error_of_one_sum_has_the_interval_of_a_normal_mean() -> None:
     noise = np.random.default_rng(0).standard_normal((40_000, 1))
-    large = ErrorSample(lambda sums: np.abs(sums[:, 0]), np.array([10.0]), np.array([10.0]), noise)
-    assert large.interval(0.025) == pytest.approx((10 - 1.96, 10 + 1.96), abs=0.05)
-    small = replace(large, found=np.array([1.0]), signal=np.array([1.0]))
-    assert small.interval(0.025).low == 0
-    assert small.interval(0.025).high == pytest.approx(1 + 1.96, abs=0.05)
+    ten = np.array([10.0])
+    large = ErrorSample(lambda sums: np.abs(sums[:, 0]), ten, ten[None, :], noise, 0.025)
+    assert large.interval == pytest.approx((10 - 1.96, 10 + 1.96), abs=0.05)
+    small = replace(large, found=np.array([1.0]))
+    assert small.interval.low == 0
+    assert small.interval.high == pytest.approx(1 + 1.96, abs=0.05)
 
 
 def test_an_interval_is_made_to_hold_its_value() -> None:

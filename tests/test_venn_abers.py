@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression, isotonic_regression
 
 import calibcli
+from calibcli.calibrators.augmented_isotonic import augmented_isotonic
 from calibcli.calibrators.curves import BinarySample
 from calibcli.calibrators.hulls import SuffixHulls
 from calibcli.calibrators.venn_abers import (
@@ -21,7 +22,6 @@ from calibcli.calibrators.venn_abers import (
     Steps,
     VennAbers,
     VennAbersMap,
-    venn_abers,
 )
 from calibcli.errors import DataError, ParamsError, UsageError
 
@@ -79,7 +79,7 @@ groups = st.lists(
 @given(groups)
 def test_every_place_has_what_isotonic_regression_gives_there(rows):
     weights, shares = np.array(rows).T
-    p0, p1 = venn_abers(weights * shares, weights)
+    p0, p1 = augmented_isotonic(weights * shares, weights)
     shares = weights * shares / weights
     for place in range(len(rows) + 1):
         with_one = np.insert(weights, place, 1.0)
@@ -91,7 +91,7 @@ def test_every_place_has_what_isotonic_regression_gives_there(rows):
 @given(groups)
 def test_both_functions_rise_and_stay_apart_inside_the_open_interval(rows):
     weights, shares = np.array(rows).T
-    p0, p1 = venn_abers(weights * shares, weights)
+    p0, p1 = augmented_isotonic(weights * shares, weights)
     assert p0[0] == 0
     assert p1[-1] == 1
     assert (np.diff(p0) >= 0).all()
@@ -110,7 +110,7 @@ def test_a_long_run_before_a_bent_hull_is_exact(order):
     weights = np.concatenate((np.ones(300), np.full(300, 10.0)))
     if order < 0:
         positives, weights = (weights - positives)[::-1], weights[::-1]
-    p0, p1 = venn_abers(positives, weights)
+    p0, p1 = augmented_isotonic(positives, weights)
     for place in range(0, 601, 7):
         with_one = np.insert(weights, place, 1.0)
         for label, value in ((0.0, p0[place]), (1.0, p1[place])):
@@ -190,8 +190,8 @@ def test_weights_count_as_so_many_rows(rng):
     )
     weighted = sample_of(scores, labels, weights.astype(float))
     for left, right in zip(
-        venn_abers(repeated.positives, repeated.weights),
-        venn_abers(weighted.positives, weighted.weights),
+        augmented_isotonic(repeated.positives, repeated.weights),
+        augmented_isotonic(weighted.positives, weighted.weights),
         strict=True,
     ):
         np.testing.assert_array_equal(left, right)
@@ -240,7 +240,7 @@ def test_too_many_steps_are_rounded_unless_that_is_refused(rng, monkeypatch):
 def test_only_changes_are_stored(rng):
     scores, labels, weights = random_rows(rng, 2000)
     sample = sample_of(scores, labels, weights)
-    p0, p1 = venn_abers(sample.positives, sample.weights)
+    p0, p1 = augmented_isotonic(sample.positives, sample.weights)
     calibrator = VennAbersMap().calibrator([VennAbersMap().fit(sample)])
     assert len(calibrator.p0_scores) <= (np.diff(p0) > 0).sum() + 1
     assert len(calibrator.p1_scores) <= (np.diff(p1) > 0).sum() + 1

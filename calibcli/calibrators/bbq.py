@@ -8,7 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from calibcli.calibrators.base import Vector
-from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, Interpolation, inside
+from calibcli.calibrators.curves import (
+    BinarySample,
+    Curve,
+    CurveMap,
+    Interpolation,
+    clip_probabilities,
+)
 from calibcli.calibrators.histogram import cuts, edges_before, steps
 
 _PRIOR_ROWS = 2.0
@@ -71,22 +77,22 @@ def _binned(scores: Vector, weights: Vector, positives: Vector, before: Vector) 
     from scipy.special import gammaln
 
     ends = np.concatenate(([0], before, [len(scores)]))
-    total, came = np.diff(weights[ends]), np.diff(positives[ends])
-    failed = total - came
+    total, positive = np.diff(weights[ends]), np.diff(positives[ends])
+    negative = total - positive
     edges = edges_before(scores, before)
     shares = np.concatenate(([0.0], 1 / (1 + np.exp(-np.clip(edges, -700, 700))), [1.0]))
     strength = _PRIOR_ROWS / len(total)
-    middles = inside((shares[:-1] + shares[1:]) / 2)
-    one, zero = strength * middles, strength * (1 - middles)
+    middles = clip_probabilities((shares[:-1] + shares[1:]) / 2)
+    prior_positive, prior_negative = strength * middles, strength * (1 - middles)
     log_score = (
         gammaln(strength)
         - gammaln(total + strength)
-        + gammaln(came + one)
-        - gammaln(one)
-        + gammaln(failed + zero)
-        - gammaln(zero)
+        + gammaln(positive + prior_positive)
+        - gammaln(prior_positive)
+        + gammaln(negative + prior_negative)
+        - gammaln(prior_negative)
     ).sum()
-    return _Binning(before, (came + one) / (total + strength), float(log_score))
+    return _Binning(before, (positive + prior_positive) / (total + strength), float(log_score))
 
 
 def _average(scores: Vector, binnings: list[_Binning], shares: Vector) -> Curve:
@@ -97,4 +103,4 @@ def _average(scores: Vector, binnings: list[_Binning], shares: Vector) -> Curve:
         # Each bin of the average lies within one bin of the histogram.
         starts = np.concatenate(([0], before))
         values += share * binning.values[np.searchsorted(binning.before, starts, side="right")]
-    return steps(edges_before(scores, before), inside(values))
+    return steps(edges_before(scores, before), clip_probabilities(values))

@@ -17,11 +17,11 @@ from calibcli.arrays import Array
 from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
 from calibcli.calibrators.curvature import Curvature, Metric
+from calibcli.calibrators.knots import read_knots
 from calibcli.calibrators.monotone import MonotoneMap
 from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
-from calibcli.calibrators.reading import read_array
+from calibcli.calibrators.reading import check_names, read_array
 from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
-from calibcli.errors import ParamsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +42,13 @@ class _Curved(Calibrator):
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any], classes: int) -> _Curved:
-        rest = {name: v for name, v in parameters.items() if name not in ("knots", "slopes")}
+        names = ("knots", "slopes")
+        curve = {name: value for name, value in parameters.items() if name in names}
+        rest = {name: value for name, value in parameters.items() if name not in names}
         affine = cls._affine.from_parameters(rest, classes)
-        for name in ("knots", "slopes"):
-            if name not in parameters:
-                raise ParamsError(f"stage {cls.kind!r}: parameter {name!r} is missing")
-        knots = read_array(cls.kind, parameters, "knots", None)
-        slopes = read_array(cls.kind, parameters, "slopes", (len(knots) + 1,))
-        if (np.diff(knots) <= 0).any():
-            raise ParamsError(f"stage {cls.kind!r}: knots must be in ascending order")
+        check_names(cls.kind, curve, names)
+        knots = read_knots(cls.kind, curve)
+        slopes = read_array(cls.kind, curve, "slopes", (len(knots) + 1,))
         return cls(knots, slopes, affine)
 
     def summary(self) -> str:

@@ -13,6 +13,7 @@ from calibcli.arrays import (
     SMALLEST_PROBABILITY,
     Array,
     argmax,
+    impossible_classes,
     is_numpy_array,
     like,
     log_softmax,
@@ -98,9 +99,7 @@ class Curves(Calibrator):
         return xp.astype(self.log_values(at), logits.dtype)
 
     def logits(self, logits: Array) -> Array:
-        xp = namespace(logits)
-        mask = None if bool(xp.min(logits) > -xp.inf) else xp.isinf(logits)
-        return restore_impossible(self.transform(logits), mask)
+        return restore_impossible(self.transform(logits), impossible_classes(logits))
 
     @property
     def ends(self) -> Vector:
@@ -212,10 +211,10 @@ class CurveMap(Family):
 
     def calibrator(self, curves: Sequence[Curve]) -> Calibrator:
         """The fitted calibrator of curves, one a class, or for two classes that of class 1."""
-        return OneVsRest(*joined(curves), self.interpolation)
+        return OneVsRest(*points_of(curves), self.interpolation)
 
 
-def joined(curves: Sequence[Curve]) -> tuple[Vector, Vector, Vector]:
+def points_of(curves: Sequence[Curve]) -> tuple[Vector, Vector, Vector]:
     """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of curves."""
     return (
         np.array([len(curve.scores) for curve in curves], np.float64),
@@ -286,26 +285,39 @@ def _whole(numbers: Vector, array: Array) -> Array:
 
 
 def read_points(
-    kind: str, parameters: dict[str, Any], classes: int
+    kind: str, parameters: dict[str, Any], classes: int, prefix: str = ""
 ) -> tuple[Vector, Vector, Vector]:
     """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of a stage of curves, checked.
+
+    Parameters
+    ----------
+    prefix : str
+        Of these names, in a stage that has more than one set of curves.
 
     Raises
     ------
     ParamsError
         Wrong shapes, counts that don't add up, or scores that don't ascend.
     """
-    counts = read_array(kind, parameters, "counts", (curves_at(classes),))
-    scores = read_array(kind, parameters, "scores", None)
+    counts = read_array(kind, parameters, f"{prefix}counts", (curves_at(classes),))
+    scores = read_array(kind, parameters, f"{prefix}scores", None)
     if (counts < 1).any() or (counts != np.floor(counts)).any() or counts.sum() != len(scores):
         raise ParamsError(
-            f"stage {kind!r}: counts must be whole numbers from 1 that sum to the number of scores"
+            f"stage {kind!r}: {prefix}counts must be whole numbers from 1 that sum to the number "
+            f"of {prefix}scores"
         )
-    falls = np.diff(scores) <= 0
-    falls[np.cumsum(counts).astype(np.int64)[:-1] - 1] = False
-    if falls.any():
-        raise ParamsError(f"stage {kind!r}: the scores of a class must be in ascending order")
-    return counts, scores, read_array(kind, parameters, "values", scores.shape)
+    if (np.diff(scores)[~ends_before(counts)] <= 0).any():
+        raise ParamsError(
+            f"stage {kind!r}: the {prefix}scores of a class must be in ascending order"
+        )
+    return counts, scores, read_array(kind, parameters, f"{prefix}values", scores.shape)
+
+
+def ends_before(counts: Vector) -> Vector:
+    """Whether one curve ends and another one begins between a point and the next (m - 1,)."""
+    ends: Vector = np.zeros(int(counts.sum()) - 1, bool)
+    ends[np.cumsum(counts).astype(np.int64)[:-1] - 1] = True
+    return ends
 
 
 def krichevsky_trofimov(positives: Vector, weights: Vector) -> Vector:
@@ -319,6 +331,6 @@ def krichevsky_trofimov(positives: Vector, weights: Vector) -> Vector:
     return np.where(pure, (np.minimum(positives, weights) + 0.5) / (weights + 1), share)
 
 
-def inside(values: Vector) -> Vector:
+def clip_probabilities(values: Vector) -> Vector:
     """Probabilities that are never exactly 0 or 1."""
     return np.clip(values, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)

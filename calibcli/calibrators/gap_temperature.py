@@ -19,6 +19,7 @@ from calibcli.arrays import (
     to_numpy,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
 from calibcli.calibrators.reading import check_names, read_array, read_choice
 from calibcli.errors import ParamsError
 
@@ -60,11 +61,9 @@ class GapTemperature(Calibrator):
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any], classes: int) -> GapTemperature:
         check_names(cls.kind, parameters, ("knots", "scales", "feature"))
-        knots = read_array(cls.kind, parameters, "knots", None)
+        knots = read_knots(cls.kind, parameters, least=1)
         scales = read_array(cls.kind, parameters, "scales", (len(knots),))
         read_choice(cls.kind, parameters, "feature", get_args(Feature))
-        if len(knots) == 0 or (np.diff(knots) <= 0).any():
-            raise ParamsError(f"stage {cls.kind!r}: knots must be in ascending order, at least one")
         if scales.min() < 0:
             raise ParamsError(f"stage {cls.kind!r}: scales must be at least 0")
         return cls(knots, scales, parameters["feature"])
@@ -116,10 +115,8 @@ class GapTemperatureMap(SmoothMap):
         if not kept.any():
             return replace(self, knots=(0.0,))
         shares = (np.arange(self.points) + 0.5) / self.points
-        places = np.quantile(values[kept], shares, weights=weights[kept], method="inverted_cdf")
-        knots = [float(places[0])]
-        knots += [float(b) for a, b in pairwise(places) if b > a + _CLOSEST]
-        return replace(self, knots=tuple(knots))
+        places = weighted_quantiles(values[kept], weights[kept], shares)
+        return replace(self, knots=tuple(spaced(places, _CLOSEST)))
 
     @property
     def _knots(self) -> Vector:

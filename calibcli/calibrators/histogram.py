@@ -14,8 +14,8 @@ from calibcli.calibrators.curves import (
     Curve,
     CurveMap,
     Interpolation,
+    clip_probabilities,
     curves_at,
-    inside,
     krichevsky_trofimov,
 )
 from calibcli.calibrators.logistic import fit_logistic
@@ -26,21 +26,30 @@ _MOST_CELLS = 1000
 """Rows are put together to so many means of neighbouring scores, which change next to nothing."""
 
 
-def check_bins(bins: int) -> None:
-    """Raise `ValueError` for a number of bins that there can't be."""
-    if not 1 <= bins <= _MOST_BINS:
-        raise ValueError(f"bins must lie between 1 and {_MOST_BINS:,}")
+@dataclass(frozen=True)
+class _BinnedMap(CurveMap):
+    """A family of step functions with so many steps."""
+
+    bins: int = field(default=10, metadata={"help": "number of bins"})
+
+    interpolation: ClassVar[Interpolation] = "step"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bins <= _MOST_BINS:
+            raise ValueError(f"bins must lie between 1 and {_MOST_BINS:,}")
+
+    def size(self, classes: int) -> int:
+        return self.bins * curves_at(classes)
 
 
 @dataclass(frozen=True)
-class HistogramMap(CurveMap):
+class HistogramMap(_BinnedMap):
     """The share of the event in each bin of the probability.
 
     A bin without any row, or whose rows are all alike, is drawn inwards by half a row; one without
     any row says what its middle says.
     """
 
-    bins: int = field(default=10, metadata={"help": "number of bins"})
     spacing: Literal["uniform", "quantile"] = field(
         default="uniform", metadata={"help": "bins of equal width or of equally many rows"}
     )
@@ -52,13 +61,6 @@ class HistogramMap(CurveMap):
         "Zadrozny and Elkan, Obtaining calibrated probability estimates from decision trees and "
         "naive Bayesian classifiers, ICML 2001"
     )
-    interpolation: ClassVar[Interpolation] = "step"
-
-    def __post_init__(self) -> None:
-        check_bins(self.bins)
-
-    def size(self, classes: int) -> int:
-        return self.bins * curves_at(classes)
 
     def fit(self, sample: BinarySample) -> Curve:
         if self.spacing == "quantile":
@@ -77,21 +79,12 @@ class HistogramMap(CurveMap):
 
 
 @dataclass(frozen=True)
-class ScalingBinningMap(CurveMap):
+class ScalingBinningMap(_BinnedMap):
     """A Platt curve, and in place of its values their means in bins of equally many rows."""
-
-    bins: int = field(default=10, metadata={"help": "number of bins"})
 
     name: ClassVar[str] = "scaling-binning"
     title: ClassVar[str] = "Platt scaling, then the means of its values in bins"
     source: ClassVar[str] = "Kumar, Liang and Ma, Verified uncertainty calibration, NeurIPS 2019"
-    interpolation: ClassVar[Interpolation] = "step"
-
-    def __post_init__(self) -> None:
-        check_bins(self.bins)
-
-    def size(self, classes: int) -> int:
-        return self.bins * curves_at(classes)
 
     def fit(self, sample: BinarySample) -> Curve:
         values = platt_values(sample)
@@ -99,7 +92,7 @@ class ScalingBinningMap(CurveMap):
         bin_of = np.searchsorted(edges, sample.scores, side="right")
         weights = np.bincount(bin_of, sample.weights, len(edges) + 1)
         sums = np.bincount(bin_of, sample.weights * values, len(edges) + 1)
-        return steps(edges, inside(sums / weights))
+        return steps(edges, clip_probabilities(sums / weights))
 
 
 def platt_values(sample: BinarySample) -> Vector:
@@ -109,8 +102,8 @@ def platt_values(sample: BinarySample) -> Vector:
     is a best curve even if the scores separate them.
     """
     negatives = sample.weights - sample.positives
-    came, failed = sample.positives.sum(), negatives.sum()
-    targets = sample.positives * (came + 1) / (came + 2) + negatives / (failed + 2)
+    positive, negative = sample.positives.sum(), negatives.sum()
+    targets = sample.positives * (positive + 1) / (positive + 2) + negatives / (negative + 2)
     cells = condensed(BinarySample(sample.scores, targets, sample.weights))
     theta = np.zeros(2)
     for part in (cells, BinarySample(sample.scores, targets, sample.weights)):

@@ -9,6 +9,7 @@ import numpy as np
 
 from calibcli.arrays import Array
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
 from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
 from calibcli.calibrators.reading import check_names, read_array
 from calibcli.errors import ParamsError
@@ -46,10 +47,8 @@ class Monotone(Calibrator):
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Monotone:
         check_names(cls.kind, parameters, ("knots", "slopes"))
-        knots = read_array(cls.kind, parameters, "knots", None)
+        knots = read_knots(cls.kind, parameters)
         slopes = read_array(cls.kind, parameters, "slopes", (len(knots) + 1,))
-        if (np.diff(knots) <= 0).any():
-            raise ParamsError(f"stage {cls.kind!r}: knots must be in ascending order")
         if slopes.min() < 0:
             raise ParamsError(f"stage {cls.kind!r}: slopes must be at least 0")
         return cls(knots, slopes)
@@ -95,12 +94,10 @@ class MonotoneMap(SmoothMap):
         each = np.broadcast_to(weights[:, None], largest.shape)
         kept = np.isfinite(largest) & (each > 0)
         shares = np.linspace(0, 1, self.pieces + 1)[1:-1]
-        places = np.quantile(largest[kept], shares, weights=each[kept], method="inverted_cdf")
-        knots: list[float] = []
-        for knot in places:
-            if knot < -_CLOSEST and (not knots or knot > knots[-1] + _CLOSEST):
-                knots.append(float(knot))
-        return replace(self, knots=tuple(knots))
+        places = weighted_quantiles(largest[kept], each[kept], shares)
+        # At 0 the last piece ends.
+        below = places[places < -_CLOSEST]
+        return replace(self, knots=tuple(spaced(below, _CLOSEST)))
 
     @property
     def places(self) -> Vector:

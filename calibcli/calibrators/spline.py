@@ -19,10 +19,11 @@ from calibcli.calibrators.curves import (
     Curves,
     curves_at,
     find_cells,
-    joined,
+    points_of,
     read_points,
 )
 from calibcli.calibrators.histogram import condensed
+from calibcli.calibrators.knots import spaced
 from calibcli.calibrators.logistic import fit_logistic
 from calibcli.calibrators.reading import check_names
 
@@ -155,7 +156,7 @@ class SplineMap(CurveMap):
         return Curve(np.zeros(1), np.array([np.log(share) - np.log1p(-share)]))
 
     def calibrator(self, curves: Sequence[Curve]) -> Calibrator:
-        return SplineCurves(*joined(curves))
+        return SplineCurves(*points_of(curves))
 
 
 def place_knots(sample: BinarySample, most: int) -> Vector:
@@ -164,10 +165,7 @@ def place_knots(sample: BinarySample, most: int) -> Vector:
     parts = (sample.weights, sample.positives, negatives)
     mass = np.cumsum(sum(part / part.sum() for part in parts if part.sum() > 0))
     shares = np.linspace(_OUTER, 1 - _OUTER, most) * mass[-1]
-    knots: list[float] = []
-    for score in sample.scores[np.searchsorted(mass, shares)]:
-        if not knots or score > knots[-1] + _CLOSEST:
-            knots.append(float(score))
+    knots = spaced(sample.scores[np.searchsorted(mass, shares)], _CLOSEST)
     if len(knots) < 2:
         return np.array([knots[0] - 1, knots[0] + 1])
     return np.array(knots)

@@ -14,11 +14,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, like, namespace, pick, restore_impossible, sum_classes
+from calibcli.arrays import (
+    Array,
+    impossible_classes,
+    like,
+    namespace,
+    pick,
+    restore_impossible,
+    sum_classes,
+)
+from calibcli.calibrators.augmented_isotonic import augmented_isotonic
 from calibcli.calibrators.base import Calibrator, Vector
-from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, find_cells, log_odds
-from calibcli.calibrators.hulls import SuffixHulls
-from calibcli.calibrators.reading import check_names, read_array, read_number
+from calibcli.calibrators.curves import (
+    BinarySample,
+    Curve,
+    CurveMap,
+    ends_before,
+    find_cells,
+    log_odds,
+    points_of,
+    read_points,
+)
+from calibcli.calibrators.reading import check_names, read_number
 from calibcli.errors import ParamsError
 
 MOST_EXACT_STEPS = 500_000
@@ -49,15 +66,6 @@ class Steps:
     counts: Vector
     scores: Vector
     values: Vector
-
-    @classmethod
-    def of(cls, curves: Sequence[Curve]) -> Steps:
-        """The functions that have these points."""
-        return cls(
-            np.array([len(curve.scores) for curve in curves], np.float64),
-            np.concatenate([curve.scores for curve in curves]),
-            np.concatenate([curve.values for curve in curves]),
-        )
 
     @property
     def ends(self) -> Vector:
@@ -127,9 +135,7 @@ class VennAbers(Calibrator):
         return xp.astype(new, logits.dtype)
 
     def logits(self, logits: Array) -> Array:
-        xp = namespace(logits)
-        mask = None if bool(xp.min(logits) > -xp.inf) else xp.isinf(logits)
-        return restore_impossible(self.transform(logits), mask)
+        return restore_impossible(self.transform(logits), impossible_classes(logits))
 
     def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array]:
         """As `Calibrator.interval` says.
@@ -199,20 +205,8 @@ class VennAbers(Calibrator):
 
 
 def _read_steps(kind: str, parameters: dict[str, Any], prefix: str, classes: int) -> Steps:
-    counts = read_array(kind, parameters, f"{prefix}_counts", (1 if classes == 2 else classes,))
-    scores = read_array(kind, parameters, f"{prefix}_scores", None)
-    values = read_array(kind, parameters, f"{prefix}_values", scores.shape)
-    if (counts < 1).any() or (counts != np.floor(counts)).any() or counts.sum() != len(scores):
-        raise ParamsError(
-            f"stage {kind!r}: {prefix}_counts must be whole numbers from 1 that sum to the number "
-            f"of {prefix}_scores"
-        )
-    steps = Steps(counts, scores, values)
-    inside = np.ones(len(scores), bool)
-    inside[np.concatenate(([0], steps.ends[:-1]))] = False
-    if (np.diff(scores, prepend=0.0)[inside] <= 0).any():
-        raise ParamsError(f"stage {kind!r}: {prefix}_scores of a class must be in ascending order")
-    if (np.diff(values, prepend=0.0)[inside] < 0).any():
+    steps = Steps(*read_points(kind, parameters, classes, f"{prefix}_"))
+    if (np.diff(steps.values)[~ends_before(steps.counts)] < 0).any():
         raise ParamsError(f"stage {kind!r}: {prefix}_values of a class must not fall")
     return steps
 
@@ -266,7 +260,7 @@ class VennAbersMap(CurveMap):
         return 100 if classes == 2 else 100 * classes
 
     def fit(self, sample: BinarySample) -> Curve:
-        p0, p1 = venn_abers(sample.positives, sample.weights)
+        p0, p1 = augmented_isotonic(sample.positives, sample.weights)
         rises0, rises1 = np.diff(p0) > 0, np.diff(p1) > 0
         # Each has a step at least.
         rises0[0] = rises1[-1] = True
@@ -284,7 +278,7 @@ class VennAbersMap(CurveMap):
         if resolution:
             lower = [_thinned(_rounded(curve, resolution), "first") for curve in lower]
             upper = [_thinned(_rounded(curve, resolution), "last") for curve in upper]
-        return VennAbers.of(resolution, Steps.of(lower), Steps.of(upper))
+        return VennAbers.of(resolution, Steps(*points_of(lower)), Steps(*points_of(upper)))
 
 
 def _constant(curve: Curve) -> Band:
@@ -307,66 +301,3 @@ def _thinned(curve: Curve, kept: str) -> Curve:
     rises = np.diff(curve.values) > 0
     keep = np.append(rises, True) if kept == "last" else np.insert(rises, 0, True)
     return Curve(curve.scores[keep], curve.values[keep])
-
-
-def venn_abers(positives: Vector, weights: Vector) -> tuple[Vector, Vector]:
-    """Isotonic regression with one more row, for every place where its score can fall.
-
-    Parameters
-    ----------
-    positives, weights : float64 array (m,)
-        Weight of the positive rows and of all rows at each distinct score, in ascending order of
-        the scores. All weights are greater than 0.
-
-    Returns
-    -------
-    p0, p1 : float64 array (m + 1,)
-        The value that isotonic regression gives a row of weight 1 as a negative and as a positive.
-        ``p0[i]`` is for scores from the i-th distinct one, counted from 1, to before the next,
-        ``p1[i]`` for those after the i-th up to the next. Both never fall; ``p0[0]`` is 0 and
-        ``p1[m]`` is 1, and ``p0[i] < p1[i]``.
-
-    Notes
-    -----
-    O(m log m) in time: O(m), and O(log m) for each score whose tangent is to be searched for.
-
-    References
-    ----------
-    Vovk, Petej & Fedorova, Large-scale probabilistic predictors with and without guarantees of
-    validity, NeurIPS 2015, section 4.
-    """
-    # A negative among rows in ascending order is a positive among their opposites in descending
-    # order.
-    p0 = 1 - _with_a_positive((weights - positives)[::-1], weights[::-1])[::-1]
-    return p0, _with_a_positive(positives, weights)
-
-
-def _with_a_positive(positives: Vector, weights: Vector) -> Vector:
-    """The second result of `venn_abers`.
-
-    Let W and S be the sums of the weights and of the positive ones over the first j scores. By the
-    max-min formula, the value of a positive that is put in behind the first i is the largest over
-    a <= i of the smallest over b >= i of ``(S_b + 1 - S_a) / (W_b + 1 - W_a)``. The smallest over
-    b >= a does as well: at the best a the chord ends at no b before i, since a line through a of
-    that slope supports the points before i. So a single running maximum of tangents does.
-    """
-    x = np.concatenate(([0.0], np.cumsum(weights)))
-    y = np.concatenate(([0.0], np.cumsum(positives)))
-    shares = positives / weights
-    # Tangents from below touch where the share rises, or at the end.
-    corners = np.append(np.flatnonzero(shares[:-1] < shares[1:]) + 1, len(shares))
-    hulls = SuffixHulls(x[corners] + 1, y[corners] + 1)
-    bases = np.concatenate(([0], corners[:-1]))
-    at_bases = hulls.tangents(x[bases], y[bases], np.arange(len(corners)))
-    reached = np.maximum.accumulate(at_bases)
-    # Scores between two corners, and whether they could raise the maximum that is reached by then.
-    nearest = np.repeat(np.arange(len(corners)), np.diff(corners, prepend=0))
-    bound = (y[corners[nearest]] + 1 - y[:-1]) / (x[corners[nearest]] + 1 - x[:-1])
-    values = np.append(reached[nearest], 1.0)
-    raising = np.flatnonzero(bound > reached[nearest])
-    values[raising] = np.maximum(
-        values[raising], hulls.tangents(x[raising], y[raising], nearest[raising])
-    )
-    # Sums of weights that are no whole numbers are rounded.
-    running: Vector = np.minimum(np.maximum.accumulate(values), 1.0)
-    return running

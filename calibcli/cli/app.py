@@ -18,8 +18,9 @@ from calibcli.version import __version__
 
 _HELP = """Probabilities that can be believed, from stored logits.
 
-Learn a map from the logits and labels of a validation set ([b]fit[/b]), run any later file \
-through it ([b]apply[/b]), and see whether the probabilities hold ([b]evaluate[/b])."""
+Learn a correction from the logits and labels of a validation set ([b]fit[/b]), run any later file \
+through it ([b]apply[/b]), see whether the probabilities hold ([b]evaluate[/b]), and which \
+correction is best for your data ([b]compare[/b])."""
 
 _EXAMPLES = """[b]Examples[/b]
 

@@ -13,10 +13,10 @@ import typer
 from calibcli.cli.options import (
     ComputeOptions,
     Force,
-    Format,
     InputOptions,
     Inputs,
-    OutputOptions,
+    PlainFormat,
+    PlainOutputOptions,
     shared,
 )
 
@@ -73,7 +73,7 @@ class ApplyOptions:
     force: Force = False
 
 
-@shared(ApplyOptions, InputOptions, ComputeOptions, OutputOptions)
+@shared(ApplyOptions, InputOptions, ComputeOptions, PlainOutputOptions)
 def apply(
     params: Annotated[
         str, typer.Argument(metavar="PARAMS", help="Parameter file.", show_default=False)
@@ -82,22 +82,25 @@ def apply(
     applying: ApplyOptions,
     reading: InputOptions,
     computing: ComputeOptions,
-    printing: OutputOptions,
+    printing: PlainOutputOptions,
 ) -> None:
     """Parse, run through, write."""
     from calibcli.cli.console import Talk
     from calibcli.cli.reading import (
         check_classes,
+        check_stdin,
         group_keys,
         keep_inputs,
         opened,
         talk_about_groups,
         talk_about_output,
     )
+    from calibcli.tables import check_output
     from calibcli.workflow.records import read_calibrators
 
     output, force = applying.output, applying.force
-    _check([params, *inputs], output, printing, force=force)
+    check_stdin([params, *inputs])
+    check_output(output, force=force)
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
@@ -113,28 +116,15 @@ def apply(
         ) as dataset,
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
-        keep_inputs(output, dataset)
+        keep_inputs({"-o": output}, dataset)
         check_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
         rows = write_calibrated(engine, dataset, stages, output, force=force)
         talk_about_groups(dataset, names, talk)
-        if output == "-":
-            return
+    if output != "-":
         talk.say(f"wrote {output} (rows: {rows})")
-        if printing.format is Format.JSON:
+        if printing.format is PlainFormat.JSON:
             sys.stdout.write(_document(dataset, rows, content, params, output))
-
-
-def _check(names: list[str], output: str, printing: OutputOptions, *, force: bool) -> None:
-    """Refuse what cannot end well, before any work is done."""
-    from calibcli.cli.reading import check_stdin
-    from calibcli.errors import UsageError
-    from calibcli.tables import check_output
-
-    if printing.format not in (Format.TABLE, Format.JSON):
-        raise UsageError(f"--format {printing.format.value}: this command prints table or json")
-    check_stdin(names)
-    check_output(output, force=force)
 
 
 def _document(dataset: Dataset, rows: int, content: Params, params: str, output: str) -> str:

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calibcli.cli.options import ComputeOptions, InputOptions, Inputs, OutputOptions, shared
+from calibcli.cli.options import (
+    ComputeOptions,
+    InputOptions,
+    Inputs,
+    OutputOptions,
+    Settings,
+    shared,
+)
 
 if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.workflow.plans import Plan
 
-_HELP = """Hold rows out, fit methods to the others, and rank them by their loss on held-out rows.
+_HELP = """Rank methods by their loss on held-out rows, and say which one to take.
 
 Writes no file. Without --methods the candidates are those of -m auto: what suits the number of \
 classes and of rows."""
@@ -22,7 +29,7 @@ _EXAMPLES = """[b]Examples[/b]
 
   calib compare sample_data/digits_val.parquet
 
-  calib compare sample_data/digits_val.parquet --methods none,temperature,svs --losses nll,brier
+  calib compare sample_data/digits_val.parquet --methods none,svs,sms
 """
 
 
@@ -41,16 +48,13 @@ class CompareOptions:
     losses: Annotated[
         str, typer.Option(metavar="NAME,NAME", help="Each with every method; see calib losses.")
     ] = "nll"
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME.OPTION=VALUE", help="An option of a method or a loss; repeat."
-        ),
-    ] = None
+    settings: Settings = None
     stack: Annotated[
-        bool, typer.Option("--stack", help="Add a log-linear stack of all that are compared.")
+        bool, typer.Option("--stack", help="Add a mixture of all that are compared.")
     ] = False
-    folds: Annotated[int, typer.Option(min=2, metavar="N", help="Of the cross-validation.")] = 5
+    folds: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Folds of the cross-validation.")
+    ] = 5
 
 
 def register(app: typer.Typer) -> None:

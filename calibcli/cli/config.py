@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibcli.cli.options import Format
+from calibcli.cli.options import FormatOption, PlainFormat
+from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
     from calibcli.cli.configuration import Configuration, Option
@@ -39,16 +40,11 @@ def config(
     all_options: Annotated[
         bool, typer.Option("--all", help="Show the options that are at their defaults too.")
     ] = False,
-    format: Annotated[
-        Format, typer.Option(help="Table for people, json for programs.")
-    ] = Format.TABLE,
+    format: FormatOption = PlainFormat.TABLE,
 ) -> None:
     """Look and print."""
     from calibcli.cli.configured import configuration_of
-    from calibcli.errors import UsageError
 
-    if format not in (Format.TABLE, Format.JSON):
-        raise UsageError(f"--format {format.value}: this command prints table or json")
     configuration = configuration_of(context)
     if command is not None and command not in configuration.options:
         known = ", ".join(configuration.options)
@@ -62,7 +58,7 @@ def config(
         for entry in _entries(configuration, name, context)
         if all_options or entry["layer"] != "default"
     ]
-    if format is Format.TABLE:
+    if format is PlainFormat.TABLE:
         _print(configuration, entries)
         for error in dict.fromkeys(filter(None, (entry["error"] for entry in entries))):
             typer.echo(f"calib: {error}", err=True)
@@ -75,7 +71,6 @@ def config(
 def _entries(configuration: Configuration, command: str, context: Any) -> Iterator[dict[str, Any]]:
     """The options of a command, with their values and where these come from."""
     from calibcli.cli.configuration import plain
-    from calibcli.errors import UsageError
 
     settings = configuration.settings(command)
     for name, option in configuration.options[command].items():

@@ -17,13 +17,13 @@ from calibcli.cli.config_file import (
     find_file,
     named_file,
 )
-from calibcli.cli.options import shared
+from calibcli.cli.options import options_in, shared
 from calibcli.errors import CalibError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.cli.configuration import Configuration
 
-_CONFIGURATION = "Configuration"
+_option = options_in("Configuration")
 _FILE, _SETTINGS = "calibcli.file", "calibcli.settings"
 """Where a context keeps the file, and what is set of its command."""
 
@@ -34,18 +34,15 @@ class ConfigurationOptions:
 
     config: Annotated[
         str | None,
-        typer.Option(
+        _option(
             metavar="FILE",
             help="Take defaults of options from this TOML file.",
-            rich_help_panel=_CONFIGURATION,
             show_default="nearest calib.toml or pyproject.toml",
         ),
     ] = None
     no_config: Annotated[
         bool,
-        typer.Option(
-            "--no-config", help="Read no configuration file.", rich_help_panel=_CONFIGURATION
-        ),
+        _option("--no-config", help="Read no configuration file."),
     ] = False
 
 
@@ -63,6 +60,13 @@ class ConfiguredCommand(TyperCommand):
     What is found there becomes the parser's defaults. The help does not look, and so says the same
     everywhere.
     """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help, in which a switch looks like one."""
+        for each in self.get_params(ctx):
+            if getattr(each, "is_flag", False):
+                each.metavar = ""
+        super().format_help(ctx, formatter)
 
     def make_parser(self, ctx: Any) -> Any:
         """The parser, which also takes ``--no-strict`` to undo a ``strict = true``."""

@@ -37,7 +37,7 @@ def show(
 
         print_document(document, Console(file=stream, highlight=False))
         return
-    from calibcli.report.rendering import PAGES, RENDERERS
+    from calibcli.report.formats import PAGES, RENDERERS
 
     text = RENDERERS[kind](document)
     if kind in PAGES:

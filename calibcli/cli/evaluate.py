@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calibcli.cli.diagnostics import DiagnosticOptions
 from calibcli.cli.gates import GateOptions, Gates
-from calibcli.cli.judging import JudgeOptions
 from calibcli.cli.options import (
     ComputeOptions,
     Force,
@@ -18,7 +18,7 @@ from calibcli.cli.options import (
     ReportOptions,
     shared,
 )
-from calibcli.cli.pictures import PictureOptions, Pictures
+from calibcli.cli.pictures import PictureOptions, Pictures, fingerprint
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 @shared(
     InputOptions,
     MeasureOptions,
-    JudgeOptions,
+    DiagnosticOptions,
     GateOptions,
     ComputeOptions,
     ReportOptions,
@@ -56,34 +56,41 @@ def evaluate(
     inputs: Inputs,
     reading: InputOptions,
     measuring: MeasureOptions,
-    judging: JudgeOptions,
+    diagnosing: DiagnosticOptions,
     gating: GateOptions,
     computing: ComputeOptions,
     printing: ReportOptions,
     picturing: PictureOptions,
     params: Annotated[
         str | None,
-        typer.Option("--params", "-p", metavar="FILE", help="Run the rows through this first."),
+        typer.Option(
+            "--params",
+            "-p",
+            metavar="FILE",
+            help="Calibrate the rows by this parameter file first.",
+        ),
     ] = None,
     force: Force = False,
 ) -> None:
     """Parse, measure, print."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.pictures import fingerprint
-    from calibcli.cli.reading import check_stdin
+    from calibcli.cli.reading import check_stdin, keep_apart
     from calibcli.report.document import combine
-    from calibcli.workflow.records import read_calibrators
 
     check_stdin([params, *inputs])
     talk = Talk(printing.quiet)
-    pictures = Pictures(picturing, force=force, seed=computing.seed)
+    pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by)
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
-    judging.check(panel)
-    keys = {**measuring.keys, **judging.keys}
-    job = _Job(reading, panel, judging, keys, computing, talk, pictures, params)
+    diagnosing.check(panel)
+    outputs = {**pictures.paths, **gates.paths}
+    keep_apart(outputs)
+    keys = {**measuring.keys, **diagnosing.keys}
+    job = _Job(reading, panel, diagnosing, keys, computing, talk, pictures, outputs, params)
     if params is not None:
+        from calibcli.workflow.records import read_calibrators
+
         job.content, job.stages = read_calibrators(params)
         if pictures.wants_fingerprints:
             pictures.add_files("calibrate", fingerprint(params))
@@ -100,11 +107,12 @@ class _Job:
 
     reading: InputOptions
     panel: Panel
-    judging: JudgeOptions
+    diagnosing: DiagnosticOptions
     keys: dict[str, str]
     computing: ComputeOptions
     talk: Talk
     pictures: Pictures
+    outputs: dict[str, str | None]
     params: str | None
     content: Params | None = None
     stages: tuple[Calibrator, ...] = ()
@@ -115,6 +123,7 @@ class _Job:
             check_classes,
             describe,
             group_keys,
+            keep_inputs,
             opened,
             talk_about,
             talk_about_groups,
@@ -122,6 +131,7 @@ class _Job:
         from calibcli.engine.data import open_data
         from calibcli.report.document import evaluate_document
         from calibcli.workflow.measuring import Through, measure
+        from calibcli.workflow.slices import BY
 
         keys, names = group_keys(self.stages, self.params)
         keys |= self.keys
@@ -130,18 +140,23 @@ class _Job:
             opened([name], self.reading, self.talk, keys=keys, key_names=names) as dataset,
             self.talk.progress(engine, doing, dataset.rows) as watched,
         ):
-            data = open_data(watched, dataset, self.judging.folds, self.computing.seed)
+            keep_inputs(self.outputs, dataset)
+            data = open_data(watched, dataset, self.diagnosing.folds, self.computing.seed)
             talk_about(data, dataset.name, self.talk)
             talk_about_groups(dataset, names, self.talk)
             if self.content is not None and self.params is not None:
                 check_classes(self.content, data.classes, self.params, dataset)
-            panel = self.judging.widened(self.panel, data)
+            panel = self.pictures.widened(self.diagnosing.widened(self.panel, data), data)
             (evaluation,) = measure(data, [Through(self.stages)], panel)
-            self.pictures.add(evaluation, class_names=dataset.class_names)
+            self.pictures.add(
+                evaluation,
+                class_names=dataset.class_names,
+                slice_names=data.key_names(BY) if BY in self.keys else (),
+            )
             if self.pictures.wants_fingerprints:
                 self.pictures.add_files("measure", dataset.fingerprints())
             document = evaluate_document(
                 evaluation, source=describe(dataset, data), params=self.params
             )
-            closer = self.judging.document(data, self.stages, evaluation, panel, dataset)
-            return {**document, **closer}
+            diagnostics = self.diagnosing.document(data, self.stages, evaluation, panel, dataset)
+            return {**document, **diagnostics}

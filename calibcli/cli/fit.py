@@ -19,9 +19,11 @@ from calibcli.cli.options import (
     MeasureOptions,
     ReportFormat,
     ReportOptions,
+    Settings,
     shared,
 )
 from calibcli.cli.pictures import PictureOptions, Pictures
+from calibcli.errors import NotConvergedError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.workflow.automatic import AutoPlan
@@ -53,6 +55,11 @@ class Targets:
     def stdout_taken(self) -> bool:
         return "-" in (self.params, self.output)
 
+    @property
+    def paths(self) -> dict[str, str | None]:
+        """By the options that name them."""
+        return {"-p": self.params, "-o": self.output, "--trace": self.trace}
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -75,21 +82,17 @@ class FitOptions:
             "--method",
             "-m",
             metavar="auto|NAME[,NAME]",
-            help="See calib methods; stages with commas; auto chooses by held-out loss.",
+            help="What is fitted; see calib methods. Several are fitted one after the other; auto "
+            "takes what is best for held-out rows.",
         ),
     ] = "temperature"
     loss: Annotated[
         str, typer.Option(metavar="NAME", help="What the fit minimises; see calib losses.")
     ] = "nll"
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME.OPTION=VALUE", help="An option of a method or a loss; repeat."
-        ),
-    ] = None
+    settings: Settings = None
     stack: Annotated[
         bool,
-        typer.Option("--stack", help="Let auto mix its candidates where that is better."),
+        typer.Option("--stack", help="With -m auto: mix the candidates where that is better."),
     ] = False
     no_link: Annotated[
         bool,
@@ -99,7 +102,7 @@ class FitOptions:
         str | None,
         typer.Option(
             metavar="balanced|P1,P2,…|FILE",
-            help="Class shares to fit for; a file has one a line.",
+            help="Class shares of the rows to come; a file has one a line.",
             show_default="those of the rows",
         ),
     ] = None
@@ -111,17 +114,19 @@ class FitOptions:
         str | None,
         typer.Option(
             metavar="COL",
-            help="A map for each value of a column, drawn towards the map of all rows.",
+            help="Fit a map for each value of a column, drawn towards the map of all rows.",
             show_default=False,
         ),
     ] = None
     reduce: Annotated[
         ReduceChoice | None,
-        typer.Option(metavar="top", help="Calibrate the confidence alone: top class or not."),
+        typer.Option(metavar="top", help="Calibrate the confidence alone: is the top class right?"),
     ] = None
     test: Annotated[
         list[str] | None,
-        typer.Option("--test", metavar="FILE", help="Measure (and apply) on this file; repeat."),
+        typer.Option(
+            "--test", metavar="FILE", help="Measure on this file, and calibrate it; repeatable."
+        ),
     ] = None
     params: Annotated[
         str | None,
@@ -145,7 +150,7 @@ class FitOptions:
     ] = None
     trace: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Rounds of an adaptive loss, as JSON."),
+        typer.Option(metavar="FILE", help="Write the rounds of an adaptive loss, as JSON."),
     ] = None
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose the method's penalties by cross-validation.")
@@ -155,7 +160,7 @@ class FitOptions:
         typer.Option("--average-folds", help="Average the fits without each fold (last stage)."),
     ] = False
     folds: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Of cross-fitting and cross-validation.")
+        int, typer.Option(min=2, metavar="N", help="Folds of cross-fitting and cross-validation.")
     ] = 5
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3, nothing written, if not converged.")
@@ -180,7 +185,7 @@ def fit(
     """Parse, fit, write, print."""
     from calibcli.cli.console import Talk, show
     from calibcli.cli.fit_job import FitJob
-    from calibcli.cli.reading import keep_inputs
+    from calibcli.cli.reading import keep_apart, keep_inputs
 
     plan = _plan(fitting)
     pictures = Pictures(picturing, force=fitting.force, seed=computing.seed)
@@ -188,11 +193,13 @@ def fit(
     gates = Gates(gating, "fit", printing, intervals=intervals, force=fitting.force)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     targets = _targets(inputs, fitting)
+    outputs = {**targets.paths, **pictures.paths, **gates.paths}
+    keep_apart(outputs)
     talk = Talk(printing.quiet)
     with ExitStack() as stack:
         by, keys = fitting.by, measuring.keys
         job = FitJob(stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys)
-        keep_inputs(targets.output, job.dataset, job.test)
+        keep_inputs(outputs, job.dataset, job.test)
         outcome = job.fit(plan, fitting.folds, panel)
         if printing.format is not ReportFormat.TABLE:
             for note in outcome.notes:
@@ -234,8 +241,6 @@ def _plan(fitting: FitOptions) -> Plan | AutoPlan:
 
 
 def _refuse(outcome: Outcome) -> None:
-    from calibcli.errors import NotConvergedError
-
     criterion = next(
         s.solution.criterion for s in outcome.fit.stages if s.solution and not s.solution.converged
     )
@@ -247,7 +252,6 @@ def _refuse(outcome: Outcome) -> None:
 def _targets(inputs: list[str], options: FitOptions) -> Targets:
     """Where to write, checked before any work is done."""
     from calibcli.cli.reading import check_stdin
-    from calibcli.errors import UsageError
     from calibcli.tables import check_output, check_writable
 
     test, params, output, force = options.test, options.params, options.output, options.force
@@ -257,8 +261,6 @@ def _targets(inputs: list[str], options: FitOptions) -> Targets:
     if output is None:
         applied = test or inputs
         output = None if applied[0] == "-" else f"{_stem(applied)}.calibrated.parquet"
-    if params == output == "-":
-        raise UsageError("-p - and -o -: only one of them can go to standard output")
     if not params.endswith((".json", ".safetensors")) and params != "-":
         raise UsageError(f"-p {params}: the name must end in .json or .safetensors")
     check_writable(params, force=force)

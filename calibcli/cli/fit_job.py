@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from calibcli.metrics.panel import Panel
     from calibcli.params import Params
     from calibcli.tables.dataset import Dataset
+    from calibcli.workflow.automatic import AutoPlan
     from calibcli.workflow.fitting import Outcome
+    from calibcli.workflow.plans import Plan
 
 
 class FitJob:
@@ -56,7 +58,8 @@ class FitJob:
         self._prints = hasher.submit(self.dataset.fingerprints)
         self._test_prints = hasher.submit(self.test.fingerprints) if self.test else None
 
-    def fit(self, plan: Any, folds: int, panel: Panel) -> Outcome:
+    def fit(self, plan: Plan | AutoPlan, folds: int, panel: Panel) -> Outcome:
+        """Survey the rows, fit a plan to them, and measure what came of it."""
         from calibcli.cli.reading import talk_about
         from calibcli.engine.data import open_data
         from calibcli.workflow.automatic import AutoPlan, run_any
@@ -77,6 +80,7 @@ class FitJob:
             return run_any(self.data, plan, panel, self.test_data)
 
     def params(self, outcome: Outcome) -> Params:
+        """The content of the parameter file."""
         from calibcli.workflow.records import to_params
 
         return to_params(
@@ -91,6 +95,7 @@ class FitJob:
         )
 
     def document(self, outcome: Outcome, content: Params, targets: Targets) -> dict[str, Any]:
+        """The result document, of an outcome that was measured."""
         from calibcli.cli.reading import describe
         from calibcli.report.document import fit_document
         from calibcli.report.leaderboard import leaderboard_entries
@@ -135,7 +140,7 @@ class FitJob:
             pictures.add_files("test", self._test_prints.result())
 
     def write(self, content: Params, outcome: Outcome, targets: Targets, *, force: bool) -> None:
-        """Write both files; where one of them cannot be written, neither appears."""
+        """Write all files; where one of them cannot be written, none appears."""
         from calibcli.params import encode
         from calibcli.tables import atomic_write
 

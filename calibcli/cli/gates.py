@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from calibcli.cli.options import options_in
+from calibcli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from calibcli.report.baseline import Baseline
     from calibcli.workflow.gates import Stage
 
-_GATES = "Gates"
+_option = options_in("Gates")
 
 _MEASURED: dict[str, set[Stage]] = {"evaluate": set(), "fit": {"before", "after", "delta"}}
 """Stages that each command measures by itself."""
@@ -30,45 +31,38 @@ class GateOptions:
 
     fail_if: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--fail-if",
             metavar="CONDITION",
-            help="Exit with 1 where it holds: 'ece > 0.02', 'nll.after > nll.before'; repeat.",
-            rich_help_panel=_GATES,
+            help="Exit with 1 where it holds: 'ece > 0.02', 'nll.after > nll.before'; repeatable.",
             show_default=False,
         ),
     ] = None
     baseline: Annotated[
         str | None,
-        typer.Option(
+        _option(
             metavar="FILE",
-            help="An earlier --format json, for .delta and .baseline in conditions.",
-            rich_help_panel=_GATES,
+            help="What --format json printed earlier, for .delta and .baseline in conditions.",
             show_default=False,
         ),
     ] = None
     significant: Annotated[
         bool,
-        typer.Option(
-            "--significant",
-            help="Fail only where the 95 % interval is clear of the bound.",
-            rich_help_panel=_GATES,
-        ),
+        _option("--significant", help="Fail only where the 95 % interval is clear of the bound."),
     ] = False
     junit: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The gates as test cases, .xml.", rich_help_panel=_GATES),
+        _option(metavar="FILE", help="Write the gates as test cases, .xml."),
     ] = None
     openmetrics: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Metrics and gates as gauges.", rich_help_panel=_GATES),
+        _option(metavar="FILE", help="Write metrics and gates as gauges."),
     ] = None
     github: Annotated[
         bool | None,
-        typer.Option(
+        _option(
             "--github/--no-github",
             help="Step summary and annotations of GitHub Actions.",
-            rich_help_panel=_GATES,
             show_default="on GitHub Actions",
         ),
     ] = None
@@ -117,7 +111,6 @@ class Gates:
         self._baseline = self._read_baseline()
 
     def _check_options(self) -> None:
-        from calibcli.errors import UsageError
         from calibcli.tables import check_writable
 
         options = self._options
@@ -130,9 +123,14 @@ class Gates:
         lonely = next((flag for flag, given in needing.items() if given and not self._gates), None)
         if lonely:
             raise UsageError(f"{lonely} is about gates, and there is no --fail-if")
-        for path in (options.junit, options.openmetrics):
+        for path in self.paths.values():
             if path is not None:
                 check_writable(path, force=self._force)
+
+    @property
+    def paths(self) -> dict[str, str | None]:
+        """The files that are asked for, by the options that name them."""
+        return {"--junit": self._options.junit, "--openmetrics": self._options.openmetrics}
 
     def _read_baseline(self) -> Baseline | None:
         from calibcli.report.baseline import Baseline
@@ -160,7 +158,7 @@ class Gates:
 
     def write(self, document: dict[str, Any], talk: Talk) -> None:
         """Write the files that were asked for."""
-        from calibcli.report.rendering import RENDERERS
+        from calibcli.report.formats import RENDERERS
         from calibcli.tables import atomic_write
 
         asked = {"junit": self._options.junit, "openmetrics": self._options.openmetrics}
@@ -181,7 +179,6 @@ class Gates:
             At least one of them failed.
         """
         from calibcli.cli.console import show
-        from calibcli.errors import GateError
         from calibcli.report.gates import failed_gates, verdict_on_gates
 
         gone: BaseException | None = None
@@ -209,8 +206,8 @@ class Gates:
 
     def _tell_github(self, document: dict[str, Any], talk: Talk) -> None:
         """Append to the step summary, and annotate on stderr what stdout does not annotate."""
-        from calibcli.report.formats import to_markdown
         from calibcli.report.github import SUMMARY_BYTES, fit_summary, workflow_commands
+        from calibcli.report.markdown import to_markdown
 
         if self._printing.format.value != "github":
             for command in workflow_commands(document):

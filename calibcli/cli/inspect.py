@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibcli.cli.options import ComputeOptions, Format, InputOptions, shared
+from calibcli.cli.options import (
+    ComputeOptions,
+    FormatOption,
+    InputOptions,
+    PlainFormat,
+    shared,
+)
 
 if TYPE_CHECKING:
     from calibcli.engine.data import Data
@@ -36,17 +42,11 @@ def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="Any file.")],
     reading: InputOptions,
     computing: ComputeOptions,
-    format: Annotated[
-        Format, typer.Option(help="Table for people, json for programs.")
-    ] = Format.TABLE,
+    format: FormatOption = PlainFormat.TABLE,
 ) -> None:
     """Look and print."""
-    from calibcli.errors import UsageError
-
-    if format not in (Format.TABLE, Format.JSON):
-        raise UsageError(f"--format {format.value}: this command prints table or json")
     found = _params(file) if _is_params(file) else _data(file, reading, computing)
-    if format is Format.JSON:
+    if format is PlainFormat.JSON:
         document = {"schema_version": 1, "command": "inspect", "file": file, **found}
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         return

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibcli.cli.options import Format
+from calibcli.cli.options import FormatOption, PlainFormat
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from calibcli.calibrators.base import Family
 
 _METHODS_EXAMPLES = """[b]Examples[/b]
 
@@ -35,7 +37,29 @@ _METRICS_EXAMPLES = """[b]Examples[/b]
   calib metrics --format json
 """
 
-_FormatOption = Annotated[Format, typer.Option(help="Table for people, json for programs.")]
+_NO_FAMILIES: list[dict[str, Any]] = [
+    {
+        "name": "none",
+        "title": "no calibration: the softmax of the logits",
+        "preserves": "order",
+        "parameters": 0,
+        "rows_needed": 0,
+        "cost": "nothing",
+        "source": "",
+        "options": [],
+    },
+    {
+        "name": "auto",
+        "title": "the best of the others by held-out loss, or with --stack a mixture of them",
+        "preserves": "nothing",
+        "parameters": None,
+        "rows_needed": 100,
+        "cost": "six fits of each candidate",
+        "source": "Breiman et al., 1984 (the choice); Wolpert, Stacked generalization, 1992",
+        "options": [],
+    },
+]
+"""Methods that are no family of maps."""
 
 
 def register(app: typer.Typer) -> None:
@@ -51,39 +75,12 @@ def methods(
     classes: Annotated[
         int, typer.Option(min=2, metavar="K", help="Class count that the figures are for.")
     ] = 10,
-    format: _FormatOption = Format.TABLE,
+    format: FormatOption = PlainFormat.TABLE,
 ) -> None:
     """List the calibrators."""
     from calibcli.calibrators.registry import MAPS
-    from calibcli.options import options_of
 
-    entries: list[dict[str, Any]] = [
-        {
-            "name": "none",
-            "title": "no calibration: the softmax of the logits",
-            "preserves": "order",
-            "parameters": 0,
-            "rows_needed": 0,
-            "cost": "nothing",
-            "source": "",
-            "options": [],
-        }
-    ]
-    for name, kind in MAPS.items():
-        family = kind()
-        for_these = 2 if family.binary_only else classes
-        entries.append(
-            {
-                "name": name,
-                "title": family.title,
-                "preserves": family.preserves,
-                "parameters": family.size(for_these),
-                "rows_needed": family.rows_needed(for_these),
-                "cost": family.cost,
-                "source": family.source,
-                "options": [asdict(option) for option in options_of(kind)],
-            }
-        )
+    entries = [*_NO_FAMILIES, *(_method(name, kind, classes) for name, kind in MAPS.items())]
     facts = {
         "preserves": "preserves",
         f"parameters at {classes} classes": "parameters",
@@ -94,7 +91,25 @@ def methods(
     _print({"schema_version": 1, "classes": classes, "methods": entries}, entries, facts, format)
 
 
-def losses(format: _FormatOption = Format.TABLE) -> None:
+def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
+    """What there is to say about a family of maps at so many classes."""
+    from calibcli.options import options_of
+
+    family = kind()
+    possible = 2 if family.binary_only else classes
+    return {
+        "name": name,
+        "title": family.title,
+        "preserves": family.preserves,
+        "parameters": family.size(possible),
+        "rows_needed": family.rows_needed(possible),
+        "cost": family.cost,
+        "source": family.source,
+        "options": [asdict(option) for option in options_of(kind)],
+    }
+
+
+def losses(format: FormatOption = PlainFormat.TABLE) -> None:
     """List the objectives."""
     from calibcli.objectives.registry import OBJECTIVES
     from calibcli.options import options_of
@@ -122,7 +137,7 @@ def losses(format: _FormatOption = Format.TABLE) -> None:
     _print({"schema_version": 1, "losses": entries}, entries, facts, format)
 
 
-def metrics(format: _FormatOption = Format.TABLE) -> None:
+def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
     """List the metrics."""
     from calibcli.metrics.registry import DEFAULT, METRICS
 
@@ -148,15 +163,15 @@ def metrics(format: _FormatOption = Format.TABLE) -> None:
 
 
 def _print(
-    document: dict[str, Any], entries: list[dict[str, Any]], facts: dict[str, str], format: Format
+    document: dict[str, Any],
+    entries: list[dict[str, Any]],
+    facts: dict[str, str],
+    format: PlainFormat,
 ) -> None:
-    from calibcli.errors import UsageError
-
-    if format is Format.JSON:
+    """Print a document as JSON, or its entries one by one: their facts, keys by their titles."""
+    if format is PlainFormat.JSON:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    if format is not Format.TABLE:
-        raise UsageError(f"--format {format.value}: this command prints table or json")
     from rich.console import Console
 
     console = Console(highlight=False)

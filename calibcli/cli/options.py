@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class PlainFormat(str, Enum):
+    """How anything but a report is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 class Format(str, Enum):
-    """How results are printed."""
+    """How a report is printed."""
 
     TABLE = "table"
     JSON = "json"
@@ -29,7 +36,7 @@ class Format(str, Enum):
 
 
 class ReportFormat(str, Enum):
-    """How results that gates judge are printed."""
+    """How a report that gates judge is printed."""
 
     TABLE = "table"
     JSON = "json"
@@ -49,8 +56,13 @@ class InputChoice(str, Enum):
     PROBS = "probs"
 
 
-_INPUT, _COMPUTING, _OUTPUT = "Input", "Computing", "Output"
-_MEASURING = "Measuring"
+def options_in(panel: str) -> Callable[..., Any]:
+    """`typer.Option` for options that the help shows together, under a heading."""
+    return functools.partial(typer.Option, rich_help_panel=panel)
+
+
+_input, _measuring = options_in("Input"), options_in("Measuring")
+_computing, _output = options_in("Computing"), options_in("Output")
 
 CLUSTER = "cluster"
 """Role of the key column whose groups of rows are resampled as a whole."""
@@ -71,53 +83,43 @@ class InputOptions:
 
     logits: Annotated[
         str | None,
-        typer.Option(
+        _input(
             metavar="COL",
             help="Column or key of the scores, or a pattern of one column a class: 'logit_*'.",
-            rich_help_panel=_INPUT,
             show_default="found by its name",
         ),
     ] = None
     labels: Annotated[
         str | None,
-        typer.Option(
+        _input(
             metavar="COL",
             help="Column or key of the labels, or an NPY file of them.",
-            rich_help_panel=_INPUT,
             show_default="found by its name",
         ),
     ] = None
     weights: Annotated[
         str | None,
-        typer.Option(
-            metavar="COL",
-            help="Column or key of row weights.",
-            rich_help_panel=_INPUT,
-            show_default="every row counts 1",
+        _input(
+            metavar="COL", help="Column or key of row weights.", show_default="every row counts 1"
         ),
     ] = None
     input: Annotated[
         InputChoice,
-        typer.Option(
-            help="What the scores are; auto decides by the name and checks by the values.",
-            rich_help_panel=_INPUT,
-        ),
+        _input(help="What the scores are; auto decides by the name and checks by the values."),
     ] = InputChoice.AUTO
     classes: Annotated[
         str | None,
-        typer.Option(
+        _input(
             metavar="A,B,…|FILE",
             help="Class names in the order of the scores, for labels that are names.",
-            rich_help_panel=_INPUT,
             show_default="from the file",
         ),
     ] = None
     ignore_label: Annotated[
         str | None,
-        typer.Option(
+        _input(
             metavar="LABEL",
             help="Leave out rows with this label, -100 for example.",
-            rich_help_panel=_INPUT,
             show_default=False,
         ),
     ] = None
@@ -144,40 +146,28 @@ class ComputeOptions:
 
     device: Annotated[
         str,
-        typer.Option(
-            metavar="auto|cpu|cuda|cuda:N",
-            help="auto takes a GPU when one is there.",
-            rich_help_panel=_COMPUTING,
-        ),
+        _computing(metavar="auto|cpu|cuda|cuda:N", help="auto takes a GPU when one is there."),
     ] = "auto"
     threads: Annotated[
         int,
-        typer.Option(
+        _computing(
             min=0,
             metavar="N",
             help="Threads on the CPU; the result does not depend on it.",
-            rich_help_panel=_COMPUTING,
             show_default="all cores",
         ),
     ] = 0
     memory: Annotated[
         str | None,
-        typer.Option(
+        _computing(
             metavar="SIZE",
             help="Rows to hold in memory, 2G for example; the result does not depend on it.",
-            rich_help_panel=_COMPUTING,
             show_default="half of what is free",
         ),
     ] = None
     seed: Annotated[
         int,
-        typer.Option(
-            min=0,
-            max=(1 << 63) - 1,
-            metavar="N",
-            help="Of every random choice.",
-            rich_help_panel=_COMPUTING,
-        ),
+        _computing(min=0, max=(1 << 63) - 1, metavar="N", help="Seed of every random choice."),
     ] = 0
 
     def engine(self) -> Engine:
@@ -196,28 +186,24 @@ class MeasureOptions:
 
     metrics: Annotated[
         str,
-        typer.Option(
-            metavar="NAME[,NAME]|all",
-            help="See calib metrics; default and all are sets of them.",
-            rich_help_panel=_MEASURING,
+        _measuring(
+            metavar="NAME[,NAME]|all", help="What is measured; see calib metrics, or all of them."
         ),
     ] = "default"
     bootstrap: Annotated[
         int,
-        typer.Option(
+        _measuring(
             min=0,
             max=100_000,
             metavar="N",
-            help="Replicates behind the 95 % intervals; 0: no intervals.",
-            rich_help_panel=_MEASURING,
+            help="Samples behind the 95 % intervals; 0: no intervals.",
         ),
     ] = 200
     cluster: Annotated[
         str | None,
-        typer.Option(
+        _measuring(
             metavar="COL",
-            help="Resample documents, patients, … as a whole; a column that names them.",
-            rich_help_panel=_MEASURING,
+            help="Column of documents, patients, … that are resampled as a whole.",
             show_default="rows",
         ),
     ] = None
@@ -237,37 +223,53 @@ class MeasureOptions:
         return {} if self.cluster is None else {CLUSTER: self.cluster}
 
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME.OPTION=VALUE",
+        help="Set an option of a method or a loss; repeatable.",
+    ),
+]
+
+FormatOption = Annotated[PlainFormat, typer.Option(help="Table for people, json for programs.")]
+"""Of the commands that print no report."""
+
+_FORMAT_HELP = "How results are printed."
+
 _Quiet = Annotated[
     bool,
-    typer.Option(
-        "--quiet", "-q", help="Say nothing on stderr but errors.", rich_help_panel=_OUTPUT
-    ),
+    _output("--quiet", "-q", help="Say nothing on stderr but errors."),
 ]
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """How to print what gates judge."""
+    """How to print a report that gates judge."""
 
-    format: Annotated[
-        ReportFormat, typer.Option(help="Of what goes to stdout.", rich_help_panel=_OUTPUT)
-    ] = ReportFormat.TABLE
+    format: Annotated[ReportFormat, _output(help=_FORMAT_HELP)] = ReportFormat.TABLE
     quiet: _Quiet = False
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How to print."""
+    """How to print a report."""
 
-    format: Annotated[
-        Format, typer.Option(help="Of what goes to stdout.", rich_help_panel=_OUTPUT)
-    ] = Format.TABLE
+    format: Annotated[Format, _output(help=_FORMAT_HELP)] = Format.TABLE
+    quiet: _Quiet = False
+
+
+@dataclass(frozen=True)
+class PlainOutputOptions:
+    """How to print anything but a report."""
+
+    format: Annotated[PlainFormat, _output(help=_FORMAT_HELP)] = PlainFormat.TABLE
     quiet: _Quiet = False
 
 
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Overwrite files that exist.", rich_help_panel=_OUTPUT),
+    _output("--force", help="Overwrite files that exist."),
 ]
 
 

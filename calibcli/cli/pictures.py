@@ -7,17 +7,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import typer
+from calibcli.cli.options import options_in
+from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
+    from calibcli.engine.data import Data
+    from calibcli.metrics.diagrams import KeyDiagrams
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.report.document import Document
     from calibcli.report.plot_data import Picture
+    from calibcli.report.plot_style import Kind
 
-_PICTURES = "Pictures"
+_option = options_in("Pictures")
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 _REPORT_SUFFIXES = (".html", ".htm")
 
@@ -33,6 +37,7 @@ class PlotBy(str, Enum):
     """What a figure has a small diagram of each of."""
 
     CLASS = "class"
+    SLICE = "slice"
 
 
 @dataclass(frozen=True)
@@ -41,33 +46,24 @@ class PictureOptions:
 
     plot: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Reliability diagrams, .png, .svg or .pdf (extra: plot).",
-            rich_help_panel=_PICTURES,
+        _option(
+            metavar="FILE", help="Draw reliability diagrams, .png, .svg or .pdf (needs matplotlib)."
         ),
     ] = None
     plot_style: Annotated[
         PlotStyle,
-        typer.Option(
-            help="15 bins, or the CORP curve of isotonic regression.", rich_help_panel=_PICTURES
-        ),
+        _option(help="15 bins, or a curve without bins (isotonic regression)."),
     ] = PlotStyle.BINNED
     plot_by: Annotated[
         PlotBy | None,
-        typer.Option(
-            help="A small diagram each; of many classes, the worst 12.",
-            rich_help_panel=_PICTURES,
+        _option(
+            help="A small diagram for each predicted class, or slice of --by; the worst 12.",
             show_default=False,
         ),
     ] = None
     report: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A page with tables and interactive diagrams, .html.",
-            rich_help_panel=_PICTURES,
-        ),
+        _option(metavar="FILE", help="Write a page with tables and interactive diagrams, .html."),
     ] = None
 
 
@@ -81,6 +77,8 @@ class Pictures:
         Whether files that exist may be replaced.
     seed : int
         Of what calibrated models are drawn with.
+    by : str or None
+        The column that divides the rows into slices.
 
     Raises
     ------
@@ -89,15 +87,17 @@ class Pictures:
         library that is not installed.
     """
 
-    def __init__(self, options: PictureOptions, *, force: bool, seed: int) -> None:
-        self._options, self._force, self._seed = options, force, seed
+    def __init__(
+        self, options: PictureOptions, *, force: bool, seed: int, by: str | None = None
+    ) -> None:
+        self._options, self._force, self._seed, self._by = options, force, seed, by
         self._evaluations: list[Evaluation] = []
+        self._slice_names: list[tuple[str, ...]] = []
         self._class_names: tuple[str, ...] | None = None
         self._files: list[dict[str, Any]] = []
         self._check()
 
     def _check(self) -> None:
-        from calibcli.errors import UsageError
         from calibcli.tables import check_writable
 
         options = self._options
@@ -105,6 +105,8 @@ class Pictures:
             raise UsageError("--plot-by says what --plot FILE draws; there is no --plot")
         if options.plot_by is not None and options.plot_style is PlotStyle.CORP:
             raise UsageError("--plot-style corp draws all rows together: leave out --plot-by")
+        if options.plot_by is PlotBy.SLICE and self._by is None:
+            raise UsageError("--plot-by slice draws the slices of calib evaluate --by COL")
         for flag, path, suffixes in (
             ("--plot", options.plot, _PLOT_SUFFIXES),
             ("--report", options.report, _REPORT_SUFFIXES),
@@ -123,6 +125,11 @@ class Pictures:
             check_drawing_library()
 
     @property
+    def paths(self) -> dict[str, str | None]:
+        """The files that are asked for, by the options that name them."""
+        return {"--plot": self._options.plot, "--report": self._options.report}
+
+    @property
     def wanted(self) -> bool:
         """Whether any picture is asked for."""
         return self._options.plot is not None or self._options.report is not None
@@ -137,9 +144,29 @@ class Pictures:
         also = (CONFIDENCE_LATTICE, PREDICTED_CLASSES) if by_class else (CONFIDENCE_LATTICE,)
         return replace(panel, also=(*panel.also, *also))
 
-    def add(self, *evaluations: Evaluation | None, class_names: tuple[str, ...] | None) -> None:
+    def widened(self, panel: Panel, data: Data) -> Panel:
+        """The panel, with what slices of some data are drawn from."""
+        if not self._draws_slices:
+            return panel
+        from calibcli.workflow.slices import BY
+
+        return replace(panel, also=(*panel.also, _slice_diagrams(data.key_names(BY))))
+
+    @property
+    def _draws_slices(self) -> bool:
+        by_slice = self._options.plot_by is PlotBy.SLICE
+        return self._by is not None and (by_slice or self._options.report is not None)
+
+    def add(
+        self,
+        *evaluations: Evaluation | None,
+        class_names: tuple[str, ...] | None,
+        slice_names: tuple[str, ...] = (),
+    ) -> None:
         """Remember what was measured, in the order of the document."""
-        self._evaluations += [evaluation for evaluation in evaluations if evaluation is not None]
+        measured = [evaluation for evaluation in evaluations if evaluation is not None]
+        self._evaluations += measured
+        self._slice_names += [slice_names] * len(measured)
         self._class_names = self._class_names or class_names
 
     def add_files(self, role: str, prints: Sequence[dict[str, Any]]) -> None:
@@ -201,24 +228,37 @@ class Pictures:
                 evaluation.also.get(PREDICTED_CLASSES) if alike else None,
                 self._class_names,
                 self._seed,
+                evaluation.also.get(_slice_diagrams(names)),
+                names,
             )
-            for column, evaluation in zip(columns(document), self._evaluations, strict=True)
+            for column, evaluation, names in zip(
+                columns(document), self._evaluations, self._slice_names, strict=True
+            )
         ]
 
     def _figure(self, path: str, pictures: Sequence[Picture]) -> bytes:
-        from calibcli.errors import UsageError
         from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
-        from calibcli.report.plot_data import class_multiples
+        from calibcli.report.plot_data import class_multiples, count_slices, slice_multiples
 
-        kind: Any = Path(path).suffix[1:].lower()
+        kind = cast("Kind", Path(path).suffix[1:].lower())
         if self._options.plot_by is None:
             return plot_reliability(pictures, kind, self._options.plot_style.value)
+        names = [picture.title for picture in pictures]
+        if self._options.plot_by is PlotBy.SLICE:
+            multiples, count = slice_multiples(pictures, MOST_MULTIPLES), count_slices(pictures)
+            return plot_multiples(multiples, names, kind, of=count, noun="slice")
         classes = pictures[-1].classes
         if classes is None:
             raise UsageError("--plot-by class: the inputs differ in their number of classes")
-        names = [picture.title for picture in pictures]
         multiples = class_multiples(pictures, MOST_MULTIPLES)
         return plot_multiples(multiples, names, kind, of=classes.classes, noun="class")
+
+
+def _slice_diagrams(names: tuple[str, ...]) -> KeyDiagrams:
+    from calibcli.metrics.diagrams import KeyDiagrams
+    from calibcli.workflow.slices import BY
+
+    return KeyDiagrams(len(names), BY)
 
 
 def fingerprint(path: str) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibcli.errors import UsageError
+
 if TYPE_CHECKING:
     from calibcli.workflow.priors import TargetPrior
 
@@ -17,8 +19,6 @@ def parse_prior(text: str) -> TargetPrior:
     UsageError
         Something else.
     """
-    from calibcli.errors import UsageError
-
     if text == "balanced":
         return "balanced"
     parts = text.split(",")

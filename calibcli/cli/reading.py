@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibcli.cli.options import InputOptions
+from calibcli.errors import DataError, ParamsError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
@@ -69,7 +70,6 @@ def group_keys(
     """
     from calibcli.calibrators.base import GROUP
     from calibcli.calibrators.groups import groups_in
-    from calibcli.errors import UsageError
 
     found = groups_in(stages)
     if found is not None:
@@ -122,27 +122,37 @@ def talk_about_output(dataset: Dataset, talk: Talk) -> None:
 
 def check_stdin(names: Sequence[str | None]) -> None:
     """Refuse standard input as more than one of some inputs."""
-    from calibcli.errors import UsageError
-
     if names.count("-") > 1:
         raise UsageError("standard input (-) can be read only once")
 
 
-def keep_inputs(output: str | None, *datasets: Dataset | None) -> None:
-    """Refuse to write over a file that is read: the output has no logits, which would be lost."""
-    from calibcli.errors import UsageError
+def keep_apart(outputs: Mapping[str, str | None]) -> None:
+    """Refuse two outputs of one name, of which only one would be there in the end.
 
-    target = Path(output or "-")
-    for dataset in filter(None, datasets):
-        for file in dataset.files:
-            if target.is_file() and Path(file).is_file() and target.samefile(file):
-                raise UsageError(f"-o {output}: is an input; give the output another name")
+    Outputs are paths by the options that name them: ``-`` is standard output, None nowhere.
+    """
+    taken: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        other = taken.setdefault(Path(path).resolve(), option)
+        if other != option and path == "-":
+            raise UsageError(f"{other} - and {option} -: only one of them can go to standard output")
+        if other != option:
+            raise UsageError(f"{other} and {option} are both {path}; each needs a name of its own")
+
+
+def keep_inputs(outputs: Mapping[str, str | None], *datasets: Dataset | None) -> None:
+    """Refuse to write over a file that is read: the output has no logits, which would be lost."""
+    files = [file for dataset in filter(None, datasets) for file in dataset.files]
+    for option, path in outputs.items():
+        target = Path(path or "-")
+        if any(target.is_file() and Path(f).is_file() and target.samefile(f) for f in files):
+            raise UsageError(f"{option} {path}: is an input; give the output another name")
 
 
 def check_classes(params: Params, classes: int, path: str, dataset: Dataset) -> None:
     """Refuse data whose classes are not those of the parameter file."""
-    from calibcli.errors import ParamsError
-
     if params.classes != classes:
         raise ParamsError(
             f"{path} is for {params.classes} classes, but {dataset.name} has {classes}"
@@ -154,8 +164,6 @@ def check_classes(params: Params, classes: int, path: str, dataset: Dataset) -> 
 
 def check_test_classes(data: Dataset, test: Dataset) -> None:
     """Refuse test data whose classes are not those of the data of the fit."""
-    from calibcli.errors import DataError
-
     classes, found = max(data.columns, 2), max(test.columns, 2)
     if classes != found:
         raise DataError(f"{test.name} has {found} classes, {data.name} has {classes}")

@@ -120,6 +120,11 @@ class Data:
         """Threads that may run at once."""
         return self.engine.workers
 
+    @property
+    def precision(self) -> type[np.float64] | None:
+        """What scores are computed with: float64 where that costs nothing, None as stored."""
+        return np.float64 if self.rows * self.classes <= _SMALL else None
+
     def fold(
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
     ) -> State:
@@ -131,8 +136,7 @@ class Data:
             work = partial(_reweighted, self.class_factors, work)
         if self.stages:
             work = partial(_through, self.stages, work)
-        small = self.rows * self.classes <= _SMALL
-        return self.engine.fold(self.source, work, merge, np.float64 if small else None)
+        return self.engine.fold(self.source, work, merge, self.precision)
 
     @property
     def fold_of_rows(self) -> Callable[[int, int], np.ndarray[Any, Any]]:
@@ -167,8 +171,7 @@ class Data:
         if not (isinstance(source, ArraySource) and self.engine.fits(source)):
             return replace(self, stages=stages, normalised=True)
         work = partial(_scores, stages)
-        small = self.rows * self.classes <= _SMALL
-        parts = self.engine.map(source, work, np.float64 if small else None)
+        parts = self.engine.map(source, work, self.precision)
         if self.engine.device == "cpu":
             scores: Any = _gathered(parts, self.rows)
         else:

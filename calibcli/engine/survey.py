@@ -7,12 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import SMALLEST_PROBABILITY, Array, InputKind, namespace, pick, to_numpy
+from calibcli.arrays import (
+    SMALLEST_PROBABILITY,
+    Array,
+    InputKind,
+    namespace,
+    pick,
+    to_numpy,
+)
 from calibcli.engine.engine import Tile
 from calibcli.engine.memory_source import fold_of_rows
 
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
+
+WEIGHTS = (1e-50, 1e50)
+"""Between these, powers of sums of weights neither overflow nor vanish."""
+
+LARGEST_LOGIT = 1e15
+"""Larger ones no model gives, and their squares overflow; a mask of -1e9 is far below it."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +70,13 @@ def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
     """The survey of one block."""
     logits = tile.logits
     xp = namespace(logits)
-    impossible = not bool(xp.all(xp.isfinite(logits)))
+    # A NaN would be the least and the largest, and is in no order to anything.
+    ordinary = bool(xp.min(logits) >= -LARGEST_LOGIT) and bool(xp.max(logits) <= LARGEST_LOGIT)
+    impossible = not ordinary and not bool(xp.all(xp.isfinite(logits)))
     zeros = 0
     if kind == "probs":
         zeros = int(xp.sum(logits <= float(np.log(1.001 * SMALLEST_PROBABILITY))))
-    trouble = _bad_score(tile, kind) if impossible or kind != "logits" else None
+    trouble = _bad_score(tile, kind) if not ordinary or kind != "logits" else None
     classes = int(logits.shape[1])
     class_rows: np.ndarray[Any, Any] = np.zeros(classes, np.int64)
     class_weights: np.ndarray[Any, Any] = np.zeros((folds, classes))
@@ -76,7 +91,8 @@ def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
             class_weights = cells.reshape(folds, classes)
             if impossible:
                 trouble = _impossible_label(tile)
-    trouble = trouble or _bad_weight(tile.start, weights)
+    if trouble is None and (wrong := bad_weight(weights)) is not None:
+        trouble = tile.start + wrong[0], wrong[1]
     return Survey(len(tile), class_rows, class_weights, impossible, zeros, trouble)
 
 
@@ -99,6 +115,10 @@ def _bad_score(tile: Tile, kind: InputKind) -> tuple[int, str] | None:
     place = _first(xp.all(tile.logits == -xp.inf, axis=-1)[:, None])
     if place is not None:
         return tile.start + place[0], "every class has the logit -inf"
+    place = _first((xp.abs(tile.logits) > LARGEST_LOGIT) & xp.isfinite(tile.logits))
+    if place is not None:
+        what = f"is beyond {LARGEST_LOGIT:g}; a class that is impossible has -inf"
+        return tile.start + place[0], f"the score of class {place[1]} {what}"
     return None
 
 
@@ -119,8 +139,15 @@ def _impossible_label(tile: Tile) -> tuple[int, str] | None:
     return tile.start + place[0], f"class {label} is the label, but its logit is -inf (impossible)"
 
 
-def _bad_weight(start: int, weights: np.ndarray[Any, Any]) -> tuple[int, str] | None:
-    place = _first((~np.isfinite(weights) | (weights < 0))[:, None])
+def bad_weight(weights: np.ndarray[Any, Any]) -> tuple[int, str] | None:
+    """The first of some weights (n,) that can't be used, and why."""
+    least, largest = WEIGHTS
+    usable = ((weights >= least) & (weights <= largest)) | (weights == 0)
+    place = _first(~usable[:, None])
     if place is None:
         return None
-    return start + place[0], f"weight {weights[place[0]]} is not a number from 0 up"
+    weight = weights[place[0]]
+    if not 0 < weight < np.inf:
+        return place[0], f"the weight {weight} is not a finite number from 0 on"
+    what = f"is neither 0 nor between {least:g} and {largest:g}; bring all weights to such numbers"
+    return place[0], f"the weight {weight} {what}"

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import to_numpy
+from calibcli.arrays import host_weights, to_numpy
 from calibcli.calibrators.base import Calibrator, Vector
-from calibcli.fitting.problem import Data, Problem
+from calibcli.fitting.data import Block, Data
+from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
@@ -163,9 +164,9 @@ def _margin(objective: Objective) -> dict[str, float | None]:
     return {"margin": objective.margin} if isinstance(objective, (Cals, CalsHr)) else {}
 
 
-def _spreads(calibrator: Calibrator, block: Any) -> list[Vector]:
+def _spreads(calibrator: Calibrator, block: Block) -> list[Vector]:
     spreads = to_numpy(spread(calibrator.log_probs(block.logits)))
-    weights = np.ones(len(spreads)) if block.weights is None else to_numpy(block.weights)
+    weights = host_weights(block.labels, block.weights)
     return [np.stack([weights, spreads])]
 
 
@@ -175,7 +176,7 @@ def _figures(validation: Data, calibrator: Calibrator) -> dict[str, float]:
     return panel.finish(state).values
 
 
-def _measure(panel: Panel, calibrator: Calibrator, block: Any) -> Any:
+def _measure(panel: Panel, calibrator: Calibrator, block: Block) -> Any:
     weights = None if block.weights is None else to_numpy(block.weights)
     return panel.partial(View(calibrator.log_probs(block.logits), block.labels, weights))
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.errors import UsageError
-from calibcli.fitting.crossing import FoldedData
-from calibcli.fitting.fit import Fit, StageFit, fit_map, fit_stages
+from calibcli.fitting.data import FoldedData
+from calibcli.fitting.fit import fit_map, fit_stages
 from calibcli.fitting.solution import Solution
+from calibcli.fitting.stages import Fit, StageFit
 from calibcli.objectives.base import Objective
 
 

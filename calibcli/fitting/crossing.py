@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
-from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
+from calibcli.calibrators.base import Family, SmoothMap, Vector
 from calibcli.calibrators.identity import Identity
-from calibcli.fitting.fit import Fit, FittingData, StageFit, fit_stages
-from calibcli.fitting.problem import Grouping, Problem
+from calibcli.fitting.data import FoldedData
+from calibcli.fitting.fit import fit_stages
+from calibcli.fitting.problem import Problem
 from calibcli.fitting.scale import newton_step
 from calibcli.fitting.solution import Solution
+from calibcli.fitting.stages import Fit, StageFit
 from calibcli.objectives.base import Objective
 
 _SHORT_STEP = 0.01
 """In log T. Newton's error after a step is about its square, far below what any figure shows."""
-
-
-class FoldedData(FittingData, Protocol):
-    """Data whose rows are assigned to folds."""
-
-    @property
-    def folds(self) -> int: ...
-
-    @property
-    def fold_of_rows(self) -> Grouping:
-        """The fold of each row."""
-
-    def without_fold(self, held_out: int) -> FoldedData:
-        """The same rows, those of one fold not counting."""
-
-    def reweighted(self, class_factors: Vector) -> FoldedData:
-        """The same rows, their weights multiplied by factors (K,) of their classes."""
-
-    def after(self, *calibrators: Calibrator) -> FoldedData:
-        """The same rows with calibrated scores."""
 
 
 def cross_fit(
@@ -72,8 +53,13 @@ def _fit_without(
     data: FoldedData, families: Sequence[Family | None], objective: Objective, start: Fit
 ) -> Fit:
     if data.weight <= 0:
-        return Fit(tuple(StageFit(Identity()) for _ in families))
+        return unfitted(families)
     return fit_stages(data, families, objective, start=start)
+
+
+def unfitted(families: Sequence[Family | None]) -> Fit:
+    """What is learnt from no rows, as where one fold has them all: nothing."""
+    return Fit(tuple(StageFit(Identity()) for _ in families))
 
 
 def _scale_steps(

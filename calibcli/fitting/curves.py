@@ -12,31 +12,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
-from calibcli.arrays import namespace, to_numpy
+from calibcli.arrays import host_weights, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator, Vector
 from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, log_odds
-from calibcli.fitting.problem import Block, Data
+from calibcli.fitting.data import Block, CurveData
 
 _MOST_PASSES = 8
 _BYTES_PER_SCORE = 8
 _SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
 """What a row takes besides its scores, and while those of a class are sorted, in scores."""
-
-
-class CurveData(Data, Protocol):
-    """Data that says what a fit may cost."""
-
-    @property
-    def room(self) -> int:
-        """Bytes of rows that may be held."""
-
-    @property
-    def workers(self) -> int:
-        """Threads that may run at once."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +99,7 @@ def _columns(group: Sequence[int], step: int, block: Block) -> list[_Columns]:
         scores = scores[:, group[0] : group[-1] + 1]
     columns = to_numpy(xp.permute_dims(scores, (1, 0)))
     labels = to_numpy(block.labels)
-    weights = np.ones(len(labels)) if block.weights is None else to_numpy(block.weights)
+    weights = host_weights(labels, block.weights)
     kept = weights > 0
     if step > 1:
         kept &= np.arange(block.start, block.start + len(kept)) % step == 0
@@ -140,25 +127,25 @@ def _fit_event(
 ) -> Curve:
     """The curve of a class of the group; a constant share where no row speaks of it."""
     scores = np.concatenate([block.scores[place] for block in blocks])
-    came = labels == group[place]
+    positive = labels == group[place]
     known = np.isfinite(scores)
     if not known.all():
         # Where a class or all others are impossible, there is nothing to learn.
-        scores, came, weights = scores[known], came[known], weights[known]
+        scores, positive, weights = scores[known], positive[known], weights[known]
     if not len(scores):
         return family.constant(share)
-    return family.fit(pooled(scores, came, weights))
+    return family.fit(pooled(scores, positive, weights))
 
 
-def pooled(scores: Vector, came: Vector, weights: Vector) -> BinarySample:
+def pooled(scores: Vector, positive: Vector, weights: Vector) -> BinarySample:
     """Rows with the same score together.
 
     Parameters
     ----------
     scores : float array (n,)
         At least one, finite.
-    came : bool array (n,)
-        Whether the event did.
+    positive : bool array (n,)
+        Whether the event came.
     weights : float64 array (n,)
         Greater than 0.
     """
@@ -167,7 +154,7 @@ def pooled(scores: Vector, came: Vector, weights: Vector) -> BinarySample:
         ordered = np.sort(scores)
         first = _changes(ordered)
         distinct = ordered[first]
-        places = np.searchsorted(distinct, scores[came])
+        places = np.searchsorted(distinct, scores[positive])
         positives = np.bincount(places, minlength=len(distinct)).astype(np.float64)
         total = np.diff(first, append=len(ordered)).astype(np.float64)
         return BinarySample(distinct.astype(np.float64), positives, total)
@@ -176,7 +163,7 @@ def pooled(scores: Vector, came: Vector, weights: Vector) -> BinarySample:
     first = _changes(ordered)
     return BinarySample(
         ordered[first].astype(np.float64),
-        np.add.reduceat(np.where(came[order], weights, 0.0), first),
+        np.add.reduceat(np.where(positive[order], weights, 0.0), first),
         np.add.reduceat(weights, first),
     )
 

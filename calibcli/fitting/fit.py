@@ -4,121 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
 import numpy as np
 
-from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
+from calibcli.calibrators.base import Family, SmoothMap, Vector
 from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.errors import UsageError
 from calibcli.fitting.adaptive import Solver, learn_first, solve_fixed_point, steer
-from calibcli.fitting.curves import CurveData, fit_curves
+from calibcli.fitting.curves import fit_curves
+from calibcli.fitting.data import Data, FittingData
 from calibcli.fitting.mixture import solve_mixture
-from calibcli.fitting.problem import Data, Problem, sample_log_probs
+from calibcli.fitting.problem import Problem, sample_log_probs
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.fitting.solution import Solution
 from calibcli.fitting.solvers import choose_solver
+from calibcli.fitting.stages import Fit, StageFit
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
 from calibcli.objectives.class_wise import ClassWise
 from calibcli.objectives.nll import NegativeLogLikelihood
 
-NOTHING_TO_FIT = ("separable", "worse than chance")
-"""Criteria of fits that left everything as it was."""
-
 _SAMPLE_ROWS = 5000
 _KNOT_ROWS = 20_000
-
-
-class FittingData(CurveData, Protocol):
-    """Data that can also be passed through a calibrator, and thinned for a first guess."""
-
-    @property
-    def normalised(self) -> bool:
-        """Whether the rows are known to hold log-probabilities."""
-
-    def after(self, *calibrators: Calibrator) -> FittingData:
-        """The same rows with scores that have passed through calibrators."""
-
-    def sample(self, rows: int) -> FittingData | None:
-        """About this many of the rows, or None."""
-
-    @property
-    def seed(self) -> int: ...
-
-    def inner_split(self) -> tuple[FittingData, FittingData]:
-        """Rows to fit, and rows to steer an adaptive objective by."""
-
-
-@dataclass(frozen=True)
-class StageFit:
-    """One fitted stage.
-
-    Attributes
-    ----------
-    calibrator : Calibrator
-    solution : Solution or None
-        None where nothing was to be fitted.
-    passes : int
-        Folds over the data that it took.
-    notes : tuple of str
-        What a user must know about it.
-    objective : Objective or None
-        What was minimised, with the state that it ended in.
-    family : SmoothMap or None
-        What was fitted, with its knots where it has any.
-    trace : tuple of dict
-        The rounds of an adaptive objective.
-    """
-
-    calibrator: Calibrator
-    solution: Solution | None = None
-    passes: int = 0
-    notes: tuple[str, ...] = ()
-    objective: Objective | None = None
-    family: SmoothMap | None = None
-    trace: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fitted stages, to be applied in order."""
-
-    stages: tuple[StageFit, ...]
-
-    @property
-    def calibrators(self) -> tuple[Calibrator, ...]:
-        """The maps."""
-        return tuple(stage.calibrator for stage in self.stages)
-
-    @property
-    def converged(self) -> bool:
-        """Whether every stage did."""
-        return all(stage.solution is None or stage.solution.converged for stage in self.stages)
-
-    @property
-    def iterations(self) -> int:
-        """Of all stages."""
-        return sum(stage.solution.iterations for stage in self.stages if stage.solution)
-
-    @property
-    def passes(self) -> int:
-        """Of all stages."""
-        return sum(stage.passes for stage in self.stages)
-
-    @property
-    def gradient_norm(self) -> float:
-        """The largest of all stages."""
-        norms = [stage.solution.gradient_norm for stage in self.stages if stage.solution]
-        return max(norms, default=0.0)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Of all stages."""
-        return tuple(note for stage in self.stages for note in stage.notes)
 
 
 def fit_stages(

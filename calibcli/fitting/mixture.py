@@ -11,11 +11,12 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import dot_classes, namespace, pick, shift, sum_classes, to_numpy
+from calibcli.arrays import dot_classes, host_weights, namespace, pick, shift, sum_classes, to_numpy
 from calibcli.calibrators.base import Vector
+from calibcli.fitting.data import Block
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import rounded
-from calibcli.fitting.problem import Block, Problem
+from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 
 _LONGEST_STEP = 0.5
@@ -169,7 +170,7 @@ def _sums(theta: Vector, block: Block) -> Vector:
     slope = -weights[0] * tempered_prob * ahead / prob
     bend = weights[0] * tempered_prob * (ahead * ahead + ahead - square + mean * mean) / prob
     first = np.vstack((slope, members / prob))
-    mass = np.ones_like(prob) if block.weights is None else to_numpy(block.weights)
+    mass = host_weights(labels, block.weights)
     hessian = (first * mass) @ first.T
     hessian[0, 0] -= mass @ bend
     hessian[0, 1] -= mass @ slope / weights[0]

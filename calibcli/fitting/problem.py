@@ -6,12 +6,13 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import (
     Array,
+    host_weights,
     log_softmax,
     namespace,
     restore_impossible,
@@ -22,60 +23,12 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import SmoothMap, Vector
 from calibcli.calibrators.curvature import Curvature, Metric
+from calibcli.fitting.data import Block, Data, Grouping
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.weighted import WeightedNll, WeightedTerms
-
-State = TypeVar("State")
-Grouping: TypeAlias = Callable[[int, int], Vector]
-"""The group of each row from a first to before a last one."""
-
-
-class Block(Protocol):
-    """Rows as a fold hands them over."""
-
-    @property
-    def start(self) -> int: ...
-    @property
-    def logits(self) -> Array: ...
-    @property
-    def labels(self) -> Array: ...
-    @property
-    def weights(self) -> Array | None: ...
-
-
-class Data(Protocol):
-    """Labelled rows that can be folded over.
-
-    Attributes
-    ----------
-    classes : int
-        K.
-    weight : float
-        Sum of the weights.
-    class_weights : float64 array (K,)
-        Sum of the weights of each class.
-    impossible : bool
-        Whether some logit is ``-inf``.
-    """
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def class_weights(self) -> Vector: ...
-    @property
-    def impossible(self) -> bool: ...
-
-    def fold(
-        self, partial_state: Callable[[Any], State], merge: Callable[[State, State], State]
-    ) -> State:
-        """The merged states of all blocks."""
 
 
 @dataclass
@@ -262,7 +215,7 @@ def _lines(
     logits, terms = _terms(family, objective, theta, impossible, block)
     first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
     rows = len(to_numpy(terms.loss))
-    weights = np.ones(rows) if block.weights is None else to_numpy(block.weights)
+    weights = host_weights(block.labels, block.weights)
     group = group_of_rows(block.start, block.start + rows)
     columns = [
         np.full(rows, np.nan) if values is None else to_numpy(values) * weights
@@ -332,9 +285,7 @@ def _sampled(step: int, block: Block) -> list[tuple[Vector, Vector]]:
     """Log-probabilities and weights of every so many-th row, by the number of the row."""
     first = -block.start % step
     log_probs = to_numpy(log_softmax(block.logits[first::step]))
-    if block.weights is None:
-        return [(log_probs, np.ones(len(log_probs)))]
-    return [(log_probs, to_numpy(block.weights)[first::step])]
+    return [(log_probs, host_weights(block.labels, block.weights)[first::step])]
 
 
 def sample_log_probs(data: Data, rows: int) -> tuple[Vector, Vector]:

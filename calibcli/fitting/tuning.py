@@ -17,9 +17,10 @@ import numpy as np
 from calibcli.arrays import namespace, to_numpy
 from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
 from calibcli.errors import UsageError
-from calibcli.fitting.crossing import FoldedData, class_factors
-from calibcli.fitting.fit import Fit, StageFit, fit_stages
-from calibcli.fitting.problem import Block, Grouping
+from calibcli.fitting.crossing import class_factors
+from calibcli.fitting.data import Block, FoldedData, Grouping
+from calibcli.fitting.fit import fit_stages
+from calibcli.fitting.stages import Fit, StageFit
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
@@ -32,17 +33,14 @@ _GROUPS = 40
 """Of rows in each fold, by whose sums the noise of a held-out loss is known."""
 
 _ERRORS = 1.0
+"""Standard errors up to which a larger loss is put down to chance."""
+
 _TINY = 1e-12
 """Stands for a penalty of 0 where logarithms are compared."""
 
 Families = Sequence[Family | None]
 Choice = tuple[float, ...]
 """A value for each of a family's tunable options, in their order."""
-
-
-def tune(data: FoldedData, families: Families, objective: Objective) -> tuple[Family | None, ...]:
-    """The families with their penalties chosen by the loss of held-out rows; see `search`."""
-    return search(data, families, objective).families
 
 
 @dataclass(frozen=True)

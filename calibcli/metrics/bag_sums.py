@@ -22,7 +22,7 @@ from calibcli.metrics.row_mean import RowMean
 CELLS = 1 << 11
 """Of the lattice of confidences: 1e-3 wide at 1/2, and ever finer towards 1."""
 
-_MOST_SUMS = 1 << 21
+_MOST_SUMS = 1 << 20
 """Sums by bag, class and bin in all; of many classes there are fewer bags."""
 
 FEWEST_BAGS = 16

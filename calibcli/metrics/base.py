@@ -17,10 +17,12 @@ from calibcli.arrays import (
     Array,
     argmax,
     dot_classes,
+    like,
     namespace,
     pick,
     shift,
     sum_classes,
+    sum_rows,
     to_numpy,
 )
 
@@ -30,6 +32,9 @@ Group: TypeAlias = Literal[
     "accuracy and ranking", "proper scores", "decomposition", "calibration errors"
 ]
 """What a metric is about, in the order of tables."""
+
+Better: TypeAlias = Literal["lower", "higher", ""]
+"""Which values of a metric are the better ones; nothing for what a model has no part in."""
 
 
 class View:
@@ -78,6 +83,14 @@ class View:
         exponentials = namespace(self.shifted).exp(self.shifted)
         self._total = sum_classes(exponentials)
         return exponentials / self._total[:, None]
+
+    @cached_property
+    def class_mass(self) -> Vector:
+        """Sum over the rows of weight x probability (K,), float64."""
+        probs = self.probs
+        if self.weighted:
+            probs = probs * like(self.weights, probs)[:, None]
+        return sum_rows(probs)
 
     @cached_property
     def total(self) -> Array:
@@ -189,8 +202,7 @@ class Metric:
     statistic : Statistic
     value : callable
         Finished statistic -> float.
-    better : str
-        ``"lower"``, ``"higher"``, or nothing for what a model has no part in.
+    better : Better
     group : str
         What it is about; tables of many metrics are divided by it.
     """
@@ -200,5 +212,5 @@ class Metric:
     convention: str
     statistic: Statistic
     value: Callable[[Any], float]
-    better: str = "lower"
+    better: Better = "lower"
     group: Group = "calibration errors"

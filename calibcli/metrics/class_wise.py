@@ -57,7 +57,7 @@ class ClassWiseExcess:
         beyond = np.bincount(columns, mass, minlength=view.classes)
         cells = CellSums.of(columns * BINS + bin_index(values), mass, BINS * view.classes)
         cells = _minus_labels(cells, view, 0.0)
-        return Excess(view.total_weight, _column_sums(view) - beyond, cells)
+        return Excess(view.total_weight, view.class_mass - beyond, cells)
 
     def merge(self, left: Excess, right: Excess) -> Excess:
         """The sums over two blocks."""
@@ -118,16 +118,6 @@ def _minus_labels(cells: CellSums, view: View, threshold: float) -> CellSums:
     counted = view.true_prob > threshold
     codes = (view.labels * BINS + bin_index(view.true_prob))[counted]
     return cells.and_also(codes, -view.weights[counted])
-
-
-def _column_sums(view: View) -> Vector:
-    """Sum over rows of weight x probability (K,), float64, without a look at the bins."""
-    probs = view.probs
-    xp = namespace(probs)
-    if view.weighted:
-        weights = xp.asarray(view.weights, dtype=probs.dtype, device=getattr(probs, "device", None))
-        probs = probs * weights[:, None]
-    return to_numpy(xp.sum(probs, axis=0)).astype(np.float64)
 
 
 def elements_above(probs: Array, threshold: float) -> tuple[Vector, Vector, Vector]:

@@ -98,7 +98,13 @@ def curve_of_cells(weight: Vector, confidence: Vector, correct: Vector) -> Confi
     """
     filled = weight > 0
     own = weight[filled]
-    return ConfidenceCurve(confidence[filled] / own, np.cumsum(own), np.cumsum(correct[filled]))
+    return cumulated_curve(confidence[filled] / own, np.cumsum(own), np.cumsum(correct[filled]))
+
+
+def cumulated_curve(confidence: Vector, weight: Vector, correct: Vector) -> ConfidenceCurve:
+    """The curve of cumulated sums (m,), without the confidences whose weight is lost in them."""
+    seen = np.diff(weight, prepend=0.0) > 0
+    return ConfidenceCurve(confidence[seen], weight[seen], correct[seen])
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class CollectedScores:
             return ConfidenceCurve(confidence[ends], ends + 1.0, np.cumsum(correct)[ends] * 1.0)
         weights = np.concatenate([_weights(scores) for scores in state.blocks])[order]
         right = np.cumsum(weights * correct)
-        return ConfidenceCurve(confidence[ends], np.cumsum(weights)[ends], right[ends])
+        return cumulated_curve(confidence[ends], np.cumsum(weights)[ends], right[ends])
 
 
 def _bounded(state: Collected) -> Collected:

@@ -19,6 +19,7 @@ import numpy as np
 
 from calibcli.metrics.base import Vector
 from calibcli.metrics.diagrams import Sums
+from calibcli.metrics.isotonic import isotonic_means
 
 LEVEL = 0.9
 """Share of a calibrated model's diagrams that lie in the band, at each confidence."""
@@ -62,24 +63,6 @@ class Curve:
     accuracy: Vector
     grid: Vector
     band: Band
-
-
-def isotonic_means(values: Vector, weights: Vector) -> Vector:
-    """The non-decreasing sequence (n,) nearest to values (n,) by weighted least squares.
-
-    Neighbours that violate the order are pooled, in whatever order; all runs of them at once here,
-    which takes few rounds where the violations are noise. Weights are above 0.
-    """
-    sums, masses = values * weights, np.asarray(weights, dtype=np.float64)
-    lengths = np.ones(len(values), dtype=np.intp)
-    while True:
-        means = sums / masses
-        starts = np.flatnonzero(np.append(True, means[1:] >= means[:-1]))
-        if len(starts) == len(means):
-            break
-        sums, masses, lengths = (np.add.reduceat(a, starts) for a in (sums, masses, lengths))
-    pooled: Vector = np.repeat(means, lengths)
-    return pooled
 
 
 def consistency_bars(bins: Sums, seed: int = 0, draws: int = DRAWS) -> Band:

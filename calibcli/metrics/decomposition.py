@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from calibcli.metrics.base import Metric, Statistic
+from calibcli.metrics.base import Better, Metric, Statistic
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.isotonic import Decomposition
 from calibcli.metrics.one_vs_rest import ONE_VS_REST
 
-_MEANING = {
+_MEANING: dict[str, tuple[Better, str]] = {
     "miscalibration": ("lower", "what monotone recalibration would gain"),
     "discrimination": ("higher", "what recalibrated probabilities gain on the base rate"),
     "uncertainty": ("", "the score of the base rate, in which no model has a part"),

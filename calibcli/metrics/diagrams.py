@@ -1,6 +1,6 @@
-"""The folds behind diagrams: confidence on a fine lattice, and the bins of every predicted class.
+"""The folds behind diagrams: confidence on a fine lattice, and bins by predicted class or column.
 
-Both are small whatever the number of rows, and merge exactly, so that a diagram of a file that is
+They are small whatever the number of rows, and merge exactly, so that a diagram of a file that is
 larger than memory is the same as that of its rows in memory.
 """
 
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import namespace, sum_rows
 from calibcli.metrics.base import Vector, View
 from calibcli.metrics.binned import BINS, EDGES, bin_index
 
@@ -56,6 +55,12 @@ class Sums:
     def accuracy(self) -> Vector:
         """Of each cell (...); NaN where there is no weight."""
         return _quotient(self.correct, self.weight)
+
+    @property
+    def gap(self) -> Vector:
+        """Weight x |mean confidence - accuracy| of each cell (...)."""
+        gap: Vector = np.abs(self.confidence - self.correct)
+        return gap
 
     @property
     def effective_rows(self) -> Vector:
@@ -134,12 +139,6 @@ class ClassDiagrams:
         """The number of classes K."""
         return len(self.labelled)
 
-    @property
-    def top_label_error(self) -> Vector:
-        """Top-label calibration error of each class (K,): the ECE of the rows predicted so."""
-        gap = np.abs(self.bins.confidence - self.bins.correct).sum(axis=1)
-        return _quotient(gap, self.bins.weight.sum(axis=1))
-
 
 class ClassState(NamedTuple):
     """Sums of the filled cells, 15 x class + bin in ``codes`` (m,), ascending, and by class."""
@@ -166,7 +165,7 @@ class PredictedClasses:
         codes, place = np.unique(cells, return_inverse=True)
         weights = view.weights if view.weighted else None
         labelled = np.bincount(view.labels, weights, minlength=view.classes).astype(np.float64)
-        return ClassState(codes, _sums(view, place, len(codes)), labelled, _expected(view))
+        return ClassState(codes, _sums(view, place, len(codes)), labelled, view.class_mass)
 
     def merge(self, left: ClassState, right: ClassState) -> ClassState:
         """The sums over two blocks."""
@@ -185,6 +184,37 @@ class PredictedClasses:
         return ClassDiagrams(Sums(*by_class), state.labelled, state.expected)
 
 
+@dataclass(frozen=True)
+class KeyDiagrams:
+    """The statistic: the reliability bins of the rows of each value of a key column.
+
+    State: array (5, S, 15), the sums in the order of `Sums`. Memory: 600 bytes for each value.
+
+    Parameters
+    ----------
+    count : int
+        Number of values S.
+    role : str
+        Role of the key column.
+    """
+
+    count: int
+    role: str
+
+    def partial(self, view: View) -> Vector:
+        """The sums over one block."""
+        cells = view.keys[self.role] * BINS + np.maximum(bin_index(view.confidence), 0)
+        return _sums(view, cells, self.count * BINS).reshape(_SUMS, self.count, BINS)
+
+    def merge(self, left: Vector, right: Vector) -> Vector:
+        """The sums over two blocks."""
+        return left + right
+
+    def finish(self, state: Vector) -> Sums:
+        """The sums of the bins (S, 15)."""
+        return Sums(*state)
+
+
 def _sums(view: View, cells: Vector, size: int) -> Vector:
     """The sums of `Sums` by cell: array (5, size)."""
 
@@ -197,15 +227,6 @@ def _sums(view: View, cells: Vector, size: int) -> Vector:
     weights = view.weights
     weighted = (weights, weights**2, weights * view.confidence, weights * view.correct)
     return np.stack([rows, *map(total, weighted)])
-
-
-def _expected(view: View) -> Vector:
-    probs = view.probs
-    if view.weighted:
-        xp = namespace(probs)
-        device = getattr(probs, "device", None)
-        probs = probs * xp.asarray(view.weights, dtype=probs.dtype, device=device)[:, None]
-    return sum_rows(probs)
 
 
 CONFIDENCE_LATTICE = ConfidenceLattice()

@@ -40,7 +40,7 @@ def equal_mass_edges(curve: ConfidenceCurve, bins: int = BINS) -> Vector:
     first = np.where(at > 0, curve.weight[at - 1], 0.0)
     final = np.maximum(first, curve.weight[at] - 1.0)
     value, following = curve.confidence[at], curve.confidence[np.minimum(at + 1, last)]
-    slope = (following - value) / (curve.weight[at] - final)
+    slope = (following - value) / np.minimum(curve.own_weight[at], 1.0)
     edges: Vector = slope * np.maximum(position - final, 0.0) + value
     return edges
 
@@ -59,17 +59,29 @@ class MassBins(NamedTuple):
         return share
 
 
-def equal_mass_bins(curve: ConfidenceCurve, bins: int) -> MassBins:
-    """At most this many bins of equal mass, none of them empty.
+def equal_mass_ends(weight: Vector, bins: int) -> Vector:
+    """The last place (b,) of each of at most this many bins of equal mass, none of them empty.
 
     Bin j ends with the row at which the weight reaches j / bins of the whole, or with the last one
     that is tied with it.
+
+    Parameters
+    ----------
+    weight : array (m,)
+        As of a `ConfidenceCurve`: cumulated.
+    bins : int
     """
-    reached = curve.total * np.arange(1, bins + 1) / bins
+    reached = weight[-1] * np.arange(1, bins + 1) / bins
     # Sums of weights round; a bin must not end a row late for that.
-    ends = np.searchsorted(curve.weight, reached * (1 - _ROUNDING))
-    ends = np.minimum(ends, len(curve) - 1)
-    ends = ends[np.append(ends[1:] != ends[:-1], len(ends) > 0)]
+    ends = np.searchsorted(weight, reached * (1 - _ROUNDING))
+    ends = np.minimum(ends, len(weight) - 1)
+    distinct: Vector = ends[np.append(ends[1:] != ends[:-1], True)]
+    return distinct
+
+
+def equal_mass_bins(curve: ConfidenceCurve, bins: int) -> MassBins:
+    """The sums of the bins that `equal_mass_ends` makes."""
+    ends = equal_mass_ends(curve.weight, bins)
     cumulated = (curve.weight, curve.correct, curve.excess)
     return MassBins(*(np.diff(values[ends], prepend=0.0) for values in cumulated))
 
@@ -82,16 +94,37 @@ def _adaptive_error(curve: ConfidenceCurve) -> float:
     return ratio(np.abs(np.diff(excess_below)).sum(), curve.total)
 
 
+def sweep_errors(weight: Vector, expected: Vector, excess: Vector) -> Vector:
+    """The sweep's errors (R,) for several outcomes of the same confidences.
+
+    Parameters
+    ----------
+    weight, expected : array (m,)
+        Cumulated over the rows in order of confidence: weight, and weight x confidence.
+    excess : array (R, m)
+        Cumulated weight x (confidence - correct), of each outcome.
+    """
+    errors = np.abs(excess[:, -1])
+    rising = np.arange(len(excess))
+    for count in range(2, min(MOST_BINS, math.ceil(weight[-1]) - 1) + 1):
+        ends = equal_mass_ends(weight, count)
+        gaps = np.diff(excess[np.ix_(rising, ends)], prepend=0.0)
+        accuracies = (np.diff(expected[ends], prepend=0.0) - gaps) / np.diff(
+            weight[ends], prepend=0.0
+        )
+        rises = (np.diff(accuracies) >= -_ROUNDING).all(axis=1)
+        rising = rising[rises]
+        if not len(rising):
+            break
+        errors[rising] = np.abs(gaps[rises]).sum(axis=1)
+    return errors / weight[-1]
+
+
 def _sweep_error(curve: ConfidenceCurve) -> float:
     if not len(curve):
         return math.nan
-    bins = equal_mass_bins(curve, 1)
-    for count in range(2, min(MOST_BINS, math.ceil(curve.total) - 1) + 1):
-        finer = equal_mass_bins(curve, count)
-        if np.any(np.diff(finer.accuracy) < -_ROUNDING):
-            break
-        bins = finer
-    return ratio(np.abs(bins.excess).sum(), curve.total)
+    expected = np.cumsum(curve.confidence * curve.own_weight)
+    return float(sweep_errors(curve.weight, expected, curve.excess[None, :])[0])
 
 
 def _squared_error(curve: ConfidenceCurve) -> float:

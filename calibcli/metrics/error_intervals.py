@@ -11,17 +11,25 @@ same bins. It begins at 0 if a calibrated model might well have the error that w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from calibcli.metrics.base import Vector
-from calibcli.metrics.resampling import Interval
+from calibcli.metrics.resampling import Interval, quantiles
 
 _STEPS, _PRECISION = 12, 1e-3
 _LARGEST = 64.0
+_AT_ONCE = 1 << 17
+"""Numbers in a block of replicates, that it stay in the cache."""
+
+
+def blocks_of(replicates: int, sums: int) -> Iterator[slice]:
+    """Slices of replicates with so many sums each."""
+    step = max(_AT_ONCE // max(sums, 1), 1)
+    return (slice(at, min(at + step, replicates)) for at in range(0, replicates, step))
 
 
 @dataclass(frozen=True)
@@ -34,70 +42,82 @@ class ErrorSample:
         Residuals (R, m) -> errors (R,).
     found : array (m,)
         Sums of residuals.
-    signal : array (m,)
-        What of them is no noise, up to a factor.
+    signals : array (S, m)
+        What the residuals may be without noise, up to a factor; the likeliest first.
     noise : array (R, m)
         Those of the replicates minus those that were found.
+    tail : float
+        Share of the replicates to leave out at each end.
     """
 
     norm: Callable[[Vector], Vector]
     found: Vector
-    signal: Vector
+    signals: Vector
     noise: Vector
+    tail: float
 
     @cached_property
     def value(self) -> float:
         """The error that was found."""
         return float(self.norm(self.found[None, :])[0])
 
-    def error(self, times: float) -> float:
-        """The error of a multiple of the signal, without noise."""
-        return float(self.norm(times * self.signal[None, :])[0])
+    def error(self, signal: Vector) -> float:
+        """The error of a signal (m,) without noise."""
+        return float(self.norm(signal[None, :])[0])
 
-    def errors(self, times: float) -> Vector:
-        """The error of a multiple of the signal with noise, in every replicate (R,)."""
-        return self.norm(times * self.signal + self.noise)
+    def errors(self, signal: Vector) -> Vector:
+        """The error of a signal (m,) with noise, in every replicate (R,)."""
+        blocks = blocks_of(*self.noise.shape)
+        return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
 
-    def times_at(self, quantile: float) -> float:
-        """The multiple of the signal of whose errors the found one is this quantile; 0 if none."""
+    def signal_at(self, quantile: float, signal: Vector) -> Vector:
+        """The multiple of a signal (m,) of whose errors the found one is this quantile."""
         found = self.value
 
         def excess(times: float) -> float:
-            return float(np.quantile(self.errors(times), quantile)) - found
+            errors = self.errors(times * signal)
+            return float(quantiles(errors, np.array(quantile))) - found
 
         low, at_low = 0.0, excess(0.0)
         if at_low >= 0:
-            return 0.0
+            return 0.0 * signal
         high, at_high = 1.0, excess(1.0)
         while at_high < 0 and high < _LARGEST:
             low, at_low, high = high, at_high, 2 * high
             at_high = excess(high)
-        return _root(excess, (low, at_low), (high, at_high), _PRECISION * found)
+        return _root(excess, (low, at_low), (high, at_high), _PRECISION * found) * signal
 
-    def interval(self, tail: float) -> Interval:
-        """The errors in keeping with the one that was found."""
-        return Interval(*(self.error(self.times_at(q)) for q in (1 - tail, tail)))
+    @cached_property
+    def interval(self) -> Interval:
+        """The errors in keeping with the one that was found, whichever the signal is."""
+        low, high = (
+            [self.error(self.signal_at(share, signal)) for signal in self.signals]
+            for share in (1 - self.tail, self.tail)
+        )
+        return Interval(min(low), max(high))
+
+    @cached_property
+    def likeliest(self) -> Vector:
+        """The signal (m,) that would have the found error as its median."""
+        return self.signal_at(0.5, self.signals[0])
 
 
-def change_interval(before: ErrorSample, after: ErrorSample, tail: float) -> Interval:
+def change_interval(before: ErrorSample, after: ErrorSample) -> Interval:
     """An interval for the error after minus the error before, of the same rows.
 
     The intervals of both are combined as those of correlated estimates (MOVER; Zou and Donner 2008,
     doi:10.1002/sim.2895). The estimates are the errors that would have those found as their median.
     """
-    times = [sample.times_at(0.5) for sample in (before, after)]
-    old, new = before.error(times[0]), after.error(times[1])
-    old_low, old_high = before.interval(tail)
-    new_low, new_high = after.interval(tail)
-    pair = before.errors(times[0]), after.errors(times[1])
+    old, new = before.error(before.likeliest), after.error(after.likeliest)
+    pair = before.errors(before.likeliest), after.errors(after.likeliest)
     spread = float(pair[0].std() * pair[1].std())
     covariance = float(np.mean((pair[0] - pair[0].mean()) * (pair[1] - pair[1].mean())))
     correlation = covariance / spread if spread > 0 else 0.0
-    if not (old_low > 0 and new_low > 0):
+    if not (before.interval.low > 0 and after.interval.low > 0):
         # An error near 0 does not show which way the noise went, so the worst is allowed for.
         correlation = -1.0
-    down = _combined(new - new_low, old_high - old, correlation)
-    up = _combined(new_high - new, old - old_low, correlation)
+    down = _combined(new - after.interval.low, before.interval.high - old, correlation)
+    up = _combined(after.interval.high - new, old - before.interval.low, correlation)
     return Interval(new - old - down, new - old + up)
 
 

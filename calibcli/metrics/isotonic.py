@@ -51,6 +51,17 @@ def _not_negative(gain: float) -> float:
     return 0.0 if gain < 0 else gain
 
 
+def isotonic_means(values: Vector, weights: Vector) -> Vector:
+    """The non-decreasing sequence (m,) nearest to values (m,) by weighted least squares.
+
+    Weights (m,) are above 0.
+    """
+    from scipy.optimize import isotonic_regression
+
+    means: Vector = isotonic_regression(values, weights=weights).x
+    return means
+
+
 def isotonic(events: Vector, weights: Vector) -> Vector:
     """Non-decreasing shares (m,) of events, nearest to those of the groups by least squares.
 
@@ -62,10 +73,7 @@ def isotonic(events: Vector, weights: Vector) -> Vector:
         Weight of the events and of all rows, by groups in the order of their probability; weights
         are above 0.
     """
-    from scipy.optimize import isotonic_regression
-
-    shares: Vector = isotonic_regression(events / weights, weights=weights).x
-    return shares
+    return isotonic_means(events / weights, weights)
 
 
 def sum_of_scores(shares: Vector, weights: Vector) -> float:

@@ -27,8 +27,8 @@ from calibcli.metrics.base import Vector, View
 LEVEL = 0.95
 """Of every interval."""
 
-BAGS = 512
-"""At most so many, which leaves the width of an interval a standard error of 3 %."""
+BAGS = 256
+"""At most so many, which leaves the width of an interval a standard error of 4 %."""
 
 
 class Interval(NamedTuple):
@@ -133,12 +133,20 @@ def tail_share(bags: int, level: float = LEVEL) -> float:
     z, free = NormalDist().inv_cdf((1 + level) / 2), max(bags - 1, 1)
     # Student's quantile by its expansion (Abramowitz and Stegun 26.7.5).
     student = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
-    return NormalDist().cdf(-student * math.sqrt(bags / free))
+    # Not by the distribution function, which is 0 as far out as two bags reach.
+    return 0.5 * math.erfc(student * math.sqrt(bags / free / 2))
+
+
+def quantiles(replicates: Vector, shares: Vector) -> Vector:
+    """The quantiles (q,) of replicates (R,), as ``np.quantile`` has them but many times faster."""
+    places = shares * (len(replicates) - 1)
+    found: Vector = np.interp(places, np.arange(len(replicates)), np.sort(replicates))
+    return found
 
 
 def percentiles(replicates: Vector, tail: float) -> Interval:
     """The interval between the quantiles ``tail`` and ``1 - tail`` of replicates (R,)."""
-    low, high = np.quantile(replicates, [tail, 1 - tail])
+    low, high = quantiles(replicates, np.array([tail, 1 - tail]))
     return Interval(float(low), float(high))
 
 
@@ -163,12 +171,14 @@ class MeanSample:
     def interval(self, tail: float) -> Interval:
         """The percentiles, moved for skewness (BCa: Efron 1987, Better Bootstrap Intervals)."""
         normal = NormalDist()
-        ends = []
-        for end in (tail, 1 - tail):
-            z = self._skewness / 6 + normal.inv_cdf(end)
-            share = normal.cdf(self._skewness / 6 + z / (1 - self._skewness / 6 * z))
-            ends.append(float(np.quantile(self.values, share)))
-        return Interval(*ends)
+        # Of two bags the tail is so small that 1 - tail would be 1.
+        lowest = normal.inv_cdf(tail)
+        shares = []
+        for end in (lowest, -lowest):
+            z = self._skewness / 6 + end
+            shares.append(normal.cdf(self._skewness / 6 + z / (1 - self._skewness / 6 * z)))
+        low, high = quantiles(self.values, np.array(shares))
+        return Interval(float(low), float(high))
 
     @cached_property
     def _skewness(self) -> float:

@@ -15,11 +15,11 @@ import numpy as np
 
 from calibcli.metrics.base import Metric, Vector
 from calibcli.metrics.binned import BINS
-from calibcli.metrics.confidence import ConfidenceCurve
-from calibcli.metrics.equal_mass import equal_mass_bins, equal_mass_edges
+from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
+from calibcli.metrics.equal_mass import equal_mass_edges, equal_mass_ends, sweep_errors
 
-_SMOOTHING_CELLS, _SMOOTHING_STEPS = 1 << 10, 16
-_SLACK = 1e-9
+_SMOOTHING_STEPS = 8
+_FEWEST_FREQUENCIES, _MOST_FREQUENCIES, _FINENESS = 1 << 5, 1 << 11, 2.0
 
 
 class Residuals(NamedTuple):
@@ -64,15 +64,18 @@ class ConfidenceCells:
     def curve(self, excess: Vector, weight: Vector | None = None) -> ConfidenceCurve:
         """The curve of the residuals (m,) of the cells; of other weights (m,) where given."""
         own = self.weight if weight is None else weight
-        there = own > 0
         right = self.confidence * own - excess
-        return ConfidenceCurve(
-            self.confidence[there], np.cumsum(own[there]), np.cumsum(right[there])
-        )
+        return cumulated_curve(self.confidence, np.cumsum(own), np.cumsum(right))
 
 
-def confidence_residuals(metric: Metric, cells: ConfidenceCells) -> Residuals:
-    """How a metric of the confidence reads the residuals of the cells."""
+def confidence_residuals(metric: Metric, cells: ConfidenceCells, smallest: float) -> Residuals:
+    """How a metric of the confidence reads the residuals of the cells.
+
+    Errors far below the ``smallest`` that is of interest may come out wrong, as long as they do not
+    come out larger.
+    """
+    if metric.name == "smooth_ece":
+        return _smooth(cells, smallest)
     known = _KNOWN.get(metric.name)
     return known(cells) if known else _any(metric, cells)
 
@@ -105,16 +108,23 @@ def _root_mean_square(cells: ConfidenceCells) -> Residuals:
 
 
 def _mean_square(cells: ConfidenceCells) -> Residuals:
-    curve = cells.curve(np.zeros_like(cells.weight))
-    weight = equal_mass_bins(curve, BINS).weight
-    ends = np.searchsorted(curve.weight, np.cumsum(weight) * (1 - _SLACK))
-    bins = np.searchsorted(ends, np.arange(len(curve)), side="left")
+    cumulated = np.cumsum(cells.weight)
+    ends = equal_mass_ends(cumulated, BINS)
+    weight = np.diff(cumulated[ends], prepend=0.0)
+
+    def linear(residuals: Vector) -> Vector:
+        return np.diff(_cumulated(residuals)[:, ends], prepend=0.0)
 
     def norm(sums: Vector) -> Vector:
         mean: Vector = (sums**2 / weight).sum(axis=1) / cells.total
         return mean
 
-    return Residuals(_sums_within(bins), norm)
+    return Residuals(linear, norm)
+
+
+def _sweep(cells: ConfidenceCells) -> Residuals:
+    weight, expected = np.cumsum(cells.weight), np.cumsum(cells.weight * cells.confidence)
+    return Residuals(_cumulated, lambda sums: sweep_errors(weight, expected, sums), slow=True)
 
 
 def _largest_deviation(cells: ConfidenceCells) -> Residuals:
@@ -129,33 +139,33 @@ def _range_of_deviations(cells: ConfidenceCells) -> Residuals:
     return Residuals(_cumulated, norm)
 
 
-def _smooth(cells: ConfidenceCells) -> Residuals:
-    """The fixed point of the smoothed error, all replicates bisected at the same time."""
-    from scipy.fft import dct, idct
+def _smooth(cells: ConfidenceCells, smallest: float) -> Residuals:
+    """The fixed point of the smoothed error, of all replicates at the same time.
 
-    size = _SMOOTHING_CELLS
-    place = np.clip(cells.confidence * size - 0.5, 0.0, size - 1.0)
-    lower = np.minimum(place.astype(np.intp), size - 2)
-    share = place - lower
-    squared_frequency = (math.pi * np.arange(size)) ** 2
+    Frequencies that a kernel as wide as the smallest error of interest leaves nothing of are left
+    out.
+    """
+    from scipy.fft import idct
 
-    def linear(residuals: Vector) -> Vector:
-        lattice = np.zeros((len(residuals), size))
-        np.add.at(lattice.T, lower, (residuals * (1 - share)).T)
-        np.add.at(lattice.T, lower + 1, (residuals * share).T)
-        spectrum: Vector = dct(lattice / cells.total, norm="ortho", axis=1)
-        return spectrum
+    wanted = math.log2(_FINENESS / max(smallest, _FINENESS / _MOST_FREQUENCIES))
+    size = max(1 << math.ceil(wanted), _FEWEST_FREQUENCIES)
+    frequency = math.pi * np.arange(size)
+    cosines = np.cos(cells.confidence[:, None] * frequency) * (math.sqrt(2 / size) / cells.total)
+    cosines[:, 0] /= math.sqrt(2)
 
     def norm(spectra: Vector) -> Vector:
-        low, high = np.zeros(len(spectra)), np.full(len(spectra), 2.0)
+        low, high = np.zeros(len(spectra)), np.full(len(spectra), np.inf)
+        width = np.full(len(spectra), smallest)
         for _ in range(_SMOOTHING_STEPS):
+            damped = spectra * np.exp(-0.5 * (width[:, None] * frequency) ** 2)
+            error = np.abs(idct(damped, norm="ortho", axis=1)).sum(axis=1)
+            # The error falls as the width rises: where they are equal is between the two.
+            low = np.maximum(low, np.minimum(width, error))
+            high = np.minimum(high, np.maximum(width, error))
             width = (low + high) / 2
-            damped = spectra * np.exp(-0.5 * width[:, None] ** 2 * squared_frequency)
-            above = np.abs(idct(damped, norm="ortho", axis=1)).sum(axis=1) > width
-            low, high = np.where(above, width, low), np.where(above, high, width)
-        return low
+        return np.where(error > 0, width, 0.0)
 
-    return Residuals(linear, norm, slow=True)
+    return Residuals(lambda residuals: residuals @ cosines, norm, slow=True)
 
 
 def _any(metric: Metric, cells: ConfidenceCells) -> Residuals:
@@ -171,12 +181,12 @@ _KNOWN: dict[str, Callable[[ConfidenceCells], Residuals]] = {
     "ece": _total_of_bins,
     "mce": _worst_of_bins,
     "adaptive_ece": _equal_mass,
+    "ece_sweep": _sweep,
     "l2_debiased": _root_mean_square,
     "l2_squared_debiased": _mean_square,
     "ks": _largest_deviation,
     "ecce_mad": _largest_deviation,
     "ecce_r": _range_of_deviations,
-    "smooth_ece": _smooth,
 }
 
 

@@ -55,6 +55,24 @@ def smoothed(found: Vector, noise: Vector, weight: Vector) -> Vector:
     return smooth
 
 
+def shrunken(found: Vector, variance: Vector) -> Vector:
+    """Residuals (m,) of cells without an order, each less the share of it that is noise.
+
+    Where all of it may be noise the residuals are returned as they are.
+
+    Parameters
+    ----------
+    found, variance : array (m,)
+        The variance is that of the noise.
+    """
+    square = found**2
+    kept = np.maximum(square - variance, 0.0)
+    if not kept.any():
+        return found
+    signal: Vector = np.divide(kept, found, out=np.zeros_like(found), where=found != 0)
+    return signal
+
+
 def _cosines(count: int) -> Vector:
     """The orthonormal discrete cosine transform of the second kind, as a matrix."""
     place = (np.arange(count) + 0.5) / count

@@ -167,7 +167,9 @@ def _slice(name: str, sums: Vector, by_bin: Vector, normal: Vector) -> Slice:
         error: Vector = np.abs(residuals).sum(axis=1) / weight
         return error
 
-    sample = ErrorSample(norm, excess, excess, normal[:, : len(filled)] * spread)
+    noise = normal[:, : len(filled)] * spread
+    signals = np.stack((excess, filled[:, 0]))
+    sample = ErrorSample(norm, excess, signals, noise, (1 - LEVEL) / 2)
     ece = sample.value
     accuracy = (sums[9] - excess.sum()) / weight
     # Weights are taken for so many rows of weight 1 as are as certain.
@@ -181,7 +183,7 @@ def _slice(name: str, sums: Vector, by_bin: Vector, normal: Vector) -> Slice:
         brier=brier,
         brier_interval=brier_interval,
         ece=ece,
-        ece_interval=sample.interval((1 - LEVEL) / 2).around(ece),
+        ece_interval=sample.interval.around(ece),
         confidence=float(sums[9] / weight),
         accuracy=float(accuracy),
         p=wrong_tail((1 - accuracy) * weight / each, (weight - sums[9]) / each, sums[11] / each),

@@ -21,17 +21,12 @@ CELLS = 1 << 14
 _TOLERANCE = 1e-14
 
 
-def smoothed_error(residuals: Vector, width: float) -> float:
-    """``sum_j |(G * r)_j|``: the residuals (cells,) smoothed by a Gaussian of this width on [0, 1].
+class Smoother:
+    """Residuals (cells,) on a lattice of [0, 1], to be smoothed by Gaussians of many widths.
 
     The kernel is reflected at 0 and 1. That is what a discrete cosine transform of the second kind
     does by itself: its cosines are the eigenfunctions of the reflected Gaussian.
     """
-    return _Smoother(residuals).error(width)
-
-
-class _Smoother:
-    """Residuals on a lattice, transformed once for many widths."""
 
     def __init__(self, residuals: Vector) -> None:
         from scipy.fft import dct
@@ -40,6 +35,7 @@ class _Smoother:
         self._squared_frequency = (math.pi * np.arange(len(residuals))) ** 2
 
     def error(self, width: float) -> float:
+        """``sum_j |(G * r)_j|``, G being the kernel of this width."""
         from scipy.fft import idct
 
         damped = self._spectrum * np.exp(-0.5 * width * width * self._squared_frequency)
@@ -67,7 +63,7 @@ def _fixed_point(curve: ConfidenceCurve) -> float:
         return math.nan
     from scipy.optimize import brentq
 
-    smoother = _Smoother(residuals_on_lattice(curve))
+    smoother = Smoother(residuals_on_lattice(curve))
     width: float = brentq(lambda w: smoother.error(w) - w, 0.0, 2.0, xtol=_TOLERANCE)
     return width
 

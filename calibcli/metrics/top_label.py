@@ -8,16 +8,13 @@ arXiv:2107.08353.
 
 from __future__ import annotations
 
-import numpy as np
-
 from calibcli.metrics.base import Metric
 from calibcli.metrics.diagrams import PREDICTED_CLASSES, ClassDiagrams
 from calibcli.metrics.row_mean import ratio
 
 
 def _conditional_error(classes: ClassDiagrams) -> float:
-    bins = classes.bins
-    return ratio(np.abs(bins.confidence - bins.correct).sum(), bins.weight.sum())
+    return ratio(classes.bins.gap.sum(), classes.bins.weight.sum())
 
 
 TOP_LABEL_ECE = Metric(

@@ -7,13 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, like, namespace
+from calibcli.arrays import Array, host_weights, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
     State,
     Vector,
     host,
-    host_weights,
     largest_change,
 )
 from calibcli.objectives.base import RowTerms

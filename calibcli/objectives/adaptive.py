@@ -90,11 +90,6 @@ class Adaptive(Objective):
         return float(self.state.change(previous.state))
 
 
-def host_weights(labels: Array, weights: Array | None) -> Vector:
-    """Row weights (n,), float64, in host memory; ones where there are none."""
-    return np.ones(len(labels)) if weights is None else to_numpy(weights)
-
-
 def sum_by_class(labels: Array, values: Vector, classes: int) -> Vector:
     """Sums (K,) of values (n,) over the rows of each label."""
     return np.bincount(to_numpy(labels), values, minlength=classes)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array
+from calibcli.arrays import Array, host_weights
 from calibcli.objectives.adaptive import (
     State,
     Vector,
     host,
-    host_weights,
     largest_change,
     sum_by_class,
 )

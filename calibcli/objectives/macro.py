@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, like
+from calibcli.arrays import Array, host_weights, like
 from calibcli.objectives.adaptive import (
     Adaptive,
     State,
     Vector,
-    host_weights,
     largest_change,
     sum_by_class,
 )

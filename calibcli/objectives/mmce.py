@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, argmax, like, namespace
+from calibcli.arrays import Array, argmax, host_weights, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
     State,
     Vector,
     host,
-    host_weights,
 )
 from calibcli.objectives.base import RowTerms
 from calibcli.objectives.checks import check_range

@@ -8,7 +8,7 @@ from typing import Any
 
 from calibcli.errors import DataError
 from calibcli.report.document import SCHEMA_VERSION, Document
-from calibcli.workflow.gates import Metrics
+from calibcli.workflow.judging import Metrics
 
 COMMANDS = ("evaluate", "fit")
 """Whose documents have measurements to compare with."""
@@ -77,9 +77,8 @@ def _parse(content: bytes, name: str) -> Document:
             f"reads {SCHEMA_VERSION}; make it anew"
         )
     if document.get("command") not in COMMANDS:
-        raise DataError(
-            f"{name}: is of calib {document.get('command')}; a baseline is of calib evaluate or fit"
-        )
+        other = document.get("command", "another command")
+        raise DataError(f"{name}: is of calib {other}; a baseline is of calib evaluate or fit")
     return document
 
 

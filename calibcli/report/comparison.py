@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from calibcli.metrics.registry import known_metric
 from calibcli.report.document import Document
+from calibcli.report.names import short_names
 from calibcli.report.numbers import plural
+
+_LONG_TABLE = 10
+"""A table of more metrics is divided by what they are about."""
 
 _HARDLY = 0.002
 """A relative change up to this is none that anybody should act on."""
@@ -45,6 +48,12 @@ class Column:
 def is_fit(document: Document) -> bool:
     """Whether it is the document of ``calib fit``."""
     return bool(document["command"] == "fit")
+
+
+def measured_input(result: Document) -> str:
+    """Name of the input that the metrics of a result are of."""
+    on_test = is_fit(result) and (result["after"] or {}).get("measured_on") == "test"
+    return str(result["test" if on_test else "input"]["name"])
 
 
 def columns(document: Document) -> list[Column]:
@@ -93,6 +102,14 @@ def group(metric: str) -> str:
     return known.group if known else ""
 
 
+def section_headings(names: Sequence[str]) -> dict[int, str]:
+    """What the metrics from some position on are about; nothing where they are few."""
+    if len(names) <= _LONG_TABLE:
+        return {}
+    about = [group(name) for name in names]
+    return {i: text for i, text in enumerate(about) if i == 0 or text != about[i - 1]}
+
+
 def change(metric: str, before: float | None, after: float | None, shown: str) -> str:
     """``"better"``, ``"worse"`` or ``"same"``, for a difference that is shown as ``shown``."""
     if shown == "0":
@@ -111,16 +128,6 @@ def best(metric: str, shown: Sequence[Column]) -> float | None:
     if len(values) < 2 or min(values) == max(values) or not better(metric):
         return None
     return min(values) if better(metric) == "lower" else max(values)
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """The ends of paths, with as many folders as it takes to tell them apart."""
-    parts = [PurePath(name).parts or (name,) for name in names]
-    for length in range(1, max(map(len, parts), default=0) + 1):
-        short = ["/".join(path[-length:]) for path in parts]
-        if len(set(short)) == len(set(names)):
-            return short
-    return list(names)
 
 
 BALANCED_CAPTION = "The same rows, every class counting the same."

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from calibcli.metrics.panel import Evaluation
-from calibcli.workflow.groups import GroupReport
 from calibcli.workflow.measuring import MeasuredOn
+
+if TYPE_CHECKING:
+    from calibcli.workflow.groups import GroupReport
 
 SCHEMA_VERSION = 1
 

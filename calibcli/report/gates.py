@@ -9,20 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from calibcli.report.baseline import Baseline
-from calibcli.report.comparison import is_fit, short_names
+from calibcli.report.comparison import is_fit, measured_input
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
+from calibcli.report.layout import open_grid
+from calibcli.report.names import short_names
 from calibcli.report.numbers import plural, significant
 from calibcli.report.uncertainty import interval_text
-from calibcli.workflow.gates import OPERATORS, Estimate, Gate, Judgement, Subject, judge
+from calibcli.workflow.gates import OPERATORS, Gate
+from calibcli.workflow.judging import Estimate, Judgement, Subject, judge
 
 STYLES = {"passed": "green", "failed": "bold red"}
-
-
-def measured_input(result: Document) -> str:
-    """Name of the input that the metrics of a result are of."""
-    on_test = is_fit(result) and (result["after"] or {}).get("measured_on") == "test"
-    return str(result["test" if on_test else "input"]["name"])
 
 
 def add_gates(
@@ -140,7 +137,7 @@ def gates_table(document: Document, glyphs: Glyphs) -> Table:
     """A line for each gate, for the terminal."""
     entries = document["gates"]
     names = _names(entries)
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid = open_grid()
     grid.add_column()
     for _ in range(3 if names else 2):
         grid.add_column(no_wrap=True)

@@ -6,8 +6,8 @@ A runner takes lines that begin with ``::`` for workflow commands, on stdout as 
 from __future__ import annotations
 
 from calibcli.report.document import Document
-from calibcli.report.formats import to_markdown
 from calibcli.report.gates import failed_gates, sentence, verdict_on_gates
+from calibcli.report.markdown import to_markdown
 from calibcli.report.numbers import plural
 from calibcli.report.summary import did_not_converge
 

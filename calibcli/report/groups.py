@@ -10,13 +10,13 @@ from rich.text import Text
 from calibcli.report.comparison import change
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
+from calibcli.report.layout import open_table
+from calibcli.report.names import cut
 from calibcli.report.numbers import align_at_point, count, difference, percent, significant
 from calibcli.report.tables import CHANGE_STYLES
 
 MOST_SHOWN = 10
 HEADINGS = ("rows", "own map", "NLL before", "after", "change")
-
-_LONGEST_NAME = 24
 
 
 def group_rows(document: Document) -> list[list[str]]:
@@ -25,7 +25,7 @@ def group_rows(document: Document) -> list[list[str]]:
     pairs = [(entry["nll"]["before"], entry["nll"]["after"]) for entry in shown]
     return [
         [
-            _short(entry["name"]),
+            cut(entry["name"]),
             count(entry["rows"]),
             percent(entry["share"]),
             *map(significant, pair),
@@ -40,20 +40,20 @@ def group_heading(document: Document) -> str:
     return str(document["groups"]["column"])
 
 
-def group_caption(document: Document) -> str:
+def group_caption(document: Document, most: int = MOST_SHOWN) -> str:
     """How many groups there are, and which are shown."""
     every = len(document["groups"]["groups"])
     column = group_heading(document)
-    if every > MOST_SHOWN:
-        return f"The {MOST_SHOWN} of {every} groups of {column!r} with the largest NLL afterwards."
+    if every > most:
+        return f"The {most} of {every} groups of {column!r} with the largest NLL afterwards."
     return f"The {every} groups of {column!r}, the largest NLL afterwards first."
 
 
 def groups_table(document: Document, glyphs: Glyphs) -> Table:
     """The worst groups, for a terminal."""
     rows = group_rows(document)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(Text(_short(group_heading(document))), no_wrap=True)
+    table = open_table()
+    table.add_column(Text(cut(group_heading(document))), no_wrap=True)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     aligned = [align_at_point([row[place] for row in rows]) for place in (3, 4, 5)]
@@ -69,7 +69,3 @@ def groups_table(document: Document, glyphs: Glyphs) -> Table:
 def _shown(document: Document) -> Sequence[Document]:
     shown: Sequence[Document] = document["groups"]["groups"][:MOST_SHOWN]
     return shown
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."

@@ -10,19 +10,20 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from calibcli.report.comparison import columns, short_names
+from calibcli.report.comparison import columns
 from calibcli.report.document import Document
+from calibcli.report.html_cells import escape
 from calibcli.report.html_data import payload, to_script
 from calibcli.report.html_parts import (
     conventions,
-    escape,
-    further_tables,
+    gates_list,
     lead,
     measured_files,
-    metrics_tables,
     software,
     summary_list,
 )
+from calibcli.report.html_tables import further_tables, metrics_tables, slice_sections
+from calibcli.report.names import short_names
 from calibcli.report.plot_data import Picture
 
 LIBRARY = "chart.umd.min.js"
@@ -66,10 +67,12 @@ def render_report(
         library=_without_map(asset(LIBRARY)),
         script=asset("report.js"),
         data=to_script(payload(pictures, names)),
+        gates=gates_list(document),
         lead=lead(document),
         summary=summary_list(document),
         metrics=metrics_tables(document),
         further=further_tables(document),
+        slices=slice_sections(document),
         conventions=conventions(document),
         files=measured_files(files_read),
         software=software(made_with),

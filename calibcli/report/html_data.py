@@ -17,6 +17,9 @@ from calibcli.report.verdict import verdict
 MOST_CLASS_DIAGRAMS = 6000
 """Class diagrams on a page, of all measurements; of more classes, those that matter most."""
 
+MOST_SLICES = 500
+"""Slices on a page, of all measurements: the worst of each."""
+
 _MOST_POINTS = 300
 """Points of a consistency band: more than a screen can tell apart."""
 
@@ -33,14 +36,16 @@ def payload(pictures: Sequence[Picture], part_names: Sequence[str]) -> dict[str,
     part_names : sequence of str
         What the measurements are called on the page.
     """
-    numbers = class_numbers(pictures)
+    numbers, column, slices = class_numbers(pictures), *slices_shown(pictures)
     return {
         "level": LEVEL,
         "classes": 0 if pictures[0].classes is None else pictures[0].classes.classes,
         "numbers": numbers,
         "names": [pictures[0].class_name(number) for number in numbers],
+        "column": column,
+        "slices": slices,
         "measurements": [
-            _measurement(picture, name, numbers)
+            _measurement(picture, name, numbers, slices)
             for picture, name in zip(pictures, part_names, strict=True)
         ],
     }
@@ -53,13 +58,29 @@ def class_numbers(pictures: Sequence[Picture]) -> list[int]:
     return sorted(worst_classes(pictures, MOST_CLASS_DIAGRAMS // len(pictures)))
 
 
+def slices_shown(pictures: Sequence[Picture]) -> tuple[str | None, list[str]]:
+    """The column that divides the rows, and the slices that have a diagram on the page."""
+    parts = [
+        part
+        for picture in pictures
+        if picture.slices is not None
+        for part in picture.part["slices"]
+        if part["column"] is not None
+    ]
+    most = MOST_SLICES // max(len(parts), 1)
+    names = [entry["name"] for part in parts for entry in part["slices"][:most]]
+    return (parts[0]["column"] if parts else None), list(dict.fromkeys(names))
+
+
 def to_script(value: Any) -> str:
     """JSON that can stand inside a script element, whatever names are in it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _measurement(picture: Picture, name: str, numbers: Sequence[int]) -> dict[str, Any]:
+def _measurement(
+    picture: Picture, name: str, numbers: Sequence[int], slices: Sequence[str]
+) -> dict[str, Any]:
     curve = picture.curve
     found = verdict(picture.part["reliability"])
     thin = np.unique(np.linspace(0, len(curve.grid) - 1, _MOST_POINTS).astype(int))
@@ -74,6 +95,9 @@ def _measurement(picture: Picture, name: str, numbers: Sequence[int]) -> dict[st
         "curve": [_short(curve.confidence), _short(curve.accuracy)],
         "band": [_short(v[thin]) for v in (curve.grid, curve.band.lower, curve.band.upper)],
         "classes": _classes(picture, numbers),
+        "slices": [{"bins": _bins(diagram)} for diagram in picture.of_slices(slices)]
+        if slices
+        else [],
     }
 
 
@@ -96,7 +120,7 @@ def _classes(picture: Picture, numbers: Sequence[int]) -> list[dict[str, Any]]:
     classes = picture.classes
     if classes is None:
         return []
-    everything = float(np.abs(classes.bins.confidence - classes.bins.correct).sum())
+    everything = float(classes.bins.gap.sum())
     found = []
     for number, diagram in zip(numbers, picture.of_classes(numbers), strict=True):
         total = diagram.bins.total()

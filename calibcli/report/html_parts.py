@@ -1,46 +1,30 @@
-"""The words and the tables of a page, as HTML."""
+"""The words of a page, as HTML: what was found, what was measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape as escape_html
 from typing import Any
 
 from calibcli.report.comparison import (
-    BALANCED_CAPTION,
     Column,
-    balanced_columns,
-    best,
-    better,
     caption,
     change,
     columns,
     convention,
-    group,
     is_fit,
     metric_names,
     title,
 )
 from calibcli.report.document import Document
-from calibcli.report.groups import HEADINGS as GROUP_HEADINGS
-from calibcli.report.groups import group_caption, group_heading, group_rows
-from calibcli.report.leaderboard import CHOSEN, LEADERBOARD_HEADINGS, leaderboard_rows
-from calibcli.report.numbers import count, difference, percent, significant
+from calibcli.report.gates import failed_gates, figures, word
+from calibcli.report.html_cells import escape, number, quiet, table
+from calibcli.report.names import short_names
+from calibcli.report.numbers import count, difference, percent, plural, significant
 from calibcli.report.summary import summary
-from calibcli.report.tables import LONG_TABLE
 from calibcli.report.verdict import Verdict, verdict
 
-_ARROWS = {
-    "lower": '<span class="way" title="lower is better">↓</span>',
-    "higher": '<span class="way" title="higher is better">↑</span>',
-}
-_MINUS, _JOINED = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
-
-
-def escape(text: object) -> str:
-    """Text as HTML, whatever characters are in it."""
-    return escape_html(str(text), quote=True)
+_JOINED = "\N{NO-BREAK SPACE}"
 
 
 def lead(document: Document) -> str:
@@ -54,13 +38,13 @@ def lead(document: Document) -> str:
     if is_fit(document) and several:
         paragraphs.append(f"<p>{_changed(shown[0], shown[1])}</p>")
     if caption(document):
-        paragraphs.append(_quiet(caption(document)))
+        paragraphs.append(quiet(caption(document)))
     return "\n".join(paragraphs)
 
 
 def _sentence(column: Column) -> str:
     found = verdict(column.part["reliability"])
-    pill = f'<span class="pill {found.kind}">{escape(found.word)}</span>'
+    pill = f'<span class="pill {found.look}">{escape(found.word)}</span>'
     if found.says is None or found.right is None:
         return f"{pill} There is nothing to judge."
     return f"{pill} {escape(_in_words(found))}"
@@ -73,6 +57,8 @@ def _in_words(found: Verdict) -> str:
     says, right = (percent(share).replace(" ", _JOINED) for share in (found.says, found.right))
     average = f"On average the model says {says} and is right {right} of the time"
     points = 100 * abs(found.says - found.right)
+    if found.unclear:
+        return f"{average}: with so few rows, chance alone may have made the difference."
     return {
         "over": f"{average}: it promises {points:.1f} percentage points too much.",
         "under": f"{average}: it promises {points:.1f} percentage points too little.",
@@ -98,6 +84,30 @@ def _changed(before: Column, after: Column) -> str:
     return escape("; ".join(moved) + ".") if moved else ""
 
 
+def gates_list(document: Document) -> str:
+    """Which gates passed and which failed, in words; nothing without gates."""
+    entries, failed = document.get("gates", []), len(failed_gates(document))
+    if not entries:
+        return ""
+    several = len({entry["input"] for entry in entries}) > 1
+    told = (
+        f"{failed} of {plural(len(entries), 'gate')} failed."
+        if failed
+        else f"{'All ' * (len(entries) > 1)}{plural(len(entries), 'gate')} passed."
+    )
+    names = short_names([entry["input"] for entry in entries])
+    lines = []
+    for entry, name in zip(entries, names, strict=True):
+        look = "good" if entry["passed"] else "over"
+        judged = f"it is {figures(entry)}" if not entry["reason"] else figures(entry)
+        lines.append(
+            f'<li><span class="pill {look}">{word(entry)}</span>'
+            f"<span>{f'<b>{escape(name)}</b> ' * several}fails if "
+            f"<code>{escape(entry['expression'])}</code>: {number(judged)}</span></li>"
+        )
+    return f'<p><b>{told}</b></p>\n<ul class="gates">{"".join(lines)}</ul>'
+
+
 def summary_list(document: Document) -> str:
     """What was read, fitted and written; not how long it took, which is never the same twice."""
     if is_fit(document):
@@ -108,95 +118,6 @@ def summary_list(document: Document) -> str:
         for label, text in summary(result)
     ]
     return f"<dl>{''.join(lines)}</dl>"
-
-
-def metrics_tables(document: Document) -> str:
-    """The metrics of every measurement; of a fit, how they changed."""
-    shown = columns(document)
-    if not shown:
-        return ""
-    tables = [_metrics_table(shown, compared=is_fit(document) and len(shown) == 2)]
-    pair = balanced_columns(document)
-    if pair:
-        tables += [f"<p>{escape(BALANCED_CAPTION)}</p>", _metrics_table(pair, compared=True)]
-    return "\n".join(tables)
-
-
-def _metrics_table(shown: Sequence[Column], *, compared: bool) -> str:
-    heads = [f"<th>{escape(column.title)}</th>" for column in shown]
-    if len(shown) == 1:
-        heads = ["<th>value</th>"]
-    if compared:
-        heads.append("<th>change</th>")
-    names = metric_names(shown)
-    body, about = [], ""
-    for name in names:
-        if len(names) > LONG_TABLE and group(name) != about:
-            about = group(name)
-            body.append(
-                f'<tr><th class="about" colspan="{len(heads) + 1}">{escape(about)}</th></tr>'
-            )
-        body.append(_metric_row(name, shown, compared=compared))
-    return _table(f"<th>metric</th>{''.join(heads)}", "".join(body), "metrics")
-
-
-def further_tables(document: Document) -> str:
-    """The methods that a fit has chosen from, and the groups that have maps of their own."""
-    parts = []
-    entries = document.get("leaderboard")
-    if entries:
-        # The last column is a time, which is never the same twice.
-        rows = [row[:-1] for row in leaderboard_rows(entries)]
-        note = (
-            f"{CHOSEN} chosen. Behind: held-out NLL minus that of the best, and its standard error."
-        )
-        parts += ["<h3>Methods</h3>", _text_table(LEADERBOARD_HEADINGS[:-1], rows), _quiet(note)]
-    if document.get("groups"):
-        headings = [group_heading(document), *GROUP_HEADINGS]
-        parts += ["<h3>Groups</h3>", _text_table(headings, group_rows(document))]
-        parts.append(_quiet(group_caption(document)))
-    return "\n".join(parts)
-
-
-def _text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    heads = "".join(f"<th>{escape(text)}</th>" for text in headings)
-    lines = (
-        f"<th>{escape(first)}</th>" + "".join(f"<td>{_number(text)}</td>" for text in others)
-        for first, *others in rows
-    )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return _table(heads, body, "metrics")
-
-
-def _table(heads: str, body: str, kind: str) -> str:
-    return (
-        f'<div class="scroll"><table class="{kind}">'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _quiet(text: str) -> str:
-    return f'<p class="quiet">{escape(text)}</p>'
-
-
-def _metric_row(name: str, shown: Sequence[Column], *, compared: bool) -> str:
-    winner = None if compared else best(name, shown)
-    cells = []
-    for column in shown:
-        value = column.value(name)
-        mark = ' class="best"' if value is not None and value == winner else ""
-        cells.append(f"<td{mark}>{_number(significant(value, missing='–'))}</td>")  # noqa: RUF001
-    if compared:
-        pair = shown[0].value(name), shown[1].value(name)
-        shift = difference(*pair, missing="–")  # noqa: RUF001
-        word = change(name, *pair, shift)
-        cells.append(f'<td class="{word or "same"}">{_number(shift)} <small>{word}</small></td>')
-    head = f'<th scope="row" title="{escape(convention(name))}">{escape(title(name))}'
-    return f"<tr>{head} {_ARROWS.get(better(name), '')}</th>{''.join(cells)}</tr>"
-
-
-def _number(text: str) -> str:
-    return escape(text.replace("-", _MINUS))
 
 
 def conventions(document: Document) -> str:
@@ -211,14 +132,13 @@ def conventions(document: Document) -> str:
 def measured_files(files: Sequence[Mapping[str, Any]]) -> str:
     """Which files were read, so that a reader can tell whether he has the same."""
     if not files:
-        return _quiet("From a stream; there is no file to name.")
-    rows = "".join(
+        return quiet("From a stream; there is no file to name.")
+    lines = [
         f"<tr><td>{escape(file['role'])}</td><td>{escape(file['path'])}</td>"
         f"<td>{count(file['bytes'])}</td><td><code>{escape(file['sha256'])}</code></td></tr>"
         for file in files
-    )
-    heads = "".join(f"<th>{text}</th>" for text in ("used to", "file", "bytes", "SHA-256"))
-    return _table(heads, rows, "files")
+    ]
+    return table(("used to", "file", "bytes", "SHA-256"), lines, "files")
 
 
 def software(made_with: Mapping[str, str]) -> str:

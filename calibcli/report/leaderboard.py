@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from calibcli.report.document import SCHEMA_VERSION, Document
 from calibcli.report.glyphs import Glyphs
-from calibcli.report.numbers import align_at_point, count, duration, significant
-from calibcli.workflow.choosing import Leaderboard, Standing
-from calibcli.workflow.plans import Plan, stage_names
+from calibcli.report.layout import open_table
+from calibcli.report.numbers import align_at_point, count, duration, exact, significant
+
+if TYPE_CHECKING:
+    from calibcli.workflow.choosing import Leaderboard, Standing
 
 LEADERBOARD_HEADINGS = ("method", "NLL", "behind", "s.e.", "Brier", "ECE", "size", "fit")
 CHOSEN = "*"
@@ -34,7 +36,7 @@ def _entry(standing: Standing, chosen: bool) -> Document:
         low, high = (None, None) if found is None else (found.low, found.high)
         metrics[name] = {"value": value, "low": low, "high": high}
     return {
-        "method": joined(trial.plan),
+        "method": trial.plan.title,
         "loss": trial.plan.loss,
         "chosen": chosen,
         "parameters": trial.parameters,
@@ -43,19 +45,10 @@ def _entry(standing: Standing, chosen: bool) -> Document:
         "metrics": metrics,
         "behind": {"nll": standing.behind, "standard_error": standing.behind_error},
         "members": [
-            {
-                "method": "+".join(stage_names(member.plan.method)),
-                "loss": member.plan.loss,
-                "weight": weight,
-            }
+            {"method": member.plan.title, "loss": member.plan.loss, "weight": weight}
             for member, weight in trial.weighted_members()
         ],
     }
-
-
-def joined(plan: Plan) -> str:
-    """A method as it stands in a list of methods: ``monotone+svs``."""
-    return "+".join(stage_names(plan.method)) + plan.variant
 
 
 def compare_document(
@@ -76,10 +69,10 @@ def compare_document(
 
 def leaderboard_table(entries: Sequence[Document], glyphs: Glyphs) -> Table:
     """Methods from the best to the worst, for the terminal."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = open_table()
     for position, heading in enumerate(LEADERBOARD_HEADINGS):
         table.add_column(Text(heading), justify="right" if position else "left", no_wrap=True)
-    cells = _cells(entries)
+    cells = leaderboard_rows(entries)
     for column in range(1, 6):
         aligned = align_at_point([row[column] for row in cells])
         for row, text in zip(cells, aligned, strict=True):
@@ -90,11 +83,7 @@ def leaderboard_table(entries: Sequence[Document], glyphs: Glyphs) -> Table:
 
 
 def leaderboard_rows(entries: Sequence[Document]) -> list[list[str]]:
-    """The same as rows of texts, for Markdown."""
-    return _cells(entries)
-
-
-def _cells(entries: Sequence[Document]) -> list[list[str]]:
+    """A row of texts for each method, as `LEADERBOARD_HEADINGS` name them."""
     return [
         [
             title(entry) + CHOSEN * entry["chosen"],
@@ -120,10 +109,16 @@ def title(entry: Document) -> str:
 
 def leaderboard_legend(entries: Sequence[Document]) -> list[str]:
     """Lines that say what the leaderboard's columns mean, and what a stack is made of."""
-    lines = [
+    return [
         f"{CHOSEN} chosen; behind: held-out NLL minus that of the best; s.e.: its standard error;",
         "size: fitted numbers; fit: time of a fit to all rows",
+        *member_lines(entries),
     ]
+
+
+def member_lines(entries: Sequence[Document]) -> list[str]:
+    """A line for each stack: what it is made of."""
+    lines = []
     for entry in entries:
         if entry["members"]:
             parts = (f"{member['weight']:.2f} {title(member)}" for member in entry["members"])
@@ -137,6 +132,4 @@ def leaderboard_lines(document: Document) -> Iterator[list[str]]:
     for entry in document["leaderboard"]:
         head = [document["input"]["name"], entry["method"], entry["loss"]]
         for metric, found in entry["metrics"].items():
-            value = found["value"]
-            empty = value is None or math.isnan(value)
-            yield [*head, metric, "" if empty else repr(value)]
+            yield [*head, metric, exact(found["value"])]

@@ -1,4 +1,4 @@
-"""Numbers for people: four significant digits, percentages, counts, times."""
+"""Numbers for people: four significant digits, percentages, counts, times, p-values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 DIGITS = 4
+_SMALLEST_P = 1e-4
 
 
 def decimals(value: float) -> int:
@@ -26,6 +27,18 @@ def significant(value: float | None, *, missing: str = "-", infinite: str = "inf
     if value == 0 or 1e-4 <= abs(value) < 1e7:
         return f"{value:.{decimals(value)}f}"
     return f"{value:.{DIGITS - 1}e}"
+
+
+def exact(value: float | None) -> str:
+    """A number with all its digits; nothing where there is none."""
+    return "" if value is None or math.isnan(value) else repr(value)
+
+
+def p_value(p: float | None) -> str:
+    """``0.031``, or ``< 0.0001``."""
+    if p is None or math.isnan(p):
+        return "-"
+    return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
 
 
 def difference(before: float | None, after: float | None, *, missing: str = "-") -> str:

@@ -9,9 +9,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from calibcli.report.comparison import is_fit
+from calibcli.report.comparison import is_fit, measured_input
 from calibcli.report.document import Document
-from calibcli.report.gates import measured_input
 
 
 class _Sample(NamedTuple):

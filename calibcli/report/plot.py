@@ -1,7 +1,7 @@
 """Reliability diagrams for papers: PNG, SVG or PDF, drawn by matplotlib.
 
 A column a measurement: what the model says against how often it is right, where a calibrated model
-would lie, and below how its confidence is spread. Or a small diagram for each class.
+would lie, and below how its confidence is spread. Or a small diagram for each class or slice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 4
 MOST_OVERLAID = len(COLOURS)
 MOST_MULTIPLES = 12
-"""So many small diagrams are drawn; of more classes, those that matter most."""
+"""So many small diagrams are drawn; of more classes or slices, those that matter most."""
+
+_CHOICES = {
+    "class": "The {shown} of {all} that add the most to the error",
+    "slice": "The worst {shown} of {all}",
+}
 
 BEFORE_AFTER = ["before", "after"]
 
@@ -89,7 +94,7 @@ def plot_multiples(
     of : int
         How many there are in all.
     noun : str
-        What each of them is: ``"class"``.
+        What each of them is: ``"class"`` or ``"slice"``.
 
     Raises
     ------
@@ -167,7 +172,7 @@ def _grid(multiples: Sequence[Multiple], names: Sequence[str], of: int, noun: st
         if sheet.is_last(place):
             axis.set_xlabel("confidence", labelpad=2)
     if fewer:
-        chosen = f"The {len(multiples)} of {plural(of, noun)} that add the most to the error"
+        chosen = _CHOICES[noun].format(shown=len(multiples), all=plural(of, noun))
         sheet.figure.text(0.5, 1 - 0.06 / sheet.height, chosen, fontsize=9, ha="center", va="top")
     key(sheet.figure, "binned", named, sheet.legend_columns)
     return sheet.figure

@@ -1,4 +1,4 @@
-"""What diagrams are drawn from, whoever draws them: a measurement's bins, curve and classes."""
+"""What diagrams are drawn from, whoever draws them: bins, curve, classes and slices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Style: TypeAlias = Literal["binned", "corp"]
 """How reliability is drawn: 15 equal-width bins, or the CORP curve."""
 
 
-_CLASS_DRAWS = 200
+_PART_DRAWS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,7 @@ class Diagram:
     def error(self) -> float:
         """The ECE of the bins; NaN without rows."""
         total = float(self.bins.weight.sum())
-        gap = float(np.abs(self.bins.confidence - self.bins.correct).sum())
-        return gap / total if total else float("nan")
+        return float(self.bins.gap.sum()) / total if total else np.nan
 
     @property
     def excess(self) -> float:
@@ -79,6 +78,10 @@ class Picture:
         None where they were not asked for.
     class_names : tuple of str or None
     seed : int
+    slices : Sums or None
+        Of the bins of every slice (S, 15); None where the rows were not divided by a column.
+    slice_names : tuple of str
+        Of all S.
     """
 
     title: str
@@ -87,6 +90,8 @@ class Picture:
     classes: ClassDiagrams | None = None
     class_names: tuple[str, ...] | None = None
     seed: int = 0
+    slices: Sums | None = None
+    slice_names: tuple[str, ...] = ()
 
     @cached_property
     def diagram(self) -> Diagram:
@@ -112,10 +117,23 @@ class Picture:
         """The diagrams of the rows that are predicted to be of some classes."""
         assert self.classes is not None
         bins = self.classes.bins.select(np.asarray(numbers, dtype=np.intp))
-        bars = consistency_bars(bins, self.seed, _CLASS_DRAWS)
+        return self._diagrams([self.class_name(number) for number in numbers], bins)
+
+    def of_slices(self, names: Sequence[str]) -> list[Diagram]:
+        """The diagrams of some slices; an empty one where there is no slice of a name."""
+        assert self.slices is not None
+        places = {name: place for place, name in enumerate(self.slice_names)}
+        missing = len(places)
+        index = np.array([places.get(name, missing) for name in names], dtype=np.intp)
+        padded = Sums(*(np.pad(sums, ((0, 1), (0, 0))) for sums in vars(self.slices).values()))
+        return self._diagrams(names, padded.select(index))
+
+    def _diagrams(self, titles: Sequence[str], bins: Sums) -> list[Diagram]:
+        """A diagram of each line of bins (n, 15)."""
+        bars = consistency_bars(bins, self.seed, _PART_DRAWS)
         return [
-            Diagram(self.class_name(number), bins.select(place), bars.select(place))
-            for place, number in enumerate(numbers)
+            Diagram(title, bins.select(place), bars.select(place))
+            for place, title in enumerate(titles)
         ]
 
 
@@ -136,9 +154,31 @@ def worst_classes(pictures: Sequence[Picture], most: int) -> list[int]:
     assert classes is not None
     if classes.classes <= most:
         return list(range(classes.classes))
-    gap = np.abs(classes.bins.confidence - classes.bins.correct).sum(axis=1)
+    gap = classes.bins.gap.sum(axis=1)
     worst: list[int] = np.argsort(-gap, kind="stable")[:most].tolist()
     return worst
+
+
+def worst_slices(pictures: Sequence[Picture], most: int) -> list[str]:
+    """The names of the last measurement's slices by a column, the worst first."""
+    return [entry["name"] for entry in _slice_entries(pictures)[:most]]
+
+
+def count_slices(pictures: Sequence[Picture]) -> int:
+    """How many slices by a column the last measurement has."""
+    return len(_slice_entries(pictures))
+
+
+def _slice_entries(pictures: Sequence[Picture]) -> Sequence[Document]:
+    parts: Sequence[Document] = pictures[-1].part["slices"]
+    return next((part["slices"] for part in parts if part["column"] is not None), [])
+
+
+def slice_multiples(pictures: Sequence[Picture], most: int) -> list[Multiple]:
+    """Small diagrams of the slices, the worst first."""
+    names = worst_slices(pictures, most)
+    diagrams = [picture.of_slices(names) for picture in pictures]
+    return [Multiple(of_slice[-1].title, of_slice) for of_slice in zip(*diagrams, strict=True)]
 
 
 def class_multiples(pictures: Sequence[Picture], most: int) -> list[Multiple]:

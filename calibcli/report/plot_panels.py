@@ -9,6 +9,7 @@ import numpy as np
 
 from calibcli.metrics.binned import BINS, EDGES
 from calibcli.metrics.consistency import LEVEL
+from calibcli.report.names import LONGEST_NAME, cut_inside
 from calibcli.report.numbers import count, percent
 from calibcli.report.plot_data import Diagram, Multiple, Picture, Style
 from calibcli.report.plot_style import BAND, DIAGONAL, RULE
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _TICK_LABELS = ("0", "0.25", "0.5", "0.75", "1")
 _LONGEST_TITLE = 34
-_LONGEST_SMALL_TITLE, _LONGEST_NAME = 14, 24
+_LONGEST_SMALL_TITLE = 14
 _DASHES = (0, (4, 3))
 _LARGEST_DOT, _SMALLEST_DOT = 46.0, 5.0
 """Areas of dots, in square points: of all rows, and of next to none."""
@@ -42,7 +43,7 @@ def reliability(axis: Axes, picture: Picture, style: Style, colour: str, *, titl
         _dots(axis, picture.diagram, colour)
     _diagonal(axis)
     if titled:
-        axis.set_title(_shorten(picture.title, _LONGEST_TITLE), parse_math=False)
+        axis.set_title(cut_inside(picture.title, _LONGEST_TITLE), parse_math=False)
     _figures(axis, picture)
 
 
@@ -76,7 +77,7 @@ def small_reliability(axis: Axes, multiple: Multiple, colours: Sequence[str]) ->
     for diagram, colour in zip(multiple.diagrams, colours, strict=True):
         _dots(axis, diagram, colour, scale=0.45)
     _diagonal(axis)
-    title = _shorten(multiple.title, _LONGEST_SMALL_TITLE)
+    title = cut_inside(multiple.title, _LONGEST_SMALL_TITLE)
     axis.set_title(title, loc="left", fontsize=8, pad=3, parse_math=False)
     last = multiple.diagrams[-1]
     text = f"ECE {_rounded(last.error, 2)}" if last.rows else "no rows"
@@ -85,7 +86,7 @@ def small_reliability(axis: Axes, multiple: Multiple, colours: Sequence[str]) ->
 
 def key_texts(names: Iterable[str]) -> list[str]:
     """What the legend says, with these names of measurements."""
-    shown = [_shorten(name, _LONGEST_NAME) for name in names]
+    shown = [cut_inside(name, LONGEST_NAME) for name in names]
     return [*shown, f"{LEVEL * 100:.0f} % consistency band", "calibrated"]
 
 
@@ -190,10 +191,3 @@ def _round_below(value: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above a value."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(step * power for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))
-
-
-def _shorten(text: str, longest: int) -> str:
-    if len(text) <= longest:
-        return text
-    end = longest // 2
-    return f"{text[: longest - end - 1]}…{text[-end:]}"

@@ -97,7 +97,7 @@ def reliability_diagram(bins: Bins, glyphs: Glyphs, width: int, *, heading: str)
     layout = Layout.of(bins, width)
     found = verdict(bins)
     first = Text.assemble((heading, "bold"), "  " if heading else "")
-    first.append(found.text, VERDICT_STYLES[found.kind])
+    first.append(found.text, VERDICT_STYLES[found.look])
     gap = " " * GAP
     names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", "right"))
     scale = "".join(names) + _scale(layout.bar) + gap + "rows".rjust(layout.count)

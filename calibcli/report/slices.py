@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibcli.metrics.resampling import Interval
 from calibcli.metrics.slices import Slice
-from calibcli.report.judgements import p_text
-from calibcli.report.numbers import count, percent, significant
+from calibcli.report.names import cut
+from calibcli.report.numbers import count, p_value, percent, significant
 from calibcli.report.uncertainty import interval_text
 
 MOST_SHOWN = 10
 HEADINGS = ("rows", "says", "right", "NLL", "Brier", "ECE", "95 % interval", "adjusted p")
-_LONGEST_NAME = 24
 
 
 def slices_document(found: Sequence[Slice], column: str | None) -> dict[str, Any]:
@@ -40,36 +39,33 @@ def _number(value: float, interval: Interval) -> dict[str, float]:
     return {"value": value, "low": interval.low, "high": interval.high}
 
 
-def slice_heading(part: dict[str, Any]) -> str:
+def slice_heading(part: Mapping[str, Any]) -> str:
     """What the slices are."""
-    return part["column"] or "predicted class"
+    return str(part["column"] or "class")
 
 
 def slice_rows(part: dict[str, Any]) -> list[list[str]]:
     """A row of texts for each of the worst slices: its name, and what `HEADINGS` say."""
     return [
         [
-            _short(entry["name"]),
+            cut(entry["name"]),
             count(entry["rows"]),
             percent(entry["confidence"]),
             percent(entry["accuracy"]),
             *(significant(entry[name]["value"]) for name in ("nll", "brier", "ece")),
             interval_text(entry["ece"]),
-            p_text(entry["adjusted_p"]),
+            p_value(entry["adjusted_p"]),
         ]
         for entry in part["slices"][:MOST_SHOWN]
     ]
 
 
-def slice_caption(part: dict[str, Any]) -> str:
+def slice_caption(part: Mapping[str, Any], most: int = MOST_SHOWN) -> str:
     """How many slices there are, which are shown, and what the last column says."""
-    every, shown = len(part["slices"]), min(len(part["slices"]), MOST_SHOWN)
-    which = f"The {shown} worst of {every}" if every > shown else f"The {every}"
+    every, shown = len(part["slices"]), min(len(part["slices"]), most)
+    what = f"values of {part['column']}" if part["column"] else "predicted classes"
+    which = f"The {shown} worst of {every} {what}" if every > shown else f"All {every} {what}"
     return (
-        f"{which}, the worst first. p: that by chance a calibrated model is right so often or "
-        f"so rarely, adjusted for {every} slices (Benjamini-Hochberg)."
+        f"{which}, the worst first. p: the probability that a calibrated model is as far off by "
+        f"chance, adjusted for there being {every} of them (Benjamini-Hochberg)."
     )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."

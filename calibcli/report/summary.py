@@ -10,6 +10,9 @@ from calibcli.report.comparison import is_fit
 from calibcli.report.document import Document
 from calibcli.report.numbers import duration, plural, significant
 
+FEW = 3
+"""So many numbers are listed; of more, how many there are and from where to where."""
+
 MANY = 8
 """So many names are listed; of more, the first of them and how many there are."""
 
@@ -85,6 +88,8 @@ def _described(value: Any) -> str:
         return _listed(value)
     if len(numbers) == 1:
         return significant(numbers[0])
+    if 1 < len(numbers) <= FEW:
+        return f"[{', '.join(map(significant, numbers))}]"
     if not numbers:
         return str(value)
     span = f"{significant(min(numbers))} to {significant(max(numbers))}"
@@ -97,7 +102,9 @@ def _listed(values: Sequence[Any]) -> str:
         return " + ".join(_chained(stage) for stage in values)
     if all(isinstance(value, list | tuple) for value in values):
         chains = Counter(" + ".join(stage["kind"] for stage in value) or "none" for value in values)
-        return ", ".join(f"{count} x {chain}" for chain, count in chains.items())
+        return ", ".join(
+            chain if count == 1 else f"{count} x {chain}" for chain, count in chains.items()
+        )
     more = f" and {len(values) - MANY} more" if len(values) > MANY else ""
     return f"{', '.join(map(str, values[:MANY]))}{more}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +17,15 @@ from calibcli.report.comparison import (
     change,
     columns,
     convention,
-    group,
     is_fit,
     metric_names,
+    section_headings,
     title,
 )
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
+from calibcli.report.layout import GAP, open_grid, open_table
+from calibcli.report.names import cut_inside
 from calibcli.report.numbers import align_at_point, difference, significant
 from calibcli.report.uncertainty import (
     CHANCE_HEADING,
@@ -36,10 +39,10 @@ CHANGE_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}
 LONGEST_TITLE = 20
 NUMBER_WIDTH = 10
 NAMES_WIDTH = 19
-LONG_TABLE = 10
-"""A table of more metrics is divided by what they are about."""
 
 BEST = "*"
+VALUE = "value"
+"""The heading where there is one input: its name is above the table."""
 
 Cells: TypeAlias = tuple[str, list[Text]]
 """A column: its heading and its cells."""
@@ -49,52 +52,91 @@ def metrics_tables(document: Document, glyphs: Glyphs, width: int) -> list[Table
     """The metrics of a document, in as many tables as the width asks for."""
     shown = columns(document)
     if is_fit(document) and len(shown) == 2:
-        return [_comparison_table(shown[0], shown[1], glyphs)]
-    return [_inputs_table(part, shown, glyphs) for part in _groups(shown, width)]
+        return [_comparison_table(shown[0], shown[1], glyphs, width)]
+    if len(shown) == 1 and not is_fit(document):
+        shown = [Column(VALUE, shown[0].part)]
+    return [_inputs_table(part, shown, glyphs, width) for part in _groups(shown, width)]
 
 
-def balanced_table(document: Document, glyphs: Glyphs) -> Table | None:
+def balanced_table(document: Document, glyphs: Glyphs, width: int) -> Table | None:
     """Before and after a fit with all classes counting the same, where that was measured."""
     pair = balanced_columns(document)
-    return _comparison_table(pair[0], pair[1], glyphs) if pair else None
+    return _comparison_table(pair[0], pair[1], glyphs, width) if pair else None
 
 
-def _comparison_table(before: Column, after: Column, glyphs: Glyphs) -> Table:
+def _comparison_table(before: Column, after: Column, glyphs: Glyphs, width: int) -> Table:
     names = metric_names([before, after])
     pairs = [(before.value(name), after.value(name)) for name in names]
     differences = [difference(*pair, missing=glyphs.missing) for pair in pairs]
     words = [change(n, *pair, d) for n, pair, d in zip(names, pairs, differences, strict=True)]
-    styles = [CHANGE_STYLES[word] for word in words]
+    intervals = [after.metric(name).get("change") for name in names]
+    styles = [
+        "dim" if may_be_none(interval) else CHANGE_STYLES[word]
+        for word, interval in zip(words, intervals, strict=True)
+    ]
     signed = [glyphs.number(text) for text in align_at_point(differences)]
+    judged = ("", list(map(Text, words, styles)))
+    ends = _texts(INTERVAL_HEADING, [glyphs.number(interval_text(each)) for each in intervals])
+    cells = [
+        *_name_columns(names, glyphs),
+        (before.title, _numbers([pair[0] for pair in pairs], glyphs)),
+        (after.title, _numbers([pair[1] for pair in pairs], glyphs)),
+        ("change", list(map(Text, signed, styles))),
+        judged,
+        *ends,
+    ]
     return _assemble(
-        [
-            *_name_columns(names, glyphs),
-            (before.title, _numbers([pair[0] for pair in pairs], glyphs)),
-            (after.title, _numbers([pair[1] for pair in pairs], glyphs)),
-            ("change", list(map(Text, signed, styles))),
-            ("", list(map(Text, words, styles))),
-            *_texts(
-                INTERVAL_HEADING,
-                [glyphs.number(interval_text(after.metric(n).get("change"))) for n in names],
-            ),
-        ],
-        _headings(names),
+        _fitting(cells, [[judged], ends, [judged, *ends]], width), section_headings(names)
     )
 
 
-def _inputs_table(part: Sequence[Column], everything: Sequence[Column], glyphs: Glyphs) -> Table:
+def may_be_none(interval: Document | None) -> bool:
+    """Whether no change at all would be in keeping with the interval of the change."""
+    if not interval or interval.get("low") is None or interval.get("high") is None:
+        return False
+    return bool(interval["low"] <= 0 <= interval["high"])
+
+
+def _inputs_table(
+    part: Sequence[Column], everything: Sequence[Column], glyphs: Glyphs, width: int
+) -> Table:
     names = metric_names(everything)
     winners = [best(name, everything) for name in names]
     cells = _name_columns(names, glyphs)
     for column in part:
         values = [column.value(name) for name in names]
         wins = [v is not None and v == w for v, w in zip(values, winners, strict=True)]
-        cells.append((_shorten(column.title, glyphs), _numbers(values, glyphs, wins)))
-    if len(everything) == 1:
-        parts = [everything[0].metric(name) for name in names]
-        cells += _texts(INTERVAL_HEADING, [glyphs.number(interval_text(part)) for part in parts])
-        cells += _texts(CHANCE_HEADING, list(map(chance_text, parts)))
-    return _assemble(cells, _headings(names))
+        name = cut_inside(column.title, LONGEST_TITLE, glyphs.ellipsis)
+        cells.append((name, _numbers(values, glyphs, wins)))
+    if len(everything) > 1:
+        return _assemble(cells, section_headings(names))
+    parts = [everything[0].metric(name) for name in names]
+    ends = _texts(INTERVAL_HEADING, [glyphs.number(interval_text(part)) for part in parts])
+    chances = _texts(CHANCE_HEADING, list(map(chance_text, parts)))
+    return _assemble(
+        _fitting([*cells, *ends, *chances], [chances, [*chances, *ends]], width),
+        section_headings(names),
+    )
+
+
+def _fitting(
+    cells: Sequence[Cells], dispensable: Sequence[Sequence[Cells]], width: int
+) -> list[Cells]:
+    """The columns, without the first of some groups that makes them fit the width.
+
+    Half a number is worse than none.
+    """
+    kept = list(cells)
+    for lost in dispensable:
+        if sum(map(_width, kept)) - GAP <= width:
+            break
+        kept = [each for each in cells if not any(each is other for other in lost)]
+    return kept
+
+
+def _width(column: Cells) -> int:
+    heading, texts = column
+    return max([cell_len(heading), *(text.cell_len for text in texts)]) + GAP
 
 
 def _texts(heading: str, texts: Sequence[str]) -> list[Cells]:
@@ -116,14 +158,6 @@ def _groups(shown: Sequence[Column], width: int) -> Iterator[list[Column]]:
         part.append(column)
         left -= needed
     yield part
-
-
-def _headings(names: Sequence[str]) -> dict[int, str]:
-    """What the metrics from some position on are about; nothing where they are few."""
-    if len(names) <= LONG_TABLE:
-        return {}
-    about = [group(name) for name in names]
-    return {i: text for i, text in enumerate(about) if i == 0 or text != about[i - 1]}
 
 
 def _name_columns(names: Sequence[str], glyphs: Glyphs) -> list[Cells]:
@@ -148,7 +182,7 @@ def _numbers(
 
 
 def _assemble(cells: Sequence[Cells], headings: Mapping[int, str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = open_table()
     for heading, _ in cells:
         # Text, not markup: the name of a file may have brackets in it.
         table.add_column(Text(heading), no_wrap=True)
@@ -159,13 +193,6 @@ def _assemble(cells: Sequence[Cells], headings: Mapping[int, str]) -> Table:
             table.add_row(Text(headings[position], "dim"))
         table.add_row(*row)
     return table
-
-
-def _shorten(text: str, glyphs: Glyphs) -> str:
-    if len(text) <= LONGEST_TITLE:
-        return text
-    end = LONGEST_TITLE // 2
-    return text[: LONGEST_TITLE - end - 1] + glyphs.ellipsis + text[-end:]
 
 
 def legend(document: Document, glyphs: Glyphs) -> Text:
@@ -180,7 +207,7 @@ def legend(document: Document, glyphs: Glyphs) -> Text:
 
 def footnotes(document: Document) -> Table:
     """The convention of every metric."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid = open_grid()
     for name in metric_names(columns(document)):
         grid.add_row(Text(title(name), "bold"), Text(convention(name), "dim"))
     return grid

@@ -6,12 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibcli.report.closer import closer_tables
 from calibcli.report.comparison import BALANCED_CAPTION, caption, columns, is_fit
+from calibcli.report.diagnostic_tables import diagnostic_tables
 from calibcli.report.document import Document
 from calibcli.report.gates import gates_table
 from calibcli.report.glyphs import Glyphs, glyphs_for
 from calibcli.report.groups import group_caption, groups_table
+from calibcli.report.layout import open_grid, open_table
 from calibcli.report.leaderboard import leaderboard_legend, leaderboard_table
 from calibcli.report.numbers import count, percent
 from calibcli.report.reliability import VERDICT_STYLES, reliability_diagrams
@@ -47,7 +48,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
             console.print()
     if caption(document):
         console.print(Text(caption(document)))
-    balanced = balanced_table(document, glyphs)
+    balanced = balanced_table(document, glyphs, console.width)
     if balanced is not None:
         console.print()
         console.print(balanced)
@@ -56,7 +57,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
     _print_groups(document, console, glyphs)
     if shown:
         console.print(legend(document, glyphs))
-        for table, about in closer_tables(document, glyphs):
+        for table, about in diagnostic_tables(document, glyphs, console.width):
             console.print()
             console.print(table)
             console.print()
@@ -78,7 +79,8 @@ def _print_leaderboard(document: Document, console: Console, glyphs: Glyphs) -> 
     console.print()
     for line in leaderboard_legend(entries):
         console.print(Text(line, "dim"))
-    console.print()
+    if columns(document):
+        console.print()
 
 
 def _print_groups(document: Document, console: Console, glyphs: Glyphs) -> None:
@@ -104,7 +106,7 @@ def _print_diagrams(document: Document, console: Console, glyphs: Glyphs) -> Non
 
 
 def _summary(document: Document) -> Table:
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid = open_grid()
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for label, text in summary(document):
@@ -115,7 +117,7 @@ def _summary(document: Document) -> Table:
 
 def _inputs(document: Document) -> Table:
     """Several inputs: how large they are, and what is to be thought of them."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = open_table()
     for heading in ("input", "rows", "classes", "says", "right", "verdict"):
         table.add_column(heading, justify="left" if heading in ("input", "verdict") else "right")
     for column in columns(document):
@@ -126,6 +128,6 @@ def _inputs(document: Document) -> Table:
             count(part["rows"]),
             count(part["classes"]),
             *("" if share is None else percent(share) for share in (found.says, found.right)),
-            Text(found.word, VERDICT_STYLES[found.kind]),
+            Text(found.word, VERDICT_STYLES[found.look]),
         )
     return table

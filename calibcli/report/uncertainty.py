@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from calibcli.report.numbers import decimals
@@ -29,7 +30,10 @@ def chance_text(metric: Mapping[str, Any]) -> str:
 
 
 def _ends(part: Mapping[str, Any] | None) -> tuple[str, str] | None:
-    """Both ends with the same decimals, three digits of the larger one."""
+    """Both ends with the same decimals, three digits of the larger one, rounded outwards.
+
+    A value at the very end of its interval so is shown inside it.
+    """
     if not part or part.get("low") is None or part.get("high") is None:
         return None
     low, high = float(part["low"]), float(part["high"])
@@ -37,5 +41,12 @@ def _ends(part: Mapping[str, Any] | None) -> tuple[str, str] | None:
     if not math.isfinite(largest):
         return None
     places = min(max(decimals(largest) - 1, 0), 9)
-    texts = [f"{end:.{places}f}" for end in (low, high)]
+    ends = ((low, ROUND_FLOOR), (high, ROUND_CEILING))
+    texts = [_rounded(end, places, rounding) for end, rounding in ends]
     return tuple(text if float(text) else "0" for text in texts)  # type: ignore[return-value]
+
+
+def _rounded(end: float, places: int, rounding: str) -> str:
+    """A number to some decimals, up or down; what is off by the noise of a float is on the spot."""
+    exact = Decimal(f"{end:.{places + 6}f}")
+    return f"{exact.quantize(Decimal(1).scaleb(-places), rounding=rounding):f}"

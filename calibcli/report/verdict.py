@@ -26,6 +26,11 @@ WORDS = {
     "none": "no rows",
 }
 
+LARGE = 0.02
+"""A difference of more than two percentage points is never called good, be it chance or not."""
+
+_UNCLEAR = "no clear error"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -45,8 +50,20 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The kind in a word or two."""
-        return WORDS[self.kind]
+        """The kind in a word or two; few rows do not show that anything is good."""
+        return _UNCLEAR if self.unclear else WORDS[self.kind]
+
+    @property
+    def look(self) -> str:
+        """The kind by which it is coloured: what is unclear has no colour."""
+        return "none" if self.unclear else self.kind
+
+    @property
+    def unclear(self) -> bool:
+        """Whether there is a gap, in rows so few that it may be chance."""
+        if self.kind != "good" or self.says is None or self.right is None:
+            return False
+        return abs(self.says - self.right) > LARGE
 
     @property
     def text(self) -> str:

@@ -95,14 +95,17 @@ def _matrix(array: Any, name: str, width: int | None) -> NumpyArray:
         width = len(array[0]) if len(array) else 0
     if pa.types.is_fixed_size_list(array.type):
         lengths = np.full(min(len(array), 1), array.type.list_size)
+        first = array.offset * array.type.list_size
     else:
         # Not by `pyarrow.compute`, whose import takes longer than many a command.
-        lengths = np.diff(array.offsets.to_numpy())
+        offsets = array.offsets.to_numpy()
+        lengths, first = np.diff(offsets), int(offsets[0])
     wrong = np.flatnonzero(lengths != width)
     if len(wrong):
         found = lengths[wrong[0]]
         raise RowError(wrong[0], f"column {name!r} has {found} values here, elsewhere {width}")
-    values = array.flatten()
+    # `flatten` would import `pyarrow.compute`.
+    values = array.values.slice(first, len(array) * width)
     if values.null_count:
         row = _first_missing(values) // width
         raise RowError(row, f"column {name!r} has a missing value here")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from calibcli.engine.source import Chunk, Keys, NumpyArray
+from calibcli.engine.survey import bad_weight
 from calibcli.errors import DataError
 from calibcli.tables.fields import Block, DataFile, RowError, Vector, locating_rows
 from calibcli.tables.keys import KeyNumbers
@@ -122,10 +123,9 @@ def _weights(stored: Vector) -> NumpyArray:
     if stored.missing is not None:
         raise RowError(int(np.argmax(stored.missing)), "the weight is missing")
     weights: NumpyArray = stored.values.astype(np.float64)
-    wrong = ~((weights >= 0) & (weights < np.inf))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise RowError(row, f"the weight {weights[row]} is not a finite number from 0 on")
+    wrong = bad_weight(weights)
+    if wrong is not None:
+        raise RowError(*wrong)
     return weights
 
 

@@ -12,7 +12,7 @@ from calibcli.metrics.panel import Panel
 from calibcli.workflow.choosing import Leaderboard, candidates, compare
 from calibcli.workflow.fitting import Outcome, run_fit
 from calibcli.workflow.measuring import CrossFitted, Through, measure
-from calibcli.workflow.plans import Plan, Reduction, loosened, make_plan, make_plans, refined
+from calibcli.workflow.plans import Plan, Reduction, loosened, make_plan, make_plans
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.stacking import stack
 from calibcli.workflow.trials import try_plans
@@ -20,7 +20,6 @@ from calibcli.workflow.trials import try_plans
 AUTO = "auto"
 LEADERBOARD_METRICS = ("nll", "brier", "ece")
 """What candidates are compared by; the chosen one is measured by everything that was asked for."""
-
 
 _WEAKER = 0.1
 """A stack also has structured matrices with penalties times this: their best one varies most."""
@@ -38,7 +37,9 @@ class AutoPlan:
         ``NAME.OPTION=VALUE``, each for the candidates that use it.
     stacked : bool
         Whether a stack of the candidates is one more.
-    link, prior, tune, average_folds, by, reduce
+    link : bool
+        Whether an improper loss gets its link.
+    prior, tune, average_folds, by, reduce
         As in `Plan`.
     """
 
@@ -63,10 +64,17 @@ class AutoPlan:
         """
         classes = data.classes if self.reduce is None else 2
         methods = candidates(classes, data.weight)
-        plans = make_plans(methods, [self.loss], self.settings, link=self.link, prior=self.prior)
+        plans = make_plans(
+            methods,
+            [self.loss],
+            self.settings,
+            link=self.link,
+            prior=self.prior,
+            reduce=self.reduce,
+        )
         return [
             replace(
-                refined(plan, reduce=self.reduce),
+                plan,
                 tune=self.tune and _can_be_tuned(plan),
                 average_folds=self.average_folds and any(plan.families),
             )
@@ -84,17 +92,17 @@ def make_any_plan(
     stacked: bool = False,
     **options: Any,
 ) -> Plan | AutoPlan:
-    """The plan of a method, or of `auto`; ``options`` are those of `make_plan`.
+    """The plan of a method, or of `auto`; ``options`` are others of `make_plan`.
 
     Raises
     ------
     UsageError
-        As `make_plan` and `refined`; also what only makes sense with `auto`, or not with it.
+        As `make_plan`; also what only makes sense with `auto`, or not with it.
     """
     if method != AUTO:
         if stacked:
             raise UsageError("--stack mixes the candidates of auto; use it with -m auto")
-        return refined(make_plan(method, loss, settings, **options), by=by, reduce=reduce)
+        return make_plan(method, loss, settings, by=by, reduce=reduce, **options)
     if options.pop("allow_zero", False):
         raise UsageError("--allow-zero: auto never takes a probability of exactly 0 or 1")
     if stacked and by is not None:

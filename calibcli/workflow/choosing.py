@@ -14,11 +14,19 @@ from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.metrics.base import Vector
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
-from calibcli.workflow.measuring import CrossFitted, Prober, view_of
+from calibcli.workflow.measuring import CrossFitted, Predictor, view_of
 from calibcli.workflow.trials import Trial
-from calibcli.workflow.uncertainty import Measuring
+from calibcli.workflow.uncertainty import BootstrapPanel
 
-_TWO_CLASSES = ("platt", "beta", "quadratic", "spline", "monotone", "venn-abers")
+_TWO_CLASSES = (
+    "platt",
+    "beta",
+    "quadratic",
+    "monotone",
+    "curved-svs",
+    "spline",
+    "venn-abers",
+)
 _MANY_CLASSES = (
     "ensemble-temperature",
     "gap-temperature",
@@ -92,11 +100,11 @@ def compare(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
     The best by NLL sets the mark; the simplest that is within one standard error of it, that of
     the paired difference, is taken (Breiman et al., Classification and Regression Trees, 1984).
     """
-    measuring = Measuring.of(panel, data)
-    wide = measuring.wide_panel
-    probers = tuple(CrossFitted(trial.by_fold, data.seed) for trial in trials)
-    state = data.fold(partial(_held_out, probers, wide), partial(_merge, wide))
-    evaluations = measuring.judged([wide.finish(part) for part in state.panels])
+    bootstrap = BootstrapPanel.of(panel, data)
+    wide = bootstrap.wide
+    predictors = tuple(CrossFitted(trial.by_fold, data.seed) for trial in trials)
+    state = data.fold(partial(_held_out, predictors, wide), partial(_merge, wide))
+    evaluations = bootstrap.with_intervals([wide.finish(part) for part in state.panels])
     losses = state.losses
     best = int(np.nanargmin(losses.mean))
     standings = [
@@ -116,21 +124,25 @@ def compare(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
 def _choose(standings: Sequence[Standing], best: Standing) -> tuple[Standing, str]:
     """The simplest that is within one standard error of the best.
 
-    Who asks for a stack does not ask for simplicity: where it is as near as that it is taken, but
-    not before `none`.
+    Who asks for a stack does not ask for simplicity: it is taken if the best is not better by more
+    than two standard errors, but not before `none`.
     """
     near = [standing for standing in standings if standing.behind <= standing.behind_error]
-    stacks = [standing for standing in near if standing.trial.members]
+    stacks = [
+        standing
+        for standing in standings
+        if standing.trial.members and standing.behind <= 2 * standing.behind_error
+    ]
     if stacks:
         near = [standing for standing in near if standing.trial.parameters == 0] or stacks
     chosen = min(near, key=lambda standing: (standing.trial.parameters, standing.behind))
     lead = f"{best.trial.name} has the lowest held-out NLL"
     if chosen is best:
-        return best, lead + ("" if stacks else ", and nothing simpler comes near it")
+        return best, lead + ("" if stacks else ", and nothing simpler is within a standard error")
     what = "which averages methods" if chosen.trial.members else "which is simpler"
     why = (
-        f"{lead}, but {chosen.trial.name}, {what}, is within one standard error of it "
-        f"({chosen.behind:.2g} of {chosen.behind_error:.2g})"
+        f"{lead}, but {chosen.trial.name}, {what}, is as good but for noise "
+        f"(behind by {chosen.behind:.2g}, standard error {chosen.behind_error:.2g})"
     )
     return chosen, why
 
@@ -190,8 +202,8 @@ class _State:
     losses: _Losses
 
 
-def _held_out(probers: tuple[Prober, ...], panel: Panel, tile: Tile) -> _State:
-    views = [view_of(tile, prober) for prober in probers]
+def _held_out(predictors: tuple[Predictor, ...], panel: Panel, tile: Tile) -> _State:
+    views = [view_of(tile, predictor) for predictor in predictors]
     losses = _Losses.of(np.stack([-view.true_log_prob for view in views]), views[0].weights)
     return _State(tuple(panel.partial(view) for view in views), losses)
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from calibcli.engine.data import Data
-from calibcli.fitting.fit import Fit
+from calibcli.fitting.stages import Fit
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.workflow.fitted_plans import FittedPlan, fit_plan
 from calibcli.workflow.groups import GroupedFit, GroupReport, fit_groups, report_groups
-from calibcli.workflow.measuring import CrossFitted, MeasuredOn, Prober, Through, measure
+from calibcli.workflow.measuring import CrossFitted, MeasuredOn, Predictor, Through, measure
 from calibcli.workflow.plans import Plan, finished, rows_of
 from calibcli.workflow.priors import IMBALANCED, imbalance, prior_factors
-from calibcli.workflow.tuned import FittedPlan, fit_plan
 
 if TYPE_CHECKING:
     from calibcli.workflow.choosing import Leaderboard
@@ -75,15 +75,18 @@ def run_fit(
     if test is None and not (cross_fitted and data.folds >= 2):
         (before,) = measure(data, [Through()], panel)
         return Outcome(plan, final, seconds, before, None, "nothing", 0, notes)
-    prober, failed = _unseen(rows, fitted, test) if grouped is None else _of(grouped, rows, test)
-    notes += failed
+    if grouped is None:
+        predictor, failed = _unseen(rows, fitted, test)
+        notes += failed
+    else:
+        predictor = _unseen_in_groups(rows, grouped, test)
     judged = data if test is None else test
-    probers: list[Prober] = [Through(), prober]
+    predictors: list[Predictor] = [Through(), predictor]
     improper = not plan.objective.proper and plan.link is None and any(plan.families)
     if improper:
         nll = replace(plan, loss="nll", objective=NegativeLogLikelihood(), tune=False)
-        probers.append(_unseen(rows, fit_plan(rows, nll), test)[0])
-    before, after, *others = measure(judged, probers, panel)
+        predictors.append(_unseen(rows, fit_plan(rows, nll), test)[0])
+    before, after, *others = measure(judged, predictors, panel)
     if improper and "nll" in after.values:
         notes += (_compared(plan.loss, after, others[0]),)
     return Outcome(
@@ -95,13 +98,13 @@ def run_fit(
         "cross-fit" if test is None else "test",
         data.folds if test is None else 0,
         notes,
-        _balanced(judged, probers[:2], panel) if plan.changes_prior else None,
+        _balanced(judged, predictors[:2], panel) if plan.changes_prior else None,
         others[0] if others else None,
-        groups=None if grouped is None else report_groups(judged, probers[:2], grouped),
+        groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
     )
 
 
-def _unseen(rows: Data, fitted: FittedPlan, test: Data | None) -> tuple[Prober, tuple[str, ...]]:
+def _unseen(rows: Data, fitted: FittedPlan, test: Data | None) -> tuple[Predictor, tuple[str, ...]]:
     """Log-probabilities of rows that the fit has not seen, and notes on the way there."""
     fit, plan = fitted.fit, fitted.plan
     if test is not None:
@@ -115,21 +118,21 @@ def _unseen(rows: Data, fitted: FittedPlan, test: Data | None) -> tuple[Prober, 
     return CrossFitted(stages, rows.seed), notes
 
 
-def _of(grouped: GroupedFit, rows: Data, test: Data | None) -> tuple[Prober, tuple[str, ...]]:
-    """As `_unseen` has it, of a fit with maps for groups."""
+def _unseen_in_groups(rows: Data, grouped: GroupedFit, test: Data | None) -> Predictor:
+    """Log-probabilities of rows that a fit with maps for groups has not seen."""
     if test is not None:
-        return Through(grouped.fit.calibrators), ()
-    return CrossFitted(grouped.by_fold, rows.seed), ()
+        return Through(grouped.fit.calibrators)
+    return CrossFitted(grouped.by_fold, rows.seed)
 
 
 def _balanced(
-    judged: Data, probers: list[Prober], panel: Panel
+    judged: Data, predictors: list[Predictor], panel: Panel
 ) -> tuple[Evaluation, Evaluation] | None:
     """Figures with all classes counting the same, where they don't already."""
     if imbalance(judged.class_weights) < IMBALANCED:
         return None
     factors = prior_factors("balanced", judged.class_weights)
-    before, after = measure(judged.reweighted(factors), probers, panel)
+    before, after = measure(judged.reweighted(factors), predictors, panel)
     return before, after
 
 

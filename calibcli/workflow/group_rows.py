@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import to_numpy
-from calibcli.calibrators.base import GROUP
+from calibcli.calibrators.base import GROUP, Vector
 from calibcli.calibrators.groups import rows_by_group
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile, join
 from calibcli.engine.memory_source import ArraySource, fold_of_rows
-
-Vector = np.ndarray[Any, Any]
 
 _THINNING_SEED = 104_729
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import (
     Array,
+    host_weights,
     log_softmax,
     namespace,
     pick,
@@ -22,20 +22,20 @@ from calibcli.arrays import (
     split_impossible,
     to_numpy,
 )
-from calibcli.calibrators.base import GROUP, Calibrator
+from calibcli.calibrators.base import GROUP, Calibrator, Vector
 from calibcli.calibrators.groups import MOST_GROUPS, Groups, interpolated
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.memory_source import fold_of_rows
 from calibcli.errors import UsageError
-from calibcli.fitting.fit import NOTHING_TO_FIT, Fit, StageFit, fit_stages
+from calibcli.fitting.fit import fit_stages
 from calibcli.fitting.scale import SMALLEST_LOSS
+from calibcli.fitting.stages import NOTHING_TO_FIT, Fit, StageFit
+from calibcli.workflow.fitted_plans import FittedPlan
 from calibcli.workflow.group_rows import each_group, numbers_of
-from calibcli.workflow.measuring import Prober
+from calibcli.workflow.measuring import Predictor
 from calibcli.workflow.plans import Plan, as_one, linked, restored
-from calibcli.workflow.tuned import FittedPlan
 
-Vector = np.ndarray[Any, Any]
 Stages = tuple[Calibrator, ...]
 
 STRENGTHS = (np.inf, 1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 0.0)
@@ -269,20 +269,20 @@ class GroupReport:
     scores: tuple[GroupScore, ...]
 
 
-def report_groups(data: Data, probers: Sequence[Prober], grouped: GroupedFit) -> GroupReport:
+def report_groups(data: Data, predictors: Sequence[Predictor], grouped: GroupedFit) -> GroupReport:
     """The groups of a fit, measured before and after it.
 
     Parameters
     ----------
     data : Data
         The rows to measure on; they may be of groups that the fit did not know.
-    probers : sequence of Prober
+    predictors : sequence of Predictor
         Before and after.
     grouped : GroupedFit
     """
     names, groups = data.key_names(GROUP), grouped.groups
     shares = dict(zip(groups.names, groups.weights.tolist(), strict=True))
-    rows, weight, before, after = data.fold(partial(_scores, tuple(probers), len(names)), np.add)
+    rows, weight, before, after = data.fold(partial(_scores, tuple(predictors), len(names)), np.add)
     with np.errstate(invalid="ignore", divide="ignore"):
         before, after = before / weight, after / weight
     scores = [
@@ -295,13 +295,13 @@ def report_groups(data: Data, probers: Sequence[Prober], grouped: GroupedFit) ->
     return GroupReport(groups.column, grouped.strength, grouped.losses, tuple(scores))
 
 
-def _scores(probers: tuple[Prober, ...], groups: int, tile: Tile) -> Vector:
-    """Rows, weight, and the sum of the losses of each prober, by group."""
+def _scores(predictors: tuple[Predictor, ...], groups: int, tile: Tile) -> Vector:
+    """Rows, weight, and the sum of the losses of each predictor, by group."""
     numbers = numbers_of(tile)
-    weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
+    weights = host_weights(tile.labels, tile.weights)
     sums = [np.bincount(numbers, minlength=groups), np.bincount(numbers, weights, groups)]
-    for prober in probers:
-        losses = row_losses(prober(tile), tile.labels)
+    for predictor in predictors:
+        losses = row_losses(predictor(tile), tile.labels)
         with np.errstate(invalid="ignore"):
             sums.append(np.bincount(numbers, weights * losses, groups))
     return np.stack(sums).astype(np.float64)

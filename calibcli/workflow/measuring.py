@@ -19,12 +19,12 @@ from calibcli.engine.memory_source import fold_of_rows
 from calibcli.engine.source import each_key
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Evaluation, Panel
-from calibcli.workflow.uncertainty import Measuring
+from calibcli.workflow.uncertainty import BootstrapPanel
 
 MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
 """Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
 
-Prober = Callable[[Tile], Array]
+Predictor = Callable[[Tile], Array]
 """Makes calibrated logits (n, K) of a tile."""
 
 
@@ -58,25 +58,25 @@ class CrossFitted:
         return result
 
 
-def measure(data: Data, probers: Sequence[Prober], panel: Panel) -> list[Evaluation]:
-    """An evaluation for each prober, from one pass over the data.
+def measure(data: Data, predictors: Sequence[Predictor], panel: Panel) -> list[Evaluation]:
+    """An evaluation for each predictor, from one pass over the data.
 
     Where the panel has a bootstrap, with intervals, and those of the differences from the first.
     """
-    measuring = Measuring.of(panel, data)
-    wide = measuring.wide_panel
-    states = data.fold(partial(_states, tuple(probers), wide), partial(_merge, wide))
-    return measuring.judged([wide.finish(state) for state in states])
+    bootstrap = BootstrapPanel.of(panel, data)
+    wide = bootstrap.wide
+    states = data.fold(partial(_states, tuple(predictors), wide), partial(_merge, wide))
+    return bootstrap.with_intervals([wide.finish(state) for state in states])
 
 
-def view_of(tile: Tile, prober: Prober) -> View:
-    """A block of rows with what a prober makes of them."""
+def view_of(tile: Tile, predictor: Predictor) -> View:
+    """A block of rows with what a predictor makes of them."""
     weights = None if tile.weights is None else to_numpy(tile.weights)
-    return View(prober(tile), tile.labels, weights, start=tile.start, keys=tile.keys)
+    return View(predictor(tile), tile.labels, weights, start=tile.start, keys=tile.keys)
 
 
-def _states(probers: tuple[Prober, ...], panel: Panel, tile: Tile) -> list[Any]:
-    return [panel.partial(view_of(tile, prober)) for prober in probers]
+def _states(predictors: tuple[Predictor, ...], panel: Panel, tile: Tile) -> list[Any]:
+    return [panel.partial(view_of(tile, predictor)) for predictor in predictors]
 
 
 def _merge(panel: Panel, left: list[Any], right: list[Any]) -> list[Any]:

@@ -14,15 +14,15 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.calibrators.top import Top
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
-from calibcli.fitting.fit import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.fitting.solution import Solution
+from calibcli.fitting.stages import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.options import build, look_up, parse_settings
-from calibcli.workflow.confidence import confidence_rows
 from calibcli.workflow.priors import TargetPrior, prior_factors
+from calibcli.workflow.reduction import confidence_rows
 
 Reduction: TypeAlias = Literal["top"]
 """To what the classes are reduced for a fit: the top class against all others."""
@@ -69,6 +69,11 @@ class Plan:
     variant: str = ""
 
     @property
+    def title(self) -> str:
+        """The method as a list of methods has it: ``monotone+svs``."""
+        return "+".join(stage_names(self.method)) + self.variant
+
+    @property
     def changes_prior(self) -> bool:
         """Whether the fit is for other class shares than those of its rows."""
         return self.prior is not None or isinstance(self.objective, ClassWeighted)
@@ -84,13 +89,16 @@ def make_plan(
     allow_zero: bool = False,
     tune: bool = False,
     average_folds: bool = False,
+    by: str | None = None,
+    reduce: Reduction | None = None,
 ) -> Plan:
     """The stages and the objective that names and ``NAME.OPTION=VALUE`` settings stand for.
 
     Raises
     ------
     UsageError
-        An unknown method, loss or option, or an option of something that is not in use.
+        An unknown method, loss, reduction or option, an option of something that is not in use, or
+        class shares to fit for where the classes are reduced.
     """
     options = parse_settings(settings)
     names = stage_names(method)
@@ -108,8 +116,10 @@ def make_plan(
     if prior is not None and isinstance(objective, ClassWeighted):
         raise UsageError(f"--target-prior and --loss {loss} both set class shares; use one of them")
     behind = link_of(loss, objective.options()) if link and any(families) else None
-    method = ",".join(names)
-    return Plan(method, loss, families, objective, behind, prior, tune, average_folds)
+    plan = Plan(",".join(names), loss, families, objective, behind, prior, tune, average_folds)
+    _check_reduction(plan, reduce)
+    _check_groups(plan, by)
+    return replace(plan, by=by, reduce=reduce)
 
 
 def make_plans(
@@ -119,6 +129,7 @@ def make_plans(
     *,
     link: bool = True,
     prior: TargetPrior | None = None,
+    reduce: Reduction | None = None,
 ) -> list[Plan]:
     """A plan for every method with every loss; each setting goes to those that it is for.
 
@@ -137,7 +148,7 @@ def make_plans(
         lossless = not fitted or any(issubclass(family, CurveMap) for family in fitted)
         for loss in losses if len(losses) == 1 or not lossless else [NegativeLogLikelihood.name]:
             own = [text for text, owner in owners.items() if owner in (loss, *names)]
-            plans.append(make_plan(method, loss, own, link=link, prior=prior))
+            plans.append(make_plan(method, loss, own, link=link, prior=prior, reduce=reduce))
             used.update(own)
     for setting in owners:
         if setting not in used:
@@ -195,6 +206,25 @@ def _check_curves(families: tuple[Family | None, ...], loss: str) -> None:
             )
 
 
+def _check_reduction(plan: Plan, reduce: Reduction | None) -> None:
+    """Refuse a reduction that there is not, and class shares for classes that are reduced."""
+    if reduce not in (None, "top"):
+        raise UsageError(f"there is no reduction {reduce!r}; there is top")
+    if reduce is not None and plan.changes_prior:
+        how = f"--loss {plan.loss}" if plan.prior is None else "--target-prior"
+        raise UsageError(f"{how} sets class shares, which --reduce {reduce} does not know")
+
+
+def _check_groups(plan: Plan, by: str | None) -> None:
+    """Refuse maps for groups that give probabilities of 0: what lies between two is not known."""
+    zero = (family for family in plan.families if getattr(family, "allow_zero", False))
+    if by is not None and any(zero):
+        raise UsageError(
+            "--allow-zero: maps for groups are mixed by log-probabilities, which a 0 has none of; "
+            "leave out --allow-zero or --by"
+        )
+
+
 def _with_stages_before(family: Family | None) -> tuple[Family | None, ...]:
     if family is None:
         return (None,)
@@ -242,19 +272,3 @@ def as_one(fit: Fit, calibrator: Calibrator) -> Fit:
         fit.iterations,
     )
     return Fit((StageFit(calibrator, solution, fit.passes, fit.notes),))
-
-
-def refined(plan: Plan, *, by: str | None = None, reduce: Reduction | None = None) -> Plan:
-    """The same plan for each group of rows, or for the confidence alone.
-
-    Raises
-    ------
-    UsageError
-        Class shares to fit for, where the classes are reduced.
-    """
-    if reduce not in (None, "top"):
-        raise UsageError(f"there is no reduction {reduce!r}; there is top")
-    if reduce is not None and plan.changes_prior:
-        how = f"--loss {plan.loss}" if plan.prior is None else "--target-prior"
-        raise UsageError(f"{how} sets class shares, which --reduce {reduce} does not know")
-    return replace(plan, by=by, reduce=reduce)

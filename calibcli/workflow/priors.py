@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from calibcli.calibrators.base import Vector
 from calibcli.errors import UsageError
 
 TargetPrior: TypeAlias = Literal["balanced"] | tuple[float, ...]
@@ -13,8 +14,6 @@ TargetPrior: TypeAlias = Literal["balanced"] | tuple[float, ...]
 
 IMBALANCED = 2.0
 """A class with so many times the weight of another makes data imbalanced."""
-
-Vector = np.ndarray[Any, Any]
 
 
 def prior_factors(prior: TargetPrior, class_weights: Vector) -> Vector:

@@ -10,18 +10,18 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import log_softmax, to_numpy
+from calibcli.arrays import host_weights, log_softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.log_linear import LogLinear
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.fitting.fit import Fit, StageFit
+from calibcli.fitting.data import Grouping
 from calibcli.fitting.solution import Solution
+from calibcli.fitting.stages import Fit, StageFit
 from calibcli.metrics.base import Vector
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import Plan
@@ -34,8 +34,10 @@ _RIDGE = 1.0
 """Over rows; it settles what members that say nearly the same should weigh."""
 
 _LEAST_WEIGHT = 0.01
+"""Members of less weight are left out, but for the best one."""
 
 _IMPOSSIBLE = -1e4
+"""Stands for the log-probability of an impossible class."""
 
 Members = Sequence[Sequence[Calibrator]]
 
@@ -142,14 +144,14 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
 
 
 def _held_out(
-    members: Sequence[Members], fold_of_rows: Any, step: int, tile: Tile
+    members: Sequence[Members], fold_of_rows: Grouping, step: int, tile: Tile
 ) -> list[tuple[Vector, Vector, Vector, Vector]]:
     """Every so many-th row of a block, by its number, through the members that didn't see it."""
     first = -tile.start % step
     folds = fold_of_rows(tile.start, tile.start + len(tile))[first::step]
     logits = tile.logits[first::step]
     labels = to_numpy(tile.labels)[first::step]
-    weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
+    weights = host_weights(tile.labels, tile.weights)
     result = np.empty((len(members), *logits.shape))
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)

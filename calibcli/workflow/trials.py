@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from calibcli.calibrators.base import Calibrator, Family
 from calibcli.calibrators.log_linear import LogLinear
 from calibcli.engine.data import Data
-from calibcli.fitting.fit import Fit
+from calibcli.fitting.stages import Fit
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.workflow.plans import Plan, finished, rows_of, stage_names
-from calibcli.workflow.tuned import fit_plan
+from calibcli.workflow.fitted_plans import fit_plan
+from calibcli.workflow.plans import Plan, finished, rows_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The method, with what tells it from others that have the same."""
+        """The method, with the loss where it is not the usual one."""
         plan = self.plan
-        method = "+".join(stage_names(plan.method)) + plan.variant
-        return method + ("" if plan.loss == NegativeLogLikelihood.name else f" ({plan.loss})")
+        usual = plan.loss == NegativeLogLikelihood.name
+        return plan.title if usual else f"{plan.title} ({plan.loss})"
 
     def weighted_members(self) -> list[tuple[Trial, float]]:
         """What a stack is made of, with the weights."""

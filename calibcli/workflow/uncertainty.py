@@ -14,7 +14,7 @@ from calibcli.metrics.uncertainty import Resampling
 
 
 @dataclass(frozen=True)
-class Measuring:
+class BootstrapPanel:
     """A panel with what its bootstrap needs beside it.
 
     Parameters
@@ -29,7 +29,7 @@ class Measuring:
     resampling: Resampling | None
 
     @classmethod
-    def of(cls, panel: Panel, data: Data) -> Measuring:
+    def of(cls, panel: Panel, data: Data) -> BootstrapPanel:
         """For rows of some data.
 
         Raises
@@ -49,27 +49,25 @@ class Measuring:
         return cls(panel, Resampling(panel.metrics, units, bootstrap.replicates))
 
     @property
-    def wide_panel(self) -> Panel:
+    def wide(self) -> Panel:
         """The panel to fold with."""
         if self.resampling is None:
             return self.panel
         return replace(self.panel, also=(*self.panel.also, *self.resampling.statistics))
 
-    def judged(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-        """What `wide_panel` found of several models, with intervals.
+    def with_intervals(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+        """What `wide` found of several models, with intervals.
 
         Changes are from the first model to each of the others, rows being paired.
         """
         if self.resampling is None:
             return list(evaluations)
-        samples = [self.resampling.sample(each.also, each.values) for each in evaluations]
+        judged = self.resampling.judge([(each.also, each.values) for each in evaluations])
         return [
             replace(
                 evaluation,
-                intervals=sample.intervals(),
-                chances=sample.chances(),
-                changes=sample.changes(samples[0]) if place else {},
+                **found._asdict(),
                 also={each: evaluation.also[each] for each in self.panel.also},
             )
-            for place, (evaluation, sample) in enumerate(zip(evaluations, samples, strict=True))
+            for evaluation, found in zip(evaluations, judged, strict=True)
         ]

@@ -35,9 +35,14 @@
     return node;
   };
 
-  // The rows on show: all of them, or those that are predicted to be of a class.
+  // Classes come first, then slices: a number stands for either.
+  const isClass = (position) => position < data.names.length;
+  const part = (measurement, position) =>
+    isClass(position) ? measurement.classes[position] : measurement.slices[position - data.names.length];
+
+  // The rows on show: all of them, those that are predicted to be of a class, or those of a slice.
   const shownBins = (measurement) =>
-    state.picked === ALL ? measurement.bins : measurement.classes[state.picked].bins;
+    state.picked === ALL ? measurement.bins : part(measurement, state.picked).bins;
 
   const shownRows = (measurement) =>
     shownBins(measurement).reduce((sum, bin) => sum + bin[1], 0);
@@ -241,8 +246,10 @@
     if (state.picked === ALL) {
       return measurement.says === null ? rows : `says ${measurement.says}, right ${measurement.right} · ${rows}`;
     }
-    const [, , , , right, says] = measurement.classes[state.picked].figures;
-    return right === null ? "never predicted" : `says ${percent(says)}, right ${percent(right)} · ${rows}`;
+    const bins = shownBins(measurement);
+    if (!bins.length) return isClass(state.picked) ? "never predicted" : "no rows";
+    const mean = (place) => bins.reduce((sum, bin) => sum + bin[2] * bin[place], 0);
+    return `says ${percent(mean(3))}, right ${percent(mean(4))} · ${rows}`;
   };
 
   const shade = (index) => {
@@ -373,20 +380,39 @@
     state.picked = position;
     byId("picker").value = String(position);
     draw();
-    for (const row of document.querySelectorAll("#classes tbody tr")) {
+    for (const row of document.querySelectorAll("tr[data-position]")) {
       row.classList.toggle("picked", Number(row.dataset.position) === position);
     }
+  };
+
+  // Rows that a click draws, and draws no more.
+  const makePickable = (body) => {
+    const pickRow = (event) => {
+      const row = event.target.closest("tr[data-position]");
+      if (!row) return;
+      const position = Number(row.dataset.position);
+      pick(position === state.picked ? ALL : position);
+      const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      byId("reliability").scrollIntoView({ behavior: calm ? "auto" : "smooth" });
+    };
+    body.addEventListener("click", pickRow);
+    body.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pickRow(event); }
+    });
   };
 
   const makePicker = () => {
     const picker = byId("picker");
     picker.append(element("option", { value: ALL }, "all"));
+    data.slices.forEach((name, position) => {
+      picker.append(element("option", { value: data.names.length + position }, `${data.column}: ${name}`));
+    });
     data.names.forEach((name, position) => {
       const label = name === String(data.numbers[position]) ? `predicted class ${name}` : `predicted ${name}`;
       picker.append(element("option", { value: position }, label));
     });
     picker.addEventListener("change", () => pick(Number(picker.value)));
-    picker.parentElement.hidden = data.names.length === 0;
+    picker.parentElement.hidden = picker.length === 1;
   };
 
   const makeClasses = () => {
@@ -410,24 +436,54 @@
     });
     document.querySelector("#classes thead").append(element("tr", {}, ...heads));
     byId("filter").addEventListener("input", (event) => { state.filter = event.target.value; tabulate(); });
-    const body = document.querySelector("#classes tbody");
-    const pickRow = (event) => {
-      const row = event.target.closest("tr");
-      if (!row) return;
-      const position = Number(row.dataset.position);
-      pick(position === state.picked ? ALL : position);
-      const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-      byId("reliability").scrollIntoView({ behavior: calm ? "auto" : "smooth" });
-    };
-    body.addEventListener("click", pickRow);
-    body.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pickRow(event); }
-    });
+    makePickable(document.querySelector("#classes tbody"));
     tabulate();
+  };
+
+  // ---- tables that the page came with ----
+
+  // What a cell is sorted by: its number, nothing where it has none, or its text.
+  const key = (row, column) => {
+    const cell = row.cells[column];
+    if (column === 0) return cell.textContent;
+    return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
+  };
+
+  const sortRows = (table, column, descending) => {
+    const compare = (left, right) => {
+      const [a, b] = [key(left, column), key(right, column)];
+      if (a === null || b === null) return (a === null) - (b === null);
+      const order = column === 0 ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
+      return descending ? -order : order;
+    };
+    const [body] = table.tBodies;
+    body.replaceChildren(...Array.from(body.rows).sort(compare));
+    Array.from(table.tHead.rows[0].cells).forEach((head, place) => {
+      head.setAttribute("aria-sort", place !== column ? "none" : descending ? "descending" : "ascending");
+    });
+  };
+
+  const makeSortable = (table) => {
+    Array.from(table.tHead.rows[0].cells).forEach((head, column) => {
+      const button = element("button", { type: "button" }, head.textContent);
+      button.addEventListener("click", () => {
+        const sorted = head.getAttribute("aria-sort");
+        sortRows(table, column, sorted && sorted !== "none" ? sorted === "ascending" : column !== 0);
+      });
+      head.replaceChildren(button);
+    });
+    const known = { class: data.names, slice: data.slices }[table.dataset.of] || [];
+    const first = table.dataset.of === "slice" ? data.names.length : 0;
+    for (const row of table.tBodies[0].rows) {
+      const place = known.indexOf(row.cells[0].textContent);
+      if (place >= 0) Object.assign(row, { tabIndex: 0 }).dataset.position = first + place;
+    }
+    makePickable(table.tBodies[0]);
   };
 
   makePicker();
   makeClasses();
+  document.querySelectorAll("table.sortable").forEach(makeSortable);
   for (const input of document.querySelectorAll("#styles input")) {
     input.addEventListener("change", () => { state.style = input.value; draw(); });
   }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from calibcli.report.document import Document
-from calibcli.report.glyphs import Glyphs
-from calibcli.report.judgements import (
+from calibcli.report.diagnostics import (
     REFIT_HEADINGS,
     TEST_CAPTION,
     TEST_HEADINGS,
@@ -17,10 +16,17 @@ from calibcli.report.judgements import (
     refit_rows,
     test_rows,
 )
+from calibcli.report.document import Document
+from calibcli.report.glyphs import Glyphs
+from calibcli.report.layout import GAP, open_table
 from calibcli.report.slices import HEADINGS, slice_caption, slice_heading, slice_rows
+from calibcli.report.uncertainty import INTERVAL_HEADING
+
+DISPENSABLE = ("Brier", INTERVAL_HEADING, "NLL")
+"""Columns that narrow terminals go without: half a number is worse than none."""
 
 
-def closer_parts(document: Document) -> Iterator[tuple[list[str], list[list[str]], str]]:
+def diagnostic_parts(document: Document) -> Iterator[tuple[list[str], list[list[str]], str]]:
     """Headings, rows and a caption for everything that was looked at more closely."""
     several = document.get("results", [document])
     for result in several:
@@ -34,14 +40,29 @@ def closer_parts(document: Document) -> Iterator[tuple[list[str], list[list[str]
             yield [slice_heading(part), *HEADINGS], slice_rows(part), name + slice_caption(part)
 
 
-def closer_tables(document: Document, glyphs: Glyphs) -> Iterator[tuple[Table, Text]]:
-    """The same as tables with captions."""
-    for headings, rows, caption in closer_parts(document):
-        yield _table(headings, rows, glyphs), Text(caption, "dim")
+def diagnostic_tables(
+    document: Document, glyphs: Glyphs, width: int
+) -> Iterator[tuple[Table, Text]]:
+    """The same as tables with captions, without what the width has no room for."""
+    for headings, rows, caption in diagnostic_parts(document):
+        yield _table(*_fitting(headings, rows, width), glyphs), Text(caption, "dim")
+
+
+def _fitting(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[str], list[list[str]]]:
+    """The columns that fit: of those that can be done without, the first go first."""
+    columns = [list(column) for column in zip(headings, *rows, strict=True)]
+    for heading in DISPENSABLE:
+        if sum(max(map(cell_len, column)) + GAP for column in columns) - GAP <= width:
+            break
+        columns = [column for column in columns if column[0] != heading]
+    first, *rest = (list(row) for row in zip(*columns, strict=True))
+    return first, rest
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], glyphs: Glyphs) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = open_table()
     for place, heading in enumerate(headings):
         table.add_column(Text(heading), justify="right" if place else "left")
     for name, *texts in rows:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from calibcli.engine.data import Data
 from calibcli.fitting.averaging import fit_average
-from calibcli.fitting.crossing import cross_fit
-from calibcli.fitting.fit import Fit, fit_stages
+from calibcli.fitting.crossing import cross_fit, unfitted
+from calibcli.fitting.fit import fit_stages
+from calibcli.fitting.stages import Fit
 from calibcli.fitting.tuning import Families, Tuning, search
 from calibcli.workflow.plans import Plan
 
@@ -63,5 +64,7 @@ def fit_plan(rows: Data, plan: Plan) -> FittedPlan:
 
 
 def _fit(rows: Data, plan: Plan, families: Families) -> Fit:
+    if rows.weight <= 0:
+        return unfitted(families)
     fit = fit_average if plan.average_folds else fit_stages
     return fit(rows, families, plan.objective)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from calibcli.cli.options import options_in
+from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,41 +17,35 @@ if TYPE_CHECKING:
     from calibcli.metrics.slices import SliceSums
     from calibcli.tables.dataset import Dataset
 
-_JUDGING = "Looking closer"
+_option = options_in("Looking closer")
 _FOLDS = 5
 
 
 @dataclass(frozen=True)
-class JudgeOptions:
+class DiagnosticOptions:
     """What to look at beside the metrics."""
 
     by: Annotated[
         str | None,
-        typer.Option(
+        _option(
             metavar="COL",
             help="Measure the rows of each value of a column, the worst first.",
-            rich_help_panel=_JUDGING,
             show_default=False,
         ),
     ] = None
     by_class: Annotated[
         bool,
-        typer.Option(
-            "--by-class",
-            help="Measure the rows of each predicted class, the worst first.",
-            rich_help_panel=_JUDGING,
-        ),
+        _option("--by-class", help="Measure the rows of each predicted class, the worst first."),
     ] = False
     tests: Annotated[
         bool,
-        typer.Option("--tests", help="Test calibration, with p-values.", rich_help_panel=_JUDGING),
+        _option("--tests", help="Test whether the model may be calibrated, with p-values."),
     ] = False
     refit: Annotated[
         str | None,
-        typer.Option(
+        _option(
             metavar="METHOD",
-            help="Divide NLL and Brier into calibration and refinement by a cross-fitted METHOD.",
-            rich_help_panel=_JUDGING,
+            help="What METHOD, fitted to other rows, could still take off NLL and Brier.",
             show_default=False,
         ),
     ] = None
@@ -58,7 +53,9 @@ class JudgeOptions:
     @property
     def keys(self) -> dict[str, str]:
         """The key columns that they need, by role."""
-        return {} if self.by is None else {"by": self.by}
+        from calibcli.workflow.slices import BY
+
+        return {} if self.by is None else {BY: self.by}
 
     @property
     def folds(self) -> int:
@@ -72,8 +69,6 @@ class JudgeOptions:
         ------
         UsageError
         """
-        from calibcli.errors import UsageError
-
         if panel.bootstrap is None or panel.bootstrap.role is None:
             return
         chosen = {"--by": self.by is not None, "--by-class": self.by_class, "--tests": self.tests}
@@ -102,11 +97,8 @@ class JudgeOptions:
     ) -> dict[str, Any]:
         """What was found, for the result document."""
         from calibcli.metrics.resampling import Bootstrap
-        from calibcli.report.judgements import refit_document, tests_document
         from calibcli.report.slices import slices_document
-        from calibcli.workflow.refit import refit
         from calibcli.workflow.slices import BY, slices
-        from calibcli.workflow.testing import run_tests
 
         bootstrap = panel.bootstrap or Bootstrap()
         found: dict[str, Any] = {}
@@ -126,7 +118,14 @@ class JudgeOptions:
                 for each in statistics
             ]
         if self.tests:
+            from calibcli.report.diagnostics import tests_document
+            from calibcli.workflow.testing import run_tests
+
             found["tests"] = tests_document(run_tests(data, stages, bootstrap.seed))
         if self.refit is not None:
+            # It imports all that fits.
+            from calibcli.report.diagnostics import refit_document
+            from calibcli.workflow.refit import refit
+
             found["refit"] = refit_document(refit(data, self.refit, panel.bootstrap, stages))
         return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import to_numpy
+from calibcli.arrays import host_weights, to_numpy
+from calibcli.calibrators.base import Vector
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.top import top_scores
 from calibcli.engine.data import Data, open_data
@@ -17,7 +17,6 @@ from calibcli.engine.memory_source import ArraySource, names_of_keys
 from calibcli.engine.source import Keys, join_keys
 from calibcli.errors import DataError
 
-Vector = np.ndarray[Any, Any]
 _Rows = tuple[Vector, Vector, Vector, Keys | None]
 
 
@@ -34,8 +33,7 @@ def confidence_rows(data: Data) -> Data:
         No row has more than one possible class.
     """
     work = partial(_reduced, data)
-    precision = np.float64 if data.rows * data.classes <= 1 << 20 else None
-    parts = list(data.engine.map(data.source, work, precision))
+    parts = list(data.engine.map(data.source, work, data.precision))
     scores, labels, weights = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if not weights.any():
         raise DataError("no row has more than one possible class: there is nothing to calibrate")
@@ -55,6 +53,6 @@ def confidence_rows(data: Data) -> Data:
 def _reduced(data: Data, tile: Tile) -> _Rows:
     rows = top_scores(log_probs_after(data.stages, tile.logits))
     right = to_numpy(rows.top) == to_numpy(tile.labels)
-    weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
+    weights = host_weights(tile.labels, tile.weights)
     undecided = np.isfinite(to_numpy(rows.rest))
     return to_numpy(rows.score), right.astype(np.int64), weights * undecided, tile.keys

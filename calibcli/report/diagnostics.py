@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibcli.metrics.hypothesis_tests import TestResult
 from calibcli.metrics.registry import known_metric
-from calibcli.report.numbers import significant
+from calibcli.report.numbers import p_value, significant
 from calibcli.report.uncertainty import INTERVAL_HEADING, interval_text
-from calibcli.workflow.refit import Refit
+
+if TYPE_CHECKING:
+    from calibcli.workflow.refit import Refit
 
 TEST_HEADINGS = ("test", "estimate", "statistic", "p")
-TEST_CAPTION = "Small p speak against calibration: 5 in 100 calibrated models have one below 0.05."
+TEST_CAPTION = (
+    "A small p speaks against calibration: 5 in 100 calibrated models have one below 0.05."
+)
 REFIT_HEADINGS = ("", "score", "calibration", INTERVAL_HEADING, "refinement")
-
-_SMALLEST_P = 1e-4
 
 
 def tests_document(results: Sequence[TestResult]) -> list[dict[str, Any]]:
@@ -50,17 +51,10 @@ def test_rows(tests: Sequence[dict[str, Any]]) -> list[list[str]]:
                 test["title"],
                 "" if test["estimate"] is None else significant(test["estimate"]) + error,
                 test["note"] or significant(test["statistic"], missing="") + degrees,
-                "" if test["note"] else p_text(test["p"]),
+                "" if test["note"] else p_value(test["p"]),
             ]
         )
     return rows
-
-
-def p_text(p: float | None) -> str:
-    """``0.031``, or ``< 0.0001``."""
-    if p is None or math.isnan(p):
-        return "-"
-    return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
 
 
 def refit_rows(refit: dict[str, Any]) -> list[list[str]]:
@@ -83,6 +77,6 @@ def refit_rows(refit: dict[str, Any]) -> list[list[str]]:
 def refit_caption(refit: dict[str, Any]) -> str:
     """What the parts mean."""
     return (
-        f"calibration: what {refit['method']} takes away, {refit['folds']}-fold cross-fitted; "
-        "refinement: what it leaves."
+        f"calibration: what {refit['method']} takes away, fitted to other rows "
+        f"({refit['folds']} folds); refinement: what it leaves."
     )

@@ -1,0 +1,71 @@
+"""Isotonic regression with one more row, wherever its score may fall: p0 and p1 of Venn-Abers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calibcli.calibrators.base import Vector
+from calibcli.calibrators.hulls import SuffixHulls
+
+
+def augmented_isotonic(positives: Vector, weights: Vector) -> tuple[Vector, Vector]:
+    """Isotonic regression with one more row, for every place where its score can fall.
+
+    Parameters
+    ----------
+    positives, weights : float64 array (m,)
+        Weight of the positive rows and of all rows at each distinct score, in ascending order of
+        the scores. All weights are greater than 0.
+
+    Returns
+    -------
+    p0, p1 : float64 array (m + 1,)
+        The value that isotonic regression gives a row of weight 1 as a negative and as a positive.
+        ``p0[i]`` is for scores from the i-th distinct one, counted from 1, to before the next,
+        ``p1[i]`` for those after the i-th up to the next. Both never fall; ``p0[0]`` is 0 and
+        ``p1[m]`` is 1, and ``p0[i] < p1[i]``.
+
+    Notes
+    -----
+    O(m log m) in time: O(m), and O(log m) for each score whose tangent is to be searched for.
+
+    References
+    ----------
+    Vovk, Petej & Fedorova, Large-scale probabilistic predictors with and without guarantees of
+    validity, NeurIPS 2015, section 4.
+    """
+    # A negative among rows in ascending order is a positive among their opposites in descending
+    # order.
+    p0 = 1 - _with_a_positive((weights - positives)[::-1], weights[::-1])[::-1]
+    return p0, _with_a_positive(positives, weights)
+
+
+def _with_a_positive(positives: Vector, weights: Vector) -> Vector:
+    """The second result of `augmented_isotonic`.
+
+    Let W and S be the sums of the weights and of the positive ones over the first j scores. By the
+    max-min formula, the value of a positive that is put in behind the first i is the largest over
+    a <= i of the smallest over b >= i of ``(S_b + 1 - S_a) / (W_b + 1 - W_a)``. The smallest over
+    b >= a does as well: at the best a the chord ends at no b before i, since a line through a of
+    that slope supports the points before i. So a single running maximum of tangents does.
+    """
+    x = np.concatenate(([0.0], np.cumsum(weights)))
+    y = np.concatenate(([0.0], np.cumsum(positives)))
+    shares = positives / weights
+    # Tangents from below touch where the share rises, or at the end.
+    corners = np.append(np.flatnonzero(shares[:-1] < shares[1:]) + 1, len(shares))
+    hulls = SuffixHulls(x[corners] + 1, y[corners] + 1)
+    bases = np.concatenate(([0], corners[:-1]))
+    at_bases = hulls.tangents(x[bases], y[bases], np.arange(len(corners)))
+    reached = np.maximum.accumulate(at_bases)
+    # Scores between two corners, and whether they could raise the maximum that is reached by then.
+    nearest = np.repeat(np.arange(len(corners)), np.diff(corners, prepend=0))
+    bound = (y[corners[nearest]] + 1 - y[:-1]) / (x[corners[nearest]] + 1 - x[:-1])
+    values = np.append(reached[nearest], 1.0)
+    raising = np.flatnonzero(bound > reached[nearest])
+    values[raising] = np.maximum(
+        values[raising], hulls.tangents(x[raising], y[raising], nearest[raising])
+    )
+    # Sums of weights that are no whole numbers are rounded.
+    running: Vector = np.minimum(np.maximum.accumulate(values), 1.0)
+    return running

@@ -1,0 +1,50 @@
+"""Knots of piecewise functions: where they lie among the rows, and reading them from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from calibcli.calibrators.base import Vector
+from calibcli.calibrators.reading import read_array
+from calibcli.errors import ParamsError
+
+
+def weighted_quantiles(values: Vector, weights: Vector, shares: Vector) -> Vector:
+    """The values (s,) up to which some shares (s,) of the weights lie.
+
+    Parameters
+    ----------
+    values, weights : float array (m,)
+        Finite, and greater than 0; at least one.
+    shares : float array (s,)
+        From 0 to 1.
+    """
+    quantiles: Vector = np.quantile(values, shares, weights=weights, method="inverted_cdf")
+    return quantiles
+
+
+def spaced(places: Iterable[float], closest: float) -> list[float]:
+    """The places, in ascending order, without those that lie closer behind another than that."""
+    knots: list[float] = []
+    for place in places:
+        if not knots or place > knots[-1] + closest:
+            knots.append(float(place))
+    return knots
+
+
+def read_knots(kind: str, parameters: dict[str, Any], *, least: int = 0) -> Vector:
+    """The parameter ``knots`` (m,) of a stage.
+
+    Raises
+    ------
+    ParamsError
+        They don't ascend, or are fewer than ``least``.
+    """
+    knots = read_array(kind, parameters, "knots", None)
+    if len(knots) < least or (np.diff(knots) <= 0).any():
+        wanted = f"in ascending order, at least {least}" if least else "in ascending order"
+        raise ParamsError(f"stage {kind!r}: knots must be {wanted}")
+    return knots

@@ -1,0 +1,81 @@
+"""What a fit gives: stages in their order, each with how it was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.fitting.solution import Solution
+from calibcli.objectives.base import Objective
+
+NOTHING_TO_FIT = ("separable", "worse than chance")
+"""Criteria of fits that left everything as it was."""
+
+
+@dataclass(frozen=True)
+class StageFit:
+    """One fitted stage.
+
+    Attributes
+    ----------
+    calibrator : Calibrator
+    solution : Solution or None
+        None where nothing was to be fitted.
+    passes : int
+        Folds over the data that it took.
+    notes : tuple of str
+        What a user must know about it.
+    objective : Objective or None
+        What was minimised, with the state that it ended in.
+    family : SmoothMap or None
+        What was fitted, with its knots where it has any.
+    trace : tuple of dict
+        The rounds of an adaptive objective.
+    """
+
+    calibrator: Calibrator
+    solution: Solution | None = None
+    passes: int = 0
+    notes: tuple[str, ...] = ()
+    objective: Objective | None = None
+    family: SmoothMap | None = None
+    trace: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted stages, to be applied in order."""
+
+    stages: tuple[StageFit, ...]
+
+    @property
+    def calibrators(self) -> tuple[Calibrator, ...]:
+        """The maps."""
+        return tuple(stage.calibrator for stage in self.stages)
+
+    @property
+    def converged(self) -> bool:
+        """Whether every stage did."""
+        return all(stage.solution is None or stage.solution.converged for stage in self.stages)
+
+    @property
+    def iterations(self) -> int:
+        """Of all stages."""
+        return sum(stage.solution.iterations for stage in self.stages if stage.solution)
+
+    @property
+    def passes(self) -> int:
+        """Of all stages."""
+        return sum(stage.passes for stage in self.stages)
+
+    @property
+    def gradient_norm(self) -> float:
+        """The largest of all stages."""
+        norms = [stage.solution.gradient_norm for stage in self.stages if stage.solution]
+        return max(norms, default=0.0)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of all stages."""
+        return tuple(note for stage in self.stages for note in stage.notes)
