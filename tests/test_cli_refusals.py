@@ -279,7 +279,7 @@ OPTIONS = {
     "fit ok.npz -m vector --set vector.penalty=1e999": "must be a finite number, not '1e999'",
     "fit ok.npz -o new.txt": "new.txt: the suffix must be one of .parquet",
     "fit ok.npz -p new.txt": "-p new.txt: the name must end in .json or .safetensors",
-    "fit ok.npz -p - -o -": "only one of them can go to standard output",
+    "fit ok.npz -p - -o -": "only one can go to standard output",
     "fit ok.npz -p exists.json": "exists.json: exists already; --force replaces it",
     "fit ok.npz -o exists.parquet": "exists.parquet: exists already; --force replaces it",
     "fit ok.npz -o folder --force": "folder: the suffix must be one of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from calibcli.metrics.binned import bin_index
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import find_metric
-from calibcli.metrics.residual_norms import ConfidenceCells, confidence_residuals
 from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, mixed, tail_share
+from calibcli.metrics.residual_norms import ConfidenceCells, confidence_residuals
+from calibcli.metrics.shrinkage import pooled, shrunken
 from calibcli.workflow.measuring import Through, measure
 
 DEFAULT = Panel(bootstrap=Bootstrap())
@@ -251,10 +253,25 @@ def test_an_error_of_one_sum_has_the_interval_of_a_normal_mean() -> None:
     noise = np.random.default_rng(0).standard_normal((40_000, 1))
     ten = np.array([10.0])
     large = ErrorSample(lambda sums: np.abs(sums[:, 0]), ten, ten[None, :], noise, 0.025)
-    assert large.interval == pytest.approx((10 - 1.96, 10 + 1.96), abs=0.05)
+    upper = NormalDist().inv_cdf(1 - 0.6 * 0.025)
+    assert large.interval == pytest.approx((10 - 1.96, 10 + upper), abs=0.05)
     small = replace(large, found=np.array([1.0]))
     assert small.interval.low == 0
-    assert small.interval.high == pytest.approx(1 + 1.96, abs=0.05)
+    assert small.interval.high == pytest.approx(1 + upper, abs=0.05)
+
+
+def test_classes_that_are_off_alike_are_found_to_be() -> None:
+    weight = np.arange(1.0, 31.0)
+    bins = np.arange(30) % 15
+    gap = np.linspace(-0.1, 0.2, 15)
+    np.testing.assert_allclose(pooled(weight * gap[bins], weight, bins), weight * gap[bins])
+
+
+def test_noise_is_shrunken_away_and_signal_is_kept() -> None:
+    noise = np.random.default_rng(0).standard_normal(10_000)
+    assert np.abs(shrunken(noise, np.ones(10_000))).mean() < 0.5 * np.abs(noise).mean()
+    signal = np.array([-50.0, 0.0, 50.0])
+    np.testing.assert_allclose(shrunken(signal, np.ones(3)), signal, rtol=1e-3)
 
 
 def test_an_interval_is_made_to_hold_its_value() -> None:

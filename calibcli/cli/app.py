@@ -6,13 +6,13 @@ import errno
 import os
 import signal
 import sys
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
 from calibcli.cli import apply, compare, config, evaluate, fit, inspect, methods
 from calibcli.cli.configured import configure
+from calibcli.cli.console import forget, tell
 from calibcli.errors import CalibError
 from calibcli.version import __version__
 
@@ -110,7 +110,7 @@ def _end(error: BaseException) -> int:  # noqa: PLR0911 (an exit code each)
         return _fail("interrupted", INTERRUPTED)
     if isinstance(error, (BrokenPipeError, SystemExit)):
         # The second is how Rich puts the first.
-        _forget_stdout()
+        forget(sys.stdout)
         return 0
     if isinstance(error, MemoryError):
         return _fail(f"not enough memory ({error}); try a smaller --memory", 2)
@@ -129,7 +129,7 @@ def _place(error: OSError) -> str:
     if error.filename is not None:
         return f"{error.filename}: "
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-        _forget_stdout()
+        forget(sys.stdout)
         return "standard output: "
     return ""
 
@@ -149,19 +149,13 @@ def _settle_stdout() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _forget_stdout()
-
-
-def _forget_stdout() -> None:
-    """Python flushes stdout once more on the way out; let that go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget(sys.stdout)
 
 
 def _fail(message: str, code: int) -> int:
     """Print one line, whatever names and values from a file are in it."""
     line = " ".join(message.splitlines())
-    with suppress(OSError):
-        sys.stderr.write(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}\n")
+    tell(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}")
     return code
 
 

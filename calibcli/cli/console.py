@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from calibcli.cli.options import OutputOptions, ReportOptions
 
@@ -46,6 +46,19 @@ def show(
     stream.write(text)
 
 
+def tell(line: str) -> None:
+    """Write a line to stderr. That nobody reads it any more does not change what is done."""
+    try:
+        sys.stderr.write(f"{line}\n")
+    except OSError:
+        forget(sys.stderr)
+
+
+def forget(stream: TextIO) -> None:
+    """Let what is left to write go nowhere: Python flushes once more on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @dataclass
 class Talk:
     """What is said on the way, on stderr."""
@@ -55,7 +68,7 @@ class Talk:
     def say(self, text: str) -> None:
         """A line, unless nothing is to be said."""
         if not self.quiet:
-            sys.stderr.write(f"calib: {text}\n")
+            tell(f"calib: {text}")
 
     @contextmanager
     def progress(self, engine: Engine, doing: str, rows: int) -> Iterator[Engine]:

@@ -206,12 +206,13 @@ class Gates:
 
     def _tell_github(self, document: dict[str, Any], talk: Talk) -> None:
         """Append to the step summary, and annotate on stderr what stdout does not annotate."""
+        from calibcli.cli.console import tell
         from calibcli.report.github import SUMMARY_BYTES, fit_summary, workflow_commands
         from calibcli.report.markdown import to_markdown
 
         if self._printing.format.value != "github":
             for command in workflow_commands(document):
-                sys.stderr.write(f"{command}\n")
+                tell(command)
         path = os.environ.get("GITHUB_STEP_SUMMARY")
         if not path:
             return

@@ -137,7 +137,7 @@ def keep_apart(outputs: Mapping[str, str | None]) -> None:
             continue
         other = taken.setdefault(Path(path).resolve(), option)
         if other != option and path == "-":
-            raise UsageError(f"{other} - and {option} -: only one of them can go to standard output")
+            raise UsageError(f"{other} - and {option} -: only one can go to standard output")
         if other != option:
             raise UsageError(f"{other} and {option} are both {path}; each needs a name of its own")
 

@@ -109,15 +109,15 @@ def sweep_errors(weight: Vector, expected: Vector, excess: Vector) -> Vector:
     for count in range(2, min(MOST_BINS, math.ceil(weight[-1]) - 1) + 1):
         ends = equal_mass_ends(weight, count)
         gaps = np.diff(excess[np.ix_(rising, ends)], prepend=0.0)
-        accuracies = (np.diff(expected[ends], prepend=0.0) - gaps) / np.diff(
-            weight[ends], prepend=0.0
-        )
+        own = np.diff(weight[ends], prepend=0.0)
+        accuracies = (np.diff(expected[ends], prepend=0.0) - gaps) / own
         rises = (np.diff(accuracies) >= -_ROUNDING).all(axis=1)
         rising = rising[rises]
         if not len(rising):
             break
         errors[rising] = np.abs(gaps[rises]).sum(axis=1)
-    return errors / weight[-1]
+    relative: Vector = errors / weight[-1]
+    return relative
 
 
 def _sweep_error(curve: ConfidenceCurve) -> float:

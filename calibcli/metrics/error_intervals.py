@@ -2,10 +2,12 @@
 
 An error is a norm of sums of residuals: probability minus label, by bin or cumulated. Noise adds to
 a norm. Of a calibrated model every such error is above 0, and so is the plain bootstrap's whole
-interval. Hence a test is inverted instead: the true residuals are taken to be a multiple of the
-signal in those that were found. With the noise of the bootstrap added, which multiples are in
-keeping with the error that was found? The interval is for the error of infinitely many rows in the
-same bins. It begins at 0 if a calibrated model might well have the error that was found.
+interval. Hence a test is inverted instead: the true residuals are taken to be a multiple of a
+signal. With the noise of the bootstrap added, which multiples are in keeping with the error that
+was found? How much noise adds depends on the signal, least where all residuals have one sign, so
+several signals are tried and the interval holds what any of them gives. It is for the error of
+infinitely many rows in the same bins, and begins at 0 if a calibrated model might well have the
+error that was found.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from calibcli.metrics.resampling import Interval, quantiles
 
 _STEPS, _PRECISION = 12, 1e-3
 _LARGEST = 64.0
+_UPPER = 0.6
+"""Of the tail at the upper end, since signals are guessed; from simulations of known truth."""
+
 _AT_ONCE = 1 << 17
 """Numbers in a block of replicates, that it stay in the cache."""
 
@@ -92,7 +97,7 @@ class ErrorSample:
         """The errors in keeping with the one that was found, whichever the signal is."""
         low, high = (
             [self.error(self.signal_at(share, signal)) for signal in self.signals]
-            for share in (1 - self.tail, self.tail)
+            for share in (1 - self.tail, _UPPER * self.tail)
         )
         return Interval(min(low), max(high))
 

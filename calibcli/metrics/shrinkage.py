@@ -15,6 +15,7 @@ import numpy as np
 
 from calibcli.metrics.base import Vector
 
+_LEAST = float(np.finfo(np.float64).tiny)
 _GROUPS = 32
 _BLOCKS = (0, 1, 2, 4, 8, 16)
 """The first frequency of each block."""
@@ -55,20 +56,21 @@ def smoothed(found: Vector, noise: Vector, weight: Vector) -> Vector:
     return smooth
 
 
+def pooled(found: Vector, weight: Vector, bins: Vector) -> Vector:
+    """Residuals (m,) of cells by class and bin, if all classes were off alike: shared by weight."""
+    share = np.bincount(bins, found) / np.maximum(np.bincount(bins, weight), _LEAST)
+    return weight * share[bins]
+
+
 def shrunken(found: Vector, variance: Vector) -> Vector:
     """Residuals (m,) of cells without an order, each less the share of it that is noise.
-
-    Where all of it may be noise the residuals are returned as they are.
 
     Parameters
     ----------
     found, variance : array (m,)
         The variance is that of the noise.
     """
-    square = found**2
-    kept = np.maximum(square - variance, 0.0)
-    if not kept.any():
-        return found
+    kept = np.maximum(found**2 - variance, 0.0)
     signal: Vector = np.divide(kept, found, out=np.zeros_like(found), where=found != 0)
     return signal
 

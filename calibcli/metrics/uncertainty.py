@@ -39,7 +39,7 @@ from calibcli.metrics.residual_norms import (
     thresholded_residuals,
 )
 from calibcli.metrics.row_mean import RowMean
-from calibcli.metrics.shrinkage import shrunken, smoothed
+from calibcli.metrics.shrinkage import pooled, shrunken, smoothed
 
 Replicates: TypeAlias = ErrorSample | MeanSample | Vector
 """A calibration error and its noise, a mean, or the values (R,) of another metric."""
@@ -256,20 +256,25 @@ class _Sample:
         reading = self._reading(metric, self.values[metric.name])
         drawn = self._drawn(source)
         found = self.finished[source].excess.sum(axis=0)
-        signals = self._signals(source, found, drawn)
-        sums, *signals = reading.linear(np.concatenate((found[None, :], signals)))
+        read = reading.linear(np.vstack((found, self._signals(source, found, drawn))))
+        sums, signals = read[0], read[1:]
         noise = reading.linear(drawn[: self.resampling.replicates] if reading.slow else drawn)
         noise = np.subtract(noise, sums, out=noise if isinstance(source, ClassBags) else None)
-        return ErrorSample(reading.norm, sums, np.stack(signals), noise, self.tail(metric))
+        return ErrorSample(reading.norm, sums, signals, noise, self.tail(metric))
 
     def _signals(self, source: Statistic, found: Vector, drawn: Vector) -> Vector:
-        """What the residuals (m,) of the cells may be without noise: (S, m)."""
+        """What the residuals (m,) of the cells may be without noise: (S, m).
+
+        Much as they were found, and as if all of them (of a bin) were off by the same.
+        """
+        cells: Cells = self.finished[source]
         if isinstance(source, ClassBags):
-            return np.stack((shrunken(found, drawn.var(axis=0)), found))
+            alike = pooled(found, cells.weight, cells.codes % BINS)
+            return np.stack((alike + shrunken(found - alike, drawn.var(axis=0)), alike))
 
         def shapes() -> Vector:
-            weight = self.finished[source].weight
-            return np.stack((smoothed(found, drawn - found, weight), found, weight))
+            alike = math.copysign(1.0, found.sum()) * cells.weight
+            return np.stack((smoothed(found, drawn - found, cells.weight), alike))
 
         signals: Vector = self._once(("signals", source), shapes)
         return signals

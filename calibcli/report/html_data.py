@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from calibcli.report.numbers import percent
 from calibcli.report.plot_data import Diagram, Picture, worst_classes
 from calibcli.report.verdict import verdict
 
-MOST_CLASS_DIAGRAMS = 6000
+MOST_CLASS_DIAGRAMS = 5000
 """Class diagrams on a page, of all measurements; of more classes, those that matter most."""
 
 MOST_SLICES = 500
@@ -68,8 +69,10 @@ def slices_shown(pictures: Sequence[Picture]) -> tuple[str | None, list[str]]:
         if part["column"] is not None
     ]
     most = MOST_SLICES // max(len(parts), 1)
-    names = [entry["name"] for part in parts for entry in part["slices"][:most]]
-    return (parts[0]["column"] if parts else None), list(dict.fromkeys(names))
+    worst = ([entry["name"] for entry in part["slices"][:most]] for part in parts)
+    # The worst of every measurement, then the second worst; each is drawn of all measurements.
+    names = dict.fromkeys(name for rank in zip_longest(*worst) for name in rank if name is not None)
+    return (parts[0]["column"] if parts else None), list(names)[:most]
 
 
 def to_script(value: Any) -> str:
