@@ -159,8 +159,9 @@ def without_missing(field: Mapping[str, Contender]) -> dict[str, Contender]:
 def _missing(contender: Contender) -> str:
     try:
         contender.prepare()
-    except ImportError as error:
-        return str(error)
+    # A peer may fail to start in any way: numba with a cache that a killed process left, say.
+    except Exception as error:  # noqa: BLE001
+        return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
 
 

@@ -244,7 +244,7 @@ REFUSED = {
         "the label 9223372036854775808 is no class number",
     ),
     "a label below": (lambda: calibcli.fit(Z, Y - 1), "label -1 is none of the classes"),
-    "negative weights": (lambda: calibcli.fit(Z, Y, weights=-np.ones(ROWS)), "row 0: weight"),
+    "negative weights": (lambda: calibcli.fit(Z, Y, weights=-np.ones(ROWS)), "row 0: the weight"),
     "weights of 0": (lambda: calibcli.fit(Z, Y, weights=np.zeros(ROWS)), "all weights are 0"),
     "weights of text": (lambda: calibcli.fit(Z, Y, weights=["a"] * ROWS), "weights must be num"),
     "a method": (lambda: calibcli.fit(Z, Y, method="temp"), "there is no method 'temp'"),

@@ -167,7 +167,7 @@ class TestSurvey:
         plain = labelled(30, 4)
         weights = np.ones(30)
         weights[29] = weight
-        with pytest.raises(DataError, match="row 29: weight"):
+        with pytest.raises(DataError, match="row 29: the weight"):
             open_data(Engine(), ArraySource(plain.scores, plain.labels, weights))
 
     def test_no_rows_and_no_weight_are_refused(self) -> None:

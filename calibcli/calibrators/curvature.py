@@ -40,6 +40,15 @@ class Curvature(ABC):
         """The metric of mean sums (S,), with a ridge (P,) on the parameters."""
 
 
+def smallest_curvature(hessian: Vector) -> float:
+    """What to add to the diagonal of a Hessian (P, P) so that it has an inverse.
+
+    It is 1 where all probabilities are 0 and 1: there is no curvature then, or only rounding.
+    """
+    largest = float(hessian.diagonal().max())
+    return _SMALLEST_SHARE * largest if largest > 0 else 1.0
+
+
 class _Dense(Curvature):
     """The whole Hessian, of few parameters."""
 
@@ -67,7 +76,7 @@ class _Dense(Curvature):
         own = int((len(mean) - size * size) // size)
         index = self._index(size // own)
         hessian[index[:, :, None], index[:, None, :]] += mean[size * size :].reshape(-1, own, own)
-        floor = _SMALLEST_SHARE * float(hessian.diagonal().max())
+        floor = smallest_curvature(hessian)
         inverse = np.linalg.inv(hessian + np.diag(ridge + floor))
         return lambda gradient: inverse @ gradient
 

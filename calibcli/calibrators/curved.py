@@ -16,7 +16,7 @@ import numpy as np
 from calibcli.arrays import Array
 from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
 from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
-from calibcli.calibrators.curvature import Curvature, Metric
+from calibcli.calibrators.curvature import Curvature, Metric, smallest_curvature
 from calibcli.calibrators.knots import read_knots
 from calibcli.calibrators.monotone import MonotoneMap
 from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
@@ -228,7 +228,7 @@ class _CurvedCurvature(Curvature):
         # By the slopes, as they follow from the last one and the differences.
         slopes = np.tril(np.ones((pieces, pieces)))[::-1]
         hessian = slopes.T @ mean[: pieces * pieces].reshape(pieces, pieces) @ slopes
-        floor = 1e-7 * float(hessian.diagonal().max())
+        floor = smallest_curvature(hessian)
         inverse = np.linalg.inv(hessian + np.diag(ridge[:pieces] + floor))
         affine = self.affine.metric(mean[pieces * pieces :], ridge[pieces:])
         return lambda gradient: np.concatenate(

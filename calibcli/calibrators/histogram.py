@@ -109,7 +109,7 @@ def platt_values(sample: BinarySample) -> Vector:
     for part in (cells, BinarySample(sample.scores, targets, sample.weights)):
         features = np.stack((part.scores, np.ones_like(part.scores)), axis=1)
         theta = fit_logistic(features, part.positives, part.weights, np.zeros((2, 2)), theta).theta
-    probabilities: Vector = 1 / (1 + np.exp(-(features @ theta)))
+    probabilities: Vector = 1 / (1 + np.exp(-np.clip(features @ theta, -700, 700)))
     return probabilities
 
 

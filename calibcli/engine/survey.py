@@ -21,7 +21,7 @@ from calibcli.engine.memory_source import fold_of_rows
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
 
-WEIGHTS = (1e-50, 1e50)
+WEIGHTS = (1e-15, 1e15)
 """Between these, powers of sums of weights neither overflow nor vanish."""
 
 LARGEST_LOGIT = 1e15

@@ -30,9 +30,6 @@ from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.weighted import WeightedNll, WeightedTerms
 
-_FLAT = 1e-60
-"""A curvature that is none: all probabilities are 0 and 1."""
-
 
 @dataclass
 class Problem:
@@ -135,7 +132,7 @@ class Problem:
         if curvature is None or not self._is_likelihood or ridge.ndim > 1:
             return None
         mean = self.fold(partial(_curvature, self.map, curvature, theta, self.data.impossible))
-        if not np.isfinite(mean).all() or float(np.abs(mean).max(initial=0.0)) <= _FLAT:
+        if not np.isfinite(mean).all():
             return None
         inverse, free = curvature.metric(mean, ridge), self._free
         return lambda gradient: free * inverse(free * gradient)
