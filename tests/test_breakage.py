@@ -175,6 +175,13 @@ def test_outputs_of_one_name_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["v.npz"]
 
 
+@pytest.mark.parametrize("command", ["fit", "compare"])
+def test_folds_have_an_end(calib_here: CalibHere, save: Save, command: str) -> None:
+    line = refusal(calib_here(command, save(), "--folds", "1000000"))
+    assert "--folds" in line
+    assert "1000" in line
+
+
 @pytest.mark.parametrize("line", ["fit v.npz --trace", "evaluate v.npz --openmetrics"])
 def test_no_report_takes_the_place_of_an_input(
     calib_here: CalibHere, save: Save, tmp_path: Path, line: str

@@ -53,7 +53,7 @@ class CompareOptions:
         bool, typer.Option("--stack", help="Add a mixture of all that are compared.")
     ] = False
     folds: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Folds of the cross-validation.")
+        int, typer.Option(min=2, max=1000, metavar="N", help="Folds of the cross-validation.")
     ] = 5
 
 

@@ -160,7 +160,10 @@ class FitOptions:
         typer.Option("--average-folds", help="Average the fits without each fold (last stage)."),
     ] = False
     folds: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Folds of cross-fitting and cross-validation.")
+        int,
+        typer.Option(
+            min=2, max=1000, metavar="N", help="Folds of cross-fitting and cross-validation."
+        ),
     ] = 5
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3, nothing written, if not converged.")
