@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from calibcli.arrays import InputKind
+from calibcli.arrays import InputKind, NumpyArray
 from calibcli.calibrators.base import GROUP, Calibrator
 from calibcli.calibrators.groups import groups_in
 from calibcli.engine.data import open_data
@@ -29,8 +29,6 @@ from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import Reduction
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.records import read_calibrators, to_params
-
-NumpyArray = np.ndarray[Any, Any]
 
 LARGEST_SEED = (1 << 63) - 1
 

@@ -13,7 +13,13 @@ import numpy as np
 from array_api_compat import array_namespace as _array_namespace
 
 Array: TypeAlias = Any
-"""A NumPy array, a torch tensor, or anything else with an array API namespace."""
+"""An array of any library: NumPy's, a torch tensor, or another with an array API namespace.
+
+What takes one works in the array's own precision and on its own device.
+"""
+
+NumpyArray: TypeAlias = np.ndarray[Any, Any]
+"""A NumPy array, in host memory. Docstrings give its shape, and its type where that matters."""
 
 InputKind: TypeAlias = Literal["logits", "log-probs", "probs"]
 """What a row of scores holds."""
@@ -34,14 +40,14 @@ def is_numpy_array(array: Array) -> bool:
     return isinstance(array, np.ndarray)
 
 
-def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+def to_numpy(array: Array) -> NumpyArray:
     """The array in host memory, as NumPy, without a copy where it is there already."""
     if is_numpy_array(array):
         return np.asarray(array)
     return np.asarray(array.detach().cpu())
 
 
-def host_weights(labels: Array, weights: Array | None) -> np.ndarray[Any, Any]:
+def host_weights(labels: Array, weights: Array | None) -> NumpyArray:
     """Row weights (n,), float64, in host memory; ones where there are none."""
     return np.ones(len(labels)) if weights is None else to_numpy(weights)
 
@@ -126,7 +132,7 @@ def argmax(matrix: Array) -> Array:
 _FEW_CLASSES = 32
 
 
-def _argmax_by_class(matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _argmax_by_class(matrix: NumpyArray) -> NumpyArray:
     """`argmax` where classes are contiguous: NumPy's own is 10 times slower at 10 classes."""
     classes = matrix.shape[1]
     largest = matrix.max(axis=1)
@@ -135,17 +141,17 @@ def _argmax_by_class(matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     for k in range(classes):
         is_largest = (matrix[:, k] == largest).view(np.uint8)
         np.maximum(rank, is_largest * np.uint8(classes - k), out=rank)
-    first: np.ndarray[Any, Any] = np.int64(classes) - rank
+    first: NumpyArray = np.int64(classes) - rank
     return first
 
 
-def _argmax_by_place(matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _argmax_by_place(matrix: NumpyArray) -> NumpyArray:
     """`argmax` where classes are contiguous: the places of the largest, as they lie in memory."""
     rows = len(matrix)
     places = np.flatnonzero((matrix == matrix.max(axis=1)[:, None]).T)
     # From the last to the first: what is written last stays.
     classes, row_numbers = np.divmod(places[::-1], max(rows, 1))
-    first: np.ndarray[Any, Any] = np.zeros(rows, np.int64)
+    first: NumpyArray = np.zeros(rows, np.int64)
     first[row_numbers] = classes
     return first
 
@@ -180,7 +186,7 @@ def like(values: Any, array: Array) -> Array:
     return xp.asarray(np.asarray(values), dtype=array.dtype, device=array.device)
 
 
-def sum_rows(matrix: Array) -> np.ndarray[Any, Any]:
+def sum_rows(matrix: Array) -> NumpyArray:
     """Sum over the rows of a block (n, ...), as a float64 NumPy array (...).
 
     Blocks on the CPU are short enough for a sum in their own precision.
@@ -190,10 +196,10 @@ def sum_rows(matrix: Array) -> np.ndarray[Any, Any]:
     return to_numpy(xp.sum(matrix, axis=0, dtype=dtype)).astype(np.float64)
 
 
-def sum_products(left: Array, right: Array) -> np.ndarray[Any, Any]:
+def sum_products(left: Array, right: Array) -> NumpyArray:
     """Sum over the rows of the products of two matrices (n, K), as a float64 NumPy array (K,)."""
     if is_numpy_array(left):
-        sums: np.ndarray[Any, Any] = np.einsum("ij,ij->j", left, right).astype(np.float64)
+        sums: NumpyArray = np.einsum("ij,ij->j", left, right).astype(np.float64)
         return sums
     return sum_rows(left * right)
 

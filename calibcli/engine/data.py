@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from calibcli.arrays import is_by_class, namespace, to_numpy
+from calibcli.arrays import NumpyArray, is_by_class, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.engine.devices import to_device
@@ -65,7 +65,7 @@ class Data:
     stages: tuple[Calibrator, ...] = ()
     seed: int = 0
     parts: tuple[Part, ...] = ()
-    class_factors: np.ndarray[Any, Any] | None = None
+    class_factors: NumpyArray | None = None
     normalised: bool = False
 
     @property
@@ -89,9 +89,9 @@ class Data:
         return self.survey.impossible
 
     @cached_property
-    def class_weights(self) -> np.ndarray[Any, Any]:
+    def class_weights(self) -> NumpyArray:
         """Sum of the weights of each class (K,)."""
-        total: np.ndarray[Any, Any]
+        total: NumpyArray
         if not self.parts:
             total = self.survey.class_weights.sum(axis=0)
         elif self.parts == (Part(self.folds, self.parts[0].fold, self.seed),):
@@ -139,7 +139,7 @@ class Data:
         return self.engine.fold(self.source, work, merge, self.precision)
 
     @property
-    def fold_of_rows(self) -> Callable[[int, int], np.ndarray[Any, Any]]:
+    def fold_of_rows(self) -> Callable[[int, int], NumpyArray]:
         """The fold of each row from a first to before a last one, as a function of these two."""
         return partial(fold_of_rows, folds=self.folds, seed=self.seed)
 
@@ -159,7 +159,7 @@ class Data:
         """The same rows, only those of a part counting."""
         return replace(self, parts=(*self.parts, part))
 
-    def reweighted(self, class_factors: np.ndarray[Any, Any]) -> Data:
+    def reweighted(self, class_factors: NumpyArray) -> Data:
         """The same rows, their weights multiplied by factors (K,) of their classes."""
         before = self.class_factors
         return replace(self, class_factors=class_factors * (1 if before is None else before))
@@ -238,7 +238,7 @@ def _scores(stages: tuple[Calibrator, ...], tile: Tile) -> Any:
     return log_probs_after(for_rows(stages, tile.keys), tile.logits)
 
 
-def _gathered(parts: Iterator[Any], rows: int) -> np.ndarray[Any, Any]:
+def _gathered(parts: Iterator[Any], rows: int) -> NumpyArray:
     """Neighbouring blocks of rows as one array, which lies in memory as they do."""
     first = next(parts)
     order: Any = "F" if is_by_class(first) else "C"
@@ -250,7 +250,7 @@ def _gathered(parts: Iterator[Any], rows: int) -> np.ndarray[Any, Any]:
     return whole
 
 
-def _class_weights(classes: int, tile: Tile) -> np.ndarray[Any, Any]:
+def _class_weights(classes: int, tile: Tile) -> NumpyArray:
     weights = None if tile.weights is None else to_numpy(tile.weights)
     return np.bincount(to_numpy(tile.labels), weights, classes).astype(np.float64)
 
@@ -270,7 +270,7 @@ def _restricted(
 
 
 def _reweighted(
-    class_factors: np.ndarray[Any, Any], partial_state: Callable[[Tile], State], tile: Tile
+    class_factors: NumpyArray, partial_state: Callable[[Tile], State], tile: Tile
 ) -> State:
     xp = namespace(tile.logits)
     factors = xp.asarray(class_factors, device=tile.logits.device)[tile.labels]

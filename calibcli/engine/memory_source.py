@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import InputKind
-from calibcli.engine.source import Chunk, Keys, NumpyArray, Source, join_keys
+from calibcli.arrays import InputKind, NumpyArray
+from calibcli.engine.source import Chunk, Keys, Source, join_keys
 from calibcli.metrics.resampling import mixed
 
 

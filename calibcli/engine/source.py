@@ -9,8 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from calibcli.arrays import InputKind
-
-NumpyArray = np.ndarray[Any, Any]
+from calibcli.arrays import NumpyArray as NumpyArray  # noqa: PLC0414  (for tables)
 
 Keys: TypeAlias = Mapping[str, NumpyArray]
 """Numbers of groups (n,), int64, by the role that they play."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from calibcli.arrays import (
     SMALLEST_PROBABILITY,
     Array,
     InputKind,
+    NumpyArray,
     namespace,
     pick,
     to_numpy,
@@ -48,8 +48,8 @@ class Survey:
     """
 
     rows: int
-    class_rows: np.ndarray[Any, Any]
-    class_weights: np.ndarray[Any, Any]
+    class_rows: NumpyArray
+    class_weights: NumpyArray
     impossible: bool
     zeros: int
     trouble: tuple[int, str] | None
@@ -78,8 +78,8 @@ def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
         zeros = int(xp.sum(logits <= float(np.log(1.001 * SMALLEST_PROBABILITY))))
     trouble = _bad_score(tile, kind) if not ordinary or kind != "logits" else None
     classes = int(logits.shape[1])
-    class_rows: np.ndarray[Any, Any] = np.zeros(classes, np.int64)
-    class_weights: np.ndarray[Any, Any] = np.zeros((folds, classes))
+    class_rows: NumpyArray = np.zeros(classes, np.int64)
+    class_weights: NumpyArray = np.zeros((folds, classes))
     weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
     if tile.labels is not None:
         labels = to_numpy(tile.labels)
@@ -122,7 +122,7 @@ def _bad_score(tile: Tile, kind: InputKind) -> tuple[int, str] | None:
     return None
 
 
-def _bad_label(start: int, labels: np.ndarray[Any, Any], classes: int) -> tuple[int, str] | None:
+def _bad_label(start: int, labels: NumpyArray, classes: int) -> tuple[int, str] | None:
     place = _first(((labels < 0) | (labels >= classes))[:, None])
     if place is None:
         return None
@@ -139,7 +139,7 @@ def _impossible_label(tile: Tile) -> tuple[int, str] | None:
     return tile.start + place[0], f"class {label} is the label, but its logit is -inf (impossible)"
 
 
-def bad_weight(weights: np.ndarray[Any, Any]) -> tuple[int, str] | None:
+def bad_weight(weights: NumpyArray) -> tuple[int, str] | None:
     """The first of some weights (n,) that can't be used, and why."""
     least, largest = WEIGHTS
     usable = ((weights >= least) & (weights <= largest)) | (weights == 0)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace, softmax, to_numpy
+from calibcli.arrays import Array, NumpyArray, namespace, softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.source import Chunk, Source
 from calibcli.engine.survey import LARGEST_LOG_PROB
 from calibcli.errors import DataError
-
-NumpyArray = np.ndarray[Any, Any]
 
 _CHUNK_BYTES = 8 << 20
 

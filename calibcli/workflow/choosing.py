@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.metrics.base import Vector
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
 from calibcli.workflow.measuring import CrossFitted, Predictor, view_of
 from calibcli.workflow.trials import Trial
@@ -161,12 +161,12 @@ class _Losses:
         With squared weights.
     """
 
-    weights: Vector
-    sums: Vector
-    products: Vector
+    weights: NumpyArray
+    sums: NumpyArray
+    products: NumpyArray
 
     @classmethod
-    def of(cls, losses: Vector, weights: Vector) -> _Losses:
+    def of(cls, losses: NumpyArray, weights: NumpyArray) -> _Losses:
         """The sums of losses (M, n) of rows with weights (n,)."""
         powers = np.stack((weights, weights**2), axis=1)
         scaled = losses * weights
@@ -178,9 +178,9 @@ class _Losses:
         )
 
     @property
-    def mean(self) -> Vector:
+    def mean(self) -> NumpyArray:
         """Means (M,)."""
-        means: Vector = self.sums[:, 0] / self.weights[0]
+        means: NumpyArray = self.sums[:, 0] / self.weights[0]
         return means
 
     def error_of_difference(self, place: int, other: int) -> float:

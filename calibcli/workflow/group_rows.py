@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import to_numpy
-from calibcli.calibrators.base import GROUP, Vector
+from calibcli.arrays import NumpyArray, to_numpy
+from calibcli.calibrators.base import GROUP
 from calibcli.calibrators.groups import rows_by_group
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile, join
@@ -39,8 +39,8 @@ class GroupRows:
     number: int
     data: Data
     source: ArraySource
-    places: Vector
-    fold: Vector
+    places: NumpyArray
+    fold: NumpyArray
 
     def chosen(self, without: int | None = None) -> Data:
         """Data of them alone, or of those that are not in a fold."""
@@ -59,7 +59,7 @@ class GroupRows:
         return replace(self.data, source=own, survey=survey)
 
 
-def numbers_of(tile: Tile) -> Vector:
+def numbers_of(tile: Tile) -> NumpyArray:
     """The numbers of the groups of a block's rows (n,)."""
     assert tile.keys is not None
     return tile.keys[GROUP]
@@ -85,7 +85,7 @@ def each_group(data: Data, groups: int) -> Iterator[GroupRows]:
 
 
 def _split(
-    data: Data, source: ArraySource, numbers: Vector, row_numbers: Vector, groups: int
+    data: Data, source: ArraySource, numbers: NumpyArray, row_numbers: NumpyArray, groups: int
 ) -> Iterator[GroupRows]:
     if not len(row_numbers):
         return
@@ -95,11 +95,11 @@ def _split(
         yield GroupRows(number, data, source, places, fold[places])
 
 
-def _row_counts(groups: int, tile: Tile) -> Vector:
+def _row_counts(groups: int, tile: Tile) -> NumpyArray:
     return np.bincount(numbers_of(tile), minlength=groups)
 
 
-def _batches(counts: Vector, most: int) -> Iterator[list[int]]:
+def _batches(counts: NumpyArray, most: int) -> Iterator[list[int]]:
     """Groups whose rows together are at most so many, or one that has more."""
     batch: list[int] = []
     for number in np.flatnonzero(counts).tolist():
@@ -111,7 +111,9 @@ def _batches(counts: Vector, most: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _gathered(data: Data, batch: list[int], step: int) -> tuple[ArraySource, Vector, Vector]:
+def _gathered(
+    data: Data, batch: list[int], step: int
+) -> tuple[ArraySource, NumpyArray, NumpyArray]:
     """Every so many-th of the rows of some groups, with their groups and their numbers."""
     parts, row_numbers = [], []
     for chunk in data.source.chunks(data.engine.chunk_rows(data.source)):

@@ -14,6 +14,7 @@ import numpy as np
 
 from calibcli.arrays import (
     Array,
+    NumpyArray,
     host_weights,
     log_softmax,
     namespace,
@@ -22,7 +23,7 @@ from calibcli.arrays import (
     split_impossible,
     to_numpy,
 )
-from calibcli.calibrators.base import GROUP, Calibrator, Vector
+from calibcli.calibrators.base import GROUP, Calibrator
 from calibcli.calibrators.groups import MOST_GROUPS, Groups, interpolated
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
@@ -135,7 +136,7 @@ def fit_groups(data: Data, fitted: FittedPlan) -> GroupedFit:
     return GroupedFit(plan, fit, first, by_fold, best[0], means)
 
 
-def _usable(losses: Vector, weight: Vector) -> tuple[Vector, Vector]:
+def _usable(losses: NumpyArray, weight: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
     """Losses by fold and strength (F, S), and the groups (G,) whose own maps are none to use.
 
     Such a map, of rows that can be separated for example, would spoil the choice for all others.
@@ -147,39 +148,39 @@ def _usable(losses: Vector, weight: Vector) -> tuple[Vector, Vector]:
     return losses.sum(axis=1), useless
 
 
-def _drawn(groups: Groups, shares: Vector) -> Groups:
+def _drawn(groups: Groups, shares: NumpyArray) -> Groups:
     """The groups with their weights; maps that have none are left out."""
     weights = groups.weights * shares
     own = tuple(s if w > 0 else () for s, w in zip(groups.own, weights, strict=True))
     return replace(groups, own=own, weights=weights)
 
 
-def _shares(rows: Vector, strength: float) -> Vector:
+def _shares(rows: NumpyArray, strength: float) -> NumpyArray:
     """What the own maps of groups with so many rows (G,) count."""
     if np.isinf(strength):
         return np.zeros(len(rows))
-    shares: Vector = rows / np.maximum(rows + strength, 1e-300)
+    shares: NumpyArray = rows / np.maximum(rows + strength, 1e-300)
     return shares
 
 
-def _fitted(own: Sequence[Stages]) -> Vector:
+def _fitted(own: Sequence[Stages]) -> NumpyArray:
     return np.array([float(bool(stages)) for stages in own])
 
 
-def _counts(data: Data, groups: int) -> Vector:
+def _counts(data: Data, groups: int) -> NumpyArray:
     """Weight of the rows of each fold and group (F, G)."""
-    counts: Vector = data.fold(partial(_count, data.folds, groups, data.seed), np.add)
+    counts: NumpyArray = data.fold(partial(_count, data.folds, groups, data.seed), np.add)
     return counts
 
 
-def _count(folds: int, groups: int, seed: int, tile: Tile) -> Vector:
+def _count(folds: int, groups: int, seed: int, tile: Tile) -> NumpyArray:
     fold = fold_of_rows(tile.start, tile.start + len(tile), folds, seed)
     weights = None if tile.weights is None else to_numpy(tile.weights)
     cells = np.bincount(fold * groups + numbers_of(tile), weights, folds * groups)
     return cells.reshape(folds, groups).astype(np.float64)
 
 
-def _losses(maps: tuple[Groups, ...], rows: Vector, seed: int, tile: Tile) -> Vector:
+def _losses(maps: tuple[Groups, ...], rows: NumpyArray, seed: int, tile: Tile) -> NumpyArray:
     """Sum of the losses of held-out rows by fold, group and strength (F, G, S)."""
     losses = np.zeros((len(maps), rows.shape[1], len(STRENGTHS)))
     fold = fold_of_rows(tile.start, tile.start + len(tile), len(maps), seed)
@@ -201,9 +202,9 @@ def _losses(maps: tuple[Groups, ...], rows: Vector, seed: int, tile: Tile) -> Ve
     return losses
 
 
-def row_losses(logits: Array, labels: Array) -> Vector:
+def row_losses(logits: Array, labels: Array) -> NumpyArray:
     """``-ln p`` of the label of each row (n,), in float64."""
-    losses: Vector = -to_numpy(pick(log_softmax(logits), labels)).astype(np.float64)
+    losses: NumpyArray = -to_numpy(pick(log_softmax(logits), labels)).astype(np.float64)
     return losses
 
 
@@ -295,7 +296,7 @@ def report_groups(data: Data, predictors: Sequence[Predictor], grouped: GroupedF
     return GroupReport(groups.column, grouped.strength, grouped.losses, tuple(scores))
 
 
-def _scores(predictors: tuple[Predictor, ...], groups: int, tile: Tile) -> Vector:
+def _scores(predictors: tuple[Predictor, ...], groups: int, tile: Tile) -> NumpyArray:
     """Rows, weight, and the sum of the losses of each predictor, by group."""
     numbers = numbers_of(tile)
     weights = host_weights(tile.labels, tile.weights)

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
 
 TargetPrior: TypeAlias = Literal["balanced"] | tuple[float, ...]
@@ -16,7 +16,7 @@ IMBALANCED = 2.0
 """A class with so many times the weight of another makes data imbalanced."""
 
 
-def prior_factors(prior: TargetPrior, class_weights: Vector) -> Vector:
+def prior_factors(prior: TargetPrior, class_weights: NumpyArray) -> NumpyArray:
     """Factors (K,) of row weights that give the classes the shares of a prior.
 
     Their mean over the rows is 1. Classes without rows have the factor 0; the prior is spread over
@@ -38,12 +38,12 @@ def prior_factors(prior: TargetPrior, class_weights: Vector) -> Vector:
     if shares.sum() <= 0:
         raise UsageError("--target-prior gives no share to any class that has rows")
     own = class_weights / class_weights.sum()
-    factors: Vector = np.zeros(classes)
+    factors: NumpyArray = np.zeros(classes)
     np.divide(shares / shares.sum(), own, out=factors, where=present)
     return factors
 
 
-def imbalance(class_weights: Vector) -> float:
+def imbalance(class_weights: NumpyArray) -> float:
     """Weight of the largest class over that of the smallest that has rows."""
     present = class_weights[class_weights > 0]
     return float(present.max() / present.min()) if len(present) else 1.0

@@ -7,8 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import host_weights, to_numpy
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray, host_weights, to_numpy
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.top import top_scores
 from calibcli.engine.data import Data, open_data
@@ -17,7 +16,7 @@ from calibcli.engine.memory_source import ArraySource, names_of_keys
 from calibcli.engine.source import Keys, join_keys
 from calibcli.errors import DataError
 
-_Rows = tuple[Vector, Vector, Vector, Keys | None]
+_Rows = tuple[NumpyArray, NumpyArray, NumpyArray, Keys | None]
 
 
 def confidence_rows(data: Data) -> Data:

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import host_weights, log_softmax, to_numpy
+from calibcli.arrays import NumpyArray, host_weights, log_softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.log_linear import LogLinear
@@ -22,7 +22,6 @@ from calibcli.engine.engine import Tile
 from calibcli.fitting.data import Grouping
 from calibcli.fitting.solution import Solution
 from calibcli.fitting.stages import Fit, StageFit
-from calibcli.metrics.base import Vector
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.trials import Trial
@@ -46,12 +45,12 @@ Members = Sequence[Sequence[Calibrator]]
 class _Rows:
     """Held-out log-probabilities (M, n, K) of rows, with labels, weights and folds (n,)."""
 
-    log_probs: Vector
-    labels: Vector
-    weights: Vector
-    folds: Vector
+    log_probs: NumpyArray
+    labels: NumpyArray
+    weights: NumpyArray
+    folds: NumpyArray
 
-    def of(self, chosen: Vector) -> _Rows:
+    def of(self, chosen: NumpyArray) -> _Rows:
         return _Rows(
             self.log_probs[:, chosen], self.labels[chosen], self.weights[chosen], self.folds[chosen]
         )
@@ -95,7 +94,7 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial:
     )
 
 
-def _solve(rows: _Rows, start: Vector, anchor: Vector) -> tuple[Vector, Solution]:
+def _solve(rows: _Rows, start: NumpyArray, anchor: NumpyArray) -> tuple[NumpyArray, Solution]:
     """Weights (M,) of lowest mean NLL, none of them negative."""
     from scipy.optimize import minimize
 
@@ -103,7 +102,7 @@ def _solve(rows: _Rows, start: Vector, anchor: Vector) -> tuple[Vector, Solution
     shares = rows.weights / total
     own = rows.log_probs[:, np.arange(len(rows.labels)), rows.labels] @ shares
 
-    def value_and_gradient(weights: Vector) -> tuple[float, Vector]:
+    def value_and_gradient(weights: NumpyArray) -> tuple[float, NumpyArray]:
         logits = np.tensordot(weights, rows.log_probs, 1)
         largest = logits.max(axis=1, keepdims=True)
         shifted = np.exp(logits - largest)
@@ -123,7 +122,7 @@ def _solve(rows: _Rows, start: Vector, anchor: Vector) -> tuple[Vector, Solution
         bounds=[(0.0, None)] * len(start),
         options={"maxiter": 500, "ftol": 1e-13, "gtol": 1e-8},
     )
-    weights: Vector = found.x
+    weights: NumpyArray = found.x
     gradient = np.where((weights <= 0) & (found.jac > 0), 0.0, found.jac)
     norm = float(np.abs(gradient).max(initial=0.0))
     return weights, Solution(weights, float(found.fun), norm, norm <= 1e-4, "gradient", found.nit)
@@ -145,7 +144,7 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
 
 def _held_out(
     members: Sequence[Members], fold_of_rows: Grouping, step: int, tile: Tile
-) -> list[tuple[Vector, Vector, Vector, Vector]]:
+) -> list[tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]]:
     """Every so many-th row of a block, by its number, through the members that didn't see it."""
     first = -tile.start % step
     folds = fold_of_rows(tile.start, tile.start + len(tile))[first::step]
