@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, is_by_class, like, sum_products, sum_rows, to_numpy
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.arrays import Array, NumpyArray, is_by_class, like, sum_products, sum_rows, to_numpy
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.curvature import (
     MOST_DENSE,
     Curvature,
@@ -33,8 +33,8 @@ class VectorScaling(Calibrator):
     scale, bias : float64 array (K,)
     """
 
-    scale: Vector
-    bias: Vector
+    scale: NumpyArray
+    bias: NumpyArray
     kind = "vector"
     normalises = True
 
@@ -82,32 +82,32 @@ class VectorMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 150 * classes
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.concatenate((np.full(classes, scale), np.zeros(classes)))
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         scale, bias = np.split(theta, 2)
         new = logits * like(scale, logits)
         new += like(bias, logits)
         return new
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         return np.concatenate((sum_products(gradient, logits), sum_rows(gradient)))
 
-    def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
+    def pullback_squares(self, theta: NumpyArray, logits: Array, diagonal: Array) -> NumpyArray:
         return self.pullback(theta, logits * logits, diagonal)
 
     def curvature(self, classes: int) -> Curvature:
         return DenseVectorCurvature() if self.size(classes) <= MOST_DENSE else PairCurvature()
 
-    def calibrator(self, theta: Vector, classes: int) -> VectorScaling:
+    def calibrator(self, theta: NumpyArray, classes: int) -> VectorScaling:
         scale, bias = np.split(theta, 2)
         return VectorScaling(scale, bias - bias.mean())
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         return np.full(2 * classes, self.penalty)
 
-    def frozen(self, absent: Vector) -> Vector:
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
         return np.concatenate((absent, absent))
 
 
@@ -122,8 +122,8 @@ class MatrixScaling(Calibrator):
     bias : float64 array (K,)
     """
 
-    matrix: Vector
-    bias: Vector
+    matrix: NumpyArray
+    bias: NumpyArray
     kind = "matrix"
     normalises = True
 
@@ -189,10 +189,10 @@ class MatrixMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 50 * classes
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.concatenate((scale * np.eye(classes).ravel(), np.zeros(classes)))
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         matrix, bias = self._split(theta, logits.shape[1])
         # Multiplied so that the result lies in memory as the logits do.
         if is_by_class(logits):
@@ -202,21 +202,21 @@ class MatrixMap(SmoothMap):
         new += like(bias, logits)
         return new
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         matrix = to_numpy(gradient.T @ logits)
         return np.concatenate((matrix.ravel(), sum_rows(gradient)))
 
-    def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
+    def pullback_squares(self, theta: NumpyArray, logits: Array, diagonal: Array) -> NumpyArray:
         return self.pullback(theta, logits * logits, diagonal)
 
     def curvature(self, classes: int) -> Curvature:
         return DenseMatrixCurvature() if self.size(classes) <= MOST_DENSE else MatrixCurvature()
 
-    def calibrator(self, theta: Vector, classes: int) -> MatrixScaling:
+    def calibrator(self, theta: NumpyArray, classes: int) -> MatrixScaling:
         matrix, bias = self._split(theta, classes)
         return MatrixScaling(matrix, bias - bias.mean())
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         unit = 2 * classes / rows
         own = unit * self.penalty * (classes + 1) / classes
         off, bias = self.off_diagonal, self.bias
@@ -227,20 +227,20 @@ class MatrixMap(SmoothMap):
             own if bias is None else unit * bias,
         )
 
-    def frozen(self, absent: Vector) -> Vector:
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
         return np.concatenate((np.repeat(absent, len(absent)), absent))
 
     @staticmethod
-    def _split(theta: Vector, classes: int) -> tuple[Vector, Vector]:
+    def _split(theta: NumpyArray, classes: int) -> tuple[NumpyArray, NumpyArray]:
         return theta[:-classes].reshape(classes, classes), theta[-classes:]
 
 
-def ridge_by_part(classes: int, diagonal: float, off_diagonal: float, bias: float) -> Vector:
+def ridge_by_part(classes: int, diagonal: float, off_diagonal: float, bias: float) -> NumpyArray:
     """Penalty strengths (K (K + 1),) of a matrix map's parameters."""
     matrix = np.full((classes, classes), off_diagonal)
     np.fill_diagonal(matrix, diagonal)
     return np.concatenate((matrix.ravel(), np.full(classes, bias)))
 
 
-def _span(values: Vector) -> str:
+def _span(values: NumpyArray) -> str:
     return f"{values.min():.3f} to {values.max():.3f}"

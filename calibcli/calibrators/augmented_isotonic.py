@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.hulls import SuffixHulls
 
 
-def augmented_isotonic(positives: Vector, weights: Vector) -> tuple[Vector, Vector]:
+def augmented_isotonic(positives: NumpyArray, weights: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
     """Isotonic regression with one more row, for every place where its score can fall.
 
     Parameters
@@ -40,7 +40,7 @@ def augmented_isotonic(positives: Vector, weights: Vector) -> tuple[Vector, Vect
     return p0, _with_a_positive(positives, weights)
 
 
-def _with_a_positive(positives: Vector, weights: Vector) -> Vector:
+def _with_a_positive(positives: NumpyArray, weights: NumpyArray) -> NumpyArray:
     """The second result of `augmented_isotonic`.
 
     Let W and S be the sums of the weights and of the positive ones over the first j scores. By the
@@ -67,5 +67,5 @@ def _with_a_positive(positives: Vector, weights: Vector) -> Vector:
         values[raising], hulls.tangents(x[raising], y[raising], nearest[raising])
     )
     # Sums of weights that are no whole numbers are rounded.
-    running: Vector = np.minimum(np.maximum.accumulate(values), 1.0)
+    running: NumpyArray = np.minimum(np.maximum.accumulate(values), 1.0)
     return running

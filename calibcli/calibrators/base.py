@@ -8,10 +8,16 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import Array, log_softmax, restore_impossible, softmax, split_impossible
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    log_softmax,
+    restore_impossible,
+    softmax,
+    split_impossible,
+)
 from calibcli.calibrators.curvature import Curvature
 
-Vector: TypeAlias = np.ndarray[Any, Any]
 GROUP = "group"
 """The role of the column whose values have maps of their own."""
 
@@ -54,7 +60,7 @@ class Calibrator(ABC):
             Unknown or missing names, wrong shapes, numbers that are not finite or not allowed.
         """
 
-    def for_groups(self, numbers: Vector) -> Calibrator:
+    def for_groups(self, numbers: NumpyArray) -> Calibrator:
         """The map for rows of the groups (n,), for a calibrator that tells groups apart."""
         return self
 
@@ -162,18 +168,18 @@ class SmoothMap(Family):
         """Number of parameters at K classes."""
 
     @abstractmethod
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         """Parameters (P,) of the map that multiplies all logits by a scale."""
 
     @abstractmethod
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         """New logits (n, K) at parameters (P,) from finite logits (n, K)."""
 
     @abstractmethod
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         """Sum over rows of the Jacobian's transpose times a gradient by new logits (n, K): (P,)."""
 
-    def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
+    def pullback_squares(self, theta: NumpyArray, logits: Array, diagonal: Array) -> NumpyArray:
         """Sum over rows of the squared Jacobian's transpose times a diagonal (n, K): (P,).
 
         It scales the parameters for a solver; ones, where a map does not offer it, scale nothing.
@@ -181,8 +187,8 @@ class SmoothMap(Family):
         return np.ones_like(theta)
 
     def likelihood_hessian(
-        self, theta: Vector, logits: Array, probs: Array, weights: Array | None
-    ) -> Vector | None:
+        self, theta: NumpyArray, logits: Array, probs: Array, weights: Array | None
+    ) -> NumpyArray | None:
         """Sum over rows of ``J' (diag p - p p') J`` (P, P), where the map has a short way to it.
 
         J is the Jacobian of the new logits, whose probabilities are p (n, K).
@@ -193,7 +199,7 @@ class SmoothMap(Family):
         """What a metric for solvers is made of at K classes, or None where it is not offered."""
         return None
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+    def pushforward(self, theta: NumpyArray, logits: Array, direction: NumpyArray) -> Array:
         """The Jacobian of a linear map times a direction (P,): a change of the new logits (n, K).
 
         Maps that are not linear are fitted by gradients alone.
@@ -202,7 +208,7 @@ class SmoothMap(Family):
         return self.forward(direction, logits)
 
     @abstractmethod
-    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         """The fitted calibrator."""
 
     def resolved(self, rows: float) -> SmoothMap:
@@ -214,29 +220,29 @@ class SmoothMap(Family):
         """Whether the family has knots that are still to be placed."""
         return False
 
-    def placed(self, log_probs: Vector, weights: Vector) -> SmoothMap:
+    def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> SmoothMap:
         """The family with its knots, if any, placed by log-probabilities (n, K) of rows."""
         return self
 
-    def starts(self, classes: int, scale: float, seed: int) -> list[Vector]:
+    def starts(self, classes: int, scale: float, seed: int) -> list[NumpyArray]:
         """Parameters to start from, the best of which by held-out loss is taken."""
         return [self.start(classes, scale)]
 
-    def ridge(self, classes: int, rows: float) -> Vector | None:
+    def ridge(self, classes: int, rows: float) -> NumpyArray | None:
         """Penalty strengths: the objective gains ``d' R d / 2`` with ``d = theta - anchor``.
 
         R is a matrix (P, P), or (P,) for a diagonal one.
         """
         return None
 
-    def anchor(self, classes: int, scale: float) -> Vector:
+    def anchor(self, classes: int, scale: float) -> NumpyArray:
         """Where the penalty pulls to (P,)."""
         return self.start(classes, scale)
 
-    def signed(self, classes: int) -> Vector:
+    def signed(self, classes: int) -> NumpyArray:
         """Mask (P,) of the parameters that may be negative."""
         return np.full(self.size(classes), not self.bounded)
 
-    def frozen(self, absent: Vector) -> Vector:
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
         """Mask (P,) of parameters that data without the classes in mask (K,) can't determine."""
         return np.zeros(self.size(len(absent)), bool)

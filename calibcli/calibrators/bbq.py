@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curves import (
     BinarySample,
     Curve,
@@ -28,8 +28,8 @@ _KEPT = 0.999
 class _Binning:
     """A histogram: before which scores it cuts, its values in the bins, and its log-score."""
 
-    before: Vector
-    values: Vector
+    before: NumpyArray
+    values: NumpyArray
     log_score: float
 
 
@@ -72,7 +72,9 @@ class BbqMap(CurveMap):
         return _average(sample.scores, [found[i] for i in kept], posterior[kept])
 
 
-def _binned(scores: Vector, weights: Vector, positives: Vector, before: Vector) -> _Binning:
+def _binned(
+    scores: NumpyArray, weights: NumpyArray, positives: NumpyArray, before: NumpyArray
+) -> _Binning:
     """A histogram by where it cuts, from cumulative sums (m + 1,); equations 3 and 4."""
     from scipy.special import gammaln
 
@@ -95,7 +97,7 @@ def _binned(scores: Vector, weights: Vector, positives: Vector, before: Vector) 
     return _Binning(before, (positive + prior_positive) / (total + strength), float(log_score))
 
 
-def _average(scores: Vector, binnings: list[_Binning], shares: Vector) -> Curve:
+def _average(scores: NumpyArray, binnings: list[_Binning], shares: NumpyArray) -> Curve:
     """The weighted mean of histograms: a step function that cuts where any of them does."""
     before = np.unique(np.concatenate([binning.before for binning in binnings]))
     values = np.zeros(len(before) + 1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray, namespace
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import BinaryLinearMap, as_two, binary_logit, softplus
 from calibcli.calibrators.reading import check_binary, check_names, read_number
 from calibcli.errors import ParamsError
@@ -65,11 +65,11 @@ class BetaMap(BinaryLinearMap):
     def features(logit: Array) -> tuple[Array, ...]:
         return -softplus(-logit), softplus(logit), namespace(logit).ones_like(logit)
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.array([scale, scale, 0.0])
 
-    def signed(self, classes: int) -> Vector:
+    def signed(self, classes: int) -> NumpyArray:
         return np.array([False, False, True])
 
-    def calibrator(self, theta: Vector, classes: int) -> Beta:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Beta:
         return Beta(*map(float, theta))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibcli.arrays import Array, like, namespace, sum_rows
+from calibcli.arrays import Array, NumpyArray, like, namespace, sum_rows
 from calibcli.calibrators.affine import VectorScaling
-from calibcli.calibrators.base import SmoothMap, Vector
+from calibcli.calibrators.base import SmoothMap
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,25 @@ class BiasCorrectedTemperatureMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 50 * classes
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.concatenate(([scale], np.zeros(classes)))
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         return logits * float(theta[0]) + like(theta[1:], logits)
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         xp = namespace(logits)
         scale = float(xp.sum(xp.sum(gradient * logits, axis=-1), dtype=xp.float64))
         return np.concatenate(([scale], sum_rows(gradient)))
 
-    def pullback_squares(self, theta: Vector, logits: Array, diagonal: Array) -> Vector:
+    def pullback_squares(self, theta: NumpyArray, logits: Array, diagonal: Array) -> NumpyArray:
         return self.pullback(theta, logits * logits, diagonal)
 
-    def calibrator(self, theta: Vector, classes: int) -> VectorScaling:
+    def calibrator(self, theta: NumpyArray, classes: int) -> VectorScaling:
         return VectorScaling(np.full(classes, theta[0]), theta[1:] - theta[1:].mean())
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         return np.full(classes + 1, self.penalty)
 
-    def frozen(self, absent: Vector) -> Vector:
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
         return np.concatenate(([False], absent))

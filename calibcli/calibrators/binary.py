@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace
-from calibcli.calibrators.base import Preserves, SmoothMap, Vector
+from calibcli.arrays import Array, NumpyArray, namespace
+from calibcli.calibrators.base import Preserves, SmoothMap
 
 
 def binary_logit(logits: Array) -> Array:
@@ -46,11 +46,11 @@ class BinaryLinearMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 100 * self.size(classes)
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         features = self.features(binary_logit(logits))
         return as_two(sum(float(t) * f for t, f in zip(theta, features, strict=True)))
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         xp = namespace(logits)
         features = self.features(binary_logit(logits))
         return np.array([float(xp.sum(gradient[:, 1] * f, dtype=xp.float64)) for f in features])

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calibcli.arrays import Array
-from calibcli.calibrators.base import GROUP, Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray
+from calibcli.calibrators.base import GROUP, Calibrator
 from calibcli.errors import ParamsError
 
 _MOST_STAGES = 64
 
 
 def for_rows(
-    stages: Sequence[Calibrator], keys: Mapping[str, Vector] | None
+    stages: Sequence[Calibrator], keys: Mapping[str, NumpyArray] | None
 ) -> tuple[Calibrator, ...]:
     """The stages for certain rows, given the numbers (n,) of their groups by role."""
     if keys is None or GROUP not in keys:

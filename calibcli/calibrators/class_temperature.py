@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, argmax, dot_classes, like, sum_rows, to_numpy
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.arrays import Array, NumpyArray, argmax, dot_classes, like, sum_rows, to_numpy
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.reading import check_names, read_array, read_choice
 from calibcli.errors import ParamsError
 
@@ -29,7 +29,7 @@ class ClassTemperature(Calibrator):
         ``"column"`` or ``"prediction"``; the second never changes the prediction.
     """
 
-    temperatures: Vector
+    temperatures: NumpyArray
     by: By = "column"
     kind = "class-temperature"
 
@@ -77,27 +77,27 @@ class ClassTemperatureMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 100 * classes
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.full(classes, np.log(scale))
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         return logits * _scales(np.exp(theta), logits, self.by)
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         scales = np.exp(theta)
         if self.by == "column":
             return sum_rows(gradient * logits) * scales
         rows = to_numpy(dot_classes(gradient, logits)).astype(np.float64)
         return np.bincount(to_numpy(argmax(logits)), rows, len(theta)) * scales
 
-    def calibrator(self, theta: Vector, classes: int) -> ClassTemperature:
+    def calibrator(self, theta: NumpyArray, classes: int) -> ClassTemperature:
         return ClassTemperature(np.exp(-theta), self.by)
 
-    def frozen(self, absent: Vector) -> Vector:
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
         return absent if self.by == "column" else np.zeros_like(absent)
 
 
-def _scales(scales: Vector, logits: Array, by: By) -> Array:
+def _scales(scales: NumpyArray, logits: Array, by: By) -> Array:
     """Factors (K,) of the columns, or (n, 1) of the rows."""
     factors = like(scales, logits)
     return factors if by == "column" else factors[argmax(logits)][:, None]

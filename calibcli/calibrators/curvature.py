@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace, sum_rows, to_numpy
+from calibcli.arrays import Array, NumpyArray, namespace, sum_rows, to_numpy
 
-Vector = np.ndarray[Any, Any]
-Metric = Callable[[Vector], Vector]
+Metric = Callable[[NumpyArray], NumpyArray]
 """An approximate inverse Hessian times a gradient (P,), symmetric and positive definite."""
 
 MOST_DENSE = 256
@@ -32,15 +30,15 @@ class Curvature(ABC):
     """Sums over rows that a metric is made of."""
 
     @abstractmethod
-    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         """Sums (S,) of rows: inputs (n, K) and probabilities (n, K) of the map, weights (n,)."""
 
     @abstractmethod
-    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
         """The metric of mean sums (S,), with a ridge (P,) on the parameters."""
 
 
-def smallest_curvature(hessian: Vector) -> float:
+def smallest_curvature(hessian: NumpyArray) -> float:
     """What to add to the diagonal of a Hessian (P, P) so that it has an inverse.
 
     It is 1 where all probabilities are 0 and 1: there is no curvature then, or only rounding.
@@ -52,7 +50,7 @@ def smallest_curvature(hessian: Vector) -> float:
 class _Dense(Curvature):
     """The whole Hessian, of few parameters."""
 
-    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         rows, classes = inputs.shape
         step = max(_BLOCK_ELEMENTS // self._index(classes).size, 1)
         parts = []
@@ -61,16 +59,16 @@ class _Dense(Curvature):
             chances = probs[part].T
             heavy = chances if weights is None else chances * weights[part]
             parts += [self._sums(inputs[part].T, chances, heavy)]
-        total: Vector = np.sum(parts, axis=0)
+        total: NumpyArray = np.sum(parts, axis=0)
         return total
 
-    def _sums(self, inputs: Array, probs: Array, heavy: Array) -> Vector:
+    def _sums(self, inputs: Array, probs: Array, heavy: Array) -> NumpyArray:
         moved = self._moved(inputs, heavy)
         gram = moved @ self._moved(inputs, probs).T
         blocks = self._blocks(inputs, heavy, moved)
         return np.concatenate([to_numpy(s).astype(np.float64).ravel() for s in (gram, blocks)])
 
-    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
         size = len(ridge)
         hessian = -mean[: size * size].reshape(size, size)
         own = int((len(mean) - size * size) // size)
@@ -81,7 +79,7 @@ class _Dense(Curvature):
         return lambda gradient: inverse @ gradient
 
     @abstractmethod
-    def _index(self, classes: int) -> Vector:
+    def _index(self, classes: int) -> NumpyArray:
         """The parameters (K, m) of each class."""
 
     @abstractmethod
@@ -96,7 +94,7 @@ class _Dense(Curvature):
 class DenseVectorCurvature(_Dense):
     """All of the K scales and K biases of a vector map."""
 
-    def _index(self, classes: int) -> Vector:
+    def _index(self, classes: int) -> NumpyArray:
         return np.arange(2 * classes).reshape(2, classes).T
 
     def _moved(self, inputs: Array, probs: Array) -> Array:
@@ -110,7 +108,7 @@ class DenseVectorCurvature(_Dense):
 class DenseMatrixCurvature(_Dense):
     """All of the K (K + 1) parameters of a matrix map."""
 
-    def _index(self, classes: int) -> Vector:
+    def _index(self, classes: int) -> NumpyArray:
         matrix = np.arange(classes * classes).reshape(classes, classes)
         return np.column_stack((matrix, classes * classes + np.arange(classes)))
 
@@ -133,10 +131,10 @@ class DenseMatrixCurvature(_Dense):
 class PairCurvature(Curvature):
     """The scale and the bias of each class of a vector map, one class apart from the others."""
 
-    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         return _pair_sums(inputs, probs, weights)
 
-    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
         return _pair_metric(mean, ridge)
 
 
@@ -148,7 +146,7 @@ class MatrixCurvature(Curvature):
     inverse (Martens and Grosse, Kronecker-factored approximate curvature, ICML 2015, section 6).
     """
 
-    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         own = _pair_sums(inputs, probs, weights)
         if weights is None:
             heavy, heavy_inputs = probs, inputs
@@ -157,7 +155,7 @@ class MatrixCurvature(Curvature):
         products = [to_numpy(m).ravel() for m in (heavy.T @ probs, heavy_inputs.T @ inputs)]
         return np.concatenate((own, sum_rows(heavy), *products))
 
-    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
         classes = round(np.sqrt(len(ridge)) - 0.5)
         own, mass, outer, moments = np.split(
             mean, np.cumsum([3 * classes, classes, classes * classes])
@@ -171,7 +169,7 @@ class MatrixCurvature(Curvature):
         off = strengths.sum() - strengths.trace()
         bends += off / max(classes * (classes - 1), 1) + _SMALLEST_SHARE * bends.max()
 
-        def apply(gradient: Vector) -> Vector:
+        def apply(gradient: NumpyArray) -> NumpyArray:
             matrix = gradient[:-classes].reshape(square).copy()
             pair = pairs(np.concatenate((matrix.diagonal(), gradient[-classes:])))
             np.fill_diagonal(matrix, 0)
@@ -182,18 +180,18 @@ class MatrixCurvature(Curvature):
         return apply
 
 
-def _moments(inputs: Array, masses: Array) -> tuple[Vector, Vector, Vector]:
+def _moments(inputs: Array, masses: Array) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
     """Sums over rows of masses (n, K) times the squares of inputs (n, K), times these, and bare."""
     moved = masses * inputs
     return sum_rows(moved * inputs), sum_rows(moved), sum_rows(masses)
 
 
-def _pair_sums(inputs: Array, probs: Array, weights: Array | None) -> Vector:
+def _pair_sums(inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
     bends = probs - probs * probs
     return np.concatenate(_moments(inputs, bends if weights is None else bends * weights[:, None]))
 
 
-def _pair_metric(mean: Vector, ridge: Vector) -> Metric:
+def _pair_metric(mean: NumpyArray, ridge: NumpyArray) -> Metric:
     scales, mixed, biases = mean.reshape(3, -1)
     classes = len(scales)
     floor = _SMALLEST_SHARE * float(mean.max())
@@ -201,7 +199,7 @@ def _pair_metric(mean: Vector, ridge: Vector) -> Metric:
     biases = biases + ridge[classes:] + floor
     determinant = scales * biases - mixed * mixed
 
-    def apply(gradient: Vector) -> Vector:
+    def apply(gradient: NumpyArray) -> NumpyArray:
         by_scale, by_bias = gradient[:classes], gradient[classes:]
         return np.concatenate(
             (

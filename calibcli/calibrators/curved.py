@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array
+from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.curvature import Curvature, Metric, smallest_curvature
 from calibcli.calibrators.knots import read_knots
 from calibcli.calibrators.monotone import MonotoneMap
@@ -26,8 +26,8 @@ from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVecto
 
 @dataclass(frozen=True, eq=False)
 class _Curved(Calibrator):
-    knots: Vector
-    slopes: Vector
+    knots: NumpyArray
+    slopes: NumpyArray
     affine: VectorScaling | MatrixScaling
     normalises: ClassVar[bool] = True
     _affine: ClassVar[type[VectorScaling | MatrixScaling]]
@@ -130,7 +130,7 @@ class _CurvedMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def placed(self, log_probs: Vector, weights: Vector) -> _CurvedMap:
+    def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> _CurvedMap:
         return replace(self, knots=self._curve.placed(log_probs, weights).knots)
 
     def size(self, classes: int) -> int:
@@ -139,31 +139,31 @@ class _CurvedMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return max(500, 20 * classes)
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         theta = np.zeros(self.size(classes))
         theta[0] = scale
         return theta
 
-    def anchor(self, classes: int, scale: float) -> Vector:
+    def anchor(self, classes: int, scale: float) -> NumpyArray:
         return self.start(classes, 1.0)
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         slopes, affine = self._split(theta)
         new = self._affine.forward(affine, logits)
         new += piecewise_linear(self._curve.places, slopes, logits)
         return new
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         by_slope = pull_slopes(self._curve.places, logits, gradient)
         affine = self._affine.pullback(theta[len(by_slope) :], logits, gradient)
         return np.concatenate((np.cumsum(by_slope)[::-1], affine))
 
-    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         slopes, affine = self._split(theta)
         fitted = self._affine.calibrator(affine, classes)
         return self._calibrator(self._curve.places, slopes, fitted)
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         bends = np.full(self._curve.size(classes), 2 * self.bend / rows)
         bends[0] = 0.0
         return np.concatenate((bends, self._affine.ridge(classes, rows)))
@@ -171,7 +171,7 @@ class _CurvedMap(SmoothMap):
     def curvature(self, classes: int) -> Curvature:
         return _CurvedCurvature(self._curve.places, self._affine.curvature(classes))
 
-    def _split(self, theta: Vector) -> tuple[Vector, Vector]:
+    def _split(self, theta: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
         """Slopes (m + 1,) and the parameters of the affine part."""
         pieces = len(self._curve.places) + 1
         return np.cumsum(theta[:pieces])[::-1], theta[pieces:]
@@ -216,14 +216,14 @@ class CurvedMatrixMap(_CurvedMap):
 class _CurvedCurvature(Curvature):
     """The whole Hessian of the curve, and the metric of the affine part beside it."""
 
-    def __init__(self, knots: Vector, affine: Curvature) -> None:
+    def __init__(self, knots: NumpyArray, affine: Curvature) -> None:
         self.knots, self.affine = knots, affine
 
-    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> Vector:
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         curve = likelihood_hessian(self.knots, inputs, probs, weights)
         return np.concatenate((curve.ravel(), self.affine.partial(inputs, probs, weights)))
 
-    def metric(self, mean: Vector, ridge: Vector) -> Metric:
+    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
         pieces = len(self.knots) + 1
         # By the slopes, as they follow from the last one and the differences.
         slopes = np.tril(np.ones((pieces, pieces)))[::-1]

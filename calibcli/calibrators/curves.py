@@ -12,6 +12,7 @@ import numpy as np
 from calibcli.arrays import (
     SMALLEST_PROBABILITY,
     Array,
+    NumpyArray,
     argmax,
     impossible_classes,
     is_numpy_array,
@@ -23,7 +24,7 @@ from calibcli.arrays import (
     shift,
     sum_classes,
 )
-from calibcli.calibrators.base import Calibrator, Family, Preserves, Vector
+from calibcli.calibrators.base import Calibrator, Family, Preserves
 from calibcli.calibrators.reading import check_names, read_array, read_choice
 from calibcli.errors import ParamsError
 
@@ -50,9 +51,9 @@ class BinarySample:
         Weight of all rows with that score; greater than 0.
     """
 
-    scores: Vector
-    positives: Vector
-    weights: Vector
+    scores: NumpyArray
+    positives: NumpyArray
+    weights: NumpyArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,8 @@ class Curve:
         Probabilities there.
     """
 
-    scores: Vector
-    values: Vector
+    scores: NumpyArray
+    values: NumpyArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +85,9 @@ class Curves(Calibrator):
     values : float64 array (m,)
     """
 
-    counts: Vector
-    scores: Vector
-    values: Vector
+    counts: NumpyArray
+    scores: NumpyArray
+    values: NumpyArray
 
     @abstractmethod
     def log_values(self, at: Array) -> Array:
@@ -102,7 +103,7 @@ class Curves(Calibrator):
         return restore_impossible(self.transform(logits), impossible_classes(logits))
 
     @property
-    def ends(self) -> Vector:
+    def ends(self) -> NumpyArray:
         """Where each curve ends in `scores`: int64 (C,)."""
         return np.cumsum(self.counts).astype(np.int64)
 
@@ -214,7 +215,7 @@ class CurveMap(Family):
         return OneVsRest(*points_of(curves), self.interpolation)
 
 
-def points_of(curves: Sequence[Curve]) -> tuple[Vector, Vector, Vector]:
+def points_of(curves: Sequence[Curve]) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
     """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of curves."""
     return (
         np.array([len(curve.scores) for curve in curves], np.float64),
@@ -242,7 +243,7 @@ def log_odds(logits: Array) -> Array:
     return shifted - xp.log(others)
 
 
-def find_cells(scores: Array, ends: Vector, at: Array) -> tuple[Array, Array]:
+def find_cells(scores: Array, ends: NumpyArray, at: Array) -> tuple[Array, Array]:
     """The last point at or below each place, of the curve of its column.
 
     Parameters
@@ -276,7 +277,7 @@ def find_cells(scores: Array, ends: Vector, at: Array) -> tuple[Array, Array]:
     return low, _whole(ends - 1, at)
 
 
-def _whole(numbers: Vector, array: Array) -> Array:
+def _whole(numbers: NumpyArray, array: Array) -> Array:
     """Whole numbers on the device of an array."""
     if is_numpy_array(array):
         return numbers
@@ -286,7 +287,7 @@ def _whole(numbers: Vector, array: Array) -> Array:
 
 def read_points(
     kind: str, parameters: dict[str, Any], classes: int, prefix: str = ""
-) -> tuple[Vector, Vector, Vector]:
+) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
     """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of a stage of curves, checked.
 
     Parameters
@@ -313,14 +314,14 @@ def read_points(
     return counts, scores, read_array(kind, parameters, f"{prefix}values", scores.shape)
 
 
-def ends_before(counts: Vector) -> Vector:
+def ends_before(counts: NumpyArray) -> NumpyArray:
     """Whether one curve ends and another one begins between a point and the next (m - 1,)."""
-    ends: Vector = np.zeros(int(counts.sum()) - 1, bool)
+    ends: NumpyArray = np.zeros(int(counts.sum()) - 1, bool)
     ends[np.cumsum(counts).astype(np.int64)[:-1] - 1] = True
     return ends
 
 
-def krichevsky_trofimov(positives: Vector, weights: Vector) -> Vector:
+def krichevsky_trofimov(positives: NumpyArray, weights: NumpyArray) -> NumpyArray:
     """Shares of positives, of which those of 0 and 1 are drawn inwards by half a row.
 
     ``(positives + 1/2) / (weights + 1)`` is the estimator of Krichevsky and Trofimov, The
@@ -331,6 +332,6 @@ def krichevsky_trofimov(positives: Vector, weights: Vector) -> Vector:
     return np.where(pure, (np.minimum(positives, weights) + 0.5) / (weights + 1), share)
 
 
-def clip_probabilities(values: Vector) -> Vector:
+def clip_probabilities(values: NumpyArray) -> NumpyArray:
     """Probabilities that are never exactly 0 or 1."""
     return np.clip(values, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.affine import MatrixMap, ridge_by_part
-from calibcli.calibrators.base import Vector
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DirichletMap(MatrixMap):
     source = "Kull et al., Beyond temperature scaling, NeurIPS 2019 (ODIR)"
     tunable = ("off_diagonal", "bias")
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         unit = 2 * classes / rows
         off_diagonal = (classes - 1) * self.off_diagonal
         return ridge_by_part(classes, unit * self.penalty, unit * off_diagonal, unit * self.bias)

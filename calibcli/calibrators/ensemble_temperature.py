@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace, softmax
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.arrays import Array, NumpyArray, namespace, softmax
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.reading import check_names, read_array, read_choice, read_number
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.errors import ParamsError
@@ -30,7 +30,7 @@ class EnsembleTemperature(Calibrator):
     """
 
     temperature: float
-    weights: Vector
+    weights: NumpyArray
     mixture: Mixture = "probabilities"
     kind = "ensemble-temperature"
 
@@ -95,14 +95,14 @@ class EnsembleTemperatureMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 200
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.concatenate(([-np.log(scale)], np.sqrt([0.8, 0.1, 0.1])))
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         members = _members(float(np.exp(theta[0])), logits)
         return namespace(logits).log(_mixture(_weights(theta), *members))
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         xp = namespace(logits)
         temperature = float(np.exp(theta[0]))
         weights = _weights(theta)
@@ -120,15 +120,15 @@ class EnsembleTemperatureMap(SmoothMap):
         by_log_temperature = -float(weights[0]) * total(ratio * tempered * centred)
         return np.concatenate(([by_log_temperature], self._by_root(theta, by_weight)))
 
-    def calibrator(self, theta: Vector, classes: int) -> EnsembleTemperature:
+    def calibrator(self, theta: NumpyArray, classes: int) -> EnsembleTemperature:
         return EnsembleTemperature(float(np.exp(theta[0])), _weights(theta))
 
     @staticmethod
-    def _by_root(theta: Vector, by_weight: Vector) -> Vector:
+    def _by_root(theta: NumpyArray, by_weight: NumpyArray) -> NumpyArray:
         roots = theta[1:]
         total = float(roots @ roots)
         weights = roots * roots / total
-        gradient: Vector = 2 * roots / total * (by_weight - weights @ by_weight)
+        gradient: NumpyArray = 2 * roots / total * (by_weight - weights @ by_weight)
         return gradient
 
 
@@ -140,13 +140,13 @@ class LogitMixtureMap(TemperatureMap):
     which start at their optimum then: the first member alone.
     """
 
-    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         return EnsembleTemperature(float(1 / theta[0]), np.array([1.0, 0.0, 0.0]), "logits")
 
 
-def _weights(theta: Vector) -> Vector:
-    squares: Vector = theta[1:] ** 2
-    weights: Vector = squares / squares.sum()
+def _weights(theta: NumpyArray) -> NumpyArray:
+    squares: NumpyArray = theta[1:] ** 2
+    weights: NumpyArray = squares / squares.sum()
     return weights
 
 
@@ -154,6 +154,6 @@ def _members(temperature: float, logits: Array) -> tuple[Array, Array, float]:
     return softmax(logits * (1 / temperature)), softmax(logits), 1 / logits.shape[1]
 
 
-def _mixture(weights: Vector, tempered: Array, plain: Array, uniform: float) -> Array:
+def _mixture(weights: NumpyArray, tempered: Array, plain: Array, uniform: float) -> Array:
     first, second, third = (float(weight) for weight in weights)
     return first * tempered + second * plain + third * uniform

@@ -10,6 +10,7 @@ import numpy as np
 
 from calibcli.arrays import (
     Array,
+    NumpyArray,
     argmax,
     dot_classes,
     like,
@@ -18,7 +19,7 @@ from calibcli.arrays import (
     sum_rows,
     to_numpy,
 )
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
 from calibcli.calibrators.reading import check_names, read_array, read_choice
 from calibcli.errors import ParamsError
@@ -44,8 +45,8 @@ class GapTemperature(Calibrator):
         ``"confidence"``, the largest p.
     """
 
-    knots: Vector
-    scales: Vector
+    knots: NumpyArray
+    scales: NumpyArray
     feature: Feature
     kind: ClassVar[str] = "gap-temperature"
     normalises: ClassVar[bool] = True
@@ -108,7 +109,7 @@ class GapTemperatureMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def placed(self, log_probs: Vector, weights: Vector) -> GapTemperatureMap:
+    def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> GapTemperatureMap:
         with np.errstate(invalid="ignore"):
             values = _feature(self.feature, log_probs)
         kept = np.isfinite(values) & (weights > 0)
@@ -119,7 +120,7 @@ class GapTemperatureMap(SmoothMap):
         return replace(self, knots=tuple(spaced(places, _CLOSEST)))
 
     @property
-    def _knots(self) -> Vector:
+    def _knots(self) -> NumpyArray:
         """The knots; before they are placed, one apart."""
         return np.arange(float(self.points)) if self.knots is None else np.array(self.knots)
 
@@ -129,19 +130,19 @@ class GapTemperatureMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 500
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.full(self.size(classes), scale)
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         return logits * (_hats(self._knots, self.feature, logits) @ like(theta, logits))[:, None]
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         along = dot_classes(gradient, logits)
         return sum_rows(_hats(self._knots, self.feature, logits) * along[:, None])
 
     def likelihood_hessian(
-        self, theta: Vector, logits: Array, probs: Array, weights: Array | None
-    ) -> Vector:
+        self, theta: NumpyArray, logits: Array, probs: Array, weights: Array | None
+    ) -> NumpyArray:
         # All of a row's logits move along its log-probabilities, whose variance is what bends.
         spread = dot_classes(probs * logits, logits) - dot_classes(probs, logits) ** 2
         if weights is not None:
@@ -149,12 +150,12 @@ class GapTemperatureMap(SmoothMap):
         hats = _hats(self._knots, self.feature, logits)
         return to_numpy(hats.T @ (hats * spread[:, None])).astype(np.float64)
 
-    def calibrator(self, theta: Vector, classes: int) -> GapTemperature:
+    def calibrator(self, theta: NumpyArray, classes: int) -> GapTemperature:
         return GapTemperature(self._knots, np.maximum(theta, 0.0), self.feature)
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         differences = np.diff(np.eye(self.size(classes)), n=2, axis=0)
-        matrix: Vector = 2 * self.penalty / rows * differences.T @ differences
+        matrix: NumpyArray = 2 * self.penalty / rows * differences.T @ differences
         return matrix
 
 
@@ -171,7 +172,7 @@ def _feature(feature: Feature, log_probs: Array) -> Array:
     return largest - xp.max(others, axis=-1)
 
 
-def _hats(knots: Vector, feature: Feature, log_probs: Array) -> Array:
+def _hats(knots: NumpyArray, feature: Feature, log_probs: Array) -> Array:
     """Weights (n, m) of the knots (m,) in linear interpolation: each row sums to 1."""
     xp = namespace(log_probs)
     values = _feature(feature, log_probs)

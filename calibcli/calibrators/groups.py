@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, log_softmax
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray, log_softmax
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import described, log_probs_after, read_stages
 from calibcli.calibrators.reading import check_names, read_array
 from calibcli.errors import ParamsError
@@ -47,13 +47,13 @@ class Groups(Calibrator):
     names: tuple[str, ...]
     pooled: Stages
     own: tuple[Stages, ...]
-    weights: Vector
+    weights: NumpyArray
     kind: ClassVar[str] = "groups"
 
     def transform(self, logits: Array) -> Array:
         return _mapped(self.pooled, logits)
 
-    def for_groups(self, numbers: Vector) -> Calibrator:
+    def for_groups(self, numbers: NumpyArray) -> Calibrator:
         return _OfRows(self, numbers)
 
     def parts(self) -> Sequence[Calibrator]:
@@ -121,7 +121,7 @@ class _OfRows(Calibrator):
     """`Groups` for rows (n,) whose groups are known."""
 
     groups: Groups
-    numbers: Vector
+    numbers: NumpyArray
     kind: ClassVar[str] = Groups.kind
 
     def transform(self, logits: Array) -> Array:
@@ -151,7 +151,7 @@ def interpolated(pooled: Array, own: Array, weight: Any) -> Array:
     return pooled + weight * (own - pooled)
 
 
-def rows_by_group(numbers: Vector, groups: int) -> Sequence[tuple[int, Vector]]:
+def rows_by_group(numbers: NumpyArray, groups: int) -> Sequence[tuple[int, NumpyArray]]:
     """The groups from 0 to before ``groups`` that rows (n,) are of, each with its row numbers."""
     order = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[order], np.arange(groups + 1))
@@ -159,6 +159,6 @@ def rows_by_group(numbers: Vector, groups: int) -> Sequence[tuple[int, Vector]]:
     return [(number, order[begin:end]) for number, (begin, end) in found if begin < end]
 
 
-def _span(weights: Vector) -> str:
+def _span(weights: NumpyArray) -> str:
     low, high = float(weights.min()), float(weights.max())
     return f"{low:.0%}" if high - low < 0.005 else f"{low:.0%} to {high:.0%}"

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curves import (
     ALLOW_ZERO,
     BinarySample,
@@ -95,7 +95,7 @@ class ScalingBinningMap(_BinnedMap):
         return steps(edges, clip_probabilities(sums / weights))
 
 
-def platt_values(sample: BinarySample) -> Vector:
+def platt_values(sample: BinarySample) -> NumpyArray:
     """Probabilities (m,) by logistic regression on the scores, with Platt's targets.
 
     A positive counts as ``(N+ + 1) / (N+ + 2)`` and a negative as ``1 / (N- + 2)``, so that there
@@ -109,25 +109,25 @@ def platt_values(sample: BinarySample) -> Vector:
     for part in (cells, BinarySample(sample.scores, targets, sample.weights)):
         features = np.stack((part.scores, np.ones_like(part.scores)), axis=1)
         theta = fit_logistic(features, part.positives, part.weights, np.zeros((2, 2)), theta).theta
-    probabilities: Vector = 1 / (1 + np.exp(-np.clip(features @ theta, -700, 700)))
+    probabilities: NumpyArray = 1 / (1 + np.exp(-np.clip(features @ theta, -700, 700)))
     return probabilities
 
 
-def quantile_edges(sample: BinarySample, bins: int) -> Vector:
+def quantile_edges(sample: BinarySample, bins: int) -> NumpyArray:
     """Edges (at most bins - 1) between scores: bins of about equal weights, none of them empty."""
     return edges_before(sample.scores, cuts(np.cumsum(sample.weights), bins))
 
 
-def edges_before(scores: Vector, before: Vector) -> Vector:
+def edges_before(scores: NumpyArray, before: NumpyArray) -> NumpyArray:
     """Edges half way between some scores, given by their numbers from 1, and those before them."""
     lower, upper = scores[before - 1], scores[before]
     middle = (lower + upper) / 2
     # Between two neighbouring numbers there is no other.
-    edges: Vector = np.where(middle > lower, middle, upper)
+    edges: NumpyArray = np.where(middle > lower, middle, upper)
     return edges
 
 
-def cuts(reached: Vector, bins: int) -> Vector:
+def cuts(reached: NumpyArray, bins: int) -> NumpyArray:
     """Where to cut a sorted sample into so many bins of about equal weights.
 
     Parameters
@@ -146,7 +146,7 @@ def cuts(reached: Vector, bins: int) -> Vector:
     # Before or behind the score at which the share is reached: what is nearer to it.
     below = np.where(after > 0, reached[after - 1], 0.0)
     before = after + (shares - below > reached[after] - shares)
-    distinct: Vector = np.unique(before[(before > 0) & (before < len(reached))])
+    distinct: NumpyArray = np.unique(before[(before > 0) & (before < len(reached))])
     return distinct
 
 
@@ -160,7 +160,7 @@ def condensed(sample: BinarySample) -> BinarySample:
     return BinarySample(moments / weights, np.add.reduceat(sample.positives, begins), weights)
 
 
-def steps(edges: Vector, values: Vector) -> Curve:
+def steps(edges: NumpyArray, values: NumpyArray) -> Curve:
     """The step function with some values (m + 1,) between edges (m,)."""
     # A curve is constant below its first score, wherever that is.
     first = edges[0] - 1 if len(edges) else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 
 
 class SuffixHulls:
@@ -19,7 +19,7 @@ class SuffixHulls:
         With x in ascending order.
     """
 
-    def __init__(self, x: Vector, y: Vector) -> None:
+    def __init__(self, x: NumpyArray, y: NumpyArray) -> None:
         self._x, self._y = x, y
         following = _following(x.tolist(), y.tolist())
         last = len(x) - 1
@@ -30,9 +30,9 @@ class SuffixHulls:
         while (self._jumps[-1] != last).any():
             self._jumps.append(self._jumps[-1][self._jumps[-1]])
 
-    def tangents(self, x: Vector, y: Vector, first: Vector) -> Vector:
+    def tangents(self, x: NumpyArray, y: NumpyArray, first: NumpyArray) -> NumpyArray:
         """The smallest slopes from points (n,) to the hulls from the points ``first`` (n,) on."""
-        value: Vector = (self._y[first] - y) / (self._x[first] - x)
+        value: NumpyArray = (self._y[first] - y) / (self._x[first] - x)
         falling = np.flatnonzero(self._slopes[first] < value)
         if not len(falling):
             return value
@@ -47,7 +47,7 @@ class SuffixHulls:
         return value
 
 
-def _following(x: list[float], y: list[float]) -> Vector:
+def _following(x: list[float], y: list[float]) -> NumpyArray:
     """For each point, the next corner of the lower hull of the points from it on (c,)."""
     last = len(x) - 1
     following = [last] * len(x)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curves import (
     ALLOW_ZERO,
     BinarySample,
@@ -29,19 +29,19 @@ class Blocks:
         Sums over their scores.
     """
 
-    first: Vector
-    last: Vector
-    centre: Vector
-    positives: Vector
-    weights: Vector
+    first: NumpyArray
+    last: NumpyArray
+    centre: NumpyArray
+    positives: NumpyArray
+    weights: NumpyArray
 
     @property
-    def pure(self) -> Vector:
+    def pure(self) -> NumpyArray:
         """Which blocks have the value 0 or 1: bool array (b,)."""
-        mask: Vector = (self.positives <= 0) | (self.positives >= self.weights)
+        mask: NumpyArray = (self.positives <= 0) | (self.positives >= self.weights)
         return mask
 
-    def values(self, *, allow_zero: bool) -> Vector:
+    def values(self, *, allow_zero: bool) -> NumpyArray:
         """Shares of positives, none of them 0 or 1 unless that is allowed; ascending."""
         if allow_zero:
             return np.maximum.accumulate(self.positives / self.weights)
@@ -52,7 +52,7 @@ class Blocks:
             values[-1] = max(values[-1], values[-2])
         return np.maximum.accumulate(values)
 
-    def curve(self, flat: Vector, *, allow_zero: bool) -> Curve:
+    def curve(self, flat: NumpyArray, *, allow_zero: bool) -> Curve:
         """Straight lines between the blocks, of which some (b,) are flat and others points."""
         points = np.stack(
             (np.where(flat, self.first, self.centre), np.where(flat, self.last, self.centre)), 1

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.reading import read_array
 from calibcli.errors import ParamsError
 
 
-def weighted_quantiles(values: Vector, weights: Vector, shares: Vector) -> Vector:
+def weighted_quantiles(values: NumpyArray, weights: NumpyArray, shares: NumpyArray) -> NumpyArray:
     """The values (s,) up to which some shares (s,) of the weights lie.
 
     Parameters
@@ -22,7 +22,7 @@ def weighted_quantiles(values: Vector, weights: Vector, shares: Vector) -> Vecto
     shares : float array (s,)
         From 0 to 1.
     """
-    quantiles: Vector = np.quantile(values, shares, weights=weights, method="inverted_cdf")
+    quantiles: NumpyArray = np.quantile(values, shares, weights=weights, method="inverted_cdf")
     return quantiles
 
 
@@ -35,7 +35,7 @@ def spaced(places: Iterable[float], closest: float) -> list[float]:
     return knots
 
 
-def read_knots(kind: str, parameters: dict[str, Any], *, least: int = 0) -> Vector:
+def read_knots(kind: str, parameters: dict[str, Any], *, least: int = 0) -> NumpyArray:
     """The parameter ``knots`` (m,) of a stage.
 
     Raises

@@ -9,13 +9,14 @@ import numpy as np
 
 from calibcli.arrays import (
     Array,
+    NumpyArray,
     log_softmax,
     namespace,
     restore_impossible,
     softmax,
     split_impossible,
 )
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.reading import check_names, read_number
 from calibcli.errors import ParamsError
 
@@ -79,14 +80,14 @@ class LaplaceMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 1
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.empty(0)
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         return LaplaceMixture(self.weight).transform(logits)
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         return np.empty(0)
 
-    def calibrator(self, theta: Vector, classes: int) -> LaplaceMixture:
+    def calibrator(self, theta: NumpyArray, classes: int) -> LaplaceMixture:
         return LaplaceMixture(self.weight)

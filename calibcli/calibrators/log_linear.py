@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from calibcli.arrays import Array
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import described, log_probs_after, read_stages
 from calibcli.calibrators.reading import check_names, read_array
 from calibcli.errors import ParamsError
@@ -25,7 +25,7 @@ class LogLinear(Calibrator):
     """
 
     members: tuple[tuple[Calibrator, ...], ...]
-    weights: Vector
+    weights: NumpyArray
     kind: ClassVar[str] = "log-linear"
 
     def transform(self, logits: Array) -> Array:

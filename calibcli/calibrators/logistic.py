@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 
 _MOST_ITERATIONS = 100
 _SMALLEST_SHARE_OF_STEP = 1e-6
@@ -26,13 +26,17 @@ class LogisticFit:
         Of it.
     """
 
-    theta: Vector
+    theta: NumpyArray
     value: float
-    hessian: Vector
+    hessian: NumpyArray
 
 
 def fit_logistic(
-    features: Vector, positives: Vector, weights: Vector, ridge: Vector, anchor: Vector
+    features: NumpyArray,
+    positives: NumpyArray,
+    weights: NumpyArray,
+    ridge: NumpyArray,
+    anchor: NumpyArray,
 ) -> LogisticFit:
     """Minimise ``sum_i w_i log(1 + exp f_i) - s_i f_i + d' R d / 2``.
 
@@ -69,12 +73,12 @@ def fit_logistic(
 
 
 def _value(
-    features: Vector,
-    positives: Vector,
-    weights: Vector,
-    ridge: Vector,
-    anchor: Vector,
-    theta: Vector,
+    features: NumpyArray,
+    positives: NumpyArray,
+    weights: NumpyArray,
+    ridge: NumpyArray,
+    anchor: NumpyArray,
+    theta: NumpyArray,
 ) -> float:
     logits, away = features @ theta, theta - anchor
     loss = weights @ np.logaddexp(0, logits) - positives @ logits

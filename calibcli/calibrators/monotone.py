@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.arrays import Array, NumpyArray
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
 from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
 from calibcli.calibrators.reading import check_names, read_array
@@ -33,8 +33,8 @@ class Monotone(Calibrator):
         Of the pieces, from the smallest log-probabilities upwards; at least 0.
     """
 
-    knots: Vector
-    slopes: Vector
+    knots: NumpyArray
+    slopes: NumpyArray
     kind: ClassVar[str] = "monotone"
     normalises: ClassVar[bool] = True
 
@@ -89,7 +89,7 @@ class MonotoneMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def placed(self, log_probs: Vector, weights: Vector) -> MonotoneMap:
+    def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> MonotoneMap:
         largest = np.sort(log_probs, axis=1)[:, -LARGEST_OF_A_ROW:]
         each = np.broadcast_to(weights[:, None], largest.shape)
         kept = np.isfinite(largest) & (each > 0)
@@ -100,7 +100,7 @@ class MonotoneMap(SmoothMap):
         return replace(self, knots=tuple(spaced(below, _CLOSEST)))
 
     @property
-    def places(self) -> Vector:
+    def places(self) -> NumpyArray:
         """The knots; before they are placed, a factor of e apart."""
         return np.arange(1.0 - self.pieces, 0.0) if self.knots is None else np.array(self.knots)
 
@@ -110,24 +110,24 @@ class MonotoneMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 500
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.full(self.size(classes), scale)
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         return piecewise_linear(self.places, theta, logits)
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         return pull_slopes(self.places, logits, gradient)
 
     def likelihood_hessian(
-        self, theta: Vector, logits: Array, probs: Array, weights: Array | None
-    ) -> Vector:
+        self, theta: NumpyArray, logits: Array, probs: Array, weights: Array | None
+    ) -> NumpyArray:
         return likelihood_hessian(self.places, logits, probs, weights)
 
-    def calibrator(self, theta: Vector, classes: int) -> Monotone:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Monotone:
         return Monotone(self.places, np.maximum(theta, 0.0))
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         differences = np.diff(np.eye(self.size(classes)), axis=0)
-        matrix: Vector = 2 * self.penalty / rows * differences.T @ differences
+        matrix: NumpyArray = 2 * self.penalty / rows * differences.T @ differences
         return matrix

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, dot_classes, like, namespace, to_numpy
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.arrays import Array, NumpyArray, dot_classes, like, namespace, to_numpy
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.reading import check_names, read_array, read_choice, read_sizes
 
 INPUTS = 10
@@ -37,7 +37,7 @@ class ParameterizedTemperature(Calibrator):
     """
 
     sizes: tuple[int, ...]
-    theta: Vector
+    theta: NumpyArray
     form: Form = "published"
     kind = "parameterized-temperature"
     normalises = True
@@ -101,10 +101,10 @@ class ParameterizedTemperatureMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 1000
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return self.starts(classes, scale, 0)[0]
 
-    def starts(self, classes: int, scale: float, seed: int) -> list[Vector]:
+    def starts(self, classes: int, scale: float, seed: int) -> list[NumpyArray]:
         """Random networks whose temperature is nearly the same for all rows: 1 / scale."""
         rng = np.random.default_rng(seed)
         sizes = self.sizes(classes)
@@ -120,24 +120,24 @@ class ParameterizedTemperatureMap(SmoothMap):
             found.append(np.concatenate(parts))
         return found
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         network = _Network(self.sizes(logits.shape[1]), theta, logits)
         return logits / network.temperature(self.form)[:, None]
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         network = _Network(self.sizes(logits.shape[1]), theta, logits)
         temperature = network.temperature(self.form)
         by_temperature = -dot_classes(gradient, logits) / (temperature * temperature)
         return network.backward(by_temperature * network.slope(self.form))
 
-    def calibrator(self, theta: Vector, classes: int) -> ParameterizedTemperature:
+    def calibrator(self, theta: NumpyArray, classes: int) -> ParameterizedTemperature:
         return ParameterizedTemperature(self.sizes(classes), theta, self.form)
 
 
 class _Network:
     """A network with rectified hidden layers at the rows of a block, and its gradient."""
 
-    def __init__(self, sizes: tuple[int, ...], theta: Vector, logits: Array) -> None:
+    def __init__(self, sizes: tuple[int, ...], theta: NumpyArray, logits: Array) -> None:
         xp = namespace(logits)
         # The inputs are no parameters: no gradient goes through the order.
         ranked = xp.flip(xp.sort(logits, axis=-1), axis=-1)
@@ -161,11 +161,11 @@ class _Network:
         xp = namespace(self.output)
         return xp.ones_like(self.output) if form == "official" else xp.sign(self.output)
 
-    def backward(self, gradient: Array) -> Vector:
+    def backward(self, gradient: Array) -> NumpyArray:
         """Sum over rows of the gradient (n,) by the output times the output's by theta: (P,)."""
         xp = namespace(gradient)
         flow = gradient[:, None]
-        parts: list[Vector] = []
+        parts: list[NumpyArray] = []
         for (weights, _), inputs in zip(
             reversed(self._layers), reversed(self._inputs), strict=True
         ):
@@ -175,7 +175,7 @@ class _Network:
         return np.concatenate(parts[::-1])
 
 
-def _layers(sizes: tuple[int, ...], theta: Vector) -> list[tuple[Vector, Vector]]:
+def _layers(sizes: tuple[int, ...], theta: NumpyArray) -> list[tuple[NumpyArray, NumpyArray]]:
     found, place = [], 0
     for fan_in, fan_out in pairwise(sizes):
         end = place + fan_in * fan_out

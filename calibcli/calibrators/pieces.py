@@ -7,11 +7,18 @@ from functools import cached_property
 
 import numpy as np
 
-from calibcli.arrays import Array, is_numpy_array, namespace, sum_classes, sum_rows, weighted_sum
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    is_numpy_array,
+    namespace,
+    sum_classes,
+    sum_rows,
+    weighted_sum,
+)
 
 
-def piecewise_linear(knots: Vector, slopes: Vector, values: Array) -> Array:
+def piecewise_linear(knots: NumpyArray, slopes: NumpyArray, values: Array) -> Array:
     """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,)."""
     if is_numpy_array(values):
         return Pieces(knots, values).apply(slopes)
@@ -23,7 +30,7 @@ def piecewise_linear(knots: Vector, slopes: Vector, values: Array) -> Array:
     return result
 
 
-def pull_slopes(knots: Vector, values: Array, gradient: Array) -> Vector:
+def pull_slopes(knots: NumpyArray, values: Array, gradient: Array) -> NumpyArray:
     """Sums (m + 1,) of a gradient (n, K) times the derivatives of `piecewise_linear` by slopes."""
     if is_numpy_array(values):
         return Pieces(knots, values).pullback(gradient)
@@ -31,7 +38,9 @@ def pull_slopes(knots: Vector, values: Array, gradient: Array) -> Vector:
     return np.array(rows)
 
 
-def likelihood_hessian(knots: Vector, values: Array, probs: Array, weights: Array | None) -> Vector:
+def likelihood_hessian(
+    knots: NumpyArray, values: Array, probs: Array, weights: Array | None
+) -> NumpyArray:
     """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows; J is the derivative by slopes."""
     if is_numpy_array(values):
         return Pieces(knots, values).likelihood_hessian(probs, weights)
@@ -46,7 +55,7 @@ def likelihood_hessian(knots: Vector, values: Array, probs: Array, weights: Arra
     return hessian
 
 
-def _moves(knots: Vector, values: Array) -> Iterator[Array]:
+def _moves(knots: NumpyArray, values: Array) -> Iterator[Array]:
     """The derivatives (n, K) by one slope after the other."""
     return (piecewise_linear(knots, unit, values) for unit in np.eye(len(knots) + 1))
 
@@ -65,7 +74,7 @@ class Pieces:
     values : NumPy array (n, K)
     """
 
-    def __init__(self, knots: Vector, values: Vector) -> None:
+    def __init__(self, knots: NumpyArray, values: NumpyArray) -> None:
         self.rows, self.classes = values.shape
         self._by_class = bool(values.flags.f_contiguous)
         self._values = self._flat(values)
@@ -77,25 +86,25 @@ class Pieces:
             piece += self._values > values.dtype.type(knot)
         self._piece = piece.astype(np.intp)
 
-    def apply(self, slopes: Vector) -> Vector:
+    def apply(self, slopes: NumpyArray) -> NumpyArray:
         """The function with these slopes (m + 1,) of all elements (n, K)."""
         ends = -np.append(np.cumsum((slopes * self._widths)[:0:-1])[::-1], 0.0)
         dtype = self._values.dtype
         new = self._values * slopes.astype(dtype)[self._piece]
         new += (ends - slopes * self._upper).astype(dtype)[self._piece]
-        shaped: Vector = (
+        shaped: NumpyArray = (
             new.reshape(self.classes, self.rows).T
             if self._by_class
             else new.reshape(self.rows, self.classes)
         )
         return shaped
 
-    def pullback(self, gradient: Vector) -> Vector:
+    def pullback(self, gradient: NumpyArray) -> NumpyArray:
         """Sums (m + 1,) of a gradient (n, K) times the derivatives by the slopes."""
         flat = self._flat(gradient)
         return self._along(self._by_piece(flat), self._by_piece(flat * self._beyond))
 
-    def likelihood_hessian(self, probs: Vector, weights: Vector | None) -> Vector:
+    def likelihood_hessian(self, probs: NumpyArray, weights: NumpyArray | None) -> NumpyArray:
         """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows with weights (n,)."""
         flat, beyond = self._flat(probs), self._beyond
         numbers = np.arange(self.rows) * len(self._upper)
@@ -112,30 +121,30 @@ class Pieces:
         below = _sums_before(heavy @ mass)
         mixed = self._widths[:, None] * below[:, None] - (heavy @ moment)[:, None]
         # Above the diagonal: the lower piece's share times the width of the higher one.
-        hessian: Vector = np.triu(mixed * self._widths[None, :], 1)
+        hessian: NumpyArray = np.triu(mixed * self._widths[None, :], 1)
         hessian += hessian.T + np.diag(squares + self._widths**2 * below)
         hessian -= (means * heavy[:, None]).T @ means
         return hessian
 
     @cached_property
-    def _beyond(self) -> Vector:
+    def _beyond(self) -> NumpyArray:
         """``v - upper_b`` of each element."""
-        beyond: Vector = self._values - self._upper.astype(self._values.dtype)[self._piece]
+        beyond: NumpyArray = self._values - self._upper.astype(self._values.dtype)[self._piece]
         return beyond
 
-    def _along(self, mass: Vector, moment: Vector) -> Vector:
+    def _along(self, mass: NumpyArray, moment: NumpyArray) -> NumpyArray:
         """Derivatives by the slopes from sums by piece (…, m + 1)."""
-        along: Vector = moment - self._widths * _sums_before(mass)
+        along: NumpyArray = moment - self._widths * _sums_before(mass)
         return along
 
-    def _by_piece(self, values: Vector) -> Vector:
+    def _by_piece(self, values: NumpyArray) -> NumpyArray:
         return np.bincount(self._piece, values, len(self._upper))
 
-    def _flat(self, matrix: Vector) -> Vector:
+    def _flat(self, matrix: NumpyArray) -> NumpyArray:
         return (matrix.T if self._by_class else matrix).reshape(-1)
 
 
-def _sums_before(values: Vector) -> Vector:
+def _sums_before(values: NumpyArray) -> NumpyArray:
     """Sums of all elements before each one, along the last axis."""
-    before: Vector = np.cumsum(values, axis=-1) - values
+    before: NumpyArray = np.cumsum(values, axis=-1) - values
     return before

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray, namespace
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import BinaryLinearMap, as_two, binary_logit
 from calibcli.calibrators.reading import check_binary, check_names, read_number
 
@@ -57,8 +57,8 @@ class PlattMap(BinaryLinearMap):
     def features(logit: Array) -> tuple[Array, ...]:
         return logit, namespace(logit).ones_like(logit)
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.array([scale, 0.0])
 
-    def calibrator(self, theta: Vector, classes: int) -> Platt:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Platt:
         return Platt(float(theta[0]), float(theta[1]))

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray, namespace
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import BinaryLinearMap, as_two, binary_logit
 from calibcli.calibrators.reading import check_binary, check_names, read_number
 
@@ -58,8 +58,8 @@ class QuadraticMap(BinaryLinearMap):
     def features(logit: Array) -> tuple[Array, ...]:
         return logit * logit, logit, namespace(logit).ones_like(logit)
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.array([0.0, scale, 0.0])
 
-    def calibrator(self, theta: Vector, classes: int) -> Quadratic:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Quadratic:
         return Quadratic(*map(float, theta))

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, like, namespace
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray, like, namespace
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import softplus
 from calibcli.calibrators.curves import (
     BinarySample,
@@ -80,17 +80,17 @@ class SplineCurves(Curves):
         return inner + below * falling + above * rising
 
     @cached_property
-    def _parts(self) -> list[tuple[Vector, Vector]]:
+    def _parts(self) -> list[tuple[NumpyArray, NumpyArray]]:
         starts = self.ends[:-1]
         return list(zip(np.split(self.scores, starts), np.split(self.values, starts), strict=True))
 
     @cached_property
-    def _bends(self) -> Vector:
+    def _bends(self) -> NumpyArray:
         """Second derivatives at the points (m,)."""
         return np.concatenate([bends(knots) @ values for knots, values in self._parts])
 
     @cached_property
-    def _tails(self) -> tuple[Vector, Vector, Vector, Vector]:
+    def _tails(self) -> tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]:
         """First and last scores of the curves (C,), and the slopes there."""
         tails = [end_slopes(knots) @ values for knots, values in self._parts]
         first, last = np.concatenate(([0], self.ends[:-1])), self.ends - 1
@@ -142,7 +142,7 @@ class SplineMap(CurveMap):
         span = knots[-1] - knots[0]
         curvature = span**3 * roughness(knots)
         identity = np.eye(len(knots)) / len(knots)
-        best: tuple[float, Vector] | None = None
+        best: tuple[float, NumpyArray] | None = None
         for penalty in _PENALTIES:
             ridge = penalty * curvature + identity
             fit = fit_logistic(features, sample.positives, sample.weights, ridge, knots)
@@ -159,7 +159,7 @@ class SplineMap(CurveMap):
         return SplineCurves(*points_of(curves))
 
 
-def place_knots(sample: BinarySample, most: int) -> Vector:
+def place_knots(sample: BinarySample, most: int) -> NumpyArray:
     """Scores (m,) where a spline bends, in ascending order; at least two."""
     negatives = sample.weights - sample.positives
     parts = (sample.weights, sample.positives, negatives)
@@ -171,7 +171,7 @@ def place_knots(sample: BinarySample, most: int) -> Vector:
     return np.array(knots)
 
 
-def bends(knots: Vector) -> Vector:
+def bends(knots: NumpyArray) -> NumpyArray:
     """Matrix (m, m) from a natural cubic spline's values at its knots to its second derivatives."""
     count = len(knots)
     matrix = np.zeros((count, count))
@@ -189,7 +189,7 @@ def bends(knots: Vector) -> Vector:
     return matrix
 
 
-def end_slopes(knots: Vector) -> Vector:
+def end_slopes(knots: NumpyArray) -> NumpyArray:
     """Matrix (2, m) from a natural cubic spline's values to its slopes at its ends."""
     count = len(knots)
     matrix = np.zeros((2, count))
@@ -204,21 +204,21 @@ def end_slopes(knots: Vector) -> Vector:
     return matrix
 
 
-def spline_basis(knots: Vector, scores: Vector) -> Vector:
+def spline_basis(knots: NumpyArray, scores: NumpyArray) -> NumpyArray:
     """Matrix (n, m) from a natural cubic spline's values at its knots to those at scores (n,)."""
     count = len(knots)
     units = SplineCurves(np.full(count, count), np.tile(knots, count), np.eye(count).ravel())
-    basis: Vector = units.odds(np.repeat(scores[:, None], count, axis=1))
+    basis: NumpyArray = units.odds(np.repeat(scores[:, None], count, axis=1))
     return basis
 
 
-def roughness(knots: Vector) -> Vector:
+def roughness(knots: NumpyArray) -> NumpyArray:
     """The integral of the squared second derivative, as a quadratic form (m, m) of the values."""
     second = bends(knots)
     width = np.diff(knots)
     left, right = second[:-1], second[1:]
     # The second derivative is linear between two knots.
-    form: Vector = (
+    form: NumpyArray = (
         (left.T * width) @ left
         + (right.T * width) @ right
         + ((left.T * width) @ right + (right.T * width) @ left) / 2
@@ -226,6 +226,6 @@ def roughness(knots: Vector) -> Vector:
     return form
 
 
-def log_determinant(matrix: Vector) -> float:
+def log_determinant(matrix: NumpyArray) -> float:
     """Of a positive definite matrix."""
     return float(np.linalg.slogdet(matrix)[1])

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.affine import MatrixMap, VectorMap, ridge_by_part
-from calibcli.calibrators.base import Vector
 
 _SOURCE = "Berta et al., Structured matrix scaling, arXiv:2511.03685"
 
@@ -34,13 +34,13 @@ class StructuredVectorMap(VectorMap):
     def rows_needed(self, classes: int) -> int:
         return 20 * classes
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         return np.full(2 * classes, 2 * self.penalty * classes / rows)
 
-    def anchor(self, classes: int, scale: float) -> Vector:
+    def anchor(self, classes: int, scale: float) -> NumpyArray:
         return self.start(classes, 1.0)
 
-    def frozen(self, absent: Vector) -> Vector:
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
         # The ridge says how far the absence of a class is to be believed.
         return np.zeros(self.size(len(absent)), bool)
 
@@ -76,7 +76,7 @@ class StructuredMatrixMap(MatrixMap):
     def rows_needed(self, classes: int) -> int:
         return 20 * classes
 
-    def ridge(self, classes: int, rows: float) -> Vector:
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
         unit = 2 * classes / rows
         bias = self.penalty if self.bias is None else self.bias
         return ridge_by_part(
@@ -86,9 +86,9 @@ class StructuredMatrixMap(MatrixMap):
             unit * bias,
         )
 
-    def anchor(self, classes: int, scale: float) -> Vector:
+    def anchor(self, classes: int, scale: float) -> NumpyArray:
         return self.start(classes, 1.0)
 
-    def frozen(self, absent: Vector) -> Vector:
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
         # The ridge says how far the absence of a class is to be believed.
         return np.zeros(self.size(len(absent)), bool)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace
-from calibcli.calibrators.base import Calibrator, SmoothMap, Vector
+from calibcli.arrays import Array, NumpyArray, namespace
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.reading import check_names, read_number
 
 
@@ -56,19 +56,19 @@ class TemperatureMap(SmoothMap):
     def rows_needed(self, classes: int) -> int:
         return 50
 
-    def start(self, classes: int, scale: float) -> Vector:
+    def start(self, classes: int, scale: float) -> NumpyArray:
         return np.array([scale])
 
-    def forward(self, theta: Vector, logits: Array) -> Array:
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
         return logits * float(theta[0])
 
-    def pullback(self, theta: Vector, logits: Array, gradient: Array) -> Vector:
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
         xp = namespace(logits)
         rows = xp.sum(gradient * logits, axis=-1)
         return np.array([float(xp.sum(rows, dtype=xp.float64))])
 
-    def pushforward(self, theta: Vector, logits: Array, direction: Vector) -> Array:
+    def pushforward(self, theta: NumpyArray, logits: Array, direction: NumpyArray) -> Array:
         return logits if direction[0] == 1 else logits * float(direction[0])
 
-    def calibrator(self, theta: Vector, classes: int) -> Calibrator:
+    def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         return Temperature(float(1 / theta[0]))

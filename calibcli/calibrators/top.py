@@ -9,8 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-from calibcli.arrays import Array, argmax, like, log_softmax, namespace, pick, sum_classes
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    argmax,
+    like,
+    log_softmax,
+    namespace,
+    pick,
+    sum_classes,
+)
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import described, log_probs_after, read_stages
 from calibcli.calibrators.reading import check_names
 
@@ -93,7 +102,7 @@ class Top(Calibrator):
         mapped = xp.where(places[None, :] == rows.top[:, None], right[:, None], mapped)
         return xp.where(alone[:, None], logits, mapped)
 
-    def for_groups(self, numbers: Vector) -> Calibrator:
+    def for_groups(self, numbers: NumpyArray) -> Calibrator:
         return replace(self, stages=tuple(stage.for_groups(numbers) for stage in self.stages))
 
     def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array] | None:

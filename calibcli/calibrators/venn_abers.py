@@ -16,6 +16,7 @@ import numpy as np
 
 from calibcli.arrays import (
     Array,
+    NumpyArray,
     impossible_classes,
     like,
     namespace,
@@ -24,7 +25,7 @@ from calibcli.arrays import (
     sum_classes,
 )
 from calibcli.calibrators.augmented_isotonic import augmented_isotonic
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curves import (
     BinarySample,
     Curve,
@@ -63,12 +64,12 @@ class Steps:
         Probabilities, never falling within each function.
     """
 
-    counts: Vector
-    scores: Vector
-    values: Vector
+    counts: NumpyArray
+    scores: NumpyArray
+    values: NumpyArray
 
     @property
-    def ends(self) -> Vector:
+    def ends(self) -> NumpyArray:
         """Where each function ends (C,), int64."""
         return np.cumsum(self.counts).astype(np.int64)
 
@@ -116,12 +117,12 @@ class VennAbers(Calibrator):
     """
 
     resolution: float
-    p0_counts: Vector
-    p0_scores: Vector
-    p0_values: Vector
-    p1_counts: Vector
-    p1_scores: Vector
-    p1_values: Vector
+    p0_counts: NumpyArray
+    p0_scores: NumpyArray
+    p0_values: NumpyArray
+    p1_counts: NumpyArray
+    p1_scores: NumpyArray
+    p1_values: NumpyArray
     kind: ClassVar[str] = "venn-abers"
 
     def transform(self, logits: Array) -> Array:

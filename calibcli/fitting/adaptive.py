@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import host_weights, to_numpy
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import NumpyArray, host_weights, to_numpy
+from calibcli.calibrators.base import Calibrator
 from calibcli.fitting.data import Block, Data
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
@@ -24,7 +24,7 @@ from calibcli.objectives.cals_hr import CalsHr
 from calibcli.objectives.class_wise import ClassWise
 from calibcli.objectives.distances import MARGIN_SHARE, spread
 
-Solver = Callable[[Problem, Vector], Solution]
+Solver = Callable[[Problem, NumpyArray], Solution]
 
 _FIRST_MOVE = 0.02
 """The first step of the authors' optimiser in the temperature, after which shapes are fitted."""
@@ -49,7 +49,7 @@ def learn_first(problem: Problem, classes: int) -> None:
         problem.learn(problem.map.start(classes, 1 / (1 + np.copysign(_FIRST_MOVE, slope))))
 
 
-def solve_fixed_point(problem: Problem, theta: Vector, solve: Solver) -> Solution:
+def solve_fixed_point(problem: Problem, theta: NumpyArray, solve: Solver) -> Solution:
     """Parameters (P,) that solve a class-wise problem with the factors that are learnt from them.
 
     A rich map can make the losses of all classes equal, and there the factors jump: as the losses
@@ -80,7 +80,7 @@ def solve_fixed_point(problem: Problem, theta: Vector, solve: Solver) -> Solutio
     return _after(solution, False, "rounds", iterations)
 
 
-def _factors(problem: Problem) -> Vector:
+def _factors(problem: Problem) -> NumpyArray:
     assert isinstance(problem.objective, ClassWise)
     assert problem.objective.state is not None
     return np.nan_to_num(problem.objective.state.factors)
@@ -102,13 +102,13 @@ class Steered:
     """
 
     objective: Adaptive | None
-    theta: Vector
+    theta: NumpyArray
     trace: tuple[dict[str, Any], ...]
     note: str
 
 
 def steer(
-    problem: Problem, validation: Data, theta: Vector, solve: Solver, classes: int
+    problem: Problem, validation: Data, theta: NumpyArray, solve: Solver, classes: int
 ) -> Steered:
     """Alternate solving on the rows of a problem with learning on validation rows.
 
@@ -120,7 +120,7 @@ def steer(
     select = str(getattr(problem.objective, "select", "nll"))
     first = _figures(validation, problem.map.calibrator(theta, classes))
     trace: list[dict[str, Any]] = [{"round": 0, "loss": "nll", **first}]
-    best: tuple[float, Adaptive | None, Vector, int] = (first[select], None, theta, 0)
+    best: tuple[float, Adaptive | None, NumpyArray, int] = (first[select], None, theta, 0)
     for number in range(1, _STEERED_ROUNDS + 1):
         solution = solve(problem, theta)
         if solution.criterion == "unbounded":
@@ -146,7 +146,7 @@ def steer(
     return Steered(best[1], best[2], tuple(trace), f"{note} (by {select})")
 
 
-def _with_margin(problem: Problem, validation: Data, theta: Vector) -> Objective:
+def _with_margin(problem: Problem, validation: Data, theta: NumpyArray) -> Objective:
     """The objective with a margin that suits the logits at parameters (P,), if it is to be chosen.
 
     A margin below the spread of most rows would do little but raise the temperature.
@@ -164,7 +164,7 @@ def _margin(objective: Objective) -> dict[str, float | None]:
     return {"margin": objective.margin} if isinstance(objective, (Cals, CalsHr)) else {}
 
 
-def _spreads(calibrator: Calibrator, block: Block) -> list[Vector]:
+def _spreads(calibrator: Calibrator, block: Block) -> list[NumpyArray]:
     spreads = to_numpy(spread(calibrator.log_probs(block.logits)))
     weights = host_weights(block.labels, block.weights)
     return [np.stack([weights, spreads])]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from calibcli.calibrators.base import Family, SmoothMap, Vector
+from calibcli.arrays import NumpyArray
+from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.calibrators.identity import Identity
 from calibcli.fitting.data import FoldedData
 from calibcli.fitting.fit import fit_stages
@@ -83,7 +84,7 @@ def _scale_steps(
     return fits, exact
 
 
-def class_factors(data: FoldedData, fold: int) -> tuple[Vector | None, Vector | None]:
+def class_factors(data: FoldedData, fold: int) -> tuple[NumpyArray | None, NumpyArray | None]:
     """Factors (K,) of the classes in a fold and outside it, where rows were drawn by class.
 
     A class that the rows outside have too few of has too many inside then, so that every bias which
@@ -100,7 +101,7 @@ def class_factors(data: FoldedData, fold: int) -> tuple[Vector | None, Vector | 
     return found[0], found[1]
 
 
-def _is_even(class_weights: Vector) -> bool:
+def _is_even(class_weights: NumpyArray) -> bool:
     """Whether classes are more even than one sample of independent rows in a thousand.
 
     By the chi-squared statistic and its quantile (Wilson and Hilferty, PNAS 1931).

@@ -15,8 +15,8 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import host_weights, namespace, to_numpy
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import NumpyArray, host_weights, namespace, to_numpy
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, log_odds
 from calibcli.fitting.data import Block, CurveData
 
@@ -48,9 +48,9 @@ class CurveFit:
 class _Columns:
     """Log-odds (C, m) of some classes, labels (m,) and weights (m,) of a block's rows."""
 
-    scores: Vector
-    labels: Vector
-    weights: Vector
+    scores: NumpyArray
+    labels: NumpyArray
+    weights: NumpyArray
 
 
 def fit_curves(data: CurveData, family: CurveMap) -> CurveFit:
@@ -120,8 +120,8 @@ def _fit_event(
     family: CurveMap,
     share: float,
     blocks: Sequence[_Columns],
-    labels: Vector,
-    weights: Vector,
+    labels: NumpyArray,
+    weights: NumpyArray,
     group: Sequence[int],
     place: int,
 ) -> Curve:
@@ -137,7 +137,7 @@ def _fit_event(
     return family.fit(pooled(scores, positive, weights))
 
 
-def pooled(scores: Vector, positive: Vector, weights: Vector) -> BinarySample:
+def pooled(scores: NumpyArray, positive: NumpyArray, weights: NumpyArray) -> BinarySample:
     """Rows with the same score together.
 
     Parameters
@@ -168,6 +168,6 @@ def pooled(scores: Vector, positive: Vector, weights: Vector) -> BinarySample:
     )
 
 
-def _changes(ordered: Vector) -> Vector:
+def _changes(ordered: NumpyArray) -> NumpyArray:
     """Where another value begins."""
     return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

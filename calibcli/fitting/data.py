@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from calibcli.arrays import Array
-from calibcli.calibrators.base import Calibrator, Vector
+from calibcli.arrays import Array, NumpyArray
+from calibcli.calibrators.base import Calibrator
 
 State = TypeVar("State")
-Grouping: TypeAlias = Callable[[int, int], Vector]
+Grouping: TypeAlias = Callable[[int, int], NumpyArray]
 """The group of each row from a first to before a last one."""
 
 
@@ -49,7 +49,7 @@ class Data(Protocol):
         """Sum of the weights."""
 
     @property
-    def class_weights(self) -> Vector:
+    def class_weights(self) -> NumpyArray:
         """Sum of the weights of each class (K,)."""
 
     @property
@@ -109,7 +109,7 @@ class FoldedData(FittingData, Protocol):
     def without_fold(self, held_out: int) -> FoldedData:
         """The same rows, those of one fold not counting."""
 
-    def reweighted(self, class_factors: Vector) -> FoldedData:
+    def reweighted(self, class_factors: NumpyArray) -> FoldedData:
         """The same rows, their weights multiplied by factors (K,) of their classes."""
 
     def after(self, *calibrators: Calibrator) -> FoldedData:

@@ -12,7 +12,7 @@ from collections import deque
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 
@@ -23,7 +23,7 @@ _WORSE = 2.0
 
 
 def solve_equations(
-    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 500
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 500
 ) -> Solution:
     """Parameters (P,) at which the problem's gradient vanishes, from a starting point.
 
@@ -33,7 +33,7 @@ def solve_equations(
     value, gradient = problem.gradient(theta)
     scale = 1 / np.sqrt(problem.diagonal(theta))
     share, best = _FIRST_SHARE, (theta, value, gradient)
-    secants: deque[tuple[Vector, Vector]] = deque(maxlen=_DEPTH)
+    secants: deque[tuple[NumpyArray, NumpyArray]] = deque(maxlen=_DEPTH)
     for iteration in range(1, most_iterations + 1):
         norm = float(np.abs(gradient).max(initial=0.0))
         if norm <= tolerance:
@@ -61,11 +61,13 @@ def solve_equations(
     return Solution(theta, value, norm, False, "iterations", most_iterations)
 
 
-def _step(residual: Vector, secants: deque[tuple[Vector, Vector]], share: float) -> Vector:
+def _step(
+    residual: NumpyArray, secants: deque[tuple[NumpyArray, NumpyArray]], share: float
+) -> NumpyArray:
     """A share of minus the residual, corrected by the secants; all (P,) in scaled parameters."""
     if not secants:
         return -share * residual
     moves, changes = (np.stack(part, axis=1) for part in zip(*secants, strict=True))
     mix = np.linalg.lstsq(changes, residual, rcond=1e-12)[0]
-    step: Vector = -share * (residual - changes @ mix) - moves @ mix
+    step: NumpyArray = -share * (residual - changes @ mix) - moves @ mix
     return step

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from calibcli.calibrators.base import Family, SmoothMap, Vector
+from calibcli.arrays import NumpyArray
+from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
@@ -156,7 +157,9 @@ def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Obje
     return unique and earlier is not None and earlier.solution is not None
 
 
-def _best_start(data: FittingData, problem: Problem, starts: list[Vector], solve: Solver) -> Vector:
+def _best_start(
+    data: FittingData, problem: Problem, starts: list[NumpyArray], solve: Solver
+) -> NumpyArray:
     """The start from which a fit to some rows does best on the others."""
     if len(starts) == 1:
         return starts[0]
@@ -243,7 +246,7 @@ def _fit_steered(data: FittingData, family: SmoothMap, objective: Adaptive) -> S
     )
 
 
-def _solve_scale_from(problem: Problem, theta: Vector) -> Solution:
+def _solve_scale_from(problem: Problem, theta: NumpyArray) -> Solution:
     return solve_scale(problem, float(theta[0]))
 
 
@@ -299,7 +302,7 @@ def _few_rows_note(family: Family, data: Data) -> tuple[str, ...]:
     return (note,)
 
 
-def _absent_note(family: SmoothMap, class_weights: Vector) -> tuple[str, ...]:
+def _absent_note(family: SmoothMap, class_weights: NumpyArray) -> tuple[str, ...]:
     absent = class_weights <= 0
     if not family.frozen(absent).any():
         return ()

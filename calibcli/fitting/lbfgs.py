@@ -11,7 +11,7 @@ from collections import deque
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curvature import Metric
 from calibcli.fitting.blas import one_blas_thread
 from calibcli.fitting.newton import rounded
@@ -31,13 +31,13 @@ GAP = 1e-10
 """A loss certified to be so close to its least one, relatively, is as good as that: reports show
 four digits, and the losses of two solvers are called the same at 1e-6."""
 
-_Point = tuple[Vector, float, Vector]
-_Pairs = deque[tuple[Vector, Vector]]
+_Point = tuple[NumpyArray, float, NumpyArray]
+_Pairs = deque[tuple[NumpyArray, NumpyArray]]
 
 
 @one_blas_thread()
 def solve_lbfgs(
-    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 500
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 500
 ) -> Solution:
     """A minimum of a smooth problem from a starting point (P,).
 
@@ -79,7 +79,7 @@ def solve_lbfgs(
     return Solution(theta, value, norm, False, "iterations", most_iterations)
 
 
-def _direction(gradient: Vector, pairs: _Pairs, metric: Metric | None) -> Vector:
+def _direction(gradient: NumpyArray, pairs: _Pairs, metric: Metric | None) -> NumpyArray:
     """Minus the gradient times the approximate inverse Hessian (two-loop recursion)."""
     direction = -gradient
     shares = []
@@ -98,7 +98,7 @@ def _direction(gradient: Vector, pairs: _Pairs, metric: Metric | None) -> Vector
 
 
 def _search(
-    problem: Problem, origin: _Point, direction: Vector, length: float, noise: float
+    problem: Problem, origin: _Point, direction: NumpyArray, length: float, noise: float
 ) -> _Point | None:
     """A point of sufficient descent and curvature, or None where rounding hides every descent.
 

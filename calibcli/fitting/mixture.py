@@ -11,8 +11,16 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import dot_classes, host_weights, namespace, pick, shift, sum_classes, to_numpy
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import (
+    NumpyArray,
+    dot_classes,
+    host_weights,
+    namespace,
+    pick,
+    shift,
+    sum_classes,
+    to_numpy,
+)
 from calibcli.fitting.data import Block
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import rounded
@@ -32,7 +40,7 @@ _SADDLE_SHARE, _OFF_SADDLE = 1e-6, 0.1
 
 
 def solve_mixture(
-    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 100
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 100
 ) -> Solution:
     """A minimum over log T and the roots of three weights (4,), from a starting point.
 
@@ -80,10 +88,10 @@ def _settle(
 class _Point:
     """Parameters whose roots are of length 1, and the derivatives there."""
 
-    theta: Vector
+    theta: NumpyArray
     value: float
-    gradient: Vector
-    hessian: Vector
+    gradient: NumpyArray
+    hessian: NumpyArray
 
     @property
     def norm(self) -> float:
@@ -94,24 +102,24 @@ class _Point:
         """By how much Newton's step would lower the value, were it quadratic."""
         return -float(self.gradient @ self.step()) / 2
 
-    def step(self) -> Vector:
+    def step(self) -> NumpyArray:
         """Newton's step at the roots' length, with all curvatures taken as positive."""
         bends, basis = self._bends()
         bends = np.maximum(np.abs(bends), _SMALLEST_SHARE * np.abs(bends).max())
-        step: Vector = -basis @ ((basis.T @ self.gradient) / bends)
+        step: NumpyArray = -basis @ ((basis.T @ self.gradient) / bends)
         return step * min(1.0, _LONGEST_STEP / float(np.abs(step).max()))
 
-    def away(self) -> Vector | None:
+    def away(self) -> NumpyArray | None:
         """Parameters off a saddle, as where a weight is 0 that should not be; None at a minimum."""
         if not np.isfinite(self.hessian).all():
             return None
         bends, basis = self._bends()
         if bends[0] >= -_SADDLE_SHARE * bends[-1]:
             return None
-        away: Vector = self.theta + _OFF_SADDLE * basis[:, 0]
+        away: NumpyArray = self.theta + _OFF_SADDLE * basis[:, 0]
         return away
 
-    def _bends(self) -> tuple[Vector, Vector]:
+    def _bends(self) -> tuple[NumpyArray, NumpyArray]:
         tangent = np.eye(4)
         tangent[1:, 1:] -= np.outer(self.theta[1:], self.theta[1:])
         bends, basis = np.linalg.eigh(tangent @ self.hessian @ tangent)
@@ -134,7 +142,7 @@ def _descend(problem: Problem, origin: _Point) -> _Point | None:
     return None
 
 
-def _evaluate(problem: Problem, theta: Vector) -> _Point:
+def _evaluate(problem: Problem, theta: NumpyArray) -> _Point:
     roots = theta[1:] / np.linalg.norm(theta[1:])
     theta = np.concatenate((theta[:1], roots))
     sums = problem.fold(partial(_sums, theta))
@@ -148,7 +156,7 @@ def _evaluate(problem: Problem, theta: Vector) -> _Point:
     return _Point(theta, value, gradient, hessian)
 
 
-def _sums(theta: Vector, block: Block) -> Vector:
+def _sums(theta: NumpyArray, block: Block) -> NumpyArray:
     """Loss, gradient (4,) and Hessian (4, 4) by log T and the three weights, summed over rows."""
     xp, labels = namespace(block.logits), block.labels
     weights = theta[1:] ** 2

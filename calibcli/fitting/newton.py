@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 
@@ -19,11 +19,11 @@ _MOST_TRIALS = 30
 _NEARLY = 1e3
 """Where rounding ends a search, so many times the tolerance is small enough."""
 
-_Point = tuple[Vector, float, Vector]
+_Point = tuple[NumpyArray, float, NumpyArray]
 
 
 def solve_newton(
-    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 100
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 100
 ) -> Solution:
     """The minimum of a convex problem from a starting point (P,).
 
@@ -45,7 +45,7 @@ def solve_newton(
 
 
 def rounded(
-    problem: Problem, theta: Vector, value: float, norm: float, tolerance: float, iteration: int
+    problem: Problem, theta: NumpyArray, value: float, norm: float, tolerance: float, iteration: int
 ) -> Solution:
     """The solution at a point from which no descent can be seen.
 
@@ -58,7 +58,7 @@ def rounded(
     return Solution(theta, value, norm, norm <= _NEARLY * tolerance, "rounding", iteration)
 
 
-def _search(problem: Problem, origin: _Point, step: Vector) -> _Point | None:
+def _search(problem: Problem, origin: _Point, step: NumpyArray) -> _Point | None:
     """A point of sufficient descent along a step, or None where rounding hides every descent."""
     theta, value, gradient = origin
     slope = float(gradient @ step)
@@ -75,7 +75,9 @@ def _search(problem: Problem, origin: _Point, step: Vector) -> _Point | None:
     return None
 
 
-def _newton_step(problem: Problem, theta: Vector, gradient: Vector, diagonal: Vector) -> Vector:
+def _newton_step(
+    problem: Problem, theta: NumpyArray, gradient: NumpyArray, diagonal: NumpyArray
+) -> NumpyArray:
     """An approximate solution of ``H step = -gradient``, the closer the nearer the minimum is."""
     preconditioner = 1 / np.where(diagonal > 0, diagonal, 1.0)
     step = np.zeros_like(gradient)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
@@ -19,7 +19,7 @@ _MOST_TRIALS = 60
 
 
 def solve_nonnegative(
-    problem: Problem, theta: Vector, tolerance: float = 1e-7, most_iterations: int = 400
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 400
 ) -> Solution:
     """The minimum of a convex problem over parameters (P,), those that are not signed from 0 up.
 
@@ -43,14 +43,14 @@ def solve_nonnegative(
 class _Point:
     """Parameters with the value and the gradient there, and which of them may move."""
 
-    def __init__(self, problem: Problem, theta: Vector, low: Vector) -> None:
+    def __init__(self, problem: Problem, theta: NumpyArray, low: NumpyArray) -> None:
         self.theta, self.low = theta, low
         self.value, self.gradient = problem.gradient(theta)
         self.free = (theta > low) | (self.gradient < 0)
         self.norm = float(np.abs(self.gradient[self.free]).max(initial=0.0))
 
 
-def _newton_step(problem: Problem, point: _Point) -> Vector:
+def _newton_step(problem: Problem, point: _Point) -> NumpyArray:
     free = point.free
     hessian = problem.hessian(point.theta)[np.ix_(free, free)]
     ridge = _SMALLEST * max(float(np.trace(hessian)), 1.0)
@@ -59,7 +59,7 @@ def _newton_step(problem: Problem, point: _Point) -> Vector:
     return step
 
 
-def _descent(problem: Problem, point: _Point, step: Vector) -> _Point | None:
+def _descent(problem: Problem, point: _Point, step: NumpyArray) -> _Point | None:
     """A point that is lower, or None where rounding hides it."""
     length = 1.0
     for _ in range(_MOST_TRIALS):
@@ -73,6 +73,6 @@ def _descent(problem: Problem, point: _Point, step: Vector) -> _Point | None:
     return None
 
 
-def _equation_step(problem: Problem, point: _Point, step: Vector) -> _Point:
+def _equation_step(problem: Problem, point: _Point, step: NumpyArray) -> _Point:
     """Part of the way: with weights held fixed, whole steps would swing."""
     return _Point(problem, np.maximum(point.theta + _SHARE * step, point.low), point.low)

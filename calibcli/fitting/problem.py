@@ -12,6 +12,7 @@ import numpy as np
 
 from calibcli.arrays import (
     Array,
+    NumpyArray,
     host_weights,
     log_softmax,
     namespace,
@@ -21,7 +22,7 @@ from calibcli.arrays import (
     to_numpy,
     weighted_sum,
 )
-from calibcli.calibrators.base import SmoothMap, Vector
+from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.curvature import Curvature, Metric
 from calibcli.fitting.data import Block, Data, Grouping
 from calibcli.objectives.adaptive import Adaptive
@@ -54,16 +55,16 @@ class Problem:
     data: Data
     map: SmoothMap
     objective: Objective
-    anchor: Vector
+    anchor: NumpyArray
     follow: bool = False
-    reference: Vector | None = None
+    reference: NumpyArray | None = None
     passes: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._ridge = self.map.ridge(self.data.classes, self.data.weight)
         self._free = ~self.map.frozen(self.data.class_weights <= 0)
 
-    def line(self, theta: Vector) -> tuple[float, float, float | None]:
+    def line(self, theta: NumpyArray) -> tuple[float, float, float | None]:
         """Value, first and second derivative of a problem with one parameter."""
         if self.follow:
             self.learn(theta)
@@ -71,13 +72,13 @@ class Problem:
         total = self.fold(work)
         return total[0], total[1], total[2] if np.isfinite(total[2]) else None
 
-    def lines(self, theta: Vector, groups: int, group_of_rows: Grouping) -> Vector:
+    def lines(self, theta: NumpyArray, groups: int, group_of_rows: Grouping) -> NumpyArray:
         """What `line` gives, of each group of rows by itself: (groups, 3) sums, not means."""
         work = partial(_lines, self.map, self.objective, theta, self.data.impossible)
         self.passes += 1
         return self.data.fold(partial(work, groups, group_of_rows), np.add)
 
-    def gradient(self, theta: Vector) -> tuple[float, Vector]:
+    def gradient(self, theta: NumpyArray) -> tuple[float, NumpyArray]:
         """Value and gradient (P,)."""
         if self.follow:
             self.learn(theta)
@@ -92,14 +93,14 @@ class Problem:
             gradient = gradient + pull
         return value, gradient * self._free
 
-    def learn(self, theta: Vector) -> None:
+    def learn(self, theta: NumpyArray) -> None:
         """Update an adaptive objective from its statistic at parameters (P,)."""
         assert isinstance(self.objective, Adaptive)
         work = partial(_statistic, self.map, self.objective, theta, self.data.impossible)
         self.passes += 1
         self.objective = self.objective.updated(self.data.fold(work, operator.add))
 
-    def product(self, theta: Vector, direction: Vector) -> Vector:
+    def product(self, theta: NumpyArray, direction: NumpyArray) -> NumpyArray:
         """The Hessian times a direction (P,), for maps that are linear in their parameters."""
         work = partial(_product, self.map, self.objective, theta, direction, self.data.impossible)
         total = self.fold(work)
@@ -107,7 +108,7 @@ class Problem:
             total = total + self._pull(direction)
         return total * self._free
 
-    def diagonal(self, theta: Vector) -> Vector:
+    def diagonal(self, theta: NumpyArray) -> NumpyArray:
         """The diagonal (P,) of the Hessian, or something like it; 1 where it is not offered."""
         work = partial(_diagonal, self.map, self.objective, theta, self.data.impossible)
         total = self.fold(work)
@@ -115,7 +116,7 @@ class Problem:
             total = total + (self._ridge if self._ridge.ndim == 1 else np.diag(self._ridge))
         return np.where(self._free & (total > 0), total, 1.0)
 
-    def hessian(self, theta: Vector) -> Vector:
+    def hessian(self, theta: NumpyArray) -> NumpyArray:
         """The Hessian (P, P), for maps that are linear in few parameters.
 
         Where the objective has none that is positive, that of the negative log-likelihood: as a
@@ -125,7 +126,7 @@ class Problem:
         total = self.fold(work)
         return total if self._ridge is None else total + self._pull(np.eye(len(theta)))
 
-    def metric(self, theta: Vector) -> Metric | None:
+    def metric(self, theta: NumpyArray) -> Metric | None:
         """About the inverse of the Hessian at parameters (P,), where the map offers one."""
         curvature = self.map.curvature(self.data.classes)
         ridge = np.zeros(len(theta)) if self._ridge is None else self._ridge
@@ -137,7 +138,7 @@ class Problem:
         inverse, free = curvature.metric(mean, ridge), self._free
         return lambda gradient: free * inverse(free * gradient)
 
-    def gap(self, gradient: Vector) -> float:
+    def gap(self, gradient: NumpyArray) -> float:
         """How far above its minimum the likelihood is at most, where its gradient is (P,).
 
         The ridge R alone bends the problem by R, so that its value can fall by ``g' R^-1 g / 2``.
@@ -153,31 +154,31 @@ class Problem:
     def _is_likelihood(self) -> bool:
         return isinstance(self.objective, NegativeLogLikelihood)
 
-    def _pull(self, direction: Vector) -> Vector:
+    def _pull(self, direction: NumpyArray) -> NumpyArray:
         assert self._ridge is not None
         if self._ridge.ndim == 2:
-            pulled: Vector = self._ridge @ direction
+            pulled: NumpyArray = self._ridge @ direction
             return pulled
         return (self._ridge * direction.T).T
 
-    def fold(self, work: Callable[[Block], Vector]) -> Vector:
+    def fold(self, work: Callable[[Block], NumpyArray]) -> NumpyArray:
         """The mean over the rows of what sums over blocks give, as one pass."""
         self.passes += 1
         # In place: a matrix map's sums are larger than the rows that they come from.
-        total: Vector = self.data.fold(work, operator.iadd)
+        total: NumpyArray = self.data.fold(work, operator.iadd)
         total /= self.data.weight
         return total
 
 
 def _terms(
-    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
 ) -> tuple[Array, RowTerms]:
     logits, new = _mapped(family, theta, impossible, block)
     return logits, objective.terms(new, block.labels)
 
 
 def _mapped(
-    family: SmoothMap, theta: Vector, impossible: bool, block: Block
+    family: SmoothMap, theta: NumpyArray, impossible: bool, block: Block
 ) -> tuple[Array, Array]:
     """Finite logits as the family sees them, and its new logits (n, K)."""
     logits, mask = block.logits, None
@@ -187,15 +188,15 @@ def _mapped(
 
 
 def _statistic(
-    family: SmoothMap, objective: Adaptive, theta: Vector, impossible: bool, block: Block
+    family: SmoothMap, objective: Adaptive, theta: NumpyArray, impossible: bool, block: Block
 ) -> Any:
     new = _mapped(family, theta, impossible, block)[1]
     return objective.statistic(new, block.labels, block.weights)
 
 
 def _line(
-    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
-) -> Vector:
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
+) -> NumpyArray:
     logits, terms = _terms(family, objective, theta, impossible, block)
     first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
     weights = block.weights
@@ -206,12 +207,12 @@ def _line(
 def _lines(
     family: SmoothMap,
     objective: Objective,
-    theta: Vector,
+    theta: NumpyArray,
     impossible: bool,
     groups: int,
     group_of_rows: Grouping,
     block: Block,
-) -> Vector:
+) -> NumpyArray:
     logits, terms = _terms(family, objective, theta, impossible, block)
     first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
     rows = len(to_numpy(terms.loss))
@@ -227,11 +228,11 @@ def _lines(
 def _gradient(
     family: SmoothMap,
     objective: Objective,
-    theta: Vector,
+    theta: NumpyArray,
     impossible: bool,
-    reference: Vector | None,
+    reference: NumpyArray | None,
     block: Block,
-) -> Vector:
+) -> NumpyArray:
     if reference is None:
         logits, terms = _terms(family, objective, theta, impossible, block)
     else:
@@ -247,11 +248,11 @@ def _gradient(
 def _product(
     family: SmoothMap,
     objective: Objective,
-    theta: Vector,
-    direction: Vector,
+    theta: NumpyArray,
+    direction: NumpyArray,
     impossible: bool,
     block: Block,
-) -> Vector:
+) -> NumpyArray:
     logits, terms = _terms(family, objective, theta, impossible, block)
     product = terms.product(family.pushforward(theta, logits, direction))
     assert product is not None
@@ -259,8 +260,8 @@ def _product(
 
 
 def _hessian(
-    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
-) -> Vector:
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
+) -> NumpyArray:
     if not (objective.convex or objective.estimating):
         objective = NegativeLogLikelihood()
     logits, new = _mapped(family, theta, impossible, block)
@@ -281,14 +282,14 @@ def _hessian(
     return hessian
 
 
-def _sampled(step: int, block: Block) -> list[tuple[Vector, Vector]]:
+def _sampled(step: int, block: Block) -> list[tuple[NumpyArray, NumpyArray]]:
     """Log-probabilities and weights of every so many-th row, by the number of the row."""
     first = -block.start % step
     log_probs = to_numpy(log_softmax(block.logits[first::step]))
     return [(log_probs, host_weights(block.labels, block.weights)[first::step])]
 
 
-def sample_log_probs(data: Data, rows: int) -> tuple[Vector, Vector]:
+def sample_log_probs(data: Data, rows: int) -> tuple[NumpyArray, NumpyArray]:
     """Log-probabilities (m, K) and weights (m,) of about so many rows, evenly spread."""
     step = max(int(data.rows) // rows, 1)
     log_probs, weights = zip(*data.fold(partial(_sampled, step), operator.add), strict=True)
@@ -296,15 +297,15 @@ def sample_log_probs(data: Data, rows: int) -> tuple[Vector, Vector]:
 
 
 def _diagonal(
-    family: SmoothMap, objective: Objective, theta: Vector, impossible: bool, block: Block
-) -> Vector:
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
+) -> NumpyArray:
     logits, terms = _terms(family, objective, theta, impossible, block)
     return family.pullback_squares(theta, logits, _weighted(terms.diagonal(), block.weights))
 
 
 def _curvature(
-    family: SmoothMap, curvature: Curvature, theta: Vector, impossible: bool, block: Block
-) -> Vector:
+    family: SmoothMap, curvature: Curvature, theta: NumpyArray, impossible: bool, block: Block
+) -> NumpyArray:
     logits, new = _mapped(family, theta, impossible, block)
     weights = block.weights
     if weights is not None:

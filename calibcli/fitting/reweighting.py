@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
@@ -21,7 +21,7 @@ _MOST_ROUNDS = 100
 _SETTLED, _NEARLY_SETTLED = 1e-6, 1e-3
 
 
-def solve_reweighted(problem: Problem, theta: Vector, tolerance: float = 1e-7) -> Solution:
+def solve_reweighted(problem: Problem, theta: NumpyArray, tolerance: float = 1e-7) -> Solution:
     """Parameters (P,) that minimise the loss with row weights that are taken at them.
 
     Ends when the minimum is that close to the point where the weights were taken.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from calibcli.calibrators.base import Vector
+from calibcli.arrays import NumpyArray
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Solution:
     iterations : int
     """
 
-    theta: Vector
+    theta: NumpyArray
     value: float
     gradient_norm: float
     converged: bool

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from calibcli.arrays import namespace, to_numpy
-from calibcli.calibrators.base import Calibrator, Family, SmoothMap, Vector
+from calibcli.arrays import NumpyArray, namespace, to_numpy
+from calibcli.calibrators.base import Calibrator, Family, SmoothMap
 from calibcli.errors import UsageError
 from calibcli.fitting.crossing import class_factors
 from calibcli.fitting.data import Block, FoldedData, Grouping
@@ -58,7 +58,7 @@ class Trials:
     """
 
     family: Family
-    losses: dict[Choice, Vector]
+    losses: dict[Choice, NumpyArray]
     rows: float
 
     def chosen(self, without: int | None = None) -> Family:
@@ -186,7 +186,7 @@ class _Fold:
         rows = self.data.without_fold(self.number)
         return rows if self._outside is None else rows.reweighted(self._outside)
 
-    def losses(self, calibrator: Calibrator, judge: Objective) -> Vector:
+    def losses(self, calibrator: Calibrator, judge: Objective) -> NumpyArray:
         """Sums (groups,) of the losses of the held-out rows."""
         work = partial(_held_out, calibrator, judge, self.data.fold_of_rows, self.number)
         data = self.data if self._inside is None else self.data.reweighted(self._inside)
@@ -206,7 +206,7 @@ class _Stage:
     ) -> None:
         self.folds, self.family, self.objective, self.judge = folds, family, objective, judge
         self.fits = [whole] * len(folds)
-        self.losses: dict[Choice, Vector] = {}
+        self.losses: dict[Choice, NumpyArray] = {}
 
     def search(self) -> Trials:
         """All trials on the way to the best choice."""
@@ -278,7 +278,7 @@ def with_choice(family: Family, choice: Choice) -> Family:
     return cast("Family", replace(instance, **dict(zip(family.tunable, choice, strict=True))))
 
 
-def _is_noise(excess: Vector) -> bool:
+def _is_noise(excess: NumpyArray) -> bool:
     """Whether a sum of losses exceeds another one by no more than its error; by group."""
     if not np.isfinite(excess).all():
         return False
@@ -307,7 +307,7 @@ def _judge(objective: Objective, data: FoldedData) -> Objective:
 
 def _held_out(
     calibrator: Calibrator, judge: Objective, fold_of_rows: Grouping, fold: int, block: Block
-) -> Vector:
+) -> NumpyArray:
     inside = fold_of_rows(block.start, block.start + len(block.logits)) == fold
     numbers = np.flatnonzero(inside)
     if not numbers.size:
