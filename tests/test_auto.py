@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import calibcli
 from calibcli.calibrators.log_linear import LogLinear
+from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
@@ -244,7 +245,7 @@ def test_a_spoilt_mixture_is_refused(spoil, words):
     parameters = {"members": [[], []], "weights": [0.5, 0.5]}
     spoil(parameters)
     with pytest.raises(ParamsError, match=words):
-        LogLinear.from_parameters(parameters, 3)
+        read_calibrator(LogLinear.kind, parameters, 3)
 
 
 # The command line

@@ -25,7 +25,7 @@ from calibcli.calibrators.bbq import BbqMap
 from calibcli.calibrators.curves import CurveMap, OneVsRest, log_odds
 from calibcli.calibrators.histogram import HistogramMap, ScalingBinningMap, cuts, platt_values
 from calibcli.calibrators.isotonic import CenteredIsotonicMap, IsotonicMap
-from calibcli.calibrators.registry import CALIBRATORS, MAPS
+from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.calibrators.spline import SplineCurves, SplineMap, bends, roughness, spline_basis
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
@@ -340,7 +340,7 @@ def test_any_rows_can_be_fitted(method, data):
     assert probs.min() > 0
     np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
     stage = found.stages[-1]
-    again = CALIBRATORS[stage.kind].from_parameters(stage.parameters(), classes)
+    again = read_calibrator(stage.kind, stage.parameters(), classes)
     np.testing.assert_array_equal(again.log_probs(logits), stage.log_probs(logits))
 
 
@@ -568,9 +568,9 @@ GOOD = {
     ],
 )
 def test_parameters_are_checked(change, message):
-    OneVsRest.from_parameters(GOOD, 3)
+    read_calibrator(OneVsRest.kind, GOOD, 3)
     with pytest.raises(ParamsError, match=message):
-        OneVsRest.from_parameters({**GOOD, **change}, 3)
+        read_calibrator(OneVsRest.kind, {**GOOD, **change}, 3)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -586,10 +586,10 @@ def test_a_spline_takes_what_is_certain_whatever_its_slope(classes, slope):
 
 def test_splines_have_parameters_of_their_own():
     good = {name: GOOD[name] for name in ("counts", "scores")} | {"values": [-3, 9, 0, 1, 2]}
-    stage = SplineCurves.from_parameters(good, 3)
+    stage = read_calibrator(SplineCurves.kind, good, 3)
     assert np.isfinite(stage.log_probs(np.array([[1.0, 2.0, 300.0]]))).all()
     with pytest.raises(ParamsError, match="unknown parameter 'interpolation'"):
-        SplineCurves.from_parameters(good | {"interpolation": "linear"}, 3)
+        read_calibrator(SplineCurves.kind, good | {"interpolation": "linear"}, 3)
 
 
 @each_method
@@ -600,7 +600,7 @@ def test_files_give_back_every_bit(method, classes, safetensors):
     stage = fit(logits, labels, method=method).stages[-1]
     params = Params(classes, "logits", (Stage(stage.kind, stage.parameters()),))
     (found,) = decode(encode(params, safetensors=safetensors)).stages
-    again = CALIBRATORS[found.kind].from_parameters(found.parameters, classes)
+    again = read_calibrator(found.kind, found.parameters, classes)
     np.testing.assert_array_equal(again.log_probs(logits), stage.log_probs(logits))
 
 

@@ -20,7 +20,7 @@ import pytest
 import calibcli
 from calibcli import params
 from calibcli.calibrators.links import link_of
-from calibcli.calibrators.registry import CALIBRATORS, MAPS
+from calibcli.calibrators.registry import CALIBRATORS, MAPS, read_calibrator
 from calibcli.errors import ParamsError
 from calibcli.metrics.registry import METRICS
 from calibcli.objectives.registry import OBJECTIVES
@@ -221,7 +221,7 @@ def parameters_of(kind: str) -> set[str]:
 
 def complaint(kind: str, given: dict[str, Any]) -> str:
     try:
-        CALIBRATORS[kind].from_parameters(given, 2)
+        read_calibrator(kind, given, 2)
     except ParamsError as error:
         return str(error)
     return ""

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 import calibcli
 from calibcli.calibrators.base import SmoothMap
-from calibcli.calibrators.registry import CALIBRATORS, MAPS
+from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.errors import UsageError
 from calibcli.objectives.registry import OBJECTIVES
 
@@ -322,7 +322,7 @@ def test_every_map_says_what_it_is_and_its_calibrator_can_be_stored() -> None:
         theta = entry.start(classes, 0.5)
         assert theta.shape == (entry.size(classes),)
         calibrator = entry.calibrator(theta, classes)
-        again = CALIBRATORS[calibrator.kind].from_parameters(calibrator.parameters(), classes)
+        again = read_calibrator(calibrator.kind, calibrator.parameters(), classes)
         logits = np.random.default_rng(0).standard_normal((5, classes))
         np.testing.assert_array_equal(again.log_probs(logits), calibrator.log_probs(logits))
 

@@ -20,6 +20,7 @@ from calibcli.calibrators.affine import VectorScaling
 from calibcli.calibrators.base import GROUP
 from calibcli.calibrators.chain import for_rows
 from calibcli.calibrators.groups import Groups, groups_in, rows_by_group
+from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.cli.app import app
 from calibcli.engine.data import open_data
@@ -171,7 +172,7 @@ def test_a_parameter_file_keeps_the_maps(safetensors) -> None:
 def test_what_is_no_map_of_groups_is_refused(change, message) -> None:
     parameters = two_groups().parameters() | change
     with pytest.raises(ParamsError, match=message):
-        Groups.from_parameters(parameters, 3)
+        read_calibrator(Groups.kind, parameters, 3)
 
 
 def test_several_stages_of_groups_are_refused() -> None:

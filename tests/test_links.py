@@ -14,7 +14,7 @@ from scipy.optimize import minimize, root
 
 from calibcli.arrays import log_softmax
 from calibcli.calibrators.links import SMALLEST_SHARE, Link, link_of
-from calibcli.calibrators.registry import CALIBRATORS
+from calibcli.calibrators.registry import CALIBRATORS, read_calibrator
 from calibcli.errors import ParamsError
 from calibcli.objectives.base import Objective
 from calibcli.objectives.bsce_gra import BsceGra
@@ -173,7 +173,7 @@ def test_losses_say_whether_they_have_a_link() -> None:
 def test_a_parameter_file_holds_it(objective: Objective) -> None:
     stage = link(objective)
     assert CALIBRATORS["link"] is Link
-    assert Link.from_parameters(stage.parameters(), 5) == stage
+    assert read_calibrator(Link.kind, stage.parameters(), 5) == stage
     assert objective.name in stage.summary()
 
 
@@ -194,4 +194,4 @@ def test_a_parameter_file_holds_it(objective: Objective) -> None:
 )
 def test_parameters_that_make_no_sense_are_refused(parameters: Any, message: str) -> None:
     with pytest.raises(ParamsError, match=message):
-        Link.from_parameters(parameters, 5)
+        read_calibrator(Link.kind, parameters, 5)

@@ -12,6 +12,7 @@ import calibcli
 from calibcli.calibrators.laplace import LaplaceMixture
 from calibcli.calibrators.monotone import Monotone
 from calibcli.calibrators.pieces import piecewise_linear
+from calibcli.calibrators.registry import read_calibrator
 from calibcli.errors import ParamsError
 
 
@@ -154,7 +155,7 @@ class TestMonotone:
     def test_what_is_no_increasing_function_is_refused(self) -> None:
         for knots, slopes in (([-1.0, -2.0], [1, 1, 1]), ([-1.0], [1, -1]), ([-1.0], [1])):
             with pytest.raises(ParamsError):
-                Monotone.from_parameters({"knots": knots, "slopes": slopes}, 4)
+                read_calibrator(Monotone.kind, {"knots": knots, "slopes": slopes}, 4)
 
 
 def test_laplace_mixture_keeps_the_order_and_bounds_the_loss() -> None:

@@ -12,6 +12,7 @@ from calibcli.arrays import softmax
 from calibcli.calibrators.base import GROUP
 from calibcli.calibrators.groups import Groups
 from calibcli.calibrators.platt import Platt
+from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.calibrators.top import Top, top_scores
 from calibcli.engine.data import open_data
@@ -137,7 +138,7 @@ def test_stages_for_other_classes_are_refused() -> None:
     three = {"scale": [1.0, 1.0, 1.0], "bias": [0.0, 0.0, 0.0]}
     for stages in ([{"kind": "vector", "parameters": three}], "temperature"):
         with pytest.raises(ParamsError):
-            Top.from_parameters({"stages": stages}, 3)
+            read_calibrator(Top.kind, {"stages": stages}, 3)
 
 
 # The rows of the fit.

@@ -20,6 +20,7 @@ from calibcli.calibrators.curved import CurvedMatrix, CurvedMatrixMap, CurvedVec
 from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
 from calibcli.calibrators.monotone import MonotoneMap
 from calibcli.calibrators.pieces import piecewise_linear
+from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.structured import StructuredMatrixMap
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
@@ -339,12 +340,12 @@ class TestGapTemperature:
 
     def test_what_is_no_function_is_refused(self) -> None:
         good = {"knots": [0.0, 1.0], "scales": [1.0, 2.0], "feature": "gap"}
-        assert GapTemperature.from_parameters(good, 3).feature == "gap"
+        assert read_calibrator(GapTemperature.kind, good, 3).feature == "gap"
         for wrong in ({"knots": [1.0, 0.0]}, {"scales": [1.0, -1.0]}, {"feature": "size"}):
             with pytest.raises(ParamsError):
-                GapTemperature.from_parameters(good | wrong, 3)
+                read_calibrator(GapTemperature.kind, good | wrong, 3)
         with pytest.raises(ParamsError):
-            GapTemperature.from_parameters({"knots": [], "scales": [], "feature": "gap"}, 3)
+            read_calibrator(GapTemperature.kind, {"knots": [], "scales": [], "feature": "gap"}, 3)
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -391,16 +392,16 @@ def test_curved_parameters_are_checked() -> None:
         "matrix": np.zeros((3, 3)).tolist(),
         "bias": [0.0, 0.0, 0.0],
     }
-    map_ = CurvedMatrix.from_parameters(good, 3)
+    map_ = read_calibrator(CurvedMatrix.kind, good, 3)
     logits = np.log([[0.7, 0.2, 0.1]])
     np.testing.assert_allclose(map_.log_probs(logits), logits)
     wrong = [{"knots": [-1.0, -2.0]}, {"slopes": [1.0]}, {"bias": [0.0]}, {"scale": [1.0]}]
     for change in wrong:
         with pytest.raises(ParamsError):
-            CurvedMatrix.from_parameters(good | change, 3)
+            read_calibrator(CurvedMatrix.kind, good | change, 3)
     for name in good:
         with pytest.raises(ParamsError):
-            CurvedMatrix.from_parameters({n: v for n, v in good.items() if n != name}, 3)
+            read_calibrator(CurvedMatrix.kind, {n: v for n, v in good.items() if n != name}, 3)
 
 
 def test_folds_of_rows_that_were_drawn_by_class_get_the_shares_of_all() -> None:

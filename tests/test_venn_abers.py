@@ -17,6 +17,7 @@ import calibcli
 from calibcli.calibrators.augmented_isotonic import augmented_isotonic
 from calibcli.calibrators.curves import BinarySample
 from calibcli.calibrators.hulls import SuffixHulls
+from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.venn_abers import (
     MOST_EXACT_STEPS,
     Steps,
@@ -223,7 +224,7 @@ def test_rounding_changes_odds_by_half_a_step_at_most(rng):
         np.testing.assert_array_equal(rough[~inner], sharp[~inner])
         odds, rough_odds = (np.log(p[inner] / (1 - p[inner])) for p in (sharp, rough))
         assert np.abs(odds - rough_odds).max() <= 0.05 + 1e-9
-    VennAbers.from_parameters(rounded.parameters(), 2)
+    read_calibrator(VennAbers.kind, rounded.parameters(), 2)
 
 
 def test_too_many_steps_are_rounded_unless_that_is_refused(rng, monkeypatch):
@@ -333,7 +334,7 @@ VALID = {
 
 
 def test_what_parameters_may_be():
-    assert isinstance(VennAbers.from_parameters(VALID, 2), VennAbers)
+    assert isinstance(read_calibrator(VennAbers.kind, VALID, 2), VennAbers)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def test_what_parameters_may_be():
 )
 def test_wrong_parameters_are_refused(changes, says):
     with pytest.raises(ParamsError, match=says):
-        VennAbers.from_parameters({**VALID, **changes}, 2)
+        read_calibrator(VennAbers.kind, {**VALID, **changes}, 2)
 
 
 def test_steps_of_several_functions_do_not_mix():

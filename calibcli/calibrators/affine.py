@@ -7,7 +7,7 @@ stored logits and stored log-probabilities give the same fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from calibcli.calibrators.curvature import (
     MatrixCurvature,
     PairCurvature,
 )
-from calibcli.calibrators.reading import check_names, read_array
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +41,12 @@ class VectorScaling(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits * like(self.scale, logits) + like(self.bias, logits)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"scale": self.scale, "bias": self.bias}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> VectorScaling:
-        check_names(cls.kind, parameters, ("scale", "bias"))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> VectorScaling:
+        parameters.expect("scale", "bias")
         return cls(
-            read_array(cls.kind, parameters, "scale", (classes,)),
-            read_array(cls.kind, parameters, "bias", (classes,)),
+            parameters.array("scale", (classes,)),
+            parameters.array("bias", (classes,)),
         )
 
     def summary(self) -> str:
@@ -130,15 +127,12 @@ class MatrixScaling(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits @ like(self.matrix.T, logits) + like(self.bias, logits)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"matrix": self.matrix, "bias": self.bias}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> MatrixScaling:
-        check_names(cls.kind, parameters, ("matrix", "bias"))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> MatrixScaling:
+        parameters.expect("matrix", "bias")
         return cls(
-            read_array(cls.kind, parameters, "matrix", (classes, classes)),
-            read_array(cls.kind, parameters, "bias", (classes,)),
+            parameters.array("matrix", (classes, classes)),
+            parameters.array("bias", (classes,)),
         )
 
     def summary(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from calibcli.arrays import (
     split_impossible,
 )
 from calibcli.calibrators.curvature import Curvature
+from calibcli.calibrators.parameters import Parameters
 
 GROUP = "group"
 """The role of the column whose values have maps of their own."""
@@ -45,14 +47,16 @@ class Calibrator(ABC):
     def transform(self, logits: Array) -> Array:
         """New logits (n, K), not normalised, from finite logits (n, K)."""
 
-    @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """Numbers, strings and NumPy arrays that `from_parameters` takes."""
+        """Numbers, strings and NumPy arrays of the parameter file; by default the fields."""
+        # `Calibrator` itself is no dataclass; each calibrator is.
+        instance: Any = self
+        return {entry.name: getattr(self, entry.name) for entry in fields(instance)}
 
     @classmethod
     @abstractmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Calibrator:
-        """The calibrator for K classes with these parameters.
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Calibrator:
+        """The calibrator for K classes with the parameters of a file.
 
         Raises
         ------

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import BinaryLinearMap, as_two, binary_logit, softplus
-from calibcli.calibrators.reading import check_binary, check_names, read_number
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,13 @@ class Beta(Calibrator):
         logit = binary_logit(logits)
         return as_two(self.b * softplus(logit) - self.a * softplus(-logit) + self.c)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"a": self.a, "b": self.b, "c": self.c}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Beta:
-        check_names(cls.kind, parameters, ("a", "b", "c"))
-        check_binary(cls.kind, classes)
-        a, b, c = (read_number(cls.kind, parameters, name) for name in ("a", "b", "c"))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Beta:
+        parameters.expect("a", "b", "c")
+        parameters.for_two_classes(classes)
+        a, b, c = (parameters.number(name) for name in ("a", "b", "c"))
         if min(a, b) < 0:
-            raise ParamsError(f"stage {cls.kind!r}: a and b must be at least 0")
+            raise parameters.error("a and b must be at least 0")
         return cls(a, b, c)
 
     def summary(self) -> str:

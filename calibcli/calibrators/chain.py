@@ -7,9 +7,6 @@ from typing import Any
 
 from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.base import GROUP, Calibrator
-from calibcli.errors import ParamsError
-
-_MOST_STAGES = 64
 
 
 def for_rows(
@@ -38,26 +35,3 @@ def log_probs_after(stages: Sequence[Calibrator], logits: Array) -> Array:
 def described(stages: Sequence[Calibrator]) -> list[dict[str, Any]]:
     """Stages as a parameter of another one."""
     return [{"kind": stage.kind, "parameters": stage.parameters()} for stage in stages]
-
-
-def read_stages(kind: str, value: Any, name: str, classes: int) -> tuple[Calibrator, ...]:
-    """The stages that a parameter of another one describes.
-
-    Raises
-    ------
-    ParamsError
-        Not a list of stages, an unknown kind, or parameters that a stage can't have.
-    """
-    from calibcli.calibrators.registry import CALIBRATORS
-
-    if not isinstance(value, list) or len(value) > _MOST_STAGES:
-        raise ParamsError(f"stage {kind!r}: {name} must be a list of stages")
-    stages = []
-    for entry in value:
-        if not isinstance(entry, dict) or set(entry) != {"kind", "parameters"}:
-            raise ParamsError(f"stage {kind!r}: {name} must be stages of 'kind' and 'parameters'")
-        inner = entry["kind"]
-        if not isinstance(inner, str) or inner not in CALIBRATORS:
-            raise ParamsError(f"stage {kind!r}: {name} has the unknown kind {inner!r}")
-        stages.append(CALIBRATORS[inner].from_parameters(entry["parameters"], classes))
-    return tuple(stages)

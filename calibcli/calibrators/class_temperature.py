@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, argmax, dot_classes, like, sum_rows, to_numpy
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.reading import check_names, read_array, read_choice
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 By = Literal["column", "prediction"]
 
@@ -36,19 +35,13 @@ class ClassTemperature(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits * _scales(1 / self.temperatures, logits, self.by)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"temperatures": self.temperatures, "by": self.by}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> ClassTemperature:
-        check_names(cls.kind, parameters, ("temperatures", "by"))
-        temperatures = read_array(cls.kind, parameters, "temperatures", (classes,))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> ClassTemperature:
+        parameters.expect("temperatures", "by")
+        temperatures = parameters.array("temperatures", (classes,))
         if temperatures.min() <= 0:
-            raise ParamsError(f"stage {cls.kind!r}: temperatures must be greater than 0")
-        by: By = "column"
-        if read_choice(cls.kind, parameters, "by", ("column", "prediction")) == "prediction":
-            by = "prediction"
-        return cls(temperatures, by)
+            raise parameters.error("temperatures must be greater than 0")
+        return cls(temperatures, parameters.choice("by", get_args(By)))
 
     def summary(self) -> str:
         low, high = self.temperatures.min(), self.temperatures.max()

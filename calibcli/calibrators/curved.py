@@ -19,8 +19,8 @@ from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.curvature import Curvature, Metric, smallest_curvature
 from calibcli.calibrators.knots import read_knots
 from calibcli.calibrators.monotone import MonotoneMap
+from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
-from calibcli.calibrators.reading import check_names, read_array
 from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
 
 
@@ -41,15 +41,12 @@ class _Curved(Calibrator):
         return {"knots": self.knots, "slopes": self.slopes, **self.affine.parameters()}
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> _Curved:
-        names = ("knots", "slopes")
-        curve = {name: value for name, value in parameters.items() if name in names}
-        rest = {name: value for name, value in parameters.items() if name not in names}
+    def from_parameters(cls, parameters: Parameters, classes: int) -> _Curved:
+        curve, rest = parameters.split("knots", "slopes")
         affine = cls._affine.from_parameters(rest, classes)
-        check_names(cls.kind, curve, names)
-        knots = read_knots(cls.kind, curve)
-        slopes = read_array(cls.kind, curve, "slopes", (len(knots) + 1,))
-        return cls(knots, slopes, affine)
+        curve.expect("knots", "slopes")
+        knots = read_knots(curve)
+        return cls(knots, curve.array("slopes", (len(knots) + 1,)), affine)
 
     def summary(self) -> str:
         least, most = self.slopes.min(), self.slopes.max()

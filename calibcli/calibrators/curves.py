@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -25,8 +25,7 @@ from calibcli.arrays import (
     sum_classes,
 )
 from calibcli.calibrators.base import Calibrator, Family, Preserves
-from calibcli.calibrators.reading import check_names, read_array, read_choice
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 Interpolation: TypeAlias = Literal["linear", "step"]
 
@@ -107,9 +106,6 @@ class Curves(Calibrator):
         """Where each curve ends in `scores`: int64 (C,)."""
         return np.cumsum(self.counts).astype(np.int64)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"counts": self.counts, "scores": self.scores, "values": self.values}
-
     def summary(self) -> str:
         plural = "" if len(self.counts) == 1 else "s"
         return (
@@ -172,13 +168,13 @@ class OneVsRest(Curves):
         return {"interpolation": self.interpolation, **super().parameters()}
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> OneVsRest:
-        check_names(cls.kind, parameters, ("interpolation", "counts", "scores", "values"))
-        interpolation = read_choice(cls.kind, parameters, "interpolation", ("linear", "step"))
-        counts, scores, values = read_points(cls.kind, parameters, classes)
+    def from_parameters(cls, parameters: Parameters, classes: int) -> OneVsRest:
+        parameters.expect("interpolation", "counts", "scores", "values")
+        interpolation = parameters.choice("interpolation", get_args(Interpolation))
+        counts, scores, values = read_points(parameters, classes)
         if values.min() < 0 or values.max() > 1:
-            raise ParamsError(f"stage {cls.kind!r}: values must lie between 0 and 1")
-        return cls(counts, scores, values, "linear" if interpolation == "linear" else "step")
+            raise parameters.error("values must lie between 0 and 1")
+        return cls(counts, scores, values, interpolation)
 
 
 def curves_at(classes: int) -> int:
@@ -286,7 +282,7 @@ def _whole(numbers: NumpyArray, array: Array) -> Array:
 
 
 def read_points(
-    kind: str, parameters: dict[str, Any], classes: int, prefix: str = ""
+    parameters: Parameters, classes: int, prefix: str = ""
 ) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
     """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of a stage of curves, checked.
 
@@ -300,18 +296,15 @@ def read_points(
     ParamsError
         Wrong shapes, counts that don't add up, or scores that don't ascend.
     """
-    counts = read_array(kind, parameters, f"{prefix}counts", (curves_at(classes),))
-    scores = read_array(kind, parameters, f"{prefix}scores", None)
+    counts = parameters.array(f"{prefix}counts", (curves_at(classes),))
+    scores = parameters.array(f"{prefix}scores", None)
     if (counts < 1).any() or (counts != np.floor(counts)).any() or counts.sum() != len(scores):
-        raise ParamsError(
-            f"stage {kind!r}: {prefix}counts must be whole numbers from 1 that sum to the number "
-            f"of {prefix}scores"
+        raise parameters.error(
+            f"{prefix}counts must be whole numbers from 1 that sum to the number of {prefix}scores"
         )
     if (np.diff(scores)[~ends_before(counts)] <= 0).any():
-        raise ParamsError(
-            f"stage {kind!r}: the {prefix}scores of a class must be in ascending order"
-        )
-    return counts, scores, read_array(kind, parameters, f"{prefix}values", scores.shape)
+        raise parameters.error(f"the {prefix}scores of a class must be in ascending order")
+    return counts, scores, parameters.array(f"{prefix}values", scores.shape)
 
 
 def ends_before(counts: NumpyArray) -> NumpyArray:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace, softmax
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.reading import check_names, read_array, read_choice, read_number
+from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.temperature import TemperatureMap
-from calibcli.errors import ParamsError
 
 Mixture = Literal["probabilities", "logits"]
 
@@ -39,24 +38,14 @@ class EnsembleTemperature(Calibrator):
             return logits * float(self.weights[0] / self.temperature + self.weights[1])
         return namespace(logits).log(_mixture(self.weights, *_members(self.temperature, logits)))
 
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "temperature": self.temperature,
-            "weights": self.weights,
-            "mixture": self.mixture,
-        }
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> EnsembleTemperature:
-        check_names(cls.kind, parameters, ("temperature", "weights", "mixture"))
-        weights = read_array(cls.kind, parameters, "weights", (3,))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> EnsembleTemperature:
+        parameters.expect("temperature", "weights", "mixture")
+        weights = parameters.array("weights", (3,))
         if weights.min() < 0 or abs(weights.sum() - 1) > 1e-9:
-            raise ParamsError(f"stage {cls.kind!r}: weights must be at least 0 and sum to 1")
-        temperature = read_number(cls.kind, parameters, "temperature", positive=True)
-        mixture: Mixture = "probabilities"
-        if read_choice(cls.kind, parameters, "mixture", ("probabilities", "logits")) == "logits":
-            mixture = "logits"
-        return cls(temperature, weights, mixture)
+            raise parameters.error("weights must be at least 0 and sum to 1")
+        temperature = parameters.number("temperature", positive=True)
+        return cls(temperature, weights, parameters.choice("mixture", get_args(Mixture)))
 
     def summary(self) -> str:
         tempered, plain, uniform = self.weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
-from calibcli.calibrators.reading import check_names, read_array, read_choice
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 Feature = Literal["gap", "entropy", "confidence"]
 
@@ -56,18 +55,15 @@ class GapTemperature(Calibrator):
             logits * (_hats(self.knots, self.feature, logits) @ like(self.scales, logits))[:, None]
         )
 
-    def parameters(self) -> dict[str, Any]:
-        return {"knots": self.knots, "scales": self.scales, "feature": self.feature}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> GapTemperature:
-        check_names(cls.kind, parameters, ("knots", "scales", "feature"))
-        knots = read_knots(cls.kind, parameters, least=1)
-        scales = read_array(cls.kind, parameters, "scales", (len(knots),))
-        read_choice(cls.kind, parameters, "feature", get_args(Feature))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> GapTemperature:
+        parameters.expect("knots", "scales", "feature")
+        knots = read_knots(parameters, least=1)
+        scales = parameters.array("scales", (len(knots),))
+        feature = parameters.choice("feature", get_args(Feature))
         if scales.min() < 0:
-            raise ParamsError(f"stage {cls.kind!r}: scales must be at least 0")
-        return cls(knots, scales, parameters["feature"])
+            raise parameters.error("scales must be at least 0")
+        return cls(knots, scales, feature)
 
     def summary(self) -> str:
         least, most = self.scales.min(), self.scales.max()

@@ -11,8 +11,8 @@ import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, log_softmax
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import described, log_probs_after, read_stages
-from calibcli.calibrators.reading import check_names, read_array
+from calibcli.calibrators.chain import described, log_probs_after
+from calibcli.calibrators.parameters import Parameters
 from calibcli.errors import ParamsError
 
 Stages = tuple[Calibrator, ...]
@@ -69,25 +69,22 @@ class Groups(Calibrator):
         }
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Groups:
-        check_names(cls.kind, parameters, ("column", "names", "pooled", "own", "weights"))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Groups:
+        parameters.expect("column", "names", "pooled", "own", "weights")
         column, names, own = (parameters[name] for name in ("column", "names", "own"))
         if not isinstance(column, str) or not column:
-            raise ParamsError(f"stage {cls.kind!r}: column must be the name of a column")
+            raise parameters.error("column must be the name of a column")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ParamsError(f"stage {cls.kind!r}: names must be a list of texts")
+            raise parameters.error("names must be a list of texts")
         if len(set(names)) < len(names) or len(names) > MOST_GROUPS:
-            raise ParamsError(f"stage {cls.kind!r}: names has a text twice, or is too long")
+            raise parameters.error("names has a text twice, or is too long")
         if not isinstance(own, list) or len(own) != len(names):
-            raise ParamsError(f"stage {cls.kind!r}: own must be {len(names)} lists of stages")
-        weights = read_array(cls.kind, parameters, "weights", (len(names),))
+            raise parameters.error(f"own must be {len(names)} lists of stages")
+        weights = parameters.array("weights", (len(names),))
         if not ((weights >= 0) & (weights <= 1)).all():
-            raise ParamsError(f"stage {cls.kind!r}: every weight must lie between 0 and 1")
-        pooled = read_stages(cls.kind, parameters["pooled"], "pooled", classes)
-        maps = tuple(
-            read_stages(cls.kind, stages, f"own[{place}]", classes)
-            for place, stages in enumerate(own)
-        )
+            raise parameters.error("every weight must lie between 0 and 1")
+        pooled = parameters.stages("pooled", classes)
+        maps = parameters.stage_lists("own", classes)
         return cls(column, tuple(names), pooled, maps, weights)
 
     def summary(self) -> str:
@@ -138,7 +135,7 @@ class _OfRows(Calibrator):
         return self.groups.parameters()
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Groups:
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Groups:
         return Groups.from_parameters(parameters, classes)
 
 

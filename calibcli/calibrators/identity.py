@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from calibcli.arrays import Array
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.reading import check_names
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,9 @@ class Identity(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits
 
-    def parameters(self) -> dict[str, Any]:
-        return {}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Identity:
-        check_names(cls.kind, parameters, ())
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Identity:
+        parameters.expect()
         return cls()
 
     def summary(self) -> str:

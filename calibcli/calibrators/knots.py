@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.calibrators.reading import read_array
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 
 def weighted_quantiles(values: NumpyArray, weights: NumpyArray, shares: NumpyArray) -> NumpyArray:
@@ -35,7 +33,7 @@ def spaced(places: Iterable[float], closest: float) -> list[float]:
     return knots
 
 
-def read_knots(kind: str, parameters: dict[str, Any], *, least: int = 0) -> NumpyArray:
+def read_knots(parameters: Parameters, *, least: int = 0) -> NumpyArray:
     """The parameter ``knots`` (m,) of a stage.
 
     Raises
@@ -43,8 +41,8 @@ def read_knots(kind: str, parameters: dict[str, Any], *, least: int = 0) -> Nump
     ParamsError
         They don't ascend, or are fewer than ``least``.
     """
-    knots = read_array(kind, parameters, "knots", None)
+    knots = parameters.array("knots", None)
     if len(knots) < least or (np.diff(knots) <= 0).any():
         wanted = f"in ascending order, at least {least}" if least else "in ascending order"
-        raise ParamsError(f"stage {kind!r}: knots must be {wanted}")
+        raise parameters.error(f"knots must be {wanted}")
     return knots

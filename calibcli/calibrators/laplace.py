@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from calibcli.arrays import (
     split_impossible,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.reading import check_names, read_number
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,12 @@ class LaplaceMixture(Calibrator):
         # A mixture of distributions is one, until some of its classes are taken out.
         return mixed if mask is None else log_softmax(restore_impossible(mixed, mask))
 
-    def parameters(self) -> dict[str, Any]:
-        return {"weight": self.weight}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> LaplaceMixture:
-        check_names(cls.kind, parameters, ("weight",))
-        weight = read_number(cls.kind, parameters, "weight", positive=True)
+    def from_parameters(cls, parameters: Parameters, classes: int) -> LaplaceMixture:
+        parameters.expect("weight")
+        weight = parameters.number("weight", positive=True)
         if weight >= 1:
-            raise ParamsError(f"stage {cls.kind!r}: weight is {weight}; it must be below 1")
+            raise parameters.error(f"weight is {weight}; it must be below 1")
         return cls(weight)
 
     def summary(self) -> str:

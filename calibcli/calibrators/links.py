@@ -19,8 +19,7 @@ from typing import Any, ClassVar
 
 from calibcli.arrays import Array, argmax, log_softmax, namespace, sum_classes
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.reading import check_names, read_number
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 LARGEST_INVERSE_GAMMA = 3.59
 """Up to this exponent inverse focal loss falls steadily as the label's probability grows."""
@@ -171,17 +170,17 @@ class Link(Calibrator):
         return {"loss": self.loss, **self.options}
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Link:
-        loss = parameters.get("loss")
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Link:
+        loss = parameters.values.get("loss")
         if not isinstance(loss, str) or loss not in _LINKS:
             known = ", ".join(_LINKS)
-            raise ParamsError(f"stage {cls.kind!r}: no link for loss {loss!r}; there is {known}")
+            raise parameters.error(f"no link for loss {loss!r}; there is {known}")
         names = _LINKS[loss][1]
-        check_names(cls.kind, parameters, ("loss", *names))
-        options = {name: read_number(cls.kind, parameters, name) for name in names}
+        parameters.expect("loss", *names)
+        options = {name: parameters.number(name) for name in names}
         trouble = _trouble(loss, options)
         if trouble is not None:
-            raise ParamsError(f"stage {cls.kind!r}: {trouble}")
+            raise parameters.error(trouble)
         return cls(loss, options)
 
     def summary(self) -> str:

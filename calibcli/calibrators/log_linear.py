@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import described, log_probs_after, read_stages
-from calibcli.calibrators.reading import check_names, read_array
-from calibcli.errors import ParamsError
+from calibcli.calibrators.chain import described, log_probs_after
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +40,12 @@ class LogLinear(Calibrator):
         return {"members": [described(stages) for stages in self.members], "weights": self.weights}
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> LogLinear:
-        check_names(cls.kind, parameters, ("members", "weights"))
-        members = parameters["members"]
-        if not isinstance(members, list) or not members:
-            raise ParamsError(f"stage {cls.kind!r}: members must be a list of lists of stages")
-        weights = read_array(cls.kind, parameters, "weights", (len(members),))
-        chains = tuple(
-            read_stages(cls.kind, member, f"members[{place}]", classes)
-            for place, member in enumerate(members)
-        )
-        return cls(chains, weights)
+    def from_parameters(cls, parameters: Parameters, classes: int) -> LogLinear:
+        parameters.expect("members", "weights")
+        members = parameters.stage_lists("members", classes)
+        if not members:
+            raise parameters.error("members must be a list of lists of stages")
+        return cls(members, parameters.array("weights", (len(members),)))
 
     def summary(self) -> str:
         names = ["+".join(stage.kind for stage in stages) or "none" for stages in self.members]

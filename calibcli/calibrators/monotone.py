@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
+from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
-from calibcli.calibrators.reading import check_names, read_array
-from calibcli.errors import ParamsError
 
 LARGEST_OF_A_ROW = 10
 """Knots lie at quantiles of so many of each row's largest log-probabilities."""
@@ -41,16 +40,13 @@ class Monotone(Calibrator):
     def transform(self, logits: Array) -> Array:
         return piecewise_linear(self.knots, self.slopes, logits)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"knots": self.knots, "slopes": self.slopes}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Monotone:
-        check_names(cls.kind, parameters, ("knots", "slopes"))
-        knots = read_knots(cls.kind, parameters)
-        slopes = read_array(cls.kind, parameters, "slopes", (len(knots) + 1,))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Monotone:
+        parameters.expect("knots", "slopes")
+        knots = read_knots(parameters)
+        slopes = parameters.array("slopes", (len(knots) + 1,))
         if slopes.min() < 0:
-            raise ParamsError(f"stage {cls.kind!r}: slopes must be at least 0")
+            raise parameters.error("slopes must be at least 0")
         return cls(knots, slopes)
 
     def summary(self) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, dot_classes, like, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.reading import check_names, read_array, read_choice, read_sizes
+from calibcli.calibrators.parameters import Parameters
 
 INPUTS = 10
 """The network sees this many of a row's largest logits, in descending order."""
@@ -49,14 +49,11 @@ class ParameterizedTemperature(Calibrator):
         return {"sizes": list(self.sizes), "theta": self.theta, "form": self.form}
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> ParameterizedTemperature:
-        check_names(cls.kind, parameters, ("sizes", "theta", "form"))
-        sizes = read_sizes(cls.kind, parameters, "sizes", min(INPUTS, classes))
-        theta = read_array(cls.kind, parameters, "theta", (_count(sizes),))
-        form: Form = "published"
-        if read_choice(cls.kind, parameters, "form", ("published", "official")) == "official":
-            form = "official"
-        return cls(sizes, theta, form)
+    def from_parameters(cls, parameters: Parameters, classes: int) -> ParameterizedTemperature:
+        parameters.expect("sizes", "theta", "form")
+        sizes = parameters.sizes("sizes", min(INPUTS, classes))
+        theta = parameters.array("theta", (_count(sizes),))
+        return cls(sizes, theta, parameters.choice("form", get_args(Form)))
 
     def summary(self) -> str:
         return f"network of {' x '.join(map(str, self.sizes))}, {len(self.theta)} parameters"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import BinaryLinearMap, as_two, binary_logit
-from calibcli.calibrators.reading import check_binary, check_names, read_number
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,13 @@ class Platt(Calibrator):
     def transform(self, logits: Array) -> Array:
         return as_two(binary_logit(logits) * self.slope + self.intercept)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"slope": self.slope, "intercept": self.intercept}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Platt:
-        check_names(cls.kind, parameters, ("slope", "intercept"))
-        check_binary(cls.kind, classes)
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Platt:
+        parameters.expect("slope", "intercept")
+        parameters.for_two_classes(classes)
         return cls(
-            read_number(cls.kind, parameters, "slope"),
-            read_number(cls.kind, parameters, "intercept"),
+            parameters.number("slope"),
+            parameters.number("intercept"),
         )
 
     def summary(self) -> str:

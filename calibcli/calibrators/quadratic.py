@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import BinaryLinearMap, as_two, binary_logit
-from calibcli.calibrators.reading import check_binary, check_names, read_number
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,12 @@ class Quadratic(Calibrator):
         logit = binary_logit(logits)
         return as_two((logit * self.square + self.slope) * logit + self.intercept)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"square": self.square, "slope": self.slope, "intercept": self.intercept}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Quadratic:
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Quadratic:
         names = ("square", "slope", "intercept")
-        check_names(cls.kind, parameters, names)
-        check_binary(cls.kind, classes)
-        return cls(*(read_number(cls.kind, parameters, name) for name in names))
+        parameters.expect(*names)
+        parameters.for_two_classes(classes)
+        return cls(*(parameters.number(name) for name in names))
 
     def summary(self) -> str:
         return f"square {self.square:.4f}, slope {self.slope:.4f}, intercept {self.intercept:.4f}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
 from calibcli.calibrators.base import Calibrator, Family
 from calibcli.calibrators.bbq import BbqMap
@@ -30,6 +32,7 @@ from calibcli.calibrators.parameterized_temperature import (
     ParameterizedTemperature,
     ParameterizedTemperatureMap,
 )
+from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.platt import Platt, PlattMap
 from calibcli.calibrators.quadratic import Quadratic, QuadraticMap
 from calibcli.calibrators.spline import SplineCurves, SplineMap
@@ -37,6 +40,7 @@ from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVecto
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 from calibcli.calibrators.top import Top
 from calibcli.calibrators.venn_abers import VennAbers, VennAbersMap
+from calibcli.errors import ParamsError
 
 MAPS: dict[str, type[Family]] = {
     family.name: family
@@ -98,3 +102,17 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
     )
 }
 """Stages of a parameter file, by kind."""
+
+
+def read_calibrator(kind: str, values: dict[str, Any], classes: int) -> Calibrator:
+    """The calibrator for K classes that a stage of a parameter file describes.
+
+    Raises
+    ------
+    ParamsError
+        An unknown kind, or parameters that it can't have.
+    """
+    if kind not in CALIBRATORS:
+        known = ", ".join(CALIBRATORS)
+        raise ParamsError(f"unknown kind of stage {kind!r}; this version knows {known}")
+    return CALIBRATORS[kind].from_parameters(Parameters(kind, values, CALIBRATORS), classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from calibcli.calibrators.curves import (
 from calibcli.calibrators.histogram import condensed
 from calibcli.calibrators.knots import spaced
 from calibcli.calibrators.logistic import fit_logistic
-from calibcli.calibrators.reading import check_names
+from calibcli.calibrators.parameters import Parameters
 
 _MOST_KNOTS = 200
 
@@ -98,9 +98,9 @@ class SplineCurves(Curves):
         return self.scores[first], self.scores[last], slopes[:, 0], slopes[:, 1]
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> SplineCurves:
-        check_names(cls.kind, parameters, ("counts", "scores", "values"))
-        return cls(*read_points(cls.kind, parameters, classes))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> SplineCurves:
+        parameters.expect("counts", "scores", "values")
+        return cls(*read_points(parameters, classes))
 
 
 @dataclass(frozen=True)

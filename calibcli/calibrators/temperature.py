@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.reading import check_names, read_number
+from calibcli.calibrators.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,10 @@ class Temperature(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits * (1 / self.temperature)
 
-    def parameters(self) -> dict[str, Any]:
-        return {"temperature": self.temperature}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Temperature:
-        check_names(cls.kind, parameters, ("temperature",))
-        return cls(read_number(cls.kind, parameters, "temperature", positive=True))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Temperature:
+        parameters.expect("temperature")
+        return cls(parameters.number("temperature", positive=True))
 
     def summary(self) -> str:
         return f"temperature {self.temperature:.4f}"

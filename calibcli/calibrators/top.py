@@ -20,8 +20,8 @@ from calibcli.arrays import (
     sum_classes,
 )
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import described, log_probs_after, read_stages
-from calibcli.calibrators.reading import check_names
+from calibcli.calibrators.chain import described, log_probs_after
+from calibcli.calibrators.parameters import Parameters
 
 _MARGIN = 1e-5
 """In log-probability, by which the top class stays ahead; float32 can tell that apart."""
@@ -121,9 +121,9 @@ class Top(Calibrator):
         return {"stages": described(self.stages)}
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> Top:
-        check_names(cls.kind, parameters, ("stages",))
-        return cls(read_stages(cls.kind, parameters["stages"], "stages", 2))
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Top:
+        parameters.expect("stages")
+        return cls(parameters.stages("stages", 2))
 
     def summary(self) -> str:
         inner = [f"{stage.kind} {stage.summary()}".strip() for stage in self.stages]

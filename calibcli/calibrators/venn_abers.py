@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,8 +36,7 @@ from calibcli.calibrators.curves import (
     points_of,
     read_points,
 )
-from calibcli.calibrators.reading import check_names, read_number
-from calibcli.errors import ParamsError
+from calibcli.calibrators.parameters import Parameters
 
 MOST_EXACT_STEPS = 500_000
 """More steps of all classes together than this are rounded, unless the user says otherwise."""
@@ -172,22 +171,19 @@ class VennAbers(Calibrator):
         # They cross only where both change between scores that are the same.
         return xp.minimum(p0, p1), xp.maximum(p0, p1)
 
-    def parameters(self) -> dict[str, Any]:
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any], classes: int) -> VennAbers:
-        check_names(cls.kind, parameters, (entry.name for entry in fields(cls)))
-        resolution = read_number(cls.kind, parameters, "resolution")
+    def from_parameters(cls, parameters: Parameters, classes: int) -> VennAbers:
+        parameters.expect(*(entry.name for entry in fields(cls)))
+        resolution = parameters.number("resolution")
         if resolution < 0:
-            raise ParamsError(f"stage {cls.kind!r}: resolution must be at least 0")
-        p0, p1 = (_read_steps(cls.kind, parameters, p, classes) for p in ("p0", "p1"))
+            raise parameters.error("resolution must be at least 0")
+        p0, p1 = (_read_steps(parameters, p, classes) for p in ("p0", "p1"))
         if p0.values.min() < 0 or p1.values.max() > 1:
-            raise ParamsError(f"stage {cls.kind!r}: p0 and p1 must lie between 0 and 1")
+            raise parameters.error("p0 and p1 must lie between 0 and 1")
         if p0.values.max() >= 1 or p1.values.min() <= 0:
-            raise ParamsError(f"stage {cls.kind!r}: p0 must be less than 1, p1 greater than 0")
+            raise parameters.error("p0 must be less than 1, p1 greater than 0")
         if _cross(p0, p1):
-            raise ParamsError(f"stage {cls.kind!r}: p0 is greater than p1 somewhere")
+            raise parameters.error("p0 is greater than p1 somewhere")
         return cls.of(resolution, p0, p1)
 
     @classmethod
@@ -205,10 +201,10 @@ class VennAbers(Calibrator):
         )
 
 
-def _read_steps(kind: str, parameters: dict[str, Any], prefix: str, classes: int) -> Steps:
-    steps = Steps(*read_points(kind, parameters, classes, f"{prefix}_"))
+def _read_steps(parameters: Parameters, prefix: str, classes: int) -> Steps:
+    steps = Steps(*read_points(parameters, classes, f"{prefix}_"))
     if (np.diff(steps.values)[~ends_before(steps.counts)] < 0).any():
-        raise ParamsError(f"stage {kind!r}: {prefix}_values of a class must not fall")
+        raise parameters.error(f"{prefix}_values of a class must not fall")
     return steps
 
 

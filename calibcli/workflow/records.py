@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.registry import CALIBRATORS
+from calibcli.calibrators.registry import read_calibrator
 from calibcli.errors import ParamsError
 from calibcli.metrics.panel import Evaluation
 from calibcli.options import settings_of
@@ -76,14 +76,7 @@ def to_calibrators(params: Params) -> tuple[Calibrator, ...]:
     ParamsError
         A stage of an unknown kind, or with parameters that it can't have.
     """
-    calibrators = []
-    for stage in params.stages:
-        if stage.kind not in CALIBRATORS:
-            known = ", ".join(CALIBRATORS)
-            raise ParamsError(f"unknown kind of stage {stage.kind!r}; this version knows {known}")
-        family = CALIBRATORS[stage.kind]
-        calibrators.append(family.from_parameters(stage.parameters, params.classes))
-    return tuple(calibrators)
+    return tuple(read_calibrator(s.kind, s.parameters, params.classes) for s in params.stages)
 
 
 def read_calibrators(path: str | Path) -> tuple[Params, tuple[Calibrator, ...]]:
