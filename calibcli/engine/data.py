@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError
 
 State = TypeVar("State")
+Grouping: TypeAlias = Callable[[int, int], NumpyArray]
+"""The group of each row from a first to before a last one."""
 
 _SMALL = 1 << 20
 """Up to this many scores, arithmetic is in float64 whatever is stored: it costs nothing there."""
@@ -139,7 +141,7 @@ class Data:
         return self.engine.fold(self.source, work, merge, self.precision)
 
     @property
-    def fold_of_rows(self) -> Callable[[int, int], NumpyArray]:
+    def fold_of_rows(self) -> Grouping:
         """The fold of each row from a first to before a last one, as a function of these two."""
         return partial(fold_of_rows, folds=self.folds, seed=self.seed)
 

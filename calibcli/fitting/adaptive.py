@@ -12,7 +12,8 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray, host_weights, to_numpy
 from calibcli.calibrators.base import Calibrator
-from calibcli.fitting.data import Block, Data
+from calibcli.engine.data import Data
+from calibcli.engine.engine import Tile
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution
 from calibcli.metrics.base import View
@@ -164,9 +165,9 @@ def _margin(objective: Objective) -> dict[str, float | None]:
     return {"margin": objective.margin} if isinstance(objective, (Cals, CalsHr)) else {}
 
 
-def _spreads(calibrator: Calibrator, block: Block) -> list[NumpyArray]:
-    spreads = to_numpy(spread(calibrator.log_probs(block.logits)))
-    weights = host_weights(block.labels, block.weights)
+def _spreads(calibrator: Calibrator, tile: Tile) -> list[NumpyArray]:
+    spreads = to_numpy(spread(calibrator.log_probs(tile.logits)))
+    weights = host_weights(tile.labels, tile.weights)
     return [np.stack([weights, spreads])]
 
 
@@ -176,9 +177,9 @@ def _figures(validation: Data, calibrator: Calibrator) -> dict[str, float]:
     return panel.finish(state).values
 
 
-def _measure(panel: Panel, calibrator: Calibrator, block: Block) -> Any:
-    weights = None if block.weights is None else to_numpy(block.weights)
-    return panel.partial(View(calibrator.log_probs(block.logits), block.labels, weights))
+def _measure(panel: Panel, calibrator: Calibrator, tile: Tile) -> Any:
+    weights = None if tile.weights is None else to_numpy(tile.weights)
+    return panel.partial(View(calibrator.log_probs(tile.logits), tile.labels, weights))
 
 
 def _after(solution: Solution, converged: bool, criterion: str, iterations: int) -> Solution:

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from calibcli.calibrators.base import Family, SmoothMap
+from calibcli.engine.data import Data
 from calibcli.errors import UsageError
-from calibcli.fitting.data import FoldedData
 from calibcli.fitting.fit import fit_map, fit_stages
 from calibcli.fitting.solution import Solution
 from calibcli.fitting.stages import Fit, StageFit
 from calibcli.objectives.base import Objective
 
 
-def fit_average(data: FoldedData, families: Sequence[Family | None], objective: Objective) -> Fit:
+def fit_average(data: Data, families: Sequence[Family | None], objective: Objective) -> Fit:
     """A fit whose last stage is the average of the fits without each fold.
 
     The stages before it are fitted to all rows and shared, so that for maps that are linear in

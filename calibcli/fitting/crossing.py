@@ -10,7 +10,7 @@ import numpy as np
 from calibcli.arrays import NumpyArray
 from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.calibrators.identity import Identity
-from calibcli.fitting.data import FoldedData
+from calibcli.engine.data import Data
 from calibcli.fitting.fit import fit_stages
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.scale import newton_step
@@ -23,7 +23,7 @@ _SHORT_STEP = 0.01
 
 
 def cross_fit(
-    data: FoldedData, families: Sequence[Family | None], objective: Objective, whole: Fit
+    data: Data, families: Sequence[Family | None], objective: Objective, whole: Fit
 ) -> list[Fit]:
     """The fit without each fold, starting from the fit of the whole data.
 
@@ -43,7 +43,7 @@ def cross_fit(
     ]
 
 
-def _outside(data: FoldedData, fold: int) -> FoldedData:
+def _outside(data: Data, fold: int) -> Data:
     """The rows that are not in a fold, with the class shares of all where these are not chance."""
     factors = class_factors(data, fold)[1]
     outside = data.without_fold(fold)
@@ -51,7 +51,7 @@ def _outside(data: FoldedData, fold: int) -> FoldedData:
 
 
 def _fit_without(
-    data: FoldedData, families: Sequence[Family | None], objective: Objective, start: Fit
+    data: Data, families: Sequence[Family | None], objective: Objective, start: Fit
 ) -> Fit:
     if data.weight <= 0:
         return unfitted(families)
@@ -64,7 +64,7 @@ def unfitted(families: Sequence[Family | None]) -> Fit:
 
 
 def _scale_steps(
-    data: FoldedData, family: SmoothMap, objective: Objective, whole: Fit
+    data: Data, family: SmoothMap, objective: Objective, whole: Fit
 ) -> tuple[list[Fit], list[bool]]:
     solution = whole.stages[0].solution
     assert solution is not None
@@ -84,7 +84,7 @@ def _scale_steps(
     return fits, exact
 
 
-def class_factors(data: FoldedData, fold: int) -> tuple[NumpyArray | None, NumpyArray | None]:
+def class_factors(data: Data, fold: int) -> tuple[NumpyArray | None, NumpyArray | None]:
     """Factors (K,) of the classes in a fold and outside it, where rows were drawn by class.
 
     A class that the rows outside have too few of has too many inside then, so that every bias which

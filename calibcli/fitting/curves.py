@@ -18,7 +18,8 @@ import numpy as np
 from calibcli.arrays import NumpyArray, host_weights, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, log_odds
-from calibcli.fitting.data import Block, CurveData
+from calibcli.engine.data import Data
+from calibcli.engine.engine import Tile
 
 _MOST_PASSES = 8
 _BYTES_PER_SCORE = 8
@@ -46,14 +47,14 @@ class CurveFit:
 
 @dataclass(frozen=True, eq=False)
 class _Columns:
-    """Log-odds (C, m) of some classes, labels (m,) and weights (m,) of a block's rows."""
+    """Log-odds (C, m) of some classes, labels (m,) and weights (m,) of the rows of a tile."""
 
     scores: NumpyArray
     labels: NumpyArray
     weights: NumpyArray
 
 
-def fit_curves(data: CurveData, family: CurveMap) -> CurveFit:
+def fit_curves(data: Data, family: CurveMap) -> CurveFit:
     """Fit the curve of every class; of two classes, that of class 1."""
     events = [1] if data.classes == 2 else list(range(data.classes))
     share = _share_out(data, len(events))
@@ -61,10 +62,10 @@ def fit_curves(data: CurveData, family: CurveMap) -> CurveFit:
     passes = 0
     for begin in range(0, len(events), share.classes):
         group = events[begin : begin + share.classes]
-        blocks = data.fold(partial(_columns, group, share.step), operator.add)
-        labels = np.concatenate([block.labels for block in blocks])
-        weights = np.concatenate([block.weights for block in blocks])
-        fit_one = partial(_fit_event, family, 1 / data.classes, blocks, labels, weights, group)
+        parts = data.fold(partial(_columns, group, share.step), operator.add)
+        labels = np.concatenate([part.labels for part in parts])
+        weights = np.concatenate([part.weights for part in parts])
+        fit_one = partial(_fit_event, family, 1 / data.classes, parts, labels, weights, group)
         curves += _on_threads(fit_one, len(group), share.threads)
         passes += 1
     note = f"{family.name}: fitted to one row in {share.step}, as more do not fit into --memory"
@@ -80,7 +81,7 @@ class _Share:
     threads: int
 
 
-def _share_out(data: CurveData, events: int) -> _Share:
+def _share_out(data: Data, events: int) -> _Share:
     """As much at a time as half of the room holds; which rows depends on nothing but the room."""
     scores = data.room // 2 // _BYTES_PER_SCORE
     least = math.ceil(events / _MOST_PASSES)
@@ -91,18 +92,18 @@ def _share_out(data: CurveData, events: int) -> _Share:
     return _Share(classes, step, threads)
 
 
-def _columns(group: Sequence[int], step: int, block: Block) -> list[_Columns]:
+def _columns(group: Sequence[int], step: int, tile: Tile) -> list[_Columns]:
     """The scores of neighbouring classes, of every so many-th row by its number."""
-    xp = namespace(block.logits)
-    scores = log_odds(block.logits)
+    xp = namespace(tile.logits)
+    scores = log_odds(tile.logits)
     if scores.shape[1] > 1:
         scores = scores[:, group[0] : group[-1] + 1]
     columns = to_numpy(xp.permute_dims(scores, (1, 0)))
-    labels = to_numpy(block.labels)
-    weights = host_weights(labels, block.weights)
+    labels = to_numpy(tile.labels)
+    weights = host_weights(labels, tile.weights)
     kept = weights > 0
     if step > 1:
-        kept &= np.arange(block.start, block.start + len(kept)) % step == 0
+        kept &= np.arange(tile.start, tile.start + len(kept)) % step == 0
     if kept.all():
         return [_Columns(np.ascontiguousarray(columns), labels, weights)]
     return [_Columns(columns[:, kept], labels[kept], weights[kept])]
@@ -119,14 +120,14 @@ def _on_threads(fit_one: partial[Curve], count: int, workers: int) -> Iterator[C
 def _fit_event(
     family: CurveMap,
     share: float,
-    blocks: Sequence[_Columns],
+    parts: Sequence[_Columns],
     labels: NumpyArray,
     weights: NumpyArray,
     group: Sequence[int],
     place: int,
 ) -> Curve:
     """The curve of a class of the group; a constant share where no row speaks of it."""
-    scores = np.concatenate([block.scores[place] for block in blocks])
+    scores = np.concatenate([part.scores[place] for part in parts])
     positive = labels == group[place]
     known = np.isfinite(scores)
     if not known.all():

@@ -13,10 +13,10 @@ from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
+from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.fitting.adaptive import Solver, learn_first, solve_fixed_point, steer
 from calibcli.fitting.curves import fit_curves
-from calibcli.fitting.data import Data, FittingData
 from calibcli.fitting.mixture import solve_mixture
 from calibcli.fitting.problem import Problem, sample_log_probs
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
@@ -33,7 +33,7 @@ _KNOT_ROWS = 20_000
 
 
 def fit_stages(
-    data: FittingData,
+    data: Data,
     families: Sequence[Family | None],
     objective: Objective,
     start: Fit | None = None,
@@ -42,7 +42,7 @@ def fit_stages(
 
     Parameters
     ----------
-    data : FittingData
+    data : Data
     families : sequence of Family or None
         None is the stage that changes nothing.
     objective : Objective
@@ -78,12 +78,12 @@ def fit_stages(
     return Fit(tuple(stages))
 
 
-def _looks_at_rows(family: Family | None, data: FittingData) -> bool:
+def _looks_at_rows(family: Family | None, data: Data) -> bool:
     return family is not None and family.size(data.classes) != 0
 
 
 def fit_map(
-    data: FittingData,
+    data: Data,
     family: SmoothMap,
     objective: Objective,
     earlier: StageFit | None = None,
@@ -106,7 +106,7 @@ def fit_map(
 
 
 def _fit_many(
-    data: FittingData, family: SmoothMap, objective: Objective, earlier: StageFit | None
+    data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None
 ) -> StageFit:
     """A family with several parameters, starting from the best temperature."""
     solve = choose_solver(family, objective, data.classes)
@@ -158,7 +158,7 @@ def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Obje
 
 
 def _best_start(
-    data: FittingData, problem: Problem, starts: list[NumpyArray], solve: Solver
+    data: Data, problem: Problem, starts: list[NumpyArray], solve: Solver
 ) -> NumpyArray:
     """The start from which a fit to some rows does best on the others."""
     if len(starts) == 1:
@@ -205,7 +205,7 @@ def _for_scale(objective: Objective) -> Objective:
     return NegativeLogLikelihood() if isinstance(objective, Adaptive) else objective
 
 
-def _fit_steered(data: FittingData, family: SmoothMap, objective: Adaptive) -> StageFit:
+def _fit_steered(data: Data, family: SmoothMap, objective: Adaptive) -> StageFit:
     """Plain nll, then rounds steered by an inner split; the best round, fitted to all rows."""
     plain = NegativeLogLikelihood()
     rows, validation = data.inner_split()
@@ -251,7 +251,7 @@ def _solve_scale_from(problem: Problem, theta: NumpyArray) -> Solution:
 
 
 def _fit_scale(
-    data: FittingData, family: SmoothMap, objective: Objective, earlier: StageFit | None
+    data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None
 ) -> StageFit:
     """A single scale, starting from that of a sample of the rows."""
     scale, passes = 1.0, 0.0

@@ -13,7 +13,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curvature import Metric
-from calibcli.fitting.blas import one_blas_thread
+from calibcli.engine.blas import one_blas_thread
 from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.solution import Solution

@@ -21,7 +21,7 @@ from calibcli.arrays import (
     sum_classes,
     to_numpy,
 )
-from calibcli.fitting.data import Block
+from calibcli.engine.engine import Tile
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem
@@ -156,11 +156,11 @@ def _evaluate(problem: Problem, theta: NumpyArray) -> _Point:
     return _Point(theta, value, gradient, hessian)
 
 
-def _sums(theta: NumpyArray, block: Block) -> NumpyArray:
+def _sums(theta: NumpyArray, tile: Tile) -> NumpyArray:
     """Loss, gradient (4,) and Hessian (4, 4) by log T and the three weights, summed over rows."""
-    xp, labels = namespace(block.logits), block.labels
+    xp, labels = namespace(tile.logits), tile.labels
     weights = theta[1:] ** 2
-    shifted = shift(block.logits)
+    shifted = shift(tile.logits)
     plain = xp.exp(shifted)
     plain_prob = pick(plain, labels) / sum_classes(plain)
     scaled = shifted * float(np.exp(-theta[0]))
@@ -178,7 +178,7 @@ def _sums(theta: NumpyArray, block: Block) -> NumpyArray:
     slope = -weights[0] * tempered_prob * ahead / prob
     bend = weights[0] * tempered_prob * (ahead * ahead + ahead - square + mean * mean) / prob
     first = np.vstack((slope, members / prob))
-    mass = host_weights(labels, block.weights)
+    mass = host_weights(labels, tile.weights)
     hessian = (first * mass) @ first.T
     hessian[0, 0] -= mass @ bend
     hessian[0, 1] -= mass @ slope / weights[0]

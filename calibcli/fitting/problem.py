@@ -24,7 +24,8 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.curvature import Curvature, Metric
-from calibcli.fitting.data import Block, Data, Grouping
+from calibcli.engine.data import Data, Grouping
+from calibcli.engine.engine import Tile
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
@@ -161,8 +162,8 @@ class Problem:
             return pulled
         return (self._ridge * direction.T).T
 
-    def fold(self, work: Callable[[Block], NumpyArray]) -> NumpyArray:
-        """The mean over the rows of what sums over blocks give, as one pass."""
+    def fold(self, work: Callable[[Tile], NumpyArray]) -> NumpyArray:
+        """The mean over the rows of what sums over tiles give, as one pass."""
         self.passes += 1
         # In place: a matrix map's sums are larger than the rows that they come from.
         total: NumpyArray = self.data.fold(work, operator.iadd)
@@ -171,35 +172,35 @@ class Problem:
 
 
 def _terms(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
 ) -> tuple[Array, RowTerms]:
-    logits, new = _mapped(family, theta, impossible, block)
-    return logits, objective.terms(new, block.labels)
+    logits, new = _mapped(family, theta, impossible, tile)
+    return logits, objective.terms(new, tile.labels)
 
 
 def _mapped(
-    family: SmoothMap, theta: NumpyArray, impossible: bool, block: Block
+    family: SmoothMap, theta: NumpyArray, impossible: bool, tile: Tile
 ) -> tuple[Array, Array]:
     """Finite logits as the family sees them, and its new logits (n, K)."""
-    logits, mask = block.logits, None
+    logits, mask = tile.logits, None
     if impossible:
         logits, mask = split_impossible(logits)
     return logits, restore_impossible(family.forward(theta, logits), mask)
 
 
 def _statistic(
-    family: SmoothMap, objective: Adaptive, theta: NumpyArray, impossible: bool, block: Block
+    family: SmoothMap, objective: Adaptive, theta: NumpyArray, impossible: bool, tile: Tile
 ) -> Any:
-    new = _mapped(family, theta, impossible, block)[1]
-    return objective.statistic(new, block.labels, block.weights)
+    new = _mapped(family, theta, impossible, tile)[1]
+    return objective.statistic(new, tile.labels, tile.weights)
 
 
 def _line(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
 ) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, block)
+    logits, terms = _terms(family, objective, theta, impossible, tile)
     first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
-    weights = block.weights
+    weights = tile.weights
     bend = np.nan if second is None else weighted_sum(second, weights)
     return np.array([weighted_sum(terms.loss, weights), weighted_sum(first, weights), bend])
 
@@ -211,13 +212,13 @@ def _lines(
     impossible: bool,
     groups: int,
     group_of_rows: Grouping,
-    block: Block,
+    tile: Tile,
 ) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, block)
+    logits, terms = _terms(family, objective, theta, impossible, tile)
     first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
     rows = len(to_numpy(terms.loss))
-    weights = host_weights(block.labels, block.weights)
-    group = group_of_rows(block.start, block.start + rows)
+    weights = host_weights(tile.labels, tile.weights)
+    group = group_of_rows(tile.start, tile.start + rows)
     columns = [
         np.full(rows, np.nan) if values is None else to_numpy(values) * weights
         for values in (terms.loss, first, second)
@@ -231,18 +232,18 @@ def _gradient(
     theta: NumpyArray,
     impossible: bool,
     reference: NumpyArray | None,
-    block: Block,
+    tile: Tile,
 ) -> NumpyArray:
     if reference is None:
-        logits, terms = _terms(family, objective, theta, impossible, block)
+        logits, terms = _terms(family, objective, theta, impossible, tile)
     else:
         assert isinstance(objective, WeightedNll)
-        logits, new = _mapped(family, theta, impossible, block)
-        frozen = objective.weights(_mapped(family, reference, impossible, block)[1], block.labels)
-        terms = WeightedTerms(Likelihood(new, block.labels), frozen)
-    gradient = _weighted(terms.gradient(), block.weights)
+        logits, new = _mapped(family, theta, impossible, tile)
+        frozen = objective.weights(_mapped(family, reference, impossible, tile)[1], tile.labels)
+        terms = WeightedTerms(Likelihood(new, tile.labels), frozen)
+    gradient = _weighted(terms.gradient(), tile.weights)
     pulled = family.pullback(theta, logits, gradient)
-    return np.concatenate(([weighted_sum(terms.loss, block.weights)], pulled))
+    return np.concatenate(([weighted_sum(terms.loss, tile.weights)], pulled))
 
 
 def _product(
@@ -251,25 +252,25 @@ def _product(
     theta: NumpyArray,
     direction: NumpyArray,
     impossible: bool,
-    block: Block,
+    tile: Tile,
 ) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, block)
+    logits, terms = _terms(family, objective, theta, impossible, tile)
     product = terms.product(family.pushforward(theta, logits, direction))
     assert product is not None
-    return family.pullback(theta, logits, _weighted(product, block.weights))
+    return family.pullback(theta, logits, _weighted(product, tile.weights))
 
 
 def _hessian(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
 ) -> NumpyArray:
     if not (objective.convex or objective.estimating):
         objective = NegativeLogLikelihood()
-    logits, new = _mapped(family, theta, impossible, block)
+    logits, new = _mapped(family, theta, impossible, tile)
     if isinstance(objective, NegativeLogLikelihood):
-        short = family.likelihood_hessian(theta, logits, softmax(new), block.weights)
+        short = family.likelihood_hessian(theta, logits, softmax(new), tile.weights)
         if short is not None:
             return short
-    terms = objective.terms(new, block.labels)
+    terms = objective.terms(new, tile.labels)
     xp = namespace(logits)
     moves = [family.pushforward(theta, logits, unit) for unit in np.eye(len(theta))]
     hessian = np.empty((len(theta), len(theta)))
@@ -278,15 +279,15 @@ def _hessian(
         assert product is not None
         for j in range(i + 1):
             rows = xp.sum(product * moves[j], axis=-1)
-            hessian[i, j] = hessian[j, i] = weighted_sum(rows, block.weights)
+            hessian[i, j] = hessian[j, i] = weighted_sum(rows, tile.weights)
     return hessian
 
 
-def _sampled(step: int, block: Block) -> list[tuple[NumpyArray, NumpyArray]]:
+def _sampled(step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
     """Log-probabilities and weights of every so many-th row, by the number of the row."""
-    first = -block.start % step
-    log_probs = to_numpy(log_softmax(block.logits[first::step]))
-    return [(log_probs, host_weights(block.labels, block.weights)[first::step])]
+    first = -tile.start % step
+    log_probs = to_numpy(log_softmax(tile.logits[first::step]))
+    return [(log_probs, host_weights(tile.labels, tile.weights)[first::step])]
 
 
 def sample_log_probs(data: Data, rows: int) -> tuple[NumpyArray, NumpyArray]:
@@ -297,17 +298,17 @@ def sample_log_probs(data: Data, rows: int) -> tuple[NumpyArray, NumpyArray]:
 
 
 def _diagonal(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, block: Block
+    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
 ) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, block)
-    return family.pullback_squares(theta, logits, _weighted(terms.diagonal(), block.weights))
+    logits, terms = _terms(family, objective, theta, impossible, tile)
+    return family.pullback_squares(theta, logits, _weighted(terms.diagonal(), tile.weights))
 
 
 def _curvature(
-    family: SmoothMap, curvature: Curvature, theta: NumpyArray, impossible: bool, block: Block
+    family: SmoothMap, curvature: Curvature, theta: NumpyArray, impossible: bool, tile: Tile
 ) -> NumpyArray:
-    logits, new = _mapped(family, theta, impossible, block)
-    weights = block.weights
+    logits, new = _mapped(family, theta, impossible, tile)
+    weights = tile.weights
     if weights is not None:
         weights = namespace(logits).astype(weights, logits.dtype)
     return curvature.partial(logits, softmax(new), weights)

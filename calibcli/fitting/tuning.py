@@ -16,9 +16,10 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator, Family, SmoothMap
+from calibcli.engine.data import Data, Grouping
+from calibcli.engine.engine import Tile
 from calibcli.errors import UsageError
 from calibcli.fitting.crossing import class_factors
-from calibcli.fitting.data import Block, FoldedData, Grouping
 from calibcli.fitting.fit import fit_stages
 from calibcli.fitting.stages import Fit, StageFit
 from calibcli.objectives.base import Objective
@@ -129,7 +130,7 @@ class Tuning:
 
 
 def search(
-    data: FoldedData, families: Families, objective: Objective, whole: Fit | None = None
+    data: Data, families: Families, objective: Objective, whole: Fit | None = None
 ) -> Tuning:
     """Choose the penalties of the stages, one stage after the other, by held-out rows.
 
@@ -139,7 +140,7 @@ def search(
 
     Parameters
     ----------
-    data : FoldedData
+    data : Data
         With at least two folds.
     families : sequence of Family or None
     objective : Objective
@@ -176,12 +177,12 @@ def search(
 class _Fold:
     """All rows, passed through stages that were fitted without one fold, and that fold."""
 
-    def __init__(self, data: FoldedData, number: int) -> None:
+    def __init__(self, data: Data, number: int) -> None:
         self.data, self.number = data, number
         self._inside, self._outside = class_factors(data, number)
 
     @property
-    def rows(self) -> FoldedData:
+    def rows(self) -> Data:
         """The rows to fit."""
         rows = self.data.without_fold(self.number)
         return rows if self._outside is None else rows.reweighted(self._outside)
@@ -297,7 +298,7 @@ def _ladder(given: float) -> list[float]:
     return sorted({*_LADDER, given}, reverse=True)
 
 
-def _judge(objective: Objective, data: FoldedData) -> Objective:
+def _judge(objective: Objective, data: Data) -> Objective:
     """The objective itself if it judges probabilities, otherwise nll."""
     if isinstance(objective, ClassWeighted):
         return objective.updated(data.class_weights)
@@ -306,15 +307,16 @@ def _judge(objective: Objective, data: FoldedData) -> Objective:
 
 
 def _held_out(
-    calibrator: Calibrator, judge: Objective, fold_of_rows: Grouping, fold: int, block: Block
+    calibrator: Calibrator, judge: Objective, fold_of_rows: Grouping, fold: int, tile: Tile
 ) -> NumpyArray:
-    inside = fold_of_rows(block.start, block.start + len(block.logits)) == fold
+    inside = fold_of_rows(tile.start, tile.start + len(tile.logits)) == fold
     numbers = np.flatnonzero(inside)
     if not numbers.size:
         return np.zeros(_GROUPS)
-    rows = namespace(block.logits).asarray(numbers, device=block.logits.device)
-    terms = judge.terms(calibrator.log_probs(block.logits[rows]), block.labels[rows])
+    assert tile.labels is not None
+    rows = namespace(tile.logits).asarray(numbers, device=tile.logits.device)
+    terms = judge.terms(calibrator.log_probs(tile.logits[rows]), tile.labels[rows])
     losses = to_numpy(terms.loss).astype(np.float64)
-    if block.weights is not None:
-        losses = losses * to_numpy(block.weights[rows])
-    return np.bincount((block.start + numbers) % _GROUPS, losses, _GROUPS)
+    if tile.weights is not None:
+        losses = losses * to_numpy(tile.weights[rows])
+    return np.bincount((tile.start + numbers) % _GROUPS, losses, _GROUPS)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from calibcli.engine.blas import one_blas_thread
 from calibcli.engine.data import Data
-from calibcli.fitting.blas import one_blas_thread
 from calibcli.workflow.plans import Plan
 
 _LONG_SECONDS = 20.0

@@ -17,9 +17,8 @@ from calibcli.arrays import NumpyArray, host_weights, log_softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.log_linear import LogLinear
-from calibcli.engine.data import Data
+from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
-from calibcli.fitting.data import Grouping
 from calibcli.fitting.solution import Solution
 from calibcli.fitting.stages import Fit, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
