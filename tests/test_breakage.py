@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibcli.calibrators.binning import platt_values
 from calibcli.calibrators.curves import BinarySample
-from calibcli.calibrators.histogram import platt_values
 from calibcli.metrics.confidence import cumulated_curve
 from calibcli.metrics.equal_mass import equal_mass_edges
 from calibcli.metrics.resampling import MeanSample, tail_share

@@ -21,9 +21,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 import calibcli
-from calibcli.calibrators.bbq import BbqMap
+from calibcli.calibrators.binning import BbqMap, HistogramMap, ScalingBinningMap, cuts, platt_values
 from calibcli.calibrators.curves import CurveMap, OneVsRest, log_odds
-from calibcli.calibrators.histogram import HistogramMap, ScalingBinningMap, cuts, platt_values
 from calibcli.calibrators.isotonic import CenteredIsotonicMap, IsotonicMap
 from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.calibrators.spline import SplineCurves, SplineMap, bends, roughness, spline_basis

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibcli.calibrators.affine import MatrixMap, VectorMap
+from calibcli.calibrators.affine import (
+    MatrixMap,
+    StructuredMatrixMap,
+    StructuredVectorMap,
+    VectorMap,
+)
 from calibcli.calibrators.curvature import MatrixCurvature, PairCurvature
 from calibcli.calibrators.ensemble_temperature import EnsembleTemperatureMap
 from calibcli.calibrators.identity import Identity
-from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource

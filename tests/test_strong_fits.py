@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 import calibcli
 from calibcli.calibrators.laplace import LaplaceMixture
 from calibcli.calibrators.monotone import Monotone
-from calibcli.calibrators.pieces import piecewise_linear
+from calibcli.calibrators.piecewise import piecewise_linear
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.errors import ParamsError
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from calibcli import api
 from calibcli.arrays import softmax
 from calibcli.calibrators.base import GROUP
+from calibcli.calibrators.binary import Platt
 from calibcli.calibrators.groups import Groups
-from calibcli.calibrators.platt import Platt
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.calibrators.top import Top, top_scores

@@ -15,13 +15,12 @@ from scipy.special import log_softmax
 
 import calibcli
 from calibcli.api import _source
-from calibcli.calibrators.affine import MatrixMap
+from calibcli.calibrators.affine import MatrixMap, StructuredMatrixMap
 from calibcli.calibrators.curved import CurvedMatrix, CurvedMatrixMap, CurvedVectorMap
 from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
 from calibcli.calibrators.monotone import MonotoneMap
-from calibcli.calibrators.pieces import piecewise_linear
+from calibcli.calibrators.piecewise import piecewise_linear
 from calibcli.calibrators.registry import read_calibrator
-from calibcli.calibrators.structured import StructuredMatrixMap
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import ParamsError, UsageError

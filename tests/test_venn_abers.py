@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression, isotonic_regression
 
 import calibcli
-from calibcli.calibrators.augmented_isotonic import augmented_isotonic
+from calibcli.calibrators.augmented_isotonic import SuffixHulls, augmented_isotonic
 from calibcli.calibrators.curves import BinarySample
-from calibcli.calibrators.hulls import SuffixHulls
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.venn_abers import (
     MOST_EXACT_STEPS,

@@ -1,7 +1,10 @@
-"""Affine maps of the log-probabilities: a scale and a bias a class, or a full matrix.
+"""Affine maps of the log-probabilities: a scale and a bias a class, or a full matrix, with a ridge.
 
-Both see log-probabilities, so that the additive constant of a row's logits does not matter and
-stored logits and stored log-probabilities give the same fit.
+All see log-probabilities, so that the additive constant of a row's logits does not matter and
+stored logits and stored log-probabilities give the same fit. The families differ in what they
+penalise: structured ones start from a temperature and Laplace's rule, and a ridge of the order of
+parameters over rows holds in check the small deviation from the identity that is left to fit
+(Berta et al., 2025); Dirichlet calibration penalises off-diagonal entries and biases alone.
 """
 
 from __future__ import annotations
@@ -11,7 +14,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, is_by_class, like, sum_products, sum_rows, to_numpy
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    is_by_class,
+    like,
+    namespace,
+    sum_products,
+    sum_rows,
+    to_numpy,
+)
 from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.curvature import (
     MOST_DENSE,
@@ -22,6 +34,8 @@ from calibcli.calibrators.curvature import (
     PairCurvature,
 )
 from calibcli.calibrators.parameters import Parameters
+
+_SOURCE = "Berta et al., Structured matrix scaling, arXiv:2511.03685"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +120,82 @@ class VectorMap(SmoothMap):
 
     def frozen(self, absent: NumpyArray) -> NumpyArray:
         return np.concatenate((absent, absent))
+
+
+@dataclass(frozen=True)
+class BiasCorrectedTemperatureMap(SmoothMap):
+    """Parameters: the scale that all classes share, then the K biases."""
+
+    penalty: float = field(
+        default=1e-6,
+        metadata={"help": "ridge on the deviation from no bias, a parameter", "least": 0},
+    )
+
+    name = "bias-corrected-temperature"
+    title = "one temperature for all logits and a bias a class"
+    source = "Alexandari, Kundaje and Shrikumar, ICML 2020"
+    preserves = "nothing"
+    cost = "about 30 passes"
+    normalises = True
+    tunable = ("penalty",)
+
+    def size(self, classes: int) -> int:
+        return classes + 1
+
+    def rows_needed(self, classes: int) -> int:
+        return 50 * classes
+
+    def start(self, classes: int, scale: float) -> NumpyArray:
+        return np.concatenate(([scale], np.zeros(classes)))
+
+    def forward(self, theta: NumpyArray, logits: Array) -> Array:
+        return logits * float(theta[0]) + like(theta[1:], logits)
+
+    def pullback(self, theta: NumpyArray, logits: Array, gradient: Array) -> NumpyArray:
+        xp = namespace(logits)
+        scale = float(xp.sum(xp.sum(gradient * logits, axis=-1), dtype=xp.float64))
+        return np.concatenate(([scale], sum_rows(gradient)))
+
+    def pullback_squares(self, theta: NumpyArray, logits: Array, diagonal: Array) -> NumpyArray:
+        return self.pullback(theta, logits * logits, diagonal)
+
+    def calibrator(self, theta: NumpyArray, classes: int) -> VectorScaling:
+        return VectorScaling(np.full(classes, theta[0]), theta[1:] - theta[1:].mean())
+
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
+        return np.full(classes + 1, self.penalty)
+
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
+        return np.concatenate(([False], absent))
+
+
+@dataclass(frozen=True)
+class StructuredVectorMap(VectorMap):
+    """``(1 + v) log p + b`` with the ridge ``penalty K / n (|v|^2 + |b|^2)``."""
+
+    penalty: float = field(
+        default=1.0,
+        metadata={"help": "ridge on scales and biases, times classes / rows", "least": 0},
+    )
+
+    name = "svs"
+    title = "temperature, then a scale and a bias a class with a ridge"
+    source = _SOURCE
+    before = ("temperature", "laplace")
+    tunable = ("penalty",)
+
+    def rows_needed(self, classes: int) -> int:
+        return 20 * classes
+
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
+        return np.full(2 * classes, 2 * self.penalty * classes / rows)
+
+    def anchor(self, classes: int, scale: float) -> NumpyArray:
+        return self.start(classes, 1.0)
+
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
+        # The ridge says how far the absence of a class is to be believed.
+        return np.zeros(self.size(len(absent)), bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +317,90 @@ class MatrixMap(SmoothMap):
     @staticmethod
     def _split(theta: NumpyArray, classes: int) -> tuple[NumpyArray, NumpyArray]:
         return theta[:-classes].reshape(classes, classes), theta[-classes:]
+
+
+@dataclass(frozen=True)
+class DirichletMap(MatrixMap):
+    """``W log p + b`` with ridges on the off-diagonal entries and on the biases alone.
+
+    Class-conditional Dirichlet distributions of p give just this map. The penalties are in the
+    units of structured matrix scaling: the mean loss gains ``off_diagonal K (K - 1) / n |M|^2 +
+    bias K / n |b|^2``, M the off-diagonal part of W; the source's lambda and mu are K^2 (K - 1)^2
+    / n and K^2 / n times these.
+    """
+
+    penalty: float = field(
+        default=0.0,
+        metadata={
+            "help": "ridge on the diagonal's deviation from one temperature, times classes / rows",
+            "least": 0,
+        },
+    )
+    off_diagonal: float = field(
+        default=1.0, metadata={"help": "ridge off the diagonal, times K (K - 1) / rows", "least": 0}
+    )
+    bias: float = field(
+        default=1.0, metadata={"help": "ridge on the biases, times classes / rows", "least": 0}
+    )
+
+    name = "dirichlet"
+    title = "a full affine map of the log-probabilities, with a free diagonal"
+    source = "Kull et al., Beyond temperature scaling, NeurIPS 2019 (ODIR)"
+    tunable = ("off_diagonal", "bias")
+
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
+        unit = 2 * classes / rows
+        off_diagonal = (classes - 1) * self.off_diagonal
+        return ridge_by_part(classes, unit * self.penalty, unit * off_diagonal, unit * self.bias)
+
+
+@dataclass(frozen=True)
+class StructuredMatrixMap(MatrixMap):
+    """``(I + diag v + M) log p + b`` with a ridge as in `StructuredVectorMap`, and one on M.
+
+    M has no diagonal; its ridge is ``off_diagonal K (K - 1) / n |M|^2``.
+    """
+
+    penalty: float = field(
+        default=1.0,
+        metadata={"help": "ridge on scales and biases, times classes / rows", "least": 0},
+    )
+    off_diagonal: float = field(
+        default=1.0, metadata={"help": "ridge on the others, times K (K - 1) / rows", "least": 0}
+    )
+    bias: float | None = field(
+        default=None,
+        metadata={
+            "help": "ridge on the biases, times classes / rows, in place of penalty",
+            "least": 0,
+        },
+    )
+
+    name = "sms"
+    title = "temperature, then a full affine map with a structured ridge"
+    source = _SOURCE
+    before = ("temperature", "laplace")
+    tunable = ("off_diagonal", "penalty")
+
+    def rows_needed(self, classes: int) -> int:
+        return 20 * classes
+
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
+        unit = 2 * classes / rows
+        bias = self.penalty if self.bias is None else self.bias
+        return ridge_by_part(
+            classes,
+            unit * self.penalty,
+            unit * (classes - 1) * self.off_diagonal,
+            unit * bias,
+        )
+
+    def anchor(self, classes: int, scale: float) -> NumpyArray:
+        return self.start(classes, 1.0)
+
+    def frozen(self, absent: NumpyArray) -> NumpyArray:
+        # The ridge says how far the absence of a class is to be believed.
+        return np.zeros(self.size(len(absent)), bool)
 
 
 def ridge_by_part(classes: int, diagonal: float, off_diagonal: float, bias: float) -> NumpyArray:

@@ -1,31 +1,20 @@
-"""Maps of the logit of two classes that are linear in their parameters."""
+"""Maps of two classes: Platt scaling, beta calibration and quadratic logistic regression.
+
+Each is a logistic regression on a few features of the logit of class 1 against class 0, and linear
+in its parameters.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace
-from calibcli.calibrators.base import Preserves, SmoothMap
-
-
-def binary_logit(logits: Array) -> Array:
-    """The logit of class 1 against class 0: (n, 2) -> (n,)."""
-    return logits[:, 1] - logits[:, 0]
-
-
-def as_two(logit: Array) -> Array:
-    """Logits (n, 2) of two classes from the logit (n,) of class 1."""
-    xp = namespace(logit)
-    return xp.stack((xp.zeros_like(logit), logit), axis=-1)
-
-
-def softplus(values: Array) -> Array:
-    """``log(1 + exp(v))``, without overflow."""
-    xp = namespace(values)
-    return xp.logaddexp(values, xp.zeros_like(values))
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
+from calibcli.calibrators.parameters import Parameters
 
 
 class BinaryLinearMap(SmoothMap):
@@ -54,3 +43,175 @@ class BinaryLinearMap(SmoothMap):
         xp = namespace(logits)
         features = self.features(binary_logit(logits))
         return np.array([float(xp.sum(gradient[:, 1] * f, dtype=xp.float64)) for f in features])
+
+
+@dataclass(frozen=True)
+class Platt(Calibrator):
+    """``p(class 1) = sigmoid(slope * z + intercept)``, z the logit of class 1 against class 0.
+
+    Parameters
+    ----------
+    slope, intercept : float
+    """
+
+    slope: float
+    intercept: float
+    kind = "platt"
+
+    def transform(self, logits: Array) -> Array:
+        return as_two(binary_logit(logits) * self.slope + self.intercept)
+
+    @classmethod
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Platt:
+        parameters.expect("slope", "intercept")
+        parameters.for_two_classes(classes)
+        return cls(
+            parameters.number("slope"),
+            parameters.number("intercept"),
+        )
+
+    def summary(self) -> str:
+        return f"slope {self.slope:.4f}, intercept {self.intercept:.4f}"
+
+
+@dataclass(frozen=True)
+class PlattMap(BinaryLinearMap):
+    """Parameters: slope and intercept."""
+
+    name = "platt"
+    title = "logistic regression on the logit, for two classes"
+    source = "Platt, Probabilistic outputs for support vector machines, 1999"
+
+    @staticmethod
+    def features(logit: Array) -> tuple[Array, ...]:
+        return logit, namespace(logit).ones_like(logit)
+
+    def start(self, classes: int, scale: float) -> NumpyArray:
+        return np.array([scale, 0.0])
+
+    def calibrator(self, theta: NumpyArray, classes: int) -> Platt:
+        return Platt(float(theta[0]), float(theta[1]))
+
+
+@dataclass(frozen=True)
+class Beta(Calibrator):
+    """``p(class 1) = sigmoid(a ln q - b ln(1 - q) + c)``, q the probability of class 1.
+
+    Both logarithms come from the logit z: ``ln q = -softplus(-z)``, ``ln(1 - q) = -softplus(z)``.
+
+    Parameters
+    ----------
+    a, b : float
+        At least 0, so that the map is monotone.
+    c : float
+    """
+
+    a: float
+    b: float
+    c: float
+    kind = "beta"
+
+    def transform(self, logits: Array) -> Array:
+        logit = binary_logit(logits)
+        return as_two(self.b * softplus(logit) - self.a * softplus(-logit) + self.c)
+
+    @classmethod
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Beta:
+        parameters.expect("a", "b", "c")
+        parameters.for_two_classes(classes)
+        a, b, c = (parameters.number(name) for name in ("a", "b", "c"))
+        if min(a, b) < 0:
+            raise parameters.error("a and b must be at least 0")
+        return cls(a, b, c)
+
+    def summary(self) -> str:
+        return f"a {self.a:.4f}, b {self.b:.4f}, c {self.c:.4f}"
+
+
+@dataclass(frozen=True)
+class BetaMap(BinaryLinearMap):
+    """Parameters: a, b and c."""
+
+    name = "beta"
+    title = "beta calibration, for two classes"
+    source = "Kull, Silva Filho and Flach, Beta calibration, AISTATS 2017"
+    bounded = True
+
+    @staticmethod
+    def features(logit: Array) -> tuple[Array, ...]:
+        return -softplus(-logit), softplus(logit), namespace(logit).ones_like(logit)
+
+    def start(self, classes: int, scale: float) -> NumpyArray:
+        return np.array([scale, scale, 0.0])
+
+    def signed(self, classes: int) -> NumpyArray:
+        return np.array([False, False, True])
+
+    def calibrator(self, theta: NumpyArray, classes: int) -> Beta:
+        return Beta(*map(float, theta))
+
+
+@dataclass(frozen=True)
+class Quadratic(Calibrator):
+    """``p(class 1) = sigmoid(square * z^2 + slope * z + intercept)``; not monotone in general.
+
+    Parameters
+    ----------
+    square, slope, intercept : float
+        z is the logit of class 1 against class 0.
+    """
+
+    square: float
+    slope: float
+    intercept: float
+    kind = "quadratic"
+
+    def transform(self, logits: Array) -> Array:
+        logit = binary_logit(logits)
+        return as_two((logit * self.square + self.slope) * logit + self.intercept)
+
+    @classmethod
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Quadratic:
+        names = ("square", "slope", "intercept")
+        parameters.expect(*names)
+        parameters.for_two_classes(classes)
+        return cls(*(parameters.number(name) for name in names))
+
+    def summary(self) -> str:
+        return f"square {self.square:.4f}, slope {self.slope:.4f}, intercept {self.intercept:.4f}"
+
+
+@dataclass(frozen=True)
+class QuadraticMap(BinaryLinearMap):
+    """Parameters: of the square, the logit and the constant."""
+
+    name = "quadratic"
+    title = "quadratic logistic regression on the logit, for two classes"
+    source = "Berta et al., CalArena, arXiv:2605.30188"
+
+    @staticmethod
+    def features(logit: Array) -> tuple[Array, ...]:
+        return logit * logit, logit, namespace(logit).ones_like(logit)
+
+    def start(self, classes: int, scale: float) -> NumpyArray:
+        return np.array([0.0, scale, 0.0])
+
+    def calibrator(self, theta: NumpyArray, classes: int) -> Quadratic:
+        return Quadratic(*map(float, theta))
+
+
+def binary_logit(logits: Array) -> Array:
+    """The logit of class 1 against class 0: (n, 2) -> (n,)."""
+    return logits[:, 1] - logits[:, 0]
+
+
+def as_two(logit: Array) -> Array:
+    """Logits (n, 2) of two classes from the logit (n,) of class 1."""
+    xp = namespace(logit)
+    return xp.stack((xp.zeros_like(logit), logit), axis=-1)
+
+
+def softplus(values: Array) -> Array:
+    """``log(1 + exp(v))``, without overflow."""
+    xp = namespace(values)
+    return xp.logaddexp(values, xp.zeros_like(values))

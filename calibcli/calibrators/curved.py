@@ -14,14 +14,24 @@ from typing import Any, ClassVar
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray
-from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
+from calibcli.calibrators.affine import (
+    MatrixMap,
+    MatrixScaling,
+    StructuredMatrixMap,
+    StructuredVectorMap,
+    VectorMap,
+    VectorScaling,
+)
 from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.curvature import Curvature, Metric, smallest_curvature
-from calibcli.calibrators.knots import read_knots
 from calibcli.calibrators.monotone import MonotoneMap
 from calibcli.calibrators.parameters import Parameters
-from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
-from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
+from calibcli.calibrators.piecewise import (
+    likelihood_hessian,
+    piecewise_linear,
+    pull_slopes,
+    read_knots,
+)
 
 
 @dataclass(frozen=True, eq=False)

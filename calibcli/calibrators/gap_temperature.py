@@ -20,8 +20,8 @@ from calibcli.arrays import (
     to_numpy,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
 from calibcli.calibrators.parameters import Parameters
+from calibcli.calibrators.piecewise import read_knots, spaced, weighted_quantiles
 
 Feature = Literal["gap", "entropy", "confidence"]
 

@@ -9,9 +9,15 @@ import numpy as np
 
 from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.knots import read_knots, spaced, weighted_quantiles
 from calibcli.calibrators.parameters import Parameters
-from calibcli.calibrators.pieces import likelihood_hessian, piecewise_linear, pull_slopes
+from calibcli.calibrators.piecewise import (
+    likelihood_hessian,
+    piecewise_linear,
+    pull_slopes,
+    read_knots,
+    spaced,
+    weighted_quantiles,
+)
 
 LARGEST_OF_A_ROW = 10
 """Knots lie at quantiles of so many of each row's largest log-probabilities."""

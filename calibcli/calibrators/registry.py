@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibcli.calibrators.affine import MatrixMap, MatrixScaling, VectorMap, VectorScaling
+from calibcli.calibrators.affine import (
+    BiasCorrectedTemperatureMap,
+    DirichletMap,
+    MatrixMap,
+    MatrixScaling,
+    StructuredMatrixMap,
+    StructuredVectorMap,
+    VectorMap,
+    VectorScaling,
+)
 from calibcli.calibrators.base import Calibrator, Family
-from calibcli.calibrators.bbq import BbqMap
-from calibcli.calibrators.beta import Beta, BetaMap
-from calibcli.calibrators.bias_corrected import BiasCorrectedTemperatureMap
+from calibcli.calibrators.binary import Beta, BetaMap, Platt, PlattMap, Quadratic, QuadraticMap
+from calibcli.calibrators.binning import BbqMap, HistogramMap, ScalingBinningMap
 from calibcli.calibrators.class_temperature import ClassTemperature, ClassTemperatureMap
 from calibcli.calibrators.curved import (
     CurvedMatrix,
@@ -17,11 +25,9 @@ from calibcli.calibrators.curved import (
     CurvedVectorMap,
 )
 from calibcli.calibrators.curves import OneVsRest
-from calibcli.calibrators.dirichlet import DirichletMap
 from calibcli.calibrators.ensemble_temperature import EnsembleTemperature, EnsembleTemperatureMap
 from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
 from calibcli.calibrators.groups import Groups
-from calibcli.calibrators.histogram import HistogramMap, ScalingBinningMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.isotonic import CenteredIsotonicMap, IsotonicMap
 from calibcli.calibrators.laplace import LaplaceMap, LaplaceMixture
@@ -33,10 +39,7 @@ from calibcli.calibrators.parameterized_temperature import (
     ParameterizedTemperatureMap,
 )
 from calibcli.calibrators.parameters import Parameters
-from calibcli.calibrators.platt import Platt, PlattMap
-from calibcli.calibrators.quadratic import Quadratic, QuadraticMap
 from calibcli.calibrators.spline import SplineCurves, SplineMap
-from calibcli.calibrators.structured import StructuredMatrixMap, StructuredVectorMap
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 from calibcli.calibrators.top import Top
 from calibcli.calibrators.venn_abers import VennAbers, VennAbersMap

@@ -12,6 +12,7 @@ import numpy as np
 from calibcli.arrays import Array, NumpyArray, like, namespace
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import softplus
+from calibcli.calibrators.binning import condensed
 from calibcli.calibrators.curves import (
     BinarySample,
     Curve,
@@ -22,10 +23,9 @@ from calibcli.calibrators.curves import (
     points_of,
     read_points,
 )
-from calibcli.calibrators.histogram import condensed
-from calibcli.calibrators.knots import spaced
 from calibcli.calibrators.logistic import fit_logistic
 from calibcli.calibrators.parameters import Parameters
+from calibcli.calibrators.piecewise import spaced
 
 _MOST_KNOTS = 200
 
