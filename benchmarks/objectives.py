@@ -56,7 +56,7 @@ def fit(loss: str, folder: Path) -> Callable[[], None]:
     from calibcli.engine.data import open_data
     from calibcli.engine.engine import Engine
     from calibcli.engine.memory_source import ArraySource
-    from calibcli.fitting.fit import fit_stages
+    from calibcli.fitting.stages import fit_stages
     from calibcli.objectives.registry import OBJECTIVES
 
     logits, labels = read_arrays(folder)

@@ -86,7 +86,7 @@ def calib_fit(method: str, folder: Path) -> Callable[[], Predict]:
     from calibcli.engine.data import open_data
     from calibcli.engine.engine import Engine
     from calibcli.engine.memory_source import ArraySource
-    from calibcli.fitting.fit import fit_stages
+    from calibcli.fitting.stages import fit_stages
     from calibcli.workflow.plans import make_plan
 
     logits, labels = read_arrays(folder)

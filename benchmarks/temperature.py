@@ -30,7 +30,7 @@ def calib_fit(folder: Path) -> Fit:
     from calibcli.engine.data import open_data
     from calibcli.engine.engine import Engine
     from calibcli.engine.memory_source import ArraySource
-    from calibcli.fitting.fit import fit_stages
+    from calibcli.fitting.stages import fit_stages
     from calibcli.objectives.nll import NegativeLogLikelihood
 
     logits, labels = read_arrays(folder)

@@ -30,8 +30,8 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.errors import ParamsError, UsageError
-from calibcli.fitting import curves as fitting
-from calibcli.fitting.curves import pooled
+from calibcli.fitting import class_curves as fitting
+from calibcli.fitting.class_curves import pooled
 from calibcli.params import Params, Stage, decode, encode
 
 OWN = ("spline", "isotonic", "centered-isotonic", "histogram", "scaling-binning", "bbq")

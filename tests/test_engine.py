@@ -20,7 +20,7 @@ from calibcli.engine.memory import parse_memory
 from calibcli.engine.memory_source import ArraySource, Part, every, fold_of_rows
 from calibcli.engine.source import Chunk
 from calibcli.errors import DataError, UsageError
-from calibcli.fitting.fit import fit_stages
+from calibcli.fitting.stages import fit_stages
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.fitting import run_fit

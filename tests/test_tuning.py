@@ -24,7 +24,6 @@ from calibcli.calibrators.registry import read_calibrator
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import ParamsError, UsageError
-from calibcli.fitting import crossing
 from calibcli.fitting.tuning import Trials, search
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import make_plan
@@ -407,14 +406,14 @@ def test_folds_of_rows_that_were_drawn_by_class_get_the_shares_of_all() -> None:
     labels = np.repeat(np.arange(30), 50)
     data = folded(np.zeros((1500, 30)), labels)
     for number in range(5):
-        inside, outside = crossing.class_factors(data, number)
+        inside, outside = cross_fitting.class_factors(data, number)
         rows = data.without_fold(number)
         np.testing.assert_allclose(rows.reweighted(outside).class_weights, 40)
         own = data.class_weights - rows.class_weights
         assert np.ptp(own) > 0
         np.testing.assert_allclose(own * inside, 10)
     drawn = folded(*confused(500))
-    assert crossing.class_factors(drawn, 0) == (None, None)
+    assert cross_fitting.class_factors(drawn, 0) == (None, None)
 
 
 def test_factors_of_classes_multiply() -> None:
@@ -432,4 +431,4 @@ def test_evenness_is_told_from_chance(shares: str, even: bool) -> None:
         "drawn": rng.multinomial(2000, np.full(20, 0.05)).astype(float),
         "tail": np.arange(1.0, 21.0),
     }[shares]
-    assert crossing._is_even(counts) is even
+    assert cross_fitting._is_even(counts) is even

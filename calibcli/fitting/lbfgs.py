@@ -15,8 +15,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curvature import Metric
 from calibcli.engine.blas import one_blas_thread
 from calibcli.fitting.newton import rounded
-from calibcli.fitting.problem import Problem
-from calibcli.fitting.solution import Solution
+from calibcli.fitting.problem import Problem, Solution
 
 _MEMORY, _MEMORY_ELEMENTS = 20, 1 << 27
 _MOST_TRIALS = 30

@@ -24,8 +24,7 @@ from calibcli.arrays import (
 from calibcli.engine.engine import Tile
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import rounded
-from calibcli.fitting.problem import Problem
-from calibcli.fitting.solution import Solution
+from calibcli.fitting.problem import Problem, Solution
 
 _LONGEST_STEP = 0.5
 _SMALLEST_SHARE = 1e-6

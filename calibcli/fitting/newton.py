@@ -1,7 +1,10 @@
-"""Newton's method with conjugate gradients, for convex problems of any size.
+"""Newton's method for convex problems: of any size by conjugate gradients, and under bounds.
 
-The Hessian is never formed: each conjugate-gradient step asks for one product with a direction,
-which is one fold over the data (Nocedal and Wright, Numerical Optimization, section 7.1).
+For any size the Hessian is never formed: each conjugate-gradient step asks for one product with a
+direction, which is one fold over the data (Nocedal and Wright, Numerical Optimization, section
+7.1). For few parameters, some of which must not be negative, it is formed, in one fold (Bertsekas,
+Projected Newton methods for optimization problems with simple constraints, SIAM J. Control Optim.
+1982).
 """
 
 from __future__ import annotations
@@ -11,13 +14,22 @@ import math
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.fitting.problem import Problem
-from calibcli.fitting.solution import Solution
+from calibcli.fitting.problem import Problem, Solution
 
 _MOST_INNER_STEPS = 60
+
 _MOST_TRIALS = 30
+
+_MOST_HALVINGS = 60
+
 _NEARLY = 1e3
 """Where rounding ends a search, so many times the tolerance is small enough."""
+
+_SMALLEST_RIDGE = 1e-12
+"""Of the trace, on the diagonal of a Hessian, so that it has an inverse."""
+
+_EQUATION_SHARE = 0.3
+"""Of a step with row weights held fixed: whole steps would swing."""
 
 _Point = tuple[NumpyArray, float, NumpyArray]
 
@@ -102,3 +114,65 @@ def _newton_step(
         direction = preconditioned + (new_product / product) * direction
         product = new_product
     return step if step.any() else preconditioner * -gradient
+
+
+def solve_nonnegative(
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 400
+) -> Solution:
+    """The minimum of a convex problem over parameters (P,), those that are not signed from 0 up.
+
+    Ends when the gradient is at most the tolerance, but for parameters at 0 that it pushes down.
+    """
+    low = np.where(problem.map.signed(problem.data.classes), -np.inf, 0.0)
+    point = _BoundedPoint(problem, np.maximum(theta, low), low)
+    for iteration in range(1, most_iterations + 1):
+        norm = point.norm
+        if norm <= tolerance:
+            return Solution(point.theta, point.value, norm, True, "gradient", iteration)
+        step = _projected_step(problem, point)
+        new = _equation_step if problem.objective.estimating else _descent
+        found = new(problem, point, step)
+        if found is None:
+            return rounded(problem, point.theta, point.value, norm, tolerance, iteration)
+        point = found
+    return Solution(point.theta, point.value, point.norm, False, "iterations", most_iterations)
+
+
+class _BoundedPoint:
+    """Parameters with the value and the gradient there, and which of them may move."""
+
+    def __init__(self, problem: Problem, theta: NumpyArray, low: NumpyArray) -> None:
+        self.theta, self.low = theta, low
+        self.value, self.gradient = problem.gradient(theta)
+        self.free = (theta > low) | (self.gradient < 0)
+        self.norm = float(np.abs(self.gradient[self.free]).max(initial=0.0))
+
+
+def _projected_step(problem: Problem, point: _BoundedPoint) -> NumpyArray:
+    free = point.free
+    hessian = problem.hessian(point.theta)[np.ix_(free, free)]
+    ridge = _SMALLEST_RIDGE * max(float(np.trace(hessian)), 1.0)
+    step = np.zeros_like(point.theta)
+    step[free] = np.linalg.solve(hessian + ridge * np.eye(int(free.sum())), -point.gradient[free])
+    return step
+
+
+def _descent(problem: Problem, point: _BoundedPoint, step: NumpyArray) -> _BoundedPoint | None:
+    """A point that is lower, or None where rounding hides it."""
+    length = 1.0
+    for _ in range(_MOST_HALVINGS):
+        new = _BoundedPoint(problem, np.maximum(point.theta + length * step, point.low), point.low)
+        expected = float(point.gradient @ (new.theta - point.theta))
+        if new.value <= point.value + 1e-4 * expected:
+            return new
+        if abs(expected) <= 1e-9 * abs(point.value):
+            return None
+        length /= 2
+    return None
+
+
+def _equation_step(problem: Problem, point: _BoundedPoint, step: NumpyArray) -> _BoundedPoint:
+    """A point part of the way along a step, as row weights are held fixed."""
+    return _BoundedPoint(
+        problem, np.maximum(point.theta + _EQUATION_SHARE * step, point.low), point.low
+    )

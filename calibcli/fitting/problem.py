@@ -1,4 +1,7 @@
-"""A fit as a function of parameters: sums over the rows of the data, plus a penalty."""
+"""A fit as a function of parameters: sums over the rows of the data, plus a penalty.
+
+A solver takes a `Problem` and a starting point, and returns a `Solution` with its certificate.
+"""
 
 from __future__ import annotations
 
@@ -319,3 +322,28 @@ def _weighted(matrix: Array, weights: Array | None) -> Array:
         return matrix
     xp = namespace(matrix)
     return matrix * xp.astype(weights, matrix.dtype)[:, None]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Parameters and how far they can be believed.
+
+    Attributes
+    ----------
+    theta : float64 array (P,)
+    value : float
+        The objective there, penalty included.
+    gradient_norm : float
+        Largest absolute component of the gradient there.
+    converged : bool
+    criterion : str
+        What ended the search, in words.
+    iterations : int
+    """
+
+    theta: NumpyArray
+    value: float
+    gradient_norm: float
+    converged: bool
+    criterion: str
+    iterations: int

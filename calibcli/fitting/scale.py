@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.fitting.problem import Problem
-from calibcli.fitting.solution import Solution
+from calibcli.fitting.problem import Problem, Solution
 
 LARGEST_LOG_TEMPERATURE = 46.0
 """|log T| beyond this (T of 1e-20 or 1e20) is a sign that no temperature is best."""

@@ -1,13 +1,38 @@
-"""What a fit gives: stages in their order, each with how it was found."""
+"""Fitting calibrators by name: stages one after the other, each with its certificate."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.fitting.solution import Solution
+import numpy as np
+
+from calibcli.arrays import NumpyArray
+from calibcli.calibrators.base import Calibrator, Family, SmoothMap
+from calibcli.calibrators.curves import CurveMap
+from calibcli.calibrators.ensemble_temperature import EnsembleTemperatureMap
+from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.temperature import TemperatureMap
+from calibcli.engine.data import Data
+from calibcli.errors import UsageError
+from calibcli.fitting.class_curves import fit_curves
+from calibcli.fitting.estimating import solve_equations, solve_reweighted
+from calibcli.fitting.lbfgs import solve_lbfgs
+from calibcli.fitting.mixture import solve_mixture
+from calibcli.fitting.newton import solve_newton, solve_nonnegative
+from calibcli.fitting.problem import Problem, Solution, sample_log_probs
+from calibcli.fitting.rounds import Solver, learn_first, solve_fixed_point, steer
+from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
+from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
+from calibcli.objectives.class_wise import ClassWise
+from calibcli.objectives.nll import NegativeLogLikelihood
+
+_SAMPLE_ROWS = 5000
+
+_KNOT_ROWS = 20_000
 
 NOTHING_TO_FIT = ("separable", "worse than chance")
 """Criteria of fits that left everything as it was."""
@@ -79,3 +104,295 @@ class Fit:
     def notes(self) -> tuple[str, ...]:
         """Of all stages."""
         return tuple(note for stage in self.stages for note in stage.notes)
+
+
+def fit_stages(
+    data: Data,
+    families: Sequence[Family | None],
+    objective: Objective,
+    start: Fit | None = None,
+) -> Fit:
+    """Fit stages in order, each on what the ones before it give.
+
+    Parameters
+    ----------
+    data : Data
+    families : sequence of Family or None
+        None is the stage that changes nothing.
+    objective : Objective
+    start : Fit, optional
+        A fit of the same stages to similar data, to start from.
+
+    Raises
+    ------
+    UsageError
+        A family that does not suit the number of classes.
+    """
+    stages: list[StageFit] = []
+    passed = 0
+    for position, family in enumerate(families):
+        if _looks_at_rows(family, data):
+            waiting = [stage.calibrator for stage in stages[passed:]]
+            data, passed = (data.after(*waiting) if waiting else data), len(stages)
+        if family is None:
+            stages.append(StageFit(Identity()))
+            continue
+        if family.binary_only and data.classes != 2:
+            raise UsageError(
+                f"method {family.name} is for two classes; the data has {data.classes}"
+            )
+        if isinstance(family, CurveMap):
+            found = fit_curves(data, family)
+            notes = found.notes + _few_rows_note(family, data)
+            stages.append(StageFit(found.calibrator, None, found.passes, notes))
+            continue
+        assert isinstance(family, SmoothMap)
+        earlier = None if start is None else start.stages[position]
+        stages.append(fit_map(data, family, objective, earlier))
+    return Fit(tuple(stages))
+
+
+def _looks_at_rows(family: Family | None, data: Data) -> bool:
+    return family is not None and family.size(data.classes) != 0
+
+
+def fit_map(
+    data: Data,
+    family: SmoothMap,
+    objective: Objective,
+    earlier: StageFit | None = None,
+) -> StageFit:
+    """Fit one family of smooth maps, starting from an earlier fit where there is one."""
+    family = family.resolved(data.weight)
+    if family.size(data.classes) == 0:
+        return StageFit(family.calibrator(np.empty(0), data.classes))
+    if family.normalises and not data.normalised:
+        data = data.after(Identity())
+    if earlier is not None and earlier.family is not None:
+        family = earlier.family
+    elif family.needs_placing:
+        family = family.placed(*sample_log_probs(data, _KNOT_ROWS))
+    if isinstance(objective, Adaptive) and objective.on_validation:
+        return _fit_steered(data, family, objective)
+    if family.size(data.classes) == 1:
+        return _fit_scale(data, family, objective, earlier)
+    return _fit_many(data, family, objective, earlier)
+
+
+def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solver:
+    """The solver that suits a family and an objective at K classes."""
+    if family.bounded:
+        return solve_nonnegative
+    if objective.estimating:
+        return solve_equations if family.linear else solve_reweighted
+    likelihood = isinstance(objective, NegativeLogLikelihood)
+    if likelihood and isinstance(family, EnsembleTemperatureMap):
+        return solve_mixture
+    # With a metric for it, gradients of the likelihood are all that a solver needs.
+    if family.linear and objective.convex and not (likelihood and family.curvature(classes)):
+        return solve_newton
+    return solve_lbfgs
+
+
+def _fit_many(
+    data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None
+) -> StageFit:
+    """A family with several parameters, starting from the best temperature."""
+    solve = choose_solver(family, objective, data.classes)
+    thin = data.sample(_SAMPLE_ROWS) if solve is solve_mixture and earlier is None else None
+    # What comes after a temperature by the same likelihood starts where that ended.
+    scale, rough = 1.0, None
+    if not (family.before and isinstance(objective, NegativeLogLikelihood)):
+        rough = _fit_scale(thin or data, TemperatureMap(), _for_scale(objective), None)
+        assert rough.solution is not None
+        scale = float(rough.solution.theta[0])
+    problem = Problem(data, family, objective, family.anchor(data.classes, scale))
+    _prepare(problem)
+    if _can_start_from(earlier, family, objective):
+        assert earlier is not None
+        assert earlier.solution is not None
+        theta = earlier.solution.theta
+    else:
+        theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
+    if thin is not None:
+        theta = solve(_on_rows(problem, thin), theta).theta
+    if isinstance(objective, ClassWise) and not problem.follow:
+        solution = solve_fixed_point(problem, theta, solve)
+    else:
+        solution = solve(problem, theta)
+    notes = _absent_note(family, data.class_weights) + _few_rows_note(family, data)
+    if (thin is None and _separable(rough)) or solution.value <= SMALLEST_LOSS:
+        notes = (*notes, f"{family.name}: the rows can be separated; its parameters mean little")
+    return StageFit(
+        family.calibrator(solution.theta, data.classes),
+        solution,
+        problem.passes + (rough.passes if rough and thin is None else 0),
+        notes,
+        problem.objective,
+        family,
+    )
+
+
+def _separable(rough: StageFit | None) -> bool:
+    return bool(rough and rough.solution and rough.solution.criterion == "separable")
+
+
+def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Objective) -> bool:
+    """Whether a fit ends at the same point wherever it starts.
+
+    Otherwise a start that has seen rows which are held out now would carry them over.
+    """
+    unique = family.linear and family.exact and objective.convex and not objective.adaptive
+    return unique and earlier is not None and earlier.solution is not None
+
+
+def _best_start(
+    data: Data, problem: Problem, starts: list[NumpyArray], solve: Solver
+) -> NumpyArray:
+    """The start from which a fit to some rows does best on the others."""
+    if len(starts) == 1:
+        return starts[0]
+    rows, validation = data.inner_split()
+    if min(rows.weight, validation.weight) <= 0:
+        return starts[0]
+    ends = []
+    for start in starts:
+        trial = _on_rows(problem, rows)
+        theta = solve(trial, start).theta
+        watch = _on_rows(trial, validation)
+        ends.append((watch.gradient(theta)[0], theta))
+        problem.passes += trial.passes + watch.passes
+    return min(ends, key=lambda end: end[0])[1]
+
+
+def _on_rows(problem: Problem, data: Data) -> Problem:
+    """The same problem on other rows."""
+    return Problem(data, problem.map, problem.objective, problem.anchor, problem.follow)
+
+
+def _is_static(objective: Adaptive) -> bool:
+    """Whether the state depends on the data alone, and not on the calibrated logits."""
+    return objective.first_evaluations == 0
+
+
+def _prepare(problem: Problem, *, small: bool = False) -> None:
+    """Give an adaptive objective the state that the first solve needs."""
+    objective = problem.objective
+    if not isinstance(objective, Adaptive):
+        return
+    if _is_static(objective):
+        problem.objective = objective.updated(problem.data.class_weights)
+        return
+    # A pooled objective and a single parameter are cheap to follow; others are solved in rounds.
+    problem.follow = objective.pooled or small
+    if not objective.pooled:
+        learn_first(problem, problem.data.classes)
+
+
+def _for_scale(objective: Objective) -> Objective:
+    """What the starting temperature of a larger fit minimises."""
+    return NegativeLogLikelihood() if isinstance(objective, Adaptive) else objective
+
+
+def _fit_steered(data: Data, family: SmoothMap, objective: Adaptive) -> StageFit:
+    """Plain nll, then rounds steered by an inner split; the best round, fitted to all rows."""
+    plain = NegativeLogLikelihood()
+    rows, validation = data.inner_split()
+    whole = fit_map(data, family, plain)
+    if min(rows.weight, validation.weight) <= 0 or whole.solution is None:
+        note = f"{objective.name}: too few rows for an inner split; fitted by nll"
+        return replace(whole, notes=(*whole.notes, note))
+    if whole.family is not None:
+        family = whole.family
+    first = fit_map(rows, family, plain, whole)
+    assert first.solution is not None
+    rough = _fit_scale(rows, TemperatureMap(), plain, None).solution
+    scale = 1.0 if rough is None else float(rough.theta[0])
+    problem = Problem(rows, family, objective, family.anchor(data.classes, scale))
+    solve = (
+        _solve_scale_from
+        if family.size(data.classes) == 1
+        else choose_solver(family, objective, data.classes)
+    )
+    steered = steer(problem, validation, first.solution.theta, solve, data.classes)
+    passes = whole.passes + first.passes + problem.passes
+    notes = (*whole.notes, steered.note)
+    if steered.objective is None:
+        return replace(whole, passes=passes, notes=notes, trace=steered.trace)
+    last = Problem(data, family, steered.objective, problem.anchor)
+    solution = solve(last, steered.theta)
+    if solution.criterion == "unbounded":
+        note = f"{objective.name}: no temperature minimises it on all rows; fitted by nll"
+        return replace(whole, passes=passes, notes=(*notes, note), trace=steered.trace)
+    return StageFit(
+        family.calibrator(solution.theta, data.classes),
+        solution,
+        passes + last.passes,
+        notes,
+        steered.objective,
+        family,
+        steered.trace,
+    )
+
+
+def _solve_scale_from(problem: Problem, theta: NumpyArray) -> Solution:
+    return solve_scale(problem, float(theta[0]))
+
+
+def _fit_scale(
+    data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None
+) -> StageFit:
+    """A single scale, starting from that of a sample of the rows."""
+    scale, passes = 1.0, 0.0
+    problem = Problem(data, family, objective, np.ones(1))
+    _prepare(problem, small=True)
+    thin = data.sample(_SAMPLE_ROWS) if earlier is None else None
+    if earlier is not None and earlier.solution is not None:
+        scale = float(earlier.solution.theta[0])
+    elif thin is not None:
+        guess = Problem(thin, family, problem.objective, np.ones(1), problem.follow)
+        rough = solve_scale(guess, scale, tolerance=1e-3)
+        passes = guess.passes * thin.rows / data.rows
+        scale = float(rough.theta[0]) if rough.converged else 1.0
+    solution = solve_scale(problem, scale)
+    total = problem.passes + math.ceil(passes)
+    found = problem.objective
+    if solution.criterion != "unbounded":
+        calibrator = family.calibrator(solution.theta, data.classes)
+        return StageFit(calibrator, solution, total, (), found, family)
+    note, criterion = _why_unbounded(float(solution.theta[0]), solution.value)
+    plain = replace(solution, theta=np.ones(1), converged=False, criterion=criterion)
+    calibrator = family.calibrator(plain.theta, data.classes)
+    return StageFit(calibrator, plain, total, (note,), found, family)
+
+
+def _why_unbounded(scale: float, value: float) -> tuple[str, str]:
+    if scale > 1 or value <= SMALLEST_LOSS:
+        note = (
+            "every row is classified right (or nearly so): no temperature is too low for these "
+            "rows, so none can be fitted; left at 1"
+        )
+        return note, "separable"
+    note = (
+        "the scores tell nothing about the labels, or the opposite: no temperature is too high "
+        "for these rows, so none can be fitted; left at 1. Are scores and labels aligned?"
+    )
+    return note, "worse than chance"
+
+
+def _few_rows_note(family: Family, data: Data) -> tuple[str, ...]:
+    needed = family.rows_needed(data.classes)
+    if data.weight >= needed:
+        return ()
+    note = (
+        f"{family.name} is sensible from about {needed:,} rows on with {data.classes} classes; "
+        f"there are {data.weight:,.0f}"
+    )
+    return (note,)
+
+
+def _absent_note(family: SmoothMap, class_weights: NumpyArray) -> tuple[str, ...]:
+    absent = class_weights <= 0
+    if not family.frozen(absent).any():
+        return ()
+    return (f"{family.name}: classes without rows keep the common temperature and no bias",)

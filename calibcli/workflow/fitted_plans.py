@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from calibcli.engine.data import Data
-from calibcli.fitting.averaging import fit_average
-from calibcli.fitting.crossing import cross_fit, unfitted
-from calibcli.fitting.fit import fit_stages
-from calibcli.fitting.stages import Fit
+from calibcli.fitting.cross_fitting import cross_fit, fit_average, unfitted
+from calibcli.fitting.stages import Fit, fit_stages
 from calibcli.fitting.tuning import Families, Tuning, search
 from calibcli.workflow.plans import Plan
 

@@ -14,7 +14,7 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.calibrators.top import Top
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
-from calibcli.fitting.solution import Solution
+from calibcli.fitting.problem import Solution
 from calibcli.fitting.stages import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted

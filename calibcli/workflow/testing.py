@@ -11,7 +11,7 @@ from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.engine.data import Data
 from calibcli.errors import CalibError
-from calibcli.fitting.fit import fit_stages
+from calibcli.fitting.stages import fit_stages
 from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter, TestResult
 from calibcli.metrics.kernel_test import KernelTest
 from calibcli.metrics.panel import Panel

@@ -1,25 +1,39 @@
-"""Roots of a gradient that belongs to no function, by Anderson acceleration.
+"""Estimating equations: a gradient that belongs to no function is to vanish.
 
 Where a loss holds its row weights fixed, ``sum gradient = 0`` is an estimating equation: there is
 no value to descend, and fixed-point iteration with frozen weights need not converge (for focal
-weights with exponent g its factor is -g). Anderson's method (Walker and Ni, SIAM J. Numer. Anal.
-2011) takes a damped step and corrects it by the secants of the last steps.
+weights with exponent g its factor is -g).
+
+For maps that are linear in their parameters Anderson acceleration (Walker and Ni, SIAM J. Numer.
+Anal. 2011) takes a damped step and corrects it by the secants of the last steps. A map such as a
+mixture has points where its own Jacobian vanishes, and with it any gradient; a search for a zero
+would end there. Minimising with the row weights held fixed never does. Going only part of the way
+to each minimum makes the iteration contract where full steps would swing.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.fitting.problem import Problem
-from calibcli.fitting.solution import Solution
+from calibcli.fitting.lbfgs import solve_lbfgs
+from calibcli.fitting.problem import Problem, Solution
 
 _DEPTH = 20
+
 _FIRST_SHARE, _SMALLEST_SHARE = 0.3, 1e-6
+
 _WORSE = 2.0
 """A residual so many times the best one sends the search back there, with shorter steps."""
+
+_SHARE = 0.3
+
+_MOST_ROUNDS = 100
+
+_SETTLED, _NEARLY_SETTLED = 1e-6, 1e-3
 
 
 def solve_equations(
@@ -71,3 +85,24 @@ def _step(
     mix = np.linalg.lstsq(changes, residual, rcond=1e-12)[0]
     step: NumpyArray = -share * (residual - changes @ mix) - moves @ mix
     return step
+
+
+def solve_reweighted(problem: Problem, theta: NumpyArray, tolerance: float = 1e-7) -> Solution:
+    """Parameters (P,) that minimise the loss with row weights that are taken at them.
+
+    Ends when the minimum is that close to the point where the weights were taken.
+    """
+    iterations = 0
+    learns, problem.follow = problem.follow, False
+    for _ in range(_MOST_ROUNDS):
+        problem.reference = theta
+        solution = solve_lbfgs(problem, theta, tolerance)
+        iterations += solution.iterations
+        move = solution.theta - theta
+        theta = theta + _SHARE * move
+        smooth = problem.map.exact and problem.objective.smooth
+        if float(np.abs(move).max()) <= (_SETTLED if smooth else _NEARLY_SETTLED):
+            return replace(solution, criterion="fixed point", iterations=iterations)
+        if learns:
+            problem.learn(theta)
+    return replace(solution, converged=False, criterion="rounds", iterations=iterations)

@@ -14,8 +14,7 @@ from calibcli.arrays import NumpyArray, host_weights, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.fitting.problem import Problem
-from calibcli.fitting.solution import Solution
+from calibcli.fitting.problem import Problem, Solution
 from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.adaptive import Adaptive

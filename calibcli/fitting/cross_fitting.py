@@ -1,0 +1,164 @@
+"""The same fit once without each fold of the rows: to judge it (cross-fitting), or to average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from calibcli.arrays import NumpyArray
+from calibcli.calibrators.base import Family, SmoothMap
+from calibcli.calibrators.identity import Identity
+from calibcli.engine.data import Data
+from calibcli.errors import UsageError
+from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.scale import newton_step
+from calibcli.fitting.stages import Fit, StageFit, fit_map, fit_stages
+from calibcli.objectives.base import Objective
+
+_SHORT_STEP = 0.01
+"""In log T. Newton's error after a step is about its square, far below what any figure shows."""
+
+
+def cross_fit(
+    data: Data, families: Sequence[Family | None], objective: Objective, whole: Fit
+) -> list[Fit]:
+    """The fit without each fold, starting from the fit of the whole data.
+
+    One temperature alone takes a single pass for all folds: sums by fold at the optimum of the
+    whole give each fold's Newton step, which is so short that it is exact for every purpose.
+    """
+    starts = [whole] * data.folds
+    exact = [False] * data.folds
+    if len(families) == 1 and whole.converged:
+        (family,) = families
+        plain = not (objective.adaptive or objective.estimating)
+        if plain and isinstance(family, SmoothMap) and family.size(data.classes) == 1:
+            starts, exact = _scale_steps(data, family, objective, whole)
+    return [
+        start if done else _fit_without(_outside(data, fold), families, objective, start)
+        for fold, (start, done) in enumerate(zip(starts, exact, strict=True))
+    ]
+
+
+def fit_average(data: Data, families: Sequence[Family | None], objective: Objective) -> Fit:
+    """A fit whose last stage is the average of the fits without each fold.
+
+    The stages before it are fitted to all rows and shared, so that for maps that are linear in
+    their parameters the average of the parameters is the average of the maps before they are
+    normalised.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two folds, or a last stage that is not linear in its parameters.
+    """
+    whole = fit_stages(data, families, objective)
+    last = whole.stages[-1]
+    family = families[-1]
+    if not (isinstance(family, SmoothMap) and family.linear):
+        name = "none" if family is None else family.name
+        raise UsageError(f"fits can be averaged for maps linear in their parameters; {name} is not")
+    if data.folds < 2:
+        raise UsageError("fits are averaged over folds, of which two or more are needed")
+    if last.solution is None or not last.solution.converged:
+        return whole
+    for stage in whole.stages[:-1]:
+        data = data.after(stage.calibrator)
+    parts = [data.without_fold(number) for number in range(data.folds)]
+    fits = [
+        fit_map(rows, family, objective, last) for rows in parts if 0 < rows.weight < data.weight
+    ]
+    return replace(whole, stages=(*whole.stages[:-1], _averaged(last, fits, data.classes)))
+
+
+def unfitted(families: Sequence[Family | None]) -> Fit:
+    """What is learnt from no rows, as where one fold has them all: nothing."""
+    return Fit(tuple(StageFit(Identity()) for _ in families))
+
+
+def class_factors(data: Data, fold: int) -> tuple[NumpyArray | None, NumpyArray | None]:
+    """Factors (K,) of the classes in a fold and outside it, where rows were drawn by class.
+
+    A class that the rows outside have too few of has too many inside then, so that every bias which
+    is learnt outside is wrong inside, though right for all. Factors give both the shares of all.
+    """
+    total = data.class_weights
+    if not _is_even(total):
+        return None, None
+    outside = data.without_fold(fold).class_weights
+    inside = total - outside
+    parts = ((inside, 1 / data.folds), (outside, 1 - 1 / data.folds))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = [np.where(part > 0, share * total / part, 1.0) for part, share in parts]
+    return found[0], found[1]
+
+
+def _outside(data: Data, fold: int) -> Data:
+    """The rows that are not in a fold, with the class shares of all where these are not chance."""
+    factors = class_factors(data, fold)[1]
+    outside = data.without_fold(fold)
+    return outside if factors is None else outside.reweighted(factors)
+
+
+def _fit_without(
+    data: Data, families: Sequence[Family | None], objective: Objective, start: Fit
+) -> Fit:
+    if data.weight <= 0:
+        return unfitted(families)
+    return fit_stages(data, families, objective, start=start)
+
+
+def _scale_steps(
+    data: Data, family: SmoothMap, objective: Objective, whole: Fit
+) -> tuple[list[Fit], list[bool]]:
+    solution = whole.stages[0].solution
+    assert solution is not None
+    scale = float(solution.theta[0])
+    problem = Problem(data, family, objective, np.ones(1))
+    sums = problem.lines(solution.theta, data.folds, data.fold_of_rows)
+    fits, exact = [], []
+    for fold, own in enumerate(sums):
+        value, first, second = sums.sum(axis=0) - own
+        step = newton_step(scale, first, second)
+        short = step is not None and abs(step) <= _SHORT_STEP
+        theta = solution.theta if step is None else np.array([scale * math.exp(-step)])
+        weight = data.without_fold(fold).weight
+        stepped = Solution(theta, value / max(weight, 1e-300), math.nan, short, "one step", 1)
+        fits.append(Fit((StageFit(family.calibrator(theta, data.classes), stepped, 1),)))
+        exact.append(short)
+    return fits, exact
+
+
+def _is_even(class_weights: NumpyArray) -> bool:
+    """Whether classes are more even than one sample of independent rows in a thousand.
+
+    By the chi-squared statistic and its quantile (Wilson and Hilferty, PNAS 1931).
+    """
+    freedom = len(class_weights) - 1
+    mean = class_weights.mean()
+    statistic = float(((class_weights - mean) ** 2).sum() / mean)
+    spread = 2 / (9 * freedom)
+    return statistic < freedom * max(1 - spread - 3.09 * math.sqrt(spread), 0.0) ** 3
+
+
+def _averaged(whole: StageFit, fits: list[StageFit], classes: int) -> StageFit:
+    solutions = [fit.solution for fit in fits if fit.solution is not None]
+    if not solutions or whole.family is None:
+        return whole
+    theta = np.mean([solution.theta for solution in solutions], axis=0)
+    return replace(
+        whole,
+        calibrator=whole.family.calibrator(theta, classes),
+        solution=Solution(
+            theta,
+            float(np.mean([solution.value for solution in solutions])),
+            max(solution.gradient_norm for solution in solutions),
+            all(solution.converged for solution in solutions),
+            f"average of {len(solutions)} fits",
+            sum(solution.iterations for solution in solutions),
+        ),
+        passes=whole.passes + sum(fit.passes for fit in fits),
+    )
