@@ -24,6 +24,7 @@ from calibcli.calibrators.registry import read_calibrator
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import ParamsError, UsageError
+from calibcli.fitting import cross_fitting
 from calibcli.fitting.tuning import Trials, search
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import make_plan
