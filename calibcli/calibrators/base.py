@@ -17,7 +17,7 @@ from calibcli.arrays import (
     softmax,
     split_impossible,
 )
-from calibcli.calibrators.curvature import Curvature
+from calibcli.calibrators.curvature import Curvature, Expansion
 from calibcli.calibrators.parameters import Parameters
 
 GROUP = "group"
@@ -201,6 +201,13 @@ class SmoothMap(Family):
 
     def curvature(self, classes: int) -> Curvature | None:
         """What a metric for solvers is made of at K classes, or None where it is not offered."""
+        return None
+
+    def expansion(self) -> Expansion | None:
+        """All derivatives of the likelihood from one fold, where the map has a short way to them.
+
+        A problem of few parameters that is not convex is solved by Newton's method then.
+        """
         return None
 
     def pushforward(self, theta: NumpyArray, logits: Array, direction: NumpyArray) -> Array:

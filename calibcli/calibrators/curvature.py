@@ -38,6 +38,33 @@ class Curvature(ABC):
         """The metric of mean sums (S,), with a ridge (P,) on the parameters."""
 
 
+class Expansion(ABC):
+    """All derivatives of the negative log-likelihood by a map's parameters, from one fold.
+
+    For maps of few parameters that are not linear in them.
+    """
+
+    @abstractmethod
+    def start(self, theta: NumpyArray) -> NumpyArray:
+        """Parameters (P,) like these from which a search can go every way."""
+
+    @abstractmethod
+    def normalised(self, theta: NumpyArray) -> NumpyArray:
+        """Parameters (P,) of the same map, where several give the same one."""
+
+    @abstractmethod
+    def partial(
+        self, theta: NumpyArray, logits: Array, labels: Array, weights: Array | None
+    ) -> NumpyArray:
+        """Sums (S,) of rows: logits (n, K), labels (n,), weights (n,)."""
+
+    @abstractmethod
+    def derivatives(
+        self, theta: NumpyArray, mean: NumpyArray
+    ) -> tuple[float, NumpyArray, NumpyArray]:
+        """Value, gradient (P,) and Hessian (P, P) of mean sums (S,)."""
+
+
 def smallest_curvature(hessian: NumpyArray) -> float:
     """What to add to the diagonal of a Hessian (P, P) so that it has an inverse.
 

@@ -7,12 +7,27 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, namespace, softmax
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    dot_classes,
+    host_weights,
+    namespace,
+    pick,
+    shift,
+    softmax,
+    sum_classes,
+    to_numpy,
+)
 from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.curvature import Expansion
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.temperature import TemperatureMap
 
 Mixture = Literal["probabilities", "logits"]
+
+_LEAST_FIRST_ROOTS = np.array([0.3, 0.05, 0.05])
+"""Where a search starts, at least; in the roots of the weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +124,9 @@ class EnsembleTemperatureMap(SmoothMap):
         by_log_temperature = -float(weights[0]) * total(ratio * tempered * centred)
         return np.concatenate(([by_log_temperature], self._by_root(theta, by_weight)))
 
+    def expansion(self) -> Expansion:
+        return _MixtureExpansion()
+
     def calibrator(self, theta: NumpyArray, classes: int) -> EnsembleTemperature:
         return EnsembleTemperature(float(np.exp(theta[0])), _weights(theta))
 
@@ -131,6 +149,76 @@ class LogitMixtureMap(TemperatureMap):
 
     def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         return EnsembleTemperature(float(1 / theta[0]), np.array([1.0, 0.0, 0.0]), "logits")
+
+
+class _MixtureExpansion(Expansion):
+    """A row's loss depends on its label's probability under three members alone.
+
+    So value, gradient and Hessian by log T and the three weights are 21 sums over the rows. From
+    these follow those by the roots v, which are kept at length 1.
+    """
+
+    def start(self, theta: NumpyArray) -> NumpyArray:
+        # A weight of 0 is a saddle, and that of the tempered member says nothing of the
+        # temperature.
+        roots = np.maximum(np.abs(theta[1:]), _LEAST_FIRST_ROOTS)
+        return np.concatenate((theta[:1], roots))
+
+    def normalised(self, theta: NumpyArray) -> NumpyArray:
+        return np.concatenate((theta[:1], theta[1:] / np.linalg.norm(theta[1:])))
+
+    def partial(
+        self, theta: NumpyArray, logits: Array, labels: Array, weights: Array | None
+    ) -> NumpyArray:
+        xp = namespace(logits)
+        shares = theta[1:] ** 2
+        shifted = shift(logits)
+        plain = xp.exp(shifted)
+        plain_prob = pick(plain, labels) / sum_classes(plain)
+        scaled = shifted * float(np.exp(-theta[0]))
+        tempered = xp.exp(scaled)
+        total, moved = sum_classes(tempered), tempered * scaled
+        mean = sum_classes(moved) / total
+        square = dot_classes(moved, scaled) / total
+        rows = (
+            pick(tempered, labels) / total,
+            plain_prob,
+            pick(scaled, labels) - mean,
+            mean,
+            square,
+        )
+        tempered_prob, plain_prob, ahead, mean, square = (
+            to_numpy(row).astype(np.float64) for row in rows
+        )
+        members = np.stack((tempered_prob, plain_prob, np.full_like(mean, 1 / shifted.shape[1])))
+        prob = shares @ members
+        # By log T the log of the tempered probability slopes by -ahead and bends by
+        # ahead - variance.
+        slope = -shares[0] * tempered_prob * ahead / prob
+        bend = shares[0] * tempered_prob * (ahead * ahead + ahead - square + mean * mean) / prob
+        first = np.vstack((slope, members / prob))
+        mass = host_weights(labels, weights)
+        hessian = (first * mass) @ first.T
+        hessian[0, 0] -= mass @ bend
+        hessian[0, 1] -= mass @ slope / shares[0]
+        hessian[1, 0] = hessian[0, 1]
+        value = -float(mass @ np.log(prob))
+        return np.concatenate(([value], -(first @ mass), hessian.ravel()))
+
+    def derivatives(
+        self, theta: NumpyArray, mean: NumpyArray
+    ) -> tuple[float, NumpyArray, NumpyArray]:
+        roots = theta[1:]
+        value, first, second = float(mean[0]), mean[1:5], mean[5:].reshape(4, 4)
+        # Along the sphere the weights v^2 bend by 2 less what keeps the roots at their length.
+        jacobian = np.diag(np.concatenate(([1.0], 2 * roots)))
+        gradient, hessian = jacobian @ first, jacobian @ second @ jacobian
+        outward = float(gradient[1:] @ roots)
+        hessian[1:, 1:] += np.diag(2 * first[1:]) - outward * np.eye(3)
+        gradient[1:] -= outward * roots
+        tangent = np.eye(4)
+        tangent[1:, 1:] -= np.outer(roots, roots)
+        return value, gradient, tangent @ hessian @ tangent
 
 
 def _weights(theta: NumpyArray) -> NumpyArray:

@@ -6,6 +6,6 @@ steers objectives that change on the way, and `class_curves` fits one-vs-rest cu
 nothing of the whole.
 
 The solvers are `scale` (one number), `newton` (convex, bounded or not), `lbfgs` (anything smooth),
-`mixture` (ensemble temperature) and `estimating` (losses that hold their weights fixed). Each gives
-a `Solution` with its certificate.
+`saddle_free` (few parameters, not convex) and `estimating` (losses that hold their weights fixed).
+Each gives a `Solution` with its certificate.
 """

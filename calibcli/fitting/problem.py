@@ -26,7 +26,7 @@ from calibcli.arrays import (
     weighted_sum,
 )
 from calibcli.calibrators.base import SmoothMap
-from calibcli.calibrators.curvature import Curvature, Metric
+from calibcli.calibrators.curvature import Curvature, Expansion, Metric
 from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
 from calibcli.objectives.adaptive import Adaptive
@@ -141,6 +141,10 @@ class Problem:
             return None
         inverse, free = curvature.metric(mean, ridge), self._free
         return lambda gradient: free * inverse(free * gradient)
+
+    def expand(self, expansion: Expansion, theta: NumpyArray) -> NumpyArray:
+        """The mean over the rows of the sums (S,) of an expansion at parameters (P,)."""
+        return self.fold(partial(_expansion, expansion, theta))
 
     def gap(self, gradient: NumpyArray) -> float:
         """How far above its minimum the likelihood is at most, where its gradient is (P,).
@@ -315,6 +319,10 @@ def _curvature(
     if weights is not None:
         weights = namespace(logits).astype(weights, logits.dtype)
     return curvature.partial(logits, softmax(new), weights)
+
+
+def _expansion(expansion: Expansion, theta: NumpyArray, tile: Tile) -> NumpyArray:
+    return expansion.partial(theta, tile.logits, tile.labels, tile.weights)
 
 
 def _weighted(matrix: Array, weights: Array | None) -> Array:

@@ -12,7 +12,6 @@ import numpy as np
 from calibcli.arrays import NumpyArray
 from calibcli.calibrators.base import Calibrator, Family, SmoothMap
 from calibcli.calibrators.curves import CurveMap
-from calibcli.calibrators.ensemble_temperature import EnsembleTemperatureMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.engine.data import Data
@@ -20,10 +19,10 @@ from calibcli.errors import UsageError
 from calibcli.fitting.class_curves import fit_curves
 from calibcli.fitting.estimating import solve_equations, solve_reweighted
 from calibcli.fitting.lbfgs import solve_lbfgs
-from calibcli.fitting.mixture import solve_mixture
 from calibcli.fitting.newton import solve_newton, solve_nonnegative
 from calibcli.fitting.problem import Problem, Solution, sample_log_probs
 from calibcli.fitting.rounds import Solver, learn_first, solve_fixed_point, steer
+from calibcli.fitting.saddle_free import solve_saddle_free
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
@@ -186,8 +185,8 @@ def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solv
     if objective.estimating:
         return solve_equations if family.linear else solve_reweighted
     likelihood = isinstance(objective, NegativeLogLikelihood)
-    if likelihood and isinstance(family, EnsembleTemperatureMap):
-        return solve_mixture
+    if likelihood and family.expansion():
+        return solve_saddle_free
     # With a metric for it, gradients of the likelihood are all that a solver needs.
     if family.linear and objective.convex and not (likelihood and family.curvature(classes)):
         return solve_newton
@@ -199,7 +198,9 @@ def _fit_many(
 ) -> StageFit:
     """A family with several parameters, starting from the best temperature."""
     solve = choose_solver(family, objective, data.classes)
-    thin = data.sample(_SAMPLE_ROWS) if solve is solve_mixture and earlier is None else None
+    # Each step is a fold, of which a start that is nearly right saves half.
+    guess = solve is solve_saddle_free and earlier is None
+    thin = data.sample(_SAMPLE_ROWS) if guess else None
     # What comes after a temperature by the same likelihood starts where that ended.
     scale, rough = 1.0, None
     if not (family.before and isinstance(objective, NegativeLogLikelihood)):
