@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from calibcli.errors import UsageError
@@ -89,16 +88,6 @@ def build(family: type[T], name: str, settings: dict[str, str]) -> T:
         return family(**values)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
-
-
-def look_up(kind: str, registry: dict[str, T], name: str, also: tuple[str, ...] = ()) -> T:
-    """The entry of a registry, or a `UsageError` that says what there is."""
-    if name in registry:
-        return registry[name]
-    known = sorted([*registry, *also])
-    close = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(f"there is no {kind} {name!r}{hint} (there are: {', '.join(known)})")
 
 
 def _convert(name: str, option: Option, text: str) -> Any:

@@ -24,7 +24,7 @@ LAYERS = [
     ["calibrators"],
     ["objectives"],
     ["metrics"],
-    ["options", "params"],
+    ["options", "params", "registry"],
     ["arrays"],
     ["errors"],
     ["version"],
@@ -33,7 +33,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # The mathematics knows of no file, no terminal and no device.
 MATHEMATICS = ["calibrators", "objectives", "metrics"]
-BELOW_MATHEMATICS = ["arrays", "errors"]
+BELOW_MATHEMATICS = ["arrays", "errors", "registry"]
 
 # What takes long to import is imported where it is used.
 SLOW_IMPORTS = {"matplotlib", "scipy", "sklearn", "torch"}

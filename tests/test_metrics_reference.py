@@ -14,7 +14,7 @@ from calibcli.errors import UsageError
 from calibcli.metrics.base import Group, View
 from calibcli.metrics.binned import BINS, EDGES, bin_index
 from calibcli.metrics.panel import Evaluation, Panel
-from calibcli.metrics.registry import DEFAULT, METRICS, find_metric, metric_names
+from calibcli.metrics.registry import DEFAULT, METRICS
 
 Array = np.ndarray[Any, Any]
 
@@ -246,12 +246,12 @@ def test_unknown_metric_is_told_what_is_close_and_what_there_is(name: str, close
 
 
 def test_names_of_sets_stand_for_their_metrics() -> None:
-    assert metric_names(["all"]) == tuple(METRICS)
-    assert metric_names(["smooth_ece", "default", "nll"]) == ("smooth_ece", *DEFAULT)
-    assert find_metric("top12_accuracy").title == "top-12 accuracy"
+    assert METRICS.expand(["all"]) == tuple(METRICS)
+    assert METRICS.expand(["smooth_ece", "default", "nll"]) == ("smooth_ece", *DEFAULT)
+    assert METRICS.find("top12_accuracy").title == "top-12 accuracy"
     for name in ("top0_accuracy", "top_accuracy", "top05_accuracy", ""):
         with pytest.raises(UsageError):
-            find_metric(name)
+            METRICS.find(name)
 
 
 def test_metrics_describe_themselves() -> None:

@@ -21,7 +21,7 @@ from calibcli.metrics.base import View
 from calibcli.metrics.binned import bin_index
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.panel import Evaluation, Panel
-from calibcli.metrics.registry import find_metric
+from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, mixed, tail_share
 from calibcli.metrics.residual_norms import ConfidenceCells, confidence_residuals
 from calibcli.metrics.shrinkage import pooled, shrunken
@@ -81,7 +81,7 @@ def test_every_metric_but_some_of_isotonic_regression_has_an_interval_around_it(
     "name", ["ece", "adaptive_ece", "ece_sweep", "mce", "ks", "ecce_mad", "ecce_r", "smooth_ece"]
 )
 def test_a_norm_of_residuals_is_the_metric(name: str) -> None:
-    metric = find_metric(name)
+    metric = METRICS.find(name)
     for seed, temperature in enumerate((1.0, 1.2, 2.0)):
         logits, labels = rows(700, temperature=temperature, seed=seed)
         view = View(logits, labels)

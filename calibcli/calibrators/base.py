@@ -126,6 +126,9 @@ class Family(ABC):
         Methods that are fitted first, as stages of their own.
     tunable : tuple of str
         Fields whose penalties cross-validation can choose, the most telling first.
+    stage : type of Calibrator or None
+        What a plugin's method is as a stage of a parameter file; its kind is the method's name.
+        None where a fit makes stages of this package alone.
     """
 
     name: ClassVar[str]
@@ -136,6 +139,7 @@ class Family(ABC):
     binary_only: ClassVar[bool] = False
     before: ClassVar[tuple[str, ...]] = ()
     tunable: ClassVar[tuple[str, ...]] = ()
+    stage: ClassVar[type[Calibrator] | None] = None
 
     @abstractmethod
     def size(self, classes: int) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from inspect import isabstract
 from typing import Any
 
 from calibcli.calibrators.affine import (
@@ -43,41 +45,10 @@ from calibcli.calibrators.spline import SplineCurves, SplineMap
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 from calibcli.calibrators.top import Top
 from calibcli.calibrators.venn_abers import VennAbers, VennAbersMap
-from calibcli.errors import ParamsError
+from calibcli.errors import ParamsError, UsageError
+from calibcli.registry import Registry
 
-MAPS: dict[str, type[Family]] = {
-    family.name: family
-    for family in (
-        TemperatureMap,
-        EnsembleTemperatureMap,
-        ParameterizedTemperatureMap,
-        ClassTemperatureMap,
-        VectorMap,
-        MatrixMap,
-        DirichletMap,
-        LaplaceMap,
-        StructuredVectorMap,
-        StructuredMatrixMap,
-        MonotoneMap,
-        CurvedVectorMap,
-        CurvedMatrixMap,
-        GapTemperatureMap,
-        BiasCorrectedTemperatureMap,
-        PlattMap,
-        BetaMap,
-        QuadraticMap,
-        SplineMap,
-        IsotonicMap,
-        CenteredIsotonicMap,
-        HistogramMap,
-        ScalingBinningMap,
-        BbqMap,
-        VennAbersMap,
-    )
-}
-"""Families that can be fitted, by name."""
-
-CALIBRATORS: dict[str, type[Calibrator]] = {
+_BUILT_IN: dict[str, type[Calibrator]] = {
     calibrator.kind: calibrator
     for calibrator in (
         Identity,
@@ -104,7 +75,76 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
         VennAbers,
     )
 }
-"""Stages of a parameter file, by kind."""
+
+
+def _check_stage(family: type[Family]) -> None:
+    """Refuse a plugin's method whose stages a parameter file could not name."""
+    stage = family.stage
+    if stage is None:
+        return
+    if not (isinstance(stage, type) and issubclass(stage, Calibrator)) or isabstract(stage):
+        raise UsageError(f"its stage {stage!r} is not a complete Calibrator")
+    if stage.kind != family.name:
+        raise UsageError(f"the kind of its stage is {stage.kind!r}; it must be the method's name")
+
+
+MAPS: Registry[type[Family]] = Registry(
+    "method",
+    Family,
+    (
+        TemperatureMap,
+        EnsembleTemperatureMap,
+        ParameterizedTemperatureMap,
+        ClassTemperatureMap,
+        VectorMap,
+        MatrixMap,
+        DirichletMap,
+        LaplaceMap,
+        StructuredVectorMap,
+        StructuredMatrixMap,
+        MonotoneMap,
+        CurvedVectorMap,
+        CurvedMatrixMap,
+        GapTemperatureMap,
+        BiasCorrectedTemperatureMap,
+        PlattMap,
+        BetaMap,
+        QuadraticMap,
+        SplineMap,
+        IsotonicMap,
+        CenteredIsotonicMap,
+        HistogramMap,
+        ScalingBinningMap,
+        BbqMap,
+        VennAbersMap,
+    ),
+    group="calibcli.methods",
+    reserved=("auto", *_BUILT_IN),
+    check=_check_stage,
+)
+"""Families that can be fitted, by name."""
+
+
+class StageKinds(Mapping[str, type[Calibrator]]):
+    """What the stages of a parameter file can be, by kind, the stages of plugins' methods too."""
+
+    def __getitem__(self, kind: str) -> type[Calibrator]:
+        if kind in _BUILT_IN:
+            return _BUILT_IN[kind]
+        stage = MAPS[kind].stage
+        if stage is None:
+            raise KeyError(kind)
+        return stage
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _BUILT_IN
+        yield from (name for name, family in MAPS.items() if family.stage is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+CALIBRATORS = StageKinds()
 
 
 def read_calibrator(kind: str, values: dict[str, Any], classes: int) -> Calibrator:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from calibcli.metrics.base import Metric, Vector, View
 from calibcli.metrics.row_mean import RowMean
+from calibcli.registry import Pattern
 
 
 def _correct(view: View) -> Vector:
@@ -51,3 +53,8 @@ ACCURACY = Metric(
 )
 
 TOP5_ACCURACY = top_accuracy(5)
+
+TOP_ACCURACY = Pattern(
+    "topK_accuracy", re.compile(r"top([1-9]\d*)_accuracy"), lambda k: top_accuracy(int(k))
+)
+"""Top-k accuracy for any k."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from calibcli.metrics.base import Metric, Statistic, View
 from calibcli.metrics.binned import RELIABILITY, Bin
-from calibcli.metrics.registry import DEFAULT, find_metric, metric_names
+from calibcli.metrics.registry import DEFAULT, METRICS
 from calibcli.metrics.resampling import Bootstrap, Interval
 from calibcli.metrics.uncertainty import Chance
 
@@ -64,7 +64,7 @@ class Panel:
     Parameters
     ----------
     names : sequence of str
-        As `metric_names` takes them: ``"nll"``, ``"top3_accuracy"``, ``"all"``.
+        Of metrics, or of sets of them: ``"nll"``, ``"top3_accuracy"``, ``"all"``.
     also : tuple of Statistic
         Further statistics of the same pass, what diagrams are drawn from for example.
     bootstrap : Bootstrap or None
@@ -81,12 +81,12 @@ class Panel:
     bootstrap: Bootstrap | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", metric_names(self.names))
+        object.__setattr__(self, "names", METRICS.expand(self.names))
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics, in the order of the names."""
-        return tuple(find_metric(name) for name in self.names)
+        return tuple(METRICS.find(name) for name in self.names)
 
     @cached_property
     def _statistics(self) -> tuple[Statistic, ...]:

@@ -23,10 +23,12 @@ from calibcli.objectives.macro import Macro
 from calibcli.objectives.mbls import Mbls
 from calibcli.objectives.mmce import Mmce
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.registry import Registry
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    objective.name: objective
-    for objective in (
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "loss",
+    Objective,
+    (
         NegativeLogLikelihood,
         Brier,
         Macro,
@@ -47,5 +49,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Acls,
         Mmce,
         Aurc,
-    )
-}
+    ),
+    group="calibcli.losses",
+)

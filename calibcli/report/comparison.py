@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibcli.metrics.registry import known_metric
+from calibcli.metrics.registry import METRICS
 from calibcli.report.document import Document
 from calibcli.report.names import short_names
 from calibcli.report.numbers import plural
@@ -80,25 +80,25 @@ def metric_names(shown: Sequence[Column]) -> list[str]:
 
 def title(metric: str) -> str:
     """How a metric is called in tables; a metric that is not known here keeps its own name."""
-    known = known_metric(metric)
+    known = METRICS.get(metric)
     return known.title if known else metric
 
 
 def convention(metric: str) -> str:
     """What must be known to compare the metric with other numbers."""
-    known = known_metric(metric)
+    known = METRICS.get(metric)
     return known.convention if known else ""
 
 
 def better(metric: str) -> str:
     """``"lower"``, ``"higher"``, or nothing: for neither, and for a metric not known here."""
-    known = known_metric(metric)
+    known = METRICS.get(metric)
     return known.better if known else ""
 
 
 def group(metric: str) -> str:
     """What a metric is about; nothing for a metric that is not known here."""
-    known = known_metric(metric)
+    known = METRICS.get(metric)
     return known.group if known else ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from calibcli.metrics.hypothesis_tests import TestResult
-from calibcli.metrics.registry import known_metric
+from calibcli.metrics.registry import METRICS
 from calibcli.report.numbers import p_value, significant
 from calibcli.report.uncertainty import INTERVAL_HEADING, interval_text
 
@@ -61,7 +61,7 @@ def refit_rows(refit: dict[str, Any]) -> list[list[str]]:
     """A row of texts for each score, as `REFIT_HEADINGS` name them."""
     rows = []
     for name, part in refit["scores"].items():
-        known, calibration = known_metric(name), part["calibration"]
+        known, calibration = METRICS.get(name), part["calibration"]
         rows.append(
             [
                 known.title if known else name,

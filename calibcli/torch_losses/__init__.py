@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibcli.options import look_up
+from calibcli.objectives.registry import OBJECTIVES
 from calibcli.torch_losses.adaptive import PooledLoss, StatefulLoss, SteeredLoss
 from calibcli.torch_losses.base import Loss, Reduction
 from calibcli.torch_losses.losses import (
@@ -113,4 +113,4 @@ def loss(name: str, **options: Any) -> Loss:
     UsageError
         A name or an option that there is not, or a value that it can't have.
     """
-    return look_up("loss", LOSSES, name)(**options)
+    return LOSSES[OBJECTIVES.find(name).name](**options)

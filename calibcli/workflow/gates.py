@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
 from calibcli.errors import UsageError
-from calibcli.metrics.registry import find_metric
+from calibcli.metrics.registry import METRICS
 
 Stage: TypeAlias = Literal["", "before", "after", "baseline", "delta", "chance"]
 End: TypeAlias = Literal["", "low", "high"]
@@ -136,7 +136,7 @@ def _number(text: str) -> float:
 
 def _quantity(text: str) -> Quantity:
     name, *parts = text.split(".")
-    metric = find_metric(name).name
+    metric = METRICS.find(name).name
     stage: Stage = _STAGES[parts.pop(0)] if parts and parts[0] in _STAGES else ""
     end: End = _ENDS[parts.pop(0)] if parts and parts[0] in _ENDS else ""
     if parts:

@@ -20,7 +20,7 @@ from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
-from calibcli.options import build, look_up, parse_settings
+from calibcli.options import build, parse_settings
 from calibcli.workflow.priors import TargetPrior, prior_factors
 from calibcli.workflow.reduction import confidence_rows
 
@@ -102,7 +102,7 @@ def make_plan(
     """
     options = parse_settings(settings)
     names = stage_names(method)
-    objective_class = look_up("loss", OBJECTIVES, loss)
+    objective_class = OBJECTIVES.find(loss)
     unused = set(options) - set(names) - {loss}
     if unused:
         used = ", ".join([*names, loss])
@@ -177,7 +177,7 @@ def stage_names(method: str) -> list[str]:
 def _family(name: str, options: dict[str, str]) -> Family | None:
     if name == Identity.kind:
         return None
-    return build(look_up("method", MAPS, name, also=(Identity.kind,)), name, options)
+    return build(MAPS.find(name, also=(Identity.kind,)), name, options)
 
 
 def _allowing_zero(method: str, families: tuple[Family | None, ...]) -> tuple[Family | None, ...]:
