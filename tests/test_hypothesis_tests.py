@@ -13,7 +13,7 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.metrics.base import View
 from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter
-from calibcli.metrics.kernel_test import KernelTest
+from calibcli.metrics.kernel_calibration import KernelTest
 from calibcli.workflow.refit import refit
 from calibcli.workflow.testing import run_tests
 

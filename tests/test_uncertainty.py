@@ -326,7 +326,7 @@ def test_clusters_come_from_a_column(calib, tmp_path: Path) -> None:
 def test_tensors_give_what_arrays_give() -> None:
     torch = pytest.importorskip("torch")
     from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter
-    from calibcli.metrics.kernel_test import KernelTest
+    from calibcli.metrics.kernel_calibration import KernelTest
 
     logits, labels = rows(200, classes=5)
     weights = np.random.default_rng(0).random(200)

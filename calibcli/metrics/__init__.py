@@ -14,6 +14,7 @@ Uncertainty
     `resampling` (the bootstrap), `bag_sums` (its folds), `residual_norms`, `error_intervals` and
     `shrinkage` (of calibration errors, which chance makes larger). `uncertainty` has all of it.
 Looking closer
-    `slices` (parts of the rows), `hypothesis_tests` and `kernel_test` (p-values), `consistency`
+    `slices` (parts of the rows), `hypothesis_tests` and `kernel_calibration` (p-values),
+    `consistency`
     (bands of a calibrated model's diagram).
 """

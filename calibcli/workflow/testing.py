@@ -13,7 +13,7 @@ from calibcli.engine.data import Data
 from calibcli.errors import CalibError
 from calibcli.fitting.stages import fit_stages
 from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter, TestResult
-from calibcli.metrics.kernel_test import KernelTest
+from calibcli.metrics.kernel_calibration import KernelTest
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.measuring import Through, measure
