@@ -31,7 +31,7 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.errors import ParamsError, UsageError
 from calibcli.fitting import class_curves as fitting
-from calibcli.fitting.class_curves import pooled
+from calibcli.fitting.class_curves import pool_scores
 from calibcli.params import Params, Stage, decode, encode
 
 OWN = ("spline", "isotonic", "centered-isotonic", "histogram", "scaling-binning", "bbq")
@@ -64,7 +64,7 @@ def fit_binary(family: CurveMap, scores, labels, weights=None):
     """The calibrator of two classes, and its probabilities of class 1 at the scores."""
     scores, labels = np.asarray(scores, float), np.asarray(labels)
     weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
-    calibrator = family.calibrator([family.fit(pooled(scores, labels == 1, weights))])
+    calibrator = family.calibrator([family.fit(pool_scores(scores, labels == 1, weights))])
     return calibrator, calibrator.probs(binary(scores))[:, 1]
 
 
@@ -212,7 +212,7 @@ def test_scaling_binning_gives_the_bin_means_of_a_platt_curve(rng):
     scores = rng.normal(size=1000) * 2
     labels = rng.random(1000) < expit(scores / 2 - 0.5)
     _, found = fit_binary(ScalingBinningMap(5), scores, labels)
-    values = platt_values(pooled(scores, labels, np.ones(1000)))
+    values = platt_values(pool_scores(scores, labels, np.ones(1000)))
     np.testing.assert_allclose(np.sort(found), np.repeat(values.reshape(5, 200).mean(axis=1), 200))
     came = labels.sum()
     targets = np.where(labels, (came + 1) / (came + 2), 1 / (1000 - came + 2))

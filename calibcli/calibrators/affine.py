@@ -302,13 +302,13 @@ class MatrixMap(SmoothMap):
 
     def ridge(self, classes: int, rows: float) -> NumpyArray:
         unit = 2 * classes / rows
-        own = unit * self.penalty * (classes + 1) / classes
+        strength = unit * self.penalty * (classes + 1) / classes
         off, bias = self.off_diagonal, self.bias
         return ridge_by_part(
             classes,
-            own,
-            own if off is None else unit * (classes - 1) * off,
-            own if bias is None else unit * bias,
+            strength,
+            strength if off is None else unit * (classes - 1) * off,
+            strength if bias is None else unit * bias,
         )
 
     def frozen(self, absent: NumpyArray) -> NumpyArray:

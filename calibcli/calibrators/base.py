@@ -204,7 +204,7 @@ class SmoothMap(Family):
         return None
 
     def curvature(self, classes: int) -> Curvature | None:
-        """What a metric for solvers is made of at K classes, or None where it is not offered."""
+        """The sums that a preconditioner of the likelihood is made of at K classes; None: none."""
         return None
 
     def expansion(self) -> Expansion | None:

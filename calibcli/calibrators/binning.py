@@ -128,16 +128,16 @@ class BbqMap(CurveMap):
         weights, positives = (
             np.concatenate(([0.0], np.cumsum(v))) for v in (sample.weights, sample.positives)
         )
-        found = [
+        binnings = [
             _binned(sample.scores, weights, positives, cuts(weights[1:], bins))
             for bins in range(min(fewest, most), most + 1)
         ]
-        scores = np.array([binning.log_score for binning in found])
+        scores = np.array([binning.log_score for binning in binnings])
         posterior = np.exp(scores - scores.max())
         posterior /= posterior.sum()
         order = np.argsort(-posterior, kind="stable")
         kept = order[: int(np.searchsorted(np.cumsum(posterior[order]), _KEPT)) + 1]
-        return _average(sample.scores, [found[i] for i in kept], posterior[kept])
+        return _average(sample.scores, [binnings[i] for i in kept], posterior[kept])
 
 
 @dataclass(frozen=True, eq=False)

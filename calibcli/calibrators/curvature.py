@@ -1,9 +1,10 @@
-"""How the negative log-likelihood bends along the parameters of affine maps.
+"""How the negative log-likelihood bends along the parameters of a map.
 
 The Hessian of a row is ``J' (diag p - p p') J``, J being the derivative of the new logits by the
-parameters: a block a class, minus a product of rank one. Means of these over the rows make a metric
-in which the problem is nearly round, so that a quasi-Newton method that starts with it needs but a
-handful of gradients (Nocedal and Wright, Numerical Optimization, section 7.2, on initial matrices).
+parameters: a block a class, minus a product of rank one. Means of these over the rows make a
+preconditioner under which the problem is nearly round, so that a quasi-Newton method that starts
+with it needs but a handful of gradients (Nocedal and Wright, Numerical Optimization, section 7.2,
+on initial matrices).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace, sum_rows, to_numpy
 
-Metric = Callable[[NumpyArray], NumpyArray]
+Preconditioner = Callable[[NumpyArray], NumpyArray]
 """An approximate inverse Hessian times a gradient (P,), symmetric and positive definite."""
 
 MOST_DENSE = 256
@@ -23,19 +24,19 @@ MOST_DENSE = 256
 
 _BLOCK_ELEMENTS = 1 << 19
 _SMALLEST_SHARE = 1e-7
-"""Of the largest curvature; what is smaller is rounding, as along a shift of all logits."""
+"""Curvatures below this share of the largest are rounding, as along a shift of all logits."""
 
 
 class Curvature(ABC):
-    """Sums over rows that a metric is made of."""
+    """Sums over rows that a preconditioner is made of."""
 
     @abstractmethod
     def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         """Sums (S,) of rows: inputs (n, K) and probabilities (n, K) of the map, weights (n,)."""
 
     @abstractmethod
-    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
-        """The metric of mean sums (S,), with a ridge (P,) on the parameters."""
+    def preconditioner(self, mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
+        """The preconditioner of mean sums (S,), with a ridge (P,) on the parameters."""
 
 
 class Expansion(ABC):
@@ -66,7 +67,7 @@ class Expansion(ABC):
 
 
 def smallest_curvature(hessian: NumpyArray) -> float:
-    """What to add to the diagonal of a Hessian (P, P) so that it has an inverse.
+    """The least number to add to the diagonal of a Hessian (P, P) so that it has an inverse.
 
     It is 1 where all probabilities are 0 and 1: there is no curvature then, or only rounding.
     """
@@ -95,12 +96,14 @@ class _Dense(Curvature):
         blocks = self._blocks(inputs, heavy, moved)
         return np.concatenate([to_numpy(s).astype(np.float64).ravel() for s in (gram, blocks)])
 
-    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
+    def preconditioner(self, mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
         size = len(ridge)
         hessian = -mean[: size * size].reshape(size, size)
-        own = int((len(mean) - size * size) // size)
-        index = self._index(size // own)
-        hessian[index[:, :, None], index[:, None, :]] += mean[size * size :].reshape(-1, own, own)
+        block = int((len(mean) - size * size) // size)
+        index = self._index(size // block)
+        hessian[index[:, :, None], index[:, None, :]] += mean[size * size :].reshape(
+            -1, block, block
+        )
         floor = smallest_curvature(hessian)
         inverse = np.linalg.inv(hessian + np.diag(ridge + floor))
         return lambda gradient: inverse @ gradient
@@ -161,8 +164,8 @@ class PairCurvature(Curvature):
     def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         return _pair_sums(inputs, probs, weights)
 
-    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
-        return _pair_metric(mean, ridge)
+    def preconditioner(self, mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
+        return _pair_preconditioner(mean, ridge)
 
 
 class MatrixCurvature(Curvature):
@@ -174,22 +177,24 @@ class MatrixCurvature(Curvature):
     """
 
     def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
-        own = _pair_sums(inputs, probs, weights)
+        pairs = _pair_sums(inputs, probs, weights)
         if weights is None:
             heavy, heavy_inputs = probs, inputs
         else:
             heavy, heavy_inputs = probs * weights[:, None], inputs * weights[:, None]
         products = [to_numpy(m).ravel() for m in (heavy.T @ probs, heavy_inputs.T @ inputs)]
-        return np.concatenate((own, sum_rows(heavy), *products))
+        return np.concatenate((pairs, sum_rows(heavy), *products))
 
-    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
+    def preconditioner(self, mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
         classes = round(np.sqrt(len(ridge)) - 0.5)
-        own, mass, outer, moments = np.split(
+        pair_means, mass, outer, moments = np.split(
             mean, np.cumsum([3 * classes, classes, classes * classes])
         )
         square = (classes, classes)
         strengths = ridge[:-classes].reshape(square)
-        pairs = _pair_metric(own, np.concatenate((strengths.diagonal(), ridge[-classes:])))
+        pair_inverse = _pair_preconditioner(
+            pair_means, np.concatenate((strengths.diagonal(), ridge[-classes:]))
+        )
         left, left_basis = np.linalg.eigh(np.diag(mass) - outer.reshape(square))
         right, right_basis = np.linalg.eigh(moments.reshape(square))
         bends = np.maximum(left, 0)[:, None] * np.maximum(right, 0)
@@ -198,7 +203,7 @@ class MatrixCurvature(Curvature):
 
         def apply(gradient: NumpyArray) -> NumpyArray:
             matrix = gradient[:-classes].reshape(square).copy()
-            pair = pairs(np.concatenate((matrix.diagonal(), gradient[-classes:])))
+            pair = pair_inverse(np.concatenate((matrix.diagonal(), gradient[-classes:])))
             np.fill_diagonal(matrix, 0)
             matrix = left_basis @ ((left_basis.T @ matrix @ right_basis) / bends) @ right_basis.T
             np.fill_diagonal(matrix, pair[:classes])
@@ -218,7 +223,7 @@ def _pair_sums(inputs: Array, probs: Array, weights: Array | None) -> NumpyArray
     return np.concatenate(_moments(inputs, bends if weights is None else bends * weights[:, None]))
 
 
-def _pair_metric(mean: NumpyArray, ridge: NumpyArray) -> Metric:
+def _pair_preconditioner(mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
     scales, mixed, biases = mean.reshape(3, -1)
     classes = len(scales)
     floor = _SMALLEST_SHARE * float(mean.max())

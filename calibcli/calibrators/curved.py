@@ -23,7 +23,7 @@ from calibcli.calibrators.affine import (
     VectorScaling,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.curvature import Curvature, Metric, smallest_curvature
+from calibcli.calibrators.curvature import Curvature, Preconditioner, smallest_curvature
 from calibcli.calibrators.monotone import MonotoneMap
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import (
@@ -221,7 +221,7 @@ class CurvedMatrixMap(_CurvedMap):
 
 
 class _CurvedCurvature(Curvature):
-    """The whole Hessian of the curve, and the metric of the affine part beside it."""
+    """The whole Hessian of the curve, and the preconditioner of the affine part beside it."""
 
     def __init__(self, knots: NumpyArray, affine: Curvature) -> None:
         self.knots, self.affine = knots, affine
@@ -230,14 +230,14 @@ class _CurvedCurvature(Curvature):
         curve = likelihood_hessian(self.knots, inputs, probs, weights)
         return np.concatenate((curve.ravel(), self.affine.partial(inputs, probs, weights)))
 
-    def metric(self, mean: NumpyArray, ridge: NumpyArray) -> Metric:
+    def preconditioner(self, mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
         pieces = len(self.knots) + 1
         # By the slopes, as they follow from the last one and the differences.
         slopes = np.tril(np.ones((pieces, pieces)))[::-1]
         hessian = slopes.T @ mean[: pieces * pieces].reshape(pieces, pieces) @ slopes
         floor = smallest_curvature(hessian)
         inverse = np.linalg.inv(hessian + np.diag(ridge[:pieces] + floor))
-        affine = self.affine.metric(mean[pieces * pieces :], ridge[pieces:])
+        affine = self.affine.preconditioner(mean[pieces * pieces :], ridge[pieces:])
         return lambda gradient: np.concatenate(
             (inverse @ gradient[:pieces], affine(gradient[pieces:]))
         )

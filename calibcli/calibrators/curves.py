@@ -64,7 +64,7 @@ class Curve:
     scores : float64 array (m,)
         Log-odds, ascending; at least one.
     values : float64 array (m,)
-        Probabilities there.
+        Probabilities at the scores.
     """
 
     scores: NumpyArray
@@ -145,7 +145,7 @@ class OneVsRest(Curves):
             return xp.log(values)
 
     def _values(self, at: Array) -> Array:
-        """Of each curve (n, C) at log-odds (n, C)."""
+        """Values (n, C) of the curves at log-odds (n, C)."""
         xp = namespace(at)
         values = like(self.values, at)
         scores = like(self.scores, at)

@@ -102,10 +102,12 @@ def groups_in(stages: Sequence[Calibrator]) -> Groups | None:
     ParamsError
         There are several, so that a row's group would not say which map it has.
     """
-    found = [stage for stage in _unfolded(stages) if isinstance(stage, Groups)]
-    if len(found) > 1:
-        raise ParamsError(f"there are {len(found)} stages of kind {Groups.kind!r}; one is possible")
-    return found[0] if found else None
+    groups = [stage for stage in _unfolded(stages) if isinstance(stage, Groups)]
+    if len(groups) > 1:
+        raise ParamsError(
+            f"there are {len(groups)} stages of kind {Groups.kind!r}; one is possible"
+        )
+    return groups[0] if groups else None
 
 
 def _unfolded(stages: Sequence[Calibrator]) -> list[Calibrator]:
@@ -152,8 +154,8 @@ def rows_by_group(numbers: NumpyArray, groups: int) -> Sequence[tuple[int, Numpy
     """The groups from 0 to before ``groups`` that rows (n,) are of, each with its row numbers."""
     order = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[order], np.arange(groups + 1))
-    found = enumerate(pairwise(ends))
-    return [(number, order[begin:end]) for number, (begin, end) in found if begin < end]
+    spans = enumerate(pairwise(ends))
+    return [(number, order[begin:end]) for number, (begin, end) in spans if begin < end]
 
 
 def _span(weights: NumpyArray) -> str:

@@ -21,7 +21,7 @@ class LogisticFit:
     ----------
     theta : float64 array (P,)
     value : float
-        The penalised negative log-likelihood there.
+        The penalised negative log-likelihood at theta.
     hessian : float64 array (P, P)
         Of it.
     """

@@ -89,7 +89,7 @@ class ParameterizedTemperatureMap(SmoothMap):
             raise ValueError("restarts must lie between 1 and 100")
 
     def sizes(self, classes: int) -> tuple[int, ...]:
-        """Of the layers."""
+        """Sizes of the layers at K classes."""
         return (min(INPUTS, classes), *self._hidden[self.form], 1)
 
     def size(self, classes: int) -> int:
@@ -105,7 +105,7 @@ class ParameterizedTemperatureMap(SmoothMap):
         """Random networks whose temperature is nearly the same for all rows: 1 / scale."""
         rng = np.random.default_rng(seed)
         sizes = self.sizes(classes)
-        found = []
+        starts = []
         for _ in range(self.restarts):
             parts = []
             for fan_in, fan_out in pairwise(sizes):
@@ -114,8 +114,8 @@ class ParameterizedTemperatureMap(SmoothMap):
                 parts.append(rng.uniform(-bound, bound, fan_out))
             parts[-2] *= 0.01
             parts[-1] = np.array([1 / scale])
-            found.append(np.concatenate(parts))
-        return found
+            starts.append(np.concatenate(parts))
+        return starts
 
     def forward(self, theta: NumpyArray, logits: Array) -> Array:
         network = _Network(self.sizes(logits.shape[1]), theta, logits)
@@ -173,12 +173,12 @@ class _Network:
 
 
 def _layers(sizes: tuple[int, ...], theta: NumpyArray) -> list[tuple[NumpyArray, NumpyArray]]:
-    found, place = [], 0
+    layers, place = [], 0
     for fan_in, fan_out in pairwise(sizes):
         end = place + fan_in * fan_out
-        found.append((theta[place:end].reshape(fan_out, fan_in), theta[end : end + fan_out]))
+        layers.append((theta[place:end].reshape(fan_out, fan_in), theta[end : end + fan_out]))
         place = end + fan_out
-    return found
+    return layers
 
 
 def _count(sizes: tuple[int, ...]) -> int:

@@ -227,5 +227,5 @@ def roughness(knots: NumpyArray) -> NumpyArray:
 
 
 def log_determinant(matrix: NumpyArray) -> float:
-    """Of a positive definite matrix."""
+    """Logarithm of the determinant of a positive definite matrix."""
     return float(np.linalg.slogdet(matrix)[1])

@@ -106,7 +106,7 @@ class Top(Calibrator):
         return replace(self, stages=tuple(stage.for_groups(numbers) for stage in self.stages))
 
     def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array] | None:
-        """As `Calibrator.interval` says; of each row's top class, which is always predicted."""
+        """The interval of each row's top class, which is always predicted; see `Calibrator`."""
         if not self.stages:
             return None
         xp = namespace(logits)

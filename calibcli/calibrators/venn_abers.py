@@ -90,9 +90,9 @@ class Steps:
     def at(self, places: Array) -> Array:
         """The values (n, C) at places (n, C), float64; NaN at NaN."""
         low, _ = find_cells(like(self.scores, places), self.ends, places)
-        found = like(self.values, places)[low]
+        values = like(self.values, places)[low]
         xp = namespace(places)
-        return xp.where(xp.isnan(places), places, found)
+        return xp.where(xp.isnan(places), places, values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ class VennAbers(Calibrator):
         return restore_impossible(self.transform(logits), impossible_classes(logits))
 
     def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array]:
-        """As `Calibrator.interval` says.
+        """Between which probabilities each row's class may lie; see `Calibrator.interval`.
 
         At the lower end the class takes its p0 and all others their p1, at the upper end the other
         way round; of two classes that is p0 and p1 themselves.
@@ -294,7 +294,7 @@ def _rounded(curve: Curve, resolution: float) -> Curve:
 
 
 def _thinned(curve: Curve, kept: str) -> Curve:
-    """Of neighbouring steps with the same value, the first or the last."""
+    """The curve with only the first or the last of neighbouring steps of the same value."""
     rises = np.diff(curve.values) > 0
     keep = np.append(rises, True) if kept == "last" else np.insert(rises, 0, True)
     return Curve(curve.scores[keep], curve.values[keep])

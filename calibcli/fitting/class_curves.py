@@ -24,7 +24,7 @@ from calibcli.engine.engine import Tile
 _MOST_PASSES = 8
 _BYTES_PER_SCORE = 8
 _SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
-"""What a row takes besides its scores, and while those of a class are sorted, in scores."""
+"""Memory that a row takes besides its scores, and while those of a class are sorted, in scores."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def fit_curves(data: Data, family: CurveMap) -> CurveFit:
 
 @dataclass(frozen=True)
 class _Share:
-    """Of a pass: classes, every so many-th row, and threads that sort."""
+    """What a pass takes: so many classes, every so many-th row, and threads that sort."""
 
     classes: int
     step: int
@@ -135,10 +135,10 @@ def _fit_event(
         scores, positive, weights = scores[known], positive[known], weights[known]
     if not len(scores):
         return family.constant(share)
-    return family.fit(pooled(scores, positive, weights))
+    return family.fit(pool_scores(scores, positive, weights))
 
 
-def pooled(scores: NumpyArray, positive: NumpyArray, weights: NumpyArray) -> BinarySample:
+def pool_scores(scores: NumpyArray, positive: NumpyArray, weights: NumpyArray) -> BinarySample:
     """Rows with the same score together.
 
     Parameters

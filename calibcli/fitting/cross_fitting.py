@@ -75,7 +75,7 @@ def fit_average(data: Data, families: Sequence[Family | None], objective: Object
 
 
 def unfitted(families: Sequence[Family | None]) -> Fit:
-    """What is learnt from no rows, as where one fold has them all: nothing."""
+    """The fit to no rows, as where one fold has them all: nothing is changed."""
     return Fit(tuple(StageFit(Identity()) for _ in families))
 
 
@@ -92,8 +92,8 @@ def class_factors(data: Data, fold: int) -> tuple[NumpyArray | None, NumpyArray 
     inside = total - outside
     parts = ((inside, 1 / data.folds), (outside, 1 - 1 / data.folds))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = [np.where(part > 0, share * total / part, 1.0) for part, share in parts]
-    return found[0], found[1]
+        factors = [np.where(part > 0, share * total / part, 1.0) for part, share in parts]
+    return factors[0], factors[1]
 
 
 def _outside(data: Data, fold: int) -> Data:
@@ -120,8 +120,8 @@ def _scale_steps(
     problem = Problem(data, family, objective, np.ones(1))
     sums = problem.lines(solution.theta, data.folds, data.fold_of_rows)
     fits, exact = [], []
-    for fold, own in enumerate(sums):
-        value, first, second = sums.sum(axis=0) - own
+    for fold, inside in enumerate(sums):
+        value, first, second = sums.sum(axis=0) - inside
         step = newton_step(scale, first, second)
         short = step is not None and abs(step) <= _SHORT_STEP
         theta = solution.theta if step is None else np.array([scale * math.exp(-step)])

@@ -2,7 +2,7 @@
 
 Nocedal and Wright, Numerical Optimization, algorithm 7.5; the line search by bisection is that of
 Lewis and Overton, Nonsmooth optimization via quasi-Newton methods, 2013. Where the problem offers
-a metric, steps start from that in place of a multiple of the identity.
+a preconditioner, steps start from that in place of a multiple of the identity.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ from collections import deque
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.calibrators.curvature import Metric
+from calibcli.calibrators.curvature import Preconditioner
 from calibcli.engine.blas import one_blas_thread
 from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem, Solution
 
 _MEMORY, _MEMORY_ELEMENTS = 20, 1 << 27
+"""Pairs of steps to remember, and numbers: fewer pairs where each is long (1 GiB in all)."""
+
 _MOST_TRIALS = 30
 _PATIENCE, _HARDLY = 10, 1e-4
+"""A map with kinks is done when so many steps have lowered the value by less than this share."""
+
 _STALE = 10
-"""After so many steps the metric is made anew: the minimum is farther off than it could see."""
+"""After so many steps a new preconditioner is made: the minimum lies farther off than the old one
+could tell."""
 
 _ROUNDING = 1e-7
 """Relative error of a mean of float32 losses, below which values don't tell up from down."""
 
-GAP = 1e-10
+CERTIFIED_GAP = 1e-10
 """A loss certified to be so close to its least one, relatively, is as good as that: reports show
 four digits, and the losses of two solvers are called the same at 1e-6."""
 
@@ -41,44 +46,46 @@ def solve_lbfgs(
     """A minimum of a smooth problem from a starting point (P,).
 
     Ends when the largest component of the gradient is at most the tolerance, when a ridge proves
-    the value to be within `GAP` of the least one, when rounding in the data's precision hides any
-    further descent, or, with a map whose gradient need not vanish, when ten steps have lowered the
-    value by less than a ten-thousandth.
+    the value to be within `CERTIFIED_GAP` of the least one, when rounding in the data's precision
+    hides any further descent, or, with a map whose gradient need not vanish, when ten steps have
+    lowered the value by less than a ten-thousandth.
     """
     pairs: _Pairs = deque(maxlen=max(min(_MEMORY, _MEMORY_ELEMENTS // (2 * len(theta))), 3))
     value, gradient = problem.gradient(theta)
-    metric: Metric | None = None
+    preconditioner: Preconditioner | None = None
     before = np.inf
     for iteration in range(1, most_iterations + 1):
         norm = float(np.abs(gradient).max(initial=0.0))
         if norm <= tolerance:
             return Solution(theta, value, norm, True, "gradient", iteration)
-        if problem.gap(gradient) <= GAP * abs(value):
+        if problem.gap(gradient) <= CERTIFIED_GAP * abs(value):
             return Solution(theta, value, norm, True, "gap", iteration)
         if not problem.map.exact and iteration % _PATIENCE == 0:
             if before - value <= _HARDLY * abs(value):
                 return Solution(theta, value, norm, True, "loss", iteration)
             before = value
         if iteration % _STALE == 1:
-            metric = problem.metric(theta)
-        direction = _direction(gradient, pairs, metric)
-        first = 1.0 if pairs or metric else min(1.0, 1 / float(np.abs(gradient).sum()))
-        noise = _ROUNDING * abs(value) if metric else 0.0
-        found = _search(problem, (theta, value, gradient), direction, first, noise)
-        if found is None:
+            preconditioner = problem.preconditioner(theta)
+        direction = _direction(gradient, pairs, preconditioner)
+        first = 1.0 if pairs or preconditioner else min(1.0, 1 / float(np.abs(gradient).sum()))
+        noise = _ROUNDING * abs(value) if preconditioner else 0.0
+        point = _search(problem, (theta, value, gradient), direction, first, noise)
+        if point is None:
             if pairs:
                 pairs.clear()
                 continue
             return rounded(problem, theta, value, norm, tolerance, iteration)
-        change, bend = found[0] - theta, found[2] - gradient
+        change, bend = point[0] - theta, point[2] - gradient
         if float(change @ bend) > 0:
             pairs.append((change, bend))
-        theta, value, gradient = found
+        theta, value, gradient = point
     norm = float(np.abs(gradient).max())
     return Solution(theta, value, norm, False, "iterations", most_iterations)
 
 
-def _direction(gradient: NumpyArray, pairs: _Pairs, metric: Metric | None) -> NumpyArray:
+def _direction(
+    gradient: NumpyArray, pairs: _Pairs, preconditioner: Preconditioner | None
+) -> NumpyArray:
     """Minus the gradient times the approximate inverse Hessian (two-loop recursion)."""
     direction = -gradient
     shares = []
@@ -86,8 +93,8 @@ def _direction(gradient: NumpyArray, pairs: _Pairs, metric: Metric | None) -> Nu
         share = float(change @ direction) / float(change @ bend)
         direction = direction - share * bend
         shares.append(share)
-    if metric is not None:
-        direction = metric(direction)
+    if preconditioner is not None:
+        direction = preconditioner(direction)
     elif pairs:
         change, bend = pairs[-1]
         direction = direction * (float(change @ bend) / float(bend @ bend))

@@ -26,10 +26,10 @@ _NEARLY = 1e3
 """Where rounding ends a search, so many times the tolerance is small enough."""
 
 _SMALLEST_RIDGE = 1e-12
-"""Of the trace, on the diagonal of a Hessian, so that it has an inverse."""
+"""A ridge on a Hessian, as a share of its trace, so that it has an inverse."""
 
 _EQUATION_SHARE = 0.3
-"""Of a step with row weights held fixed: whole steps would swing."""
+"""Share of a step that is taken with row weights held fixed: whole steps would swing."""
 
 _Point = tuple[NumpyArray, float, NumpyArray]
 
@@ -48,10 +48,10 @@ def solve_newton(
         if norm <= tolerance:
             return Solution(theta, value, norm, True, "gradient", iteration)
         step = _newton_step(problem, theta, gradient, problem.diagonal(theta))
-        found = _search(problem, (theta, value, gradient), step)
-        if found is None:
+        point = _search(problem, (theta, value, gradient), step)
+        if point is None:
             return rounded(problem, theta, value, norm, tolerance, iteration)
-        theta, value, gradient = found
+        theta, value, gradient = point
     norm = float(np.abs(gradient).max())
     return Solution(theta, value, norm, False, "iterations", most_iterations)
 
@@ -130,11 +130,11 @@ def solve_nonnegative(
         if norm <= tolerance:
             return Solution(point.theta, point.value, norm, True, "gradient", iteration)
         step = _projected_step(problem, point)
-        new = _equation_step if problem.objective.estimating else _descent
-        found = new(problem, point, step)
-        if found is None:
+        move = _equation_step if problem.objective.estimating else _descent
+        new_point = move(problem, point, step)
+        if new_point is None:
             return rounded(problem, point.theta, point.value, norm, tolerance, iteration)
-        point = found
+        point = new_point
     return Solution(point.theta, point.value, point.norm, False, "iterations", most_iterations)
 
 

@@ -26,7 +26,7 @@ from calibcli.arrays import (
     weighted_sum,
 )
 from calibcli.calibrators.base import SmoothMap
-from calibcli.calibrators.curvature import Curvature, Expansion, Metric
+from calibcli.calibrators.curvature import Curvature, Expansion, Preconditioner
 from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
 from calibcli.objectives.adaptive import Adaptive
@@ -77,7 +77,7 @@ class Problem:
         return total[0], total[1], total[2] if np.isfinite(total[2]) else None
 
     def lines(self, theta: NumpyArray, groups: int, group_of_rows: Grouping) -> NumpyArray:
-        """What `line` gives, of each group of rows by itself: (groups, 3) sums, not means."""
+        """The sums whose means `line` gives, for each group of rows by itself: (groups, 3)."""
         work = partial(_lines, self.map, self.objective, theta, self.data.impossible)
         self.passes += 1
         return self.data.fold(partial(work, groups, group_of_rows), np.add)
@@ -124,13 +124,13 @@ class Problem:
         """The Hessian (P, P), for maps that are linear in few parameters.
 
         Where the objective has none that is positive, that of the negative log-likelihood: as a
-        metric it serves as well.
+        preconditioner it serves as well.
         """
         work = partial(_hessian, self.map, self.objective, theta, self.data.impossible)
         total = self.fold(work)
         return total if self._ridge is None else total + self._pull(np.eye(len(theta)))
 
-    def metric(self, theta: NumpyArray) -> Metric | None:
+    def preconditioner(self, theta: NumpyArray) -> Preconditioner | None:
         """About the inverse of the Hessian at parameters (P,), where the map offers one."""
         curvature = self.map.curvature(self.data.classes)
         ridge = np.zeros(len(theta)) if self._ridge is None else self._ridge
@@ -139,7 +139,7 @@ class Problem:
         mean = self.fold(partial(_curvature, self.map, curvature, theta, self.data.impossible))
         if not np.isfinite(mean).all():
             return None
-        inverse, free = curvature.metric(mean, ridge), self._free
+        inverse, free = curvature.preconditioner(mean, ridge), self._free
         return lambda gradient: free * inverse(free * gradient)
 
     def expand(self, expansion: Expansion, theta: NumpyArray) -> NumpyArray:

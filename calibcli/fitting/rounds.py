@@ -141,8 +141,10 @@ def steer(
             break
     problem.passes += watch.passes
     name = problem.objective.name
-    found = "plain nll was best" if best[1] is None else f"round {best[3]} was best"
-    note = f"{name}: of {len(trace) - 1} rounds and plain nll, {found} on inner validation rows"
+    best_round = "plain nll was best" if best[1] is None else f"round {best[3]} was best"
+    note = (
+        f"{name}: of {len(trace) - 1} rounds and plain nll, {best_round} on inner validation rows"
+    )
     return Steered(best[1], best[2], tuple(trace), f"{note} (by {select})")
 
 

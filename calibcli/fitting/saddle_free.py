@@ -20,7 +20,7 @@ from calibcli.fitting.problem import Problem, Solution
 
 _LONGEST_STEP = 0.5
 _SMALLEST_SHARE = 1e-6
-"""Of the largest curvature; along what bends less than this, a step would be endless."""
+"""Least curvature, as a share of the largest: along flatter directions steps would be endless."""
 
 _LEAST_GAIN = 1e-12
 _ROUNDING, _SMALLEST_DESCENT = 1e-7, 1e-14

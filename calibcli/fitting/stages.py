@@ -75,33 +75,33 @@ class Fit:
 
     @property
     def calibrators(self) -> tuple[Calibrator, ...]:
-        """The maps."""
+        """The fitted maps in their order."""
         return tuple(stage.calibrator for stage in self.stages)
 
     @property
     def converged(self) -> bool:
-        """Whether every stage did."""
+        """Whether every stage converged."""
         return all(stage.solution is None or stage.solution.converged for stage in self.stages)
 
     @property
     def iterations(self) -> int:
-        """Of all stages."""
+        """Iterations of the solvers, all stages together."""
         return sum(stage.solution.iterations for stage in self.stages if stage.solution)
 
     @property
     def passes(self) -> int:
-        """Of all stages."""
+        """Folds over the data, all stages together."""
         return sum(stage.passes for stage in self.stages)
 
     @property
     def gradient_norm(self) -> float:
-        """The largest of all stages."""
+        """The largest gradient norm of any stage."""
         norms = [stage.solution.gradient_norm for stage in self.stages if stage.solution]
         return max(norms, default=0.0)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Of all stages."""
+        """What a user must know, stage after stage."""
         return tuple(note for stage in self.stages for note in stage.notes)
 
 
@@ -141,9 +141,9 @@ def fit_stages(
                 f"method {family.name} is for two classes; the data has {data.classes}"
             )
         if isinstance(family, CurveMap):
-            found = fit_curves(data, family)
-            notes = found.notes + _few_rows_note(family, data)
-            stages.append(StageFit(found.calibrator, None, found.passes, notes))
+            curves = fit_curves(data, family)
+            notes = curves.notes + _few_rows_note(family, data)
+            stages.append(StageFit(curves.calibrator, None, curves.passes, notes))
             continue
         assert isinstance(family, SmoothMap)
         earlier = None if start is None else start.stages[position]
@@ -291,7 +291,7 @@ def _prepare(problem: Problem, *, small: bool = False) -> None:
 
 
 def _for_scale(objective: Objective) -> Objective:
-    """What the starting temperature of a larger fit minimises."""
+    """The objective by which the starting temperature of a larger fit is found."""
     return NegativeLogLikelihood() if isinstance(objective, Adaptive) else objective
 
 
@@ -357,14 +357,14 @@ def _fit_scale(
         scale = float(rough.theta[0]) if rough.converged else 1.0
     solution = solve_scale(problem, scale)
     total = problem.passes + math.ceil(passes)
-    found = problem.objective
+    minimised = problem.objective
     if solution.criterion != "unbounded":
         calibrator = family.calibrator(solution.theta, data.classes)
-        return StageFit(calibrator, solution, total, (), found, family)
+        return StageFit(calibrator, solution, total, (), minimised, family)
     note, criterion = _why_unbounded(float(solution.theta[0]), solution.value)
     plain = replace(solution, theta=np.ones(1), converged=False, criterion=criterion)
     calibrator = family.calibrator(plain.theta, data.classes)
-    return StageFit(calibrator, plain, total, (note,), found, family)
+    return StageFit(calibrator, plain, total, (note,), minimised, family)
 
 
 def _why_unbounded(scale: float, value: float) -> tuple[str, str]:

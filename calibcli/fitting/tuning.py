@@ -30,7 +30,7 @@ _LADDER = tuple(10.0 ** (half / 2) for half in range(6, -17, -1))
 
 _MOST_SWEEPS = 4
 _GROUPS = 40
-"""Of rows in each fold, by whose sums the noise of a held-out loss is known."""
+"""Groups of rows in each fold, whose sums tell the noise of a held-out loss."""
 
 _ERRORS = 1.0
 """Standard errors up to which a larger loss is put down to chance."""
@@ -45,7 +45,7 @@ Choice = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Trials:
-    """What was tried for one family.
+    """The choices that were tried for one family, with their held-out losses.
 
     Attributes
     ----------
@@ -72,27 +72,27 @@ class Trials:
         difference (Breiman et al., Classification and Regression Trees, 1984).
         """
         kept = np.arange(len(next(iter(self.losses.values())))) != without
-        losses = {choice: own[kept] for choice, own in self.losses.items()}
+        losses = {choice: sums[kept] for choice, sums in self.losses.items()}
         least = min(losses, key=lambda choice: float(losses[choice].sum()))
         given = choice_of(self.family)
         with np.errstate(invalid="ignore"):
-            near = [c for c, own in losses.items() if c == least or _is_noise(own - losses[least])]
+            near = [
+                c for c, sums in losses.items() if c == least or _is_noise(sums - losses[least])
+            ]
         return min(near, key=lambda c: (_distance(c, given), float(losses[c].sum())))
 
     def note(self, loss: str) -> str:
-        """What was chosen, for a person."""
+        """The chosen penalties in a line, for a person."""
         choice, given = self.best(), choice_of(self.family)
         options = " and ".join(
             f"{option.replace('_', '-')} {value:g}"
             for option, value in zip(self.family.tunable, choice, strict=True)
         )
         now, then = (float(self.losses[c].sum()) / self.rows for c in (choice, given))
-        found = "as given, as nothing did better" if choice == given else "chosen"
+        how = "as given, as nothing did better" if choice == given else "chosen"
         figures = f"{loss} {now:.4f}" + ("" if choice == given else f" against {then:.4f} as given")
         count = len(self.losses)
-        return (
-            f"{self.family.name}: {options}, {found} on held-out rows ({count} trials): {figures}"
-        )
+        return f"{self.family.name}: {options}, {how} on held-out rows ({count} trials): {figures}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Tuning:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was chosen, for a person."""
+        """The chosen penalties in a line, for a person."""
         return tuple(trials.note(self.loss) for trials in self.trials.values())
 
 
@@ -160,17 +160,17 @@ def search(
     whole = whole or fit_stages(data, families, objective)
     judge = _judge(objective, data)
     folds = [_Fold(data, number) for number in range(data.folds)]
-    found, trials = list(families), {}
+    chosen, trials = list(families), {}
     for place, family in enumerate(families[: tunable[-1] + 1]):
         if family is None:
             continue
         stage = _Stage(folds, family, objective, judge, whole.stages[place])
         if place in tunable:
             trials[place] = stage.search()
-            found[place] = trials[place].chosen()
+            chosen[place] = trials[place].chosen()
         if place < tunable[-1]:
-            stage.settle(choice_of(found[place]))
-    return Tuning(tuple(found), trials, judge.name)
+            stage.settle(choice_of(chosen[place]))
+    return Tuning(tuple(chosen), trials, judge.name)
 
 
 class _Fold:
@@ -301,8 +301,8 @@ def _judge(objective: Objective, data: Data) -> Objective:
     """The objective itself if it judges probabilities, otherwise nll."""
     if isinstance(objective, ClassWeighted):
         return objective.updated(data.class_weights)
-    own = objective.proper and not objective.adaptive
-    return objective if own else NegativeLogLikelihood()
+    judges = objective.proper and not objective.adaptive
+    return objective if judges else NegativeLogLikelihood()
 
 
 def _held_out(

@@ -18,7 +18,7 @@ from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.fitting import saddle_free
-from calibcli.fitting.lbfgs import GAP, solve_lbfgs
+from calibcli.fitting.lbfgs import CERTIFIED_GAP, solve_lbfgs
 from calibcli.fitting.newton import solve_newton
 from calibcli.fitting.problem import Problem
 from calibcli.objectives.nll import NegativeLogLikelihood
@@ -40,10 +40,12 @@ def problem_of(family, data: Data) -> Problem:
 def test_a_dense_metric_is_the_inverse_hessian(family) -> None:
     problem = problem_of(family, rows())
     theta = problem.anchor + 0.1 * np.random.default_rng(1).standard_normal(len(problem.anchor))
-    metric = problem.metric(theta)
-    assert metric is not None
+    preconditioner = problem.preconditioner(theta)
+    assert preconditioner is not None
     for direction in np.eye(len(theta)):
-        np.testing.assert_allclose(problem.product(theta, metric(direction)), direction, atol=1e-5)
+        np.testing.assert_allclose(
+            problem.product(theta, preconditioner(direction)), direction, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -55,15 +57,15 @@ def test_an_approximate_metric_is_symmetric_positive_and_leads_to_the_minimum(
 ) -> None:
     monkeypatch.setattr(type(family), "curvature", lambda *_: curvature)
     problem = problem_of(family, rows(classes=6))
-    metric = problem.metric(problem.anchor)
-    assert metric is not None
-    matrix = np.stack([metric(unit) for unit in np.eye(len(problem.anchor))])
+    preconditioner = problem.preconditioner(problem.anchor)
+    assert preconditioner is not None
+    matrix = np.stack([preconditioner(unit) for unit in np.eye(len(problem.anchor))])
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-9 * np.abs(matrix).max())
     assert np.linalg.eigvalsh(matrix).min() > 0
     found = solve_lbfgs(problem, problem.anchor)
     exact = solve_newton(problem, problem.anchor, tolerance=1e-10)
     assert found.converged
-    assert found.value == pytest.approx(exact.value, rel=GAP, abs=0)
+    assert found.value == pytest.approx(exact.value, rel=CERTIFIED_GAP, abs=0)
 
 
 def test_a_ridge_bounds_what_is_left_to_gain() -> None:
