@@ -69,7 +69,7 @@ class VectorScaling(Calibrator):
 
 @dataclass(frozen=True)
 class VectorMap(SmoothMap):
-    """Parameters: the K scales, then the K biases."""
+    """Vector scaling; its parameters are the K scales, then the K biases."""
 
     penalty: float = field(
         default=1e-6,
@@ -124,7 +124,7 @@ class VectorMap(SmoothMap):
 
 @dataclass(frozen=True)
 class BiasCorrectedTemperatureMap(SmoothMap):
-    """Parameters: the scale that all classes share, then the K biases."""
+    """Bias-corrected temperature scaling; its parameters are the one scale, then the K biases."""
 
     penalty: float = field(
         default=1e-6,
@@ -171,7 +171,10 @@ class BiasCorrectedTemperatureMap(SmoothMap):
 
 @dataclass(frozen=True)
 class StructuredVectorMap(VectorMap):
-    """``(1 + v) log p + b`` with the ridge ``penalty K / n (|v|^2 + |b|^2)``."""
+    """Structured vector scaling, ``(1 + v) log p + b``.
+
+    Its ridge is ``penalty K / n (|v|^2 + |b|^2)``.
+    """
 
     penalty: float = field(
         default=1.0,
@@ -235,7 +238,7 @@ class MatrixScaling(Calibrator):
 
 @dataclass(frozen=True)
 class MatrixMap(SmoothMap):
-    """Parameters: the matrix (K, K) row by row, then the K biases."""
+    """Matrix scaling; its parameters are the matrix (K, K) row by row, then the K biases."""
 
     penalty: float = field(
         default=1.0,
@@ -321,7 +324,7 @@ class MatrixMap(SmoothMap):
 
 @dataclass(frozen=True)
 class DirichletMap(MatrixMap):
-    """``W log p + b`` with ridges on the off-diagonal entries and on the biases alone.
+    """Dirichlet calibration, ``W log p + b``, with ridges off the diagonal and on the biases alone.
 
     Class-conditional Dirichlet distributions of p give just this map. The penalties are in the
     units of structured matrix scaling: the mean loss gains ``off_diagonal K (K - 1) / n |M|^2 +
@@ -356,7 +359,9 @@ class DirichletMap(MatrixMap):
 
 @dataclass(frozen=True)
 class StructuredMatrixMap(MatrixMap):
-    """``(I + diag v + M) log p + b`` with a ridge as in `StructuredVectorMap`, and one on M.
+    """Structured matrix scaling, ``(I + diag v + M) log p + b``.
+
+    Its ridge on v and b is that of `StructuredVectorMap`.
 
     M has no diagonal; its ridge is ``off_diagonal K (K - 1) / n |M|^2``.
     """

@@ -40,7 +40,7 @@ def augmented_isotonic(positives: NumpyArray, weights: NumpyArray) -> tuple[Nump
 
 
 def _with_a_positive(positives: NumpyArray, weights: NumpyArray) -> NumpyArray:
-    """The second result of `augmented_isotonic`.
+    """Values (m + 1,) of one more positive row, wherever its score falls.
 
     Let W and S be the sums of the weights and of the positive ones over the first j scores. By the
     max-min formula, the value of a positive that is put in behind the first i is the largest over
@@ -94,7 +94,7 @@ class SuffixHulls:
             self._jumps.append(self._jumps[-1][self._jumps[-1]])
 
     def tangents(self, x: NumpyArray, y: NumpyArray, first: NumpyArray) -> NumpyArray:
-        """The smallest slopes from points (n,) to the hulls from the points ``first`` (n,) on."""
+        """Smallest slopes from points (n,) to the hulls of the points from ``first`` (n,) on."""
         value: NumpyArray = (self._y[first] - y) / (self._x[first] - x)
         falling = np.flatnonzero(self._slopes[first] < value)
         if not len(falling):

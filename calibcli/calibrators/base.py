@@ -69,7 +69,7 @@ class Calibrator(ABC):
         return self
 
     def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array] | None:
-        """From where to where the probabilities of some classes may lie, where a map can say so.
+        """The interval in which the probability of a class may lie, where a map can say so.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class Calibrator(ABC):
         return None
 
     def parts(self) -> Sequence[Calibrator]:
-        """The calibrators that it is made of."""
+        """The calibrators that this one is made of."""
         return ()
 
     def summary(self) -> str:
@@ -107,7 +107,7 @@ class Calibrator(ABC):
 
 
 class Family(ABC):
-    """What can be fitted by name: a frozen dataclass of options.
+    """A method: what can be fitted by name, as a frozen dataclass of options.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ class Family(ABC):
 
     @abstractmethod
     def rows_needed(self, classes: int) -> int:
-        """From how many rows on a fit is sensible."""
+        """Number of rows from which on a fit is sensible."""
 
 
 class SmoothMap(Family):
@@ -204,7 +204,7 @@ class SmoothMap(Family):
         return None
 
     def curvature(self, classes: int) -> Curvature | None:
-        """The sums that a preconditioner of the likelihood is made of at K classes; None: none."""
+        """The sums for a preconditioner of the likelihood at K classes, where the map has some."""
         return None
 
     def expansion(self) -> Expansion | None:
@@ -227,7 +227,7 @@ class SmoothMap(Family):
         """The fitted calibrator."""
 
     def resolved(self, rows: float) -> SmoothMap:
-        """The family that is fitted to so many rows; another one where an option asks for it."""
+        """The family that is fitted to so many rows; another one where an option asks for that."""
         return self
 
     @property
@@ -251,7 +251,7 @@ class SmoothMap(Family):
         return None
 
     def anchor(self, classes: int, scale: float) -> NumpyArray:
-        """Where the penalty pulls to (P,)."""
+        """Parameters (P,) that the penalty pulls to."""
         return self.start(classes, scale)
 
     def signed(self, classes: int) -> NumpyArray:

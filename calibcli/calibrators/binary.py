@@ -18,7 +18,7 @@ from calibcli.calibrators.parameters import Parameters
 
 
 class BinaryLinearMap(SmoothMap):
-    """A sum of features of the logit of class 1, a parameter each."""
+    """A logit that is a weighted sum of features of the logit of class 1."""
 
     preserves: ClassVar[Preserves] = "nothing"
     cost = "about 15 passes"
@@ -76,7 +76,7 @@ class Platt(Calibrator):
 
 @dataclass(frozen=True)
 class PlattMap(BinaryLinearMap):
-    """Parameters: slope and intercept."""
+    """Platt scaling; its parameters are slope and intercept."""
 
     name = "platt"
     title = "logistic regression on the logit, for two classes"
@@ -130,7 +130,7 @@ class Beta(Calibrator):
 
 @dataclass(frozen=True)
 class BetaMap(BinaryLinearMap):
-    """Parameters: a, b and c."""
+    """Beta calibration; its parameters are a, b and c."""
 
     name = "beta"
     title = "beta calibration, for two classes"
@@ -183,7 +183,7 @@ class Quadratic(Calibrator):
 
 @dataclass(frozen=True)
 class QuadraticMap(BinaryLinearMap):
-    """Parameters: of the square, the logit and the constant."""
+    """Quadratic logistic regression; its parameters are those of square, logit and constant."""
 
     name = "quadratic"
     title = "quadratic logistic regression on the logit, for two classes"

@@ -21,6 +21,7 @@ from calibcli.calibrators.curves import (
 from calibcli.calibrators.logistic import fit_logistic
 
 _MOST_BINS = 10_000
+"""Bound on an option: with more bins, hardly any has rows enough to say something."""
 
 _MOST_CELLS = 1000
 """Rows are put together to so many means of neighbouring scores, which change next to nothing."""
@@ -34,7 +35,7 @@ _KEPT = 0.999
 
 @dataclass(frozen=True)
 class _BinnedMap(CurveMap):
-    """A family of step functions with so many steps."""
+    """A family of step functions with a given number of steps."""
 
     bins: int = field(default=10, metadata={"help": "number of bins"})
 
@@ -218,7 +219,7 @@ def edges_before(scores: NumpyArray, before: NumpyArray) -> NumpyArray:
 
 
 def cuts(reached: NumpyArray, bins: int) -> NumpyArray:
-    """Where to cut a sorted sample into so many bins of about equal weights.
+    """The places at which to cut a sorted sample into bins of about equal weights.
 
     Parameters
     ----------
@@ -241,7 +242,7 @@ def cuts(reached: NumpyArray, bins: int) -> NumpyArray:
 
 
 def condensed(sample: BinarySample) -> BinarySample:
-    """A sample with no more than `_MOST_CELLS` scores: means of neighbours."""
+    """A sample of at most `_MOST_CELLS` scores, which are means of neighbours."""
     if len(sample.scores) <= _MOST_CELLS:
         return sample
     begins = np.concatenate(([0], cuts(np.cumsum(sample.weights), _MOST_CELLS)))

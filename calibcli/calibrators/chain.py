@@ -33,5 +33,5 @@ def log_probs_after(stages: Sequence[Calibrator], logits: Array) -> Array:
 
 
 def described(stages: Sequence[Calibrator]) -> list[dict[str, Any]]:
-    """Stages as a parameter of another one."""
+    """Stages in the form that they have as a parameter of another stage."""
     return [{"kind": stage.kind, "parameters": stage.parameters()} for stage in stages]

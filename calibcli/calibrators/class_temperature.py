@@ -50,7 +50,7 @@ class ClassTemperature(Calibrator):
 
 @dataclass(frozen=True)
 class ClassTemperatureMap(SmoothMap):
-    """Parameters: minus the logarithms of the K temperatures, which keeps these positive."""
+    """A temperature a class; the parameters are minus the logarithms, so that none is negative."""
 
     by: By = field(
         default="column",

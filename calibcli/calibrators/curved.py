@@ -99,7 +99,7 @@ class CurvedMatrix(_Curved):
 
 @dataclass(frozen=True)
 class _CurvedMap(SmoothMap):
-    """Parameters: the last slope, the differences of neighbouring ones, those of the affine map.
+    """A curve plus an affine map; the parameters are slopes, then those of the affine map.
 
     So the ridge is a diagonal one, and the common slope is free.
     """
@@ -186,7 +186,7 @@ class _CurvedMap(SmoothMap):
 
 @dataclass(frozen=True)
 class CurvedVectorMap(_CurvedMap):
-    """The function of `CurvedVector`, with the penalties of its two parts."""
+    """A curve plus structured vector scaling, with the penalties of both."""
 
     name = "curved-svs"
     title = "one curve for all classes plus a scale and a bias a class, in one convex fit"
@@ -202,7 +202,7 @@ class CurvedVectorMap(_CurvedMap):
 
 @dataclass(frozen=True)
 class CurvedMatrixMap(_CurvedMap):
-    """The function of `CurvedMatrix`, with the penalties of its two parts."""
+    """A curve plus structured matrix scaling, with the penalties of both."""
 
     off_diagonal: float = field(
         default=1.0, metadata={"help": "ridge on the others, times K (K - 1) / rows", "least": 0}

@@ -178,7 +178,7 @@ class OneVsRest(Curves):
 
 
 def curves_at(classes: int) -> int:
-    """How many curves there are for K classes."""
+    """Number of curves for K classes."""
     return 1 if classes == 2 else classes
 
 
@@ -203,7 +203,7 @@ class CurveMap(Family):
         """The curve of one event; the sample has at least one score."""
 
     def constant(self, share: float) -> Curve:
-        """The curve of a class that no row speaks of."""
+        """The curve of a class that no row tells anything about."""
         return Curve(np.zeros(1), np.array([share]))
 
     def calibrator(self, curves: Sequence[Curve]) -> Calibrator:
@@ -274,7 +274,7 @@ def find_cells(scores: Array, ends: NumpyArray, at: Array) -> tuple[Array, Array
 
 
 def _whole(numbers: NumpyArray, array: Array) -> Array:
-    """Whole numbers on the device of an array."""
+    """The whole numbers on the device of an array."""
     if is_numpy_array(array):
         return numbers
     xp = namespace(array)

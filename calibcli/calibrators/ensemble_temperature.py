@@ -72,7 +72,7 @@ class EnsembleTemperature(Calibrator):
 
 @dataclass(frozen=True)
 class EnsembleTemperatureMap(SmoothMap):
-    """Parameters: log T, then v with the weights ``v^2 / sum v^2``.
+    """A mixture of probabilities; its parameters are log T, then v with weights ``v^2 / sum v^2``.
 
     Squares keep the weights on the simplex and, unlike exponentials, reach its faces, where the
     Hessian by v stays positive definite.
@@ -141,7 +141,7 @@ class EnsembleTemperatureMap(SmoothMap):
 
 @dataclass(frozen=True)
 class LogitMixtureMap(TemperatureMap):
-    """The family of the mixture of logits: a uniform member adds a constant, which is nothing.
+    """A mixture of logits, which is one temperature: a uniform member adds a constant.
 
     What remains is one scale ``w1 / T + w2``. The code of SCTL fits T first and then the weights,
     which start at their optimum then: the first member alone.
@@ -152,10 +152,11 @@ class LogitMixtureMap(TemperatureMap):
 
 
 class _MixtureExpansion(Expansion):
-    """A row's loss depends on its label's probability under three members alone.
+    """The expansion of a mixture of probabilities, from 21 sums over the rows.
 
-    So value, gradient and Hessian by log T and the three weights are 21 sums over the rows. From
-    these follow those by the roots v, which are kept at length 1.
+    A row's loss depends on its label's probability under three members alone. So value, gradient
+    and Hessian by log T and the three weights are 21 sums, from which those by the roots v follow;
+    these are kept at length 1.
     """
 
     def start(self, theta: NumpyArray) -> NumpyArray:

@@ -72,7 +72,7 @@ class GapTemperature(Calibrator):
 
 @dataclass(frozen=True)
 class GapTemperatureMap(SmoothMap):
-    """Parameters: the scales at the knots, which must not be negative; in these it is linear.
+    """A temperature a row; the parameters are the scales at the knots, at least 0.
 
     A row's log-probabilities are all multiplied by one number, so their order stays. The ridge on
     the second differences of neighbouring scales, ``penalty / n``, leaves a temperature free.

@@ -95,7 +95,7 @@ class Groups(Calibrator):
 
 
 def groups_in(stages: Sequence[Calibrator]) -> Groups | None:
-    """The maps of groups among some stages or inside them, if there are any.
+    """The maps of groups among some stages or inside of them, if there are any.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def interpolated(pooled: Array, own: Array, weight: Any) -> Array:
 
 
 def rows_by_group(numbers: NumpyArray, groups: int) -> Sequence[tuple[int, NumpyArray]]:
-    """The groups from 0 to before ``groups`` that rows (n,) are of, each with its row numbers."""
+    """The numbers of the rows of each group from 0 to before ``groups`` that has any."""
     order = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[order], np.arange(groups + 1))
     spans = enumerate(pairwise(ends))

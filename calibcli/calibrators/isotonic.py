@@ -37,7 +37,7 @@ class Blocks:
 
     @property
     def pure(self) -> NumpyArray:
-        """Which blocks have the value 0 or 1: bool array (b,)."""
+        """Mask (b,) of the blocks whose value is 0 or 1."""
         mask: NumpyArray = (self.positives <= 0) | (self.positives >= self.weights)
         return mask
 

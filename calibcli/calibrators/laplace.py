@@ -56,7 +56,7 @@ class LaplaceMixture(Calibrator):
 
 @dataclass(frozen=True)
 class LaplaceMap(SmoothMap):
-    """No parameters: the weight is ``1 / (n + 1)`` with n rows."""
+    """Laplace's rule; it has no parameters, and the weight ``1 / (n + 1)`` with n rows."""
 
     weight: float = 0.5
 

@@ -11,6 +11,7 @@ from calibcli.arrays import NumpyArray
 _MOST_ITERATIONS = 100
 _SMALLEST_SHARE_OF_STEP = 1e-6
 _TOLERANCE = 1e-12
+"""What the next step would gain, relative to the loss, when the search ends."""
 
 
 @dataclass(frozen=True, eq=False)

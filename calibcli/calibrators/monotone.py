@@ -61,7 +61,7 @@ class Monotone(Calibrator):
 
 @dataclass(frozen=True)
 class MonotoneMap(SmoothMap):
-    """Parameters: the slopes, which must not be negative; in these the map is linear.
+    """An increasing function; its parameters are the slopes, at least 0.
 
     A temperature is the case of equal slopes, which the ridge on the differences of neighbouring
     slopes, ``penalty / n``, pulls towards.

@@ -61,7 +61,7 @@ class ParameterizedTemperature(Calibrator):
 
 @dataclass(frozen=True)
 class ParameterizedTemperatureMap(SmoothMap):
-    """Parameters: weights and biases of layer after layer."""
+    """A temperature a row from a network; the parameters are weights and biases, layer by layer."""
 
     form: Form = field(
         default="published",
@@ -132,7 +132,7 @@ class ParameterizedTemperatureMap(SmoothMap):
 
 
 class _Network:
-    """A network with rectified hidden layers at the rows of a block, and its gradient."""
+    """A network with rectified hidden layers at the rows of a tile, and its gradient."""
 
     def __init__(self, sizes: tuple[int, ...], theta: NumpyArray, logits: Array) -> None:
         xp = namespace(logits)

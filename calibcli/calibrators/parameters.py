@@ -58,7 +58,7 @@ class Parameters:
             raise ParamsError(f"stage {self.kind!r} is for two classes, not {classes}")
 
     def split(self, *names: str) -> tuple[Parameters, Parameters]:
-        """Those of some names, and all others."""
+        """The parameters of some names, and all others."""
         first = {name: value for name, value in self.values.items() if name in names}
         rest = {name: value for name, value in self.values.items() if name not in names}
         return replace(self, values=first), replace(self, values=rest)
@@ -100,7 +100,7 @@ class Parameters:
         return array
 
     def choice(self, name: str, choices: tuple[Any, ...]) -> Any:
-        """One of some texts."""
+        """One of some texts, as it stands in the file."""
         for choice in choices:
             if self[name] == choice:
                 return choice

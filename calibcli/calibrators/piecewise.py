@@ -166,7 +166,7 @@ def weighted_quantiles(values: NumpyArray, weights: NumpyArray, shares: NumpyArr
 
 
 def spaced(places: Iterable[float], closest: float) -> list[float]:
-    """The places, in ascending order, without those that lie closer behind another than that."""
+    """Places in ascending order, without those that lie too close behind another."""
     knots: list[float] = []
     for place in places:
         if not knots or place > knots[-1] + closest:

@@ -28,6 +28,7 @@ from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import spaced
 
 _MOST_KNOTS = 200
+"""Bound on an option: the time of a fit grows with the cube of the knots."""
 
 _OUTER = 0.01
 """The share of the rows beyond the first and the last knot."""
@@ -36,6 +37,7 @@ _CLOSEST = 1e-3
 """Knots that lie closer than this are one."""
 
 _PENALTIES = 10.0 ** np.arange(4, -7, -1)
+"""Strengths to choose from: the first leaves nearly straight lines, the last bends at will."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ class SplineCurves(Curves):
 
 @dataclass(frozen=True)
 class SplineMap(CurveMap):
-    """The values at the knots, with a ridge on the curvature and one that pulls to the identity.
+    """A natural spline a class; a ridge on its curvature, and one that pulls it to the identity.
 
     A temperature and Laplace's rule come first, so that the identity is a good guess where a class
     has few rows. Both ridges are a Gaussian prior; the strength of the first is where the marginal

@@ -38,7 +38,7 @@ class Temperature(Calibrator):
 
 @dataclass(frozen=True)
 class TemperatureMap(SmoothMap):
-    """The family in the inverse temperature, in which it is linear."""
+    """Temperature scaling; its parameter is 1 / T, in which it is linear."""
 
     name = "temperature"
     title = "one temperature for all logits"

@@ -28,7 +28,7 @@ _MARGIN = 1e-5
 
 
 class TopScores(NamedTuple):
-    """Rows seen as top class against all others.
+    """The top class of each row against all others.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class Top(Calibrator):
 
 
 def _at_least(right: Array, wrong: Array, classes: Array) -> tuple[Array, Array]:
-    """Log-probabilities of the top class and of the rest, the top class with 1/K and a bit."""
+    """Log-probabilities of the top class, at least 1/K and a bit, and of the rest."""
     xp = namespace(right)
     least = 2 * _MARGIN - xp.log(classes)
     low = right < least

@@ -138,7 +138,7 @@ class VennAbers(Calibrator):
         return restore_impossible(self.transform(logits), impossible_classes(logits))
 
     def interval(self, logits: Array, prediction: Array) -> tuple[Array, Array]:
-        """Between which probabilities each row's class may lie; see `Calibrator.interval`.
+        """The interval in which the probability of each row's class may lie; see `Calibrator`.
 
         At the lower end the class takes its p0 and all others their p1, at the upper end the other
         way round; of two classes that is p0 and p1 themselves.
@@ -222,7 +222,7 @@ def _cross(p0: Steps, p1: Steps) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Band(Curve):
-    """The steps of p1 of one class, and beside them those of p0.
+    """The steps of p1 of one class, with those of p0 beside them.
 
     Attributes
     ----------

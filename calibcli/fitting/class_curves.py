@@ -22,6 +22,8 @@ from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 
 _MOST_PASSES = 8
+"""Rows are thinned out where their scores would take more passes than this."""
+
 _BYTES_PER_SCORE = 8
 _SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
 """Memory that a row takes besides its scores, and while those of a class are sorted, in scores."""
@@ -29,7 +31,7 @@ _SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
 
 @dataclass(frozen=True)
 class CurveFit:
-    """Fitted curves.
+    """The fitted curves of all classes.
 
     Attributes
     ----------
@@ -82,7 +84,7 @@ class _Share:
 
 
 def _share_out(data: Data, events: int) -> _Share:
-    """As much at a time as half of the room holds; which rows depends on nothing but the room."""
+    """What half of the room allows a pass to take; it depends on nothing but the room."""
     scores = data.room // 2 // _BYTES_PER_SCORE
     least = math.ceil(events / _MOST_PASSES)
     step = max(math.ceil(data.rows * (least + _SCORES_BESIDE + _SCORES_PER_SORT) / scores), 1)
@@ -126,7 +128,7 @@ def _fit_event(
     group: Sequence[int],
     place: int,
 ) -> Curve:
-    """The curve of a class of the group; a constant share where no row speaks of it."""
+    """The curve of one class; a constant share where no row tells anything about it."""
     scores = np.concatenate([part.scores[place] for part in parts])
     positive = labels == group[place]
     known = np.isfinite(scores)
@@ -139,7 +141,7 @@ def _fit_event(
 
 
 def pool_scores(scores: NumpyArray, positive: NumpyArray, weights: NumpyArray) -> BinarySample:
-    """Rows with the same score together.
+    """A sample in which rows with the same score are one.
 
     Parameters
     ----------
@@ -170,5 +172,5 @@ def pool_scores(scores: NumpyArray, positive: NumpyArray, weights: NumpyArray) -
 
 
 def _changes(ordered: NumpyArray) -> NumpyArray:
-    """Where another value begins."""
+    """Where in a sorted row another value begins."""
     return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

@@ -23,17 +23,21 @@ from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.problem import Problem, Solution
 
 _DEPTH = 20
+"""Secants to remember."""
 
 _FIRST_SHARE, _SMALLEST_SHARE = 0.3, 1e-6
+"""Share of the residual that is a step; it is halved where the search goes astray."""
 
 _WORSE = 2.0
 """A residual so many times the best one sends the search back there, with shorter steps."""
 
 _SHARE = 0.3
+"""Share of the way to each minimum with fixed row weights: whole steps would swing."""
 
 _MOST_ROUNDS = 100
 
 _SETTLED, _NEARLY_SETTLED = 1e-6, 1e-3
+"""Largest move of a parameter at a fixed point; the second where gradients jump."""
 
 
 def solve_equations(
@@ -88,7 +92,7 @@ def _step(
 
 
 def solve_reweighted(problem: Problem, theta: NumpyArray, tolerance: float = 1e-7) -> Solution:
-    """Parameters (P,) that minimise the loss with row weights that are taken at them.
+    """Parameters (P,) that minimise the loss with row weights that are computed at them.
 
     Ends when the minimum is that close to the point where the weights were taken.
     """

@@ -17,6 +17,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.fitting.problem import Problem, Solution
 
 _MOST_INNER_STEPS = 60
+"""Conjugate-gradient steps for one of Newton's, each of which is a fold."""
 
 _MOST_TRIALS = 30
 
@@ -119,7 +120,7 @@ def _newton_step(
 def solve_nonnegative(
     problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 400
 ) -> Solution:
-    """The minimum of a convex problem over parameters (P,), those that are not signed from 0 up.
+    """The minimum of a convex problem whose parameters (P,) must not be negative, but for some.
 
     Ends when the gradient is at most the tolerance, but for parameters at 0 that it pushes down.
     """
@@ -158,7 +159,7 @@ def _projected_step(problem: Problem, point: _BoundedPoint) -> NumpyArray:
 
 
 def _descent(problem: Problem, point: _BoundedPoint, step: NumpyArray) -> _BoundedPoint | None:
-    """A point that is lower, or None where rounding hides it."""
+    """A lower point along a step, or None where rounding hides every descent."""
     length = 1.0
     for _ in range(_MOST_HALVINGS):
         new = _BoundedPoint(problem, np.maximum(point.theta + length * step, point.low), point.low)

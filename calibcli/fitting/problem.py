@@ -113,7 +113,7 @@ class Problem:
         return total * self._free
 
     def diagonal(self, theta: NumpyArray) -> NumpyArray:
-        """The diagonal (P,) of the Hessian, or something like it; 1 where it is not offered."""
+        """The diagonal (P,) of the Hessian, or about that; 1 where it is not offered."""
         work = partial(_diagonal, self.map, self.objective, theta, self.data.impossible)
         total = self.fold(work)
         if self._ridge is not None:
@@ -131,7 +131,7 @@ class Problem:
         return total if self._ridge is None else total + self._pull(np.eye(len(theta)))
 
     def preconditioner(self, theta: NumpyArray) -> Preconditioner | None:
-        """About the inverse of the Hessian at parameters (P,), where the map offers one."""
+        """About the inverse of the Hessian at parameters (P,), where the map offers that."""
         curvature = self.map.curvature(self.data.classes)
         ridge = np.zeros(len(theta)) if self._ridge is None else self._ridge
         if curvature is None or not self._is_likelihood or ridge.ndim > 1:
@@ -147,7 +147,7 @@ class Problem:
         return self.fold(partial(_expansion, expansion, theta))
 
     def gap(self, gradient: NumpyArray) -> float:
-        """How far above its minimum the likelihood is at most, where its gradient is (P,).
+        """The most by which the likelihood can lie above its minimum, where its gradient is (P,).
 
         The ridge R alone bends the problem by R, so that its value can fall by ``g' R^-1 g / 2``.
         Infinite for other objectives, which need not be convex or stay as they are.
@@ -170,7 +170,7 @@ class Problem:
         return (self._ridge * direction.T).T
 
     def fold(self, work: Callable[[Tile], NumpyArray]) -> NumpyArray:
-        """The mean over the rows of what sums over tiles give, as one pass."""
+        """The mean over the rows of sums over tiles, as one pass."""
         self.passes += 1
         # In place: a matrix map's sums are larger than the rows that they come from.
         total: NumpyArray = self.data.fold(work, operator.iadd)
@@ -334,7 +334,7 @@ def _weighted(matrix: Array, weights: Array | None) -> Array:
 
 @dataclass(frozen=True)
 class Solution:
-    """Parameters and how far they can be believed.
+    """Parameters that a solver found, with the certificate of how good they are.
 
     Attributes
     ----------

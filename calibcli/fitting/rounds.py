@@ -30,6 +30,8 @@ _FIRST_MOVE = 0.02
 """The first step of the authors' optimiser in the temperature, after which shapes are fitted."""
 
 _SETTLED, _NEARLY_SETTLED = 1e-7, 1e-3
+"""Largest change of a factor at a fixed point; the second for maps with kinks."""
+
 _MOST_ROUNDS = 200
 _STEERED_ROUNDS = 30
 

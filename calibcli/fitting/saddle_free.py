@@ -19,10 +19,14 @@ from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem, Solution
 
 _LONGEST_STEP = 0.5
+"""In any parameter: farther off, second derivatives tell little of a mixture."""
+
 _SMALLEST_SHARE = 1e-6
 """Least curvature, as a share of the largest: along flatter directions steps would be endless."""
 
 _LEAST_GAIN = 1e-12
+"""What the next step would gain, relative to the loss, when the search ends."""
+
 _ROUNDING, _SMALLEST_DESCENT = 1e-7, 1e-14
 """Relative descents that float32 values may hide, and that any values do."""
 

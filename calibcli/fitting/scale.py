@@ -16,6 +16,7 @@ SMALLEST_LOSS = 1e-9
 """A mean loss below this can only go on falling as T does: every row is right by far."""
 
 _FIRST_LONGEST_STEP = 2.0
+"""In log T. It doubles with each step, so that an optimum far off is reached all the same."""
 
 
 @dataclass

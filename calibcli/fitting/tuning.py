@@ -29,6 +29,8 @@ _LADDER = tuple(10.0 ** (half / 2) for half in range(6, -17, -1))
 """Penalties to choose from: steps of the root of ten from a thousand to a hundred-millionth."""
 
 _MOST_SWEEPS = 4
+"""Rounds of walks along each option in turn."""
+
 _GROUPS = 40
 """Groups of rows in each fold, whose sums tell the noise of a held-out loss."""
 
@@ -174,7 +176,7 @@ def search(
 
 
 class _Fold:
-    """All rows, passed through stages that were fitted without one fold, and that fold."""
+    """Rows that have passed through stages fitted without one fold, and that fold."""
 
     def __init__(self, data: Data, number: int) -> None:
         self.data, self.number = data, number
