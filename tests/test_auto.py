@@ -238,6 +238,7 @@ def test_a_mixture_comes_back_from_its_file(rng, safetensors):
         (lambda p: p.update(members=[]), "members"),
         (lambda p: p.update(members=[[{"kind": "nothing", "parameters": {}}], []]), "nothing"),
         (lambda p: p.update(members=[[{"kind": "none"}], []]), "members"),
+        (lambda p: p.update(members=[[{"kind": "none", "parameters": []}], []]), "no object"),
         (lambda p: p.update(members=[3, []]), "members"),
     ],
 )

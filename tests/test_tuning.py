@@ -25,7 +25,7 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import ParamsError, UsageError
 from calibcli.fitting import cross_fitting
-from calibcli.fitting.tuning import Trials, search
+from calibcli.fitting.tuning import Trials, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import make_plan
 
@@ -55,7 +55,7 @@ class TestSearch:
     def test_penalties_become_weak_where_classes_are_confused(self) -> None:
         plan = make_plan("sms")
         strong, weak = (
-            search(folded(*confused(1500, strength=s)), plan.families, plan.objective).families[-1]
+            tune(folded(*confused(1500, strength=s)), plan.families, plan.objective).families[-1]
             for s in (0.0, 0.9)
         )
         assert isinstance(strong, StructuredMatrixMap)
@@ -77,7 +77,7 @@ class TestSearch:
     def test_its_losses_are_those_of_refits_without_each_fold(self) -> None:
         logits, labels = confused(300, classes=3)
         data, plan = folded(logits, labels), make_plan("svs")
-        (trials,) = search(data, plan.families, plan.objective).trials.values()
+        (trials,) = tune(data, plan.families, plan.objective).trials.values()
         fold_of = data.fold_of_rows(0, 300)
         for choice in [(1.0,), next(c for c in trials.losses if c != (1.0,))]:
             for fold in range(5):
@@ -95,7 +95,7 @@ class TestSearch:
 
     def test_earlier_stages_are_chosen_before_later_ones(self) -> None:
         plan = make_plan("monotone,svs")
-        found = search(folded(*confused(800)), plan.families, plan.objective)
+        found = tune(folded(*confused(800)), plan.families, plan.objective)
         assert list(found.trials) == [0, 3]
         assert [family.name for family in found.families] == [
             "monotone", "temperature", "laplace", "svs",
@@ -103,7 +103,7 @@ class TestSearch:
 
     def test_without_penalties_nothing_is_changed(self) -> None:
         plan = make_plan("temperature,none")
-        found = search(folded(*confused(200)), plan.families, plan.objective)
+        found = tune(folded(*confused(200)), plan.families, plan.objective)
         assert found.families == plan.families
         assert found.notes == ()
 

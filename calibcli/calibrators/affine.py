@@ -197,7 +197,7 @@ class StructuredVectorMap(VectorMap):
         return self.start(classes, 1.0)
 
     def frozen(self, absent: NumpyArray) -> NumpyArray:
-        # The ridge says how far the absence of a class is to be believed.
+        # The ridge determines the parameters of absent classes too.
         return np.zeros(self.size(len(absent)), bool)
 
 
@@ -404,7 +404,7 @@ class StructuredMatrixMap(MatrixMap):
         return self.start(classes, 1.0)
 
     def frozen(self, absent: NumpyArray) -> NumpyArray:
-        # The ridge says how far the absence of a class is to be believed.
+        # The ridge determines the parameters of absent classes too.
         return np.zeros(self.size(len(absent)), bool)
 
 

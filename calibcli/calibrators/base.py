@@ -119,7 +119,7 @@ class Family(ABC):
         ``"order"``: the order of a row's classes never changes; ``"accuracy"``: its top class
         never changes; ``"nothing"``.
     cost : str
-        Of a fit, in words.
+        What a fit costs, in words.
     binary_only : bool
         Whether it is defined for two classes only.
     before : tuple of str

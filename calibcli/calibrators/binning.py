@@ -53,8 +53,8 @@ class _BinnedMap(CurveMap):
 class HistogramMap(_BinnedMap):
     """The share of the event in each bin of the probability.
 
-    A bin without any row, or whose rows are all alike, is drawn inwards by half a row; one without
-    any row says what its middle says.
+    The share of a bin whose rows are all alike is drawn inwards by half a row; an empty bin has the
+    probability at its middle.
     """
 
     spacing: Literal["uniform", "quantile"] = field(

@@ -1,8 +1,8 @@
 """One curve for all classes and a structured affine map, added up and fitted together.
 
-A shared increasing function mends what is wrong with the confidence, an affine map what is wrong
-with single classes, and each leaves the other something else to do. In one convex fit they find
-their shares by themselves, and the common scale is as free as in no fit one after the other.
+A curve that all classes share corrects the confidence, an affine map corrects single classes.
+Fitted one after the other, the first would take a part of what the second does better; in one
+convex fit they share the work out, and the common scale stays free.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class CurvedVector(_Curved):
     knots : float64 array (m,)
         Where the slope of f changes, in ascending order.
     slopes : float64 array (m + 1,)
-        Of the pieces, from the smallest log-probabilities upwards.
+        Slopes of the pieces, from the smallest log-probabilities upwards.
     scale, bias : float64 array (K,)
     """
 
@@ -87,7 +87,7 @@ class CurvedMatrix(_Curved):
     knots : float64 array (m,)
         Where the slope of f changes, in ascending order.
     slopes : float64 array (m + 1,)
-        Of the pieces, from the smallest log-probabilities upwards.
+        Slopes of the pieces, from the smallest log-probabilities upwards.
     matrix : float64 array (K, K)
         Row k is added to the new logit of class k.
     bias : float64 array (K,)

@@ -185,7 +185,7 @@ def curves_at(classes: int) -> int:
 class CurveMap(Family):
     """A family of curves from a class's log-odds to its probability, each fitted by itself.
 
-    A frozen dataclass of options, as `SmoothMap` is; but it minimises no loss of the whole.
+    A frozen dataclass of options, as `SmoothMap` is; but no loss of all classes is minimised.
     """
 
     preserves: ClassVar[Preserves] = "nothing"
@@ -245,7 +245,7 @@ def find_cells(scores: Array, ends: NumpyArray, at: Array) -> tuple[Array, Array
     Parameters
     ----------
     scores : array (m,)
-        Of points, curve after curve, ascending within each.
+        Scores of the points, curve after curve, ascending within each.
     ends : int64 array (C,)
         Where each curve ends in `scores`.
     at : array (n, C)
@@ -289,7 +289,7 @@ def read_points(
     Parameters
     ----------
     prefix : str
-        Of these names, in a stage that has more than one set of curves.
+        Prefix of these names, in a stage that has more than one set of curves.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from calibcli.errors import ParamsError
 Stages = tuple[Calibrator, ...]
 
 MOST_GROUPS = 1 << 16
-"""More are documents or customers without end, whose maps would be noise."""
+"""Values beyond this number identify documents or customers, whose maps would be noise."""
 
 
 @dataclass(frozen=True, eq=False)

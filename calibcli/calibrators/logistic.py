@@ -24,7 +24,7 @@ class LogisticFit:
     value : float
         The penalised negative log-likelihood at theta.
     hessian : float64 array (P, P)
-        Of it.
+        Second derivatives of the value.
     """
 
     theta: NumpyArray

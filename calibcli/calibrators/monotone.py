@@ -35,7 +35,7 @@ class Monotone(Calibrator):
     knots : float64 array (m,)
         Where the slope changes, in ascending order.
     slopes : float64 array (m + 1,)
-        Of the pieces, from the smallest log-probabilities upwards; at least 0.
+        Slopes of the pieces, from the smallest log-probabilities upwards; at least 0.
     """
 
     knots: NumpyArray

@@ -28,7 +28,7 @@ class ParameterizedTemperature(Calibrator):
     Parameters
     ----------
     sizes : tuple of int
-        Of the network's layers, the inputs and the single output among them.
+        Sizes of the network's layers, from the inputs to the single output.
     theta : float64 array
         Weights (out, in) and biases (out,) of layer after layer, in one row.
     form : str

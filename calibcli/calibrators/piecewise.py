@@ -159,7 +159,7 @@ def weighted_quantiles(values: NumpyArray, weights: NumpyArray, shares: NumpyArr
     values, weights : float array (m,)
         Finite, and greater than 0; at least one.
     shares : float array (s,)
-        From 0 to 1.
+        Numbers from 0 to 1.
     """
     quantiles: NumpyArray = np.quantile(values, shares, weights=weights, method="inverted_cdf")
     return quantiles

@@ -39,10 +39,10 @@ from calibcli.calibrators.curves import (
 from calibcli.calibrators.parameters import Parameters
 
 MOST_EXACT_STEPS = 500_000
-"""More steps of all classes together than this are rounded, unless the user says otherwise."""
+"""Where all classes together have more steps, they are rounded, unless the user says otherwise."""
 
 ROUNDING = 0.01
-"""To which multiples of the log-odds; p and 1 - p change by 0.5 % of themselves at most."""
+"""Log-odds are rounded to multiples of this, by which p and 1 - p change by at most 0.5 %."""
 
 _TIE = 16
 """Scores that are closer than so many units of their precision are the same score: a fit and a
@@ -105,7 +105,7 @@ class VennAbers(Calibrator):
     Parameters
     ----------
     resolution : float
-        To which multiples of their log-odds p0 and p1 are rounded; 0 where they are exact.
+        The log-odds of p0 and p1 are rounded to multiples of this; 0 where they are exact.
     p0_counts, p1_counts : float64 array (K,)
         Number of steps of p0 and p1 of each class, at least 1; of two classes, (1).
     p0_scores, p1_scores : float64 array (m)
@@ -227,7 +227,7 @@ class Band(Curve):
     Attributes
     ----------
     below : Curve
-        Of p0.
+        The steps of p0.
     """
 
     below: Curve

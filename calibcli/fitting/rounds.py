@@ -97,7 +97,7 @@ class Steered:
     objective : Adaptive or None
         With the state of the best round; None where plain nll was best.
     theta : float64 array (P,)
-        Of the best round.
+        Parameters of the best round.
     trace : tuple of dict
         The rounds: state, and figures on the inner validation rows.
     note : str

@@ -105,7 +105,7 @@ class Tuning:
     ----------
     families : tuple of Family or None
     trials : dict of int to Trials
-        By the number of the stage, of those that have penalties to choose.
+        By the number of the stage, for stages that have penalties to choose.
     loss : str
         Name of the loss that judged.
     """
@@ -130,9 +130,7 @@ class Tuning:
         return tuple(trials.note(self.loss) for trials in self.trials.values())
 
 
-def search(
-    data: Data, families: Families, objective: Objective, whole: Fit | None = None
-) -> Tuning:
+def tune(data: Data, families: Families, objective: Objective, whole: Fit | None = None) -> Tuning:
     """Choose the penalties of the stages, one stage after the other, by held-out rows.
 
     Each fold's rows are judged by fits without them, of this stage and of those before it. The

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from calibcli.engine.data import Data
 from calibcli.fitting.cross_fitting import cross_fit, fit_average, unfitted
 from calibcli.fitting.stages import Fit, fit_stages
-from calibcli.fitting.tuning import Families, Tuning, search
+from calibcli.fitting.tuning import Families, Tuning, tune
 from calibcli.workflow.plans import Plan
 
 
@@ -56,7 +56,7 @@ def fit_plan(rows: Data, plan: Plan) -> FittedPlan:
     """
     tuning = None
     if plan.tune:
-        tuning = search(rows, plan.families, plan.objective)
+        tuning = tune(rows, plan.families, plan.objective)
         plan = replace(plan, families=tuning.families)
     return FittedPlan(plan, _fit(rows, plan, plan.families), tuning)
 
