@@ -20,7 +20,7 @@ from calibcli.engine.memory_source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.params import Params, encode
-from calibcli.tables.fields import RowError
+from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
 from calibcli.workflow.applying import Calibrated, calibrated_chunks, chunk_rows
 from calibcli.workflow.automatic import AUTO, make_any_plan, run_any

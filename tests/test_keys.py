@@ -19,7 +19,7 @@ from calibcli.engine.engine import Engine, Tile, join
 from calibcli.engine.memory_source import ArraySource, Part, load
 from calibcli.errors import CalibError
 from calibcli.tables import Dataset, ReadOptions, open_dataset
-from calibcli.tables.fields import RowError, Vector
+from calibcli.tables.formats.base import RowError, Values
 from calibcli.tables.keys import MISSING, KeyNumbers
 
 ROWS = 600
@@ -198,7 +198,7 @@ def test_numbers_do_not_depend_on_the_blocks(values, sizes) -> None:
         # Names in another order than they come, and one that no row has.
         names = ("unused", *sorted(set(block)))
         places = np.array([names.index(value) for value in block])
-        found.append(numbers.encode(Vector(places, names)))
+        found.append(numbers.encode(Values(places, names)))
         at += len(block)
     expected_names, expected = first_come(values)
     np.testing.assert_array_equal(np.concatenate(found), expected)
@@ -217,7 +217,7 @@ def test_given_names_have_the_first_numbers_in_every_format(tmp_path) -> None:
 
 def test_infinity_is_no_group() -> None:
     with pytest.raises(RowError, match="inf in 'key'"):
-        KeyNumbers("key").encode(Vector(np.array([1.0, np.inf])))
+        KeyNumbers("key").encode(Values(np.array([1.0, np.inf])))
 
 
 def keyed(rows: int = ROWS) -> ArraySource:

@@ -32,8 +32,8 @@ from table_files import (
 
 from calibcli.errors import DataError
 from calibcli.tables import locations as locations_module
-from calibcli.tables.columns import regroup
-from calibcli.tables.parquet import PIECE_BYTES
+from calibcli.tables.formats.arrow import regroup
+from calibcli.tables.formats.base import DECODED_BYTES
 
 SCORES, LABELS = make_scores(), make_labels()
 
@@ -178,9 +178,9 @@ def test_a_large_row_group_comes_in_small_pieces(tmp_path):
             assert chunk.scores[0, 0] == at
             at += len(chunk)
             largest = max(largest, pa.total_allocated_bytes() - before)
-            assert chunk.scores.nbytes <= PIECE_BYTES
+            assert chunk.scores.nbytes <= DECODED_BYTES
         assert at == 200_000
-        assert largest < 5 * PIECE_BYTES
+        assert largest < 5 * DECODED_BYTES
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process(), "memory_maps"), reason="needs Linux")

@@ -29,9 +29,10 @@ from table_files import (
 )
 
 from calibcli.errors import DataError
-from calibcli.tables import arrow_writing, open_writer
+from calibcli.tables import open_writer
+from calibcli.tables.formats import parquet
+from calibcli.tables.formats.base import free_names
 from calibcli.tables.labels import NO_LABEL
-from calibcli.tables.writing import free_names
 
 ROOT = Path(__file__).parents[1]
 Z, Y = make_scores(100, 5), make_labels(100, 5)
@@ -78,7 +79,7 @@ def test_pieces_of_any_size_give_the_same_rows(tmp_path_factory, sizes, suffix, 
     path = tmp_path_factory.mktemp("pieces") / f"out.{suffix}"
     probs = make_scores(sum(sizes), 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrow_writing, "GROUP_ROWS", group)
+        patch.setattr(parquet, "GROUP_ROWS", group)
         with open_writer(str(path), source(sum(sizes))) as writer:
             for end, size in zip(np.cumsum(sizes), sizes, strict=True):
                 write_rows(writer, probs[end - size : end])

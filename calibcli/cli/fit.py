@@ -276,7 +276,7 @@ def _targets(inputs: list[str], options: FitOptions) -> Targets:
 
 def _stem(inputs: list[str]) -> str:
     """What output files are named after: ``val.v2`` for ``data/val.v2.parquet``."""
-    from calibcli.tables.locations import SUFFIXES
+    from calibcli.tables.formats.registry import SUFFIXES
 
     if inputs[0] == "-":
         return "stdin"

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from calibcli.tables.atomic import atomic_write, check_writable
     from calibcli.tables.dataset import Dataset
-    from calibcli.tables.formats import sniff
     from calibcli.tables.opening import open_dataset
-    from calibcli.tables.options import ReadOptions, parse_classes
+    from calibcli.tables.read_options import ReadOptions, parse_classes
     from calibcli.tables.writing import Writer, check_output, open_writer
 
 __all__ = [
@@ -27,15 +26,13 @@ __all__ = [
     "open_dataset",
     "open_writer",
     "parse_classes",
-    "sniff",
 ]
 
 _MODULES = {
     "atomic": ("atomic_write", "check_writable"),
     "dataset": ("Dataset",),
-    "formats": ("sniff",),
     "opening": ("open_dataset",),
-    "options": ("ReadOptions", "parse_classes"),
+    "read_options": ("ReadOptions", "parse_classes"),
     "writing": ("Writer", "check_output", "open_writer"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

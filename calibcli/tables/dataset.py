@@ -7,23 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from calibcli.arrays import InputKind
 from calibcli.engine.source import Chunk
 from calibcli.errors import DataError
-from calibcli.tables.fields import UNKNOWN_ROWS
-from calibcli.tables.layout import Part
-from calibcli.tables.locations import STDIN, Location
-from calibcli.tables.npz import CLASSES_KEY
-from calibcli.tables.spool import Spool
-
-STDIN_NAME = "standard input"
-"""What messages call it."""
-
-_HASHED_BYTES = 1 << 20
+from calibcli.params import STDIN
+from calibcli.tables.formats.base import UNKNOWN_ROWS
+from calibcli.tables.layout import FilePartition, Layout
+from calibcli.tables.locations import STDIN_NAME, Location
+from calibcli.tables.storage import COPIED_BYTES, Spool
 
 
 class Dataset:
@@ -33,6 +27,8 @@ class Dataset:
 
     Attributes
     ----------
+    layout : Layout
+        What was decided about the input; ``kind``, ``picked`` and others below are parts of it.
     rows : int
         Without those left out; -1 for a stream that is read in one pass.
     columns : int
@@ -48,9 +44,9 @@ class Dataset:
     files : list of str
         As they were found; ``-`` for standard input.
     format : str
-        ``"parquet"``, ``"npz"``, ``"npy"``, ``"ipc-file"`` or ``"ipc-stream"``, of the first file.
+        Of the first file: a name of `calibcli.tables.formats.registry.FORMATS`.
     picked : dict of str to str
-        What was found and why, to be shown: ``logits``, ``labels``, ``weights``, ``input``,
+        What was decided and why, to be shown: ``logits``, ``labels``, ``weights``, ``input``,
         ``classes`` and the roles of key columns.
     class_names : tuple of str or None
     dropped_rows : int
@@ -61,51 +57,42 @@ class Dataset:
         Arrays of an NPZ file that cannot: they have other rows, or no type that a table has.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        kind: InputKind,
-        picked: dict[str, str],
-        class_names: tuple[str, ...] | None,
-        spool: Spool,
-    ) -> None:
-        self._parts, self._spool = parts, spool
-        first, layout = parts[0], parts[0].layout
+    def __init__(self, partitions: Sequence[FilePartition], layout: Layout, spool: Spool) -> None:
+        self.layout, self._partitions, self._spool = layout, partitions, spool
+        first = partitions[0]
         fields = {field.name: field for field in first.file.fields}
         scores = [fields[name] for name in layout.scores]
-        self.kind, self.picked, self.class_names = kind, picked, class_names
-        self.columns = layout.width or 0
+        self.kind, self.columns = layout.kind, layout.width
+        self.picked, self.class_names = layout.picked, layout.rule.classes
+        self.other_columns, self.left_out = layout.others, layout.left_out
         self.dtype: np.dtype[Any] = np.result_type(*(field.dtype or "f4" for field in scores))
         self.has_labels = layout.labels is not None or layout.label_file is not None
         self.has_weights = layout.weights is not None
         self.key_roles = tuple(layout.keys)
         self._keys_are_known = False
         self.format = first.file.format
-        self.other_columns = layout.others
-        used = {*layout.scores, layout.labels, *layout.others, CLASSES_KEY}
-        self.left_out = tuple(name for name in fields if name not in used)
-        locations = [part.file.location for part in parts]
+        locations = [partition.file.location for partition in partitions]
         self.name = _short_name(locations)
         if layout.label_file is not None:
             locations.append(layout.label_file.location)
         self._locations = locations
         self.files = [STDIN if each.name == STDIN_NAME else each.name for each in locations]
-        self._in_memory = len(parts) == len(scores) == 1 and all(
+        self._in_memory = len(partitions) == len(scores) == 1 and all(
             fields[name].in_memory for name in layout.names(with_columns=False)
         )
         self.dropped_rows = 0
-        self.rows = sum(part.end - part.begin for part in parts)
+        self.rows = sum(partition.end - partition.begin for partition in partitions)
         if first.end == UNKNOWN_ROWS:
             self.rows = UNKNOWN_ROWS
         elif layout.drops:
             self._drop()
 
     def _drop(self) -> None:
-        parts, start = [], 0
-        for part in self._parts:
-            parts.append(replace(part, start=start))
-            start += sum(len(kept) for kept in part.kept())
-        self._parts, self.dropped_rows, self.rows = parts, self.rows - start, start
+        partitions, start = [], 0
+        for partition in self._partitions:
+            partitions.append(replace(partition, start=start))
+            start += sum(len(kept) for kept in partition.kept())
+        self._partitions, self.dropped_rows, self.rows = partitions, self.rows - start, start
         if not start:
             raise DataError(f"{self.name}: every row has the label that --ignore-label leaves out")
 
@@ -120,8 +107,8 @@ class Dataset:
         DataError
             A file cannot be read, or a value in it cannot be used; it says which file and row.
         """
-        for part in self._parts:
-            yield from part.chunks(rows, with_columns)
+        for partition in self._partitions:
+            yield from partition.chunks(rows, with_columns)
         self._keys_are_known = True
 
     def key_names(self, role: str) -> tuple[str, ...]:
@@ -132,35 +119,36 @@ class Dataset:
         has what has come so far.
         """
         self._number_keys()
-        return self._parts[0].layout.keys[role].names
+        return self.layout.keys[role].names
 
     def _number_keys(self) -> None:
         if self.key_roles and not self._keys_are_known and self.rows != UNKNOWN_ROWS:
-            for part in self._parts:
-                part.number_keys()
+            for partition in self._partitions:
+                partition.number_keys()
             self._keys_are_known = True
 
     def resident(self) -> bool:
         """Whether all rows come as one chunk of memory-mapped scores, which costs nothing."""
         return self._in_memory and not self.dropped_rows
 
-    def partitions(self) -> Sequence[Part]:
-        """A part for each row group, range of rows or group of record batches."""
-        # Every part travels with the numbers of all groups, so that they agree.
+    def partitions(self) -> Sequence[FilePartition]:
+        """One for each row group, range of rows or group of record batches, in order."""
+        # Every partition travels with the numbers of all groups, so that they agree.
         self._number_keys()
-        return [each for part in self._parts for each in part.split()]
+        return [each for partition in self._partitions for each in partition.split()]
 
     def locate(self, row: int) -> str:
         """Where a row is: ``"val.parquet, row 12"``, counted from 0 within its file."""
-        part = next((part for part in reversed(self._parts) if part.start <= row), self._parts[0])
-        inside = row - part.start
-        if part.layout.drops:
-            for kept in part.kept():
+        begun = [each for each in self._partitions if each.start <= row]
+        partition = [*self._partitions[:1], *begun][-1]
+        inside = row - partition.start
+        if self.layout.drops:
+            for kept in partition.kept():
                 if inside < len(kept):
                     inside = int(kept[inside])
                     break
                 inside -= len(kept)
-        return f"{part.file.location.name}, row {inside}"
+        return f"{partition.file.location.name}, row {inside}"
 
     def fingerprints(self) -> list[dict[str, str | int]]:
         """Path, size in bytes and SHA-256 of each file; nothing of a stream read in one pass."""
@@ -170,9 +158,9 @@ class Dataset:
         for shown, location in zip(self.files, self._locations, strict=True):
             digest, size = hashlib.sha256(), 0
             with location.open() as file:
-                while piece := file.read(_HASHED_BYTES):
-                    digest.update(piece)
-                    size += len(piece)
+                while content := file.read(COPIED_BYTES):
+                    digest.update(content)
+                    size += len(content)
             prints.append({"path": shown, "bytes": size, "sha256": digest.hexdigest()})
         return prints
 
@@ -180,7 +168,7 @@ class Dataset:
         """Delete temporary files; chunks that were read stay valid."""
         self._spool.close()
 
-    def __enter__(self) -> Dataset:  # noqa: PYI034 (`Self` needs Python 3.11)
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

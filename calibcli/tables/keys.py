@@ -7,8 +7,8 @@ from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
-from calibcli.engine.source import NumpyArray
-from calibcli.tables.fields import RowError, Vector
+from calibcli.arrays import NumpyArray
+from calibcli.tables.formats.base import RowError, Values
 
 MISSING = "(missing)"
 """The group of the rows without a value."""
@@ -18,7 +18,7 @@ MISSING = "(missing)"
 class KeyNumbers:
     """Numbers the values of a column from 0 on, in the order in which they first come.
 
-    The numbers stay the same as long as the rows come in the same order, in blocks of any size.
+    The numbers stay the same as long as the rows come in the same order, in chunks of any size.
     Memory: a dictionary entry a distinct value.
 
     Attributes
@@ -40,7 +40,7 @@ class KeyNumbers:
         """The values so far, as text, in the order of their numbers."""
         return tuple(self._numbers)
 
-    def encode(self, stored: Vector, kept: NumpyArray | None = None) -> NumpyArray:
+    def encode(self, stored: Values, kept: NumpyArray | None = None) -> NumpyArray:
         """The number of each row's value: (n,), int64; or of those rows that are kept.
 
         Raises
@@ -75,12 +75,12 @@ class KeyNumbers:
             missing = np.array([_absent(value) for value in values], bool)
             values = np.array([_text(value) for value in values], str)
         if values.dtype.kind not in "US":
-            return self.encode(Vector(values))
+            return self.encode(Values(values))
         names, places = np.unique(values.astype(str), return_inverse=True)
-        return self.encode(Vector(places.reshape(-1), tuple(names.tolist()), missing))
+        return self.encode(Values(places.reshape(-1), tuple(names.tolist()), missing))
 
-    def _coded(self, stored: Vector) -> tuple[NumpyArray, list[str]]:
-        """Distinct values, and for each row the place of its own among them."""
+    def _coded(self, stored: Values) -> tuple[NumpyArray, list[str]]:
+        """The distinct values, and the place of each row's value among them."""
         missing, values = stored.missing, stored.values
         if stored.names is None:
             if values.dtype.kind == "f":

@@ -6,8 +6,7 @@ import re
 
 import numpy as np
 
-from calibcli.arrays import InputKind
-from calibcli.engine.source import NumpyArray
+from calibcli.arrays import InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
 
 TOLERANCE = 0.02

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.engine.source import NumpyArray
+from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
-from calibcli.tables.fields import RowError, Vector
+from calibcli.tables.formats.base import RowError, Values
 
 NO_LABEL = int(np.iinfo(np.int64).min)
 """Stands for a missing label, where labels need not be there, and for one to be left out."""
@@ -32,7 +32,7 @@ class LabelRule:
     ignore: int | str | None = None
     required: bool = True
 
-    def decode(self, stored: Vector) -> NumpyArray:
+    def decode(self, stored: Values) -> NumpyArray:
         """Class numbers (n,), int64; `NO_LABEL` where the row has none or is to be left out.
 
         Numbers are not compared with the number of classes here.
@@ -51,7 +51,7 @@ class LabelRule:
             numbers[stored.missing] = NO_LABEL
         return numbers
 
-    def _names(self, stored: Vector) -> NumpyArray:
+    def _names(self, stored: Values) -> NumpyArray:
         order = {name: number for number, name in enumerate(self.classes or ())}
         if self.ignore is not None:
             order[str(self.ignore)] = NO_LABEL
@@ -67,7 +67,7 @@ class LabelRule:
             )
         return numbers
 
-    def _numbers(self, stored: Vector) -> NumpyArray:
+    def _numbers(self, stored: Values) -> NumpyArray:
         values = stored.values
         if values.dtype.kind == "f":
             values = self._whole(values)

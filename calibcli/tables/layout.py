@@ -1,4 +1,4 @@
-"""What is read from each file, and how its rows become chunks. Everything here pickles."""
+"""What was decided about the input, and how its rows become chunks. Everything here pickles."""
 
 from __future__ import annotations
 
@@ -7,45 +7,62 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from calibcli.engine.source import Chunk, Keys, NumpyArray
+from calibcli.arrays import InputKind, NumpyArray
+from calibcli.engine.source import Chunk, Keys
 from calibcli.engine.survey import bad_weight
 from calibcli.errors import DataError
-from calibcli.tables.fields import Block, DataFile, RowError, Vector, locating_rows
+from calibcli.tables.formats.base import Batch, DataFile, RowError, Values, locating_rows
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.labels import NO_LABEL, LabelRule
 
 LABEL_ROWS = 1 << 16
+"""Rows of labels or keys that are read at a time where no scores are."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which fields are read and what becomes of them.
+    """What was decided about the input: which fields are read, and what they mean.
+
+    The one place for such decisions. `open_dataset` makes it, all files share it, and each
+    partition of the rows carries it.
 
     Attributes
     ----------
     scores : tuple of str
         One field, or one scalar field a class.
-    width : int or None
-        Values in a row of scores; None until it is known.
+    kind : InputKind
+        What the scores are.
+    width : int
+        Values in a row of scores.
+    rule : LabelRule
+        How labels become class numbers; it holds the class names.
     labels : str or None
+        The field of labels.
     label_file : DataFile or None
         A file of labels alone, for the rows of all files.
     weights : str or None
-    rule : LabelRule
+        The field of row weights.
     others : tuple of str
         The fields that ride along.
+    left_out : tuple of str
+        Fields that cannot: they have other rows, or no type that a table has.
     keys : dict of str to KeyNumbers
         How the values of key columns are numbered, by role.
+    picked : dict of str to str
+        The decisions in words, and what each is based on.
     """
 
     scores: tuple[str, ...]
-    width: int | None
-    labels: str | None
-    label_file: DataFile | None
-    weights: str | None
+    kind: InputKind
+    width: int
     rule: LabelRule
+    labels: str | None = None
+    label_file: DataFile | None = None
+    weights: str | None = None
     others: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     keys: Mapping[str, KeyNumbers] = field(default_factory=dict)
+    picked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def drops(self) -> bool:
@@ -58,50 +75,68 @@ class Layout:
         single += [key.column for key in self.keys.values()]
         return list(dict.fromkeys([*self.scores, *single, *(self.others if with_columns else ())]))
 
-    def chunk(self, block: Block, start: int, label_row: int, *, with_columns: bool) -> Chunk:
-        """The rows of a block as a chunk, without those to be left out.
+    def chunk(self, batch: Batch, start: int, label_row: int, *, with_columns: bool) -> Chunk:
+        """The rows of a batch as a chunk, without those to be left out.
+
+        Parameters
+        ----------
+        batch : Batch
+            With all fields of `names`.
+        start : int
+            Number of the first row of the chunk in the data set.
+        label_row : int
+            Row of the file of labels that belongs to the first row of the batch.
+        with_columns : bool
+            Whether the chunk gets the fields that ride along.
 
         Raises
         ------
         RowError
             A value is missing or cannot be used.
         """
-        scores = block.matrix(self.scores, self.width)
-        labels = self.labels_of(block, label_row)
-        weights = None if self.weights is None else _weights(block.vector(self.weights))
-        columns = block.columns(self.others) if with_columns else None
+        scores = batch.matrix(self.scores, self.width)
+        labels = self.labels_of(batch, label_row)
+        weights = None if self.weights is None else _weights(batch.values(self.weights))
+        columns = batch.columns(self.others) if with_columns else None
         kept = None if labels is None else self.kept(labels)
-        chunk = Chunk(start, scores, labels, weights, columns, self.numbered(block, kept))
-        return chunk if kept is None else _kept(chunk, kept)
+        chunk = Chunk(start, scores, labels, weights, columns, self.numbered(batch, kept))
+        return chunk if kept is None else _filtered(chunk, kept)
 
     def kept(self, labels: NumpyArray) -> NumpyArray | None:
         """Which rows (n,) are not left out; None where all are kept."""
         keep: NumpyArray = labels != NO_LABEL
         return None if not self.drops or keep.all() else keep
 
-    def numbered(self, block: Block, kept: NumpyArray | None) -> Keys | None:
-        """The groups of the rows of a block, or of those that are kept, by role."""
+    def numbered(self, batch: Batch, kept: NumpyArray | None) -> Keys | None:
+        """The groups of the rows of a batch, or of those that are kept, by role.
+
+        Rows that are left out give no names to groups: these might have no rows.
+        """
         if not self.keys:
             return None
-        return {role: _numbers(block, numbers, kept) for role, numbers in self.keys.items()}
+        return {
+            role: numbers.encode(batch.values(numbers.column), kept)
+            for role, numbers in self.keys.items()
+        }
 
-    def labels_of(self, block: Block, label_row: int) -> NumpyArray | None:
-        """Class numbers of the rows of a block, where there are labels."""
+    def labels_of(self, batch: Batch, label_row: int) -> NumpyArray | None:
+        """Class numbers (n,) of the rows of a batch, where there are labels.
+
+        Raises
+        ------
+        RowError
+            A label is missing or cannot be used, or the file of labels ends.
+        """
         if self.label_file is not None:
-            field = self.label_file.fields[0].name
-            part = self.label_file.head((field,), label_row, len(block))
-            if part is None or len(part) < len(block):
-                raise RowError(len(part or ()), "the file of labels ends before this row")
-            return self.rule.decode(part.vector(field))
-        return None if self.labels is None else self.rule.decode(block.vector(self.labels))
+            name = self.label_file.fields[0].name
+            stored = self.label_file.head((name,), label_row, len(batch))
+            if stored is None or len(stored) < len(batch):
+                raise RowError(len(stored or ()), "the file of labels ends before this row")
+            return self.rule.decode(stored.values(name))
+        return None if self.labels is None else self.rule.decode(batch.values(self.labels))
 
 
-def _numbers(block: Block, numbers: KeyNumbers, kept: NumpyArray | None) -> NumpyArray:
-    # Rows that are left out must not give names to groups that have no rows.
-    return numbers.encode(block.vector(numbers.column), kept)
-
-
-def _kept(chunk: Chunk, keep: NumpyArray) -> Chunk:
+def _filtered(chunk: Chunk, keep: NumpyArray) -> Chunk:
     """The rows to keep of a chunk, whose keys are of these rows already."""
     columns = chunk.columns
     if columns is not None:
@@ -119,7 +154,7 @@ def _kept(chunk: Chunk, keep: NumpyArray) -> Chunk:
     )
 
 
-def _weights(stored: Vector) -> NumpyArray:
+def _weights(stored: Values) -> NumpyArray:
     if stored.missing is not None:
         raise RowError(int(np.argmax(stored.missing)), "the weight is missing")
     weights: NumpyArray = stored.values.astype(np.float64)
@@ -130,8 +165,8 @@ def _weights(stored: Vector) -> NumpyArray:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Consecutive rows of one file: a description that any process can read from.
+class FilePartition:
+    """Consecutive rows of one file; a `calibcli.engine.source.Partition`.
 
     Attributes
     ----------
@@ -162,11 +197,11 @@ class Part:
         """
         names = self.layout.names(with_columns=with_columns)
         at, start = self.begin, self.start
-        for block in self.file.read(names, self.begin, self.end, rows):
+        for batch in self.file.read(names, self.begin, self.end, rows):
             with locating_rows(self.file.location.name, at):
                 label_row = self.label_row + at - self.begin
-                chunk = self.layout.chunk(block, start, label_row, with_columns=with_columns)
-            at += len(block)
+                chunk = self.layout.chunk(batch, start, label_row, with_columns=with_columns)
+            at += len(batch)
             start += len(chunk)
             if len(chunk):
                 yield chunk
@@ -175,25 +210,17 @@ class Part:
                 f"{self.file.location.name}: ends after {at} of {self.end} rows; it is damaged"
             )
 
-    def head(self, rows: int) -> NumpyArray | None:
-        """The scores of up to ``rows`` rows from ``begin`` on."""
-        block = self.file.head(self.layout.scores, self.begin, rows)
-        if block is None:
-            return None
-        with locating_rows(self.file.location.name, self.begin):
-            return block.matrix(self.layout.scores, self.layout.width)
-
     def kept(self) -> Iterator[NumpyArray]:
-        """Row numbers within the file of the rows that are not left out."""
+        """Row numbers within the file of the rows that are not left out, ascending."""
         layout, at = self.layout, self.begin
         source = self.file if layout.label_file is None else layout.label_file
         name = layout.labels if layout.label_file is None else source.fields[0].name
         first = self.begin if layout.label_file is None else self.label_row
-        for block in source.read((name or "",), first, first + self.end - self.begin, LABEL_ROWS):
+        for batch in source.read((name or "",), first, first + self.end - self.begin, LABEL_ROWS):
             with locating_rows(source.location.name, at - self.begin + first):
-                labels = layout.rule.decode(block.vector(name or ""))
+                labels = layout.rule.decode(batch.values(name or ""))
             yield at + np.flatnonzero(labels != NO_LABEL)
-            at += len(block)
+            at += len(batch)
 
     def number_keys(self) -> None:
         """Give the values of the key columns their numbers, without reading the scores."""
@@ -201,15 +228,15 @@ class Part:
         names = [key.column for key in layout.keys.values()]
         if layout.drops and layout.labels is not None:
             names.append(layout.labels)
-        for block in self.file.read(list(dict.fromkeys(names)), self.begin, self.end, LABEL_ROWS):
+        for batch in self.file.read(list(dict.fromkeys(names)), self.begin, self.end, LABEL_ROWS):
             with locating_rows(self.file.location.name, at):
                 label_row = self.label_row + at - self.begin
-                labels = layout.labels_of(block, label_row) if layout.drops else None
-                layout.numbered(block, None if labels is None else layout.kept(labels))
-            at += len(block)
+                labels = layout.labels_of(batch, label_row) if layout.drops else None
+                layout.numbered(batch, None if labels is None else layout.kept(labels))
+            at += len(batch)
 
-    def split(self) -> list[Part]:
-        """The parts of it that can be read independently, in order."""
+    def split(self) -> list[FilePartition]:
+        """The partitions of it that can be read independently, in order."""
         rows = self.end - self.begin
         begins = list(self.file.splits(rows))
         starts = [self.start + begin for begin in begins]

@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from calibcli.errors import DataError, UsageError
-from calibcli.tables.fields import first_line
+from calibcli.params import STDIN
+from calibcli.tables.formats.registry import SUFFIXES
 
-STDIN = "-"
-SUFFIXES = (".parquet", ".pq", ".npz", ".npy", ".arrow", ".feather", ".ipc", ".arrows")
-"""Which files of a folder are data."""
+STDIN_NAME = "standard input"
+"""What messages call it."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _HIVE = re.compile(r"([^=/]+)=([^/]*)")
@@ -25,7 +25,7 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
-class Key:
+class HiveKey:
     """A ``key=value`` folder: a column with one value in the whole file.
 
     Attributes
@@ -53,14 +53,14 @@ class Location:
         On the local machine, or within the file system of ``url``.
     url : str or None
         From which the file system is made; None for a local file.
-    keys : tuple of Key
+    keys : tuple of HiveKey
         Hive partition keys in the path.
     """
 
     name: str
     path: str
     url: str | None = None
-    keys: tuple[Key, ...] = ()
+    keys: tuple[HiveKey, ...] = ()
 
     def open(self) -> Any:
         """The file for reading: a `pyarrow.NativeFile`, or a plain file if it is local."""
@@ -70,6 +70,12 @@ class Location:
             return filesystem(self.url)[0].open_input_file(self.path)
         except OSError as error:
             raise cannot_read(self.name, error) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message: some libraries write pages."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def cannot_read(name: str, error: BaseException) -> DataError:
@@ -115,7 +121,7 @@ def expand(inputs: Sequence[str]) -> list[Location]:
         raise UsageError("no input file was given")
     if list(inputs).count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")
-    return _typed_keys([found for text in inputs for found in _expand_one(text)])
+    return _typed_keys([each for text in inputs for each in _expand_one(text)])
 
 
 def _expand_one(text: str) -> list[Location]:
@@ -139,15 +145,15 @@ def _expand_one(text: str) -> list[Location]:
 def _expand_local(text: str) -> list[Location]:
     path = Path(text)
     if path.is_dir():
-        found = _data_files([str(file) for file in path.rglob("*") if file.is_file()], str(path))
-        if not found:
+        files = _data_files([str(file) for file in path.rglob("*") if file.is_file()], str(path))
+        if not files:
             raise DataError(f"{text}: the folder holds no data file ({', '.join(SUFFIXES)})")
-        return [Location(each, each, None, _keys(each[len(str(path)) :])) for each in found]
+        return [Location(each, each, None, _keys(each[len(str(path)) :])) for each in files]
     if path.exists():
         return [Location(text, str(path))]
     if has_magic(text):
-        found = glob(text, recursive=True)  # noqa: PTH207 (a `Path` cannot: the text may be absolute)
-        matches = sorted(each for each in found if Path(each).is_file())
+        paths = glob(text, recursive=True)  # noqa: PTH207 (a `Path` cannot: the text may be absolute)
+        matches = sorted(path for path in paths if Path(path).is_file())
         if not matches:
             raise DataError(f"{text}: no file matches")
         return [Location(each, each, None, _keys(each)) for each in matches]
@@ -165,15 +171,15 @@ def _expand_remote(base: str, pattern: str, system: Any, path: str) -> list[Loca
         raise cannot_read(base, error) from error
     files = [one.path for one in inside if one.type == FileType.File]
     if pattern:
-        found = sorted(name for name in files if fnmatchcase(name, f"{path}/{pattern}"))
+        files = sorted(file for file in files if fnmatchcase(file, f"{path}/{pattern}"))
     else:
-        found = _data_files(files, path)
-    if not found:
+        files = _data_files(files, path)
+    if not files:
         raise DataError(f"{base}{pattern}: no data file is there")
-    below = [name[len(path) :].lstrip("/") for name in found]
+    below = [file[len(path) :].lstrip("/") for file in files]
     return [
-        Location(f"{base.rstrip('/')}/{inner}", name, base, _keys(inner))
-        for name, inner in zip(found, below, strict=True)
+        Location(f"{base.rstrip('/')}/{inner}", file, base, _keys(inner))
+        for file, inner in zip(files, below, strict=True)
     ]
 
 
@@ -186,10 +192,10 @@ def _data_files(paths: Sequence[str], folder: str) -> list[str]:
     return sorted(filter(wanted, paths))
 
 
-def _keys(path: str) -> tuple[Key, ...]:
+def _keys(path: str) -> tuple[HiveKey, ...]:
     """The ``key=value`` folders of a path, values as they are written."""
     folders = str(PurePosixPath(path).parent)
-    return tuple(Key(name, value) for name, value in _HIVE.findall(folders))
+    return tuple(HiveKey(name, value) for name, value in _HIVE.findall(folders))
 
 
 def _typed_keys(locations: list[Location]) -> list[Location]:
@@ -198,10 +204,10 @@ def _typed_keys(locations: list[Location]) -> list[Location]:
     keys = [key for location in locations for key in location.keys]
     strings = {key.name for key in keys if not number.fullmatch(str(key.value))}
 
-    def typed(key: Key) -> Key:
+    def typed(key: HiveKey) -> HiveKey:
         whole = key.name not in strings
         if key.value == _HIVE_NULL:
-            return Key(key.name, None, whole)
-        return Key(key.name, int(str(key.value)) if whole else unquote(str(key.value)), whole)
+            return HiveKey(key.name, None, whole)
+        return HiveKey(key.name, int(str(key.value)) if whole else unquote(str(key.value)), whole)
 
     return [replace(each, keys=tuple(map(typed, each.keys))) for each in locations]

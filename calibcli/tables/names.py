@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 from calibcli.errors import DataError, UsageError
-from calibcli.tables.fields import Field
+from calibcli.tables.formats.base import DataFile, Field
 
 SCORES = (
     "logits",
@@ -61,13 +61,13 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Table:
+class FileFields:
     """The fields of a file, with the words to speak of them.
 
     Attributes
     ----------
     name : str
-        Of the file.
+        What messages call the file.
     unit : str
         ``"column"``, ``"key"`` or ``"array"``.
     fields : tuple of Field
@@ -76,6 +76,11 @@ class Table:
     name: str
     unit: str
     fields: tuple[Field, ...]
+
+    @classmethod
+    def of(cls, file: DataFile) -> FileFields:
+        """The fields of a data file."""
+        return cls(file.location.name, file.unit, file.fields)
 
     def title(self, field: Field) -> str:
         """A field, as shown."""
@@ -90,7 +95,7 @@ class Table:
         return exact[0] if exact else loose[0] if len(loose) == 1 else None
 
     def listing(self) -> str:
-        """The names that are there, for messages."""
+        """The names of the fields, for messages."""
         names = [field.name for field in self.fields]
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         return f"the {self.unit}s are {', '.join(names[:_LISTED])}{more}"
@@ -98,16 +103,16 @@ class Table:
 
 def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
     """A sort key that puts ``logit_2`` before ``logit_10``."""
-    pieces = re.split(r"([0-9]+)", name)
-    return tuple((piece.isdigit(), int(piece) if piece.isdigit() else 0, piece) for piece in pieces)
+    words = re.split(r"([0-9]+)", name)
+    return tuple((word.isdigit(), int(word) if word.isdigit() else 0, word) for word in words)
 
 
-def find_scores(table: Table, asked: str | None, classes: tuple[str, ...] | None) -> Scores:
+def find_scores(file: FileFields, asked: str | None, classes: tuple[str, ...] | None) -> Scores:
     """The scores: what was asked for, or the first of `SCORES` and then of `FAMILIES`.
 
     Parameters
     ----------
-    table : Table
+    file : FileFields
     asked : str or None
         A name or a pattern.
     classes : tuple of str or None
@@ -121,29 +126,29 @@ def find_scores(table: Table, asked: str | None, classes: tuple[str, ...] | None
         The fields do not hold floating-point numbers, or a class is missing among them.
     """
     if asked is not None:
-        field = table.find(asked)
+        field = file.find(asked)
         if field is not None:
-            return Scores((_checked(table, field),), table.title(field), field.name)
+            return Scores((_checked(file, field),), file.title(field), field.name)
         if not re.search(r"[*?\[]", asked):
-            raise UsageError(f"{table.name}: no {table.unit} {asked!r}; {table.listing()}")
-        return _family(table, asked, classes)
-    if table.unit == "array":
-        field = _checked(table, table.fields[0])
-        return Scores((field,), table.title(field), PurePath(table.name).stem)
-    found = [field for name in SCORES if (field := table.find(name)) is not None]
-    usable = [field for field in found if field.element == "float" and field.axes < 3]
+            raise UsageError(f"{file.name}: no {file.unit} {asked!r}; {file.listing()}")
+        return _family(file, asked, classes)
+    if file.unit == "array":
+        field = _checked(file, file.fields[0])
+        return Scores((field,), file.title(field), PurePath(file.name).stem)
+    named = [field for name in SCORES if (field := file.find(name)) is not None]
+    usable = [field for field in named if field.element == "float" and field.axes < 3]
     if usable:
         others = f"; also there: {', '.join(field.name for field in usable[1:])}"
-        title = table.title(usable[0]) + (others if usable[1:] else "")
+        title = file.title(usable[0]) + (others if usable[1:] else "")
         return Scores((usable[0],), title, usable[0].name)
     for pattern in FAMILIES:
-        if sum(_is_scalar_score(field, pattern) for field in table.fields) > 1:
-            return _family(table, pattern, classes)
-    if found:
-        _checked(table, found[0])
+        if sum(_is_scalar_score(field, pattern) for field in file.fields) > 1:
+            return _family(file, pattern, classes)
+    if named:
+        _checked(file, named[0])
     raise UsageError(
-        f"{table.name}: no {table.unit} with a name such as logits or probs; "
-        f"{table.listing()}; name one with --logits, or scalar columns with --logits 'logit_*'"
+        f"{file.name}: no {file.unit} with a name such as logits or probs; "
+        f"{file.listing()}; name one with --logits, or scalar columns with --logits 'logit_*'"
     )
 
 
@@ -151,32 +156,32 @@ def _is_scalar_score(field: Field, pattern: str) -> bool:
     return fnmatchcase(field.name.lower(), pattern) and field.element == "float" and field.axes == 1
 
 
-def _checked(table: Table, field: Field) -> Field:
+def _checked(file: FileFields, field: Field) -> Field:
     if field.element != "float" or field.axes > 2:
         raise DataError(
-            f"{table.name}: {table.title(field)} cannot be scores; they are vectors (or, for two "
+            f"{file.name}: {file.title(field)} cannot be scores; they are vectors (or, for two "
             "classes, single values) of float16, float32 or float64"
         )
     return field
 
 
-def _family(table: Table, pattern: str, classes: tuple[str, ...] | None) -> Scores:
-    fields = [field for field in table.fields if fnmatchcase(field.name.lower(), pattern.lower())]
+def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> Scores:
+    fields = [field for field in file.fields if fnmatchcase(field.name.lower(), pattern.lower())]
     wrong = next((field for field in fields if not _is_scalar_score(field, "*")), None)
     if wrong is not None:
         raise DataError(
-            f"{table.name}: {table.title(wrong)} matches {pattern!r} but is not one floating-point "
+            f"{file.name}: {file.title(wrong)} matches {pattern!r} but is not one floating-point "
             "number a row"
         )
     if not fields:
         raise UsageError(
-            f"{table.name}: no {table.unit} matches --logits {pattern!r}; {table.listing()}"
+            f"{file.name}: no {file.unit} matches --logits {pattern!r}; {file.listing()}"
         )
     fields.sort(key=lambda field: natural(field.name))
     suffixes = [_suffix(field.name, pattern) for field in fields]
     names: tuple[str, ...] | None = None
     if all(suffix.isdigit() for suffix in suffixes):
-        _check_numbers(table, pattern, [int(suffix) for suffix in suffixes])
+        _check_numbers(file, pattern, [int(suffix) for suffix in suffixes])
     elif classes is None:
         names = tuple(suffixes)
     elif sorted(classes) == sorted(suffixes):
@@ -184,12 +189,12 @@ def _family(table: Table, pattern: str, classes: tuple[str, ...] | None) -> Scor
         names, fields = classes, [by_name[name] for name in classes]
     else:
         raise DataError(
-            f"{table.name}: the {table.unit}s {pattern} are named for the classes "
+            f"{file.name}: the {file.unit}s {pattern} are named for the classes "
             f"{', '.join(suffixes[:_LISTED])}, but the class names given are "
             f"{', '.join(classes[:_LISTED])}"
         )
     first, last = fields[0], fields[-1]
-    title = f"{len(fields)} {table.unit}s {first.name} … {last.name} ({first.type}), in this order"
+    title = f"{len(fields)} {file.unit}s {first.name} … {last.name} ({first.type}), in this order"
     return Scores(tuple(fields), title, pattern, names)
 
 
@@ -200,19 +205,22 @@ def _suffix(name: str, pattern: str) -> str:
     return name[len(before) : len(name) - len(after)]
 
 
-def _check_numbers(table: Table, pattern: str, numbers: list[int]) -> None:
+def _check_numbers(file: FileFields, pattern: str, numbers: list[int]) -> None:
     """Numbered fields are classes only if none is missing."""
     first = numbers[0]
-    missing = next((n for n, found in enumerate(numbers, first) if n != found), None)
+    expected = range(first, first + len(numbers))
+    missing = next((k for k, number in zip(expected, numbers, strict=True) if k != number), None)
     absent = missing if first in (0, 1) else 0
     if absent is not None:
         raise DataError(
-            f"{table.name}: the {table.unit}s {pattern} are not numbered from 0 or 1 without a "
+            f"{file.name}: the {file.unit}s {pattern} are not numbered from 0 or 1 without a "
             f"gap ({pattern.replace('*', str(absent))} is not there)"
         )
 
 
-def find_labels(table: Table, asked: str | None, scores: Scores, *, required: bool) -> Field | None:
+def find_labels(
+    file: FileFields, asked: str | None, scores: Scores, *, required: bool
+) -> Field | None:
     """The field of labels: the one asked for, or the first of `LABELS`; None if there is none.
 
     Where labels are not required, a field that cannot be labels is passed over.
@@ -226,20 +234,20 @@ def find_labels(table: Table, asked: str | None, scores: Scores, *, required: bo
     """
     taken = {field.name for field in scores.fields}
     if asked is not None:
-        field = table.find(asked)
+        field = file.find(asked)
         if field is None:
-            raise UsageError(f"{table.name}: no {table.unit} {asked!r}; {table.listing()}")
+            raise UsageError(f"{file.name}: no {file.unit} {asked!r}; {file.listing()}")
     else:
-        found = [field for name in LABELS if (field := table.find(name)) is not None]
-        free = [field for field in found if field.name not in taken]
+        named = [field for name in LABELS if (field := file.find(name)) is not None]
+        free = [field for field in named if field.name not in taken]
         usable = [field for field in free if _can_be_labels(field)]
         field = next(iter(usable or (free if required else [])), None)
     if field is not None:
-        check_labels(table, field)
+        check_labels(file, field)
     return field
 
 
-def check_labels(table: Table, field: Field) -> None:
+def check_labels(file: FileFields, field: Field) -> None:
     """Refuse a field that cannot be labels.
 
     Raises
@@ -249,7 +257,7 @@ def check_labels(table: Table, field: Field) -> None:
     """
     if not _can_be_labels(field):
         raise DataError(
-            f"{table.name}: {table.title(field)} cannot be labels; they are one class number "
+            f"{file.name}: {file.title(field)} cannot be labels; they are one class number "
             "(from 0) or class name a row"
         )
 
@@ -259,7 +267,7 @@ def _can_be_labels(field: Field) -> bool:
     return single and field.element != "other"
 
 
-def find_weights(table: Table, asked: str | None) -> Field | None:
+def find_weights(file: FileFields, asked: str | None) -> Field | None:
     """The field of weights, if one was asked for.
 
     Raises
@@ -271,19 +279,17 @@ def find_weights(table: Table, asked: str | None) -> Field | None:
     """
     if asked is None:
         return None
-    field = table.find(asked)
+    field = file.find(asked)
     if field is None:
-        raise UsageError(
-            f"{table.name}: no {table.unit} {asked!r} for --weights; {table.listing()}"
-        )
+        raise UsageError(f"{file.name}: no {file.unit} {asked!r} for --weights; {file.listing()}")
     if field.axes != 1 or field.element not in ("float", "integer", "bool"):
         raise DataError(
-            f"{table.name}: {table.title(field)} cannot be weights; they are one number a row"
+            f"{file.name}: {file.title(field)} cannot be weights; they are one number a row"
         )
     return field
 
 
-def find_key(table: Table, role: str, asked: str) -> Field:
+def find_key(file: FileFields, role: str, asked: str) -> Field:
     """The field whose values put the rows into the groups of a role.
 
     Raises
@@ -293,13 +299,13 @@ def find_key(table: Table, role: str, asked: str) -> Field:
     DataError
         It does not hold one number, text or truth value a row.
     """
-    field = table.find(asked)
+    field = file.find(asked)
     if field is None:
         flag = "--cluster" if role == "cluster" else "--by"
-        raise UsageError(f"{table.name}: no {table.unit} {asked!r} for {flag}; {table.listing()}")
+        raise UsageError(f"{file.name}: no {file.unit} {asked!r} for {flag}; {file.listing()}")
     if field.axes != 1 or field.element == "other":
         raise DataError(
-            f"{table.name}: {table.title(field)} cannot be groups; they are one whole number, text "
+            f"{file.name}: {file.title(field)} cannot be groups; they are one whole number, text "
             "or truth value a row"
         )
     return field

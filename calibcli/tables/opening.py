@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from calibcli.engine.source import NumpyArray
+from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError, UsageError
-from calibcli.tables.dataset import STDIN_NAME, Dataset
-from calibcli.tables.fields import UNKNOWN_ROWS, DataFile, Field
-from calibcli.tables.formats import open_data, sniff
+from calibcli.params import STDIN
+from calibcli.tables.dataset import Dataset
+from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile, Field, locating_rows
+from calibcli.tables.formats.sniffing import open_file, sniff
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import decide_kind
 from calibcli.tables.labels import LabelRule
-from calibcli.tables.layout import Layout, Part
-from calibcli.tables.locations import STDIN, Location, expand
+from calibcli.tables.layout import FilePartition, Layout
+from calibcli.tables.locations import STDIN_NAME, Location, expand
 from calibcli.tables.names import (
+    FileFields,
     Scores,
-    Table,
     check_labels,
     find_key,
     find_labels,
     find_scores,
     find_weights,
 )
-from calibcli.tables.options import ReadOptions
-from calibcli.tables.spool import Spool
+from calibcli.tables.read_options import ReadOptions
+from calibcli.tables.storage import Spool
 
-SAMPLED_PARTS = 8
+SAMPLED_PLACES = 8
 SAMPLED_ROWS = 4096
 SAMPLED_VALUES = 1 << 21
 """How much is looked at to see whether the values agree with the name."""
 
-_UNITS = {"npz": "key", "npy": "array"}
-
 
 @dataclass(frozen=True)
-class _Found:
-    """The fields of the first file that matter, and the file of labels if there is one."""
+class _Fields:
+    """The fields of the first file that are read, and the file of labels if there is one."""
 
-    table: Table
+    file: FileFields
     scores: Scores
     labels: Field | None
     label_file: DataFile | None
@@ -53,25 +53,33 @@ class _Found:
     keys: dict[str, Field]
 
     @property
+    def score_names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.scores.fields)
+
+    @property
+    def label_name(self) -> str | None:
+        return None if self.labels is None or self.label_file else self.labels.name
+
+    @property
     def rows(self) -> int:
         return self.scores.fields[0].rows
 
-    @property
-    def fields(self) -> list[Field]:
+    def names(self) -> list[str]:
         """What is read of every file."""
-        own = self.labels if self.label_file is None else None
-        single = [each for each in (own, self.weights) if each is not None]
-        return [*self.scores.fields, *single, *self.keys.values()]
+        weights = [] if self.weights is None else [self.weights.name]
+        labels = [] if self.label_name is None else [self.label_name]
+        return [*self.score_names, *labels, *weights, *(key.name for key in self.keys.values())]
 
     def picked(self) -> dict[str, str]:
+        """The fields in words, by what they are."""
         picked = {"logits": self.scores.title}
         if self.label_file is not None and self.labels is not None:
             picked["labels"] = f"{self.label_file.location.name} ({self.labels.type})"
         elif self.labels is not None:
-            picked["labels"] = self.table.title(self.labels)
+            picked["labels"] = self.file.title(self.labels)
         if self.weights is not None:
-            picked["weights"] = self.table.title(self.weights)
-        return picked | {role: self.table.title(key) for role, key in self.keys.items()}
+            picked["weights"] = self.file.title(self.weights)
+        return picked | {role: self.file.title(key) for role, key in self.keys.items()}
 
 
 def open_dataset(
@@ -110,7 +118,7 @@ def _open_files(
     return [
         _open_stdin(stdin or sys.stdin.buffer, options, spool)
         if location.path == STDIN
-        else open_data(location, spool)
+        else open_file(location, spool)
         for location in expand(inputs)
     ]
 
@@ -119,96 +127,106 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
     if stream.isatty():
         raise UsageError("- reads standard input, which is a terminal; pipe a file into it")
     reader = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
-    if options.single_pass and sniff(reader.peek(8), STDIN_NAME) == "ipc-stream":
-        from calibcli.tables.ipc import StreamData
-
-        return StreamData(Location(STDIN_NAME, STDIN), reader)
-    return open_data(Location(STDIN_NAME, spool.copy(reader, STDIN_NAME)), spool)
+    if options.single_pass:
+        form = sniff(reader.peek(8), STDIN_NAME)
+        if form.pipe_reader is not None:
+            piped: DataFile = form.load(form.pipe_reader)(Location(STDIN_NAME, STDIN), reader)
+            return piped
+    return open_file(Location(STDIN_NAME, spool.copy(reader, STDIN_NAME)), spool)
 
 
 def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Dataset:
-    found = _find(files[0], options, spool)
-    picked = found.picked()
-    classes, origin = _class_names(files, found, options)
-    if found.labels is not None and not _labels_are_read(found, options, classes):
+    fields = _find(files[0], options, spool)
+    picked = fields.picked()
+    classes, origin = _class_names(files, fields, options)
+    if fields.labels is not None and not _labels_are_read(fields, options, classes):
         picked["labels"] += ", carried along as it is"
-        found = replace(found, labels=None, label_file=None)
+        fields = replace(fields, labels=None, label_file=None)
     if classes is not None:
         picked["classes"] = f"{', '.join(classes[:3])}{', …' if classes[3:] else ''} ({origin})"
+    others = _check_agreement(files, fields)
+    rows = _count_rows(files, fields)
+    scores = _StoredScores(files, rows, fields.score_names)
+    width = scores.width()
+    _check_classes(width, options.classes, classes, fields.file.name)
+    where = f"{fields.file.name}: {fields.scores.title}"
+    kind, picked["input"] = decide_kind(
+        options.input, fields.scores.hint, scores.sample(width), where
+    )
+    used = {*fields.score_names, fields.label_name, *others, *files[0].about}
     layout = Layout(
-        scores=tuple(field.name for field in found.scores.fields),
-        width=None,
-        labels=found.labels.name if found.labels is not None and not found.label_file else None,
-        label_file=found.label_file,
-        weights=None if found.weights is None else found.weights.name,
+        scores=fields.score_names,
+        kind=kind,
+        width=width,
         rule=LabelRule(classes, options.ignore_label, options.labels_required),
+        labels=fields.label_name,
+        label_file=fields.label_file,
+        weights=None if fields.weights is None else fields.weights.name,
+        others=others,
+        left_out=tuple(field.name for field in files[0].fields if field.name not in used),
         keys={
             role: KeyNumbers(key.name, options.key_names.get(role, ()))
-            for role, key in found.keys.items()
+            for role, key in fields.keys.items()
         },
+        picked=picked,
     )
-    layout = replace(layout, others=_check_agreement(files, found, layout))
-    width = _width(_parts(files, layout))
-    _check_classes(width, options.classes, classes, found.table.name)
-    parts = _parts(files, replace(layout, width=width))
-    sample = _sample(parts, width)
-    where = f"{found.table.name}: {found.scores.title}"
-    kind, picked["input"] = decide_kind(options.input, found.scores.hint, sample, where)
-    return Dataset(parts, kind, picked, classes, spool)
+    return Dataset(_partitions(files, rows, layout), layout, spool)
 
 
-def _find(file: DataFile, options: ReadOptions, spool: Spool) -> _Found:
-    table = Table(file.location.name, _UNITS.get(file.format, "column"), file.fields)
-    scores = find_scores(table, options.logits, options.classes or file.class_names)
-    label_file = _label_file(table, options.labels, spool)
+def _find(file: DataFile, options: ReadOptions, spool: Spool) -> _Fields:
+    fields = FileFields.of(file)
+    scores = find_scores(fields, options.logits, options.classes or file.class_names)
+    label_file = _label_file(fields, options.labels, spool)
     labels = (
         label_file.fields[0]
         if label_file is not None
-        else find_labels(table, options.labels, scores, required=options.labels_required)
+        else find_labels(fields, options.labels, scores, required=options.labels_required)
     )
     if labels is None and options.labels_required:
         raise UsageError(
-            f"{table.name}: no labels were found; {table.listing()}; --labels takes a "
-            f"{'name' if table.unit == 'array' else table.unit} or a file LABELS.npy"
+            f"{fields.name}: no labels were found; {fields.listing()}; --labels takes a "
+            f"{'name' if fields.unit == 'array' else fields.unit} or a file LABELS.npy"
         )
-    weights = find_weights(table, options.weights)
-    keys = {role: find_key(table, role, name) for role, name in options.keys.items()}
-    return _Found(table, scores, labels, label_file, weights, keys)
+    weights = find_weights(fields, options.weights)
+    keys = {role: find_key(fields, role, name) for role, name in options.keys.items()}
+    return _Fields(fields, scores, labels, label_file, weights, keys)
 
 
-def _labels_are_read(found: _Found, options: ReadOptions, classes: tuple[str, ...] | None) -> bool:
+def _labels_are_read(
+    fields: _Fields, options: ReadOptions, classes: tuple[str, ...] | None
+) -> bool:
     """Whether labels become class numbers, or are left as they are.
 
     Where nothing depends on them, only integers become class numbers: names say more than
     numbers, and a column ``target`` of a file may be something else altogether.
     """
-    assert found.labels is not None
-    if not options.labels_required and found.label_file is None:
-        return found.labels.element in ("integer", "bool")
-    if found.labels.element != "string" or classes is not None:
+    assert fields.labels is not None
+    if not options.labels_required and fields.label_file is None:
+        return fields.labels.element in ("integer", "bool")
+    if fields.labels.element != "string" or classes is not None:
         return True
     raise UsageError(
-        f"{found.table.name}: {found.picked()['labels']} holds class names, whose order is not "
+        f"{fields.file.name}: {fields.picked()['labels']} holds class names, whose order is not "
         "known; give it with --classes 'first,second,…'"
     )
 
 
-def _label_file(table: Table, asked: str | None, spool: Spool) -> DataFile | None:
+def _label_file(fields: FileFields, asked: str | None, spool: Spool) -> DataFile | None:
     """The file of labels, if it is one that was asked for."""
-    if asked is None or table.find(asked) is not None:
+    if asked is None or fields.find(asked) is not None:
         return None
     if not asked.lower().endswith(".npy") and not Path(asked).is_file():
         return None
     (location,) = expand([asked])
-    file = open_data(location, spool)
-    if file.format != "npy":
+    file = open_file(location, spool)
+    if file.unit != "array":
         raise UsageError(f"--labels {asked}: only an .npy file can hold labels alone")
-    check_labels(Table(asked, "array", file.fields), file.fields[0])
+    check_labels(FileFields.of(file), file.fields[0])
     return file
 
 
 def _class_names(
-    files: list[DataFile], found: _Found, options: ReadOptions
+    files: list[DataFile], fields: _Fields, options: ReadOptions
 ) -> tuple[tuple[str, ...] | None, str]:
     """The class names and where they are from."""
     if options.classes is not None:
@@ -222,7 +240,7 @@ def _class_names(
             )
     if stored is not None:
         return stored, "from the file's metadata"
-    return found.scores.class_names, f"from the {found.table.unit} names"
+    return fields.scores.class_names, f"from the {fields.file.unit} names"
 
 
 def _check_classes(
@@ -240,7 +258,7 @@ def _check_classes(
         )
 
 
-def _check_agreement(files: list[DataFile], found: _Found, layout: Layout) -> tuple[str, ...]:
+def _check_agreement(files: list[DataFile], fields: _Fields) -> tuple[str, ...]:
     """The columns that ride along, after a check that all files have the same ones.
 
     Raises
@@ -248,75 +266,107 @@ def _check_agreement(files: list[DataFile], found: _Found, layout: Layout) -> tu
     DataError
         A column is missing in a file, has another type there, or has other rows than the scores.
     """
-    used = {*layout.scores, layout.labels}
-    schemas = []
-    for file in files:
-        fields = {field.name: field for field in file.fields}
-        rows = next((fields[name].rows for name in layout.scores if name in fields), None)
-        schemas.append(
-            {
-                name: field.type
-                for name, field in fields.items()
-                if field.rows == rows and (field.carried or name in used)
-            }
-        )
+    used = {*fields.score_names, fields.label_name}
+    unit = fields.file.unit
+    schemas = [_schema(file, fields.score_names, used) for file in files]
     first = schemas[0]
-    for name in (field.name for field in found.fields):
+    for name in fields.names():
         if name not in first:
             raise DataError(
-                f"{found.table.name}: {found.table.unit} {name!r} has not as many rows as "
-                f"{layout.scores[0]!r} ({found.rows})"
+                f"{fields.file.name}: {unit} {name!r} has not as many rows as "
+                f"{fields.score_names[0]!r} ({fields.rows})"
             )
     for file, schema in zip(files, schemas, strict=True):
         for name in dict.fromkeys([*first, *schema]):
-            here, there = (each.get(name, "not there") for each in (schema, first))
-            if here != there:
+            kind, expected = (each.get(name, "not there") for each in (schema, first))
+            if kind != expected:
                 raise DataError(
-                    f"{file.location.name}: {found.table.unit} {name!r} is {here}, but in "
-                    f"{files[0].location.name} it is {there}; all files must have the same columns"
+                    f"{file.location.name}: {unit} {name!r} is {kind}, but in "
+                    f"{files[0].location.name} it is {expected}; all files must have the same "
+                    "columns"
                 )
     return tuple(name for name in first if name not in used)
 
 
-def _parts(files: list[DataFile], layout: Layout) -> list[Part]:
-    """One part a file."""
-    parts, start = [], 0
-    for file in files:
-        rows = next(field.rows for field in file.fields if field.name == layout.scores[0])
-        parts.append(Part(file, layout, 0, rows, start, start))
-        start += rows
-    label_file = layout.label_file
-    if label_file is not None and label_file.fields[0].rows != start != UNKNOWN_ROWS:
-        raise DataError(
-            f"{label_file.location.name}: {label_file.fields[0].rows} labels for {start} rows"
-        )
-    return parts
+def _schema(file: DataFile, scores: Sequence[str], used: Collection[str | None]) -> dict[str, str]:
+    """The types of the fields that are used or can ride along, by name."""
+    fields = {field.name: field for field in file.fields}
+    rows = next((fields[name].rows for name in scores if name in fields), None)
+    return {
+        name: field.type
+        for name, field in fields.items()
+        if field.rows == rows and (field.carried or name in used)
+    }
 
 
-def _width(parts: list[Part]) -> int:
-    """The number of score columns, from the first row there is.
+def _count_rows(files: list[DataFile], fields: _Fields) -> list[int]:
+    """The rows of each file, after a check that there are as many labels.
 
     Raises
     ------
     DataError
-        There are no rows.
+        The file of labels has more or fewer.
     """
-    for part in parts:
-        row = part.head(1) if part.end else None
-        if row is not None and len(row):
-            return int(row.shape[1])
-    raise DataError(f"{parts[0].file.location.name}: there are no rows")
+    first = fields.score_names[0]
+    rows = [next(each.rows for each in file.fields if each.name == first) for file in files]
+    label_file = fields.label_file
+    if label_file is not None and label_file.fields[0].rows != sum(rows) != UNKNOWN_ROWS:
+        raise DataError(
+            f"{label_file.location.name}: {label_file.fields[0].rows} labels for {sum(rows)} rows"
+        )
+    return rows
 
 
-def _sample(parts: list[Part], width: int) -> NumpyArray:
-    """Some rows of scores (n, C), from up to `SAMPLED_PARTS` places."""
-    places = [
-        replace(part, begin=begin)
-        for part in parts
-        if part.end
-        for begin in part.file.splits(part.end)
+def _partitions(files: list[DataFile], rows: list[int], layout: Layout) -> list[FilePartition]:
+    """One a file."""
+    starts = itertools.accumulate(rows[:-1], initial=0)
+    return [
+        FilePartition(file, layout, 0, count, start, start)
+        for file, count, start in zip(files, rows, starts, strict=True)
     ]
-    chosen = np.linspace(0, len(places) - 1, SAMPLED_PARTS).astype(int)
-    rows = max(2, min(SAMPLED_ROWS, SAMPLED_VALUES // SAMPLED_PARTS // width))
-    pieces = [places[index].head(rows) for index in sorted(set(chosen))]
-    return np.concatenate([piece[:rows] for piece in pieces if piece is not None])
+
+
+@dataclass(frozen=True)
+class _StoredScores:
+    """The scores of some files, of which the layout is not known yet."""
+
+    files: list[DataFile]
+    rows: list[int]
+    names: tuple[str, ...]
+
+    def width(self) -> int:
+        """The number of score columns, from the first row there is.
+
+        Raises
+        ------
+        DataError
+            There are no rows.
+        """
+        for file, count in zip(self.files, self.rows, strict=True):
+            row = self._head(file, 0, 1, None) if count else None
+            if row is not None and len(row):
+                return int(row.shape[1])
+        raise DataError(f"{self.files[0].location.name}: there are no rows")
+
+    def sample(self, width: int) -> NumpyArray:
+        """Some rows (n, C), from up to `SAMPLED_PLACES` places."""
+        places = [
+            (file, begin)
+            for file, count in zip(self.files, self.rows, strict=True)
+            if count
+            for begin in file.splits(count)
+        ]
+        chosen = np.linspace(0, len(places) - 1, SAMPLED_PLACES).astype(int)
+        rows = max(2, min(SAMPLED_ROWS, SAMPLED_VALUES // SAMPLED_PLACES // width))
+        heads = [
+            self._head(file, begin, rows, width)
+            for file, begin in (places[index] for index in sorted(set(chosen)))
+        ]
+        return np.concatenate([head[:rows] for head in heads if head is not None])
+
+    def _head(self, file: DataFile, begin: int, rows: int, width: int | None) -> NumpyArray | None:
+        batch = file.head(self.names, begin, rows)
+        if batch is None:
+            return None
+        with locating_rows(file.location.name, begin):
+            return batch.matrix(self.names, width)

@@ -3,82 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, BinaryIO, Protocol
 
-from calibcli.engine.source import NumpyArray
+from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.atomic import STDOUT, atomic_write, check_writable
+from calibcli.tables.formats.base import Sink
+from calibcli.tables.formats.registry import FORMATS, OUTPUTS, FileFormat
 
-SUFFIXES = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".npz": "npz",
-    ".arrow": "ipc-file",
-    ".feather": "ipc-file",
-    ".ipc": "ipc-file",
-}
 WAITING = 2
-"""Pieces that may wait to be written: one is encoded, one is ready."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Rows to be written.
-
-    Attributes
-    ----------
-    own : dict of str to array
-        ``probs`` (n, K), ``prediction``, ``confidence``, and what else was computed.
-    columns : pyarrow.RecordBatch or None
-        The other columns of the input.
-    """
-
-    own: dict[str, NumpyArray]
-    columns: Any = None
-
-
-def free_names(columns: Collection[str], taken: Collection[str]) -> dict[str, str]:
-    """New names for the columns of the input that have the name of a calibrated one.
-
-    ``prediction`` becomes ``input_prediction``, so that nothing is lost where the input is an
-    output of `calib` itself.
-    """
-    used = {*columns, *taken}
-    renamed = {}
-    for name in columns:
-        if name in taken:
-            new = f"input_{name}"
-            while new in used:
-                new = f"input_{new}"
-            used.add(new)
-            renamed[name] = new
-    return renamed
-
-
-class Sink(Protocol):
-    """Writes pieces to an open file, in one format."""
-
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Columns of the input that were renamed."""
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Columns of the input that the format cannot hold."""
-
-    def write(self, piece: Piece) -> None:
-        """Write the next rows."""
-
-    def close(self) -> None:
-        """Write the end of the file; the file itself stays open."""
-
-    def abandon(self) -> None:
-        """Give up: what was written does not matter any more."""
+"""Calls that may wait to be written: one is encoded, one is ready."""
 
 
 class Described(Protocol):
@@ -93,7 +31,7 @@ class Described(Protocol):
 
 
 class Writer:
-    """Hands pieces to a thread that encodes and writes them, so that computing goes on.
+    """Hands rows to a thread that encodes and writes them, so that computing goes on.
 
     Parameters
     ----------
@@ -142,17 +80,17 @@ class Writer:
         DataError
             A column cannot be written in this format.
         OSError
-            Writing failed, perhaps for an earlier piece.
+            Writing failed, perhaps of earlier rows.
         """
-        own = {"probs": probs, "prediction": prediction, "confidence": confidence}
-        if labels is not None:
-            own["label"] = labels
         if not len(probs):
             return
+        computed = {"probs": probs, "prediction": prediction, "confidence": confidence}
+        if labels is not None:
+            computed["label"] = labels
+        computed |= extra or {}
         while len(self._waiting) >= WAITING:
             self._waiting.popleft().result()
-        piece = Piece({**own, **(extra or {})}, columns)
-        self._waiting.append(self._thread.submit(self._sink.write, piece))
+        self._waiting.append(self._thread.submit(self._sink.write, computed, columns))
 
     def finish(self) -> None:
         """Wait until everything is written, and write the end of the file."""
@@ -166,7 +104,7 @@ class Writer:
         self._sink.abandon()
 
 
-def output_format(path: str) -> str:
+def output_format(path: str) -> FileFormat:
     """The format of an output file, by its suffix; standard output is an Arrow IPC stream.
 
     Raises
@@ -175,11 +113,11 @@ def output_format(path: str) -> str:
         The suffix is none that can be written.
     """
     if path == STDOUT:
-        return "ipc-stream"
+        return FORMATS["ipc-stream"]
     suffix = PurePath(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
-    return SUFFIXES[suffix]
+    if suffix not in OUTPUTS:
+        raise UsageError(f"{path}: the suffix must be one of {', '.join(OUTPUTS)}")
+    return OUTPUTS[suffix]
 
 
 def check_output(path: str, *, force: bool) -> None:
@@ -218,9 +156,9 @@ def open_writer(
     DataError
         The disk is full, or cannot be written. Nothing is left behind.
     """
-    kind = output_format(path)
+    form = output_format(path)
     with _given(stdout) if path == STDOUT and stdout else atomic_write(path, force=force) as file:
-        writer = Writer(_sink(kind, file, source))
+        writer = Writer(form.load(form.sink)(file, source.rows, source.class_names))
         try:
             yield writer
             writer.finish()
@@ -232,15 +170,3 @@ def open_writer(
 def _given(file: BinaryIO) -> Iterator[BinaryIO]:
     yield file
     file.flush()
-
-
-def _sink(kind: str, file: BinaryIO, source: Described) -> Sink:
-    if kind == "npz":
-        from calibcli.tables.npz_writing import NpzSink
-
-        return NpzSink(file, source.rows, source.class_names)
-    from calibcli.tables.arrow_writing import IpcSink, ParquetSink
-
-    if kind == "parquet":
-        return ParquetSink(file, source.class_names)
-    return IpcSink(file, source.class_names, stream=kind == "ipc-stream")

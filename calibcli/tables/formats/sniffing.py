@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
+from typing import IO
 
 from calibcli.errors import DataError
-from calibcli.tables.fields import DataFile
+from calibcli.tables.formats.base import DataFile, pickled
+from calibcli.tables.formats.registry import FORMATS, FileFormat
 from calibcli.tables.locations import Location, cannot_read
-from calibcli.tables.npy import pickled
-from calibcli.tables.spool import Spool
+from calibcli.tables.storage import Spool
 
-_MAGIC = (
-    (b"PAR1", "parquet"),
-    (b"PARE", "parquet"),
-    (b"ARROW1", "ipc-file"),
-    (b"\xff\xff\xff\xff", "ipc-stream"),
-    (b"\x93NUMPY", "npy"),
-    (b"PK\x03\x04", "npz"),
-    (b"PK\x05\x06", "npz"),
-)
 _MAGIC_BYTES = 512
 _PICKLES = (".p", ".pk", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt")
 _HINTS = {
@@ -27,10 +19,9 @@ _HINTS = {
     b"\x89HDF": "it is an HDF5 file; save its arrays as NPZ or Parquet",
     b"FEA1": "it is Feather version 1; write it again with version 2",
 }
-_READ = "Parquet, NPZ, NPY and Arrow IPC are read"
 
 
-def sniff(head: bytes, name: str) -> str:
+def sniff(head: bytes, name: str) -> FileFormat:
     """The format of a file.
 
     Parameters
@@ -40,21 +31,16 @@ def sniff(head: bytes, name: str) -> str:
     name : str
         For messages, and its suffix for the hint in them.
 
-    Returns
-    -------
-    str
-        ``"parquet"``, ``"npz"``, ``"npy"``, ``"ipc-file"`` or ``"ipc-stream"``.
-
     Raises
     ------
     DataError
-        It is empty, a pickle, or in none of these formats.
+        It is empty, a pickle, or in none of the formats that are read.
     """
     if not head:
         raise DataError(f"{name}: the file is empty")
-    found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
-    if found is not None:
-        return found
+    for each in FORMATS.values():
+        if head.startswith(each.magic):
+            return each
     suffix = PurePath(name).suffix.lower()
     # Protocols 2 to 5 begin like this; older ones are text, and joblib compresses.
     if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5"):
@@ -65,7 +51,9 @@ def sniff(head: bytes, name: str) -> str:
             "it is text; convert CSV once, for example with pyarrow.csv.read_csv and "
             "pyarrow.parquet.write_table"
         )
-    raise DataError(f"{name}: {hint or 'the format is not known'} ({_READ})")
+    *titles, last = dict.fromkeys(each.title for each in FORMATS.values())
+    known = f"{', '.join(titles)} and {last} are read"
+    raise DataError(f"{name}: {hint or 'the format is not known'} ({known})")
 
 
 def _is_text(head: bytes) -> bool:
@@ -79,10 +67,11 @@ def _is_text(head: bytes) -> bool:
     return text.isprintable() or all(char.isprintable() or char.isspace() for char in text)
 
 
-def open_data(location: Location, spool: Spool) -> DataFile:
-    """Look at a data file.
+def open_file(location: Location, spool: Spool) -> DataFile:
+    """Look at a data file, of which nothing but its description is read.
 
-    Of an object store all but Parquet is copied to the machine first, and so is what a pipe gives.
+    What a pipe gives is copied to the machine first, and so is a file of an object store whose
+    format is not read there.
 
     Raises
     ------
@@ -93,26 +82,17 @@ def open_data(location: Location, spool: Spool) -> DataFile:
         if location.url is None and not Path(location.path).is_file():
             # A pipe can be read once, and has no end to begin at.
             with Path(location.path).open("rb") as pipe:
-                path = spool.copy(pipe, location.name)
-            location = Location(location.name, path, None, location.keys)
+                location = _copied(pipe, location, spool)
         with location.open() as file:
-            head = file.read(_MAGIC_BYTES)
-            kind = sniff(head, location.name)
-            if location.url is not None and kind != "parquet":
+            form = sniff(file.read(_MAGIC_BYTES), location.name)
+            if location.url is not None and not form.remote:
                 file.seek(0)
-                path = spool.copy(file, location.name)
-                location = Location(location.name, path, None, location.keys)
+                location = _copied(file, location, spool)
     except OSError as error:
         raise cannot_read(location.name, error) from error
-    # Each of these imports what it needs: an NPZ is read without pyarrow.
-    if kind == "parquet":
-        from calibcli.tables.parquet import open_parquet
+    opened: DataFile = form.load(form.reader)(location, spool)
+    return opened
 
-        return open_parquet(location)
-    if kind.startswith("ipc"):
-        from calibcli.tables.ipc import open_ipc
 
-        return open_ipc(location, kind)
-    from calibcli.tables.npz import open_npy, open_npz
-
-    return open_npy(location) if kind == "npy" else open_npz(location, spool)
+def _copied(stream: IO[bytes], location: Location, spool: Spool) -> Location:
+    return Location(location.name, spool.copy(stream, location.name), None, location.keys)

@@ -1,4 +1,6 @@
-"""The NPY format: one array with a short header, inside an NPZ file or alone. Nothing is unpickled.
+"""NumPy's arrays: their headers, inside an NPZ file or alone, and batches of their rows.
+
+Nothing is unpickled.
 
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -6,18 +8,21 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
-from calibcli.engine.source import NumpyArray
+from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
-from calibcli.tables.fields import Element, Field
-from calibcli.tables.mapping import Mapping
+from calibcli.tables.formats.base import Element, Field, RowError, Values, pickled
+from calibcli.tables.storage import MappedFile
 
-CONVERTING = "docs/converting.md"
+NUMPY_TYPE = b"calib.numpy"
+"""Field metadata: the NumPy type of a column of strings, which has a fixed width."""
+
 _ELEMENTS: dict[str, Element] = {
     "f": "float",
     "i": "integer",
@@ -31,7 +36,7 @@ _CARRIED = "fiubUSMm"
 
 
 @dataclass(frozen=True)
-class Header:
+class ArrayHeader:
     """What the header of an array says.
 
     Attributes
@@ -55,7 +60,7 @@ class Header:
         """Size of the data."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
-    def map(self, mapping: Mapping, offset: int) -> NumpyArray:
+    def map(self, mapping: MappedFile, offset: int) -> NumpyArray:
         """The array as a view of a mapped file, its data at a byte offset."""
         count = math.prod(self.shape)
         if not count:
@@ -84,15 +89,7 @@ class Header:
         )
 
 
-def pickled(name: str) -> DataError:
-    """The error for a file or an array that only a pickle reader could read."""
-    return DataError(
-        f"{name}: stored as a pickle, which can run any code when it is read and so never is; "
-        f"convert it once to NPZ or Parquet: see {CONVERTING}"
-    )
-
-
-def read_header(file: IO[bytes] | Any, available: int, name: str) -> Header:
+def read_header(file: IO[bytes] | Any, available: int, name: str) -> ArrayHeader:
     """Read the header of an array.
 
     Parameters
@@ -123,10 +120,83 @@ def read_header(file: IO[bytes] | Any, available: int, name: str) -> Header:
         raise pickled(f"{name}: an array of Python objects")
     if dtype.names or dtype.subdtype:
         raise DataError(f"{name}: an array of records; save each field as an array of its own")
-    header = Header(tuple(map(int, shape)), bool(fortran), dtype.str, length)
+    header = ArrayHeader(tuple(map(int, shape)), bool(fortran), dtype.str, length)
     if min(header.shape, default=0) < 0 or header.bytes > available - length:
         raise DataError(
             f"{name}: the header promises an array of shape {header.shape} ({header.bytes} bytes), "
             f"but {max(0, available - length)} bytes follow; the file is damaged or incomplete"
         )
     return header
+
+
+class ArrayBatch:
+    """Rows of the arrays of a file; a `Batch`.
+
+    Parameters
+    ----------
+    arrays : dict of str to array
+        With the same number of rows.
+    rows : int
+    """
+
+    def __init__(self, arrays: Mapping[str, NumpyArray], rows: int) -> None:
+        self.arrays = arrays
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
+        """Scores (n, C): a view of the one array, or one scalar array a class side by side."""
+        if len(names) > 1:
+            return np.stack([_native(self.arrays[name]) for name in names], axis=1)
+        matrix = _native(self.arrays[names[0]])
+        return matrix[:, None] if matrix.ndim == 1 else matrix
+
+    def values(self, name: str) -> Values:
+        """One value a row; strings as indices into their distinct values."""
+        array = self.arrays[name].reshape(len(self))
+        if array.dtype.kind == "S":
+            try:
+                array = np.char.decode(array, "utf-8")
+            except UnicodeDecodeError as error:
+                raise RowError(0, f"key {name!r} has bytes that are not UTF-8 text") from error
+        if array.dtype.kind == "U":
+            names, codes = np.unique(array, return_inverse=True)
+            return Values(codes.reshape(-1), tuple(map(str, names)))
+        return Values(_native(array))
+
+    def columns(self, names: Sequence[str]) -> Any:
+        """The arrays as a `pyarrow.RecordBatch`; more than two axes become a tensor column."""
+        import pyarrow as pa
+
+        arrays = [_arrow(self.arrays[name]) for name in names]
+        fields = [
+            pa.field(
+                name,
+                array.type,
+                metadata={NUMPY_TYPE: kind.str} if kind.kind in "US" else None,
+            )
+            for name, array, kind in zip(
+                names, arrays, (self.arrays[name].dtype for name in names), strict=True
+            )
+        ]
+        return pa.record_batch(arrays, schema=pa.schema(fields))
+
+
+def _native(array: NumpyArray) -> NumpyArray:
+    return np.asarray(array, array.dtype.newbyteorder("="))
+
+
+def _arrow(array: NumpyArray) -> Any:
+    import pyarrow as pa
+
+    array = np.require(_native(array), requirements=["C", "A"])
+    if array.ndim == 1:
+        return pa.array(array)
+    values = pa.array(array.reshape(-1))
+    storage = pa.FixedSizeListArray.from_arrays(values, int(np.prod(array.shape[1:])))
+    if array.ndim == 2:
+        return storage
+    kind = pa.fixed_shape_tensor(values.type, list(array.shape[1:]))
+    return pa.ExtensionArray.from_storage(kind, storage)

@@ -1,31 +1,36 @@
-"""From Arrow's columns to NumPy, without a copy where the layout allows it."""
+"""Arrow's columns, which Parquet and Arrow IPC share: to NumPy, without a copy where possible.
+
+Also the other way: the record batches of an output.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from calibcli.engine.source import NumpyArray
+from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
-from calibcli.tables.fields import Element, Field, RowError, Vector
-from calibcli.tables.locations import Key, Location
+from calibcli.tables.formats.base import Element, Field, RowError, Values, free_names
+from calibcli.tables.labels import NO_LABEL
+from calibcli.tables.locations import HiveKey, Location, first_line
 
-CLASSES_KEY = b"calib.classes"
+CLASSES_METADATA = b"calib.classes"
 """Schema metadata: the class names, a JSON list in the order of the score columns."""
 
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 MERGED_ROWS = 4096
-"""Batches smaller than this are merged, since each block has a fixed cost."""
+"""Batches smaller than this are merged, since each chunk has a fixed cost."""
 
 
-class ArrowBlock:
-    """Rows of a table.
+class ArrowBatch:
+    """Rows of a table; a `Batch`.
 
     Parameters
     ----------
@@ -48,23 +53,23 @@ class ArrowBlock:
             matrix[:, index] = column
         return matrix
 
-    def vector(self, name: str) -> Vector:
+    def values(self, name: str) -> Values:
         """One value a row; strings as indices into their distinct values."""
         array = _storage(self.batch.column(name))
         if _is_list(array.type):
-            return Vector(_matrix(array, name, 1)[:, 0])
+            return Values(_matrix(array, name, 1)[:, 0])
         missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
         if _element(array.type) == "string":
             if not pa.types.is_dictionary(array.type):
                 array = array.dictionary_encode()
             names = tuple(map(str, array.dictionary.to_pylist()))
             codes = array.indices.fill_null(0) if missing is not None else array.indices
-            return Vector(codes.to_numpy(zero_copy_only=False), names, missing)
+            return Values(codes.to_numpy(zero_copy_only=False), names, missing)
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         if missing is not None:
             array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-        return Vector(array.to_numpy(zero_copy_only=False), None, missing)
+        return Values(array.to_numpy(zero_copy_only=False), None, missing)
 
     def columns(self, names: Sequence[str]) -> Any:
         """Some of the columns, as they are."""
@@ -102,8 +107,10 @@ def _matrix(array: Any, name: str, width: int | None) -> NumpyArray:
         lengths, first = np.diff(offsets), int(offsets[0])
     wrong = np.flatnonzero(lengths != width)
     if len(wrong):
-        found = lengths[wrong[0]]
-        raise RowError(wrong[0], f"column {name!r} has {found} values here, elsewhere {width}")
+        raise RowError(
+            wrong[0],
+            f"column {name!r} has {lengths[wrong[0]]} values here, elsewhere {width}",
+        )
     # `flatten` would import `pyarrow.compute`.
     values = array.values.slice(first, len(array) * width)
     if values.null_count:
@@ -152,8 +159,7 @@ def arrow_fields(
     if twice is not None:
         raise DataError(f"{location.name}: column {twice!r} is there twice; rename one")
     keys = [_key_field(key) for key in location.keys if key.name not in counts]
-    every = [*schema, *keys]
-    return tuple(_field(each, rows, each.name in in_memory) for each in every)
+    return tuple(_field(each, rows, each.name in in_memory) for each in [*schema, *keys])
 
 
 def _field(field: Any, rows: int, in_memory: bool) -> Field:
@@ -186,8 +192,8 @@ def class_names(schema: Any) -> tuple[str, ...] | None:
     """Class names from the metadata of a schema: ours, or those of a Hugging Face data set."""
     metadata: Mapping[bytes, bytes] = schema.metadata or {}
     try:
-        if CLASSES_KEY in metadata:
-            return _names(json.loads(metadata[CLASSES_KEY]))
+        if CLASSES_METADATA in metadata:
+            return _names(json.loads(metadata[CLASSES_METADATA]))
         if b"huggingface" in metadata:
             features = json.loads(metadata[b"huggingface"])["info"]["features"]
             labels = [each for each in features.values() if each.get("_type") == "ClassLabel"]
@@ -204,7 +210,7 @@ def _names(names: Any) -> tuple[str, ...] | None:
     return None
 
 
-def with_keys(batch: Any, names: Sequence[str], keys: Iterable[Key]) -> Any:
+def with_keys(batch: Any, names: Sequence[str], keys: Iterable[HiveKey]) -> Any:
     """A batch with those of the named columns that are hive keys of the file."""
     for key in keys:
         if key.name in names and key.name not in batch.schema.names:
@@ -215,7 +221,7 @@ def with_keys(batch: Any, names: Sequence[str], keys: Iterable[Key]) -> Any:
     return batch
 
 
-def _key_field(key: Key) -> Any:
+def _key_field(key: HiveKey) -> Any:
     return pa.field(key.name, pa.int64() if key.whole else pa.string())
 
 
@@ -238,12 +244,12 @@ def regroup(batches: Iterable[Any], rows: int, merged: int = MERGED_ROWS) -> Ite
     held = 0
     for batch in batches:
         for begin in range(0, batch.num_rows, rows):
-            piece = batch.slice(begin, rows)
-            if held + piece.num_rows > rows:
+            part = batch.slice(begin, rows)
+            if held + part.num_rows > rows:
                 yield _merged(waiting)
                 waiting, held = [], 0
-            waiting.append(piece)
-            held += piece.num_rows
+            waiting.append(part)
+            held += part.num_rows
             if held >= enough:
                 yield _merged(waiting)
                 waiting, held = [], 0
@@ -255,3 +261,80 @@ def _merged(batches: list[Any]) -> Any:
     if len(batches) == 1:
         return batches[0]
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+@contextmanager
+def refusing_damage(location: Location, title: str) -> Iterator[None]:
+    """Turn what Arrow raises for a damaged file into a `DataError`.
+
+    Parameters
+    ----------
+    location : Location
+    title : str
+        Of the format.
+    """
+    try:
+        yield
+    # Names in a damaged file may not even be text.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{location.name}: not a readable {title} file ({first_line(error)})"
+        ) from error
+
+
+def tensor(array: NumpyArray) -> Any:
+    """A matrix (n, m) as an Arrow array of fixed-shape tensors, without a copy."""
+    values = pa.array(np.ascontiguousarray(array).reshape(-1))
+    kind = pa.fixed_shape_tensor(values.type, list(array.shape[1:]))
+    storage = pa.FixedSizeListArray.from_arrays(values, array.shape[1])
+    return pa.ExtensionArray.from_storage(kind, storage)
+
+
+def _column(name: str, array: NumpyArray) -> Any:
+    if array.ndim == 2:
+        return tensor(array)
+    if name == "label":
+        return pa.array(array, pa.int64(), mask=array == NO_LABEL)
+    return pa.array(np.ascontiguousarray(array))
+
+
+class Assembler:
+    """Makes record batches of one schema from calibrated rows.
+
+    Parameters
+    ----------
+    class_names : tuple of str or None
+        Written in the metadata of the schema.
+    plain : bool
+        Whether dictionary-encoded columns are decoded: an IPC file has one dictionary a column,
+        but the batches may have different ones.
+    """
+
+    def __init__(self, class_names: tuple[str, ...] | None, *, plain: bool) -> None:
+        names = json.dumps(list(class_names), ensure_ascii=False) if class_names else None
+        self._metadata = None if names is None else {CLASSES_METADATA: names.encode()}
+        self._plain = plain
+        self.schema: Any = None
+        self.renamed: dict[str, str] = {}
+
+    def batch(self, computed: Mapping[str, NumpyArray], columns: Any) -> Any:
+        """A record batch: what was computed, then the columns of the input (see `Sink.write`)."""
+        arrays = {name: _column(name, array) for name, array in computed.items()}
+        fields = [pa.field(name, array.type) for name, array in arrays.items()]
+        values = list(arrays.values())
+        if columns is not None:
+            if self.schema is None:
+                self.renamed = free_names(columns.schema.names, arrays)
+            for field, column in zip(columns.schema, columns.columns, strict=True):
+                if self._plain and pa.types.is_dictionary(field.type):
+                    column = column.dictionary_decode()  # noqa: PLW2901 (the same column)
+                new = self.renamed.get(field.name, field.name)
+                fields.append(field.with_name(new).with_type(column.type))
+                values.append(column)
+        if self.schema is None:
+            self.schema = pa.schema(fields, self._metadata)
+        values = [
+            column if column.type == field.type else column.cast(field.type)
+            for column, field in zip(values, self.schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(values, schema=self.schema)

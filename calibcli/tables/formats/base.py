@@ -1,0 +1,235 @@
+"""What a file format brings: a `DataFile` to read from, and a `Sink` where it is also written.
+
+A reader is a function that takes a `Location` (and a `Spool` for temporary files) and returns a
+`DataFile`: the fields of the file, and a way to read batches of their rows. Which fields hold
+scores and labels, and what they mean, is none of its business: a `Layout` makes chunks of batches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from calibcli.arrays import NumpyArray
+from calibcli.errors import DataError
+from calibcli.tables.locations import Location
+
+Element: TypeAlias = Literal["float", "integer", "bool", "string", "other"]
+
+UNKNOWN_ROWS = -1
+"""The number of rows of a stream whose end has not been seen."""
+
+DECODED_BYTES = 8 << 20
+"""What is decoded or decompressed at a time. Decoding nested Parquet takes six times as much."""
+
+
+CONVERTING = "docs/converting.md"
+"""The page that says how a pickle becomes a file that is read."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of a table, or an array of an NPZ file.
+
+    Attributes
+    ----------
+    name : str
+    type : str
+        As a person reads it: ``"fixed_size_list<float>[10]"``.
+    element : Element
+        What one value is.
+    axes : int
+        1 for a value a row, 2 for a vector a row, 3 for anything else.
+    width : int or None
+        Values in a row where ``axes`` is 2; None where only the data tell.
+    dtype : str or None
+        Name of the NumPy type of a number.
+    rows : int
+    in_memory : bool
+        Whether all rows can be read as one batch without a copy: a memory-mapped array.
+    carried : bool
+        Whether it can be a column of the output.
+    """
+
+    name: str
+    type: str
+    element: Element
+    axes: int
+    width: int | None
+    dtype: str | None
+    rows: int
+    in_memory: bool = False
+    carried: bool = True
+
+
+@dataclass(frozen=True)
+class Values:
+    """One value a row, as stored.
+
+    Attributes
+    ----------
+    values : array (n,)
+        Numbers; or, where there are ``names``, integers that index them.
+    names : tuple of str or None
+        The distinct strings of a field of strings.
+    missing : bool array (n,) or None
+        Rows without a value.
+    """
+
+    values: NumpyArray
+    names: tuple[str, ...] | None = None
+    missing: NumpyArray | None = None
+
+
+class Batch(Protocol):
+    """Some fields of consecutive rows of a file, as stored. A `Layout` makes a chunk of them."""
+
+    def __len__(self) -> int: ...
+
+    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
+        """Scores (n, C) of one field, or of one scalar field a class.
+
+        Raises
+        ------
+        RowError
+            A value is missing, or a row has not ``width`` values.
+        """
+
+    def values(self, name: str) -> Values:
+        """The values of a field with one value a row; strings as indices into distinct ones."""
+
+    def columns(self, names: Sequence[str]) -> Any:
+        """The fields as a `pyarrow.RecordBatch`."""
+
+
+@dataclass(eq=False)
+class DataFile(ABC):
+    """A file whose fields are known and whose rows are read when asked for.
+
+    A description, not data: it pickles, and another process can read from it.
+
+    Attributes
+    ----------
+    location : Location
+    format : str
+        Name of the format in the registry.
+    fields : tuple of Field
+    class_names : tuple of str or None
+        Class names that the file carries.
+    unit : str
+        What messages call a field: ``"column"``, ``"key"``, or ``"array"`` for the only one.
+    about : tuple of str
+        Fields that say something about the file and are no data, such as class names.
+    """
+
+    location: Location
+    format: str
+    fields: tuple[Field, ...]
+    class_names: tuple[str, ...] | None = None
+    unit: str = "column"
+    about: tuple[str, ...] = ()
+
+    def splits(self, rows: int) -> Sequence[int]:
+        """Row numbers, from 0 on, at which reading may begin without reading what is before."""
+        return (0,)
+
+    @abstractmethod
+    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[Batch]:
+        """Rows ``begin`` to before ``end``, in order, at most ``rows`` at a time.
+
+        Raises
+        ------
+        DataError
+            The file is damaged.
+        """
+
+    def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
+        """Up to ``rows`` rows from ``begin`` on; None at the end."""
+        return next(self.read(names, begin, begin + rows, rows), None)
+
+
+class RowError(Exception):
+    """Something is wrong with a row; whoever knows the file says which one.
+
+    Parameters
+    ----------
+    row : int
+        Counted from the first row of the batch.
+    message : str
+    """
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = int(row)
+
+
+@contextmanager
+def locating_rows(name: str, first: int) -> Iterator[None]:
+    """Turn a `RowError` of a batch that begins at row ``first`` of a file into a `DataError`."""
+    try:
+        yield
+    except RowError as error:
+        raise DataError(f"{name}, row {first + error.row}: {error}") from error
+
+
+def pickled(name: str) -> DataError:
+    """The error for a file or an array that only a pickle reader could read."""
+    return DataError(
+        f"{name}: stored as a pickle, which can run any code when it is read and so never is; "
+        f"convert it once to NPZ or Parquet: see {CONVERTING}"
+    )
+
+
+class Sink(Protocol):
+    """Writes calibrated rows to an open file, in one format."""
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Columns of the input that were renamed."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Columns of the input that the format cannot hold."""
+
+    def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
+        """Write the next rows.
+
+        Parameters
+        ----------
+        computed : dict of str to array (n,) or (n, m)
+            ``probs`` (n, K), ``prediction``, ``confidence``, and what else was computed.
+        columns : pyarrow.RecordBatch or None
+            The other columns of the input.
+
+        Raises
+        ------
+        DataError
+            A column cannot be written in this format.
+        """
+
+    def close(self) -> None:
+        """Write the end of the file; the file itself stays open."""
+
+    def abandon(self) -> None:
+        """Give up: what was written does not matter any more."""
+
+
+def free_names(columns: Collection[str], taken: Collection[str]) -> dict[str, str]:
+    """New names for the columns of the input that have the name of a calibrated one.
+
+    ``prediction`` becomes ``input_prediction``, so that nothing is lost where the input is an
+    output of `calib` itself.
+    """
+    used = {*columns, *taken}
+    renamed = {}
+    for name in columns:
+        if name in taken:
+            new = f"input_{name}"
+            while new in used:
+                new = f"input_{new}"
+            used.add(new)
+            renamed[name] = new
+    return renamed

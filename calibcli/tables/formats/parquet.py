@@ -1,0 +1,213 @@
+"""Parquet: read in small batches however large the row groups are; written as they fill."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from calibcli.arrays import NumpyArray
+from calibcli.tables.formats.arrow import (
+    ArrowBatch,
+    Assembler,
+    arrow_fields,
+    class_names,
+    cut,
+    refusing_damage,
+    regroup,
+    with_keys,
+)
+from calibcli.tables.formats.base import DECODED_BYTES, DataFile, Field
+from calibcli.tables.locations import Location
+from calibcli.tables.storage import Spool
+
+BUFFER_BYTES = 4 << 20
+"""What is read ahead, shared by the columns. Without it a whole column chunk is read at once."""
+
+
+GROUP_BYTES = 16 << 20
+GROUP_ROWS = 1 << 16
+"""A row group of probabilities has at most this size and this many rows."""
+
+
+@dataclass(eq=False, kw_only=True)
+class ParquetData(DataFile):
+    """A Parquet file.
+
+    Attributes
+    ----------
+    starts : tuple of int
+        First row of each row group.
+    row_bytes : float
+        Mean size of a row, all columns, before compression.
+    """
+
+    starts: tuple[int, ...]
+    row_bytes: float
+
+    def splits(self, rows: int) -> Sequence[int]:
+        """The first rows of the row groups."""
+        return self.starts
+
+    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[ArrowBatch]:
+        """Rows ``begin`` to before ``end``, at most ``rows`` at a time and `DECODED_BYTES`."""
+        ends = [*self.starts[1:], end]
+        groups = [
+            index
+            for index, (first, after) in enumerate(zip(self.starts, ends, strict=True))
+            if first < end and begin < after
+        ]
+        if not groups:
+            return
+        keys = self.location.keys
+        with _opened(self.location, len(names)) as file:
+            columns = set(file.schema_arrow.names)
+            stored = [name for name in names if name in columns]
+            batches = file.iter_batches(
+                self._batch_rows(names, rows),
+                row_groups=groups,
+                columns=stored,
+                use_threads=len(stored) > 1,
+            )
+            inside = cut(batches, begin - self.starts[groups[0]], end - begin)
+            for batch in regroup(inside, rows):
+                yield ArrowBatch(with_keys(batch, names, keys))
+
+    def _batch_rows(self, names: Sequence[str], rows: int) -> int:
+        wanted = set(names)
+        sizes = [_row_bytes(field) for field in self.fields if field.name in wanted]
+        row: float = sum(size for size in sizes if size is not None)
+        if None in sizes:
+            row = max(row, self.row_bytes)
+        return max(1, min(rows, int(DECODED_BYTES / max(row, 1))))
+
+
+def _row_bytes(field: Field) -> int | None:
+    """Size of a row where the type tells it."""
+    if field.dtype is None or field.axes > 2 or (field.axes == 2 and field.width is None):
+        return None
+    return (field.width or 1) * np.dtype(field.dtype).itemsize
+
+
+def open_parquet(location: Location, _: Spool) -> ParquetData:
+    """Read the footer of a Parquet file.
+
+    Raises
+    ------
+    DataError
+        It is not a readable Parquet file, or two columns have the same name.
+    """
+    with _opened(location) as file:
+        metadata, schema = file.metadata, file.schema_arrow
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        counts = [group.num_rows for group in groups]
+        if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
+            raise ValueError("the row counts in its footer contradict each other")
+        return ParquetData(
+            location,
+            "parquet",
+            arrow_fields(location, schema, metadata.num_rows),
+            class_names(schema),
+            starts=tuple(itertools.accumulate(counts[:-1], initial=0)),
+            # The sizes of single columns are not asked for: pyarrow aborts where they are damaged.
+            row_bytes=sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1),
+        )
+
+
+@contextmanager
+def _opened(location: Location, columns: int = 1) -> Iterator[Any]:
+    """The file as `pyarrow.parquet.ParquetFile`; what goes wrong inside is a `DataError`."""
+    with (
+        refusing_damage(location, "Parquet"),
+        pa.OSFile(location.path) if location.url is None else location.open() as source,
+    ):
+        buffer = max(BUFFER_BYTES // max(columns, 1), 1 << 14)
+        yield pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False)
+
+
+class ParquetSink:
+    """Writes Parquet: floating-point columns as BYTE_STREAM_SPLIT, everything with zstd; a `Sink`.
+
+    Parameters
+    ----------
+    file : binary file
+    rows : int
+        To come, or negative; not needed here.
+    class_names : tuple of str or None
+    """
+
+    left_out: tuple[str, ...] = ()
+
+    def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
+        self._file = file
+        self._assembler = Assembler(class_names, plain=False)
+        self._writer: Any = None
+        self._waiting: list[Any] = []
+        self._rows = 0
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Columns of the input that were renamed."""
+        return self._assembler.renamed
+
+    def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
+        """Collect rows, and write the row groups that are full."""
+        batch = self._assembler.batch(computed, columns)
+        if self._writer is None:
+            self._writer = self._open(batch.schema)
+            row_bytes = computed["probs"].itemsize * computed["probs"].shape[1]
+            self._group = max(1, min(GROUP_ROWS, GROUP_BYTES // row_bytes))
+        self._waiting.append(batch)
+        self._rows += batch.num_rows
+        if self._rows >= self._group:
+            self._write(self._rows - self._rows % self._group)
+
+    def _open(self, schema: Any) -> Any:
+        paths = {field.name: _float_path(field) for field in schema}
+        floats = [path for path in paths.values() if path is not None]
+        others = [name for name, path in paths.items() if path is None]
+        return pq.ParquetWriter(
+            self._file,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_byte_stream_split=floats,
+            use_dictionary=others,
+            # Smallest and largest value of all classes together serve no reader.
+            write_statistics=[name for name, path in paths.items() if path in (None, name)],
+        )
+
+    def _write(self, rows: int) -> None:
+        table = pa.Table.from_batches(self._waiting)
+        self._writer.write_table(table.slice(0, rows), row_group_size=self._group)
+        self._waiting = table.slice(rows).to_batches()
+        self._rows -= rows
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        if self._rows:
+            self._write(self._rows)
+        if self._writer is not None:
+            self._writer.close()
+
+    def abandon(self) -> None:
+        """Let the writer go, now and not when it is collected."""
+        if self._writer is not None:
+            with suppress(Exception):
+                self._writer.close()
+
+
+def _float_path(field: Any) -> str | None:
+    """Where the floating-point numbers of a column are, in Parquet's terms."""
+    kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+    path = field.name
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    while any(test(kind) for test in lists):
+        kind, path = kind.value_type, f"{path}.list.element"
+    return path if kind in (pa.float32(), pa.float64()) else None

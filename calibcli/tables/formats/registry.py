@@ -1,0 +1,106 @@
+"""The file formats: how each is recognised, what reads it and what writes it.
+
+A new format is a file of this package and an entry of `FORMATS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of files.
+
+    The functions are named ``"module:name"``, a module of `calibcli.tables.formats`, and imported
+    when they are used: an NPZ file is read without pyarrow.
+
+    Attributes
+    ----------
+    name : str
+    title : str
+        As messages write it.
+    suffixes : tuple of str
+        Which files of a folder are in this format. Single files are recognised by their content.
+    magic : tuple of bytes
+        What a file may begin with.
+    reader : str
+        ``(Location, Spool) -> DataFile``.
+    sink : str or None
+        ``(binary file, rows, class_names) -> Sink``; None where it is not written.
+    written : tuple of str
+        Suffixes of outputs in this format.
+    pipe_reader : str or None
+        ``(Location, binary file) -> DataFile``: reads from a pipe as it comes.
+    remote : bool
+        Whether it is read where it lies in an object store. Other files are copied first.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    magic: tuple[bytes, ...]
+    reader: str
+    sink: str | None = None
+    written: tuple[str, ...] = ()
+    pipe_reader: str | None = None
+    remote: bool = False
+
+    def load(self, function: str | None) -> Callable[..., Any]:
+        """The function of one of the names above, imported now."""
+        module, _, name = (function or "").partition(":")
+        loaded: Callable[..., Any] = getattr(import_module(f"{__package__}.{module}"), name)
+        return loaded
+
+
+FORMATS = {
+    each.name: each
+    for each in (
+        FileFormat(
+            "parquet",
+            "Parquet",
+            (".parquet", ".pq"),
+            (b"PAR1", b"PARE"),
+            "parquet:open_parquet",
+            "parquet:ParquetSink",
+            (".parquet", ".pq"),
+            remote=True,
+        ),
+        FileFormat(
+            "npz",
+            "NPZ",
+            (".npz",),
+            (b"PK\x03\x04", b"PK\x05\x06"),
+            "npz:open_npz",
+            "npz:NpzSink",
+            (".npz",),
+        ),
+        FileFormat("npy", "NPY", (".npy",), (b"\x93NUMPY",), "npz:open_npy"),
+        FileFormat(
+            "ipc-file",
+            "Arrow IPC",
+            (".arrow", ".feather", ".ipc"),
+            (b"ARROW1",),
+            "ipc:open_ipc_file",
+            "ipc:IpcFileSink",
+            (".arrow", ".feather", ".ipc"),
+        ),
+        FileFormat(
+            "ipc-stream",
+            "Arrow IPC",
+            (".arrows",),
+            (b"\xff\xff\xff\xff",),
+            "ipc:open_ipc_stream",
+            "ipc:IpcStreamSink",
+            pipe_reader="ipc:open_ipc_pipe",
+        ),
+    )
+}
+SUFFIXES = tuple(suffix for each in FORMATS.values() for suffix in each.suffixes)
+"""Which files of a folder are data."""
+
+OUTPUTS = {suffix: each for each in FORMATS.values() for suffix in each.written}
+"""The format of an output file, by its suffix."""
