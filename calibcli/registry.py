@@ -17,6 +17,7 @@ from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from inspect import get_annotations
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from calibcli.errors import UsageError
@@ -76,8 +77,9 @@ class Registry(Mapping[str, T]):
         What messages call an entry: ``"method"``.
     contract : type
         The class that entries are subclasses of.
-    entries : iterable
-        The built-in ones.
+    entries : iterable, or mapping of str to str
+        The built-in ones, or where each is, as ``"package.module:Name"``; it is imported at its
+        first use then.
     group : str
         The group of entry points by which plugins add to them.
     instances : bool
@@ -95,7 +97,7 @@ class Registry(Mapping[str, T]):
         self,
         noun: str,
         contract: type[Any],
-        entries: Iterable[T],
+        entries: Iterable[T] | Mapping[str, str],
         *,
         group: str,
         instances: bool = False,
@@ -105,7 +107,11 @@ class Registry(Mapping[str, T]):
         check: Callable[[Any], None] | None = None,
     ) -> None:
         self.noun, self.group = noun, group
-        self.built_in: dict[str, T] = {_name(entry): entry for entry in entries}
+        self._built_in: dict[str, T | str] = (
+            {**entries}
+            if isinstance(entries, Mapping)
+            else {_name(entry): entry for entry in entries}
+        )
         self.sets = dict(sets or {})
         self.patterns = tuple(patterns)
         self.broken: dict[str, str] = {}
@@ -123,11 +129,11 @@ class Registry(Mapping[str, T]):
         UsageError
             There is a plugin for it, which cannot be used.
         """
-        built_in = self._built_in(name)
+        built_in = self._find_built_in(name)
         return self._plugin(name) if built_in is None else built_in
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.built_in
+        yield from self._built_in
         yield from (name for name in self._offers if name in self)
 
     def __len__(self) -> int:
@@ -182,21 +188,26 @@ class Registry(Mapping[str, T]):
             self.find(name)
         return tuple(chosen)
 
-    def _built_in(self, name: str) -> T | None:
+    def _find_built_in(self, name: str) -> T | None:
         for pattern in self.patterns:
             match = pattern.expression.fullmatch(name)
-            if match and name not in self.built_in:
+            if match and name not in self._built_in:
                 return pattern.make(match[1])
-        return self.built_in.get(name)
+        entry = self._built_in.get(name)
+        if isinstance(entry, str):
+            loaded: T = resolve_name(entry)
+            self._built_in[name] = loaded
+            return loaded
+        return entry
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, those of plugins too, none of which is imported for it."""
-        return (*self.built_in, *self._offers)
+        return (*self._built_in, *self._offers)
 
     def origin(self, name: str) -> Origin:
         """The distribution that the entry of a name comes from; this package if there is none."""
-        if self._built_in(name) is not None or name not in self._offers:
+        if self._find_built_in(name) is not None or name not in self._offers:
             return BUILT_IN
         return _origin(self._offers[name])
 
@@ -208,7 +219,7 @@ class Registry(Mapping[str, T]):
 
         offers: dict[str, EntryPoint] = {}
         for offer in sorted(entry_points(group=self.group), key=lambda each: each.name):
-            if self._built_in(offer.name) is not None or offer.name in self._reserved:
+            if self._find_built_in(offer.name) is not None or offer.name in self._reserved:
                 self._refuse(offer, "calib itself has that name")
             elif not _NAME.fullmatch(offer.name):
                 self._refuse(offer, "a name is small letters and digits, with - or _ between them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from calibcli.calibrators.registry import CALIBRATORS, MAPS
 from calibcli.errors import UsageError
 from calibcli.objectives.base import Objective
 from calibcli.objectives.brier import Brier
@@ -66,6 +68,22 @@ def test_what_is_built_in_needs_no_look_at_what_is_installed(install: Install) -
     assert losses["nll"] is losses.find("nll") is NegativeLogLikelihood
     assert losses.origin("nll") == BUILT_IN
     assert "_offers" not in vars(losses)
+
+
+def test_lines_of_the_registry_lead_to_what_bears_their_name() -> None:
+    assert all(MAPS[name].name == name for name in MAPS)
+    assert all(CALIBRATORS[kind].kind == kind for kind in CALIBRATORS)
+
+
+def test_a_map_that_is_not_used_is_not_imported() -> None:
+    code = (
+        "import sys; from calibcli.calibrators.registry import read_calibrator; "
+        "read_calibrator('temperature', {'temperature': 1.5}, 3); "
+        "print(*sorted(m for m in sys.modules if m.startswith('calibcli.calibrators.')))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    names = [module.rpartition(".")[2] for module in run.stdout.split()]
+    assert names == ["base", "curvature", "parameters", "registry", "temperature"]
 
 
 def test_a_plugin_is_found_by_name_and_says_where_it_comes_from(install: Install) -> None:

@@ -1,79 +1,72 @@
-"""All calibrators: what can be fitted by name, and what a parameter file may hold."""
+"""All calibrators: what can be fitted by name, and what a parameter file may hold.
+
+A line leads to a class as an entry point of a plugin does, and its module is imported at the first
+use: who applies a temperature waits for no other map.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from inspect import isabstract
+from pkgutil import resolve_name
 from typing import Any
 
-from calibcli.calibrators.affine import (
-    BiasCorrectedTemperatureMap,
-    DirichletMap,
-    MatrixMap,
-    MatrixScaling,
-    StructuredMatrixMap,
-    StructuredVectorMap,
-    VectorMap,
-    VectorScaling,
-)
 from calibcli.calibrators.base import Calibrator, Family
-from calibcli.calibrators.binary import Beta, BetaMap, Platt, PlattMap, Quadratic, QuadraticMap
-from calibcli.calibrators.binning import BbqMap, HistogramMap, ScalingBinningMap
-from calibcli.calibrators.class_temperature import ClassTemperature, ClassTemperatureMap
-from calibcli.calibrators.curved import (
-    CurvedMatrix,
-    CurvedMatrixMap,
-    CurvedVector,
-    CurvedVectorMap,
-)
-from calibcli.calibrators.curves import OneVsRest
-from calibcli.calibrators.ensemble_temperature import EnsembleTemperature, EnsembleTemperatureMap
-from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
-from calibcli.calibrators.groups import Groups
-from calibcli.calibrators.identity import Identity
-from calibcli.calibrators.isotonic import CenteredIsotonicMap, IsotonicMap
-from calibcli.calibrators.laplace import LaplaceMap, LaplaceMixture
-from calibcli.calibrators.links import Link
-from calibcli.calibrators.log_linear import LogLinear
-from calibcli.calibrators.monotone import Monotone, MonotoneMap
-from calibcli.calibrators.parameterized_temperature import (
-    ParameterizedTemperature,
-    ParameterizedTemperatureMap,
-)
 from calibcli.calibrators.parameters import Parameters
-from calibcli.calibrators.spline import SplineCurves, SplineMap
-from calibcli.calibrators.temperature import Temperature, TemperatureMap
-from calibcli.calibrators.top import Top
-from calibcli.calibrators.venn_abers import VennAbers, VennAbersMap
 from calibcli.errors import ParamsError, UsageError
 from calibcli.registry import Registry
 
-_BUILT_IN: dict[str, type[Calibrator]] = {
-    calibrator.kind: calibrator
-    for calibrator in (
-        Identity,
-        Temperature,
-        VectorScaling,
-        MatrixScaling,
-        EnsembleTemperature,
-        ParameterizedTemperature,
-        ClassTemperature,
-        LaplaceMixture,
-        Monotone,
-        CurvedVector,
-        CurvedMatrix,
-        GapTemperature,
-        Platt,
-        Beta,
-        Quadratic,
-        OneVsRest,
-        SplineCurves,
-        Link,
-        LogLinear,
-        Groups,
-        Top,
-        VennAbers,
-    )
+_FAMILIES = {
+    "temperature": "temperature:TemperatureMap",
+    "ensemble-temperature": "ensemble_temperature:EnsembleTemperatureMap",
+    "parameterized-temperature": "parameterized_temperature:ParameterizedTemperatureMap",
+    "class-temperature": "class_temperature:ClassTemperatureMap",
+    "vector": "affine:VectorMap",
+    "matrix": "affine:MatrixMap",
+    "dirichlet": "affine:DirichletMap",
+    "laplace": "laplace:LaplaceMap",
+    "svs": "affine:StructuredVectorMap",
+    "sms": "affine:StructuredMatrixMap",
+    "monotone": "monotone:MonotoneMap",
+    "curved-svs": "curved:CurvedVectorMap",
+    "curved-sms": "curved:CurvedMatrixMap",
+    "gap-temperature": "gap_temperature:GapTemperatureMap",
+    "bias-corrected-temperature": "affine:BiasCorrectedTemperatureMap",
+    "platt": "binary:PlattMap",
+    "beta": "binary:BetaMap",
+    "quadratic": "binary:QuadraticMap",
+    "spline": "spline:SplineMap",
+    "isotonic": "isotonic:IsotonicMap",
+    "centered-isotonic": "isotonic:CenteredIsotonicMap",
+    "histogram": "binning:HistogramMap",
+    "scaling-binning": "binning:ScalingBinningMap",
+    "bbq": "binning:BbqMap",
+    "venn-abers": "venn_abers:VennAbersMap",
+}
+
+_STAGES = {
+    "none": "identity:Identity",
+    "temperature": "temperature:Temperature",
+    "vector": "affine:VectorScaling",
+    "matrix": "affine:MatrixScaling",
+    "ensemble-temperature": "ensemble_temperature:EnsembleTemperature",
+    "parameterized-temperature": "parameterized_temperature:ParameterizedTemperature",
+    "class-temperature": "class_temperature:ClassTemperature",
+    "laplace": "laplace:LaplaceMixture",
+    "monotone": "monotone:Monotone",
+    "curved-vector": "curved:CurvedVector",
+    "curved-matrix": "curved:CurvedMatrix",
+    "gap-temperature": "gap_temperature:GapTemperature",
+    "platt": "binary:Platt",
+    "beta": "binary:Beta",
+    "quadratic": "binary:Quadratic",
+    "one-vs-rest": "curves:OneVsRest",
+    "spline": "spline:SplineCurves",
+    "link": "links:Link",
+    "log-linear": "log_linear:LogLinear",
+    "groups": "groups:Groups",
+    "top": "top:Top",
+    "venn-abers": "venn_abers:VennAbers",
 }
 
 
@@ -91,35 +84,9 @@ def _check_stage(family: type[Family]) -> None:
 MAPS: Registry[type[Family]] = Registry(
     "method",
     Family,
-    (
-        TemperatureMap,
-        EnsembleTemperatureMap,
-        ParameterizedTemperatureMap,
-        ClassTemperatureMap,
-        VectorMap,
-        MatrixMap,
-        DirichletMap,
-        LaplaceMap,
-        StructuredVectorMap,
-        StructuredMatrixMap,
-        MonotoneMap,
-        CurvedVectorMap,
-        CurvedMatrixMap,
-        GapTemperatureMap,
-        BiasCorrectedTemperatureMap,
-        PlattMap,
-        BetaMap,
-        QuadraticMap,
-        SplineMap,
-        IsotonicMap,
-        CenteredIsotonicMap,
-        HistogramMap,
-        ScalingBinningMap,
-        BbqMap,
-        VennAbersMap,
-    ),
+    {name: f"calibcli.calibrators.{place}" for name, place in _FAMILIES.items()},
     group="calibcli.methods",
-    reserved=("auto", *_BUILT_IN),
+    reserved=("auto", *_STAGES),
     check=_check_stage,
 )
 """Families that can be fitted, by name."""
@@ -129,15 +96,16 @@ class StageKinds(Mapping[str, type[Calibrator]]):
     """What the stages of a parameter file can be, by kind, the stages of plugins' methods too."""
 
     def __getitem__(self, kind: str) -> type[Calibrator]:
-        if kind in _BUILT_IN:
-            return _BUILT_IN[kind]
+        if kind in _STAGES:
+            calibrator: type[Calibrator] = resolve_name(f"calibcli.calibrators.{_STAGES[kind]}")
+            return calibrator
         stage = MAPS[kind].stage
         if stage is None:
             raise KeyError(kind)
         return stage
 
     def __iter__(self) -> Iterator[str]:
-        yield from _BUILT_IN
+        yield from _STAGES
         yield from (name for name, family in MAPS.items() if family.stage is not None)
 
     def __len__(self) -> int:
