@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -72,24 +72,19 @@ class Problem:
         """Value, first and second derivative of a problem with one parameter."""
         if self.follow:
             self.learn(theta)
-        work = partial(_line, self.map, self.objective, theta, self.data.impossible)
-        total = self.fold(work)
+        total = self.fold(self._sums(theta).line)
         return total[0], total[1], total[2] if np.isfinite(total[2]) else None
 
     def lines(self, theta: NumpyArray, groups: int, group_of_rows: Grouping) -> NumpyArray:
         """The sums whose means `line` gives, for each group of rows by itself: (groups, 3)."""
-        work = partial(_lines, self.map, self.objective, theta, self.data.impossible)
         self.passes += 1
-        return self.data.fold(partial(work, groups, group_of_rows), np.add)
+        return self.data.fold(partial(self._sums(theta).lines, groups, group_of_rows), np.add)
 
     def gradient(self, theta: NumpyArray) -> tuple[float, NumpyArray]:
         """Value and gradient (P,)."""
         if self.follow:
             self.learn(theta)
-        work = partial(
-            _gradient, self.map, self.objective, theta, self.data.impossible, self.reference
-        )
-        total = self.fold(work)
+        total = self.fold(partial(self._sums(theta).gradient, self.reference))
         value, gradient = float(total[0]), total[1:]
         if self._ridge is not None:
             pull = self._pull(theta - self.anchor)
@@ -100,22 +95,20 @@ class Problem:
     def learn(self, theta: NumpyArray) -> None:
         """Update an adaptive objective from its statistic at parameters (P,)."""
         assert isinstance(self.objective, Adaptive)
-        work = partial(_statistic, self.map, self.objective, theta, self.data.impossible)
         self.passes += 1
-        self.objective = self.objective.updated(self.data.fold(work, operator.add))
+        statistic = self.data.fold(self._sums(theta).statistic, operator.add)
+        self.objective = self.objective.updated(statistic)
 
     def product(self, theta: NumpyArray, direction: NumpyArray) -> NumpyArray:
         """The Hessian times a direction (P,), for maps that are linear in their parameters."""
-        work = partial(_product, self.map, self.objective, theta, direction, self.data.impossible)
-        total = self.fold(work)
+        total = self.fold(partial(self._sums(theta).product, direction))
         if self._ridge is not None:
             total = total + self._pull(direction)
         return total * self._free
 
     def diagonal(self, theta: NumpyArray) -> NumpyArray:
         """The diagonal (P,) of the Hessian, or about that; 1 where it is not offered."""
-        work = partial(_diagonal, self.map, self.objective, theta, self.data.impossible)
-        total = self.fold(work)
+        total = self.fold(self._sums(theta).diagonal)
         if self._ridge is not None:
             total = total + (self._ridge if self._ridge.ndim == 1 else np.diag(self._ridge))
         return np.where(self._free & (total > 0), total, 1.0)
@@ -126,8 +119,7 @@ class Problem:
         Where the objective has none that is positive, that of the negative log-likelihood: as a
         preconditioner it serves as well.
         """
-        work = partial(_hessian, self.map, self.objective, theta, self.data.impossible)
-        total = self.fold(work)
+        total = self.fold(self._sums(theta).hessian)
         return total if self._ridge is None else total + self._pull(np.eye(len(theta)))
 
     def preconditioner(self, theta: NumpyArray) -> Preconditioner | None:
@@ -136,7 +128,7 @@ class Problem:
         ridge = np.zeros(len(theta)) if self._ridge is None else self._ridge
         if curvature is None or not self._is_likelihood or ridge.ndim > 1:
             return None
-        mean = self.fold(partial(_curvature, self.map, curvature, theta, self.data.impossible))
+        mean = self.fold(partial(self._sums(theta).curvature, curvature))
         if not np.isfinite(mean).all():
             return None
         inverse, free = curvature.preconditioner(mean, ridge), self._free
@@ -162,6 +154,9 @@ class Problem:
     def _is_likelihood(self) -> bool:
         return isinstance(self.objective, NegativeLogLikelihood)
 
+    def _sums(self, theta: NumpyArray) -> _Sums:
+        return _Sums(self.map, self.objective, theta, self.data.impossible)
+
     def _pull(self, direction: NumpyArray) -> NumpyArray:
         assert self._ridge is not None
         if self._ridge.ndim == 2:
@@ -176,160 +171,6 @@ class Problem:
         total: NumpyArray = self.data.fold(work, operator.iadd)
         total /= self.data.weight
         return total
-
-
-def _terms(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
-) -> tuple[Array, RowTerms]:
-    logits, new = _mapped(family, theta, impossible, tile)
-    return logits, objective.terms(new, tile.labels)
-
-
-def _mapped(
-    family: SmoothMap, theta: NumpyArray, impossible: bool, tile: Tile
-) -> tuple[Array, Array]:
-    """Finite logits as the family sees them, and its new logits (n, K)."""
-    logits, mask = tile.logits, None
-    if impossible:
-        logits, mask = split_impossible(logits)
-    return logits, restore_impossible(family.forward(theta, logits), mask)
-
-
-def _statistic(
-    family: SmoothMap, objective: Adaptive, theta: NumpyArray, impossible: bool, tile: Tile
-) -> Any:
-    new = _mapped(family, theta, impossible, tile)[1]
-    return objective.statistic(new, tile.labels, tile.weights)
-
-
-def _line(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
-) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, tile)
-    first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
-    weights = tile.weights
-    bend = np.nan if second is None else weighted_sum(second, weights)
-    return np.array([weighted_sum(terms.loss, weights), weighted_sum(first, weights), bend])
-
-
-def _lines(
-    family: SmoothMap,
-    objective: Objective,
-    theta: NumpyArray,
-    impossible: bool,
-    groups: int,
-    group_of_rows: Grouping,
-    tile: Tile,
-) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, tile)
-    first, second = terms.along(family.pushforward(theta, logits, np.ones(1)))
-    rows = len(to_numpy(terms.loss))
-    weights = host_weights(tile.labels, tile.weights)
-    group = group_of_rows(tile.start, tile.start + rows)
-    columns = [
-        np.full(rows, np.nan) if values is None else to_numpy(values) * weights
-        for values in (terms.loss, first, second)
-    ]
-    return np.stack([np.bincount(group, column, groups) for column in columns], axis=1)
-
-
-def _gradient(
-    family: SmoothMap,
-    objective: Objective,
-    theta: NumpyArray,
-    impossible: bool,
-    reference: NumpyArray | None,
-    tile: Tile,
-) -> NumpyArray:
-    if reference is None:
-        logits, terms = _terms(family, objective, theta, impossible, tile)
-    else:
-        assert isinstance(objective, WeightedNll)
-        logits, new = _mapped(family, theta, impossible, tile)
-        frozen = objective.weights(_mapped(family, reference, impossible, tile)[1], tile.labels)
-        terms = WeightedTerms(Likelihood(new, tile.labels), frozen)
-    gradient = _weighted(terms.gradient(), tile.weights)
-    pulled = family.pullback(theta, logits, gradient)
-    return np.concatenate(([weighted_sum(terms.loss, tile.weights)], pulled))
-
-
-def _product(
-    family: SmoothMap,
-    objective: Objective,
-    theta: NumpyArray,
-    direction: NumpyArray,
-    impossible: bool,
-    tile: Tile,
-) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, tile)
-    product = terms.product(family.pushforward(theta, logits, direction))
-    assert product is not None
-    return family.pullback(theta, logits, _weighted(product, tile.weights))
-
-
-def _hessian(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
-) -> NumpyArray:
-    if not (objective.convex or objective.estimating):
-        objective = NegativeLogLikelihood()
-    logits, new = _mapped(family, theta, impossible, tile)
-    if isinstance(objective, NegativeLogLikelihood):
-        short = family.likelihood_hessian(theta, logits, softmax(new), tile.weights)
-        if short is not None:
-            return short
-    terms = objective.terms(new, tile.labels)
-    xp = namespace(logits)
-    moves = [family.pushforward(theta, logits, unit) for unit in np.eye(len(theta))]
-    hessian = np.empty((len(theta), len(theta)))
-    for i, move in enumerate(moves):
-        product = terms.product(move)
-        assert product is not None
-        for j in range(i + 1):
-            rows = xp.sum(product * moves[j], axis=-1)
-            hessian[i, j] = hessian[j, i] = weighted_sum(rows, tile.weights)
-    return hessian
-
-
-def _sampled(step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
-    """Log-probabilities and weights of every so many-th row, by the number of the row."""
-    first = -tile.start % step
-    log_probs = to_numpy(log_softmax(tile.logits[first::step]))
-    return [(log_probs, host_weights(tile.labels, tile.weights)[first::step])]
-
-
-def sample_log_probs(data: Data, rows: int) -> tuple[NumpyArray, NumpyArray]:
-    """Log-probabilities (m, K) and weights (m,) of about so many rows, evenly spread."""
-    step = max(int(data.rows) // rows, 1)
-    log_probs, weights = zip(*data.fold(partial(_sampled, step), operator.add), strict=True)
-    return np.concatenate(log_probs), np.concatenate(weights)
-
-
-def _diagonal(
-    family: SmoothMap, objective: Objective, theta: NumpyArray, impossible: bool, tile: Tile
-) -> NumpyArray:
-    logits, terms = _terms(family, objective, theta, impossible, tile)
-    return family.pullback_squares(theta, logits, _weighted(terms.diagonal(), tile.weights))
-
-
-def _curvature(
-    family: SmoothMap, curvature: Curvature, theta: NumpyArray, impossible: bool, tile: Tile
-) -> NumpyArray:
-    logits, new = _mapped(family, theta, impossible, tile)
-    weights = tile.weights
-    if weights is not None:
-        weights = namespace(logits).astype(weights, logits.dtype)
-    return curvature.partial(logits, softmax(new), weights)
-
-
-def _expansion(expansion: Expansion, theta: NumpyArray, tile: Tile) -> NumpyArray:
-    return expansion.partial(theta, tile.logits, tile.labels, tile.weights)
-
-
-def _weighted(matrix: Array, weights: Array | None) -> Array:
-    if weights is None:
-        return matrix
-    xp = namespace(matrix)
-    return matrix * xp.astype(weights, matrix.dtype)[:, None]
 
 
 @dataclass(frozen=True)
@@ -355,3 +196,135 @@ class Solution:
     converged: bool
     criterion: str
     iterations: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """The sums over the rows of a tile of what a problem asks for at parameters (P,)."""
+
+    map: SmoothMap
+    objective: Objective
+    theta: NumpyArray
+    impossible: bool
+
+    def line(self, tile: Tile) -> NumpyArray:
+        """Loss, first and second derivative by the one parameter: (3,)."""
+        terms, first, second = self._along(tile)
+        weights = tile.weights
+        bend = np.nan if second is None else weighted_sum(second, weights)
+        return np.array([weighted_sum(terms.loss, weights), weighted_sum(first, weights), bend])
+
+    def lines(self, groups: int, group_of_rows: Grouping, tile: Tile) -> NumpyArray:
+        """The sums of `line` by group: (groups, 3)."""
+        terms, first, second = self._along(tile)
+        rows = len(to_numpy(terms.loss))
+        weights = host_weights(tile.labels, tile.weights)
+        group = group_of_rows(tile.start, tile.start + rows)
+        columns = [
+            np.full(rows, np.nan) if values is None else to_numpy(values) * weights
+            for values in (terms.loss, first, second)
+        ]
+        return np.stack([np.bincount(group, column, groups) for column in columns], axis=1)
+
+    def gradient(self, reference: NumpyArray | None, tile: Tile) -> NumpyArray:
+        """Loss and gradient (1 + P,), with the row weights at a reference (P,), if any."""
+        if reference is None:
+            logits, terms = self._terms(tile)
+        else:
+            assert isinstance(self.objective, WeightedNll)
+            logits, new = self.mapped(tile)
+            _, before = replace(self, theta=reference).mapped(tile)
+            frozen = self.objective.weights(before, tile.labels)
+            terms = WeightedTerms(Likelihood(new, tile.labels), frozen)
+        gradient = _weighted(terms.gradient(), tile.weights)
+        pulled = self.map.pullback(self.theta, logits, gradient)
+        return np.concatenate(([weighted_sum(terms.loss, tile.weights)], pulled))
+
+    def statistic(self, tile: Tile) -> Any:
+        """The statistic of an adaptive objective."""
+        assert isinstance(self.objective, Adaptive)
+        return self.objective.statistic(self.mapped(tile)[1], tile.labels, tile.weights)
+
+    def product(self, direction: NumpyArray, tile: Tile) -> NumpyArray:
+        """The Hessian times a direction (P,)."""
+        logits, terms = self._terms(tile)
+        product = terms.product(self.map.pushforward(self.theta, logits, direction))
+        assert product is not None
+        return self.map.pullback(self.theta, logits, _weighted(product, tile.weights))
+
+    def hessian(self, tile: Tile) -> NumpyArray:
+        """The Hessian (P, P); that of the likelihood where the objective has none."""
+        objective = self.objective
+        if not (objective.convex or objective.estimating):
+            objective = NegativeLogLikelihood()
+        logits, new = self.mapped(tile)
+        if isinstance(objective, NegativeLogLikelihood):
+            short = self.map.likelihood_hessian(self.theta, logits, softmax(new), tile.weights)
+            if short is not None:
+                return short
+        terms = objective.terms(new, tile.labels)
+        xp, size = namespace(logits), len(self.theta)
+        moves = [self.map.pushforward(self.theta, logits, unit) for unit in np.eye(size)]
+        hessian = np.empty((size, size))
+        for i, move in enumerate(moves):
+            product = terms.product(move)
+            assert product is not None
+            for j in range(i + 1):
+                rows = xp.sum(product * moves[j], axis=-1)
+                hessian[i, j] = hessian[j, i] = weighted_sum(rows, tile.weights)
+        return hessian
+
+    def diagonal(self, tile: Tile) -> NumpyArray:
+        """The diagonal (P,) of the Hessian, or about that."""
+        logits, terms = self._terms(tile)
+        diagonal = _weighted(terms.diagonal(), tile.weights)
+        return self.map.pullback_squares(self.theta, logits, diagonal)
+
+    def curvature(self, curvature: Curvature, tile: Tile) -> NumpyArray:
+        """The sums (S,) that a preconditioner is made of."""
+        logits, new = self.mapped(tile)
+        weights = tile.weights
+        if weights is not None:
+            weights = namespace(logits).astype(weights, logits.dtype)
+        return curvature.partial(logits, softmax(new), weights)
+
+    def _along(self, tile: Tile) -> tuple[RowTerms, Array, Array | None]:
+        logits, terms = self._terms(tile)
+        first, second = terms.along(self.map.pushforward(self.theta, logits, np.ones(1)))
+        return terms, first, second
+
+    def _terms(self, tile: Tile) -> tuple[Array, RowTerms]:
+        logits, new = self.mapped(tile)
+        return logits, self.objective.terms(new, tile.labels)
+
+    def mapped(self, tile: Tile) -> tuple[Array, Array]:
+        """Finite logits as the map sees them, and its new logits (n, K)."""
+        logits, mask = tile.logits, None
+        if self.impossible:
+            logits, mask = split_impossible(logits)
+        return logits, restore_impossible(self.map.forward(self.theta, logits), mask)
+
+
+def sample_log_probs(data: Data, rows: int) -> tuple[NumpyArray, NumpyArray]:
+    """Log-probabilities (m, K) and weights (m,) of about so many rows, evenly spread."""
+    step = max(int(data.rows) // rows, 1)
+    log_probs, weights = zip(*data.fold(partial(_sampled, step), operator.add), strict=True)
+    return np.concatenate(log_probs), np.concatenate(weights)
+
+
+def _sampled(step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
+    """Log-probabilities and weights of every so many-th row, by the number of the row."""
+    first = -tile.start % step
+    log_probs = to_numpy(log_softmax(tile.logits[first::step]))
+    return [(log_probs, host_weights(tile.labels, tile.weights)[first::step])]
+
+
+def _expansion(expansion: Expansion, theta: NumpyArray, tile: Tile) -> NumpyArray:
+    return expansion.partial(theta, tile.logits, tile.labels, tile.weights)
+
+
+def _weighted(matrix: Array, weights: Array | None) -> Array:
+    if weights is None:
+        return matrix
+    xp = namespace(matrix)
+    return matrix * xp.astype(weights, matrix.dtype)[:, None]
