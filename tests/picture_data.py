@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.metrics.base import View
 from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES, KeyDiagrams
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.slices import SliceSums, read_slices
+from calibcli.metrics.view import View
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.plot_data import Picture
 from calibcli.report.slices import slices_document

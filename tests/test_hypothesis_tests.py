@@ -11,9 +11,9 @@ import pytest
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
-from calibcli.metrics.base import View
 from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter
 from calibcli.metrics.kernel_calibration import KernelTest
+from calibcli.metrics.view import View
 from calibcli.workflow.refit import refit
 from calibcli.workflow.testing import run_tests
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibcli.arrays import log_softmax
-from calibcli.metrics.base import View
 from calibcli.metrics.confidence import ConfidenceCurve, curve_of_cells
 from calibcli.metrics.equal_mass import MOST_BINS, equal_mass_bins
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.smooth import Smoother, residuals_on_lattice
+from calibcli.metrics.view import View
 
 Array = np.ndarray[Any, Any]
 

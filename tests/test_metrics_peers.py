@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from calibcli.arrays import log_softmax
-from calibcli.metrics.base import View
 from calibcli.metrics.confidence import curve_of_cells
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.smooth import Smoother, residuals_on_lattice
+from calibcli.metrics.view import View
 
 Array = np.ndarray[Any, Any]
 DATA = Path(__file__).resolve().parents[1] / "sample_data" / "digits_longtail_test.npz"

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibcli.arrays import log_softmax
-from calibcli.metrics.base import View
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.view import View
 
 Array = np.ndarray[Any, Any]
 PANEL = Panel(["all", "top2_accuracy"])

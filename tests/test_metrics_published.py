@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from calibcli.arrays import log_softmax, scores_to_logits
-from calibcli.metrics.base import View
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.view import View
 
 NAMES = {
     "accuracy": "accuracy",

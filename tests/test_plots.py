@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from picture_data import calibrated, evaluate, evaluated, fitted, sliced
 
 from calibcli.errors import UsageError
-from calibcli.metrics.base import View
 from calibcli.metrics.binned import BINS, EDGES, RELIABILITY
 from calibcli.metrics.consistency import (
     consistency_bars,
@@ -32,6 +31,7 @@ from calibcli.metrics.diagrams import (
     cell_index,
 )
 from calibcli.metrics.isotonic import isotonic_means
+from calibcli.metrics.view import View
 from calibcli.report import plot
 from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
 from calibcli.report.plot_data import (

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import DEFAULT
+from calibcli.metrics.view import View
 from calibcli.report.comparison import change, short_names
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.formats import to_csv, to_json

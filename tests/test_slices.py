@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.slices import SliceSums, benjamini_hochberg, read_slices, wrong_tail
+from calibcli.metrics.view import View
 
 
 def rows(count: int, classes: int = 4, seed: int = 0, temperature=1.0):

@@ -17,7 +17,6 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
 from calibcli.metrics.bag_sums import ClassBags, ConfidenceBags
-from calibcli.metrics.base import View
 from calibcli.metrics.binned import bin_index
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.panel import Evaluation, Panel
@@ -25,6 +24,7 @@ from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, mixed, tail_share
 from calibcli.metrics.residual_norms import ConfidenceCells, confidence_residuals
 from calibcli.metrics.shrinkage import pooled, shrunken
+from calibcli.metrics.view import View
 from calibcli.workflow.measuring import Through, measure
 
 DEFAULT = Panel(bootstrap=Bootstrap())

@@ -15,8 +15,8 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.fitting.problem import Problem, Solution
-from calibcli.metrics.base import View
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.view import View
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
 from calibcli.objectives.cals import Cals

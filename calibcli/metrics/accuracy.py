@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.metrics.base import Metric, Vector, View
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
 from calibcli.metrics.row_mean import RowMean
+from calibcli.metrics.view import View
 from calibcli.registry import Pattern
 
 
-def _correct(view: View) -> Vector:
+def _correct(view: View) -> NumpyArray:
     return view.correct.astype(np.float64)
 
 
@@ -22,7 +24,7 @@ class _AmongTop:
 
     k: int
 
-    def __call__(self, view: View) -> Vector:
+    def __call__(self, view: View) -> NumpyArray:
         return (view.label_rank < self.k).astype(np.float64)
 
 

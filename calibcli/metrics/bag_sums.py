@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import is_by_class, is_numpy_array, namespace, to_numpy
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray, is_by_class, is_numpy_array, namespace, to_numpy
 from calibcli.metrics.binned import BINS, EDGES, bin_index
 from calibcli.metrics.class_wise import THRESHOLD, elements_above
 from calibcli.metrics.lattice import CellSums, lattice_cells
 from calibcli.metrics.resampling import BAGS, Units
 from calibcli.metrics.row_mean import RowMean
+from calibcli.metrics.view import View
 
 CELLS = 1 << 11
 """Of the lattice of confidences: 1e-3 wide at 1/2, and ever finer towards 1."""
@@ -51,13 +51,13 @@ class Cells(NamedTuple):
         Number of cells, empty or not.
     """
 
-    bags: Vector
-    codes: Vector
-    weight: Vector
-    squared_weight: Vector
-    probability: Vector
-    excess: Vector
-    mass: Vector | None
+    bags: NumpyArray
+    codes: NumpyArray
+    weight: NumpyArray
+    squared_weight: NumpyArray
+    probability: NumpyArray
+    excess: NumpyArray
+    mass: NumpyArray | None
     size: int
 
 
@@ -71,7 +71,7 @@ class MeanBags:
     units: Units
     means: tuple[RowMean, ...]
 
-    def partial(self, view: View) -> Vector:
+    def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
         bags, size = self.units.bags_of(view), self.units.bags()
         if not view.weighted:
@@ -82,11 +82,11 @@ class MeanBags:
         weighted = [weights, *(weights * mean.value(view)[present] for mean in self.means)]
         return np.stack([np.bincount(bags, v, minlength=size) for v in weighted])
 
-    def merge(self, left: Vector, right: Vector) -> Vector:
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
         return left + right
 
-    def finish(self, state: Vector) -> Vector:
+    def finish(self, state: NumpyArray) -> NumpyArray:
         """The sums."""
         return state
 
@@ -94,7 +94,7 @@ class MeanBags:
 class ConfidenceState(NamedTuple):
     """Sums by cell (3, cells) of weight, its square, and weight x confidence; and by bag."""
 
-    totals: Vector
+    totals: NumpyArray
     mass: CellSums
     excess: CellSums
 
@@ -133,15 +133,17 @@ class ConfidenceBags:
         mass = CellSums.of(codes, weights if view.weighted else None, size)
         return ConfidenceState(totals, mass, CellSums.of(codes, residuals, size))
 
-    def cells_of(self, confidence: Vector) -> Vector:
+    def cells_of(self, confidence: NumpyArray) -> NumpyArray:
         """The cell of each confidence (n,), ascending."""
         # Both grow with the confidence, so their sum does whenever one of them does.
-        cells: Vector = lattice_cells(confidence, self.cells) + np.maximum(bin_index(confidence), 0)
+        cells: NumpyArray = lattice_cells(confidence, self.cells) + np.maximum(
+            bin_index(confidence), 0
+        )
         return cells
 
-    def bins_of(self, codes: Vector) -> Vector:
+    def bins_of(self, codes: NumpyArray) -> NumpyArray:
         """The bin (m,) that each cell lies in."""
-        bins: Vector = np.searchsorted(self.cells_of(EDGES[1:-1]), codes, side="left")
+        bins: NumpyArray = np.searchsorted(self.cells_of(EDGES[1:-1]), codes, side="left")
         return bins
 
     def merge(self, left: ConfidenceState, right: ConfidenceState) -> ConfidenceState:
@@ -180,8 +182,8 @@ class ClassState(NamedTuple):
         Sum over all rows.
     """
 
-    bags: Vector
-    columns: Vector | None
+    bags: NumpyArray
+    columns: NumpyArray | None
     excess: CellSums
     totals: tuple[CellSums, CellSums, CellSums]
     squared_weight: float
@@ -275,14 +277,14 @@ class ClassBags:
             len(weight),
         )
 
-    def _forecasts(self, view: View) -> tuple[Vector, Vector, Vector]:
+    def _forecasts(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
         """Row, class and value of the probabilities; of ``"all"`` those beyond the first bin."""
         if self.forecasts == "predicted":
             return np.arange(len(view)), view.prediction, view.confidence
         threshold = THRESHOLD if self.forecasts == "thresholded" else float(EDGES[1])
         return elements_above(view.probs, threshold)
 
-    def _labels(self, view: View) -> tuple[Vector, Vector, Vector]:
+    def _labels(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
         """Row, label and its probability, where that is one of the forecasts."""
         if self.forecasts == "predicted":
             (true,) = np.nonzero(view.correct)
@@ -291,7 +293,7 @@ class ClassBags:
         return true, view.labels[true], view.true_prob[true]
 
 
-def column_sums(view: View, bags: Vector, count: int) -> Vector:
+def column_sums(view: View, bags: NumpyArray, count: int) -> NumpyArray:
     """Sums (count, K) of weight x probability over the rows of each bag, float64."""
     probs = view.probs
     if is_by_class(probs):

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.metrics.base import Metric, Vector, View
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
 from calibcli.metrics.row_mean import ratio
+from calibcli.metrics.view import View
 
 BINS = 15
 EDGES = np.linspace(0.0, 1.0, BINS + 1)
 
 
-def bin_index(probability: Vector) -> Vector:
+def bin_index(probability: NumpyArray) -> NumpyArray:
     """Bin (lower, upper] of probabilities (n,), float64: 0 to 14, and -1 for a probability of 0.
 
     A probability that rounding has left a little above 1 is in the last bin.
@@ -28,7 +30,7 @@ def bin_index(probability: Vector) -> Vector:
     index = (probability * BINS).astype(np.intp)
     # On an edge, and where the product was rounded up to one, the product names the bin above.
     index -= probability <= EDGES[index]
-    within: Vector = np.minimum(index, BINS - 1)
+    within: NumpyArray = np.minimum(index, BINS - 1)
     return within
 
 
@@ -54,15 +56,15 @@ class Bin:
 class Reliability:
     """Sums over the rows of each of the 15 bins; float64 arrays (15,)."""
 
-    rows: Vector
-    weight: Vector
-    confidence: Vector
-    correct: Vector
+    rows: NumpyArray
+    weight: NumpyArray
+    confidence: NumpyArray
+    correct: NumpyArray
 
     @property
-    def gap(self) -> Vector:
+    def gap(self) -> NumpyArray:
         """Weight x |confidence - accuracy| of each bin (15,)."""
-        gap: Vector = np.abs(self.confidence - self.correct)
+        gap: NumpyArray = np.abs(self.confidence - self.correct)
         return gap
 
     def bins(self) -> tuple[Bin, ...]:
@@ -87,11 +89,11 @@ class ReliabilityBins:
     State: array (4, 15) of rows, weight, weight x confidence, weight x correct.
     """
 
-    def partial(self, view: View) -> Vector:
+    def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
         index = bin_index(view.confidence)
 
-        def total(values: Vector | None) -> Vector:
+        def total(values: NumpyArray | None) -> NumpyArray:
             return np.bincount(index, values, minlength=BINS)
 
         rows = total(None)
@@ -101,11 +103,11 @@ class ReliabilityBins:
         weighted = (weights, weights * view.confidence, weights * view.correct)
         return np.stack([rows, *map(total, weighted)])
 
-    def merge(self, left: Vector, right: Vector) -> Vector:
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
         return left + right
 
-    def finish(self, state: Vector) -> Reliability:
+    def finish(self, state: NumpyArray) -> Reliability:
         """The sums by name."""
         return Reliability(*state)
 

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from array_api_compat import is_numpy_array
 
-from calibcli.arrays import Array, namespace, to_numpy
-from calibcli.metrics.base import Metric, Vector, View
+from calibcli.arrays import Array, NumpyArray, namespace, to_numpy
+from calibcli.metrics.base import Metric
 from calibcli.metrics.binned import BINS, EDGES, bin_index
 from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.row_mean import ratio
+from calibcli.metrics.view import View
 
 
 class Excess(NamedTuple):
@@ -37,7 +38,7 @@ class Excess(NamedTuple):
     """
 
     weight: float
-    first_bin: Vector
+    first_bin: NumpyArray
     cells: CellSums
 
 
@@ -82,7 +83,7 @@ class ExcessAbove(NamedTuple):
     The excess is the sum of weight x (p_k - [y = k]), by 15 k + bin.
     """
 
-    weight: Vector
+    weight: NumpyArray
     cells: CellSums
 
 
@@ -120,7 +121,7 @@ def _minus_labels(cells: CellSums, view: View, threshold: float) -> CellSums:
     return cells.and_also(codes, -view.weights[counted])
 
 
-def elements_above(probs: Array, threshold: float) -> tuple[Vector, Vector, Vector]:
+def elements_above(probs: Array, threshold: float) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
     """Row, class and value (float64) of every probability above a threshold, as host vectors."""
     xp = namespace(probs)
     turned = is_numpy_array(probs) and probs.flags.f_contiguous

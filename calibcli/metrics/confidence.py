@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import namespace
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray, namespace
 from calibcli.metrics.isotonic import Decomposition, decompose
 from calibcli.metrics.lattice import lattice_cells
+from calibcli.metrics.view import View
 
 ROWS = 1 << 19
 """Up to so many rows are collected; of more the sums by cell are kept."""
@@ -26,9 +26,9 @@ CELLS = 1 << 14
 class Scores(NamedTuple):
     """What is kept of the rows of a block; no weights stand for weights of 1."""
 
-    confidence: Vector
-    correct: Vector
-    weights: Vector | None
+    confidence: NumpyArray
+    correct: NumpyArray
+    weights: NumpyArray | None
 
 
 class Collected(NamedTuple):
@@ -36,7 +36,7 @@ class Collected(NamedTuple):
 
     rows: int
     blocks: list[Scores]
-    cells: Vector | None = None
+    cells: NumpyArray | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class ConfidenceCurve:
         Weight of the rows with at most this confidence, and of those of them that are right.
     """
 
-    confidence: Vector
-    weight: Vector
-    correct: Vector
+    confidence: NumpyArray
+    weight: NumpyArray
+    correct: NumpyArray
 
     def __len__(self) -> int:
         return len(self.confidence)
@@ -66,19 +66,19 @@ class ConfidenceCurve:
         return float(self.weight[-1]) if len(self) else 0.0
 
     @cached_property
-    def own_weight(self) -> Vector:
+    def own_weight(self) -> NumpyArray:
         """Weight of the rows with just this confidence (m,)."""
         return np.diff(self.weight, prepend=0.0)
 
     @cached_property
-    def own_correct(self) -> Vector:
+    def own_correct(self) -> NumpyArray:
         """Weight of the right ones among the rows with just this confidence (m,)."""
         return np.diff(self.correct, prepend=0.0)
 
     @cached_property
-    def excess(self) -> Vector:
+    def excess(self) -> NumpyArray:
         """Sum of weight x (confidence - correct) of the rows with at most this confidence (m,)."""
-        excess: Vector = np.cumsum(self.confidence * self.own_weight) - self.correct
+        excess: NumpyArray = np.cumsum(self.confidence * self.own_weight) - self.correct
         return excess
 
     @cached_property
@@ -87,7 +87,9 @@ class ConfidenceCurve:
         return decompose(self.confidence, self.own_correct, self.own_weight)
 
 
-def curve_of_cells(weight: Vector, confidence: Vector, correct: Vector) -> ConfidenceCurve:
+def curve_of_cells(
+    weight: NumpyArray, confidence: NumpyArray, correct: NumpyArray
+) -> ConfidenceCurve:
     """The curve of sums by cell (m,), of cells in the order of their confidence.
 
     Parameters
@@ -101,7 +103,9 @@ def curve_of_cells(weight: Vector, confidence: Vector, correct: Vector) -> Confi
     return cumulated_curve(confidence[filled] / own, np.cumsum(own), np.cumsum(correct[filled]))
 
 
-def cumulated_curve(confidence: Vector, weight: Vector, correct: Vector) -> ConfidenceCurve:
+def cumulated_curve(
+    confidence: NumpyArray, weight: NumpyArray, correct: NumpyArray
+) -> ConfidenceCurve:
     """The curve of cumulated sums (m,), without the confidences whose weight is lost in them."""
     seen = np.diff(weight, prepend=0.0) > 0
     return ConfidenceCurve(confidence[seen], weight[seen], correct[seen])
@@ -158,7 +162,7 @@ def _bounded(state: Collected) -> Collected:
     return state if state.rows <= ROWS else Collected(state.rows, [], _cells(state))
 
 
-def _cells(state: Collected) -> Vector:
+def _cells(state: Collected) -> NumpyArray:
     """Sums by cell: array (3, CELLS)."""
     sums = np.zeros((3, CELLS)) if state.cells is None else state.cells
     for scores in state.blocks:
@@ -168,7 +172,7 @@ def _cells(state: Collected) -> Vector:
     return sums
 
 
-def _weights(scores: Scores) -> Vector:
+def _weights(scores: Scores) -> NumpyArray:
     return np.ones(len(scores.correct)) if scores.weights is None else scores.weights
 
 

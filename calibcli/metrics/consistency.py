@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.metrics.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.diagrams import Sums
 from calibcli.metrics.isotonic import isotonic_means
 
@@ -37,8 +37,8 @@ class Band:
     NaN where there are no rows.
     """
 
-    lower: Vector
-    upper: Vector
+    lower: NumpyArray
+    upper: NumpyArray
 
     def select(self, index: Any) -> Band:
         """A part of it, in the manner of NumPy's indexing."""
@@ -59,9 +59,9 @@ class Curve:
         Arrays (g,).
     """
 
-    confidence: Vector
-    accuracy: Vector
-    grid: Vector
+    confidence: NumpyArray
+    accuracy: NumpyArray
+    grid: NumpyArray
     band: Band
 
 
@@ -102,16 +102,16 @@ def corp_curve(lattice: Sums, seed: int = 0, draws: int = CURVE_DRAWS) -> Curve:
     return Curve(confidence[corners], fitted[corners], confidence, Band(lower, upper))
 
 
-def _redrawn(cells: Sums, generator: np.random.Generator, draws: int) -> Vector:
+def _redrawn(cells: Sums, generator: np.random.Generator, draws: int) -> NumpyArray:
     """Accuracies (draws, cells) of filled cells, of labels drawn from the confidences."""
     rows = np.maximum(np.rint(cells.effective_rows), 1).astype(np.int64)
     # Rounding may leave the mean of probabilities of 1 a little above it.
     probability = np.minimum(cells.mean_confidence, 1.0)
-    drawn: Vector = generator.binomial(rows, probability, (draws, len(rows))) / rows
+    drawn: NumpyArray = generator.binomial(rows, probability, (draws, len(rows))) / rows
     return drawn
 
 
-def _quantiles(draws: Vector) -> tuple[Vector, Vector]:
+def _quantiles(draws: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
     tail = (1 - LEVEL) / 2
     lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
     return lower, upper

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.binned import BINS, EDGES, bin_index
+from calibcli.metrics.view import View
 
 CELLS_PER_BIN = 256
 CELLS = BINS * CELLS_PER_BIN
@@ -34,36 +35,36 @@ class Sums:
         Of weight x largest probability, and of weight x whether the prediction is the label.
     """
 
-    rows: Vector
-    weight: Vector
-    squared_weight: Vector
-    confidence: Vector
-    correct: Vector
+    rows: NumpyArray
+    weight: NumpyArray
+    squared_weight: NumpyArray
+    confidence: NumpyArray
+    correct: NumpyArray
 
     @property
-    def filled(self) -> Vector:
+    def filled(self) -> NumpyArray:
         """Which cells have weight, bool (...)."""
-        filled: Vector = self.weight > 0
+        filled: NumpyArray = self.weight > 0
         return filled
 
     @property
-    def mean_confidence(self) -> Vector:
+    def mean_confidence(self) -> NumpyArray:
         """Of each cell (...); NaN where there is no weight."""
         return _quotient(self.confidence, self.weight)
 
     @property
-    def accuracy(self) -> Vector:
+    def accuracy(self) -> NumpyArray:
         """Of each cell (...); NaN where there is no weight."""
         return _quotient(self.correct, self.weight)
 
     @property
-    def gap(self) -> Vector:
+    def gap(self) -> NumpyArray:
         """Weight x |mean confidence - accuracy| of each cell (...)."""
-        gap: Vector = np.abs(self.confidence - self.correct)
+        gap: NumpyArray = np.abs(self.confidence - self.correct)
         return gap
 
     @property
-    def effective_rows(self) -> Vector:
+    def effective_rows(self) -> NumpyArray:
         """Rows of equal weight that would vary as much (...), Kish's (sum w)^2 / sum w^2."""
         return np.nan_to_num(_quotient(self.weight**2, self.squared_weight))
 
@@ -76,9 +77,9 @@ class Sums:
         return Sums(*(values.sum(axis=axis) for values in vars(self).values()))
 
 
-def _quotient(numerator: Vector, denominator: Vector) -> Vector:
+def _quotient(numerator: NumpyArray, denominator: NumpyArray) -> NumpyArray:
     missing = np.full(np.shape(numerator), np.nan)
-    quotient: Vector = np.divide(numerator, denominator, out=missing, where=denominator > 0)
+    quotient: NumpyArray = np.divide(numerator, denominator, out=missing, where=denominator > 0)
     return quotient
 
 
@@ -89,24 +90,24 @@ class ConfidenceLattice:
     State: array (5, 3840), the sums in the order of `Sums`. Memory: 150 kB.
     """
 
-    def partial(self, view: View) -> Vector:
+    def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
         return _sums(view, cell_index(view.confidence), CELLS)
 
-    def merge(self, left: Vector, right: Vector) -> Vector:
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
         return left + right
 
-    def finish(self, state: Vector) -> Sums:
+    def finish(self, state: NumpyArray) -> Sums:
         """The sums of the cells (3840,)."""
         return Sums(*state)
 
 
-def cell_index(confidence: Vector) -> Vector:
+def cell_index(confidence: NumpyArray) -> NumpyArray:
     """Cell of confidences (n,) above 0: 0 to 3839; within its bin, whatever rounding does."""
     bins = bin_index(confidence)
     within = np.ceil((confidence - EDGES[bins]) * CELLS).astype(np.intp) - 1
-    cells: Vector = bins * CELLS_PER_BIN + np.clip(within, 0, CELLS_PER_BIN - 1)
+    cells: NumpyArray = bins * CELLS_PER_BIN + np.clip(within, 0, CELLS_PER_BIN - 1)
     return cells
 
 
@@ -131,8 +132,8 @@ class ClassDiagrams:
     """
 
     bins: Sums
-    labelled: Vector
-    expected: Vector
+    labelled: NumpyArray
+    expected: NumpyArray
 
     @property
     def classes(self) -> int:
@@ -143,10 +144,10 @@ class ClassDiagrams:
 class ClassState(NamedTuple):
     """Sums of the filled cells, 15 x class + bin in ``codes`` (m,), ascending, and by class."""
 
-    codes: Vector
-    sums: Vector
-    labelled: Vector
-    expected: Vector
+    codes: NumpyArray
+    sums: NumpyArray
+    labelled: NumpyArray
+    expected: NumpyArray
 
 
 @dataclass(frozen=True)
@@ -201,24 +202,24 @@ class KeyDiagrams:
     count: int
     role: str
 
-    def partial(self, view: View) -> Vector:
+    def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
         cells = view.keys[self.role] * BINS + np.maximum(bin_index(view.confidence), 0)
         return _sums(view, cells, self.count * BINS).reshape(_SUMS, self.count, BINS)
 
-    def merge(self, left: Vector, right: Vector) -> Vector:
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
         return left + right
 
-    def finish(self, state: Vector) -> Sums:
+    def finish(self, state: NumpyArray) -> Sums:
         """The sums of the bins (S, 15)."""
         return Sums(*state)
 
 
-def _sums(view: View, cells: Vector, size: int) -> Vector:
+def _sums(view: View, cells: NumpyArray, size: int) -> NumpyArray:
     """The sums of `Sums` by cell: array (5, size)."""
 
-    def total(values: Vector | None) -> Vector:
+    def total(values: NumpyArray | None) -> NumpyArray:
         return np.bincount(cells, values, minlength=size).astype(np.float64)
 
     rows = total(None)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.metrics.base import Metric, Vector
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
 from calibcli.metrics.binned import BINS
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.row_mean import ratio
@@ -26,7 +27,7 @@ MOST_BINS = 1000
 _ROUNDING = 1e-12
 
 
-def equal_mass_edges(curve: ConfidenceCurve, bins: int = BINS) -> Vector:
+def equal_mass_edges(curve: ConfidenceCurve, bins: int = BINS) -> NumpyArray:
     """Edges (bins + 1,) between which the rows are shared out equally.
 
     For weights of 1 these are ``np.interp(linspace(0, N, bins + 1), arange(N), sorted)``, as in
@@ -41,25 +42,25 @@ def equal_mass_edges(curve: ConfidenceCurve, bins: int = BINS) -> Vector:
     final = np.maximum(first, curve.weight[at] - 1.0)
     value, following = curve.confidence[at], curve.confidence[np.minimum(at + 1, last)]
     slope = (following - value) / np.minimum(curve.own_weight[at], 1.0)
-    edges: Vector = slope * np.maximum(position - final, 0.0) + value
+    edges: NumpyArray = slope * np.maximum(position - final, 0.0) + value
     return edges
 
 
 class MassBins(NamedTuple):
     """Sums over the rows of bins of equal mass (b,): weight, right ones, confidence - right."""
 
-    weight: Vector
-    correct: Vector
-    excess: Vector
+    weight: NumpyArray
+    correct: NumpyArray
+    excess: NumpyArray
 
     @property
-    def accuracy(self) -> Vector:
+    def accuracy(self) -> NumpyArray:
         """Share of the rows that are right (b,)."""
-        share: Vector = self.correct / self.weight
+        share: NumpyArray = self.correct / self.weight
         return share
 
 
-def equal_mass_ends(weight: Vector, bins: int) -> Vector:
+def equal_mass_ends(weight: NumpyArray, bins: int) -> NumpyArray:
     """The last place (b,) of each of at most this many bins of equal mass, none of them empty.
 
     Bin j ends with the row at which the weight reaches j / bins of the whole, or with the last one
@@ -75,7 +76,7 @@ def equal_mass_ends(weight: Vector, bins: int) -> Vector:
     # Sums of weights round; a bin must not end a row late for that.
     ends = np.searchsorted(weight, reached * (1 - _ROUNDING))
     ends = np.minimum(ends, len(weight) - 1)
-    distinct: Vector = ends[np.append(ends[1:] != ends[:-1], True)]
+    distinct: NumpyArray = ends[np.append(ends[1:] != ends[:-1], True)]
     return distinct
 
 
@@ -94,7 +95,7 @@ def _adaptive_error(curve: ConfidenceCurve) -> float:
     return ratio(np.abs(np.diff(excess_below)).sum(), curve.total)
 
 
-def sweep_errors(weight: Vector, expected: Vector, excess: Vector) -> Vector:
+def sweep_errors(weight: NumpyArray, expected: NumpyArray, excess: NumpyArray) -> NumpyArray:
     """The sweep's errors (R,) for several outcomes of the same confidences.
 
     Parameters
@@ -116,7 +117,7 @@ def sweep_errors(weight: Vector, expected: Vector, excess: Vector) -> Vector:
         if not len(rising):
             break
         errors[rising] = np.abs(gaps[rises]).sum(axis=1)
-    relative: Vector = errors / weight[-1]
+    relative: NumpyArray = errors / weight[-1]
     return relative
 
 

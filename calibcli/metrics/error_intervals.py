@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from calibcli.metrics.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.resampling import Interval, quantiles
 
 _STEPS, _PRECISION = 12, 1e-3
@@ -55,10 +55,10 @@ class ErrorSample:
         Share of the replicates to leave out at each end.
     """
 
-    norm: Callable[[Vector], Vector]
-    found: Vector
-    signals: Vector
-    noise: Vector
+    norm: Callable[[NumpyArray], NumpyArray]
+    found: NumpyArray
+    signals: NumpyArray
+    noise: NumpyArray
     tail: float
 
     @cached_property
@@ -66,16 +66,16 @@ class ErrorSample:
         """The error that was found."""
         return float(self.norm(self.found[None, :])[0])
 
-    def error(self, signal: Vector) -> float:
+    def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
         return float(self.norm(signal[None, :])[0])
 
-    def errors(self, signal: Vector) -> Vector:
+    def errors(self, signal: NumpyArray) -> NumpyArray:
         """The error of a signal (m,) with noise, in every replicate (R,)."""
         blocks = blocks_of(*self.noise.shape)
         return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
 
-    def signal_at(self, quantile: float, signal: Vector) -> Vector:
+    def signal_at(self, quantile: float, signal: NumpyArray) -> NumpyArray:
         """The multiple of a signal (m,) of whose errors the found one is this quantile."""
         found = self.value
 
@@ -102,7 +102,7 @@ class ErrorSample:
         return Interval(min(low), max(high))
 
     @cached_property
-    def likeliest(self) -> Vector:
+    def likeliest(self) -> NumpyArray:
         """The signal (m,) that would have the found error as its median."""
         return self.signal_at(0.5, self.signals[0])
 

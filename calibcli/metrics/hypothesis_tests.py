@@ -19,8 +19,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from calibcli.arrays import dot_classes, namespace, put, sum_classes, to_numpy
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray, dot_classes, namespace, put, sum_classes, to_numpy
+from calibcli.metrics.view import View
 
 _NORMAL = NormalDist()
 
@@ -71,7 +71,7 @@ class Spiegelhalter:
     expectation) and of weight^2 x variance.
     """
 
-    def partial(self, view: View) -> Vector:
+    def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
         confidence, weights = view.confidence, view.weights
         slack = 1 - 2 * confidence
@@ -81,11 +81,11 @@ class Spiegelhalter:
         full = 2 * (squares - view.true_prob), 4 * np.maximum(cubes - squares**2, 0.0)
         return np.array([[(weights * d).sum(), (weights**2 * v).sum()] for d, v in (top, full)])
 
-    def merge(self, left: Vector, right: Vector) -> Vector:
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
         return left + right
 
-    def finish(self, state: Vector) -> tuple[TestResult, TestResult]:
+    def finish(self, state: NumpyArray) -> tuple[TestResult, TestResult]:
         """For the confidence, and for all classes."""
         top, full = (_z(*sums) for sums in state)
         expected = "the Brier score that the probabilities expect of themselves"
@@ -126,7 +126,7 @@ class LogisticRecalibration:
     weight^2 x event.
     """
 
-    def partial(self, view: View) -> Vector:
+    def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
         odds, event = _log_odds(view)
         known = np.isfinite(odds)
@@ -137,11 +137,11 @@ class LogisticRecalibration:
         summed = (weights, weights * odds, weights * event, squares, squares * event)
         return np.stack([np.bincount(cells, v, minlength=_CELLS) for v in summed])
 
-    def merge(self, left: Vector, right: Vector) -> Vector:
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
         return left + right
 
-    def finish(self, state: Vector) -> tuple[TestResult, TestResult]:
+    def finish(self, state: NumpyArray) -> tuple[TestResult, TestResult]:
         """In the large (the intercept where the slope is 1), and the slope."""
         groups = state[:, state[0] > 0]
         odds = groups[1] / groups[0]
@@ -178,7 +178,7 @@ def _wald(
     return TestResult(name, title, hypothesis, z, two_sided(z), None, estimate, error)
 
 
-def _log_odds(view: View) -> tuple[Vector, Vector]:
+def _log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
     """Log-odds (n,) of an event, and whether it happened."""
     if view.classes == 2:
         odds = to_numpy(view.shifted[:, 1] - view.shifted[:, 0]).astype(np.float64)
@@ -193,7 +193,9 @@ def _log_odds(view: View) -> tuple[Vector, Vector]:
     return odds, view.correct.astype(np.float64)
 
 
-def _fit(groups: Vector, design: Vector, offset: Vector) -> tuple[Vector, Vector] | None:
+def _fit(
+    groups: NumpyArray, design: NumpyArray, offset: NumpyArray
+) -> tuple[NumpyArray, NumpyArray] | None:
     """Coefficients (q,) and standard errors (q,) of a logistic regression on groups, by Newton.
 
     The errors are those of the sandwich, which are right under weights.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from calibcli.metrics.base import Vector
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.row_mean import ratio
 
 
@@ -51,18 +51,18 @@ def _not_negative(gain: float) -> float:
     return 0.0 if gain < 0 else gain
 
 
-def isotonic_means(values: Vector, weights: Vector) -> Vector:
+def isotonic_means(values: NumpyArray, weights: NumpyArray) -> NumpyArray:
     """The non-decreasing sequence (m,) nearest to values (m,) by weighted least squares.
 
     Weights (m,) are above 0.
     """
     from scipy.optimize import isotonic_regression
 
-    means: Vector = isotonic_regression(values, weights=weights).x
+    means: NumpyArray = isotonic_regression(values, weights=weights).x
     return means
 
 
-def isotonic(events: Vector, weights: Vector) -> Vector:
+def isotonic(events: NumpyArray, weights: NumpyArray) -> NumpyArray:
     """Non-decreasing shares (m,) of events, nearest to those of the groups by least squares.
 
     They are the best non-decreasing ones for any proper score.
@@ -76,12 +76,12 @@ def isotonic(events: Vector, weights: Vector) -> Vector:
     return isotonic_means(events / weights, weights)
 
 
-def sum_of_scores(shares: Vector, weights: Vector) -> float:
+def sum_of_scores(shares: NumpyArray, weights: NumpyArray) -> float:
     """Sum of weight x Brier score of groups (m,) that are given their shares of events."""
     return float((weights * shares * (1 - shares)).sum())
 
 
-def decompose(probability: Vector, events: Vector, weights: Vector) -> Decomposition:
+def decompose(probability: NumpyArray, events: NumpyArray, weights: NumpyArray) -> Decomposition:
     """The parts of the Brier score of probabilities (m,), ascending, of groups of rows.
 
     Parameters

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import like, to_numpy
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray, like, to_numpy
 from calibcli.metrics.hypothesis_tests import TestResult
 from calibcli.metrics.resampling import mixed
+from calibcli.metrics.view import View
 
 _BAGS = 64
 _FEATURES = 64
@@ -36,8 +36,8 @@ _WIDTH = 0.5
 class KernelState(NamedTuple):
     """Weight (B,) and sums (B, d, D) of weight x residual x feature, by bag."""
 
-    weight: Vector
-    sums: Vector
+    weight: NumpyArray
+    sums: NumpyArray
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class KernelTest:
             estimate=estimate,
         )
 
-    def _features(self, classes: int) -> tuple[Vector, Vector, Vector]:
+    def _features(self, classes: int) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
         """Projection (K, d), frequencies (K, D) and phases (D,) of the random features."""
         generator = np.random.Generator(np.random.Philox(key=self.seed))
         frequencies = generator.standard_normal((classes, _FEATURES)) / _WIDTH

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace
-from calibcli.metrics.base import Vector
+from calibcli.arrays import Array, NumpyArray, namespace
 
 
 def lattice_cells(probs: Array, cells: int) -> Array:
@@ -47,16 +46,16 @@ class CellSums(NamedTuple):
     """
 
     size: int
-    codes: Vector | None
-    sums: Vector | None
+    codes: NumpyArray | None
+    sums: NumpyArray | None
 
     @classmethod
-    def of(cls, codes: Vector, values: Vector | None, size: int) -> CellSums:
+    def of(cls, codes: NumpyArray, values: NumpyArray | None, size: int) -> CellSums:
         """Of values (m,), None for 1, and the cells (m,) that they belong to; the shorter form."""
         listed = cls(size, codes, values)
         return listed if len(codes) < size else cls(size, None, listed.everywhere())
 
-    def and_also(self, codes: Vector, values: Vector) -> CellSums:
+    def and_also(self, codes: NumpyArray, values: NumpyArray) -> CellSums:
         """The same sums with more values (m,) of cells (m,) to them; takes over ``self``."""
         if self.codes is None or self.sums is None:
             return self.plus(CellSums(self.size, codes, values))
@@ -71,7 +70,7 @@ class CellSums(NamedTuple):
             np.add.at(sums, other.codes, 1.0 if other.sums is None else other.sums)
         return CellSums(self.size, None, sums)
 
-    def everywhere(self) -> Vector:
+    def everywhere(self) -> NumpyArray:
         """The sums of all cells (size,), float64; its own memory where ``codes`` is None."""
         if self.codes is None:
             assert self.sums is not None

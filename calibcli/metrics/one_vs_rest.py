@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from array_api_compat import is_numpy_array
 
-from calibcli.arrays import namespace, pick, to_numpy
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray, namespace, pick, to_numpy
 from calibcli.metrics.isotonic import Decomposition, isotonic, sum_of_scores
 from calibcli.metrics.lattice import CellSums, lattice_cells
+from calibcli.metrics.view import View
 
 PROBABILITIES = 1 << 20
 """Up to so many are collected; of more the sums by cell are kept."""
@@ -32,9 +32,9 @@ def cells_per_class(classes: int) -> int:
 class Rows(NamedTuple):
     """The rows of a block: probabilities (n, K), labels (n,), weights (n,)."""
 
-    probs: Vector
-    labels: Vector
-    weights: Vector
+    probs: NumpyArray
+    labels: NumpyArray
+    weights: NumpyArray
 
 
 class OneVsRestState(NamedTuple):
@@ -64,9 +64,9 @@ class OneVsRestState(NamedTuple):
 class Groups(NamedTuple):
     """Sums (m,) by class and, within it, ascending probability: weight of rows and of events."""
 
-    classes: Vector
-    weights: Vector
-    events: Vector
+    classes: NumpyArray
+    weights: NumpyArray
+    events: NumpyArray
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from calibcli.metrics.base import Metric, Statistic, View
+from calibcli.metrics.base import Metric, Statistic
 from calibcli.metrics.binned import RELIABILITY, Bin
 from calibcli.metrics.registry import DEFAULT, METRICS
 from calibcli.metrics.resampling import Bootstrap, Interval
 from calibcli.metrics.uncertainty import Chance
+from calibcli.metrics.view import View
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,22 @@ doi:10.1198/016214506000001437.
 
 from __future__ import annotations
 
-from calibcli.metrics.base import Metric, Vector, View
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
 from calibcli.metrics.row_mean import RowMean
+from calibcli.metrics.view import View
 
 
-def _log_loss(view: View) -> Vector:
+def _log_loss(view: View) -> NumpyArray:
     return -view.true_log_prob
 
 
-def _squared_error(view: View) -> Vector:
+def _squared_error(view: View) -> NumpyArray:
     return view.squared_error
 
 
-def _squared_error_by_class(view: View) -> Vector:
-    mean: Vector = view.squared_error / view.classes
+def _squared_error_by_class(view: View) -> NumpyArray:
+    mean: NumpyArray = view.squared_error / view.classes
     return mean
 
 

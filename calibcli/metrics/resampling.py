@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.view import View
 
 LEVEL = 0.95
 """Of every interval."""
@@ -81,16 +82,16 @@ class Units:
         """The number of bags."""
         return max(min(self.count, most), 1)
 
-    def bags_of(self, view: View, most: int = BAGS) -> Vector:
+    def bags_of(self, view: View, most: int = BAGS) -> NumpyArray:
         """The bag of each row of a block (n,), 0 to ``bags - 1``."""
         if self.role is None:
-            numbers: Vector = np.arange(view.start, view.start + len(view))
+            numbers: NumpyArray = np.arange(view.start, view.start + len(view))
         else:
             numbers = view.keys[self.role]
         return numbers if self.count <= most else mixed(numbers, self.seed, most)
 
 
-def mixed(numbers: Vector, seed: int, buckets: int) -> Vector:
+def mixed(numbers: NumpyArray, seed: int, buckets: int) -> NumpyArray:
     """A bucket, 0 to ``buckets - 1``, for each number (n,): the same for the same number and seed.
 
     A counter-based generator (SplitMix64: Steele, Lea and Flood, 2014).
@@ -107,7 +108,7 @@ def mixed(numbers: Vector, seed: int, buckets: int) -> Vector:
     return (state % np.uint64(buckets)).astype(np.int64)
 
 
-def draws(weights: Vector, replicates: int, seed: int) -> Vector:
+def draws(weights: NumpyArray, replicates: int, seed: int) -> NumpyArray:
     """How often each bag counts in each replicate (replicates, bags), for bags of these weights.
 
     Multinomial counts of the bags that are not empty, scaled so that a replicate has the weight of
@@ -120,7 +121,7 @@ def draws(weights: Vector, replicates: int, seed: int) -> Vector:
     drawn = filled[((bits >> np.uint64(11)) * (count * 2.0**-53)).astype(np.intp)]
     places = drawn + np.arange(replicates)[:, None] * size
     counts = np.bincount(places.ravel(), minlength=replicates * size).reshape(replicates, size)
-    scaled: Vector = counts * (weights.sum() / (counts @ weights))[:, None]
+    scaled: NumpyArray = counts * (weights.sum() / (counts @ weights))[:, None]
     return scaled
 
 
@@ -137,14 +138,14 @@ def tail_share(bags: int, level: float = LEVEL) -> float:
     return 0.5 * math.erfc(student * math.sqrt(bags / free / 2))
 
 
-def quantiles(replicates: Vector, shares: Vector) -> Vector:
+def quantiles(replicates: NumpyArray, shares: NumpyArray) -> NumpyArray:
     """The quantiles (q,) of replicates (R,), as ``np.quantile`` has them but many times faster."""
     places = shares * (len(replicates) - 1)
-    found: Vector = np.interp(places, np.arange(len(replicates)), np.sort(replicates))
+    found: NumpyArray = np.interp(places, np.arange(len(replicates)), np.sort(replicates))
     return found
 
 
-def percentiles(replicates: Vector, tail: float) -> Interval:
+def percentiles(replicates: NumpyArray, tail: float) -> Interval:
     """The interval between the quantiles ``tail`` and ``1 - tail`` of replicates (R,)."""
     low, high = quantiles(replicates, np.array([tail, 1 - tail]))
     return Interval(float(low), float(high))
@@ -161,8 +162,8 @@ class MeanSample:
         Sum over the rows of each bag of weight x (value - mean).
     """
 
-    values: Vector
-    influence: Vector
+    values: NumpyArray
+    influence: NumpyArray
 
     def minus(self, other: MeanSample) -> MeanSample:
         """The difference of two means of the same rows."""

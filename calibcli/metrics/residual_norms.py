@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.metrics.base import Metric, Vector
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
 from calibcli.metrics.binned import BINS
 from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
 from calibcli.metrics.equal_mass import equal_mass_edges, equal_mass_ends, sweep_errors
@@ -35,8 +36,8 @@ class Residuals(NamedTuple):
         Whether the norm is.
     """
 
-    linear: Callable[[Vector], Vector]
-    norm: Callable[[Vector], Vector]
+    linear: Callable[[NumpyArray], NumpyArray]
+    norm: Callable[[NumpyArray], NumpyArray]
     slow: bool = False
 
 
@@ -52,16 +53,16 @@ class ConfidenceCells:
         The equal-width bin of each cell.
     """
 
-    confidence: Vector
-    weight: Vector
-    bins: Vector
+    confidence: NumpyArray
+    weight: NumpyArray
+    bins: NumpyArray
 
     @property
     def total(self) -> float:
         """Weight of all rows."""
         return float(self.weight.sum())
 
-    def curve(self, excess: Vector, weight: Vector | None = None) -> ConfidenceCurve:
+    def curve(self, excess: NumpyArray, weight: NumpyArray | None = None) -> ConfidenceCurve:
         """The curve of the residuals (m,) of the cells; of other weights (m,) where given."""
         own = self.weight if weight is None else weight
         right = self.confidence * own - excess
@@ -93,7 +94,7 @@ def _equal_mass(cells: ConfidenceCells) -> Residuals:
     edges = equal_mass_edges(cells.curve(np.zeros_like(cells.weight)))
     below = np.searchsorted(cells.confidence, edges, side="right")
 
-    def linear(residuals: Vector) -> Vector:
+    def linear(residuals: NumpyArray) -> NumpyArray:
         cumulated = np.zeros((len(residuals), residuals.shape[1] + 1))
         np.cumsum(residuals, axis=1, out=cumulated[:, 1:])
         return np.diff(cumulated[:, below], axis=1)
@@ -112,11 +113,11 @@ def _mean_square(cells: ConfidenceCells) -> Residuals:
     ends = equal_mass_ends(cumulated, BINS)
     weight = np.diff(cumulated[ends], prepend=0.0)
 
-    def linear(residuals: Vector) -> Vector:
+    def linear(residuals: NumpyArray) -> NumpyArray:
         return np.diff(_cumulated(residuals)[:, ends], prepend=0.0)
 
-    def norm(sums: Vector) -> Vector:
-        mean: Vector = (sums**2 / weight).sum(axis=1) / cells.total
+    def norm(sums: NumpyArray) -> NumpyArray:
+        mean: NumpyArray = (sums**2 / weight).sum(axis=1) / cells.total
         return mean
 
     return Residuals(linear, norm)
@@ -132,8 +133,8 @@ def _largest_deviation(cells: ConfidenceCells) -> Residuals:
 
 
 def _range_of_deviations(cells: ConfidenceCells) -> Residuals:
-    def norm(sums: Vector) -> Vector:
-        spread: Vector = sums.max(axis=1, initial=0.0) - sums.min(axis=1, initial=0.0)
+    def norm(sums: NumpyArray) -> NumpyArray:
+        spread: NumpyArray = sums.max(axis=1, initial=0.0) - sums.min(axis=1, initial=0.0)
         return spread / cells.total
 
     return Residuals(_cumulated, norm)
@@ -153,7 +154,7 @@ def _smooth(cells: ConfidenceCells, smallest: float) -> Residuals:
     cosines = np.cos(cells.confidence[:, None] * frequency) * (math.sqrt(2 / size) / cells.total)
     cosines[:, 0] /= math.sqrt(2)
 
-    def norm(spectra: Vector) -> Vector:
+    def norm(spectra: NumpyArray) -> NumpyArray:
         low, high = np.zeros(len(spectra)), np.full(len(spectra), np.inf)
         width = np.full(len(spectra), smallest)
         for _ in range(_SMOOTHING_STEPS):
@@ -171,7 +172,7 @@ def _smooth(cells: ConfidenceCells, smallest: float) -> Residuals:
 def _any(metric: Metric, cells: ConfidenceCells) -> Residuals:
     """Any metric of the confidence curve, one replicate after the other."""
 
-    def norm(residuals: Vector) -> Vector:
+    def norm(residuals: NumpyArray) -> NumpyArray:
         return np.array([metric.value(cells.curve(each)) for each in residuals])
 
     return Residuals(lambda residuals: residuals, norm, slow=True)
@@ -195,7 +196,7 @@ def absolute_residuals(total: float) -> Residuals:
     return Residuals(lambda residuals: residuals, _absolute_sum(total))
 
 
-def thresholded_residuals(classes: Vector, weight: Vector) -> Residuals:
+def thresholded_residuals(classes: NumpyArray, weight: NumpyArray) -> Residuals:
     """How the thresholded class-wise ECE reads them.
 
     Parameters
@@ -210,15 +211,15 @@ def thresholded_residuals(classes: Vector, weight: Vector) -> Residuals:
     return Residuals(lambda residuals: residuals, lambda sums: np.abs(sums) @ share)
 
 
-def _sums_within(bins: Vector) -> Callable[[Vector], Vector]:
+def _sums_within(bins: NumpyArray) -> Callable[[NumpyArray], NumpyArray]:
     """Sums over neighbouring columns in the same bin."""
     starts = np.flatnonzero(np.diff(bins, prepend=-1))
     return lambda residuals: np.add.reduceat(residuals, starts, axis=1)
 
 
-def _cumulated(residuals: Vector) -> Vector:
+def _cumulated(residuals: NumpyArray) -> NumpyArray:
     return np.cumsum(residuals, axis=1)
 
 
-def _absolute_sum(total: float) -> Callable[[Vector], Vector]:
+def _absolute_sum(total: float) -> Callable[[NumpyArray], NumpyArray]:
     return lambda sums: np.abs(sums).sum(axis=1) / total

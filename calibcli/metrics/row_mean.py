@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.view import View
 
 
 def ratio(numerator: float, denominator: float) -> float:
@@ -28,9 +29,9 @@ class RowMean:
         equal and travel to other processes.
     """
 
-    value: Callable[[View], Vector]
+    value: Callable[[View], NumpyArray]
 
-    def partial(self, view: View) -> Vector:
+    def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
         values = self.value(view)
         if not view.weighted:
@@ -40,10 +41,10 @@ class RowMean:
         weights = view.weights[present]
         return np.array([(weights * values[present]).sum(), weights.sum()])
 
-    def merge(self, left: Vector, right: Vector) -> Vector:
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
         return left + right
 
-    def finish(self, state: Vector) -> float:
+    def finish(self, state: NumpyArray) -> float:
         """The mean; NaN without rows."""
         return ratio(*state)

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from calibcli.metrics.base import Vector
+from calibcli.arrays import NumpyArray
 
 _LEAST = float(np.finfo(np.float64).tiny)
 _GROUPS = 32
@@ -21,7 +21,7 @@ _BLOCKS = (0, 1, 2, 4, 8, 16)
 """The first frequency of each block."""
 
 
-def smoothed(found: Vector, noise: Vector, weight: Vector) -> Vector:
+def smoothed(found: NumpyArray, noise: NumpyArray, weight: NumpyArray) -> NumpyArray:
     """Residuals (m,) of cells in order of confidence, less what the noise explains.
 
     They are summed in 32 groups of equal mass and transformed to frequencies; each block of these
@@ -52,17 +52,17 @@ def smoothed(found: Vector, noise: Vector, weight: Vector) -> Vector:
         return found
     in_group = np.add.reduceat(weight, starts)
     lengths = np.diff(starts, append=len(weight))
-    smooth: Vector = weight * np.repeat(frequencies.T @ (kept * signal) / in_group, lengths)
+    smooth: NumpyArray = weight * np.repeat(frequencies.T @ (kept * signal) / in_group, lengths)
     return smooth
 
 
-def pooled(found: Vector, weight: Vector, bins: Vector) -> Vector:
+def pooled(found: NumpyArray, weight: NumpyArray, bins: NumpyArray) -> NumpyArray:
     """Residuals (m,) of cells by class and bin, if all classes were off alike: shared by weight."""
     share = np.bincount(bins, found) / np.maximum(np.bincount(bins, weight), _LEAST)
     return weight * share[bins]
 
 
-def shrunken(found: Vector, variance: Vector) -> Vector:
+def shrunken(found: NumpyArray, variance: NumpyArray) -> NumpyArray:
     """Residuals (m,) of cells without an order, each less the share of it that is noise.
 
     Parameters
@@ -71,13 +71,13 @@ def shrunken(found: Vector, variance: Vector) -> Vector:
         The variance is that of the noise.
     """
     kept = np.maximum(found**2 - variance, 0.0)
-    signal: Vector = np.divide(kept, found, out=np.zeros_like(found), where=found != 0)
+    signal: NumpyArray = np.divide(kept, found, out=np.zeros_like(found), where=found != 0)
     return signal
 
 
-def _cosines(count: int) -> Vector:
+def _cosines(count: int) -> NumpyArray:
     """The orthonormal discrete cosine transform of the second kind, as a matrix."""
     place = (np.arange(count) + 0.5) / count
-    matrix: Vector = np.cos(math.pi * np.arange(count)[:, None] * place) * math.sqrt(2 / count)
+    matrix: NumpyArray = np.cos(math.pi * np.arange(count)[:, None] * place) * math.sqrt(2 / count)
     matrix[0] /= math.sqrt(2)
     return matrix

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.metrics.base import Vector, View
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.binned import BINS, bin_index
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.resampling import LEVEL, Interval
 from calibcli.metrics.row_mean import ratio
+from calibcli.metrics.view import View
 
 _NORMAL_95 = 1.959963984540054
 _BIN_SUMS = 4
@@ -72,7 +73,7 @@ class SliceSums:
     count: int
     role: str | None = None
 
-    def partial(self, view: View) -> tuple[Vector, Vector]:
+    def partial(self, view: View) -> tuple[NumpyArray, NumpyArray]:
         """The sums over one block."""
         own = view.prediction if self.role is None else view.keys[self.role]
         present = view.weights > 0
@@ -95,17 +96,19 @@ class SliceSums:
         return sums, np.stack(by_bin, axis=1).reshape(self.count, BINS, _BIN_SUMS)
 
     def merge(
-        self, left: tuple[Vector, Vector], right: tuple[Vector, Vector]
-    ) -> tuple[Vector, Vector]:
+        self, left: tuple[NumpyArray, NumpyArray], right: tuple[NumpyArray, NumpyArray]
+    ) -> tuple[NumpyArray, NumpyArray]:
         """The sums over two blocks."""
         return left[0] + right[0], left[1] + right[1]
 
-    def finish(self, state: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
+    def finish(self, state: tuple[NumpyArray, NumpyArray]) -> tuple[NumpyArray, NumpyArray]:
         """The sums."""
         return state
 
 
-def read_slices(state: tuple[Vector, Vector], names: tuple[str, ...], seed: int) -> list[Slice]:
+def read_slices(
+    state: tuple[NumpyArray, NumpyArray], names: tuple[str, ...], seed: int
+) -> list[Slice]:
     """The slices that have rows, the worst first.
 
     Before all others come those that are clearly wrong (an adjusted p of at most 5 %), in the order
@@ -140,7 +143,7 @@ def _badness(found: Slice) -> tuple[bool, float, float, float]:
     return not clear, -found.ece_interval.low, found.adjusted_p, -found.ece
 
 
-def benjamini_hochberg(p: Vector) -> Vector:
+def benjamini_hochberg(p: NumpyArray) -> NumpyArray:
     """Adjusted p-values (n,): calling those below 5 % leaves 5 % of the calls wrong, on average.
 
     Benjamini and Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x. NaN stays NaN and does
@@ -154,7 +157,7 @@ def benjamini_hochberg(p: Vector) -> Vector:
     return adjusted
 
 
-def _slice(name: str, sums: Vector, by_bin: Vector, normal: Vector) -> Slice:
+def _slice(name: str, sums: NumpyArray, by_bin: NumpyArray, normal: NumpyArray) -> Slice:
     rows, weight, squares = sums[:3]
     nll, nll_interval = _mean(sums[3:6], weight, squares)
     brier, brier_interval = _mean(sums[6:9], weight, squares)
@@ -163,8 +166,8 @@ def _slice(name: str, sums: Vector, by_bin: Vector, normal: Vector) -> Slice:
     # Where all rows of a bin are right they look more certain than they are.
     spread = np.sqrt(np.maximum(filled[:, 2], filled[:, 3]))
 
-    def norm(residuals: Vector) -> Vector:
-        error: Vector = np.abs(residuals).sum(axis=1) / weight
+    def norm(residuals: NumpyArray) -> NumpyArray:
+        error: NumpyArray = np.abs(residuals).sum(axis=1) / weight
         return error
 
     noise = normal[:, : len(filled)] * spread
@@ -211,7 +214,7 @@ def wrong_tail(count: float, mean: float, variance: float) -> float:
     return min(1.0, 2 * min(at_least(count), 1 - at_least(count + 1)))
 
 
-def _mean(sums: Vector, weight: float, squares: float) -> tuple[float, Interval]:
+def _mean(sums: NumpyArray, weight: float, squares: float) -> tuple[float, Interval]:
     """A weighted mean and its interval by the standard error.
 
     ``sums`` has those of weight x value, weight^2 x value and weight^2 x value^2.

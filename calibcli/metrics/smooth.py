@@ -12,7 +12,8 @@ import math
 
 import numpy as np
 
-from calibcli.metrics.base import Metric, Vector
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 
 CELLS = 1 << 14
@@ -28,7 +29,7 @@ class Smoother:
     does by itself: its cosines are the eigenfunctions of the reflected Gaussian.
     """
 
-    def __init__(self, residuals: Vector) -> None:
+    def __init__(self, residuals: NumpyArray) -> None:
         from scipy.fft import dct
 
         self._spectrum = dct(residuals, norm="ortho")
@@ -42,7 +43,7 @@ class Smoother:
         return float(np.abs(idct(damped, norm="ortho")).sum())
 
 
-def residuals_on_lattice(curve: ConfidenceCurve, cells: int = CELLS) -> Vector:
+def residuals_on_lattice(curve: ConfidenceCurve, cells: int = CELLS) -> NumpyArray:
     """Mean over rows of (confidence - correct) by cell (cells,), split between neighbouring cells.
 
     A residual is shared by the two cells whose centres it lies between, the nearer one getting the
@@ -52,7 +53,7 @@ def residuals_on_lattice(curve: ConfidenceCurve, cells: int = CELLS) -> Vector:
     place = np.clip(curve.confidence * cells - 0.5, 0.0, cells - 1.0)
     lower = np.minimum(place.astype(np.intp), cells - 2)
     share = place - lower
-    total: Vector = np.bincount(lower, own * (1 - share), minlength=cells)
+    total: NumpyArray = np.bincount(lower, own * (1 - share), minlength=cells)
     total += np.bincount(lower + 1, own * share, minlength=cells)
     return total
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.bag_sums import Cells, ClassBags, ConfidenceBags, MeanBags
-from calibcli.metrics.base import Metric, Statistic, Vector
+from calibcli.metrics.base import Metric, Statistic
 from calibcli.metrics.binned import BINS, ReliabilityBins
 from calibcli.metrics.class_wise import ClassWiseExcess, ThresholdedExcess
 from calibcli.metrics.confidence import CollectedScores
@@ -41,7 +42,7 @@ from calibcli.metrics.residual_norms import (
 from calibcli.metrics.row_mean import RowMean
 from calibcli.metrics.shrinkage import pooled, shrunken, smoothed
 
-Replicates: TypeAlias = ErrorSample | MeanSample | Vector
+Replicates: TypeAlias = ErrorSample | MeanSample | NumpyArray
 """A calibration error and its noise, a mean, or the values (R,) of another metric."""
 
 Finished: TypeAlias = tuple[Mapping[Statistic, Any], Mapping[str, float]]
@@ -219,30 +220,32 @@ class _Sample:
         enough = np.count_nonzero(self._bags(source) > 0) > 1
         return source if enough and math.isfinite(self.values[metric.name]) else None
 
-    def _bags(self, source: Statistic) -> Vector:
+    def _bags(self, source: Statistic) -> NumpyArray:
         finished = self.finished[source]
-        bags: Vector = finished[0] if isinstance(source, MeanBags) else finished.bags
+        bags: NumpyArray = finished[0] if isinstance(source, MeanBags) else finished.bags
         return bags
 
-    def _draws(self, source: Statistic) -> Vector:
+    def _draws(self, source: Statistic) -> NumpyArray:
         least = 0
         if isinstance(source, MeanBags):
             least = _MEAN_REPLICATES
         elif isinstance(source, ConfidenceBags):
             least = _ERROR_REPLICATES
         replicates = max(self.resampling.replicates, least)
-        counts: Vector = self._once(
+        counts: NumpyArray = self._once(
             ("draws", source),
             lambda: draws(self._bags(source), replicates, self.resampling.units.seed),
         )
         return counts
 
-    def _drawn(self, source: Statistic) -> Vector:
+    def _drawn(self, source: Statistic) -> NumpyArray:
         """Residuals (R, m) of the replicates."""
         cells: Cells = self.finished[source]
         if isinstance(source, ClassBags):
             return self._draws(source) @ cells.excess
-        drawn: Vector = self._once(("drawn", source), lambda: self._draws(source) @ cells.excess)
+        drawn: NumpyArray = self._once(
+            ("drawn", source), lambda: self._draws(source) @ cells.excess
+        )
         return drawn
 
     def _mean(self, metric: Metric, source: MeanBags) -> MeanSample:
@@ -262,7 +265,7 @@ class _Sample:
         noise = np.subtract(noise, sums, out=noise if isinstance(source, ClassBags) else None)
         return ErrorSample(reading.norm, sums, signals, noise, self.tail(metric))
 
-    def _signals(self, source: Statistic, found: Vector, drawn: Vector) -> Vector:
+    def _signals(self, source: Statistic, found: NumpyArray, drawn: NumpyArray) -> NumpyArray:
         """What the residuals (m,) of the cells may be without noise: (S, m).
 
         Much as they were found, and as if all of them (of a bin) were off by the same.
@@ -272,11 +275,11 @@ class _Sample:
             alike = pooled(found, cells.weight, cells.codes % BINS)
             return np.stack((alike + shrunken(found - alike, drawn.var(axis=0)), alike))
 
-        def shapes() -> Vector:
+        def shapes() -> NumpyArray:
             alike = math.copysign(1.0, found.sum()) * cells.weight
             return np.stack((smoothed(found, drawn - found, cells.weight), alike))
 
-        signals: Vector = self._once(("signals", source), shapes)
+        signals: NumpyArray = self._once(("signals", source), shapes)
         return signals
 
     def _geometry(self, source: Statistic) -> ConfidenceCells:
@@ -302,14 +305,14 @@ class _Sample:
         classes = cells.size // BINS if source.forecasts == "all" else 1
         return absolute_residuals(cells.bags.sum() * classes)
 
-    def _redrawn(self, source: Statistic) -> Iterable[Vector]:
+    def _redrawn(self, source: Statistic) -> Iterable[NumpyArray]:
         """Residuals (R, m) of labels that are drawn from the probabilities, in blocks."""
         mirrored = isinstance(source, ClassBags) and source.forecasts != "predicted"
         replicates, seed = self.resampling.replicates, self.resampling.units.seed
         blocks = redraw(self.finished[source], replicates, seed, mirrored=mirrored)
         if isinstance(source, ClassBags):
             return blocks
-        kept: list[Vector] = self._once(("redrawn", source), lambda: list(blocks))
+        kept: list[NumpyArray] = self._once(("redrawn", source), lambda: list(blocks))
         return kept
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -327,7 +330,7 @@ def _reflected(interval: Interval, value: float) -> Interval:
     return Interval(max(2 * value - interval.high, 0.0), 2 * value - interval.low)
 
 
-def redraw(cells: Cells, replicates: int, seed: int, *, mirrored: bool) -> Iterator[Vector]:
+def redraw(cells: Cells, replicates: int, seed: int, *, mirrored: bool) -> Iterator[NumpyArray]:
     """Residuals (r, m) of cells whose labels are drawn anew, as many as there are rows; in blocks.
 
     Rows with weights are taken for fewer rows of the same weight, the effective number of them.

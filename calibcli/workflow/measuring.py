@@ -17,8 +17,8 @@ from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.memory_source import fold_of_rows
 from calibcli.engine.source import each_key
-from calibcli.metrics.base import View
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.view import View
 from calibcli.workflow.uncertainty import BootstrapPanel
 
 MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
