@@ -45,6 +45,12 @@ class VectorScaling(Calibrator):
     Parameters
     ----------
     scale, bias : float64 array (K,)
+
+    Examples
+    --------
+    >>> even = np.log([[0.5, 0.5]])
+    >>> VectorScaling(np.ones(2), np.array([0.0, 1.0])).probs(even).round(3)
+    array([[0.269, 0.731]])
     """
 
     scale: NumpyArray

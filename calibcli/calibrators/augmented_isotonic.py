@@ -24,6 +24,14 @@ def augmented_isotonic(positives: NumpyArray, weights: NumpyArray) -> tuple[Nump
         ``p1[i]`` for those after the i-th up to the next. Both never fall; ``p0[0]`` is 0 and
         ``p1[m]`` is 1, and ``p0[i] < p1[i]``.
 
+    Examples
+    --------
+    Of one row at each of three scores, the last two are positive.
+
+    >>> p0, p1 = augmented_isotonic(np.array([0.0, 1.0, 1.0]), np.ones(3))
+    >>> p0.round(2), p1.round(2)
+    (array([0.  , 0.  , 0.5 , 0.67]), array([0.5, 1. , 1. , 1. ]))
+
     Notes
     -----
     O(m log m) in time: O(m), and O(log m) for each score whose tangent is to be searched for.

@@ -319,6 +319,9 @@ def krichevsky_trofimov(positives: NumpyArray, weights: NumpyArray) -> NumpyArra
 
     ``(positives + 1/2) / (weights + 1)`` is the estimator of Krichevsky and Trofimov, The
     performance of universal encoding, 1981; where there is no weight it is 1/2.
+
+    >>> krichevsky_trofimov(np.array([0.0, 3.0, 4.0]), np.full(3, 4.0)).round(3)
+    array([0.1 , 0.75, 0.9 ])
     """
     pure = (positives <= 0) | (positives >= weights)
     share = positives / np.where(pure, 1.0, weights)

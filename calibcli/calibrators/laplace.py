@@ -27,6 +27,11 @@ class LaplaceMixture(Calibrator):
     ----------
     weight : float
         Between 0 and 1.
+
+    Examples
+    --------
+    >>> LaplaceMixture(0.1).probs(np.array([[0.0, -np.inf, 0.0, -99.0]])).round(3)
+    array([[0.487, 0.   , 0.487, 0.026]])
     """
 
     weight: float

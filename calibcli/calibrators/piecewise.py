@@ -20,7 +20,11 @@ from calibcli.calibrators.parameters import Parameters
 
 
 def piecewise_linear(knots: NumpyArray, slopes: NumpyArray, values: Array) -> Array:
-    """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,)."""
+    """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,).
+
+    >>> piecewise_linear(np.array([-1.0]), np.array([0.5, 2.0]), np.array([[-3.0, -1.0, 0.0]]))
+    array([[-3., -2.,  0.]])
+    """
     if is_numpy_array(values):
         return Pieces(knots, values).apply(slopes)
     xp = namespace(values)

@@ -19,6 +19,11 @@ class Temperature(Calibrator):
     ----------
     temperature : float
         T > 0; above 1 the probabilities become less extreme.
+
+    Examples
+    --------
+    >>> Temperature(2.0).probs(np.array([[4.0, 0.0]])).round(3)
+    array([[0.881, 0.119]])
     """
 
     temperature: float

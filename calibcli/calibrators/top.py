@@ -78,6 +78,12 @@ class Top(Calibrator):
     ----------
     stages : tuple of Calibrator
         For two classes.
+
+    Examples
+    --------
+    >>> from calibcli.calibrators.temperature import Temperature
+    >>> Top((Temperature(2.0),)).probs(np.log([[0.8, 0.15, 0.05]])).round(3)
+    array([[0.667, 0.25 , 0.083]])
     """
 
     stages: tuple[Calibrator, ...]
