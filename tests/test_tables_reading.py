@@ -194,7 +194,7 @@ def test_pages_of_mapped_chunks_are_given_back(tmp_path, write):
             maps = psutil.Process().memory_maps()
             sizes.append(sum(each.rss for each in maps if each.path.startswith(str(tmp_path))))
     # A chunk is 2 MB and the file 40; the system reads some pages ahead.
-    assert max(sizes) < 16e6
+    assert 0 < max(sizes) < 16e6
 
 
 def test_other_columns_ride_along_unchanged(tmp_path):

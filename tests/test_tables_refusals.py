@@ -8,14 +8,13 @@ import os
 import pickle
 import struct
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from table_files import (
     LAYOUTS,
@@ -111,10 +110,21 @@ def test_other_formats_are_told_apart(tmp_path, content, problem):
     assert problem in refusal(DataError, "-", stdin=io.BytesIO(content))
 
 
-@given(st.binary(max_size=600))
-def test_any_first_bytes_are_sniffed_or_refused(head):
-    with suppress(DataError):
-        assert sniff(head, "x.parquet") in FORMATS.values()
+MAGIC = [(magic, each) for each in FORMATS.values() for magic in each.magic]
+
+
+@given(st.sampled_from(MAGIC), st.binary(max_size=600))
+def test_formats_are_told_by_their_first_bytes(magic, rest):
+    assert sniff(magic[0] + rest, "x.bin") is magic[1]
+
+
+@given(st.binary(max_size=600) | st.text(max_size=300).map(str.encode))
+def test_other_first_bytes_are_refused_in_one_line(head):
+    assume(not head.startswith(tuple(magic for magic, _ in MAGIC)))
+    with pytest.raises(DataError) as caught:
+        sniff(head, "x.bin")
+    assert str(caught.value).startswith("x.bin: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_suffix_does_not_matter(tmp_path):
@@ -126,10 +136,20 @@ def test_the_suffix_does_not_matter(tmp_path):
 # Damage
 
 
+def complaint_about(path):
+    """The message of the error that reading a file ends with, or None."""
+    try:
+        with opened(path, input="logits") as dataset:
+            gather(dataset, 11)
+    except CalibError as error:
+        return str(error)
+    return None
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_are_refused_or_read(tmp_path_factory, data):
-    """Whatever the bytes, there are rows or one of our errors: no crash, no other exception."""
+    """Whatever the bytes, there are rows or a line that names the file: no other exception."""
     folder = tmp_path_factory.mktemp("damaged")
     name = data.draw(st.sampled_from(sorted(LAYOUTS)))
     path = Path(LAYOUTS[name](folder / "a", Z, Y))
@@ -141,8 +161,9 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(0, 4)) if edges else 0):
         content[data.draw(st.sampled_from(edges))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    with suppress(CalibError), opened(path, input="logits") as dataset:
-        gather(dataset, 11)
+    complaint = complaint_about(path)
+    assert complaint is None or complaint.startswith(str(path))
+    assert complaint is None or "\n" not in complaint
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

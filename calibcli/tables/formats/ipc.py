@@ -27,7 +27,7 @@ from calibcli.tables.storage import MappedFile, Spool
 
 _TITLE = "Arrow IPC"
 
-FEWEST_ROWS = 1 << 14
+SMALLEST_PARTITION = 1 << 14
 """Batches may be tiny; partitions that are read independently should not be."""
 
 
@@ -47,10 +47,10 @@ class IpcData(DataFile):
     mapped: bool
 
     def splits(self, rows: int) -> Sequence[int]:
-        """First rows of record batches, `FEWEST_ROWS` apart; a stream is read from its start."""
+        """First rows of record batches, some way apart; a stream is read from its start."""
         splits = [0]
         for start in self.starts if self.format == "ipc-file" else ():
-            if start >= splits[-1] + FEWEST_ROWS:
+            if start >= splits[-1] + SMALLEST_PARTITION:
                 splits.append(start)
         return splits
 
