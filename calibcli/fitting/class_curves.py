@@ -16,10 +16,10 @@ from functools import partial
 import numpy as np
 
 from calibcli.arrays import NumpyArray, host_weights, namespace, to_numpy
-from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curves import BinarySample, Curve, CurveMap, log_odds
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
+from calibcli.fitting.results import StageFit
 
 _MOST_PASSES = 8
 """Rows are thinned out where their scores would take more passes than this."""
@@ -27,24 +27,6 @@ _MOST_PASSES = 8
 _BYTES_PER_SCORE = 8
 _SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
 """Memory that a row takes besides its scores, and while those of a class are sorted, in scores."""
-
-
-@dataclass(frozen=True)
-class CurveFit:
-    """The fitted curves of all classes.
-
-    Attributes
-    ----------
-    calibrator : Calibrator
-    passes : int
-        Over the data.
-    notes : tuple of str
-        What a user must know.
-    """
-
-    calibrator: Calibrator
-    passes: int
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +38,7 @@ class _Columns:
     weights: NumpyArray
 
 
-def fit_curves(data: Data, family: CurveMap) -> CurveFit:
+def fit_curves(data: Data, family: CurveMap) -> StageFit:
     """Fit the curve of every class; of two classes, that of class 1."""
     events = [1] if data.classes == 2 else list(range(data.classes))
     share = _share_out(data, len(events))
@@ -71,7 +53,8 @@ def fit_curves(data: Data, family: CurveMap) -> CurveFit:
         curves += _on_threads(fit_one, len(group), share.threads)
         passes += 1
     note = f"{family.name}: fitted to one row in {share.step}, as more do not fit into --memory"
-    return CurveFit(family.calibrator(curves), passes, (note,) if share.step > 1 else ())
+    notes = (note,) if share.step > 1 else ()
+    return StageFit(family.calibrator(curves), passes=passes, notes=notes)
 
 
 @dataclass(frozen=True)

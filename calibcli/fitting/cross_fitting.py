@@ -13,9 +13,10 @@ from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.calibrators.identity import Identity
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
-from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.fitting.scale import newton_step
-from calibcli.fitting.stages import Fit, StageFit, fit_map, fit_stages
+from calibcli.fitting.stages import fit_map, fit_stages
 from calibcli.objectives.base import Objective
 
 _SHORT_STEP = 0.01

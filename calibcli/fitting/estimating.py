@@ -20,7 +20,8 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.fitting.lbfgs import solve_lbfgs
-from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import Solution
 
 _DEPTH = 20
 """Secants to remember."""

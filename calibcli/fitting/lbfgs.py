@@ -15,7 +15,8 @@ from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curvature import Preconditioner
 from calibcli.engine.blas import one_blas_thread
 from calibcli.fitting.newton import rounded
-from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import Solution
 
 _MEMORY, _MEMORY_ELEMENTS = 20, 1 << 27
 """Pairs of steps to remember, and numbers: fewer pairs where each is long (1 GiB in all)."""

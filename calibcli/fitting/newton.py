@@ -14,7 +14,8 @@ import math
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import Solution
 
 _MOST_INNER_STEPS = 60
 """Conjugate-gradient steps for one of Newton's, each of which is a fold."""

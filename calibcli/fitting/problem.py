@@ -1,6 +1,6 @@
 """A fit as a function of parameters: sums over the rows of the data, plus a penalty.
 
-A solver takes a `Problem` and a starting point, and returns a `Solution` with its certificate.
+A solver takes a `Problem` and a starting point, and returns a `Solution`.
 """
 
 from __future__ import annotations
@@ -171,31 +171,6 @@ class Problem:
         total: NumpyArray = self.data.fold(work, operator.iadd)
         total /= self.data.weight
         return total
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Parameters that a solver found, with the certificate of how good they are.
-
-    Attributes
-    ----------
-    theta : float64 array (P,)
-    value : float
-        The objective there, penalty included.
-    gradient_norm : float
-        Largest absolute component of the gradient there.
-    converged : bool
-    criterion : str
-        What ended the search, in words.
-    iterations : int
-    """
-
-    theta: NumpyArray
-    value: float
-    gradient_norm: float
-    converged: bool
-    criterion: str
-    iterations: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from calibcli.arrays import NumpyArray, host_weights, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import Solution
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.view import View
 from calibcli.objectives.adaptive import Adaptive

@@ -16,7 +16,8 @@ from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curvature import Expansion
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import rounded
-from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import Solution
 
 _LONGEST_STEP = 0.5
 """In any parameter: farther off, second derivatives tell little of a mixture."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.fitting.problem import Problem, Solution
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import Solution
 
 LARGEST_LOG_TEMPERATURE = 46.0
 """|log T| beyond this (T of 1e-20 or 1e20) is a sign that no temperature is best."""

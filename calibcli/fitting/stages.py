@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.calibrators.base import Calibrator, Family, SmoothMap
+from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
@@ -20,7 +19,8 @@ from calibcli.fitting.class_curves import fit_curves
 from calibcli.fitting.estimating import solve_equations, solve_reweighted
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import solve_newton, solve_nonnegative
-from calibcli.fitting.problem import Problem, Solution, sample_log_probs
+from calibcli.fitting.problem import Problem, sample_log_probs
+from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.fitting.rounds import Solver, learn_first, solve_fixed_point, steer
 from calibcli.fitting.saddle_free import solve_saddle_free
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
@@ -34,77 +34,6 @@ _SAMPLE_ROWS = 5000
 
 _KNOT_ROWS = 20_000
 """Rows that place the knots, whose quantiles are good to half a percent of the rows."""
-
-NOTHING_TO_FIT = ("separable", "worse than chance")
-"""Criteria of fits that left everything as it was."""
-
-
-@dataclass(frozen=True)
-class StageFit:
-    """One fitted stage, with how it was fitted.
-
-    Attributes
-    ----------
-    calibrator : Calibrator
-    solution : Solution or None
-        None where nothing was to be fitted.
-    passes : int
-        Folds over the data that it took.
-    notes : tuple of str
-        What a user must know about it.
-    objective : Objective or None
-        What was minimised, with the state that it ended in.
-    family : SmoothMap or None
-        What was fitted, with its knots where it has any.
-    trace : tuple of dict
-        The rounds of an adaptive objective.
-    """
-
-    calibrator: Calibrator
-    solution: Solution | None = None
-    passes: int = 0
-    notes: tuple[str, ...] = ()
-    objective: Objective | None = None
-    family: SmoothMap | None = None
-    trace: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fitted stages, to be applied in order."""
-
-    stages: tuple[StageFit, ...]
-
-    @property
-    def calibrators(self) -> tuple[Calibrator, ...]:
-        """The fitted maps in their order."""
-        return tuple(stage.calibrator for stage in self.stages)
-
-    @property
-    def converged(self) -> bool:
-        """Whether every stage converged."""
-        return all(stage.solution is None or stage.solution.converged for stage in self.stages)
-
-    @property
-    def iterations(self) -> int:
-        """Iterations of the solvers, all stages together."""
-        return sum(stage.solution.iterations for stage in self.stages if stage.solution)
-
-    @property
-    def passes(self) -> int:
-        """Folds over the data, all stages together."""
-        return sum(stage.passes for stage in self.stages)
-
-    @property
-    def gradient_norm(self) -> float:
-        """The largest gradient norm of any stage."""
-        norms = [stage.solution.gradient_norm for stage in self.stages if stage.solution]
-        return max(norms, default=0.0)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user must know, stage after stage."""
-        return tuple(note for stage in self.stages for note in stage.notes)
 
 
 def fit_stages(
@@ -145,7 +74,7 @@ def fit_stages(
         if isinstance(family, CurveMap):
             curves = fit_curves(data, family)
             notes = curves.notes + _few_rows_note(family, data)
-            stages.append(StageFit(curves.calibrator, None, curves.passes, notes))
+            stages.append(replace(curves, notes=notes))
             continue
         assert isinstance(family, SmoothMap)
         earlier = None if start is None else start.stages[position]

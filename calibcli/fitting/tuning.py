@@ -20,7 +20,8 @@ from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
 from calibcli.errors import UsageError
 from calibcli.fitting.cross_fitting import class_factors
-from calibcli.fitting.stages import Fit, StageFit, fit_stages
+from calibcli.fitting.results import Fit, StageFit
+from calibcli.fitting.stages import fit_stages
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from calibcli.engine.data import Data
-from calibcli.fitting.stages import Fit
+from calibcli.fitting.results import Fit
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.fitted_plans import FittedPlan, fit_plan

@@ -29,8 +29,9 @@ from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.memory_source import fold_of_rows
 from calibcli.errors import UsageError
+from calibcli.fitting.results import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.fitting.scale import SMALLEST_LOSS
-from calibcli.fitting.stages import NOTHING_TO_FIT, Fit, StageFit, fit_stages
+from calibcli.fitting.stages import fit_stages
 from calibcli.workflow.fitted_plans import FittedPlan
 from calibcli.workflow.group_rows import each_group, numbers_of
 from calibcli.workflow.measuring import Predictor

@@ -14,8 +14,7 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.calibrators.top import Top
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
-from calibcli.fitting.problem import Solution
-from calibcli.fitting.stages import NOTHING_TO_FIT, Fit, StageFit
+from calibcli.fitting.results import NOTHING_TO_FIT, Fit, Solution, StageFit
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood

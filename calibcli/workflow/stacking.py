@@ -19,8 +19,7 @@ from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.log_linear import LogLinear
 from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
-from calibcli.fitting.problem import Solution
-from calibcli.fitting.stages import Fit, StageFit
+from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.trials import Trial

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from calibcli.calibrators.base import Calibrator, Family
 from calibcli.calibrators.log_linear import LogLinear
 from calibcli.engine.data import Data
-from calibcli.fitting.stages import Fit
+from calibcli.fitting.results import Fit
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.fitted_plans import fit_plan
 from calibcli.workflow.plans import Plan, finished, rows_of

@@ -1,0 +1,109 @@
+"""What a fit gives: the parameters that a solver found, and stages in their order.
+
+Each says how good it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from calibcli.arrays import NumpyArray
+from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.objectives.base import Objective
+
+NOTHING_TO_FIT = ("separable", "worse than chance")
+"""Criteria of fits that left everything as it was."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Parameters that a solver found, with the certificate of how good they are.
+
+    Attributes
+    ----------
+    theta : float64 array (P,)
+    value : float
+        The objective there, penalty included.
+    gradient_norm : float
+        Largest absolute component of the gradient there.
+    converged : bool
+    criterion : str
+        What ended the search, in words.
+    iterations : int
+    """
+
+    theta: NumpyArray
+    value: float
+    gradient_norm: float
+    converged: bool
+    criterion: str
+    iterations: int
+
+
+@dataclass(frozen=True)
+class StageFit:
+    """One fitted stage, with how it was fitted.
+
+    Attributes
+    ----------
+    calibrator : Calibrator
+    solution : Solution or None
+        None where nothing was to be fitted.
+    passes : int
+        Folds over the data that it took.
+    notes : tuple of str
+        What a user must know about it.
+    objective : Objective or None
+        What was minimised, with the state that it ended in.
+    family : SmoothMap or None
+        What was fitted, with its knots where it has any.
+    trace : tuple of dict
+        The rounds of an adaptive objective.
+    """
+
+    calibrator: Calibrator
+    solution: Solution | None = None
+    passes: int = 0
+    notes: tuple[str, ...] = ()
+    objective: Objective | None = None
+    family: SmoothMap | None = None
+    trace: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted stages, to be applied in order."""
+
+    stages: tuple[StageFit, ...]
+
+    @property
+    def calibrators(self) -> tuple[Calibrator, ...]:
+        """The fitted maps in their order."""
+        return tuple(stage.calibrator for stage in self.stages)
+
+    @property
+    def converged(self) -> bool:
+        """Whether every stage converged."""
+        return all(stage.solution is None or stage.solution.converged for stage in self.stages)
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the solvers, all stages together."""
+        return sum(stage.solution.iterations for stage in self.stages if stage.solution)
+
+    @property
+    def passes(self) -> int:
+        """Folds over the data, all stages together."""
+        return sum(stage.passes for stage in self.stages)
+
+    @property
+    def gradient_norm(self) -> float:
+        """The largest gradient norm of any stage."""
+        norms = [stage.solution.gradient_norm for stage in self.stages if stage.solution]
+        return max(norms, default=0.0)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know, stage after stage."""
+        return tuple(note for stage in self.stages for note in stage.notes)
