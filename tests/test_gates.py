@@ -100,15 +100,6 @@ def test_what_is_no_condition_is_refused(text: str, complaint: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@given(st.text(max_size=30))
-def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        gate = parse_gate(text)
-    except UsageError:
-        return
-    assert parse_gate(gate.expression) == gate
-
-
 METRIC_NAMES = st.sampled_from(sorted(METRICS))
 QUANTITIES = st.builds(
     Quantity,
@@ -116,6 +107,41 @@ QUANTITIES = st.builds(
     st.sampled_from(["", "before", "after", "baseline", "delta", "chance"]),
     st.sampled_from(["", "low", "high"]),
 )
+
+
+CONDITIONS = st.builds(
+    "{}{}{}{}".format,
+    QUANTITIES,
+    st.sampled_from(["", " "]),
+    st.sampled_from(sorted(OPERATORS)),
+    st.one_of(QUANTITIES, st.floats(-9, 9)),
+)
+
+
+def is_read_or_refused(text: str) -> bool:
+    """Whether a text is a gate, which survives being written; if not, one line must say so."""
+    try:
+        gate = parse_gate(text)
+    except UsageError as error:
+        complaint = str(error)
+    else:
+        assert parse_gate(gate.expression) == gate
+        return True
+    assert complaint.startswith("--fail-if ")
+    assert len(complaint.splitlines()) == 1
+    return False
+
+
+@given(CONDITIONS, st.integers(0), st.integers(0, 2), st.text(max_size=2))
+def test_a_condition_with_a_change_is_read_or_refused(text, place, removed, added) -> None:
+    at = place % (len(text) + 1)
+    is_read_or_refused(text[:at] + added + text[at + removed :])
+    assert is_read_or_refused(text)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    is_read_or_refused(text)
 
 
 @given(QUANTITIES, st.sampled_from(sorted(OPERATORS)), st.one_of(QUANTITIES, st.floats(-9, 9)))
