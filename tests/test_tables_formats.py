@@ -16,7 +16,7 @@ from table_files import gather, make_labels, make_scores, opened, refusal, same_
 from calibcli.errors import DataError
 from calibcli.tables.formats.base import DataFile, Field
 from calibcli.tables.formats.npy import ArrayBatch
-from calibcli.tables.formats.registry import FORMATS, OUTPUTS, SUFFIXES, FileFormat
+from calibcli.tables.formats.registry import FORMATS, OUTPUTS, SUFFIXES, FileFormat, import_function
 from calibcli.tables.formats.sniffing import open_file
 from calibcli.tables.locations import expand
 from calibcli.tables.storage import Spool
@@ -27,9 +27,9 @@ Z, Y = make_scores(40, 3), make_labels(40, 3)
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 def test_what_an_entry_names_can_be_loaded(form):
-    assert callable(form.load(form.reader))
+    assert callable(import_function(form.reader))
     for function in filter(None, (form.sink, form.pipe_reader)):
-        assert callable(form.load(function))
+        assert callable(import_function(function))
     assert bool(form.sink) >= bool(form.written)
 
 

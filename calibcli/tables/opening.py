@@ -17,6 +17,7 @@ from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
 from calibcli.tables.dataset import Dataset
 from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile, Field, locating_rows
+from calibcli.tables.formats.registry import import_function
 from calibcli.tables.formats.sniffing import open_file, sniff
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import decide_kind
@@ -129,8 +130,8 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
     reader = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
     if options.single_pass:
         form = sniff(reader.peek(8), STDIN_NAME)
-        if form.pipe_reader is not None:
-            piped: DataFile = form.load(form.pipe_reader)(Location(STDIN_NAME, STDIN), reader)
+        if form.pipe_reader:
+            piped: DataFile = import_function(form.pipe_reader)(Location(STDIN_NAME, STDIN), reader)
             return piped
     return open_file(Location(STDIN_NAME, spool.copy(reader, STDIN_NAME)), spool)
 

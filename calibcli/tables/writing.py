@@ -13,7 +13,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.atomic import STDOUT, atomic_write, check_writable
 from calibcli.tables.formats.base import Sink
-from calibcli.tables.formats.registry import FORMATS, OUTPUTS, FileFormat
+from calibcli.tables.formats.registry import FORMATS, OUTPUTS, FileFormat, import_function
 
 WAITING = 2
 """Calls that may wait to be written: one is encoded, one is ready."""
@@ -158,7 +158,7 @@ def open_writer(
     """
     form = output_format(path)
     with _given(stdout) if path == STDOUT and stdout else atomic_write(path, force=force) as file:
-        writer = Writer(form.load(form.sink)(file, source.rows, source.class_names))
+        writer = Writer(import_function(form.sink)(file, source.rows, source.class_names))
         try:
             yield writer
             writer.finish()

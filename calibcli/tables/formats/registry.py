@@ -29,12 +29,12 @@ class FileFormat:
         What a file may begin with.
     reader : str
         ``(Location, Spool) -> DataFile``.
-    sink : str or None
-        ``(binary file, rows, class_names) -> Sink``; None where it is not written.
+    sink : str
+        ``(binary file, rows, class_names) -> Sink``; empty where it is not written.
     written : tuple of str
         Suffixes of outputs in this format.
-    pipe_reader : str or None
-        ``(Location, binary file) -> DataFile``: reads from a pipe as it comes.
+    pipe_reader : str
+        ``(Location, binary file) -> DataFile``: reads from a pipe as it comes. May be empty.
     remote : bool
         Whether it is read where it lies in an object store. Other files are copied first.
     """
@@ -44,16 +44,10 @@ class FileFormat:
     suffixes: tuple[str, ...]
     magic: tuple[bytes, ...]
     reader: str
-    sink: str | None = None
+    sink: str = ""
     written: tuple[str, ...] = ()
-    pipe_reader: str | None = None
+    pipe_reader: str = ""
     remote: bool = False
-
-    def load(self, function: str | None) -> Callable[..., Any]:
-        """The function of one of the names above, imported now."""
-        module, _, name = (function or "").partition(":")
-        loaded: Callable[..., Any] = getattr(import_module(f"{__package__}.{module}"), name)
-        return loaded
 
 
 FORMATS = {
@@ -104,3 +98,10 @@ SUFFIXES = tuple(suffix for each in FORMATS.values() for suffix in each.suffixes
 
 OUTPUTS = {suffix: each for each in FORMATS.values() for suffix in each.written}
 """The format of an output file, by its suffix."""
+
+
+def import_function(function: str) -> Callable[..., Any]:
+    """The function that an entry names as ``"module:name"``, imported now."""
+    module, name = function.split(":")
+    loaded: Callable[..., Any] = getattr(import_module(f"{__package__}.{module}"), name)
+    return loaded

@@ -7,7 +7,7 @@ from typing import IO
 
 from calibcli.errors import DataError
 from calibcli.tables.formats.base import DataFile, pickled
-from calibcli.tables.formats.registry import FORMATS, FileFormat
+from calibcli.tables.formats.registry import FORMATS, FileFormat, import_function
 from calibcli.tables.locations import Location, cannot_read
 from calibcli.tables.storage import Spool
 
@@ -90,7 +90,7 @@ def open_file(location: Location, spool: Spool) -> DataFile:
                 location = _copied(file, location, spool)
     except OSError as error:
         raise cannot_read(location.name, error) from error
-    opened: DataFile = form.load(form.reader)(location, spool)
+    opened: DataFile = import_function(form.reader)(location, spool)
     return opened
 
 
