@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.calibrators.base import Family, SmoothMap
+from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.identity import Identity
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.fitting.problem import Problem
-from calibcli.fitting.results import Fit, Solution, StageFit
+from calibcli.fitting.results import Families, Fit, Solution, StageFit
 from calibcli.fitting.scale import newton_step
 from calibcli.fitting.stages import fit_map, fit_stages
 from calibcli.objectives.base import Objective
@@ -23,9 +22,7 @@ _SHORT_STEP = 0.01
 """In log T. Newton's error after a step is about its square, far below what any figure shows."""
 
 
-def cross_fit(
-    data: Data, families: Sequence[Family | None], objective: Objective, whole: Fit
-) -> list[Fit]:
+def cross_fit(data: Data, families: Families, objective: Objective, whole: Fit) -> list[Fit]:
     """The fit without each fold, starting from the fit of the whole data.
 
     One temperature alone takes a single pass for all folds: sums by fold at the optimum of the
@@ -44,7 +41,7 @@ def cross_fit(
     ]
 
 
-def fit_average(data: Data, families: Sequence[Family | None], objective: Objective) -> Fit:
+def fit_average(data: Data, families: Families, objective: Objective) -> Fit:
     """A fit whose last stage is the average of the fits without each fold.
 
     The stages before it are fitted to all rows and shared, so that for maps that are linear in
@@ -75,7 +72,7 @@ def fit_average(data: Data, families: Sequence[Family | None], objective: Object
     return replace(whole, stages=(*whole.stages[:-1], _averaged(last, fits, data.classes)))
 
 
-def unfitted(families: Sequence[Family | None]) -> Fit:
+def unfitted(families: Families) -> Fit:
     """The fit to no rows, as where one fold has them all: nothing is changed."""
     return Fit(tuple(StageFit(Identity()) for _ in families))
 
@@ -104,9 +101,7 @@ def _outside(data: Data, fold: int) -> Data:
     return outside if factors is None else outside.reweighted(factors)
 
 
-def _fit_without(
-    data: Data, families: Sequence[Family | None], objective: Objective, start: Fit
-) -> Fit:
+def _fit_without(data: Data, families: Families, objective: Objective, start: Fit) -> Fit:
     if data.weight <= 0:
         return unfitted(families)
     return fit_stages(data, families, objective, start=start)

@@ -5,12 +5,16 @@ Each says how good it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from calibcli.arrays import NumpyArray
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Family, SmoothMap
 from calibcli.objectives.base import Objective
+
+Families: TypeAlias = Sequence[Family | None]
+"""What the stages of a fit are to be; None is the stage that changes nothing."""
 
 NOTHING_TO_FIT = ("separable", "worse than chance")
 """Criteria of fits that left everything as it was."""

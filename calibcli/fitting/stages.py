@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +19,7 @@ from calibcli.fitting.estimating import solve_equations, solve_reweighted
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import solve_newton, solve_nonnegative
 from calibcli.fitting.problem import Problem, sample_log_probs
-from calibcli.fitting.results import Fit, Solution, StageFit
+from calibcli.fitting.results import Families, Fit, Solution, StageFit
 from calibcli.fitting.rounds import Solver, learn_first, solve_fixed_point, steer
 from calibcli.fitting.saddle_free import solve_saddle_free
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
@@ -38,7 +37,7 @@ _KNOT_ROWS = 20_000
 
 def fit_stages(
     data: Data,
-    families: Sequence[Family | None],
+    families: Families,
     objective: Objective,
     start: Fit | None = None,
 ) -> Fit:

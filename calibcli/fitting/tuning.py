@@ -7,7 +7,6 @@ of Berta et al. (2025) too, whose strength is a constant there.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -20,7 +19,7 @@ from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
 from calibcli.errors import UsageError
 from calibcli.fitting.cross_fitting import class_factors
-from calibcli.fitting.results import Fit, StageFit
+from calibcli.fitting.results import Families, Fit, StageFit
 from calibcli.fitting.stages import fit_stages
 from calibcli.objectives.base import Objective
 from calibcli.objectives.macro import ClassWeighted
@@ -41,7 +40,6 @@ _ERRORS = 1.0
 _TINY = 1e-12
 """Stands for a penalty of 0 where logarithms are compared."""
 
-Families = Sequence[Family | None]
 Choice = tuple[float, ...]
 """A value for each of a family's tunable options, in their order."""
 

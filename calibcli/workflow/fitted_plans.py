@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from calibcli.engine.data import Data
 from calibcli.fitting.cross_fitting import cross_fit, fit_average, unfitted
-from calibcli.fitting.results import Fit
+from calibcli.fitting.results import Families, Fit
 from calibcli.fitting.stages import fit_stages
-from calibcli.fitting.tuning import Families, Tuning, tune
+from calibcli.fitting.tuning import Tuning, tune
 from calibcli.workflow.plans import Plan
 
 
