@@ -3,7 +3,7 @@
 Fits on the long-tailed validation rows of the official logit sets and judges on their balanced test
 rows, with and without class-wise scaling, for the four calibrators of the paper. ECE in percent.
 
-    python benchmarks/sctl.py SHARED_FOLDER
+    python benchmarks/sctl.py FOLDER_OF_THE_SETS
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import calibcli
+
+VECTORS = Path(__file__).resolve().parents[1] / "tests" / "vectors" / "vectors.json"
 
 # The official code mixes logits in its ensemble, and its network has neither bounds nor |T|.
 CALIBRATORS = {
@@ -47,14 +49,14 @@ def judge(folder: Path, method: str, options: dict[str, str], loss: str) -> tupl
 def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shared", type=Path, help="folder with data/ and vectors/")
-    shared: Path = parser.parse_args().shared
-    vectors = json.loads((shared / "vectors" / "vectors.json").read_text())
+    parser.add_argument("data", type=Path, help="folder with the sets, one folder each")
+    data: Path = parser.parse_args().data
+    vectors = json.loads(VECTORS.read_text("utf-8"))
     logs = vectors["sctl_official_logs_ece_acc_percent"]
     begin, far = time.perf_counter(), 0
     print("| logits | calibrator | nll | official | class-wise | official | gain | official |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
-    for folder in sorted((shared / "data").glob("sctl_*_cifar10lt")):
+    for folder in sorted(data.glob("sctl_*_cifar10lt")):
         name = folder.name.removeprefix("sctl_").removesuffix("_cifar10lt")
         official = logs[f"{name}_c10_LT"]
         for title, (method, options) in CALIBRATORS.items():

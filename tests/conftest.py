@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+VECTORS = ROOT / "tests" / "vectors"
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
@@ -32,6 +35,20 @@ Calib = Callable[..., "subprocess.CompletedProcess[bytes]"]
 def sample_data() -> Path:
     """The folder of the project's own sample data."""
     return ROOT / "sample_data"
+
+
+@pytest.fixture(scope="session")
+def vectors() -> dict[str, Any]:
+    """Published figures, and what the official code of papers gives for small inputs."""
+    document: dict[str, Any] = json.loads((VECTORS / "vectors.json").read_text("utf-8"))
+    return document
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> dict[str, np.ndarray[Any, Any]]:
+    """The logits and labels on which the official code was run: `fit_logits`, `test_labels`, …"""
+    with np.load(VECTORS / "sctl_synth.npz") as stored:
+        return dict(stored)
 
 
 @pytest.fixture(scope="session")

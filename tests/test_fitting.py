@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -59,11 +58,9 @@ def test_temperature_is_the_optimum_that_scipy_finds(loss: str) -> None:
     assert math.log(calibrator.stages[0].temperature) == pytest.approx(found.x, abs=1e-6)
 
 
-def test_temperature_equals_the_published_exact_value(shared_data) -> None:
-    vectors = json.loads((shared_data / "vectors" / "vectors.json").read_text())
-    arrays = np.load(shared_data / "vectors" / "sctl_synth.npz")
+def test_temperature_equals_the_published_exact_value(vectors, synthetic) -> None:
     exact = vectors["sctl_synth"]["exact_float64"]["TS_micro_CE"]["T"]
-    found = fit(arrays["fit_logits"], arrays["fit_labels"]).stages[0].temperature
+    found = fit(synthetic["fit_logits"], synthetic["fit_labels"]).stages[0].temperature
     assert found == pytest.approx(exact, abs=1e-6)
 
 

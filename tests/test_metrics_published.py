@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,6 @@ def evaluate(logits: Any, labels: Any) -> Evaluation:
     return panel.finish(panel.partial(View(log_softmax(logits), labels)))
 
 
-@pytest.fixture
-def vectors(shared_data: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((shared_data / "vectors" / "vectors.json").read_text())
-    return document
-
-
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 2e-8), (np.float32, 2e-7)])
 @pytest.mark.parametrize(
@@ -48,21 +41,20 @@ def vectors(shared_data: Path) -> dict[str, Any]:
     ],
 )
 def test_reference_vectors(
-    shared_data: Path,
     vectors: dict[str, Any],
+    synthetic: dict[str, Any],
     split: str,
     key: str,
     dtype: type,
     tolerance: float,
     order: Any,
 ) -> None:
-    arrays = np.load(shared_data / "vectors" / "sctl_synth.npz")
-    logits = arrays[f"{split}_logits"]
+    logits = synthetic[f"{split}_logits"]
     if "official_CE" in key:
         official = vectors["sctl_synth"]["official_code_float32_cpu"]["TS|CE"]
         logits = logits / np.float32(official["params"]["t"][0])
     logits = np.asarray(logits, dtype=dtype, order=order)
-    values = evaluate(logits, arrays[f"{split}_labels"]).values
+    values = evaluate(logits, synthetic[f"{split}_labels"]).values
     expected = vectors["metrics_and_dynamics_on_synth"][key]
     # The published code holds the share of rows in a bin as float32: hence 2e-8 at best.
     assert values == pytest.approx({name: expected[NAMES[name]] for name in values}, abs=tolerance)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -242,12 +241,10 @@ def test_falling_losses_choose_the_flattest_shape() -> None:
     ("how", "key"), [("zscore", "ND"), ("centered", "CM"), ("minmax", "MM"), (None, "macro")]
 )
 def test_the_fixed_point_is_the_published_temperature(
-    shared_data: Path, how: Any, key: str
+    vectors: dict[str, Any], synthetic: dict[str, Any], how: Any, key: str
 ) -> None:
-    with np.load(shared_data / "vectors" / "sctl_synth.npz") as stored:
-        logits, labels = stored["fit_logits"].astype(np.float64), stored["fit_labels"]
-    document = json.loads((shared_data / "vectors" / "vectors.json").read_text())
-    exact = document["sctl_synth"]["exact_float64"]
+    logits, labels = synthetic["fit_logits"].astype(np.float64), synthetic["fit_labels"]
+    exact = vectors["sctl_synth"]["exact_float64"]
     expected = exact.get(f"TS_SCTL_{key}_corner(alpha=ln(C)/2,beta=1.5)_fixed_point")
     objective: Any = Macro() if how is None else ClassWise(how)
     expected = exact["TS_macro_CE"] if how is None else expected

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,12 +82,6 @@ CASES: list[tuple[str, Objective, float]] = [
 
 
 @pytest.fixture
-def vectors(shared_data: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((shared_data / "vectors" / "vectors.json").read_text())
-    return document
-
-
-@pytest.fixture
 def batch(vectors: dict[str, Any]) -> tuple[Any, Any]:
     return np.array(vectors["batch"]["logits"]), np.array(vectors["batch"]["labels"])
 
@@ -152,18 +144,17 @@ def test_multipliers_after_one_update(vectors: dict[str, Any], batch: tuple[Any,
 
 
 @pytest.fixture
-def synthetic(shared_data: Path) -> tuple[Any, Any]:
-    with np.load(shared_data / "vectors" / "sctl_synth.npz") as stored:
-        return stored["fit_logits"].astype(np.float64), stored["fit_labels"]
+def fit_rows(synthetic: dict[str, Any]) -> tuple[Any, Any]:
+    return synthetic["fit_logits"].astype(np.float64), synthetic["fit_labels"]
 
 
 @pytest.mark.parametrize(("scale", "margin"), [(1.0, 10.0), (0.5, 10.0), (1.0, 4.0)])
 def test_multipliers_over_epochs(
-    vectors: dict[str, Any], synthetic: tuple[Any, Any], scale: float, margin: float
+    vectors: dict[str, Any], fit_rows: tuple[Any, Any], scale: float, margin: float
 ) -> None:
     dynamics = vectors["metrics_and_dynamics_on_synth"]
     epochs = dynamics[f"cals_alm_fixed_logits_scale{scale}_margin{margin:g}"]
-    logits, labels = scale * synthetic[0], synthetic[1]
+    logits, labels = scale * fit_rows[0], fit_rows[1]
     objective = Cals(margin)
     by_number = {epoch["epoch"]: epoch for epoch in epochs}
     for number in range(max(by_number) + 1):
@@ -182,11 +173,11 @@ def test_multipliers_over_epochs(
 
 
 def test_the_heuristic_rule_compares_what_is_published(
-    vectors: dict[str, Any], synthetic: tuple[Any, Any]
+    vectors: dict[str, Any], fit_rows: tuple[Any, Any]
 ) -> None:
     """Penalties are the published scores, and strengths agree where rounding decides nothing."""
     epochs = vectors["metrics_and_dynamics_on_synth"]["cals_hr_margin10_alpha0.1_gamma1.1_tau1.1"]
-    logits, labels = synthetic
+    logits, labels = fit_rows
     objective = CalsHr(10.0)
     published = np.full(10, 0.1)
     ours = []
@@ -207,9 +198,9 @@ def test_the_heuristic_rule_compares_what_is_published(
     np.testing.assert_allclose(ours[5], ours[4], atol=1e-12)
 
 
-def test_bins_of_adafocal(vectors: dict[str, Any], synthetic: tuple[Any, Any]) -> None:
+def test_bins_of_adafocal(vectors: dict[str, Any], fit_rows: tuple[Any, Any]) -> None:
     bins = vectors["metrics_and_dynamics_on_synth"]["fit_T1_adafocal_bins"]
-    objective = learnt_on_validation(AdaFocal(), *synthetic)
+    objective = learnt_on_validation(AdaFocal(), *fit_rows)
     trace = objective.trace()
     np.testing.assert_allclose(
         trace["edges"][:-1], [bins[str(b)]["lower_bound"] for b in range(15)], atol=1e-6
@@ -224,22 +215,22 @@ def learnt_on_validation(objective: Any, logits: Any, labels: Any) -> Any:
 
 
 def test_exponents_of_adafocal_over_updates(
-    vectors: dict[str, Any], synthetic: tuple[Any, Any]
+    vectors: dict[str, Any], fit_rows: tuple[Any, Any]
 ) -> None:
     name = "adafocal_gamma_after_each_of_12_updates_with_constant_bins_fit_T1"
     objective = AdaFocal()
     for expected in vectors["metrics_and_dynamics_on_synth"][name]:
-        objective = learnt_on_validation(objective, *synthetic)
+        objective = learnt_on_validation(objective, *fit_rows)
         # The reference was computed in float32.
         np.testing.assert_allclose(objective.trace()["gamma"], expected, rtol=1e-5)
 
 
 def test_exponents_of_adafocal_switch_and_are_clipped(
-    vectors: dict[str, Any], synthetic: tuple[Any, Any]
+    vectors: dict[str, Any], fit_rows: tuple[Any, Any]
 ) -> None:
     name = "adafocal_gamma_underconfident_T3(update_no,gammas)"
     expected = {row[0]: row[1:] for row in vectors["metrics_and_dynamics_on_synth"][name]}
-    logits, labels = synthetic
+    logits, labels = fit_rows
     objective = AdaFocal()
     for number in range(1, max(expected) + 1):
         objective = learnt_on_validation(objective, logits / 3, labels)

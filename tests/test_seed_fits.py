@@ -26,16 +26,6 @@ def fit(logits, labels, **options):
     return calibcli.fit(logits, labels, folds=0, **options)
 
 
-@pytest.fixture
-def vectors(shared_data):
-    return json.loads((shared_data / "vectors" / "vectors.json").read_text())
-
-
-@pytest.fixture
-def synthetic(shared_data):
-    return np.load(shared_data / "vectors" / "sctl_synth.npz")
-
-
 def imbalanced(rows: int = 3000, seed: int = 0):
     """Overconfident logits of five classes; the first has ten times the rows of the last."""
     rng = np.random.default_rng(seed)

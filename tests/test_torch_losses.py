@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,12 +90,6 @@ def test_losses_of_rows_are_the_objectives(objective: Objective) -> None:
     weights = torch.linspace(-1, 2, len(labels), dtype=torch.float64)
     (weights * losses).sum().backward()
     torch.testing.assert_close(logits.grad, weights[:, None] * terms.gradient())
-
-
-@pytest.fixture
-def vectors(shared_data: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((shared_data / "vectors" / "vectors.json").read_text())
-    return document
 
 
 def published_batch(vectors: dict[str, Any]) -> tuple[Any, Any]:
