@@ -201,6 +201,11 @@ class Registry(Mapping[str, T]):
         return entry
 
     @property
+    def built_in(self) -> tuple[str, ...]:
+        """The names of this package."""
+        return tuple(self._built_in)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All names, those of plugins too, none of which is imported for it."""
         return (*self._built_in, *self._offers)

@@ -224,7 +224,7 @@ def _link_options() -> Iterator[str]:
 
     losses: dict[str, list[str]] = {}
     for name, objective in OBJECTIVES.items():
-        link = link_of(name, objective().options())
+        link = link_of(objective())
         for option in link.options if link else ():
             losses.setdefault(option, []).append(f"`{name}`")
     for option, names in losses.items():

@@ -15,17 +15,11 @@ from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.aurc import Aurc
 from calibcli.objectives.base import Objective
 from calibcli.objectives.brier import Brier
-from calibcli.objectives.bsce import Bsce
-from calibcli.objectives.bsce_gra import BsceGra
-from calibcli.objectives.cals import Cals, Multipliers
-from calibcli.objectives.cals_hr import CalsHr, Strengths
+from calibcli.objectives.bsce import Bsce, BsceGra
+from calibcli.objectives.cals import Cals, CalsHr, Multipliers, Strengths
 from calibcli.objectives.class_wise import ClassWise
-from calibcli.objectives.dual_focal import DualFocal
-from calibcli.objectives.dual_focal_gra import DualFocalGra
-from calibcli.objectives.flsd import Flsd
-from calibcli.objectives.focal import Focal
-from calibcli.objectives.focal_gra import FocalGra
-from calibcli.objectives.inverse_focal import InverseFocal
+from calibcli.objectives.dual_focal import DualFocal, DualFocalGra
+from calibcli.objectives.focal import Flsd, Focal, FocalGra, InverseFocal
 from calibcli.objectives.label_smoothing import LabelSmoothing
 from calibcli.objectives.macro import Macro
 from calibcli.objectives.mbls import Mbls
@@ -249,7 +243,7 @@ def variants(classes: int) -> list[Objective]:
 
 def learnt(objective: Objective, logits: Any, labels: Any, weights: Any = None) -> Objective:
     """The objective with the state of these rows, where it takes it from the rows of the fit."""
-    if isinstance(objective, Adaptive) and not objective.on_validation:
+    if isinstance(objective, Adaptive) and objective.learns != "on validation rows":
         return objective.updated(objective.statistic(logits, labels, weights))
     return objective
 

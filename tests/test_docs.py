@@ -241,9 +241,9 @@ def test_params_page_has_every_key_of_a_fit() -> None:
     assert described == set(example["fit"])
 
 
-@pytest.mark.parametrize("loss", [n for n, kind in OBJECTIVES.items() if kind.link])
+@pytest.mark.parametrize("loss", [n for n, kind in OBJECTIVES.items() if kind().link()])
 def test_params_page_has_the_options_of_every_link(loss: str) -> None:
-    link = link_of(loss, OBJECTIVES[loss]().options())
+    link = link_of(OBJECTIVES[loss]())
     assert link is not None
     rows = {in_code(row[0])[0]: row[2] for row in table(read("docs/params.md"), "### link")}
     assert set(link.parameters()) <= set(rows)
@@ -269,8 +269,10 @@ def test_losses_page_says_of_every_loss_what_it_is() -> None:
     assert rows == {
         name: [
             yes_or_no(kind.proper),
-            "–" if kind.proper else yes_or_no(kind.link),  # noqa: RUF001 (as on the page)
-            "inner split" if getattr(kind, "on_validation", False) else yes_or_no(kind.adaptive),
+            "–" if kind.proper else yes_or_no(kind().link() is not None),  # noqa: RUF001 (as on the page)
+            "inner split"
+            if kind.learns == "on validation rows"
+            else yes_or_no(kind.learns != "nothing"),
         ]
         for name, kind in OBJECTIVES.items()
     }
@@ -280,7 +282,7 @@ def test_formulas_of_the_links_are_those_in_use() -> None:
     formulas = {
         in_code(row[0])[0]: in_code(row[1])[0] for row in table(read("docs/losses.md"), "## Links")
     }
-    assert set(formulas) == {name for name, kind in OBJECTIVES.items() if kind.link}
+    assert set(formulas) == {name for name, kind in OBJECTIVES.items() if kind().link()}
     q = np.random.default_rng(5).dirichlet(np.full(4, 2.0))
     ranked = np.sort(q)
     rival = np.concatenate(([0.0], ranked[:-1]))[np.argsort(np.argsort(q))]
@@ -295,7 +297,7 @@ def test_formulas_of_the_links_are_those_in_use() -> None:
         }
         code = formula.replace("^", "**").replace("·", "*").replace("Σq²", "square")
         weighed = q / eval(code, values)  # noqa: S307 (our own page)
-        link = link_of(loss, options)
+        link = link_of(OBJECTIVES[loss]())
         assert link is not None
         found = np.exp(link.log_probs(np.log(q)[None])[0])
         np.testing.assert_allclose(found, weighed / weighed.sum(), rtol=1e-10, err_msg=loss)

@@ -31,7 +31,7 @@ LAYERS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
-# The mathematics knows of no file, no terminal and no device.
+# The mathematics knows of no file, no terminal and no device. Links are maps of losses.
 MATHEMATICS = ["calibrators", "objectives", "metrics"]
 BELOW_MATHEMATICS = ["arrays", "errors", "registry"]
 
@@ -118,7 +118,7 @@ def test_imports_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("own", MATHEMATICS)
 def test_mathematics_sees_only_arrays_and_errors(own: str) -> None:
-    allowed = {own, *BELOW_MATHEMATICS}
+    allowed = {own, *BELOW_MATHEMATICS, *({"objectives"} if own == "calibrators" else ())}
     seen = {module for path in (PACKAGE / own).rglob("*.py") for module in own_imports(path)}
     assert {module for module in seen if part(module) not in allowed} == set()
 

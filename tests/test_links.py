@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, root
 
 from calibcli.arrays import log_softmax
-from calibcli.calibrators.links import SMALLEST_SHARE, Link, link_of
+from calibcli.calibrators.links import Link, link_of
 from calibcli.calibrators.registry import CALIBRATORS, read_calibrator
 from calibcli.errors import ParamsError
 from calibcli.objectives.base import Objective
-from calibcli.objectives.bsce_gra import BsceGra
-from calibcli.objectives.dual_focal_gra import DualFocalGra
-from calibcli.objectives.focal import Focal
-from calibcli.objectives.focal_gra import FocalGra
-from calibcli.objectives.inverse_focal import InverseFocal
-from calibcli.objectives.label_smoothing import LabelSmoothing
+from calibcli.objectives.bsce import BsceGra
+from calibcli.objectives.dual_focal import DualFocalGra
+from calibcli.objectives.focal import Focal, FocalGra, InverseFocal
+from calibcli.objectives.label_smoothing import SMALLEST_SHARE, LabelSmoothing
 from calibcli.objectives.registry import OBJECTIVES
 
 LINKED: list[Objective] = [
@@ -47,7 +45,7 @@ ORDERED = [o for o in LINKED if o.name != "dual-focal-gra" and o != InverseFocal
 
 
 def link(objective: Objective) -> Link:
-    found = link_of(objective.name, objective.options())
+    found = link_of(objective)
     assert found is not None
     return found
 
@@ -161,12 +159,12 @@ def test_classes_below_the_floor_of_label_smoothing_keep_a_share_and_their_order
 
 
 def test_losses_say_whether_they_have_a_link() -> None:
-    for name, family in OBJECTIVES.items():
-        found = link_of(name, family().options())
-        assert (found is not None) == family.link
-    assert link_of("focal-gra", FocalGra(adaptive_gamma=True).options()) is None
-    assert link_of("bsce-gra", BsceGra(adaptive_gamma=True).options()) is None
-    assert link_of("inverse-focal", InverseFocal(3.6).options()) is None
+    linked = {name for name, family in OBJECTIVES.items() if link_of(family()) is not None}
+    assert linked == {objective.name for objective in LINKED}
+    assert link_of(FocalGra(adaptive_gamma=True)) is None
+    assert link_of(BsceGra(adaptive_gamma=True)) is None
+    assert link_of(InverseFocal(3.6)) is None
+    assert link_of(Focal(1001.0)) is None
 
 
 @each_loss
@@ -183,12 +181,19 @@ def test_a_parameter_file_holds_it(objective: Objective) -> None:
         ({"loss": "nll"}, "no link for loss 'nll'"),
         ({}, "no link for loss None"),
         ({"loss": "focal"}, "'gamma' is missing"),
-        ({"loss": "focal", "gamma": -1.0}, "gamma must be from 0 to 1000"),
+        (
+            {"loss": "focal", "gamma": -1.0},
+            "focal.gamma is -1.0; it must be a number of at least 0",
+        ),
+        ({"loss": "focal", "gamma": 1001.0}, "focal has no link for gamma 1001"),
         ({"loss": "focal", "gamma": "3"}, "gamma must be a number"),
         ({"loss": "focal", "gamma": 3.0, "beta": 1.0}, "unknown parameter 'beta'"),
-        ({"loss": "inverse-focal", "gamma": 4.0}, "no link for a gamma above"),
-        ({"loss": "bsce-gra", "gamma": 2.0, "norm": 3}, "norm must be 1 or 2"),
-        ({"loss": "label-smoothing", "smoothing": 1.0}, "smoothing must be"),
+        ({"loss": "inverse-focal", "gamma": 4.0}, "inverse-focal has no link for gamma 4"),
+        ({"loss": "bsce-gra", "gamma": 2.0, "norm": 3}, "norm is 3.0; it must be one of 1, 2"),
+        (
+            {"loss": "label-smoothing", "smoothing": 1.0},
+            "smoothing is 1.0; it must be a number from 0 to",
+        ),
         ({"loss": ["focal"], "gamma": 3.0}, "no link for loss"),
     ],
 )

@@ -14,19 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
-from calibcli.objectives.adafocal import AdaFocal, BinnedGamma, equal_mass_edges
+from calibcli.objectives.adafocal import AdaFocal, BinnedGamma, edges_of_equal_mass
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.aurc import Aurc, rank_weights
-from calibcli.objectives.cals import Cals
-from calibcli.objectives.cals_hr import CalsHr
-from calibcli.objectives.class_factors import fit_shape, normalise
-from calibcli.objectives.class_wise import ClassWise
+from calibcli.objectives.cals import Cals, CalsHr
+from calibcli.objectives.class_wise import ClassWise, fit_shape, normalise
 from calibcli.objectives.macro import Macro
 from calibcli.objectives.mmce import Mmce
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
 
-ADAPTIVE = [name for name, family in OBJECTIVES.items() if family.adaptive]
+ADAPTIVE = [name for name, family in OBJECTIVES.items() if family.learns != "nothing"]
 
 each_objective = pytest.mark.parametrize("name", ADAPTIVE)
 
@@ -335,11 +333,11 @@ def test_the_exponent_is_that_of_the_bin_of_the_label() -> None:
 def test_bins_of_equal_mass_follow_the_weights() -> None:
     confidence = np.linspace(0.3, 0.9, 7)
     np.testing.assert_allclose(
-        equal_mass_edges(confidence, np.ones(7), 3),
+        edges_of_equal_mass(confidence, np.ones(7), 3),
         np.interp(np.linspace(0, 7, 4), np.arange(7), confidence),
     )
     heavy = np.array([0, 0, 0, 1, 1, 1, 1.0])
-    assert equal_mass_edges(confidence, heavy, 2)[0] == pytest.approx(0.6)
+    assert edges_of_equal_mass(confidence, heavy, 2)[0] == pytest.approx(0.6)
 
 
 # Ranks and pairs

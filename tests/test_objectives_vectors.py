@@ -13,18 +13,11 @@ from calibcli.objectives.adafocal import AdaFocal, BinnedGamma
 from calibcli.objectives.aurc import Aurc
 from calibcli.objectives.base import Objective
 from calibcli.objectives.brier import Brier
-from calibcli.objectives.bsce import Bsce
-from calibcli.objectives.bsce_gra import BsceGra
-from calibcli.objectives.cals import Cals
-from calibcli.objectives.cals_hr import CalsHr, Strengths
-from calibcli.objectives.class_factors import factors, normalise
-from calibcli.objectives.class_wise import ClassWise
-from calibcli.objectives.dual_focal import DualFocal
-from calibcli.objectives.dual_focal_gra import DualFocalGra
-from calibcli.objectives.flsd import Flsd
-from calibcli.objectives.focal import Focal
-from calibcli.objectives.focal_gra import FocalGra
-from calibcli.objectives.inverse_focal import InverseFocal
+from calibcli.objectives.bsce import Bsce, BsceGra
+from calibcli.objectives.cals import Cals, CalsHr, Strengths
+from calibcli.objectives.class_wise import ClassWise, factors, normalise
+from calibcli.objectives.dual_focal import DualFocal, DualFocalGra
+from calibcli.objectives.focal import Flsd, Focal, FocalGra, InverseFocal
 from calibcli.objectives.label_smoothing import LabelSmoothing
 from calibcli.objectives.mbls import Mbls
 from calibcli.objectives.mmce import Mmce

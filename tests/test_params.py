@@ -136,8 +136,8 @@ def fitted(classes: int) -> list[Calibrator]:
             options = {f"{name}.restarts": 1} if hasattr(family, "restarts") else {}
             fit = calibcli.fit(logits, labels, method=name, options=options, folds=0)
             found |= {stage.kind: stage for stage in fit.stages}
-    for loss, objective in OBJECTIVES.items():
-        link = link_of(loss, objective().options())
+    for objective in OBJECTIVES.values():
+        link = link_of(objective())
         if link is not None:
             found[link.kind] = link
     inner = found["temperature"]

@@ -13,13 +13,10 @@ from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.chain import calibrate
 from calibcli.calibrators.registry import MAPS
 from calibcli.errors import UsageError
-from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.registry import OBJECTIVES
 
 SMOOTH = [n for n in MAPS if issubclass(MAPS[n], SmoothMap) and not MAPS[n].binary_only]
-VALIDATED = [
-    n for n, kind in OBJECTIVES.items() if issubclass(kind, Adaptive) and kind.on_validation
-]
+VALIDATED = [n for n, kind in OBJECTIVES.items() if kind.learns == "on validation rows"]
 
 
 def fit(logits, labels, **options):

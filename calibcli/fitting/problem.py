@@ -152,7 +152,7 @@ class Problem:
 
     @property
     def _is_likelihood(self) -> bool:
-        return isinstance(self.objective, NegativeLogLikelihood)
+        return self.objective.likelihood
 
     def _sums(self, theta: NumpyArray) -> _Sums:
         return _Sums(self.map, self.objective, theta, self.data.impossible)
@@ -233,7 +233,7 @@ class _Sums:
         if not (objective.convex or objective.estimating):
             objective = NegativeLogLikelihood()
         logits, new = self.mapped(tile)
-        if isinstance(objective, NegativeLogLikelihood):
+        if objective.likelihood:
             short = self.map.likelihood_hessian(self.theta, logits, softmax(new), tile.weights)
             if short is not None:
                 return short

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,7 @@ from calibcli.metrics.panel import Panel
 from calibcli.metrics.view import View
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
-from calibcli.objectives.cals import Cals
-from calibcli.objectives.cals_hr import CalsHr
-from calibcli.objectives.class_wise import ClassWise
-from calibcli.objectives.distances import MARGIN_SHARE, spread
+from calibcli.objectives.distances import spread
 
 Solver = Callable[[Problem, NumpyArray], Solution]
 
@@ -53,14 +50,15 @@ def learn_first(problem: Problem, classes: int) -> None:
 
 
 def solve_fixed_point(problem: Problem, theta: NumpyArray, solve: Solver) -> Solution:
-    """Parameters (P,) that solve a class-wise problem with the factors that are learnt from them.
+    """Parameters (P,) that solve a problem with the multipliers that are learnt from them.
 
-    A rich map can make the losses of all classes equal, and there the factors jump: as the losses
-    swing around each other, so do they. The step of a factor is therefore halved whenever it turns
-    around, which leads to the factors between the jumps; where nothing swings, all steps are whole.
+    Class-wise loss with a rich map can make all classes' losses equal, and there the multipliers
+    jump: as the losses swing around each other, so do they. The step of each is therefore halved
+    whenever it turns around, which leads to those between the jumps; where nothing swings, all
+    steps are whole.
     """
     problem.learn(theta)
-    factors = _factors(problem)
+    factors = _learning(problem).multipliers()
     steps, directions = np.ones_like(factors), np.zeros_like(factors)
     iterations = 0
     for _ in range(_MOST_ROUNDS):
@@ -68,13 +66,12 @@ def solve_fixed_point(problem: Problem, theta: NumpyArray, solve: Solver) -> Sol
         iterations += solution.iterations
         theta = solution.theta
         problem.learn(theta)
-        change = _factors(problem) - factors
+        change = _learning(problem).multipliers() - factors
         turned = np.sign(change) * directions < 0
         steps = np.where(turned, steps / 2, steps)
         directions = np.sign(change)
         factors = factors + steps * change
-        assert isinstance(problem.objective, ClassWise)
-        problem.objective = problem.objective.with_factors(factors)
+        problem.objective = _learning(problem).with_multipliers(factors)
         settled = _SETTLED if problem.map.exact else _NEARLY_SETTLED
         if float(np.abs(steps * change).max()) <= settled:
             exact = float(np.abs(change).max()) <= 10 * settled
@@ -83,10 +80,10 @@ def solve_fixed_point(problem: Problem, theta: NumpyArray, solve: Solver) -> Sol
     return _after(solution, False, "rounds", iterations)
 
 
-def _factors(problem: Problem) -> NumpyArray:
-    assert isinstance(problem.objective, ClassWise)
-    assert problem.objective.state is not None
-    return np.nan_to_num(problem.objective.state.factors)
+def _learning(problem: Problem) -> Adaptive:
+    """The objective of a problem that is solved in rounds."""
+    assert isinstance(problem.objective, Adaptive)
+    return problem.objective
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def steer(
     The best round by the loss on the validation rows is kept; the starting point, which is the
     solution of plain nll, is a candidate.
     """
-    problem.objective = _with_margin(problem, validation, theta)
+    problem.objective = _with_spreads(problem, validation, theta)
     watch = Problem(validation, problem.map, problem.objective, problem.anchor)
     select = str(getattr(problem.objective, "select", "nll"))
     first = _figures(validation, problem.map.calibrator(theta, classes))
@@ -139,7 +136,7 @@ def steer(
         problem.objective = watch.objective
         assert isinstance(problem.objective, Adaptive)
         entry = {"round": number, "loss": current.name, **figures, **problem.objective.trace()}
-        trace.append(entry | _margin(current))
+        trace.append(entry)
         if problem.objective.settled(current) <= problem.objective.settles_at:
             break
     problem.passes += watch.passes
@@ -151,22 +148,14 @@ def steer(
     return Steered(best[1], best[2], tuple(trace), f"{note} (by {select})")
 
 
-def _with_margin(problem: Problem, validation: Data, theta: NumpyArray) -> Objective:
-    """The objective with a margin that suits the logits at parameters (P,), if it is to be chosen.
-
-    A margin below the spread of most rows would do little but raise the temperature.
-    """
-    objective = problem.objective
-    if not isinstance(objective, (Cals, CalsHr)) or objective.margin is not None:
+def _with_spreads(problem: Problem, validation: Data, theta: NumpyArray) -> Objective:
+    """The objective with what depends on the logits' spread at parameters (P,) chosen."""
+    objective = _learning(problem)
+    if not objective.wants_spreads:
         return objective
     work = partial(_spreads, problem.map.calibrator(theta, validation.classes))
     weights, spreads = np.concatenate(validation.fold(work, operator.add), axis=-1)
-    margin = float(np.quantile(spreads[weights > 0], MARGIN_SHARE))
-    return replace(objective, margin=margin)
-
-
-def _margin(objective: Objective) -> dict[str, float | None]:
-    return {"margin": objective.margin} if isinstance(objective, (Cals, CalsHr)) else {}
+    return objective.with_spreads(spreads[weights > 0])
 
 
 def _spreads(calibrator: Calibrator, tile: Tile) -> list[NumpyArray]:

@@ -25,7 +25,6 @@ from calibcli.fitting.saddle_free import solve_saddle_free
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
-from calibcli.objectives.class_wise import ClassWise
 from calibcli.objectives.nll import NegativeLogLikelihood
 
 _SAMPLE_ROWS = 5000
@@ -101,7 +100,7 @@ def fit_map(
         family = earlier.family
     elif family.needs_placing:
         family = family.placed(*sample_log_probs(data, _KNOT_ROWS))
-    if isinstance(objective, Adaptive) and objective.on_validation:
+    if isinstance(objective, Adaptive) and objective.learns == "on validation rows":
         return _fit_steered(data, family, objective)
     if family.size(data.classes) == 1:
         return _fit_scale(data, family, objective, earlier)
@@ -114,7 +113,7 @@ def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solv
         return solve_nonnegative
     if objective.estimating:
         return solve_equations if family.linear else solve_reweighted
-    likelihood = isinstance(objective, NegativeLogLikelihood)
+    likelihood = objective.likelihood
     if likelihood and family.expansion():
         return solve_saddle_free
     # With a metric for it, gradients of the likelihood are all that a solver needs.
@@ -133,7 +132,7 @@ def _fit_many(
     thin = data.sample(_SAMPLE_ROWS) if guess else None
     # What comes after a temperature by the same likelihood starts where that ended.
     scale, rough = 1.0, None
-    if not (family.before and isinstance(objective, NegativeLogLikelihood)):
+    if not (family.before and objective.likelihood):
         rough = _fit_scale(thin or data, TemperatureMap(), _for_scale(objective), None)
         assert rough.solution is not None
         scale = float(rough.solution.theta[0])
@@ -147,7 +146,7 @@ def _fit_many(
         theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
     if thin is not None:
         theta = solve(_on_rows(problem, thin), theta).theta
-    if isinstance(objective, ClassWise) and not problem.follow:
+    if objective.learns == "in rounds" and not problem.follow:
         solution = solve_fixed_point(problem, theta, solve)
     else:
         solution = solve(problem, theta)
@@ -173,8 +172,9 @@ def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Obje
 
     Otherwise a start that has seen rows which are held out now would carry them over.
     """
-    unique = family.linear and family.exact and objective.convex and not objective.adaptive
-    return unique and earlier is not None and earlier.solution is not None
+    unique = family.linear and family.exact and objective.convex
+    fixed = objective.learns == "nothing"
+    return unique and fixed and earlier is not None and earlier.solution is not None
 
 
 def _best_start(
@@ -201,28 +201,23 @@ def _on_rows(problem: Problem, data: Data) -> Problem:
     return Problem(data, problem.map, problem.objective, problem.anchor, problem.follow)
 
 
-def _is_static(objective: Adaptive) -> bool:
-    """Whether the state depends on the data alone, and not on the calibrated logits."""
-    return objective.first_evaluations == 0
-
-
 def _prepare(problem: Problem, *, small: bool = False) -> None:
     """Give an adaptive objective the state that the first solve needs."""
     objective = problem.objective
     if not isinstance(objective, Adaptive):
         return
-    if _is_static(objective):
+    if objective.learns == "class weights":
         problem.objective = objective.updated(problem.data.class_weights)
         return
     # A pooled objective and a single parameter are cheap to follow; others are solved in rounds.
-    problem.follow = objective.pooled or small
-    if not objective.pooled:
+    problem.follow = objective.learns == "at every point" or small
+    if objective.learns == "in rounds":
         learn_first(problem, problem.data.classes)
 
 
 def _for_scale(objective: Objective) -> Objective:
     """The objective by which the starting temperature of a larger fit is found."""
-    return NegativeLogLikelihood() if isinstance(objective, Adaptive) else objective
+    return objective if objective.learns == "nothing" else NegativeLogLikelihood()
 
 
 def _fit_steered(data: Data, family: SmoothMap, objective: Adaptive) -> StageFit:

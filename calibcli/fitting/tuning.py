@@ -21,8 +21,8 @@ from calibcli.errors import UsageError
 from calibcli.fitting.cross_fitting import class_factors
 from calibcli.fitting.results import Families, Fit, StageFit
 from calibcli.fitting.stages import fit_stages
+from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
-from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
 
 _LADDER = tuple(10.0 ** (half / 2) for half in range(6, -17, -1))
@@ -298,9 +298,9 @@ def _ladder(given: float) -> list[float]:
 
 def _judge(objective: Objective, data: Data) -> Objective:
     """The objective itself if it judges probabilities, otherwise nll."""
-    if isinstance(objective, ClassWeighted):
+    if isinstance(objective, Adaptive) and objective.learns == "class weights":
         return objective.updated(data.class_weights)
-    judges = objective.proper and not objective.adaptive
+    judges = objective.proper and objective.learns == "nothing"
     return objective if judges else NegativeLogLikelihood()
 
 

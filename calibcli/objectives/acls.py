@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from calibcli.arrays import Array, dot_classes, namespace, sum_classes
-from calibcli.objectives.base import Objective, RowTerms
-from calibcli.objectives.checks import check_choice, check_range
+from calibcli.objectives.base import Objective, RowTerms, check_choice, check_range
 from calibcli.objectives.distances import DistanceTerms
 from calibcli.objectives.likelihood import Likelihood
 

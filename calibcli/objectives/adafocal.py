@@ -7,22 +7,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, host_weights, like, namespace
+from calibcli.arrays import Array, NumpyArray, host_weights, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
-    State,
-    Vector,
+    LearntState,
     host,
     largest_change,
 )
-from calibcli.objectives.base import RowTerms
-from calibcli.objectives.checks import check_range
+from calibcli.objectives.base import RowTerms, check_range
 from calibcli.objectives.focal import focal_terms
 from calibcli.objectives.likelihood import Likelihood
 
 
 @dataclass(frozen=True, eq=False)
-class BinnedGamma(State):
+class BinnedGamma(LearntState):
     """Exponents of M bins.
 
     Attributes
@@ -34,9 +32,9 @@ class BinnedGamma(State):
         Mean confidence minus accuracy of the validation rows at the last update; 0 without rows.
     """
 
-    gamma: Vector
-    edges: Vector
-    gap: Vector
+    gamma: NumpyArray
+    edges: NumpyArray
+    gap: NumpyArray
 
     def trace(self) -> dict[str, Any]:
         return {
@@ -83,7 +81,7 @@ class AdaFocal(Adaptive):
     source = "Ghosh et al., AdaFocal: Calibration-aware adaptive focal loss, NeurIPS 2022"
     proper = False
     smooth = False
-    on_validation = True
+    learns = "on validation rows"
     settles_at = 0.02
 
     def __post_init__(self) -> None:
@@ -108,7 +106,9 @@ class AdaFocal(Adaptive):
         place = namespace(true_prob).searchsorted(inner, true_prob, side="right")
         return like(self.state.gamma, true_prob)[place]
 
-    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> list[Vector]:
+    def statistic(
+        self, logits: Array, labels: Array, weights: Array | None = None
+    ) -> list[NumpyArray]:
         likelihood = Likelihood(logits, labels)
         confidence = host(1 / likelihood.total)
         return [np.stack([confidence, host(likelihood.hits), host_weights(labels, weights)])]
@@ -120,29 +120,31 @@ class AdaFocal(Adaptive):
             gamma = np.full(count, float(self.gamma))
         else:
             gamma = self.state.gamma
-        edges = equal_mass_edges(confidence, weights, len(gamma))
+        edges = edges_of_equal_mass(confidence, weights, len(gamma))
         gap = _gaps(edges, confidence, correct, weights)
         return replace(self, state=BinnedGamma(self._next(gamma, gap), edges, gap))
 
-    def _next(self, gamma: Vector, gap: Vector) -> Vector:
+    def _next(self, gamma: NumpyArray, gap: NumpyArray) -> NumpyArray:
         """The exponents (M,) after gaps (M,)."""
         moved = gamma * np.exp(np.sign(gamma) * self.rate * gap)
         moved = np.where(np.abs(moved) < self.switch, -np.sign(moved) * self.switch, moved)
-        clipped: Vector = np.clip(moved, self.gamma_min, self.gamma_max)
+        clipped: NumpyArray = np.clip(moved, self.gamma_min, self.gamma_max)
         return clipped
 
 
-def equal_mass_edges(confidence: Vector, weights: Vector, bins: int) -> Vector:
+def edges_of_equal_mass(confidence: NumpyArray, weights: NumpyArray, bins: int) -> NumpyArray:
     """Edges (M + 1,) of bins with about the same weight of confidences (n,), the smallest first."""
     order = np.argsort(confidence, kind="stable")
     order = order[weights[order] > 0]
     below = np.cumsum(weights[order]) - weights[order]
     total = float(weights.sum())
-    edges: Vector = np.interp(np.linspace(0, total, bins + 1), below, confidence[order])
+    edges: NumpyArray = np.interp(np.linspace(0, total, bins + 1), below, confidence[order])
     return edges
 
 
-def _gaps(edges: Vector, confidence: Vector, correct: Vector, weights: Vector) -> Vector:
+def _gaps(
+    edges: NumpyArray, confidence: NumpyArray, correct: NumpyArray, weights: NumpyArray
+) -> NumpyArray:
     """Mean confidence minus accuracy (M,) in bins (lower, upper]; 0 where there is no row.
 
     The smallest confidence of all is in no bin.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace, sum_rows, to_numpy
+from calibcli.arrays import Array, NumpyArray, namespace, sum_rows, to_numpy
 from calibcli.objectives.base import Objective
 
-Vector: TypeAlias = np.ndarray[Any, Any]
-Self = TypeVar("Self", bound="Adaptive")
 
-
-class State(ABC):
+class LearntState(ABC):
     """What an adaptive objective has learnt: a frozen dataclass of numbers and arrays."""
 
     @abstractmethod
@@ -38,26 +35,22 @@ class Adaptive(Objective):
         state = data.fold(lambda block: objective.statistic(...), operator.add)
         objective = objective.updated(state)
 
+    `learns` says when and from which rows. Losses that learn "in rounds" have multipliers, which
+    a fit brings to a fixed point of solving and learning. Those that learn "at every point" are to
+    be given the statistic anew wherever terms are asked for, before them: loss and gradient are
+    then those of the whole. "class weights" are the sum of the row weights of each class (K,),
+    which is their statistic.
+
     Attributes
     ----------
-    on_validation : bool
-        Whether the statistic is to be taken on rows that the fit does not see. Otherwise it is
-        taken on the rows of the fit.
-    pooled : bool
-        Whether a row's loss depends on the other rows at the same logits. The statistic is then to
-        be taken anew wherever terms are asked for, before them; loss and gradient are those of the
-        whole, and no outer loop is needed.
     first_evaluations : int
-        Statistics, at successive points near the start, that must be learnt before the first solve;
-        0 where the state is the weight of each class, whatever the logits are.
+        Of a loss that learns in rounds: statistics, at successive points near the start, that must
+        be learnt before the first solve.
     settles_at : float
         A change of state (see `settled`) that is small enough to stop.
     """
 
-    adaptive = True
     state: Any
-    on_validation: ClassVar[bool] = False
-    pooled: ClassVar[bool] = False
     first_evaluations: ClassVar[int] = 1
     settles_at: ClassVar[float] = 1e-4
 
@@ -76,8 +69,25 @@ class Adaptive(Objective):
         """
 
     @abstractmethod
-    def updated(self: Self, statistic: Any) -> Self:
+    def updated(self, statistic: Any) -> Self:
         """The objective with the next state."""
+
+    def multipliers(self) -> NumpyArray:
+        """The numbers (M,) of a state that is learnt in rounds."""
+        raise NotImplementedError
+
+    def with_multipliers(self, multipliers: NumpyArray) -> Self:
+        """The same objective with other numbers (M,) in its state."""
+        raise NotImplementedError
+
+    @property
+    def wants_spreads(self) -> bool:
+        """Whether an option is to be chosen by `with_spreads` before the first round."""
+        return False
+
+    def with_spreads(self, spreads: NumpyArray) -> Self:
+        """The objective with what depends on the spreads (n,) of logits, see `spread`, chosen."""
+        return self
 
     def trace(self) -> dict[str, Any]:
         """The state as numbers and lists, for a person to follow; empty at first."""
@@ -90,12 +100,12 @@ class Adaptive(Objective):
         return float(self.state.change(previous.state))
 
 
-def sum_by_class(labels: Array, values: Vector, classes: int) -> Vector:
+def sum_by_class(labels: Array, values: NumpyArray, classes: int) -> NumpyArray:
     """Sums (K,) of values (n,) over the rows of each label."""
     return np.bincount(to_numpy(labels), values, minlength=classes)
 
 
-def sum_of_rows(matrix: Array, weights: Array | None) -> Vector:
+def sum_of_rows(matrix: Array, weights: Array | None) -> NumpyArray:
     """Sums (K,), float64, over the rows of a matrix (n, K) times row weights."""
     if weights is None:
         return sum_rows(matrix)
@@ -107,12 +117,12 @@ def total_weight(labels: Array, weights: Array | None) -> float:
     return float(len(labels) if weights is None else namespace(weights).sum(weights))
 
 
-def host(values: Array) -> Vector:
+def host(values: Array) -> NumpyArray:
     """Values (n,), float64, in host memory."""
     return to_numpy(values).astype(np.float64)
 
 
-def largest_change(new: Vector, old: Vector, scale: float | Vector = 1.0) -> float:
+def largest_change(new: NumpyArray, old: NumpyArray, scale: float | NumpyArray = 1.0) -> float:
     """Largest absolute difference of two arrays, relative to a scale; infinite for other shapes."""
     if old.shape != new.shape:
         return float("inf")

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, host_weights, like, namespace
+from calibcli.arrays import Array, NumpyArray, host_weights, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
-    State,
-    Vector,
+    LearntState,
     host,
     largest_change,
 )
@@ -20,11 +19,11 @@ from calibcli.objectives.weighted import WeightedNll
 
 
 @dataclass(frozen=True, eq=False)
-class RankWeights(State):
+class RankWeights(LearntState):
     """Weights (m,) of rows by their confidence; different confidences (m,), ascending from 0."""
 
-    confidence: Vector
-    weight: Vector
+    confidence: NumpyArray
+    weight: NumpyArray
 
     def trace(self) -> dict[str, Any]:
         shares = np.linspace(0, 1, 11)
@@ -54,7 +53,7 @@ class Aurc(WeightedNll, Adaptive):
     source = "Zhou et al., A novel characterization of the population AURC, arXiv:2505.23463"
     smooth = False
     proper = True
-    pooled = True
+    learns = "at every point"
 
     def row_weights(self, likelihood: Likelihood) -> Array:
         xp = namespace(likelihood.nll)
@@ -69,7 +68,9 @@ class Aurc(WeightedNll, Adaptive):
         share = xp.clip((confidence - low) / xp.clip(width, min=smallest(width)), min=0.0, max=1.0)
         return weights[above - 1] + share * (weights[above] - weights[above - 1])
 
-    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> list[Vector]:
+    def statistic(
+        self, logits: Array, labels: Array, weights: Array | None = None
+    ) -> list[NumpyArray]:
         confidence = host(1 / Likelihood(logits, labels).total)
         return [np.stack([confidence, host_weights(labels, weights)])]
 
@@ -78,7 +79,7 @@ class Aurc(WeightedNll, Adaptive):
         return replace(self, state=rank_weights(confidence, weights))
 
 
-def rank_weights(confidence: Vector, weights: Vector) -> RankWeights:
+def rank_weights(confidence: NumpyArray, weights: NumpyArray) -> RankWeights:
     """The weights of rows with these confidences (n,) and row weights (n,)."""
     order = np.argsort(confidence, kind="stable")
     order = order[weights[order] > 0]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
 
 from calibcli.arrays import Array, namespace
+from calibcli.errors import UsageError
+from calibcli.objectives.simplex import LossLink
 
 
 class RowTerms(ABC):
@@ -39,6 +41,17 @@ class RowTerms(ABC):
         return first, None if product is None else xp.sum(product * direction, axis=-1)
 
 
+Learns: TypeAlias = Literal[
+    "nothing", "class weights", "at every point", "in rounds", "on validation rows"
+]
+"""What of a loss is learnt from data, and when.
+
+Beside nothing: the weight of each class; a state that depends on all rows at the same logits, and
+is learnt anew wherever the loss is asked for; a state that is learnt between solves, from the rows
+of the fit or from rows that the fit does not see.
+"""
+
+
 class Objective(ABC):
     """A loss per row: a frozen dataclass; fields with a ``help`` in their metadata are options.
 
@@ -60,10 +73,14 @@ class Objective(ABC):
     smooth : bool
         Whether loss and gradient change without jumps as the logits do. Where they jump, a fit
         ends at a point from which no step descends, whose gradient need not vanish.
-    link : bool
-        Whether a link is known that makes true probabilities of those that minimise the loss.
-    adaptive : bool
-        Whether it has a state that is learnt from data: see `calibcli.objectives.adaptive`.
+    likelihood : bool
+        Whether it is the negative log-likelihood itself, for which solvers know short ways.
+    sets_prior : bool
+        Whether it is proper for other class shares than those of the rows.
+    learns : Learns
+        What is learnt from data: see `calibcli.objectives.adaptive`.
+    training_defaults : dict
+        Options whose default is another one in a training loop.
     """
 
     name: ClassVar[str]
@@ -73,15 +90,40 @@ class Objective(ABC):
     convex: ClassVar[bool] = False
     estimating: ClassVar[bool] = False
     smooth: ClassVar[bool] = True
-    link: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = False
+    likelihood: ClassVar[bool] = False
+    sets_prior: ClassVar[bool] = False
+    learns: ClassVar[Learns] = "nothing"
+    training_defaults: ClassVar[dict[str, Any]] = {}
 
     @abstractmethod
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         """Loss and derivatives at logits (n, K) for labels (n,)."""
+
+    def link(self) -> LossLink | None:
+        """What makes true probabilities of those that minimise the loss, where that is known."""
+        return None
 
     def options(self) -> dict[str, Any]:
         """The options in force, as they go into a parameter file."""
         if not is_dataclass(self):
             return {}
         return {f.name: getattr(self, f.name) for f in fields(self) if "help" in f.metadata}
+
+
+def check_range(
+    objective: Objective, name: str, low: float = 0.0, high: float = float("inf")
+) -> None:
+    """Raise `UsageError` unless an option is a number from ``low`` to ``high``."""
+    value = getattr(objective, name)
+    if not low <= value <= high or value == float("inf"):
+        bounds = f"from {low:g} to {high:g}" if high < float("inf") else f"of at least {low:g}"
+        raise UsageError(f"{objective.name}.{name} is {value}; it must be a number {bounds}")
+
+
+def check_choice(objective: Objective, name: str) -> None:
+    """Raise `UsageError` unless an option is one of those that its `Literal` type lists."""
+    value = getattr(objective, name)
+    choices = get_args(get_type_hints(type(objective))[name])
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise UsageError(f"{objective.name}.{name} is {value!r}; it must be one of {listed}")

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from calibcli.arrays import Array, dot_classes, namespace, sum_classes
-from calibcli.objectives.base import Objective, RowTerms
-from calibcli.objectives.checks import check_choice, check_range
-from calibcli.objectives.focal import focal_terms
+from calibcli.objectives.base import Objective, RowTerms, check_choice, check_range
+from calibcli.objectives.focal import focal_terms, scheduled_gamma
 from calibcli.objectives.likelihood import Likelihood, smallest
-from calibcli.objectives.weighted import ScaledTerms
+from calibcli.objectives.simplex import LARGEST_GAMMA, LossLink, Simplex
+from calibcli.objectives.weighted import ScaledTerms, WeightedNll
 
 
 class _EuclideanTerms(RowTerms):
@@ -82,3 +82,52 @@ class Bsce(Objective):
             return _EuclideanTerms(likelihood, gamma)
         focal, scale = focal_terms(likelihood, gamma), 2**gamma
         return ScaledTerms(likelihood, focal.loss * scale, focal.factors * scale)
+
+
+@dataclass(frozen=True)
+class BsceGra(WeightedNll):
+    """The gradient of nll times ``|p - e_y|^gamma``, the weight held fixed.
+
+    Order 2 with gamma 2 weights with the Brier score; order 1 is ``2^gamma`` times `FocalGra`.
+    """
+
+    gamma: float = field(default=2.0, metadata={"help": "exponent; 0 is nll"})
+    norm: Literal[1, 2] = field(default=2, metadata={"help": "order of the norm"})
+    adaptive_gamma: bool = field(
+        default=False,
+        metadata={"help": "exponent 5 for p_y < 0.2, 3 for p_y < 0.5; no link"},
+    )
+
+    name = "bsce-gra"
+    title = "Brier weights, uncertainty weighted gradients"
+    source = "Lin et al., Uncertainty weighted gradients for model calibration, CVPR 2025"
+    proper = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "gamma")
+        check_choice(self, "norm")
+
+    def row_weights(self, likelihood: Likelihood) -> Array:
+        gamma: float | Array = float(self.gamma)
+        if self.adaptive_gamma:
+            gamma = scheduled_gamma(likelihood.true_prob, float(self.gamma))
+        if self.norm == 1:
+            return (2 * likelihood.miss) ** gamma
+        return likelihood.squared_distance ** (gamma / 2)
+
+    def link(self) -> LossLink | None:
+        if self.adaptive_gamma or self.gamma > LARGEST_GAMMA:
+            return None
+        return LossLink({"gamma": self.gamma, "norm": self.norm}, self._log_factors)
+
+    def _log_factors(self, simplex: Simplex) -> Array:
+        """Log of ``|q - e_k|^gamma``, but for a constant."""
+        if self.norm == 1:
+            return self.gamma * simplex.log_miss
+        xp, top = namespace(simplex.probs), (simplex.rows, simplex.top)
+        square = sum_classes(simplex.probs**2)[:, None] - 2 * simplex.probs + 1
+        ratios = xp.exp(2 * (simplex.others - simplex.top_log_miss[:, None]))
+        log_square = xp.log(xp.clip(square, min=0.1))
+        # The most probable class may be so probable that the square is lost to rounding.
+        log_square[top] = 2 * simplex.top_log_miss + xp.log1p(sum_classes(ratios))
+        return self.gamma / 2 * log_square

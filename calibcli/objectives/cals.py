@@ -1,25 +1,23 @@
-"""Class-adaptive label smoothing by an augmented Lagrangian (CALS-ALM)."""
+"""Class-adaptive label smoothing, by an augmented Lagrangian (CALS-ALM) or a rule (CALS-HR)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, like, namespace, shift
+from calibcli.arrays import Array, NumpyArray, like, namespace, shift
 from calibcli.objectives.adaptive import (
-    Adaptive,
-    State,
-    Vector,
+    LearntState,
     largest_change,
     sum_of_rows,
     total_weight,
 )
-from calibcli.objectives.base import RowTerms
-from calibcli.objectives.checks import check_choice, check_range
-from calibcli.objectives.distances import DistanceTerms, distances, given_margin
+from calibcli.objectives.base import RowTerms, check_choice, check_range
+from calibcli.objectives.distances import DistanceTerms, WithMargin, distances, given_margin
 from calibcli.objectives.likelihood import Likelihood
+from calibcli.objectives.mbls import HingeTerms
 from calibcli.objectives.penalties import PENALTIES, Penalty
 
 SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER = 1e-6, 1e6
@@ -27,7 +25,7 @@ _LARGEST_STRENGTH = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class Multipliers(State):
+class Multipliers(LearntState):
     """State of the constraints, one a class; float64 arrays (K,).
 
     Attributes
@@ -43,11 +41,11 @@ class Multipliers(State):
     updates : int
     """
 
-    multiplier: Vector
-    strength: Vector
-    constraint: Vector
-    step: Vector
-    direction: Vector
+    multiplier: NumpyArray
+    strength: NumpyArray
+    constraint: NumpyArray
+    step: NumpyArray
+    direction: NumpyArray
     updates: int
 
     def trace(self) -> dict[str, Any]:
@@ -81,7 +79,7 @@ class _Terms(DistanceTerms):
 
 
 @dataclass(frozen=True)
-class Cals(Adaptive):
+class Cals(WithMargin):
     """``nll + mean_k P(h_k; lambda_k, rho_k)`` with ``h_k = (max_j z_j - z_k) / margin - 1``.
 
     An augmented Lagrangian of the problem to minimise nll while no logit lies further below the
@@ -120,7 +118,9 @@ class Cals(Adaptive):
     source = "Liu et al., Class adaptive network calibration, CVPR 2023"
     proper = False
     convex = True
-    on_validation = True
+    learns = "on validation rows"
+    # In a fit multipliers have a point to settle at; in training they follow a changing network.
+    training_defaults: ClassVar = {"damped": False}
 
     def __post_init__(self) -> None:
         if self.margin is not None:
@@ -133,7 +133,7 @@ class Cals(Adaptive):
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         return _Terms(Likelihood(logits, labels), self._penalty(logits))
 
-    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> Vector:
+    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> NumpyArray:
         penalty = self._penalty(logits)
         distance, _ = distances(shift(logits))
         _, slope = penalty.mean_and_slope(distance)
@@ -162,7 +162,7 @@ class Cals(Adaptive):
         )
         return replace(self, state=state)
 
-    def _grown(self, last: Multipliers, constraint: Vector) -> Vector:
+    def _grown(self, last: Multipliers, constraint: NumpyArray) -> NumpyArray:
         """The strengths after an update with these mean constraints (K,)."""
         if self.period == 0 or (last.updates + 1) % self.period or last.updates == 0:
             return last.strength
@@ -180,3 +180,89 @@ class Cals(Adaptive):
             return self.state
         ones, zeros = np.ones(classes), np.zeros(classes)
         return Multipliers(ones * SMALLEST_MULTIPLIER, ones, zeros, ones, zeros, 0)
+
+
+_SMALLEST, _LARGEST = 1e-6, 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Strengths(LearntState):
+    """Strength of each class (K,), and its mean penalty (K,) at the last update."""
+
+    strength: NumpyArray
+    penalty: NumpyArray
+
+    def trace(self) -> dict[str, Any]:
+        return {"strength": self.strength.tolist(), "penalty": self.penalty.tolist()}
+
+    def change(self, before: Strengths) -> float:
+        return largest_change(self.strength, before.strength, before.strength)
+
+
+@dataclass(frozen=True)
+class CalsHr(WithMargin):
+    """``nll + mean_k s_k relu(max_j z_j - z_k - margin)`` with a strength s_k a class.
+
+    After each solve, on validation rows, s_k is multiplied with `growth` where the mean penalty of
+    the class has grown by more than the factor `tolerance`, and divided by it where it has shrunk
+    by more. Penalties are compared without their strength. In the authors' code they are compared
+    with it: with growth equal to tolerance, rounding then decides whether s_k grows once more.
+    """
+
+    margin: float | None = field(
+        default=10.0,
+        metadata={
+            "help": "distance that costs nothing; auto takes it from the logits of nll's fit"
+        },
+    )
+    strength: float = field(default=0.1, metadata={"help": "weight of the penalty at first"})
+    growth: float = field(default=1.1, metadata={"help": "factor by which a strength changes"})
+    tolerance: float = field(
+        default=1.1, metadata={"help": "factor of the penalty's change that is let pass"}
+    )
+    select: Literal["nll", "ece"] = field(
+        default="nll", metadata={"help": "figure of the inner split by which a round is chosen"}
+    )
+    state: Strengths | None = field(default=None, compare=False, repr=False)
+
+    name = "cals-hr"
+    title = "class-adaptive label smoothing by a heuristic rule (CALS-HR)"
+    source = "Liu et al., Class adaptive network calibration, CVPR 2023"
+    smooth = False
+    proper = False
+    convex = True
+    learns = "on validation rows"
+
+    def __post_init__(self) -> None:
+        if self.margin is not None:
+            check_range(self, "margin")
+        check_range(self, "strength", _SMALLEST, _LARGEST)
+        check_range(self, "growth", 1.0)
+        check_range(self, "tolerance", 1.0)
+
+    def terms(self, logits: Array, labels: Array) -> RowTerms:
+        likelihood, classes = Likelihood(logits, labels), logits.shape[-1]
+        strength: float | Array = float(self.strength) / classes
+        if self.state is not None:
+            strength = like(self.state.strength / classes, likelihood.nll)
+        return HingeTerms(likelihood, given_margin(self.margin), strength)
+
+    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> NumpyArray:
+        distance, _ = distances(shift(logits))
+        excess = namespace(distance).clip(distance - given_margin(self.margin), min=0.0)
+        weight = np.full(logits.shape[-1], total_weight(labels, weights))
+        return np.stack([sum_of_rows(excess, weights), weight])
+
+    def updated(self, statistic: Any) -> CalsHr:
+        excess, weight = statistic
+        penalty = excess / weight
+        if self.state is None:
+            return replace(self, state=Strengths(np.full(len(weight), self.strength), penalty))
+        strength, before = self.state.strength, self.state.penalty
+        if before.any():
+            up = penalty > self.tolerance * before
+            down = penalty < before / self.tolerance
+            changed = np.where(up, strength * self.growth, strength)
+            changed = np.where(down, strength / self.growth, changed)
+            strength = np.clip(changed, _SMALLEST, _LARGEST)
+        return replace(self, state=Strengths(strength, penalty))

@@ -1,36 +1,118 @@
-"""Class-wise scaling of training losses (SCTL)."""
+"""Class-wise scaling of training losses (SCTL): classes that are fitted worse count for more."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import Array, host_weights
+from calibcli.arrays import Array, NumpyArray, host_weights
 from calibcli.objectives.adaptive import (
-    State,
-    Vector,
+    LearntState,
     host,
     largest_change,
     sum_by_class,
 )
-from calibcli.objectives.checks import check_choice, check_range
-from calibcli.objectives.class_factors import (
-    FIRST_ALPHA,
-    FIRST_BETA,
-    LARGEST_BETA,
-    Normalisation,
-    factors,
-    fit_shape,
-    normalise,
-)
+from calibcli.objectives.base import check_choice, check_range
 from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.macro import ClassWeighted, balanced
 
+Normalisation: TypeAlias = Literal["zscore", "centered", "minmax"]
+
+FIRST_ALPHA, FIRST_BETA = 1.0, 1.5
+"""In force until both are fitted."""
+
+SMALLEST_ALPHA, LARGEST_BETA = 0.1, 2.0
+
+_SMALLEST_SPREAD = 1e-12
+_GRID = 200
+
+
+def normalise(losses: NumpyArray, normalisation: Normalisation) -> NumpyArray:
+    """Class losses (K,) without their location and scale; zeros where all are equal.
+
+    ``zscore`` divides the deviations from the mean by the standard deviation (with K - 1),
+    ``centered`` divides them by the range, ``minmax`` goes from 0 to 1.
+    """
+    centred = losses - losses.mean()
+    spread = float(np.ptp(losses))
+    if spread <= _SMALLEST_SPREAD * max(1.0, float(np.abs(losses).max())):
+        return np.zeros_like(losses)
+    if normalisation == "zscore":
+        spread = float(losses.std(ddof=1))
+    normalised: NumpyArray = (
+        losses - losses.min() if normalisation == "minmax" else centred
+    ) / spread
+    return normalised
+
+
+def factors(normalised: NumpyArray, alpha: float, beta: float) -> NumpyArray:
+    """``1 + (beta / 2) tanh(n / (2 alpha))`` (K,) of normalised class losses n (K,)."""
+    scaled: NumpyArray = 1 + beta / 2 * np.tanh(normalised / (2 * alpha))
+    return scaled
+
+
+def fit_shape(
+    first: NumpyArray,
+    losses: NumpyArray,
+    normalised: NumpyArray,
+    alpha: float | None = None,
+    beta: float | None = None,
+) -> tuple[float, float]:
+    """Alpha and beta from the class losses (K,) of the first two evaluations.
+
+    They minimise ``sum_k (first_k - (s_k - 1) (loss_k - first_k) - mean loss)^2`` over
+    ``0.1 <= alpha <= ln(K) / 2`` and ``1.5 <= beta <= 2``. The problem is quadratic in beta; what
+    remains is searched in alpha, on a grid and then between its points. Most often the answer is a
+    corner: the flattest factors where losses have fallen, the steepest where they have risen.
+
+    Parameters
+    ----------
+    first, losses, normalised : float64 arrays (K,)
+        Class losses at the first and second evaluation, and the second ones normalised.
+    alpha, beta : float, optional
+        Values that are given and not to be fitted.
+    """
+    target = first - losses.mean()
+    change = losses - first
+    largest_alpha = max(math.log(len(losses)) / 2, SMALLEST_ALPHA)
+
+    def best_beta(at: float) -> tuple[float, float]:
+        slope = np.tanh(normalised / (2 * at)) / 2 * change
+        square = float(slope @ slope)
+        free = float(slope @ target) / square if square > 0 else FIRST_BETA
+        chosen = min(max(free, FIRST_BETA), LARGEST_BETA) if beta is None else beta
+        rest = target - chosen * slope
+        return float(rest @ rest), chosen
+
+    if alpha is not None:
+        return alpha, best_beta(alpha)[1]
+    # From the flattest on, which is taken where all are equally good.
+    grid = np.geomspace(largest_alpha, SMALLEST_ALPHA, _GRID)
+    best = int(np.argmin([best_beta(at)[0] for at in grid]))
+    low, high = grid[min(best + 1, _GRID - 1)], grid[max(best - 1, 0)]
+    inside = _golden(lambda at: best_beta(at)[0], float(low), float(high))
+    chosen = min((float(grid[best]), inside), key=lambda at: best_beta(at)[0])
+    return chosen, best_beta(chosen)[1]
+
+
+def _golden(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function with one minimum between two points has it (golden-section search)."""
+    ratio = (math.sqrt(5) - 1) / 2
+    while high - low > 1e-12 * high:
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if function(left) <= function(right):
+            high = right
+        else:
+            low = left
+    return (low + high) / 2
+
 
 @dataclass(frozen=True, eq=False)
-class ClassScaling(State):
+class ClassScaling(LearntState):
     """What the last evaluations say.
 
     Attributes
@@ -44,10 +126,10 @@ class ClassScaling(State):
     evaluations : int
     """
 
-    class_weights: Vector
-    losses: Vector
-    first_losses: Vector
-    factors: Vector
+    class_weights: NumpyArray
+    losses: NumpyArray
+    first_losses: NumpyArray
+    factors: NumpyArray
     alpha: float
     beta: float
     evaluations: int
@@ -95,6 +177,7 @@ class ClassWise(ClassWeighted):
     name = "class-wise"
     title = "class-wise scaling of losses (SCTL)"
     source = "Jung et al., Scaling of class-wise training losses, ICML 2023"
+    learns = "in rounds"
     first_evaluations = 2
 
     def __post_init__(self) -> None:
@@ -105,13 +188,13 @@ class ClassWise(ClassWeighted):
             check_range(self, "beta", 0.0, LARGEST_BETA)
 
     @property
-    def by_class(self) -> Vector | None:
+    def by_class(self) -> NumpyArray | None:
         if self.state is None:
             return None
-        weights: Vector = balanced(self.state.class_weights) * np.nan_to_num(self.state.factors)
+        weights: NumpyArray = balanced(self.state.class_weights) * np.nan_to_num(self.state.factors)
         return weights
 
-    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> Vector:
+    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> NumpyArray:
         row_weights = host_weights(labels, weights)
         losses = host(Likelihood(logits, labels).nll)
         classes = logits.shape[-1]
@@ -133,12 +216,18 @@ class ClassWise(ClassWeighted):
         scaling = ClassScaling(class_weights, losses, first, scaled, alpha, beta, evaluations)
         return replace(self, state=scaling)
 
-    def with_factors(self, factors: Vector) -> ClassWise:
-        """The same with other factors (K,)."""
+    def multipliers(self) -> NumpyArray:
+        """The factors (K,); 0 for absent classes."""
         assert self.state is not None
-        return replace(self, state=replace(self.state, factors=factors))
+        return np.nan_to_num(self.state.factors)
 
-    def _shape(self, first: Vector, losses: Vector, normalised: Vector) -> tuple[float, float]:
+    def with_multipliers(self, multipliers: NumpyArray) -> ClassWise:
+        assert self.state is not None
+        return replace(self, state=replace(self.state, factors=multipliers))
+
+    def _shape(
+        self, first: NumpyArray, losses: NumpyArray, normalised: NumpyArray
+    ) -> tuple[float, float]:
         """Alpha and beta at this evaluation, of the classes that have rows."""
         if self.state is not None and self.state.evaluations > 1:
             return self.state.alpha, self.state.beta
@@ -152,5 +241,5 @@ class ClassWise(ClassWeighted):
         )
 
 
-def _numbers(values: Vector) -> list[float | None]:
+def _numbers(values: NumpyArray) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]

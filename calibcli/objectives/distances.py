@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Self, cast
 
-from calibcli.arrays import Array, argmax, dot_classes, like, namespace, sum_classes
+import numpy as np
+
+from calibcli.arrays import Array, NumpyArray, argmax, dot_classes, like, namespace, sum_classes
 from calibcli.errors import UsageError
+from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import RowTerms
 from calibcli.objectives.likelihood import Likelihood
 
@@ -102,8 +106,27 @@ class DistanceTerms(RowTerms, ABC):
         return matrix
 
 
-MARGIN_SHARE = 0.9
+_MARGIN_SHARE = 0.9
 """An automatic margin leaves the spread of so many rows alone."""
+
+
+class WithMargin(Adaptive):
+    """An adaptive penalty on distances beyond a margin; without one, data chooses it."""
+
+    margin: float | None
+
+    @property
+    def wants_spreads(self) -> bool:
+        return self.margin is None
+
+    def with_spreads(self, spreads: NumpyArray) -> Self:
+        # A margin below the spread of most rows would do little but raise the temperature.
+        margin = float(np.quantile(spreads, _MARGIN_SHARE))
+        return replace(cast("Any", self), margin=margin)  # type: ignore[no-any-return]
+
+    def trace(self) -> dict[str, Any]:
+        state = super().trace()
+        return state | {"margin": self.margin} if state else {}
 
 
 def given_margin(margin: float | None) -> float:

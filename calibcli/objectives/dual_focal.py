@@ -1,13 +1,14 @@
-"""Dual focal loss."""
+"""Dual focal losses, which look at a rival of the label too."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from calibcli.arrays import Array, argmax, dot_classes, namespace
-from calibcli.objectives.base import Objective, RowTerms
-from calibcli.objectives.checks import check_range
+from calibcli.objectives.base import Objective, RowTerms, check_range
 from calibcli.objectives.likelihood import Likelihood, smallest
+from calibcli.objectives.simplex import LOWEST, LossLink, Simplex, gamma_link
+from calibcli.objectives.weighted import WeightedNll
 
 
 def probs_below(likelihood: Likelihood) -> Array:
@@ -74,3 +75,42 @@ class DualFocal(Objective):
 
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         return _Terms(Likelihood(logits, labels), float(self.gamma))
+
+
+@dataclass(frozen=True)
+class DualFocalGra(WeightedNll):
+    """The gradient of nll times ``(1 - p_y + p_j)^gamma``, the whole weight held fixed.
+
+    p_j is that of `DualFocal`. The authors' code holds p_j alone fixed, their paper all of it.
+    """
+
+    gamma: float = field(default=5.0, metadata={"help": "exponent; 0 is nll"})
+
+    name = "dual-focal-gra"
+    title = "dual focal loss, uncertainty weighted gradients"
+    source = "Lin et al., Uncertainty weighted gradients for model calibration, CVPR 2025"
+    smooth = False
+    proper = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "gamma")
+
+    def row_weights(self, likelihood: Likelihood) -> Array:
+        rival = namespace(likelihood.nll).max(probs_below(likelihood), axis=-1)
+        return (likelihood.miss + rival) ** float(self.gamma)
+
+    def link(self) -> LossLink | None:
+        return gamma_link(self.gamma, self._log_factors)
+
+    def _log_factors(self, simplex: Simplex) -> Array:
+        """Log of ``(1 - q + q_j)^gamma``, q_j the largest probability strictly below q."""
+        xp = namespace(simplex.probs)
+        order = xp.argsort(simplex.log_probs, axis=-1)
+        ranked = xp.take_along_axis(simplex.log_probs, order, axis=-1)
+        below = xp.full_like(ranked, LOWEST)
+        for k in range(1, ranked.shape[-1]):
+            tied = ranked[:, k] == ranked[:, k - 1]
+            below[:, k] = xp.where(tied, below[:, k - 1], xp.clip(ranked[:, k - 1], min=LOWEST))
+        place = xp.argsort(order, axis=-1)
+        rival = xp.take_along_axis(below, place, axis=-1)
+        return self.gamma * xp.logaddexp(simplex.log_miss, rival)

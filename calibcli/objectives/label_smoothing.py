@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from calibcli.arrays import Array, dot_classes, namespace, sum_classes
-from calibcli.objectives.base import Objective, RowTerms
-from calibcli.objectives.checks import check_range
-from calibcli.objectives.likelihood import Likelihood
+from calibcli.objectives.base import Objective, RowTerms, check_range
+from calibcli.objectives.likelihood import Likelihood, smallest
+from calibcli.objectives.simplex import LossLink, Simplex
 from calibcli.objectives.weighted import WeightedTerms
+
+SMALLEST_SHARE = 1e-3
+"""With its link, a class keeps at least this share of its probability."""
 
 
 class _Terms(WeightedTerms):
@@ -61,10 +64,26 @@ class LabelSmoothing(Objective):
     source = "Szegedy et al., Rethinking the Inception architecture, CVPR 2016"
     proper = False
     convex = True
-    link = True
 
     def __post_init__(self) -> None:
         check_range(self, "smoothing", 0.0, 0.999)
 
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         return _Terms(Likelihood(logits, labels), float(self.smoothing))
+
+    def link(self) -> LossLink:
+        return LossLink({"smoothing": self.smoothing}, self._log_factors)
+
+    def _log_factors(self, simplex: Simplex) -> Array:
+        """Minus the log of ``1 - smoothing / (K q)``, at least that of `SMALLEST_SHARE`.
+
+        True probabilities are ``(q - smoothing / K) / (1 - smoothing)``. A map that can't follow
+        the data gives some classes less than smoothing / K; these keep their order.
+        """
+        xp = namespace(simplex.probs)
+        possible = simplex.log_probs > -xp.inf
+        share = self.smoothing / sum_classes(xp.astype(possible, simplex.probs.dtype))[:, None]
+        log_share = xp.log(xp.clip(share, min=smallest(share)))
+        # Impossible classes lie infinitely far below the share; e^1 is far enough.
+        excess = xp.clip(log_share - simplex.log_probs, max=1.0)
+        return -xp.log(xp.clip(-xp.expm1(excess), min=SMALLEST_SHARE))

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, host_weights, like
+from calibcli.arrays import Array, NumpyArray, host_weights, like
 from calibcli.objectives.adaptive import (
     Adaptive,
-    State,
-    Vector,
+    LearntState,
     largest_change,
     sum_by_class,
 )
@@ -26,10 +25,11 @@ class ClassWeighted(WeightedNll, Adaptive):
     proper = True
     convex = True
     estimating = False
+    sets_prior = True
 
     @property
     @abstractmethod
-    def by_class(self) -> Vector | None:
+    def by_class(self) -> NumpyArray | None:
         """Weights (K,) of the rows by class; None for ones."""
 
     def row_weights(self, likelihood: Likelihood) -> Array:
@@ -40,10 +40,10 @@ class ClassWeighted(WeightedNll, Adaptive):
 
 
 @dataclass(frozen=True, eq=False)
-class ClassShares(State):
+class ClassShares(LearntState):
     """Sum of the row weights of each class (K,)."""
 
-    class_weights: Vector
+    class_weights: NumpyArray
 
     def trace(self) -> dict[str, Any]:
         return {"class_weights": self.class_weights.tolist()}
@@ -66,26 +66,26 @@ class Macro(ClassWeighted):
     name = "macro"
     title = "class-balanced cross-entropy"
     source = "Jung et al., Scaling of class-wise training losses, ICML 2023 (all factors 1)"
-    first_evaluations = 0
+    learns = "class weights"
 
     @property
-    def by_class(self) -> Vector | None:
+    def by_class(self) -> NumpyArray | None:
         return None if self.state is None else balanced(self.state.class_weights)
 
-    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> Vector:
+    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> NumpyArray:
         return sum_by_class(labels, host_weights(labels, weights), logits.shape[-1])
 
     def updated(self, statistic: Any) -> Macro:
         return replace(self, state=ClassShares(np.asarray(statistic, dtype=np.float64)))
 
 
-def balanced(class_weights: Vector) -> Vector:
+def balanced(class_weights: NumpyArray) -> NumpyArray:
     """Row weights by class (K,) with which all classes that have rows weigh the same.
 
     Their mean over the rows is 1; 0 for classes without rows.
     """
     present = class_weights > 0
     mean = class_weights.sum() / max(int(present.sum()), 1)
-    weights: Vector = np.zeros_like(class_weights)
+    weights: NumpyArray = np.zeros_like(class_weights)
     weights[present] = mean / class_weights[present]
     return weights

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from calibcli.arrays import Array, dot_classes, namespace, sum_classes
-from calibcli.objectives.base import Objective, RowTerms
-from calibcli.objectives.checks import check_range
+from calibcli.objectives.base import Objective, RowTerms, check_range
 from calibcli.objectives.distances import DistanceTerms
 from calibcli.objectives.likelihood import Likelihood
 

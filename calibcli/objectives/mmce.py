@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, argmax, host_weights, like, namespace
+from calibcli.arrays import Array, NumpyArray, argmax, host_weights, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
-    State,
-    Vector,
+    LearntState,
     host,
 )
-from calibcli.objectives.base import RowTerms
-from calibcli.objectives.checks import check_range
+from calibcli.objectives.base import RowTerms, check_range
 from calibcli.objectives.likelihood import Likelihood
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualField(State):
+class ResidualField(LearntState):
     """``F(r) = mean_j (c_j - r_j) exp(-|r - r_j| / width)`` of confidences r_j and hits c_j.
 
     Attributes
@@ -35,9 +33,9 @@ class ResidualField(State):
         The mean of ``(c - r) F(r)``, which is the squared error.
     """
 
-    confidence: Vector
-    left: Vector
-    right: Vector
+    confidence: NumpyArray
+    left: NumpyArray
+    right: NumpyArray
     square: float
 
     def trace(self) -> dict[str, Any]:
@@ -98,7 +96,7 @@ class Mmce(Adaptive):
     source = "Kumar, Sarawagi and Jain, Trainable calibration measures, ICML 2018"
     proper = True
     smooth = False
-    pooled = True
+    learns = "at every point"
 
     def __post_init__(self) -> None:
         check_range(self, "strength")
@@ -122,7 +120,9 @@ class Mmce(Adaptive):
         own = (left[upto] - left[below]) / growth
         return falling + own + rising, (rising - falling) / float(self.width)
 
-    def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> list[Vector]:
+    def statistic(
+        self, logits: Array, labels: Array, weights: Array | None = None
+    ) -> list[NumpyArray]:
         likelihood = Likelihood(logits, labels)
         confidence = host(1 / likelihood.total)
         return [np.stack([confidence, host(likelihood.hits), host_weights(labels, weights)])]

@@ -58,6 +58,7 @@ class NegativeLogLikelihood(Objective):
     source = "Good (1952), Rational decisions"
     proper = True
     convex = True
+    likelihood = True
 
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         return _Terms(logits, labels)

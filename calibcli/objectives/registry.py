@@ -1,54 +1,36 @@
-"""All objectives, by name."""
+"""All objectives, by name: a line leads to a class, which is imported at its first use."""
 
 from __future__ import annotations
 
-from calibcli.objectives.acls import Acls
-from calibcli.objectives.adafocal import AdaFocal
-from calibcli.objectives.aurc import Aurc
 from calibcli.objectives.base import Objective
-from calibcli.objectives.brier import Brier
-from calibcli.objectives.bsce import Bsce
-from calibcli.objectives.bsce_gra import BsceGra
-from calibcli.objectives.cals import Cals
-from calibcli.objectives.cals_hr import CalsHr
-from calibcli.objectives.class_wise import ClassWise
-from calibcli.objectives.dual_focal import DualFocal
-from calibcli.objectives.dual_focal_gra import DualFocalGra
-from calibcli.objectives.flsd import Flsd
-from calibcli.objectives.focal import Focal
-from calibcli.objectives.focal_gra import FocalGra
-from calibcli.objectives.inverse_focal import InverseFocal
-from calibcli.objectives.label_smoothing import LabelSmoothing
-from calibcli.objectives.macro import Macro
-from calibcli.objectives.mbls import Mbls
-from calibcli.objectives.mmce import Mmce
-from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.registry import Registry
+
+_OBJECTIVES = {
+    "nll": "nll:NegativeLogLikelihood",
+    "brier": "brier:Brier",
+    "macro": "macro:Macro",
+    "class-wise": "class_wise:ClassWise",
+    "cals": "cals:Cals",
+    "cals-hr": "cals:CalsHr",
+    "bsce": "bsce:Bsce",
+    "bsce-gra": "bsce:BsceGra",
+    "focal-gra": "focal:FocalGra",
+    "dual-focal-gra": "dual_focal:DualFocalGra",
+    "adafocal": "adafocal:AdaFocal",
+    "focal": "focal:Focal",
+    "flsd": "focal:Flsd",
+    "inverse-focal": "focal:InverseFocal",
+    "dual-focal": "dual_focal:DualFocal",
+    "label-smoothing": "label_smoothing:LabelSmoothing",
+    "mbls": "mbls:Mbls",
+    "acls": "acls:Acls",
+    "mmce": "mmce:Mmce",
+    "aurc": "aurc:Aurc",
+}
 
 OBJECTIVES: Registry[type[Objective]] = Registry(
     "loss",
     Objective,
-    (
-        NegativeLogLikelihood,
-        Brier,
-        Macro,
-        ClassWise,
-        Cals,
-        CalsHr,
-        Bsce,
-        BsceGra,
-        FocalGra,
-        DualFocalGra,
-        AdaFocal,
-        Focal,
-        Flsd,
-        InverseFocal,
-        DualFocal,
-        LabelSmoothing,
-        Mbls,
-        Acls,
-        Mmce,
-        Aurc,
-    ),
+    {name: f"calibcli.objectives.{place}" for name, place in _OBJECTIVES.items()},
     group="calibcli.losses",
 )

@@ -54,8 +54,6 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
     Attributes
     ----------
     family : type of Objective
-    own_defaults : dict
-        Options whose default is not the objective's.
     objective : Objective
         With the state that it has learnt, if it is adaptive.
 
@@ -66,14 +64,13 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
     """
 
     family: ClassVar[type[Objective]]
-    own_defaults: ClassVar[dict[str, Any]] = {}
     objective: Objective
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give the class the signature that its objective's options make."""
         super().__init_subclass__(**kwargs)
-        if "family" in vars(cls) and "__init__" not in vars(cls):
-            cls.__signature__ = _signature(cls.family, cls.own_defaults)
+        if "family" in vars(cls):
+            cls.__signature__ = _signature(cls)
 
     def __init__(
         self, *, reduction: Reduction = "mean", ignore_index: int = -100, **options: Any
@@ -83,7 +80,7 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
             raise UsageError(f"reduction is {reduction!r}; it must be one of mean, sum, none")
         self.reduction = reduction
         self.ignore_index = ignore_index
-        self.objective = _objective(self.family, {**self.own_defaults, **options})
+        self.objective = _objective(self.family, options)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss: a number, or (n,) with the reduction ``none``.
@@ -142,21 +139,26 @@ def _objective(family: type[Objective], options: dict[str, Any]) -> Objective:
             f"{family.name} has no option {unknown!r}; it has {listed and f'{listed}, '}"
             "reduction and ignore_index"
         )
-    return family(**options)
+    return family(**family.training_defaults | options)
 
 
-def _signature(family: type[Objective], own_defaults: dict[str, Any]) -> inspect.Signature:
-    """The parameters of a loss: the options of the objective, and those that all losses have."""
-    shared = list(inspect.signature(Loss.__init__).parameters.values())[1:-1]
+def _signature(module: type[Loss]) -> inspect.Signature:
+    """The parameters of a loss: the options of the objective, and those of the module itself."""
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in {**_defaults(family), **own_defaults}.items()
+        for name, default in _defaults(module.family).items()
     ]
-    return inspect.Signature([*options, *shared])
+    shared = [
+        each
+        for each in inspect.signature(module.__init__).parameters.values()
+        if each.name != "self" and each.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    return inspect.Signature(sorted([*options, *shared], key=lambda each: each.kind))
 
 
 def _defaults(family: type[Objective]) -> dict[str, Any]:
-    return {option.name.replace("-", "_"): option.default for option in options_of(family)}
+    defaults = {option.name.replace("-", "_"): option.default for option in options_of(family)}
+    return defaults | family.training_defaults
 
 
 def _check_shapes(logits: Any, labels: Any) -> None:

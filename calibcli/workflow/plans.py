@@ -16,7 +16,6 @@ from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.fitting.results import NOTHING_TO_FIT, Fit, Solution, StageFit
 from calibcli.objectives.base import Objective
-from calibcli.objectives.macro import ClassWeighted
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.options import build, parse_settings
@@ -75,7 +74,7 @@ class Plan:
     @property
     def changes_prior(self) -> bool:
         """Whether the fit is for other class shares than those of its rows."""
-        return self.prior is not None or isinstance(self.objective, ClassWeighted)
+        return self.prior is not None or self.objective.sets_prior
 
 
 def make_plan(
@@ -112,9 +111,9 @@ def make_plan(
         families = _allowing_zero(method, families)
     _check_curves(families, loss)
     objective = build(objective_class, loss, options.get(loss, {}))
-    if prior is not None and isinstance(objective, ClassWeighted):
+    if prior is not None and objective.sets_prior:
         raise UsageError(f"--target-prior and --loss {loss} both set class shares; use one of them")
-    behind = link_of(loss, objective.options()) if link and any(families) else None
+    behind = link_of(objective) if link and any(families) else None
     plan = Plan(",".join(names), loss, families, objective, behind, prior, tune, average_folds)
     _check_reduction(plan, reduce)
     _check_groups(plan, by)

@@ -8,9 +8,10 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import torch
 
-from calibcli.objectives.adaptive import Adaptive, State
-from calibcli.objectives.base import Objective
-from calibcli.torch_losses.base import Loss
+from calibcli.errors import DataError
+from calibcli.objectives.adaptive import Adaptive, LearntState
+from calibcli.objectives.base import Learns, Objective
+from calibcli.torch_losses.base import Loss, Reduction
 
 
 def learnt(objective: Adaptive, logits: Any, labels: Any, kept: Any) -> Adaptive:
@@ -26,6 +27,38 @@ class PooledLoss(Loss):
 
     def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
         return learnt(self.objective, logits, labels, kept)
+
+
+class BalancedLoss(PooledLoss):
+    """A loss that weighs classes by their rows, those of the training set or of each batch.
+
+    Parameters
+    ----------
+    class_counts : array-like (K,), optional
+        Training rows of each class. Without them each batch is balanced by its own counts, and a
+        class counts as much in a batch that has one row of it as in one that has many.
+    reduction, ignore_index, **options
+        See `Loss`.
+    """
+
+    def __init__(
+        self,
+        class_counts: Any = None,
+        *,
+        reduction: Reduction = "mean",
+        ignore_index: int = -100,
+        **options: Any,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, **options)
+        self._given = class_counts is not None
+        if self._given:
+            counts = np.asarray(class_counts, np.float64)
+            if counts.ndim != 1 or not (counts >= 0).all() or not counts.any():
+                raise DataError("class_counts must be a vector of row counts, one for each class")
+            self.objective = self.objective.updated(counts)
+
+    def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
+        return self.objective if self._given else super()._current(logits, labels, kept)
 
 
 class StatefulLoss(Loss):
@@ -84,7 +117,7 @@ class StatefulLoss(Loss):
     def _state_type(self) -> Any:
         """The dataclass of the objective's state."""
         kinds = get_args(get_type_hints(self.family)["state"])
-        return next(kind for kind in kinds if issubclass(kind, State))
+        return next(kind for kind in kinds if issubclass(kind, LearntState))
 
 
 class SteeredLoss(StatefulLoss):
@@ -106,6 +139,26 @@ class SteeredLoss(StatefulLoss):
             As for the loss itself.
         """
         self.objective = learnt(self.objective, *self._rows(logits.detach(), labels))
+
+
+class FollowingLoss(StatefulLoss):
+    """A loss that learns from every batch of the training; in evaluation mode nothing is kept."""
+
+    def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
+        objective = learnt(self.objective, logits, labels, kept)
+        if self.training:
+            self.objective = objective
+        return objective
+
+
+BASES: dict[Learns, type[Loss]] = {
+    "nothing": Loss,
+    "class weights": BalancedLoss,
+    "at every point": PooledLoss,
+    "in rounds": FollowingLoss,
+    "on validation rows": SteeredLoss,
+}
+"""What makes a module of a loss, by what the loss learns."""
 
 
 def _number_or_array(value: Any) -> Any:
