@@ -153,6 +153,10 @@ class Family(ABC):
 class SmoothMap(Family):
     """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
 
+    The abstract methods are all that a map must have; the others have it fitted in fewer passes
+    (`pullback_squares`, `likelihood_hessian`, `curvature`, `expansion`), give it a penalty
+    (`ridge`, `anchor`) or bounds (`signed`), or place its knots (`needs_placing`, `placed`).
+
     Attributes
     ----------
     linear : bool
