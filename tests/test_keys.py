@@ -191,17 +191,17 @@ def test_a_matrix_in_an_npz_file_is_no_key(tmp_path) -> None:
     st.lists(st.sampled_from("abcdef"), min_size=1, max_size=60),
     st.lists(st.integers(1, 20), min_size=1, max_size=10),
 )
-def test_numbers_do_not_depend_on_the_blocks(values, sizes) -> None:
-    numbers, at, found = KeyNumbers("key"), 0, []
+def test_numbers_do_not_depend_on_the_batches(values, sizes) -> None:
+    numbers, at, encoded = KeyNumbers("key"), 0, []
     while at < len(values):
-        block = values[at : at + sizes[at % len(sizes)]]
+        batch = values[at : at + sizes[at % len(sizes)]]
         # Names in another order than they come, and one that no row has.
-        names = ("unused", *sorted(set(block)))
-        places = np.array([names.index(value) for value in block])
-        found.append(numbers.encode(Values(places, names)))
-        at += len(block)
+        names = ("unused", *sorted(set(batch)))
+        places = np.array([names.index(value) for value in batch])
+        encoded.append(numbers.encode(Values(places, names)))
+        at += len(batch)
     expected_names, expected = first_come(values)
-    np.testing.assert_array_equal(np.concatenate(found), expected)
+    np.testing.assert_array_equal(np.concatenate(encoded), expected)
     assert numbers.names == expected_names
 
 

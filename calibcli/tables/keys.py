@@ -9,6 +9,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.tables.formats.base import RowError, Values
+from calibcli.tables.labels import first_fraction
 
 MISSING = "(missing)"
 """The group of the rows without a value."""
@@ -103,10 +104,8 @@ class KeyNumbers:
         """Whole numbers, and which rows have none."""
         values = values.astype(np.float64)
         absent = np.isnan(values) if missing is None else np.isnan(values) | missing
-        with np.errstate(invalid="ignore"):
-            wrong = ~absent & ((values != np.floor(values)) | (np.abs(values) >= 2**53))
-        if wrong.any():
-            row = int(np.argmax(wrong))
+        row = first_fraction(values, absent)
+        if row is not None:
             raise RowError(
                 row, f"{values[row]} in {self.column!r} is no whole number, so it names no group"
             )

@@ -89,11 +89,19 @@ class LabelRule:
         missing = np.isnan(values)
         if self.required and missing.any():
             raise RowError(int(np.argmax(missing)), "the label is missing (NaN)")
-        with np.errstate(invalid="ignore"):
-            wrong = ~missing & ((values != np.floor(values)) | (np.abs(values) >= 2**53))
-        if wrong.any():
-            row = int(np.argmax(wrong))
+        row = first_fraction(values, missing)
+        if row is not None:
             raise RowError(row, f"the label {values[row]} is no whole number")
         whole = np.where(missing, 0, values).astype(np.int64)
         whole[missing] = NO_LABEL
         return whole
+
+
+def first_fraction(values: NumpyArray, missing: NumpyArray) -> int | None:
+    """The first row of float64 values (n,) that has one, but no whole number; None if all have.
+
+    From 2^53 on, neighbouring whole numbers cannot be told apart.
+    """
+    with np.errstate(invalid="ignore"):
+        wrong = ~missing & ((values != np.floor(values)) | (np.abs(values) >= 2**53))
+    return int(np.argmax(wrong)) if wrong.any() else None

@@ -94,6 +94,19 @@ class FileFields:
         loose = [field for field in self.fields if field.name.lower() == name.lower()]
         return exact[0] if exact else loose[0] if len(loose) == 1 else None
 
+    def require(self, name: str, purpose: str = "") -> Field:
+        """The field of a name; ``purpose`` is for the message, such as ``" for --weights"``.
+
+        Raises
+        ------
+        UsageError
+            There is none.
+        """
+        field = self.find(name)
+        if field is None:
+            raise UsageError(f"{self.name}: no {self.unit} {name!r}{purpose}; {self.listing()}")
+        return field
+
     def listing(self) -> str:
         """The names of the fields, for messages."""
         names = [field.name for field in self.fields]
@@ -126,15 +139,13 @@ def find_scores(file: FileFields, asked: str | None, classes: tuple[str, ...] | 
         The fields do not hold floating-point numbers, or a class is missing among them.
     """
     if asked is not None:
-        field = file.find(asked)
-        if field is not None:
-            return Scores((_checked(file, field),), file.title(field), field.name)
-        if not re.search(r"[*?\[]", asked):
-            raise UsageError(f"{file.name}: no {file.unit} {asked!r}; {file.listing()}")
-        return _family(file, asked, classes)
+        if file.find(asked) is None and re.search(r"[*?\[]", asked):
+            return _family(file, asked, classes)
+        single = _checked(file, file.require(asked))
+        return Scores((single,), file.title(single), single.name)
     if file.unit == "array":
-        field = _checked(file, file.fields[0])
-        return Scores((field,), file.title(field), PurePath(file.name).stem)
+        single = _checked(file, file.fields[0])
+        return Scores((single,), file.title(single), PurePath(file.name).stem)
     named = [field for name in SCORES if (field := file.find(name)) is not None]
     usable = [field for field in named if field.element == "float" and field.axes < 3]
     if usable:
@@ -234,9 +245,7 @@ def find_labels(
     """
     taken = {field.name for field in scores.fields}
     if asked is not None:
-        field = file.find(asked)
-        if field is None:
-            raise UsageError(f"{file.name}: no {file.unit} {asked!r}; {file.listing()}")
+        field: Field | None = file.require(asked)
     else:
         named = [field for name in LABELS if (field := file.find(name)) is not None]
         free = [field for field in named if field.name not in taken]
@@ -279,9 +288,7 @@ def find_weights(file: FileFields, asked: str | None) -> Field | None:
     """
     if asked is None:
         return None
-    field = file.find(asked)
-    if field is None:
-        raise UsageError(f"{file.name}: no {file.unit} {asked!r} for --weights; {file.listing()}")
+    field = file.require(asked, " for --weights")
     if field.axes != 1 or field.element not in ("float", "integer", "bool"):
         raise DataError(
             f"{file.name}: {file.title(field)} cannot be weights; they are one number a row"
@@ -299,10 +306,7 @@ def find_key(file: FileFields, role: str, asked: str) -> Field:
     DataError
         It does not hold one number, text or truth value a row.
     """
-    field = file.find(asked)
-    if field is None:
-        flag = "--cluster" if role == "cluster" else "--by"
-        raise UsageError(f"{file.name}: no {file.unit} {asked!r} for {flag}; {file.listing()}")
+    field = file.require(asked, " for --cluster" if role == "cluster" else " for --by")
     if field.axes != 1 or field.element == "other":
         raise DataError(
             f"{file.name}: {file.title(field)} cannot be groups; they are one whole number, text "
