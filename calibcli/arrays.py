@@ -236,3 +236,21 @@ def restore_impossible(logits: Array, mask: Array | None) -> Array:
     if mask is None:
         return logits
     return namespace(logits).where(mask, like(-np.inf, logits), logits)
+
+
+def hashed(numbers: NumpyArray, seed: int, buckets: int) -> NumpyArray:
+    """A bucket, 0 to ``buckets - 1``, for each number (n,): the same for the same number and seed.
+
+    A counter-based generator (SplitMix64: Steele, Lea and Flood, 2014), so that what is drawn for a
+    row depends on nothing but its number.
+    """
+    with np.errstate(over="ignore"):
+        state = numbers.astype(np.uint64)
+        state += np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(1)
+        state *= np.uint64(0x9E3779B97F4A7C15)
+        state ^= state >> np.uint64(30)
+        state *= np.uint64(0xBF58476D1CE4E5B9)
+        state ^= state >> np.uint64(27)
+        state *= np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return (state % np.uint64(buckets)).astype(np.int64)

@@ -113,9 +113,9 @@ def test_the_kernel_estimate_is_the_mean_over_pairs_of_different_bags() -> None:
     residuals = projection[labels] - view.probs
     features = np.sqrt(2 / 64) * np.cos(view.probs @ frequencies + phases)
     products = (residuals @ residuals.T) * (features @ features.T)
-    from calibcli.metrics.resampling import mixed
+    from calibcli.arrays import hashed
 
-    bags = mixed(np.arange(60), 0, 64)
+    bags = hashed(np.arange(60), 0, 64)
     apart = bags[:, None] != bags
     assert finished(test, view).estimate == pytest.approx(products[apart].sum() / apart.sum())
     # Random features stand for a Gaussian kernel.

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibcli.arrays import hashed
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
@@ -21,7 +22,7 @@ from calibcli.metrics.binned import bin_index
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import METRICS
-from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, mixed, tail_share
+from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, tail_share
 from calibcli.metrics.residual_norms import ConfidenceCells, confidence_residuals
 from calibcli.metrics.shrinkage import pooled, shrunken
 from calibcli.metrics.view import View
@@ -235,9 +236,9 @@ def test_draws_keep_the_weight(bags: int, replicates: int, seed: int) -> None:
 @given(st.integers(0, 2**62), st.integers(0, 500), st.integers(1, 500))
 @settings(max_examples=30)
 def test_a_bag_depends_on_the_number_alone(seed: int, begin: int, count: int) -> None:
-    every = mixed(np.arange(1000), seed, 64)
+    every = hashed(np.arange(1000), seed, 64)
     np.testing.assert_array_equal(
-        mixed(np.arange(begin, begin + count), seed, 64), every[begin : begin + count]
+        hashed(np.arange(begin, begin + count), seed, 64), every[begin : begin + count]
     )
     assert 0 <= every.min() <= every.max() < 64
 

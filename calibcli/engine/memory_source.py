@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import InputKind, NumpyArray
+from calibcli.arrays import InputKind, NumpyArray, hashed
 from calibcli.engine.source import Chunk, Keys, Source, join_keys
-from calibcli.metrics.resampling import mixed
 
 
 @dataclass(frozen=True)
@@ -169,4 +168,4 @@ class Part:
 
 def fold_of_rows(begin: int, end: int, folds: int, seed: int = 0) -> NumpyArray:
     """The fold (0 to folds - 1) of each row from ``begin`` to before ``end``."""
-    return mixed(np.arange(begin, end), seed, folds)
+    return hashed(np.arange(begin, end), seed, folds)

@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, like, to_numpy
+from calibcli.arrays import NumpyArray, hashed, like, to_numpy
 from calibcli.metrics.hypothesis_tests import TestResult
-from calibcli.metrics.resampling import mixed
 from calibcli.metrics.view import View
 
 _BAGS = 64
@@ -52,7 +51,7 @@ class KernelTest:
 
     def partial(self, view: View) -> KernelState:
         """The sums over one block."""
-        bags = mixed(np.arange(view.start, view.start + len(view)), self.seed, _BAGS)
+        bags = hashed(np.arange(view.start, view.start + len(view)), self.seed, _BAGS)
         projection, frequencies, phases = self._features(view.classes)
         both = np.concatenate((projection, frequencies), axis=1)
         projected = to_numpy(view.probs @ like(both, view.probs)).astype(np.float64)

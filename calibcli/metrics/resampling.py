@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray
+from calibcli.arrays import NumpyArray, hashed
 from calibcli.metrics.view import View
 
 LEVEL = 0.95
@@ -88,24 +88,7 @@ class Units:
             numbers: NumpyArray = np.arange(view.start, view.start + len(view))
         else:
             numbers = view.keys[self.role]
-        return numbers if self.count <= most else mixed(numbers, self.seed, most)
-
-
-def mixed(numbers: NumpyArray, seed: int, buckets: int) -> NumpyArray:
-    """A bucket, 0 to ``buckets - 1``, for each number (n,): the same for the same number and seed.
-
-    A counter-based generator (SplitMix64: Steele, Lea and Flood, 2014).
-    """
-    with np.errstate(over="ignore"):
-        state = numbers.astype(np.uint64)
-        state += np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(1)
-        state *= np.uint64(0x9E3779B97F4A7C15)
-        state ^= state >> np.uint64(30)
-        state *= np.uint64(0xBF58476D1CE4E5B9)
-        state ^= state >> np.uint64(27)
-        state *= np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    return (state % np.uint64(buckets)).astype(np.int64)
+        return numbers if self.count <= most else hashed(numbers, self.seed, most)
 
 
 def draws(weights: NumpyArray, replicates: int, seed: int) -> NumpyArray:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.errors import ParamsError
-from calibcli.metrics.panel import Evaluation
 from calibcli.options import settings_of
 from calibcli.params import Params, Stage, read, title
 from calibcli.version import __version__
-from calibcli.workflow.choosing import Leaderboard
-from calibcli.workflow.fitting import Outcome
-from calibcli.workflow.groups import GroupReport
-from calibcli.workflow.plans import Plan
+
+# For annotations alone: what applies a parameter file needs nothing that fits one.
+if TYPE_CHECKING:
+    from calibcli.metrics.panel import Evaluation
+    from calibcli.workflow.choosing import Leaderboard
+    from calibcli.workflow.fitting import Outcome
+    from calibcli.workflow.groups import GroupReport
+    from calibcli.workflow.plans import Plan
 
 
 def to_params(
