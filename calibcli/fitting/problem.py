@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.curvature import Curvature, Expansion, Preconditioner
 from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
+from calibcli.fitting.results import Solution
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
@@ -171,6 +172,10 @@ class Problem:
         total: NumpyArray = self.data.fold(work, operator.iadd)
         total /= self.data.weight
         return total
+
+
+Solver: TypeAlias = Callable[[Problem, NumpyArray], Solution]
+"""Finds the minimum of a problem, from parameters (P,) to start from."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,15 +13,13 @@ from calibcli.arrays import NumpyArray, host_weights, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.fitting.problem import Problem
+from calibcli.fitting.problem import Problem, Solver
 from calibcli.fitting.results import Solution
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.view import View
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
 from calibcli.objectives.distances import spread
-
-Solver = Callable[[Problem, NumpyArray], Solution]
 
 _FIRST_MOVE = 0.02
 """The first step of the authors' optimiser in the temperature, after which shapes are fitted."""

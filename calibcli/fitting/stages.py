@@ -18,9 +18,9 @@ from calibcli.fitting.class_curves import fit_curves
 from calibcli.fitting.estimating import solve_equations, solve_reweighted
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import solve_newton, solve_nonnegative
-from calibcli.fitting.problem import Problem, sample_log_probs
+from calibcli.fitting.problem import Problem, Solver, sample_log_probs
 from calibcli.fitting.results import Families, Fit, Solution, StageFit
-from calibcli.fitting.rounds import Solver, learn_first, solve_fixed_point, steer
+from calibcli.fitting.rounds import learn_first, solve_fixed_point, steer
 from calibcli.fitting.saddle_free import solve_saddle_free
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
 from calibcli.objectives.adaptive import Adaptive
