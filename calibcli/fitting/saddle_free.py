@@ -3,7 +3,7 @@
 Directions along which the problem bends down are followed as if they bent up, so that a saddle is
 left and not sought (Dauphin et al., Identifying and attacking the saddle point problem, NeurIPS
 2014). The map gives value, gradient and Hessian of the likelihood from one fold (`Expansion`).
-Quasi-Newton steps reach the same optima here with three to ten times as many folds.
+Quasi-Newton steps reach the same optima with two to twelve times as many folds.
 """
 
 from __future__ import annotations

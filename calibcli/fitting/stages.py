@@ -116,7 +116,7 @@ def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solv
     likelihood = objective.likelihood
     if likelihood and family.expansion():
         return solve_saddle_free
-    # With a metric for it, gradients of the likelihood are all that a solver needs.
+    # With a preconditioner, gradients of the likelihood are all that a solver needs.
     if family.linear and objective.convex and not (likelihood and family.curvature(classes)):
         return solve_newton
     return solve_lbfgs
