@@ -17,7 +17,8 @@ from calibcli.calibrators.binning import platt_values
 from calibcli.calibrators.curves import BinarySample
 from calibcli.metrics.confidence import cumulated_curve
 from calibcli.metrics.equal_mass import equal_mass_edges
-from calibcli.metrics.resampling import MeanSample, tail_share
+from calibcli.metrics.resampling import tail_share
+from calibcli.metrics.row_mean import MeanSample
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS, CLASSES = 200, 4
@@ -65,7 +66,8 @@ def test_two_clusters_have_intervals(calib_here: CalibHere, save: Save) -> None:
 def test_a_tail_of_two_bags_is_not_lost_in_rounding() -> None:
     tail = tail_share(2)
     assert 0 < tail < 1e-20
-    assert MeanSample(np.array([1.0, 2.0, 3.0]), np.array([-1.0, 1.0])).interval(tail) == (1, 3)
+    sample = MeanSample(np.array([1.0, 2.0, 3.0]), np.array([-1.0, 1.0]), tail)
+    assert sample.interval == (1, 3)
 
 
 @pytest.mark.parametrize("rows", [1, 2])

@@ -12,7 +12,7 @@ import pytest
 from calibcli.arrays import log_softmax, namespace, to_numpy
 from calibcli.errors import UsageError
 from calibcli.metrics.base import Group
-from calibcli.metrics.binned import BINS, EDGES, bin_index
+from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import DEFAULT, METRICS
 from calibcli.metrics.view import View

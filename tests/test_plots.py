@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from picture_data import calibrated, evaluate, evaluated, fitted, sliced
 
 from calibcli.errors import UsageError
-from calibcli.metrics.binned import BINS, EDGES, RELIABILITY
+from calibcli.metrics.bins import BINS, EDGES, RELIABILITY
 from calibcli.metrics.consistency import (
     consistency_bars,
     corp_curve,
 )
 from calibcli.metrics.diagrams import (
-    CELLS,
     CELLS_PER_BIN,
     CONFIDENCE_LATTICE,
+    LATTICE_CELLS,
     PREDICTED_CLASSES,
     KeyDiagrams,
     Sums,
@@ -98,10 +98,10 @@ def test_a_cell_is_within_its_bin(confidences: list[float]):
     values = np.array([*confidences, 1.0, *EDGES[1:], np.nextafter(1.0, 2.0)])
     cells = cell_index(values)
     assert cells.min() >= 0
-    assert cells.max() < CELLS
+    assert cells.max() < LATTICE_CELLS
     within = np.minimum(values, 1.0)
-    np.testing.assert_array_less(cells / CELLS - 1e-9, within)
-    np.testing.assert_array_less(within, (cells + 1) / CELLS + 1e-9)
+    np.testing.assert_array_less(cells / LATTICE_CELLS - 1e-9, within)
+    np.testing.assert_array_less(within, (cells + 1) / LATTICE_CELLS + 1e-9)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -221,7 +221,9 @@ def test_the_curve_is_the_isotonic_fit_of_the_rows():
     IsotonicRegression = pytest.importorskip("sklearn.isotonic").IsotonicRegression
     rng = np.random.default_rng(7)
     # In the middle of cells, so that the lattice loses nothing.
-    confidence = (rng.choice(np.arange(CELLS // 2 + 1, CELLS), 500) - 0.5) / CELLS
+    confidence = (
+        rng.choice(np.arange(LATTICE_CELLS // 2 + 1, LATTICE_CELLS), 500) - 0.5
+    ) / LATTICE_CELLS
     correct = rng.random(500) < confidence**2
     curve = corp_curve(lattice_of(confidence, correct), draws=10)
     expected = IsotonicRegression().fit(confidence, correct).predict(curve.confidence)
@@ -230,11 +232,11 @@ def test_the_curve_is_the_isotonic_fit_of_the_rows():
 
 
 def test_without_rows_there_is_nothing_to_draw():
-    nothing = Sums(*np.zeros((5, CELLS)))
+    nothing = Sums(*np.zeros((5, LATTICE_CELLS)))
     curve = corp_curve(nothing)
     assert len(curve.confidence) == len(curve.grid) == 0
     assert np.isnan(consistency_bars(bins_of(nothing)).lower).all()
-    assert CELLS == BINS * CELLS_PER_BIN
+    assert LATTICE_CELLS == BINS * CELLS_PER_BIN
 
 
 def test_many_cells_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch):

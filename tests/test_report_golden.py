@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from calibcli.metrics.binned import BINS, EDGES, Bin
+from calibcli.metrics.bins import BINS, EDGES, Bin
 from calibcli.metrics.panel import Evaluation
 from calibcli.report.document import Document, combine, evaluate_document, fit_document
 from calibcli.report.formats import RENDERERS

@@ -17,14 +17,20 @@ from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory_source import ArraySource
-from calibcli.metrics.bag_sums import ClassBags, ConfidenceBags
-from calibcli.metrics.binned import bin_index
-from calibcli.metrics.error_intervals import ErrorSample
+from calibcli.metrics.base import Metric
+from calibcli.metrics.bins import RELIABILITY, bin_index
+from calibcli.metrics.class_errors import ClassBags
+from calibcli.metrics.confidence_cells import (
+    BinNorm,
+    ConfidenceBags,
+    ConfidenceCells,
+    ConfidenceNorm,
+)
+from calibcli.metrics.ece import gaps
+from calibcli.metrics.error_intervals import ErrorSample, pooled, shrunken
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, tail_share
-from calibcli.metrics.residual_norms import ConfidenceCells, confidence_residuals
-from calibcli.metrics.shrinkage import pooled, shrunken
 from calibcli.metrics.view import View
 from calibcli.workflow.measuring import Through, measure
 
@@ -42,6 +48,13 @@ def rows(count: int, classes: int = 4, temperature: float = 1.0, seed: int = 0):
 def measured(logits, labels, panel=DEFAULT, *, stages=((),), **more) -> list[Evaluation]:
     data = open_data(Engine(threads=1), ArraySource(logits, labels, **more))
     return measure(data, [Through(each) for each in stages], panel)
+
+
+def assert_same_sums(one, other) -> None:
+    fields = {name: value for name, value in vars(one).items() if name != "units"}
+    assert len(fields) >= 6
+    for name, value in fields.items():
+        np.testing.assert_allclose(getattr(other, name), value, atol=1e-9, err_msg=name)
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
@@ -78,6 +91,14 @@ def test_every_metric_but_some_of_isotonic_regression_has_an_interval_around_it(
         assert interval.low <= found.values[name] <= interval.high, name
 
 
+def row_cells(confidence, correct) -> ConfidenceCells:
+    """Cells of a row each, in the order of the confidence."""
+    one, excess = np.ones(len(confidence)), (confidence - correct)[None, :]
+    units, bags = Units(1), np.array([float(len(confidence))])
+    bins = bin_index(confidence)
+    return ConfidenceCells(units, bags, one, one, confidence, excess, one[None, :], bins)
+
+
 @pytest.mark.parametrize(
     "name", ["ece", "adaptive_ece", "ece_sweep", "mce", "ks", "ecce_mad", "ecce_r", "smooth_ece"]
 )
@@ -88,14 +109,73 @@ def test_a_norm_of_residuals_is_the_metric(name: str) -> None:
         view = View(logits, labels)
         order = np.argsort(view.confidence)
         confidence, correct = view.confidence[order], view.correct[order]
-        cells = ConfidenceCells(confidence, np.ones(700), bin_index(confidence))
+        cells = row_cells(confidence, correct)
         value = metric.value(metric.statistic.finish(metric.statistic.partial(view)))
-        reading = confidence_residuals(metric, cells, value)
+        assert isinstance(metric.resampling, ConfidenceNorm)
+        reading = metric.resampling.residuals(cells, value)
         several = np.stack([confidence - correct, confidence - np.roll(correct, 100)])
         found = reading.norm(reading.linear(several))
         assert found[0] == pytest.approx(value, rel=0.01 if name == "smooth_ece" else 1e-9)
         alone = reading.norm(reading.linear(several[1:]))
         assert found[1] == pytest.approx(alone[0])
+
+
+def root_mean_square(excess, weight):
+    return np.sqrt((weight * gaps(excess, weight) ** 2).sum(axis=-1) / weight.sum())
+
+
+RMS_ECE = Metric(
+    name="rms_ece",
+    title="RMS ECE",
+    convention="root of the mean over rows of (mean confidence - accuracy)^2, 15 equal-width bins",
+    statistic=RELIABILITY,
+    value=BinNorm(root_mean_square).value,
+    resampling=BinNorm(root_mean_square),
+)
+
+
+def test_a_metric_brings_its_uncertainty(monkeypatch, calib_here, sample_data: Path) -> None:
+    monkeypatch.setitem(METRICS._built_in, "rms_ece", RMS_ECE)
+    (found, changed) = measured(
+        *rows(800, temperature=1.5),
+        Panel(["rms_ece", "ece"], bootstrap=Bootstrap()),
+        stages=((), (Temperature(1.5),)),
+    )
+    value, interval, chance = (
+        part["rms_ece"] for part in (found.values, found.intervals, found.chances)
+    )
+    assert value >= found.values["ece"]
+    assert 0 < interval.low <= value <= interval.high
+    assert chance.low < chance.mean < chance.high < value
+    assert changed.changes["rms_ece"].high < 0
+    file = sample_data / "digits_test.parquet"
+    code, out, err = calib_here("evaluate", file, "--metrics", "rms_ece", "--format", "json", "-q")
+    assert code == 0, err
+    part = json.loads(out)["metrics"]["rms_ece"]
+    assert part["low"] <= part["value"] <= part["high"]
+    assert part["chance"]["low"] < part["chance"]["high"]
+    fitted = ("--metrics", "rms_ece,nll", "--format", "json", "-q")
+    code, out, err = calib_here("fit", sample_data / "digits_val.parquet", *fitted)
+    assert code == 0, err
+    assert json.loads(out)["after"]["metrics"]["rms_ece"]["change"]["low"] < 0
+
+
+def test_intervals_do_not_depend_on_what_else_is_measured() -> None:
+    sample = rows(500, temperature=1.4)
+    (alone,) = measured(*sample, Panel(["ece"], bootstrap=Bootstrap()))
+    (beside,) = measured(*sample, Panel(["all"], bootstrap=Bootstrap()))
+    assert alone.intervals["ece"] == beside.intervals["ece"]
+    assert alone.chances["ece"] == beside.chances["ece"]
+
+
+def test_a_metric_without_resampling_has_no_interval() -> None:
+    plain = replace(RMS_ECE, resampling=None)
+    panel = Panel(["ece"], bootstrap=Bootstrap())
+    object.__setattr__(panel, "metrics", (plain,))
+    (found,) = measured(*rows(300), panel)
+    assert found.values.keys() == {"rms_ece"}
+    assert not found.intervals
+    assert not found.chances
 
 
 def test_errors_of_a_calibrated_model_are_what_chance_gives() -> None:
@@ -140,9 +220,7 @@ def test_intervals_do_not_depend_on_the_blocks() -> None:
             for a, b in ((0, 700), (700, 701), (701, 3000))
         ]
         merged = statistic.merge(states[0], statistic.merge(states[1], states[2]))
-        for one, other in zip(whole, statistic.finish(merged), strict=True):
-            if one is not None:
-                np.testing.assert_allclose(other, one, atol=1e-9)
+        assert_same_sums(whole, statistic.finish(merged))
 
 
 def test_weights_are_repetitions_of_the_same_unit() -> None:
@@ -256,7 +334,7 @@ def test_an_error_of_one_sum_has_the_interval_of_a_normal_mean() -> None:
     large = ErrorSample(lambda sums: np.abs(sums[:, 0]), ten, ten[None, :], noise, 0.025)
     upper = NormalDist().inv_cdf(1 - 0.6 * 0.025)
     assert large.interval == pytest.approx((10 - 1.96, 10 + upper), abs=0.05)
-    small = replace(large, found=np.array([1.0]))
+    small = replace(large, residuals=np.array([1.0]))
     assert small.interval.low == 0
     assert small.interval.high == pytest.approx(1 + upper, abs=0.05)
 
@@ -338,10 +416,7 @@ def test_tensors_give_what_arrays_give() -> None:
         ConfidenceBags(units),
         *(ClassBags(units, f) for f in ("all", "thresholded")),
     ):
-        pair = (statistic.finish(statistic.partial(view)) for view in (here, there))
-        for one, other in zip(*pair, strict=True):
-            if one is not None:
-                np.testing.assert_allclose(other, one, atol=1e-9)
+        assert_same_sums(*(statistic.finish(statistic.partial(view)) for view in (here, there)))
     for statistic in (Spiegelhalter(), LogisticRecalibration(), KernelTest()):
         one, other = (statistic.partial(view) for view in (here, there))
         np.testing.assert_allclose(

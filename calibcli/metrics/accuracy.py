@@ -1,4 +1,13 @@
-"""Accuracy: how often the most probable class, or one of the k most probable, is the label."""
+"""Accuracy: how often the most probable class, or one of the k most probable, is the label.
+
+>>> import numpy as np
+>>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
+>>> labels = np.array([0, 1, 0, 0])
+>>> round(ACCURACY.measure(logits, labels), 6)
+0.75
+>>> round(TOP5_ACCURACY.measure(logits, labels), 6)
+1.0
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Metric
-from calibcli.metrics.row_mean import RowMean
+from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean
 from calibcli.metrics.view import View
 from calibcli.registry import Pattern
 
@@ -41,6 +50,7 @@ def top_accuracy(k: int) -> Metric:
         value=float,
         better="higher",
         group="accuracy and ranking",
+        resampling=MEAN_OF_ROWS,
     )
 
 
@@ -52,6 +62,7 @@ ACCURACY = Metric(
     value=float,
     better="higher",
     group="accuracy and ranking",
+    resampling=MEAN_OF_ROWS,
 )
 
 TOP5_ACCURACY = top_accuracy(5)

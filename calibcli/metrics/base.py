@@ -1,7 +1,9 @@
-"""The contract of a metric: a fold over blocks of rows, and what every block offers it.
+"""The contract of a metric: a fold over the rows, a number, and what chance makes of it.
 
 A `Statistic` is the fold; a `Metric` reads one number off a finished statistic. Metrics that need
-the same sums share one statistic, so that one pass over the data serves them all.
+the same sums share one statistic, so that one pass over the data serves them all. How the interval
+of the number, that of its change and its chance range are made is the metric's `Resampling`, which
+folds a statistic of its own beside the metric's.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from calibcli.arrays import Array, NumpyArray
+from calibcli.metrics.resampling import Chance, Interval, Units
 from calibcli.metrics.view import View
 
 Group: TypeAlias = Literal[
@@ -38,6 +42,41 @@ class Statistic(Protocol):
         """The statistic of all rows."""
 
 
+class Sample(Protocol):
+    """A metric of one model, and what chance may have made of it."""
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval."""
+
+    def change_from(self, before: Any) -> Interval:
+        """The 95 % interval of the change from another model's `Sample`, of the same rows."""
+
+
+class Resampling(Protocol):
+    """How chance moves a metric. Implementations are frozen dataclasses.
+
+    The kinds are `row_mean.MeanOfRows`, `class_errors.ClassNorm`, and in `confidence_cells`
+    `BinNorm`, `CumulatedNorm`, `ResidualNorm`, `CurveValue` and `CurveDistance`.
+    """
+
+    @property
+    def description(self) -> str:
+        """In words, what the interval and the chance range are."""
+
+    def statistic(self, metric: Metric, units: Units) -> Statistic:
+        """What is folded beside the metric's own statistic.
+
+        It finishes as a `Bagged`, or as None where there is too little room for bags.
+        """
+
+    def sample(self, metric: Metric, finished: Any, value: float) -> Sample | None:
+        """The value of the metric with its noise; None where it has no interval."""
+
+    def chance(self, metric: Metric, finished: Any) -> Chance | None:
+        """What a calibrated model would have; None where that says nothing."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number read off a finished statistic.
@@ -56,6 +95,8 @@ class Metric:
     better : Better
     group : str
         What it is about; tables of many metrics are divided by it.
+    resampling : Resampling or None
+        How its intervals and its chance range are made; None for a metric that has none.
     """
 
     name: str
@@ -65,3 +106,17 @@ class Metric:
     value: Callable[[Any], float]
     better: Better = "lower"
     group: Group = "calibration errors"
+    resampling: Resampling | None = None
+
+    def measure(self, logits: Array, labels: Array, weights: NumpyArray | None = None) -> float:
+        """The metric of rows in memory.
+
+        Parameters
+        ----------
+        logits : array (n, K)
+            Logits or log-probabilities.
+        labels : int array (n,)
+        weights : float64 array (n,) or None
+        """
+        view = View(logits, labels, weights)
+        return self.value(self.statistic.finish(self.statistic.partial(view)))

@@ -20,10 +20,10 @@ from calibcli.metrics.view import View
 ROWS = 1 << 19
 """Up to so many rows are collected; of more the sums by cell are kept."""
 
-CELLS = 1 << 14
+CURVE_CELLS = 1 << 14
 
 
-class Scores(NamedTuple):
+class ScoredRows(NamedTuple):
     """What is kept of the rows of a block; no weights stand for weights of 1."""
 
     confidence: NumpyArray
@@ -35,7 +35,7 @@ class Collected(NamedTuple):
     """The rows so far, or the sums by cell of weight, weight x confidence and weight x correct."""
 
     rows: int
-    blocks: list[Scores]
+    blocks: list[ScoredRows]
     cells: NumpyArray | None = None
 
 
@@ -127,10 +127,10 @@ class CollectedScores:
         single = namespace(view.probs).finfo(view.probs.dtype).bits <= 32
         # Nothing is lost: these numbers were float32 before the view widened them.
         confidence = view.confidence.astype(np.float32) if single else view.confidence
-        scores = Scores(confidence, view.correct, None)
+        scores = ScoredRows(confidence, view.correct, None)
         if view.weighted:
             present = view.weights > 0
-            scores = Scores(confidence[present], view.correct[present], view.weights[present])
+            scores = ScoredRows(confidence[present], view.correct[present], view.weights[present])
         return _bounded(Collected(len(scores.correct), [scores]))
 
     def merge(self, left: Collected, right: Collected) -> Collected:
@@ -163,16 +163,16 @@ def _bounded(state: Collected) -> Collected:
 
 
 def _cells(state: Collected) -> NumpyArray:
-    """Sums by cell: array (3, CELLS)."""
-    sums = np.zeros((3, CELLS)) if state.cells is None else state.cells
+    """Sums by cell: array (3, CURVE_CELLS)."""
+    sums = np.zeros((3, CURVE_CELLS)) if state.cells is None else state.cells
     for scores in state.blocks:
-        cells, weights = lattice_cells(scores.confidence, CELLS), _weights(scores)
+        cells, weights = lattice_cells(scores.confidence, CURVE_CELLS), _weights(scores)
         for i, values in enumerate((1.0, scores.confidence, scores.correct)):
-            sums[i] += np.bincount(cells, weights * values, minlength=CELLS)
+            sums[i] += np.bincount(cells, weights * values, minlength=CURVE_CELLS)
     return sums
 
 
-def _weights(scores: Scores) -> NumpyArray:
+def _weights(scores: ScoredRows) -> NumpyArray:
     return np.ones(len(scores.correct)) if scores.weights is None else scores.weights
 
 

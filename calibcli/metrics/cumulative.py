@@ -1,5 +1,15 @@
 """Errors without bins: the largest deviations of cumulated confidence from cumulated accuracy.
 
+>>> import numpy as np
+>>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
+>>> labels = np.array([0, 1, 0, 0])
+>>> round(KS.measure(logits, labels), 6)
+0.175
+>>> round(ECCE_MAD.measure(logits, labels), 6)
+0.175
+>>> round(ECCE_R.measure(logits, labels), 6)
+0.2
+
 References
 ----------
 Gupta et al. (2021), Calibration of Neural Networks using Splines, arXiv:2006.12800 (KS);
@@ -11,19 +21,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Metric
-from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
-from calibcli.metrics.row_mean import ratio
+from calibcli.metrics.confidence import COLLECTED_SCORES
+from calibcli.metrics.confidence_cells import CumulatedNorm
 
 
-def _largest_deviation(curve: ConfidenceCurve) -> float:
-    return ratio(np.abs(curve.excess).max(initial=0.0), curve.total)
+def _largest_deviation(excess: NumpyArray, total: float) -> NumpyArray:
+    largest: NumpyArray = np.abs(excess).max(axis=-1, initial=0.0)
+    return largest / total
 
 
-def _range_of_deviations(curve: ConfidenceCurve) -> float:
+def _range_of_deviations(excess: NumpyArray, total: float) -> NumpyArray:
     # The curve begins at 0, before the first row.
-    return ratio(curve.excess.max(initial=0.0) - curve.excess.min(initial=0.0), curve.total)
+    spread: NumpyArray = excess.max(axis=-1, initial=0.0) - excess.min(axis=-1, initial=0.0)
+    return spread / total
 
+
+_LARGEST, _RANGE = CumulatedNorm(_largest_deviation), CumulatedNorm(_range_of_deviations)
 
 _CUMULATED = (
     "with the rows in order of their largest probability, {} of "
@@ -39,7 +54,8 @@ KS = Metric(
         "ties (Gupta et al. 2021)"
     ),
     statistic=COLLECTED_SCORES,
-    value=_largest_deviation,
+    value=_LARGEST.value,
+    resampling=_LARGEST,
 )
 
 ECCE_MAD = Metric(
@@ -51,7 +67,8 @@ ECCE_MAD = Metric(
         + " (Arrieta-Ibarra et al. 2022); the same number as KS"
     ),
     statistic=COLLECTED_SCORES,
-    value=_largest_deviation,
+    value=_LARGEST.value,
+    resampling=_LARGEST,
 )
 
 ECCE_R = Metric(
@@ -63,5 +80,6 @@ ECCE_R = Metric(
         + " (Arrieta-Ibarra et al. 2022)"
     ),
     statistic=COLLECTED_SCORES,
-    value=_range_of_deviations,
+    value=_RANGE.value,
+    resampling=_RANGE,
 )

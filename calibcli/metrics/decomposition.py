@@ -1,13 +1,25 @@
-"""The CORP decomposition: of the confidence's Brier score, and of every class's."""
+"""The CORP decomposition: of the confidence's Brier score, and of every class's.
+
+The three parts add up to the score: miscalibration - discrimination + uncertainty.
+
+>>> import numpy as np
+>>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
+>>> labels = np.array([0, 1, 0, 0])
+>>> [round(part.measure(logits, labels), 6) for part in CORP_TOP]
+[0.08, 0.0, 0.1875]
+>>> [round(part.measure(logits, labels), 6) for part in CORP_CLASS_WISE]
+[0.08, 0.0, 0.1875]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from calibcli.metrics.base import Better, Metric, Statistic
+from calibcli.metrics.base import Better, Metric, Resampling, Statistic
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.confidence_cells import CurveDistance, CurveValue
 from calibcli.metrics.isotonic import Decomposition
 from calibcli.metrics.one_vs_rest import ONE_VS_REST
 
@@ -30,7 +42,12 @@ class _Part:
 
 
 def _metrics(
-    name: str, title: str, score: str, statistic: Statistic, read: Callable[[Any], Decomposition]
+    name: str,
+    title: str,
+    score: str,
+    statistic: Statistic,
+    read: Callable[[Any], Decomposition],
+    resampling: Mapping[str, Resampling],
 ) -> tuple[Metric, ...]:
     return tuple(
         Metric(
@@ -41,6 +58,7 @@ def _metrics(
             value=_Part(part, read),
             better=better,
             group="decomposition",
+            resampling=resampling.get(part),
         )
         for part, (better, meaning) in _MEANING.items()
     )
@@ -60,6 +78,12 @@ CORP_TOP = _metrics(
     "the mean of (largest probability - correct)^2",
     COLLECTED_SCORES,
     _of_curve,
+    {
+        "miscalibration": CurveDistance(),
+        # Isotonic fits to resampled rows find more than there is.
+        "discrimination": CurveValue(reflected=True),
+        "uncertainty": CurveValue(),
+    },
 )
 
 CORP_CLASS_WISE = _metrics(
@@ -68,4 +92,5 @@ CORP_CLASS_WISE = _metrics(
     "the mean over classes of (p_k - [y = k])^2, for two classes that of class 1",
     ONE_VS_REST,
     _itself,
+    {},
 )

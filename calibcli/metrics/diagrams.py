@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.binned import BINS, EDGES, bin_index
+from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.view import View
 
 CELLS_PER_BIN = 256
-CELLS = BINS * CELLS_PER_BIN
+LATTICE_CELLS = BINS * CELLS_PER_BIN
 """Cells of the lattice, 1/3840 wide: the edges of the 15 bins are edges of cells."""
 
 _SUMS = 5
@@ -92,7 +92,7 @@ class ConfidenceLattice:
 
     def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
-        return _sums(view, cell_index(view.confidence), CELLS)
+        return _sums(view, cell_index(view.confidence), LATTICE_CELLS)
 
     def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
         """The sums over two blocks."""
@@ -106,7 +106,7 @@ class ConfidenceLattice:
 def cell_index(confidence: NumpyArray) -> NumpyArray:
     """Cell of confidences (n,) above 0: 0 to 3839; within its bin, whatever rounding does."""
     bins = bin_index(confidence)
-    within = np.ceil((confidence - EDGES[bins]) * CELLS).astype(np.intp) - 1
+    within = np.ceil((confidence - EDGES[bins]) * LATTICE_CELLS).astype(np.intp) - 1
     cells: NumpyArray = bins * CELLS_PER_BIN + np.clip(within, 0, CELLS_PER_BIN - 1)
     return cells
 
@@ -141,7 +141,7 @@ class ClassDiagrams:
         return len(self.labelled)
 
 
-class ClassState(NamedTuple):
+class PredictedState(NamedTuple):
     """Sums of the filled cells, 15 x class + bin in ``codes`` (m,), ascending, and by class."""
 
     codes: NumpyArray
@@ -160,24 +160,24 @@ class PredictedClasses:
     Memory: 50 bytes for each class and bin that some row is in, at most 15 K, and 16 K.
     """
 
-    def partial(self, view: View) -> ClassState:
+    def partial(self, view: View) -> PredictedState:
         """The sums over one block."""
         cells = view.prediction * BINS + np.maximum(bin_index(view.confidence), 0)
         codes, place = np.unique(cells, return_inverse=True)
         weights = view.weights if view.weighted else None
         labelled = np.bincount(view.labels, weights, minlength=view.classes).astype(np.float64)
-        return ClassState(codes, _sums(view, place, len(codes)), labelled, view.class_mass)
+        return PredictedState(codes, _sums(view, place, len(codes)), labelled, view.class_mass)
 
-    def merge(self, left: ClassState, right: ClassState) -> ClassState:
+    def merge(self, left: PredictedState, right: PredictedState) -> PredictedState:
         """The sums over two blocks."""
         codes, place = np.unique(np.append(left.codes, right.codes), return_inverse=True)
         sums = np.zeros((_SUMS, len(codes)))
         sums[:, place[: len(left.codes)]] += left.sums
         sums[:, place[len(left.codes) :]] += right.sums
         labelled, expected = left.labelled + right.labelled, left.expected + right.expected
-        return ClassState(codes, sums, labelled, expected)
+        return PredictedState(codes, sums, labelled, expected)
 
-    def finish(self, state: ClassState) -> ClassDiagrams:
+    def finish(self, state: PredictedState) -> ClassDiagrams:
         """The sums of all cells."""
         everything = np.zeros((_SUMS, len(state.labelled) * BINS))
         everything[:, state.codes] = state.sums

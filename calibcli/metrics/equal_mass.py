@@ -1,5 +1,17 @@
 """Calibration errors over bins of equal mass: adaptive ECE, ECE sweep, debiased L2 error.
 
+>>> import numpy as np
+>>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
+>>> labels = np.array([0, 1, 0, 0])
+>>> round(ADAPTIVE_ECE.measure(logits, labels), 6)
+0.275
+>>> round(ECE_SWEEP.measure(logits, labels), 6)
+0.025
+>>> round(L2_DEBIASED.measure(logits, labels), 6)
+0.0
+>>> round(L2_SQUARED_DEBIASED.measure(logits, labels), 6)
+-0.045
+
 References
 ----------
 Mukhoti et al. (2020), Calibrating Deep Neural Networks using Focal Loss, arXiv:2002.09437
@@ -17,8 +29,11 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Metric
-from calibcli.metrics.binned import BINS
+from calibcli.metrics.bins import BINS
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.confidence_cells import ConfidenceCells, ResidualNorm, cumulated
+from calibcli.metrics.ece import expected_error
+from calibcli.metrics.residual_cells import Residuals
 from calibcli.metrics.row_mean import ratio
 
 MOST_BINS = 1000
@@ -92,7 +107,19 @@ def _adaptive_error(curve: ConfidenceCurve) -> float:
         return math.nan
     rows_below = np.searchsorted(curve.confidence, equal_mass_edges(curve), side="right")
     excess_below = np.append(0.0, curve.excess)[rows_below]
-    return ratio(np.abs(np.diff(excess_below)).sum(), curve.total)
+    return float(expected_error(np.diff(excess_below), curve.total))
+
+
+def _adaptive_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:  # noqa: ARG001
+    edges = equal_mass_edges(cells.curve(np.zeros_like(cells.weight)))
+    below = np.searchsorted(cells.confidence, edges, side="right")
+
+    def linear(residuals: NumpyArray) -> NumpyArray:
+        sums = np.zeros((len(residuals), residuals.shape[1] + 1))
+        np.cumsum(residuals, axis=1, out=sums[:, 1:])
+        return np.diff(sums[:, below], axis=1)
+
+    return Residuals(linear, lambda sums: expected_error(sums, cells.total))
 
 
 def sweep_errors(weight: NumpyArray, expected: NumpyArray, excess: NumpyArray) -> NumpyArray:
@@ -128,6 +155,11 @@ def _sweep_error(curve: ConfidenceCurve) -> float:
     return float(sweep_errors(curve.weight, expected, curve.excess[None, :])[0])
 
 
+def _sweep_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:  # noqa: ARG001
+    weight, expected = np.cumsum(cells.weight), np.cumsum(cells.weight * cells.confidence)
+    return Residuals(cumulated, lambda sums: sweep_errors(weight, expected, sums), slow=True)
+
+
 def _squared_error(curve: ConfidenceCurve) -> float:
     """Debiased, and hence sometimes below 0."""
     if not len(curve):
@@ -145,6 +177,27 @@ def _root_error(curve: ConfidenceCurve) -> float:
     return 0.0 if square < 0 else math.sqrt(square)
 
 
+def _squared_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:  # noqa: ARG001
+    """The mean square without the correction: what chance adds to it is in the noise."""
+    weights = np.cumsum(cells.weight)
+    ends = equal_mass_ends(weights, BINS)
+    weight = np.diff(weights[ends], prepend=0.0)
+
+    def linear(residuals: NumpyArray) -> NumpyArray:
+        return np.diff(cumulated(residuals)[:, ends], prepend=0.0)
+
+    def norm(sums: NumpyArray) -> NumpyArray:
+        mean: NumpyArray = (sums**2 / weight).sum(axis=1) / cells.total
+        return mean
+
+    return Residuals(linear, norm)
+
+
+def _root_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:
+    squares = _squared_residuals(cells, smallest)
+    return Residuals(squares.linear, lambda sums: np.sqrt(squares.norm(sums)))
+
+
 ADAPTIVE_ECE = Metric(
     name="adaptive_ece",
     title="adaptive ECE",
@@ -155,6 +208,7 @@ ADAPTIVE_ECE = Metric(
     ),
     statistic=COLLECTED_SCORES,
     value=_adaptive_error,
+    resampling=ResidualNorm(_adaptive_residuals),
 )
 
 ECE_SWEEP = Metric(
@@ -167,6 +221,7 @@ ECE_SWEEP = Metric(
     ),
     statistic=COLLECTED_SCORES,
     value=_sweep_error,
+    resampling=ResidualNorm(_sweep_residuals),
 )
 
 _DEBIASED = (
@@ -181,6 +236,7 @@ L2_DEBIASED = Metric(
     convention=f"square root, 0 where it is negative, of: {_DEBIASED}",
     statistic=COLLECTED_SCORES,
     value=_root_error,
+    resampling=ResidualNorm(_root_residuals, debiased=True),
 )
 
 L2_SQUARED_DEBIASED = Metric(
@@ -189,4 +245,5 @@ L2_SQUARED_DEBIASED = Metric(
     convention=f"{_DEBIASED}; not clamped, so that it averages to 0 for a calibrated model",
     statistic=COLLECTED_SCORES,
     value=_squared_error,
+    resampling=ResidualNorm(_squared_residuals, debiased=True),
 )

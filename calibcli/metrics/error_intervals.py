@@ -8,6 +8,14 @@ was found? How much noise adds depends on the signal, least where all residuals 
 several signals are tried and the interval holds what any of them gives. It is for the error of
 infinitely many rows in the same bins, and begins at 0 if a calibrated model might well have the
 error that was found.
+
+Signals are residuals less what chance explains of them: `smoothed`, `pooled` and `shrunken`.
+
+References
+----------
+Stein (1981), Estimation of the mean of a multivariate normal distribution,
+doi:10.1214/aos/1176345632; Cai (1999), Adaptive wavelet estimation: a block thresholding and oracle
+inequality approach, doi:10.1214/aos/1018031262 (blocks of frequencies).
 """
 
 from __future__ import annotations
@@ -30,6 +38,11 @@ _UPPER = 0.6
 _AT_ONCE = 1 << 17
 """Numbers in a block of replicates, that it stay in the cache."""
 
+_LEAST = float(np.finfo(np.float64).tiny)
+_GROUPS = 32
+_BLOCKS = (0, 1, 2, 4, 8, 16)
+"""The first frequency of each block."""
+
 
 def blocks_of(replicates: int, sums: int) -> Iterator[slice]:
     """Slices of replicates with so many sums each."""
@@ -45,8 +58,8 @@ class ErrorSample:
     ----------
     norm : callable
         Residuals (R, m) -> errors (R,).
-    found : array (m,)
-        Sums of residuals.
+    residuals : array (m,)
+        Sums of residuals, as they are in the rows.
     signals : array (S, m)
         What the residuals may be without noise, up to a factor; the likeliest first.
     noise : array (R, m)
@@ -56,7 +69,7 @@ class ErrorSample:
     """
 
     norm: Callable[[NumpyArray], NumpyArray]
-    found: NumpyArray
+    residuals: NumpyArray
     signals: NumpyArray
     noise: NumpyArray
     tail: float
@@ -64,7 +77,7 @@ class ErrorSample:
     @cached_property
     def value(self) -> float:
         """The error that was found."""
-        return float(self.norm(self.found[None, :])[0])
+        return float(self.norm(self.residuals[None, :])[0])
 
     def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
@@ -77,11 +90,11 @@ class ErrorSample:
 
     def signal_at(self, quantile: float, signal: NumpyArray) -> NumpyArray:
         """The multiple of a signal (m,) of whose errors the found one is this quantile."""
-        found = self.value
+        value = self.value
 
         def excess(times: float) -> float:
             errors = self.errors(times * signal)
-            return float(quantiles(errors, np.array(quantile))) - found
+            return float(quantiles(errors, np.array(quantile))) - value
 
         low, at_low = 0.0, excess(0.0)
         if at_low >= 0:
@@ -90,7 +103,7 @@ class ErrorSample:
         while at_high < 0 and high < _LARGEST:
             low, at_low, high = high, at_high, 2 * high
             at_high = excess(high)
-        return _root(excess, (low, at_low), (high, at_high), _PRECISION * found) * signal
+        return _root(excess, (low, at_low), (high, at_high), _PRECISION * value) * signal
 
     @cached_property
     def interval(self) -> Interval:
@@ -105,6 +118,10 @@ class ErrorSample:
     def likeliest(self) -> NumpyArray:
         """The signal (m,) that would have the found error as its median."""
         return self.signal_at(0.5, self.signals[0])
+
+    def change_from(self, before: ErrorSample) -> Interval:
+        """The interval of the change from an error of the same rows."""
+        return change_interval(before, self)
 
 
 def change_interval(before: ErrorSample, after: ErrorSample) -> Interval:
@@ -156,3 +173,67 @@ def _root(
         else:
             b, at_b, at_a = middle, value, at_a / 2
     return middle
+
+
+def smoothed(residuals: NumpyArray, noise: NumpyArray, weight: NumpyArray) -> NumpyArray:
+    """Residuals (m,) of cells in order of confidence, less what the noise explains.
+
+    They are summed in 32 groups of equal mass and transformed to frequencies; each block of these
+    is shrunk by the share of it that is noise (James and Stein), low frequencies by themselves.
+    Where all of it may be noise the residuals are returned as they are.
+
+    Parameters
+    ----------
+    residuals : array (m,)
+    noise : array (R, m)
+        Of the bootstrap.
+    weight : array (m,)
+    """
+    middle = np.cumsum(weight) - weight / 2
+    group = np.minimum((middle / weight.sum() * _GROUPS).astype(np.intp), _GROUPS - 1)
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    count = len(starts)
+    frequencies = _cosines(count)
+    signal = frequencies @ np.add.reduceat(residuals, starts)
+    variance = (np.add.reduceat(noise, starts, axis=1) @ frequencies.T).var(axis=0)
+    kept = np.zeros(count)
+    for first, following in zip(_BLOCKS, (*_BLOCKS[1:], _GROUPS), strict=True):
+        block = slice(first, following)
+        energy = float((signal[block] ** 2).sum())
+        if energy > 0:
+            kept[block] = max(0.0, 1 - float(variance[block].sum()) / energy)
+    if not kept.any():
+        return residuals
+    in_group = np.add.reduceat(weight, starts)
+    lengths = np.diff(starts, append=len(weight))
+    smooth: NumpyArray = weight * np.repeat(frequencies.T @ (kept * signal) / in_group, lengths)
+    return smooth
+
+
+def pooled(residuals: NumpyArray, weight: NumpyArray, bins: NumpyArray) -> NumpyArray:
+    """Residuals (m,) of cells by class and bin, if all classes were off alike: shared by weight."""
+    share = np.bincount(bins, residuals) / np.maximum(np.bincount(bins, weight), _LEAST)
+    return weight * share[bins]
+
+
+def shrunken(residuals: NumpyArray, variance: NumpyArray) -> NumpyArray:
+    """Residuals (m,) of cells without an order, each less the share of it that is noise.
+
+    Parameters
+    ----------
+    residuals, variance : array (m,)
+        The variance is that of the noise.
+    """
+    kept = np.maximum(residuals**2 - variance, 0.0)
+    signal: NumpyArray = np.divide(
+        kept, residuals, out=np.zeros_like(residuals), where=residuals != 0
+    )
+    return signal
+
+
+def _cosines(count: int) -> NumpyArray:
+    """The orthonormal discrete cosine transform of the second kind, as a matrix."""
+    place = (np.arange(count) + 0.5) / count
+    matrix: NumpyArray = np.cos(math.pi * np.arange(count)[:, None] * place) * math.sqrt(2 / count)
+    matrix[0] /= math.sqrt(2)
+    return matrix

@@ -61,7 +61,7 @@ class OneVsRestState(NamedTuple):
     rows: list[Rows] | None
 
 
-class Groups(NamedTuple):
+class ProbabilityGroups(NamedTuple):
     """Sums (m,) by class and, within it, ascending probability: weight of rows and of events."""
 
     classes: NumpyArray
@@ -153,13 +153,15 @@ def _by_cell(view: View) -> tuple[CellSums, CellSums]:
     return CellSums.of(codes.ravel(), weights, size), events
 
 
-def _groups_of_cells(state: OneVsRestState) -> Groups:
+def _groups_of_cells(state: OneVsRestState) -> ProbabilityGroups:
     weights, events = state.within.everywhere(), state.events.everywhere()
     (filled,) = np.nonzero(weights)
-    return Groups(filled // cells_per_class(state.classes), weights[filled], events[filled])
+    return ProbabilityGroups(
+        filled // cells_per_class(state.classes), weights[filled], events[filled]
+    )
 
 
-def _groups_of_rows(rows: list[Rows]) -> Groups:
+def _groups_of_rows(rows: list[Rows]) -> ProbabilityGroups:
     """Rows of equal probability of a class are a group."""
     probs = np.concatenate([block.probs for block in rows])
     labels = np.concatenate([block.labels for block in rows])
@@ -174,7 +176,7 @@ def _groups_of_rows(rows: list[Rows]) -> Groups:
     own = weights[present][order]
     events = own * (labels[present][order] == np.arange(len(order))[:, None])
     classes = starts // order.shape[1]
-    return Groups(classes, *(np.add.reduceat(v.ravel(), starts) for v in (own, events)))
+    return ProbabilityGroups(classes, *(np.add.reduceat(v.ravel(), starts) for v in (own, events)))
 
 
 ONE_VS_REST = OneVsRest()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from calibcli.metrics.base import Metric, Statistic
-from calibcli.metrics.binned import RELIABILITY, Bin
+from calibcli.metrics.base import Metric, Sample, Statistic
+from calibcli.metrics.bins import RELIABILITY, Bin
 from calibcli.metrics.registry import DEFAULT, METRICS
-from calibcli.metrics.resampling import Bootstrap, Interval
-from calibcli.metrics.uncertainty import Chance
+from calibcli.metrics.resampling import Bagged, Bootstrap, Chance, Interval, Units
 from calibcli.metrics.view import View
 
 
@@ -70,6 +70,8 @@ class Panel:
         Further statistics of the same pass, what diagrams are drawn from for example.
     bootstrap : Bootstrap or None
         Whether intervals are wanted, for those who can number the rows.
+    units : Units or None
+        What is resampled for the intervals; without, there are none.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class Panel:
     names: Sequence[str] = DEFAULT
     also: tuple[Statistic, ...] = ()
     bootstrap: Bootstrap | None = None
+    units: Units | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", METRICS.expand(self.names))
@@ -90,9 +93,20 @@ class Panel:
         return tuple(METRICS.find(name) for name in self.names)
 
     @cached_property
+    def _resampled(self) -> dict[str, Statistic]:
+        """The statistic behind the uncertainty of each metric that has any."""
+        if self.units is None:
+            return {}
+        return {
+            metric.name: metric.resampling.statistic(metric, self.units)
+            for metric in self.metrics
+            if metric.resampling is not None
+        }
+
+    @cached_property
     def _statistics(self) -> tuple[Statistic, ...]:
         asked = (metric.statistic for metric in self.metrics)
-        shared = dict.fromkeys([RELIABILITY, *asked, *self.also])
+        shared = dict.fromkeys([RELIABILITY, *asked, *self.also, *self._resampled.values()])
         return tuple(shared)
 
     def partial(self, view: View) -> PanelState:
@@ -110,11 +124,54 @@ class Panel:
 
     def finish(self, state: PanelState) -> Evaluation:
         """The numbers."""
-        finished = {
+        return self.finish_all([state])[0]
+
+    def finish_all(self, states: Sequence[PanelState]) -> list[Evaluation]:
+        """The numbers of several models of the same rows, with changes from the first."""
+        finished = [self._finished(state) for state in states]
+        evaluations = [self._evaluation(*pair) for pair in zip(states, finished, strict=True)]
+        # Metric by metric, since the replicates of many classes are large.
+        for metric in self.metrics if self._resampled else ():
+            self._add_uncertainty(metric, evaluations, finished)
+        return evaluations
+
+    def _finished(self, state: PanelState) -> dict[Statistic, Any]:
+        return {
             statistic: statistic.finish(partial)
             for statistic, partial in zip(self._statistics, state.states, strict=True)
         }
+
+    def _evaluation(self, state: PanelState, finished: dict[Statistic, Any]) -> Evaluation:
         values = {metric.name: metric.value(finished[metric.statistic]) for metric in self.metrics}
         bins = finished[RELIABILITY].bins()
         also = {statistic: finished[statistic] for statistic in self.also}
         return Evaluation(state.rows, state.weight, state.classes, values, bins, also)
+
+    def _add_uncertainty(
+        self,
+        metric: Metric,
+        evaluations: Sequence[Evaluation],
+        finished: Sequence[dict[Statistic, Any]],
+    ) -> None:
+        """Write a metric's intervals, changes and chance ranges into the evaluations."""
+        resampling, name = metric.resampling, metric.name
+        if resampling is None:
+            return
+        first: Sample | None = None
+        for evaluation, statistics in zip(evaluations, finished, strict=True):
+            bagged: Bagged | None = statistics[self._resampled[name]]
+            value = evaluation.values[name]
+            if bagged is None or bagged.filled < 2 or not math.isfinite(value):
+                continue
+            chance = resampling.chance(metric, bagged)
+            if chance is not None:
+                evaluation.chances[name] = chance
+            sample = resampling.sample(metric, bagged, value)
+            if sample is None:
+                continue
+            evaluation.intervals[name] = sample.interval.around(value)
+            if evaluation is evaluations[0]:
+                first = sample
+            elif first is not None:
+                change = value - evaluations[0].values[name]
+                evaluation.changes[name] = sample.change_from(first).around(change)

@@ -1,5 +1,17 @@
 """Proper scores: their expectation is smallest for the true probabilities and nothing else.
 
+>>> import numpy as np
+>>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
+>>> labels = np.array([0, 1, 0, 0])
+>>> round(NLL.measure(logits, labels), 6)
+0.818862
+>>> round(BRIER.measure(logits, labels), 6)
+0.535
+>>> round(BRIER_MEAN.measure(logits, labels), 6)
+0.2675
+>>> round(BRIER_HALF.measure(logits, labels), 6)
+0.2675
+
 References
 ----------
 Gneiting and Raftery (2007), Strictly Proper Scoring Rules, Prediction, and Estimation,
@@ -10,7 +22,7 @@ from __future__ import annotations
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Metric
-from calibcli.metrics.row_mean import RowMean
+from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean
 from calibcli.metrics.view import View
 
 
@@ -46,6 +58,7 @@ NLL = Metric(
     statistic=RowMean(_log_loss),
     value=float,
     group="proper scores",
+    resampling=MEAN_OF_ROWS,
 )
 
 BRIER = Metric(
@@ -55,6 +68,7 @@ BRIER = Metric(
     statistic=RowMean(_squared_error),
     value=_not_negative,
     group="proper scores",
+    resampling=MEAN_OF_ROWS,
 )
 
 BRIER_MEAN = Metric(
@@ -64,6 +78,7 @@ BRIER_MEAN = Metric(
     statistic=RowMean(_squared_error_by_class),
     value=_not_negative,
     group="proper scores",
+    resampling=MEAN_OF_ROWS,
 )
 
 BRIER_HALF = Metric(
@@ -76,4 +91,5 @@ BRIER_HALF = Metric(
     statistic=BRIER.statistic,
     value=_half,
     group="proper scores",
+    resampling=MEAN_OF_ROWS,
 )

@@ -1,5 +1,13 @@
 """How well confidence tells right predictions from wrong ones, whatever its calibration.
 
+>>> import numpy as np
+>>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
+>>> labels = np.array([0, 1, 0, 0])
+>>> round(AUROC.measure(logits, labels), 6)
+0.166667
+>>> round(AURC.measure(logits, labels), 6)
+0.395833
+
 References
 ----------
 Geifman and El-Yaniv (2017), Selective Classification for Deep Neural Networks, arXiv:1705.08500
@@ -14,6 +22,7 @@ import numpy as np
 
 from calibcli.metrics.base import Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.confidence_cells import CurveValue
 from calibcli.metrics.row_mean import ratio
 
 
@@ -57,6 +66,7 @@ AUROC = Metric(
     value=_area_under_roc,
     better="higher",
     group="accuracy and ranking",
+    resampling=CurveValue(),
 )
 
 AURC = Metric(
@@ -69,4 +79,5 @@ AURC = Metric(
     statistic=COLLECTED_SCORES,
     value=_area_under_risk_coverage,
     group="accuracy and ranking",
+    resampling=CurveValue(),
 )

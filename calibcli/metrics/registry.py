@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from calibcli.metrics.accuracy import ACCURACY, TOP5_ACCURACY, TOP_ACCURACY
 from calibcli.metrics.base import Metric
-from calibcli.metrics.binned import ECE, MCE
-from calibcli.metrics.class_wise import CLASS_WISE_ECE, CLASS_WISE_ECE_THRESHOLDED
+from calibcli.metrics.class_errors import (
+    CLASS_WISE_ECE,
+    CLASS_WISE_ECE_THRESHOLDED,
+    TOP_LABEL_ECE,
+)
 from calibcli.metrics.cumulative import ECCE_MAD, ECCE_R, KS
 from calibcli.metrics.decomposition import CORP_CLASS_WISE, CORP_TOP
+from calibcli.metrics.ece import ECE, MCE
 from calibcli.metrics.equal_mass import ADAPTIVE_ECE, ECE_SWEEP, L2_DEBIASED, L2_SQUARED_DEBIASED
 from calibcli.metrics.proper_scores import BRIER, BRIER_HALF, BRIER_MEAN, NLL
 from calibcli.metrics.ranking import AURC, AUROC
 from calibcli.metrics.smooth import SMOOTH_ECE
-from calibcli.metrics.top_label import TOP_LABEL_ECE
 from calibcli.registry import Registry
 
 DEFAULT: tuple[str, ...] = (

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -41,6 +41,14 @@ class Interval(NamedTuple):
     def around(self, value: float) -> Interval:
         """The same, made wide enough for a value."""
         return Interval(float(min(self.low, value)), float(max(self.high, value)))
+
+
+class Chance(NamedTuple):
+    """An error of a perfectly calibrated model with these probabilities: mean, and 95 % range."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -72,23 +80,60 @@ class Units:
         As of `Bootstrap`.
     seed : int
         The numbers of rows or clusters and it decide on the bags, whatever the blocks.
+    replicates : int
+        How often a resample is drawn, at least.
     """
 
     count: int
     role: str | None = None
     seed: int = 0
+    replicates: int = 200
 
     def bags(self, most: int = BAGS) -> int:
         """The number of bags."""
         return max(min(self.count, most), 1)
 
     def bags_of(self, view: View, most: int = BAGS) -> NumpyArray:
-        """The bag of each row of a block (n,), 0 to ``bags - 1``."""
-        if self.role is None:
-            numbers: NumpyArray = np.arange(view.start, view.start + len(view))
-        else:
-            numbers = view.keys[self.role]
-        return numbers if self.count <= most else hashed(numbers, self.seed, most)
+        """The bag of each row of a view (n,), 0 to ``bags - 1``; kept with the view."""
+        key = (self, most)
+        if key not in view.kept:
+            if self.role is None:
+                numbers: NumpyArray = np.arange(view.start, view.start + len(view))
+            else:
+                numbers = view.keys[self.role]
+            view.kept[key] = numbers if self.count <= most else hashed(numbers, self.seed, most)
+        bags: NumpyArray = view.kept[key]
+        return bags
+
+
+@dataclass(frozen=True)
+class Bagged:
+    """What a fold over bags has found.
+
+    Attributes
+    ----------
+    units : Units
+    bags : array (B,)
+        Weight of the rows of each bag.
+    """
+
+    units: Units
+    bags: NumpyArray
+
+    @property
+    def filled(self) -> int:
+        """The number of bags that have weight; of a single one nothing can be resampled."""
+        return int(np.count_nonzero(self.bags > 0))
+
+    @property
+    def tail(self) -> float:
+        """The share of replicates to leave out at each end of an interval."""
+        return tail_share(self.filled)
+
+    def draws(self, least: int = 0) -> NumpyArray:
+        """How often each bag counts in each replicate (R, B), of ``least`` replicates or more."""
+        replicates = max(self.units.replicates, least)
+        return _kept_draws(self.bags.astype(np.float64).tobytes(), replicates, self.units.seed)
 
 
 def draws(weights: NumpyArray, replicates: int, seed: int) -> NumpyArray:
@@ -106,6 +151,12 @@ def draws(weights: NumpyArray, replicates: int, seed: int) -> NumpyArray:
     counts = np.bincount(places.ravel(), minlength=replicates * size).reshape(replicates, size)
     scaled: NumpyArray = counts * (weights.sum() / (counts @ weights))[:, None]
     return scaled
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(weights: bytes, replicates: int, seed: int) -> NumpyArray:
+    """The `draws` of some bags, which all metrics and models of the same rows share."""
+    return draws(np.frombuffer(weights), replicates, seed)
 
 
 def tail_share(bags: int, level: float = LEVEL) -> float:
@@ -132,40 +183,3 @@ def percentiles(replicates: NumpyArray, tail: float) -> Interval:
     """The interval between the quantiles ``tail`` and ``1 - tail`` of replicates (R,)."""
     low, high = quantiles(replicates, np.array([tail, 1 - tail]))
     return Interval(float(low), float(high))
-
-
-@dataclass(frozen=True)
-class MeanSample:
-    """A mean in all replicates, and what each bag adds to it.
-
-    Attributes
-    ----------
-    values : array (R,)
-    influence : array (B,)
-        Sum over the rows of each bag of weight x (value - mean).
-    """
-
-    values: NumpyArray
-    influence: NumpyArray
-
-    def minus(self, other: MeanSample) -> MeanSample:
-        """The difference of two means of the same rows."""
-        return MeanSample(self.values - other.values, self.influence - other.influence)
-
-    def interval(self, tail: float) -> Interval:
-        """The percentiles, moved for skewness (BCa: Efron 1987, Better Bootstrap Intervals)."""
-        normal = NormalDist()
-        # Of two bags the tail is so small that 1 - tail would be 1.
-        lowest = normal.inv_cdf(tail)
-        shares = []
-        for end in (lowest, -lowest):
-            z = self._skewness / 6 + end
-            shares.append(normal.cdf(self._skewness / 6 + z / (1 - self._skewness / 6 * z)))
-        low, high = quantiles(self.values, np.array(shares))
-        return Interval(float(low), float(high))
-
-    @cached_property
-    def _skewness(self) -> float:
-        """Of the mean."""
-        square = float((self.influence**2).sum())
-        return float((self.influence**3).sum()) / square**1.5 if square > 0 else 0.0

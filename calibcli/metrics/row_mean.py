@@ -1,14 +1,21 @@
-"""The statistic behind every metric that is a mean over rows."""
+"""Means over rows: the statistic behind them, and their bootstrap."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
+from calibcli.metrics.resampling import Bagged, Interval, Units, quantiles
 from calibcli.metrics.view import View
+
+REPLICATES = 2000
+"""At least so many of a mean, which cost little."""
 
 
 def ratio(numerator: float, denominator: float) -> float:
@@ -48,3 +55,108 @@ class RowMean:
     def finish(self, state: NumpyArray) -> float:
         """The mean; NaN without rows."""
         return ratio(*state)
+
+
+@dataclass(frozen=True)
+class BagSums(Bagged):
+    """Sums (B,) of weight x value over the rows of each bag."""
+
+    sums: NumpyArray
+
+
+@dataclass(frozen=True)
+class MeanBags:
+    """The statistic: by bag, the weight and the sum of weight x value of a mean over rows.
+
+    State: array (2, B).
+    """
+
+    units: Units
+    mean: RowMean
+
+    def partial(self, view: View) -> NumpyArray:
+        """The sums over one block."""
+        bags, size = self.units.bags_of(view), self.units.bags()
+        values = self.mean.value(view)
+        if not view.weighted:
+            return np.stack([np.bincount(bags, v, minlength=size) * 1.0 for v in (None, values)])
+        present = view.weights > 0
+        weights, bags = view.weights[present], bags[present]
+        weighted = (weights, weights * values[present])
+        return np.stack([np.bincount(bags, v, minlength=size) for v in weighted])
+
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
+        """The sums over two blocks."""
+        return left + right
+
+    def finish(self, state: NumpyArray) -> BagSums:
+        """The sums by name."""
+        return BagSums(self.units, *state)
+
+
+@dataclass(frozen=True)
+class MeanSample:
+    """A mean in all replicates, and what each bag adds to it.
+
+    Attributes
+    ----------
+    values : array (R,)
+    influence : array (B,)
+        Sum over the rows of each bag of weight x (value - mean).
+    tail : float
+        Share of the replicates to leave out at each end.
+    """
+
+    values: NumpyArray
+    influence: NumpyArray
+    tail: float
+
+    def change_from(self, before: MeanSample) -> Interval:
+        """The interval of the difference of two means of the same rows, which are paired."""
+        influence = self.influence - before.influence
+        return MeanSample(self.values - before.values, influence, self.tail).interval
+
+    @property
+    def interval(self) -> Interval:
+        """The percentiles, moved for skewness (BCa: Efron 1987, Better Bootstrap Intervals)."""
+        normal = NormalDist()
+        # Of two bags the tail is so small that 1 - tail would be 1.
+        lowest = normal.inv_cdf(self.tail)
+        shares = []
+        for end in (lowest, -lowest):
+            z = self._skewness / 6 + end
+            shares.append(normal.cdf(self._skewness / 6 + z / (1 - self._skewness / 6 * z)))
+        low, high = quantiles(self.values, np.array(shares))
+        return Interval(float(low), float(high))
+
+    @cached_property
+    def _skewness(self) -> float:
+        """The skewness of the mean, from what the bags add to it."""
+        square = float((self.influence**2).sum())
+        return float((self.influence**3).sum()) / square**1.5 if square > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class MeanOfRows:
+    """The resampling of a metric whose statistic is a `RowMean`: the bootstrap of a mean."""
+
+    description = "BCa bootstrap of the mean"
+
+    def statistic(self, metric: Metric, units: Units) -> MeanBags:
+        """The sums of the metric's mean by bag."""
+        assert isinstance(metric.statistic, RowMean)
+        return MeanBags(units, metric.statistic)
+
+    def sample(self, metric: Metric, finished: BagSums, value: float) -> MeanSample:
+        """The mean in all replicates."""
+        weight, sums = finished.bags, finished.sums
+        means = finished.draws(REPLICATES) @ sums / weight.sum()
+        influence = sums - weight * sums.sum() / weight.sum()
+        return MeanSample(np.array([metric.value(m) for m in means]), influence, finished.tail)
+
+    def chance(self, metric: Metric, finished: BagSums) -> None:
+        """Nothing: no score of a calibrated model is known from its probabilities alone."""
+        return
+
+
+MEAN_OF_ROWS = MeanOfRows()

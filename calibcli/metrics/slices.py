@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.binned import BINS, bin_index
+from calibcli.metrics.bins import BINS, bin_index
+from calibcli.metrics.ece import MEAN_GAP
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.resampling import LEVEL, Interval
 from calibcli.metrics.row_mean import ratio
@@ -166,13 +167,9 @@ def _slice(name: str, sums: NumpyArray, by_bin: NumpyArray, normal: NumpyArray) 
     # Where all rows of a bin are right they look more certain than they are.
     spread = np.sqrt(np.maximum(filled[:, 2], filled[:, 3]))
 
-    def norm(residuals: NumpyArray) -> NumpyArray:
-        error: NumpyArray = np.abs(residuals).sum(axis=1) / weight
-        return error
-
     noise = normal[:, : len(filled)] * spread
     signals = np.stack((excess, filled[:, 0]))
-    sample = ErrorSample(norm, excess, signals, noise, (1 - LEVEL) / 2)
+    sample = ErrorSample(MEAN_GAP.of_bins(filled[:, 0]), excess, signals, noise, (1 - LEVEL) / 2)
     ece = sample.value
     accuracy = (sums[9] - excess.sum()) / weight
     # Weights are taken for so many rows of weight 1 as are as certain.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class View:
         self.device_labels = labels
         self._weights = weights
         self.start, self.keys = start, keys or {}
+        self.kept: dict[Any, NumpyArray] = {}
+        """What statistics have computed of these rows that others need too."""
 
     def __len__(self) -> int:
         return int(self.shifted.shape[0])

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from calibcli.metrics.binned import EDGES
+from calibcli.metrics.bins import EDGES
 from calibcli.metrics.consistency import Band, Curve, consistency_bars, corp_curve
 from calibcli.metrics.diagrams import ClassDiagrams, Sums, bins_of
 from calibcli.report.document import Document

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibcli.metrics.binned import BINS, EDGES
+from calibcli.metrics.bins import BINS, EDGES
 from calibcli.metrics.consistency import LEVEL
 from calibcli.report.names import LONGEST_NAME, cut_inside
 from calibcli.report.numbers import count, percent

@@ -14,9 +14,8 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
-from calibcli.workflow.measuring import CrossFitted, Predictor, view_of
+from calibcli.workflow.measuring import CrossFitted, Predictor, resampled, view_of
 from calibcli.workflow.trials import Trial
-from calibcli.workflow.uncertainty import BootstrapPanel
 
 _TWO_CLASSES = (
     "platt",
@@ -100,11 +99,10 @@ def compare(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
     The best by NLL sets the mark; the simplest that is within one standard error of it, that of
     the paired difference, is taken (Breiman et al., Classification and Regression Trees, 1984).
     """
-    bootstrap = BootstrapPanel.of(panel, data)
-    wide = bootstrap.wide
+    panel = resampled(panel, data)
     predictors = tuple(CrossFitted(trial.by_fold, data.seed) for trial in trials)
-    state = data.fold(partial(_held_out, predictors, wide), partial(_merge, wide))
-    evaluations = bootstrap.with_intervals([wide.finish(part) for part in state.panels])
+    state = data.fold(partial(_held_out, predictors, panel), partial(_merge, panel))
+    evaluations = panel.finish_all(state.panels)
     losses = state.losses
     best = int(np.nanargmin(losses.mean))
     standings = [

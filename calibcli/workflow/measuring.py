@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
@@ -15,11 +15,12 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.engine.memory_source import fold_of_rows
+from calibcli.engine.memory_source import fold_of_rows, names_of_keys
 from calibcli.engine.source import each_key
+from calibcli.errors import DataError
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.resampling import Units
 from calibcli.metrics.view import View
-from calibcli.workflow.uncertainty import BootstrapPanel
 
 MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
 """Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
@@ -63,10 +64,29 @@ def measure(data: Data, predictors: Sequence[Predictor], panel: Panel) -> list[E
 
     Where the panel has a bootstrap, with intervals, and those of the differences from the first.
     """
-    bootstrap = BootstrapPanel.of(panel, data)
-    wide = bootstrap.wide
-    states = data.fold(partial(_states, tuple(predictors), wide), partial(_merge, wide))
-    return bootstrap.with_intervals([wide.finish(state) for state in states])
+    panel = resampled(panel, data)
+    states = data.fold(partial(_states, tuple(predictors), panel), partial(_merge, panel))
+    return panel.finish_all(states)
+
+
+def resampled(panel: Panel, data: Data) -> Panel:
+    """A panel that also folds what its intervals need, where it has a bootstrap.
+
+    Raises
+    ------
+    DataError
+        There is only one cluster.
+    """
+    bootstrap = panel.bootstrap
+    if bootstrap is None or not bootstrap.replicates:
+        return panel
+    count = data.rows
+    if bootstrap.role is not None:
+        count = len(names_of_keys(data.source, (bootstrap.role,))[bootstrap.role])
+        if count < 2:
+            raise DataError("--cluster: all rows are in one cluster, so intervals mean nothing")
+    units = Units(count, bootstrap.role, bootstrap.seed, bootstrap.replicates)
+    return replace(panel, units=units)
 
 
 def view_of(tile: Tile, predictor: Predictor) -> View:

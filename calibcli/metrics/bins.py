@@ -1,11 +1,4 @@
-"""Calibration errors over 15 equal-width bins of confidence, and the reliability diagram's bins.
-
-References
-----------
-Naeini, Cooper and Hauskrecht (2015), Obtaining Well Calibrated Probabilities Using Bayesian
-Binning, doi:10.1609/aaai.v29i1.9602 (ECE, MCE); Guo, Pleiss, Sun and Weinberger (2017), On
-Calibration of Modern Neural Networks, arXiv:1706.04599 (the 15 bins).
-"""
+"""The 15 equal-width bins of the confidence, and the sums of the rows in each of them."""
 
 from __future__ import annotations
 
@@ -14,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
-from calibcli.metrics.row_mean import ratio
 from calibcli.metrics.view import View
 
 BINS = 15
@@ -62,10 +53,10 @@ class Reliability:
     correct: NumpyArray
 
     @property
-    def gap(self) -> NumpyArray:
-        """Weight x |confidence - accuracy| of each bin (15,)."""
-        gap: NumpyArray = np.abs(self.confidence - self.correct)
-        return gap
+    def excess(self) -> NumpyArray:
+        """Sum of weight x (confidence - correct) of each bin (15,)."""
+        excess: NumpyArray = self.confidence - self.correct
+        return excess
 
     def bins(self) -> tuple[Bin, ...]:
         """The bins of a reliability diagram."""
@@ -112,37 +103,4 @@ class ReliabilityBins:
         return Reliability(*state)
 
 
-def _expected(bins: Reliability) -> float:
-    return ratio(bins.gap.sum(), bins.weight.sum())
-
-
-def _maximum(bins: Reliability) -> float:
-    filled = bins.weight > 0
-    return float(np.max(bins.gap[filled] / bins.weight[filled])) if filled.any() else float("nan")
-
-
 RELIABILITY = ReliabilityBins()
-
-_BINS_IN_WORDS = "15 equal-width bins (lower, upper] of the largest probability"
-
-ECE = Metric(
-    name="ece",
-    title="ECE",
-    convention=(
-        f"expected calibration error: {_BINS_IN_WORDS}, "
-        "mean over rows of |mean confidence - accuracy|"
-    ),
-    statistic=RELIABILITY,
-    value=_expected,
-)
-
-MCE = Metric(
-    name="mce",
-    title="MCE",
-    convention=(
-        f"maximum calibration error: {_BINS_IN_WORDS}, "
-        "largest |mean confidence - accuracy|, however few the rows"
-    ),
-    statistic=RELIABILITY,
-    value=_maximum,
-)

@@ -1,0 +1,353 @@
+"""What chance makes of what is read off the confidence: its folds, and the kinds of resampling.
+
+By cell of a lattice and by bag, residuals and weights are summed; everything else follows from the
+sums. `BinNorm`, `CumulatedNorm` and `ResidualNorm` are for calibration errors, norms of residuals
+whose interval inverts a test (`error_intervals`); `CurveValue` for any other value of the curve;
+`CurveDistance` for what has a chance range and no interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
+from calibcli.metrics.bins import BINS, EDGES, Reliability, bin_index
+from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
+from calibcli.metrics.error_intervals import ErrorSample, smoothed
+from calibcli.metrics.lattice import CellSums, lattice_cells
+from calibcli.metrics.resampling import Chance, Interval, Units, percentiles
+from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged
+from calibcli.metrics.view import View
+
+LATTICE = 1 << 11
+"""Cells of the lattice of confidences: 1e-3 wide at 1/2, and ever finer towards 1."""
+
+SIZE = LATTICE + BINS - 1
+"""Cells in all: a bin's edge inside a cell of the lattice divides it."""
+
+REPLICATES = 600
+"""At least so many of errors of the confidence, which cost little."""
+
+
+@dataclass(frozen=True)
+class ConfidenceCells(ResidualCells):
+    """The rows by cell of the confidence, ascending, and all that metrics share of the replicates.
+
+    Attributes
+    ----------
+    mass : array (B, m)
+        Sums of weight by bag.
+    bins : int array (m,)
+        The equal-width bin of each cell.
+    """
+
+    mass: NumpyArray
+    bins: NumpyArray
+
+    @cached_property
+    def confidence(self) -> NumpyArray:
+        """Mean confidence of the cells (m,)."""
+        return self.probability / self.weight
+
+    @cached_property
+    def residuals(self) -> NumpyArray:
+        """Residuals of the cells (m,), as they are in the rows."""
+        residuals: NumpyArray = self.excess.sum(axis=0)
+        return residuals
+
+    @cached_property
+    def drawn(self) -> NumpyArray:
+        """Residuals (R, m) of the replicates."""
+        drawn: NumpyArray = self.draws(REPLICATES) @ self.excess
+        return drawn
+
+    @cached_property
+    def signals(self) -> NumpyArray:
+        """What the residuals may be without noise (2, m).
+
+        Much as they were found, and as if all confidences were off by the same.
+        """
+        alike = math.copysign(1.0, self.residuals.sum()) * self.weight
+        noise = self.drawn - self.residuals
+        return np.stack((smoothed(self.residuals, noise, self.weight), alike))
+
+    @cached_property
+    def curves(self) -> list[ConfidenceCurve]:
+        """The curve of each replicate."""
+        replicates = self.units.replicates
+        mass = self.draws(REPLICATES)[:replicates] @ self.mass
+        return [self.curve(*pair) for pair in zip(self.drawn[:replicates], mass, strict=True)]
+
+    def redrawn(self) -> list[NumpyArray]:
+        """As of `ResidualCells`, drawn once for all metrics."""
+        return self._redrawn_once
+
+    def curve(self, excess: NumpyArray, weight: NumpyArray | None = None) -> ConfidenceCurve:
+        """The curve of residuals (m,) of the cells; of other weights (m,) where given."""
+        weight = self.weight if weight is None else weight
+        right = self.confidence * weight - excess
+        return cumulated_curve(self.confidence, np.cumsum(weight), np.cumsum(right))
+
+    @cached_property
+    def _redrawn_once(self) -> list[NumpyArray]:
+        return list(self._redrawn())
+
+
+class ConfidenceState(NamedTuple):
+    """Sums by cell (3, cells) of weight, its square, and weight x confidence; and by bag."""
+
+    totals: NumpyArray
+    mass: CellSums
+    excess: CellSums
+
+
+@dataclass(frozen=True)
+class ConfidenceBags:
+    """The statistic: by bag, and by cell of the largest probability, sums of weight and residuals.
+
+    The edges of the 15 equal-width bins are edges of cells too. Memory: 16 bytes for each bag and
+    cell. ``merge`` takes over its left argument.
+
+    Parameters
+    ----------
+    units : Units
+    """
+
+    units: Units
+
+    def partial(self, view: View) -> ConfidenceState:
+        """The sums over one block."""
+        cells = self.cells_of(view.confidence)
+        codes = self.units.bags_of(view) * SIZE + cells
+        weights = view.weights
+        residuals = weights * (view.confidence - view.correct)
+        summed = (weights, weights**2, weights * view.confidence)
+        totals = np.stack([np.bincount(cells, v, minlength=SIZE) for v in summed])
+        size = self.units.bags() * SIZE
+        mass = CellSums.of(codes, weights if view.weighted else None, size)
+        return ConfidenceState(totals, mass, CellSums.of(codes, residuals, size))
+
+    def cells_of(self, confidence: NumpyArray) -> NumpyArray:
+        """The cell of each confidence (n,), ascending."""
+        # Both grow with the confidence, so their sum does whenever one of them does.
+        cells: NumpyArray = lattice_cells(confidence, LATTICE) + np.maximum(
+            bin_index(confidence), 0
+        )
+        return cells
+
+    def bins_of(self, codes: NumpyArray) -> NumpyArray:
+        """The bin (m,) that each cell lies in."""
+        bins: NumpyArray = np.searchsorted(self.cells_of(EDGES[1:-1]), codes, side="left")
+        return bins
+
+    def merge(self, left: ConfidenceState, right: ConfidenceState) -> ConfidenceState:
+        """The sums over two blocks."""
+        return ConfidenceState(
+            left.totals + right.totals, left.mass.plus(right.mass), left.excess.plus(right.excess)
+        )
+
+    def finish(self, state: ConfidenceState) -> ConfidenceCells:
+        """The sums of the cells that are not empty."""
+        (codes,) = np.nonzero(state.totals[0] > 0)
+        bags = self.units.bags()
+        mass = state.mass.everywhere().reshape(bags, -1)
+        excess = state.excess.everywhere().reshape(bags, -1)
+        weight, squares, confidence = state.totals[:, codes]
+        return ConfidenceCells(
+            units=self.units,
+            bags=mass.sum(axis=1),
+            weight=weight,
+            squared_weight=squares,
+            probability=confidence,
+            excess=excess[:, codes],
+            mass=mass[:, codes],
+            bins=self.bins_of(codes),
+        )
+
+
+class ConfidenceNorm:
+    """The resampling of a calibration error that is a norm of residuals of the confidence."""
+
+    description = "inverted test of the error; chance range by labels drawn anew"
+
+    def statistic(self, metric: Metric, units: Units) -> ConfidenceBags:
+        """The residuals by bag and cell."""
+        return ConfidenceBags(units)
+
+    def residuals(self, cells: ConfidenceCells, smallest: float) -> Residuals:
+        """How the metric reads the residuals of the cells.
+
+        Errors far below the ``smallest`` that is of interest may come out wrong, as long as they
+        do not come out larger.
+        """
+        raise NotImplementedError
+
+    def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> ErrorSample | None:
+        """The error, and the noise of the bootstrap."""
+        residuals = self.residuals(cells, value)
+        read = residuals.linear(np.vstack((cells.residuals, cells.signals)))
+        drawn = cells.drawn[: cells.units.replicates] if residuals.slow else cells.drawn
+        noise = residuals.linear(drawn) - read[0]
+        return ErrorSample(residuals.norm, read[0], read[1:], noise, cells.tail)
+
+    def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:
+        """The error of labels that are drawn from the confidences."""
+        return cells.chance(self.residuals(cells, cells.chance_of_sum))
+
+
+@dataclass(frozen=True)
+class BinNorm(ConfidenceNorm):
+    """A norm of the residuals of the 15 equal-width bins: ``ece.py`` has examples.
+
+    Attributes
+    ----------
+    norm : callable
+        Sums by bin of weight x (confidence - correct) (..., b) and of weight (b,) -> errors (...).
+        A bin without rows has a weight of 0. A function of a module.
+    """
+
+    norm: Callable[[NumpyArray, NumpyArray], NumpyArray]
+
+    def value(self, bins: Reliability) -> float:
+        """The error of the rows; NaN without rows."""
+        return float(self.norm(bins.excess, bins.weight)) if bins.weight.any() else math.nan
+
+    def of_bins(self, weight: NumpyArray) -> Callable[[NumpyArray], NumpyArray]:
+        """The errors (R,) of residuals (R, b) of bins with these weights (b,)."""
+        return lambda sums: self.norm(sums, weight)
+
+    def residuals(self, cells: ConfidenceCells, smallest: float) -> Residuals:
+        """Sums within the bins, and their norm."""
+        starts = np.flatnonzero(np.diff(cells.bins, prepend=-1))
+        weight = np.add.reduceat(cells.weight, starts)
+        return Residuals(lambda r: np.add.reduceat(r, starts, axis=1), self.of_bins(weight))
+
+
+@dataclass(frozen=True)
+class CumulatedNorm(ConfidenceNorm):
+    """A norm of the curve of cumulated residuals.
+
+    Attributes
+    ----------
+    norm : callable
+        Cumulated weight x (confidence - correct) (..., m) and the weight of all rows -> errors
+        (...). A function of a module.
+    """
+
+    norm: Callable[[NumpyArray, float], NumpyArray]
+
+    def value(self, curve: ConfidenceCurve) -> float:
+        """The error of the rows; NaN without rows."""
+        return float(self.norm(curve.excess, curve.total)) if curve.total else math.nan
+
+    def residuals(self, cells: ConfidenceCells, smallest: float) -> Residuals:
+        """Sums up to each cell, and their norm."""
+        return Residuals(cumulated, lambda sums: self.norm(sums, cells.total))
+
+
+@dataclass(frozen=True)
+class ResidualNorm(ConfidenceNorm):
+    """Any other norm of residuals.
+
+    Attributes
+    ----------
+    read : callable
+        As `ConfidenceNorm.residuals`; a function of a module.
+    debiased : bool
+        Whether chance adds nothing to the error on average, so that it needs no chance range.
+    """
+
+    read: Callable[[ConfidenceCells, float], Residuals]
+    debiased: bool = False
+
+    def residuals(self, cells: ConfidenceCells, smallest: float) -> Residuals:
+        """What `read` says."""
+        return self.read(cells, smallest)
+
+    def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:
+        """The error of labels that are drawn from the confidences; None of a debiased one."""
+        return None if self.debiased else super().chance(metric, cells)
+
+
+@dataclass(frozen=True)
+class CurveDistance(ConfidenceNorm):
+    """A distance of the confidence curve from a fit to it: a chance range, and no interval.
+
+    Such a distance has no normal limit, and no bootstrap is right for it.
+    """
+
+    description = "no interval; chance range by labels drawn anew"
+
+    def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> None:
+        """Nothing."""
+        return
+
+    def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance:
+        """The metric of labels that are drawn from the confidences."""
+
+        def norm(residuals: NumpyArray) -> NumpyArray:
+            return np.array([metric.value(cells.curve(each)) for each in residuals])
+
+        return cells.chance(Residuals(unchanged, norm))
+
+
+@dataclass(frozen=True)
+class ValueSample:
+    """A value of one model, and of its replicates (R,)."""
+
+    value: float
+    values: NumpyArray
+    tail: float
+    reflected: bool
+
+    @property
+    def interval(self) -> Interval:
+        """The percentiles, reflected at the value where that is right (the basic bootstrap)."""
+        low, high = percentiles(self.values, self.tail)
+        if self.reflected:
+            return Interval(max(2 * self.value - high, 0.0), 2 * self.value - low)
+        return Interval(low, high)
+
+    def change_from(self, before: ValueSample) -> Interval:
+        """The percentiles of the differences, replicate by replicate."""
+        return percentiles(self.values - before.values, self.tail)
+
+
+@dataclass(frozen=True)
+class CurveValue:
+    """The resampling of any value of the confidence curve: percentiles of the bootstrap.
+
+    Attributes
+    ----------
+    reflected : bool
+        Whether resampled rows give more than there is, as isotonic fits to them do.
+    """
+
+    reflected: bool = False
+
+    description = "percentiles of the bootstrap"
+
+    def statistic(self, metric: Metric, units: Units) -> ConfidenceBags:
+        """The weights and residuals by bag and cell."""
+        return ConfidenceBags(units)
+
+    def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> ValueSample:
+        """The metric of each replicate's curve."""
+        values = np.array([metric.value(curve) for curve in cells.curves])
+        return ValueSample(value, values, cells.tail, self.reflected)
+
+    def chance(self, metric: Metric, cells: ConfidenceCells) -> None:
+        """Nothing: it is no calibration error."""
+        return
+
+
+def cumulated(residuals: NumpyArray) -> NumpyArray:
+    """Sums (R, m) of residuals (R, m) up to each cell."""
+    return np.cumsum(residuals, axis=1)

@@ -1,0 +1,101 @@
+"""Residuals by bag and cell: what the bootstrap and the chance range of an error are made of.
+
+Residuals are weight x (probability - whether it came true), summed over the rows of a cell of
+probabilities. With the sums of the probabilities, labels can be drawn from them anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.error_intervals import blocks_of
+from calibcli.metrics.resampling import LEVEL, Bagged, Chance, percentiles
+
+_OTHER_STREAM = 1 << 64
+"""Added to the seed, so that labels are drawn apart from bags."""
+
+
+class Residuals(NamedTuple):
+    """How a metric reads residuals (R, m) of cells, of many replicates at once.
+
+    Attributes
+    ----------
+    linear : callable
+        Residuals by cell (R, m) -> the sums that matter (R, s); done once.
+    norm : callable
+        Sums (R, s) -> errors (R,).
+    slow : bool
+        Whether the norm is.
+    """
+
+    linear: Callable[[NumpyArray], NumpyArray]
+    norm: Callable[[NumpyArray], NumpyArray]
+    slow: bool = False
+
+
+def unchanged(residuals: NumpyArray) -> NumpyArray:
+    """The residuals themselves, for a norm of all cells."""
+    return residuals
+
+
+@dataclass(frozen=True)
+class ResidualCells(Bagged):
+    """Probabilities in cells (m,), none of them empty, and their residuals by bag.
+
+    Attributes
+    ----------
+    weight, squared_weight, probability : array (m,)
+        Sums of weight, of its square, and of weight x probability.
+    excess : array (B, m)
+        Sums of residuals.
+    """
+
+    weight: NumpyArray
+    squared_weight: NumpyArray
+    probability: NumpyArray
+    excess: NumpyArray
+
+    @property
+    def total(self) -> float:
+        """Weight of all cells."""
+        return float(self.weight.sum())
+
+    @property
+    def chance_of_sum(self) -> float:
+        """How far the mean probability of a calibrated model is off, by chance alone."""
+        mean = np.clip(self.probability / self.weight, 0.0, 1.0)
+        variance = float((self.squared_weight * mean * (1 - mean)).sum())
+        return math.sqrt(variance) / self.total
+
+    def redrawn(self) -> Iterable[NumpyArray]:
+        """Residuals (r, m) of labels that are drawn from the probabilities, in blocks.
+
+        Rows with weights are taken for fewer rows of the same weight, the effective number of them.
+        """
+        return self._redrawn()
+
+    def chance(self, residuals: Residuals) -> Chance:
+        """The error of a calibrated model with these probabilities."""
+        blocks = (residuals.norm(residuals.linear(block)) for block in self.redrawn())
+        errors = np.concatenate(list(blocks))
+        return Chance(float(errors.mean()), *percentiles(errors, (1 - LEVEL) / 2))
+
+    def _redrawn(self) -> Iterator[NumpyArray]:
+        generator = np.random.Generator(np.random.Philox(key=self.units.seed + _OTHER_STREAM))
+        rows = np.maximum(np.rint(self.weight**2 / self.squared_weight), 1).astype(np.int64)
+        mean = np.clip(self.probability / self.weight, 0.0, 1.0)
+        scale = self.weight / rows * self._share
+        for block in blocks_of(self.units.replicates, len(rows)):
+            drawn = generator.binomial(rows, mean, (block.stop - block.start, len(rows)))
+            yield scale * (rows * mean - drawn)
+
+    @property
+    def _share(self) -> NumpyArray | float:
+        """What each cell's labels count (m,), where those of one cell decide on another's."""
+        return 1.0

@@ -1,0 +1,34 @@
+"""The examples in the docstrings of the metrics, of which each metric has one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+from calibcli import metrics
+from calibcli.metrics.base import Metric
+from calibcli.metrics.registry import METRICS
+
+MODULES = [f"calibcli.metrics.{module.name}" for module in pkgutil.iter_modules(metrics.__path__)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_give_what_they_show(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+def test_each_metric_has_an_example() -> None:
+    without = {metric.name for metric in METRICS.values()}
+    for name in MODULES:
+        module = importlib.import_module(name)
+        shown = module.__doc__ or ""
+        for constant, value in vars(module).items():
+            entries = value if isinstance(value, tuple) else (value,)
+            used = f">>> round({constant}.measure(" in shown or f" in {constant}]" in shown
+            if used:
+                without -= {entry.name for entry in entries if isinstance(entry, Metric)}
+    assert without == set()
