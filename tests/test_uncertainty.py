@@ -32,6 +32,7 @@ from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, tail_share
 from calibcli.metrics.view import View
+from calibcli.workflow import automatic
 from calibcli.workflow.measuring import Through, measure
 
 DEFAULT = Panel(bootstrap=Bootstrap())
@@ -168,14 +169,24 @@ def test_intervals_do_not_depend_on_what_else_is_measured() -> None:
     assert alone.chances["ece"] == beside.chances["ece"]
 
 
-def test_a_metric_without_resampling_has_no_interval() -> None:
-    plain = replace(RMS_ECE, resampling=None)
-    panel = Panel(["ece"], bootstrap=Bootstrap())
-    object.__setattr__(panel, "metrics", (plain,))
-    (found,) = measured(*rows(300), panel)
+def test_a_metric_without_resampling_has_no_interval(monkeypatch) -> None:
+    monkeypatch.setitem(METRICS._built_in, "rms_ece", replace(RMS_ECE, resampling=None))
+    (found,) = measured(*rows(300), Panel(["rms_ece"], bootstrap=Bootstrap()))
     assert found.values.keys() == {"rms_ece"}
     assert not found.intervals
     assert not found.chances
+
+
+def test_a_choice_among_methods_takes_any_metric(
+    monkeypatch, calib_here, sample_data: Path
+) -> None:
+    monkeypatch.setitem(METRICS._built_in, "rms_ece", RMS_ECE)
+    monkeypatch.setattr(automatic, "LEADERBOARD_METRICS", ("nll", "rms_ece"))
+    methods = ("--methods", "none,temperature", "--format", "json", "-q")
+    code, out, err = calib_here("compare", sample_data / "digits_val.parquet", *methods)
+    assert code == 0, err
+    metrics = json.loads(out)["leaderboard"][0]["metrics"]
+    assert metrics["rms_ece"]["low"] <= metrics["rms_ece"]["value"] <= metrics["rms_ece"]["high"]
 
 
 def test_errors_of_a_calibrated_model_are_what_chance_gives() -> None:
