@@ -20,6 +20,7 @@ from calibcli.metrics.consistency import (
     consistency_bars,
     corp_curve,
 )
+from calibcli.metrics.corp import isotonic_means
 from calibcli.metrics.diagrams import (
     CELLS_PER_BIN,
     CONFIDENCE_LATTICE,
@@ -30,7 +31,6 @@ from calibcli.metrics.diagrams import (
     bins_of,
     cell_index,
 )
-from calibcli.metrics.isotonic import isotonic_means
 from calibcli.metrics.view import View
 from calibcli.report import plot
 from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability

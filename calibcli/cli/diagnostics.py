@@ -53,7 +53,7 @@ class DiagnosticOptions:
     @property
     def keys(self) -> dict[str, str]:
         """The key columns that they need, by role."""
-        from calibcli.workflow.slices import BY
+        from calibcli.workflow.slicing import BY
 
         return {} if self.by is None else {BY: self.by}
 
@@ -78,7 +78,7 @@ class DiagnosticOptions:
 
     def statistics(self, data: Data) -> tuple[SliceSums, ...]:
         """The statistics of the slices, for the pass of the metrics."""
-        from calibcli.workflow.slices import slices_of_classes, slices_of_column
+        from calibcli.workflow.slicing import slices_of_classes, slices_of_column
 
         found = () if self.by is None else (slices_of_column(data, self.by),)
         return (*found, slices_of_classes(data)) if self.by_class else found
@@ -98,7 +98,7 @@ class DiagnosticOptions:
         """What was found, for the result document."""
         from calibcli.metrics.resampling import Bootstrap
         from calibcli.report.slices import slices_document
-        from calibcli.workflow.slices import BY, slices
+        from calibcli.workflow.slicing import BY, slices
 
         bootstrap = panel.bootstrap or Bootstrap()
         found: dict[str, Any] = {}

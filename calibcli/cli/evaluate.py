@@ -131,7 +131,7 @@ class _Job:
         from calibcli.engine.data import open_data
         from calibcli.report.document import evaluate_document
         from calibcli.workflow.measuring import Through, measure
-        from calibcli.workflow.slices import BY
+        from calibcli.workflow.slicing import BY
 
         keys, names = group_keys(self.stages, self.params)
         keys |= self.keys

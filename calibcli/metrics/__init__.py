@@ -9,7 +9,7 @@ Statistics
     their confidence), `class_errors` and `one_vs_rest` (every class's probability), `diagrams`
     (what diagrams are drawn from). `lattice` keeps sums where rows would be too many.
 Metrics
-    `accuracy`, `ranking`, `proper_scores`; `decomposition` (CORP, by `isotonic`); calibration
+    `accuracy`, `ranking`, `proper_scores`; `decomposition` (CORP, by `corp`); calibration
     errors: `ece` (ECE and MCE), `equal_mass`, `smooth`, `cumulative`, `class_errors`.
 Uncertainty
     `resampling` (the bootstrap and its bags), `residual_cells` (sums of residuals by bag and cell),

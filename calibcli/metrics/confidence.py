@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray, namespace
-from calibcli.metrics.isotonic import Decomposition, decompose
+from calibcli.metrics.corp import Decomposition, decompose
 from calibcli.metrics.lattice import lattice_cells
 from calibcli.metrics.view import View
 

@@ -32,7 +32,7 @@ LATTICE = 1 << 11
 SIZE = LATTICE + BINS - 1
 """Cells in all: a bin's edge inside a cell of the lattice divides it."""
 
-REPLICATES = 600
+_REPLICATES = 600
 """At least so many of errors of the confidence, which cost little."""
 
 
@@ -65,7 +65,7 @@ class ConfidenceCells(ResidualCells):
     @cached_property
     def drawn(self) -> NumpyArray:
         """Residuals (R, m) of the replicates."""
-        drawn: NumpyArray = self.draws(REPLICATES) @ self.excess
+        drawn: NumpyArray = self.draws(_REPLICATES) @ self.excess
         return drawn
 
     @cached_property
@@ -82,7 +82,7 @@ class ConfidenceCells(ResidualCells):
     def curves(self) -> list[ConfidenceCurve]:
         """The curve of each replicate."""
         replicates = self.units.replicates
-        mass = self.draws(REPLICATES)[:replicates] @ self.mass
+        mass = self.draws(_REPLICATES)[:replicates] @ self.mass
         return [self.curve(*pair) for pair in zip(self.drawn[:replicates], mass, strict=True)]
 
     def redrawn(self) -> list[NumpyArray]:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.metrics.corp import isotonic_means
 from calibcli.metrics.diagrams import Sums
-from calibcli.metrics.isotonic import isotonic_means
 
-LEVEL = 0.9
+BAND_LEVEL = 0.9
 """Share of a calibrated model's diagrams that lie in the band, at each confidence."""
 
 DRAWS, CURVE_DRAWS = 400, 200
@@ -31,7 +31,7 @@ _CELLS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
-class Band:
+class ConsistencyBand:
     """Where a calibrated model's diagram lies at given confidences; float64 arrays of one shape.
 
     NaN where there are no rows.
@@ -40,13 +40,13 @@ class Band:
     lower: NumpyArray
     upper: NumpyArray
 
-    def select(self, index: Any) -> Band:
+    def select(self, index: Any) -> ConsistencyBand:
         """A part of it, in the manner of NumPy's indexing."""
-        return Band(self.lower[index], self.upper[index])
+        return ConsistencyBand(self.lower[index], self.upper[index])
 
 
 @dataclass(frozen=True)
-class Curve:
+class CorpCurve:
     """A CORP reliability curve and its consistency band.
 
     Attributes
@@ -55,17 +55,17 @@ class Curve:
         Corners of the curve: both ends of every block that isotonic regression has pooled.
     grid : array (g,)
         Confidences of the band.
-    band : Band
+    band : ConsistencyBand
         Arrays (g,).
     """
 
     confidence: NumpyArray
     accuracy: NumpyArray
     grid: NumpyArray
-    band: Band
+    band: ConsistencyBand
 
 
-def consistency_bars(bins: Sums, seed: int = 0, draws: int = DRAWS) -> Band:
+def consistency_bars(bins: Sums, seed: int = 0, draws: int = DRAWS) -> ConsistencyBand:
     """The band of each bin's accuracy (...), of a model that is right as often as it says.
 
     Right are Binomial(rows, mean confidence) rows of a bin, with the effective number of rows
@@ -78,17 +78,19 @@ def consistency_bars(bins: Sums, seed: int = 0, draws: int = DRAWS) -> Band:
     for start in range(0, len(filled.rows), _CELLS_AT_A_TIME):
         part = slice(start, start + _CELLS_AT_A_TIME)
         lower[part], upper[part] = _quantiles(_redrawn(filled.select(part), generator, draws))
-    band = Band(np.full(bins.weight.shape, np.nan), np.full(bins.weight.shape, np.nan))
+    band = ConsistencyBand(np.full(bins.weight.shape, np.nan), np.full(bins.weight.shape, np.nan))
     band.lower[bins.filled], band.upper[bins.filled] = lower, upper
     return band
 
 
-def corp_curve(lattice: Sums, seed: int = 0, draws: int = CURVE_DRAWS) -> Curve:
+def corp_curve(lattice: Sums, seed: int = 0, draws: int = CURVE_DRAWS) -> CorpCurve:
     """The CORP curve of the confidences on a lattice (cells,), and its consistency band."""
     cells = lattice.select(lattice.filled)
     confidence = cells.mean_confidence
     if not len(confidence):
-        return Curve(confidence, confidence, confidence, Band(confidence, confidence))
+        return CorpCurve(
+            confidence, confidence, confidence, ConsistencyBand(confidence, confidence)
+        )
     fitted = isotonic_means(cells.accuracy, cells.weight)
     changes = np.diff(fitted) != 0
     # Of each block its first and its last cell; of one cell, that cell.
@@ -99,7 +101,9 @@ def corp_curve(lattice: Sums, seed: int = 0, draws: int = CURVE_DRAWS) -> Curve:
     weights = np.tile(cells.weight, draws)
     refitted = isotonic_means((redrawn + steps).ravel(), weights).reshape(redrawn.shape) - steps
     lower, upper = _quantiles(refitted)
-    return Curve(confidence[corners], fitted[corners], confidence, Band(lower, upper))
+    return CorpCurve(
+        confidence[corners], fitted[corners], confidence, ConsistencyBand(lower, upper)
+    )
 
 
 def _redrawn(cells: Sums, generator: np.random.Generator, draws: int) -> NumpyArray:
@@ -112,6 +116,6 @@ def _redrawn(cells: Sums, generator: np.random.Generator, draws: int) -> NumpyAr
 
 
 def _quantiles(draws: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
-    tail = (1 - LEVEL) / 2
+    tail = (1 - BAND_LEVEL) / 2
     lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
     return lower, upper

@@ -20,8 +20,8 @@ from typing import Any
 from calibcli.metrics.base import Better, Metric, Resampling, Statistic
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveDistance, CurveValue
-from calibcli.metrics.isotonic import Decomposition
-from calibcli.metrics.one_vs_rest import ONE_VS_REST
+from calibcli.metrics.corp import Decomposition
+from calibcli.metrics.one_vs_rest import SCORES_BY_CLASS
 
 _MEANING: dict[str, tuple[Better, str]] = {
     "miscalibration": ("lower", "what monotone recalibration would gain"),
@@ -90,7 +90,7 @@ CORP_CLASS_WISE = _metrics(
     "corp_class_wise",
     "class-wise",
     "the mean over classes of (p_k - [y = k])^2, for two classes that of class 1",
-    ONE_VS_REST,
+    SCORES_BY_CLASS,
     _itself,
     {},
 )

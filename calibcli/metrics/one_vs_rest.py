@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from calibcli.arrays import NumpyArray, namespace, pick, to_numpy
-from calibcli.metrics.isotonic import Decomposition, isotonic, sum_of_scores
+from calibcli.metrics.corp import Decomposition, isotonic, sum_of_scores
 from calibcli.metrics.lattice import CellSums, lattice_cells
 from calibcli.metrics.view import View
 
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
     weights: NumpyArray
 
 
-class OneVsRestState(NamedTuple):
+class ScoresByClassState(NamedTuple):
     """Sums over the rows, and the rows themselves while they are few.
 
     Attributes
@@ -70,7 +70,7 @@ class ProbabilityGroups(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OneVsRest:
+class ScoresByClass:
     """The statistic: the decomposition of each class's Brier score, mean over classes.
 
     The score itself and the uncertainty are exact. The score after isotonic regression is so up to
@@ -80,13 +80,13 @@ class OneVsRest:
     ``merge`` takes over its left argument.
     """
 
-    def partial(self, view: View) -> OneVsRestState:
+    def partial(self, view: View) -> ScoresByClassState:
         """The sums over one block."""
         count = len(view) * view.classes
         rows = None
         if count <= PROBABILITIES:
             rows = [Rows(to_numpy(view.probs), view.labels, view.weights)]
-        return OneVsRestState(
+        return ScoresByClassState(
             view.classes,
             count,
             view.total_weight,
@@ -95,14 +95,14 @@ class OneVsRest:
             rows,
         )
 
-    def merge(self, left: OneVsRestState, right: OneVsRestState) -> OneVsRestState:
+    def merge(self, left: ScoresByClassState, right: ScoresByClassState) -> ScoresByClassState:
         """The sums over two blocks."""
         count, rows = left.probabilities + right.probabilities, left.rows
         if rows is None or right.rows is None or count > PROBABILITIES:
             rows = None
         else:
             rows.extend(right.rows)
-        return OneVsRestState(
+        return ScoresByClassState(
             left.classes,
             count,
             left.weight + right.weight,
@@ -112,7 +112,7 @@ class OneVsRest:
             rows,
         )
 
-    def finish(self, state: OneVsRestState) -> Decomposition:
+    def finish(self, state: ScoresByClassState) -> Decomposition:
         """The parts; NaN without rows."""
         if not state.weight:
             return Decomposition(math.nan, math.nan, math.nan)
@@ -153,7 +153,7 @@ def _by_cell(view: View) -> tuple[CellSums, CellSums]:
     return CellSums.of(codes.ravel(), weights, size), events
 
 
-def _groups_of_cells(state: OneVsRestState) -> ProbabilityGroups:
+def _groups_of_cells(state: ScoresByClassState) -> ProbabilityGroups:
     weights, events = state.within.everywhere(), state.events.everywhere()
     (filled,) = np.nonzero(weights)
     return ProbabilityGroups(
@@ -179,4 +179,4 @@ def _groups_of_rows(rows: list[Rows]) -> ProbabilityGroups:
     return ProbabilityGroups(classes, *(np.add.reduceat(v.ravel(), starts) for v in (own, events)))
 
 
-ONE_VS_REST = OneVsRest()
+SCORES_BY_CLASS = ScoresByClass()

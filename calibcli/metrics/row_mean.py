@@ -14,7 +14,7 @@ from calibcli.metrics.base import Metric
 from calibcli.metrics.resampling import Bagged, Interval, Units, quantiles
 from calibcli.metrics.view import View
 
-REPLICATES = 2000
+_REPLICATES = 2000
 """At least so many of a mean, which cost little."""
 
 
@@ -150,7 +150,7 @@ class MeanOfRows:
     def sample(self, metric: Metric, finished: BagSums, value: float) -> MeanSample:
         """The mean in all replicates."""
         weight, sums = finished.bags, finished.sums
-        means = finished.draws(REPLICATES) @ sums / weight.sum()
+        means = finished.draws(_REPLICATES) @ sums / weight.sum()
         influence = sums - weight * sums.sum() / weight.sum()
         return MeanSample(np.array([metric.value(m) for m in means]), influence, finished.tail)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.metrics.consistency import LEVEL
+from calibcli.metrics.consistency import BAND_LEVEL
 from calibcli.report.numbers import percent
 from calibcli.report.plot_data import Diagram, Picture, worst_classes
 from calibcli.report.verdict import verdict
@@ -39,7 +39,7 @@ def payload(pictures: Sequence[Picture], part_names: Sequence[str]) -> dict[str,
     """
     numbers, column, slices = class_numbers(pictures), *slices_shown(pictures)
     return {
-        "level": LEVEL,
+        "level": BAND_LEVEL,
         "classes": 0 if pictures[0].classes is None else pictures[0].classes.classes,
         "numbers": numbers,
         "names": [pictures[0].class_name(number) for number in numbers],

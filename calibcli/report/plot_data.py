@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from calibcli.metrics.bins import EDGES
-from calibcli.metrics.consistency import Band, Curve, consistency_bars, corp_curve
+from calibcli.metrics.consistency import ConsistencyBand, CorpCurve, consistency_bars, corp_curve
 from calibcli.metrics.diagrams import ClassDiagrams, Sums, bins_of
 from calibcli.report.document import Document
 
@@ -30,13 +30,13 @@ class Diagram:
     title : str
     bins : Sums
         Of the 15 bins (15,).
-    bars : Band
+    bars : ConsistencyBand
         The consistency band of each bin (15,).
     """
 
     title: str
     bins: Sums
-    bars: Band
+    bars: ConsistencyBand
 
     @property
     def shares(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -100,7 +100,7 @@ class Picture:
         return Diagram(self.title, bins, consistency_bars(bins, self.seed))
 
     @cached_property
-    def curve(self) -> Curve:
+    def curve(self) -> CorpCurve:
         """The CORP curve of all rows, and its band."""
         return corp_curve(self.lattice, self.seed)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibcli.metrics.bins import BINS, EDGES
-from calibcli.metrics.consistency import LEVEL
+from calibcli.metrics.consistency import BAND_LEVEL
 from calibcli.report.names import LONGEST_NAME, cut_inside
 from calibcli.report.numbers import count, percent
 from calibcli.report.plot_data import Diagram, Multiple, Picture, Style
@@ -87,7 +87,7 @@ def small_reliability(axis: Axes, multiple: Multiple, colours: Sequence[str]) ->
 def key_texts(names: Iterable[str]) -> list[str]:
     """What the legend says, with these names of measurements."""
     shown = [cut_inside(name, LONGEST_NAME) for name in names]
-    return [*shown, f"{LEVEL * 100:.0f} % consistency band", "calibrated"]
+    return [*shown, f"{BAND_LEVEL * 100:.0f} % consistency band", "calibrated"]
 
 
 def key(figure: Figure, style: Style, named: Mapping[str, str], columns: int) -> None:

@@ -12,7 +12,7 @@ Choosing
     them by held-out loss and takes one, and `automatic` is the whole job behind ``-m auto``.
 Measuring
     `measuring` folds metrics over what models make of the rows, `uncertainty` adds intervals.
-    `slices`, `testing` and `refit` look closer: at parts of the rows, by tests, and at how much of
+    `slicing`, `testing` and `refit` look closer: at parts of the rows, by tests, and at how much of
     a score is calibration.
 Judging
     `gates` reads conditions under which a job fails, `judging` says whether they hold.

@@ -22,11 +22,11 @@ from calibcli.metrics.resampling import Bootstrap, Interval
 from calibcli.workflow.fitting import run_fit
 from calibcli.workflow.plans import make_plan
 
-SCORES = ("nll", "brier")
+_SCORES = ("nll", "brier")
 
 
 @dataclass(frozen=True)
-class Part:
+class ScoreParts:
     """One score in its parts.
 
     Attributes
@@ -51,13 +51,13 @@ class Refit:
     ----------
     method : str
     folds : int
-    parts : dict of str to Part
+    parts : dict of str to ScoreParts
         By score.
     """
 
     method: str
     folds: int
-    parts: dict[str, Part]
+    parts: dict[str, ScoreParts]
 
 
 def refit(
@@ -77,13 +77,13 @@ def refit(
     """
     plan = make_plan(method, "nll", ())
     passed = data.after(*stages) if stages else data
-    outcome = run_fit(passed, plan, Panel(SCORES, bootstrap=bootstrap))
+    outcome = run_fit(passed, plan, Panel(_SCORES, bootstrap=bootstrap))
     assert outcome.before is not None
     assert outcome.after is not None
     parts = {}
-    for name in SCORES:
+    for name in _SCORES:
         score, left = outcome.before.values[name], outcome.after.values[name]
         change = outcome.after.changes.get(name)
         interval = Interval(-change.high, -change.low) if change else None
-        parts[name] = Part(score, score - left, left, interval)
+        parts[name] = ScoreParts(score, score - left, left, interval)
     return Refit(outcome.plan.method, outcome.folds, parts)
