@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,8 @@ import numpy as np
 from calibcli.errors import ParamsError
 
 FORMAT = "calib-params"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Those that are read. A file is of the second where it needs plugins, and of the first else."""
 STDIN = "-"
 LARGEST_FILE = 1 << 30
 """Bytes; the matrix of 11,000 classes. A larger file is refused unread."""
@@ -32,12 +33,13 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "class_names": (list, type(None)),
     "input": str,
     "stages": list,
+    "plugins": list,
     "fit": dict,
     "metrics": dict,
     "data": list,
     "software": dict,
 }
-_OPTIONAL = {"class_names", "fit", "metrics", "data", "software"}
+_OPTIONAL = {"class_names", "plugins", "fit", "metrics", "data", "software"}
 _METADATA_KEY = "calib"
 _MOST_DIGITS = 18
 _DEEPEST = 16
@@ -49,6 +51,26 @@ class Stage:
 
     kind: str
     parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What stages need and another distribution installs.
+
+    Attributes
+    ----------
+    group : str
+        Of its entry point, for example ``"calibcli.methods"``.
+    name : str
+        Of the entry point, and of the method or loss.
+    distribution, version : str
+        What was installed when the file was written.
+    """
+
+    group: str
+    name: str
+    distribution: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +90,8 @@ class Params:
         How it was fitted, what was measured, which versions; for the reader's information.
     data : list of dict
         Path, size and SHA-256 of each file that it was fitted on.
+    plugins : tuple of Plugin
+        That the stages need.
     """
 
     classes: int
@@ -78,6 +102,7 @@ class Params:
     metrics: dict[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
     software: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
 
 
 def encode(params: Params, *, safetensors: bool = False) -> bytes:
@@ -88,13 +113,15 @@ def encode(params: Params, *, safetensors: bool = False) -> bytes:
         {"kind": stage.kind, "parameters": _stored(stage.parameters, f"stages.{position}", kept)}
         for position, stage in enumerate(params.stages)
     ]
+    plugins = {"plugins": [asdict(plugin) for plugin in params.plugins]} if params.plugins else {}
     document = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSIONS[bool(plugins)],
         "classes": params.classes,
         "class_names": list(params.class_names) if params.class_names else None,
         "input": params.input,
         "stages": stages,
+        **plugins,
         "fit": _storable(params.fit),
         "metrics": _storable(params.metrics),
         "data": _storable(params.data),
@@ -225,12 +252,13 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ParamsError(f'not a parameter file (no "format": "{FORMAT}")')
     version = document.get("version")
-    if version != VERSION:
+    if version not in VERSIONS:
         raise ParamsError(
-            f"version {version!r} is not known: this calib reads version {VERSION}, a newer one "
-            "may read it"
+            f"version {version!r} is not known: this calib reads versions 1 and 2, a newer one may "
+            "read it"
         )
     _check_keys(document)
+    plugins = _plugins(document)
     classes = document["classes"]
     if not 2 <= classes <= LARGEST_CLASS_COUNT:
         raise ParamsError(
@@ -254,7 +282,22 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
         document.get("metrics", {}),
         document.get("data", []),
         document.get("software", {}),
+        plugins,
     )
+
+
+def _plugins(document: dict[str, Any]) -> tuple[Plugin, ...]:
+    """The plugins of a file; what is named here is looked up among what is installed."""
+    entries = document.get("plugins", [])
+    if document["version"] == 1 and "plugins" in document:
+        raise ParamsError("unknown key 'plugins' (version 2 has it)")
+    names = {each.name for each in fields(Plugin)}
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != names:
+            raise ParamsError(f"'plugins' must be objects of {', '.join(sorted(names))}")
+        if not all(isinstance(value, str) and value.isprintable() for value in entry.values()):
+            raise ParamsError("'plugins' must be objects of texts")
+    return tuple(Plugin(**entry) for entry in entries)
 
 
 def _check_keys(document: dict[str, Any]) -> None:

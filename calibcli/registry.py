@@ -212,7 +212,7 @@ class Registry(Mapping[str, T]):
 
     def origin(self, name: str) -> Origin:
         """The distribution that the entry of a name comes from; this package if there is none."""
-        if self._find_built_in(name) is not None or name not in self._offers:
+        if name in self._reserved or name in self._built_in or name not in self._offers:
             return BUILT_IN
         return _origin(self._offers[name])
 

@@ -84,6 +84,10 @@ class Calibrator(ABC):
         """
         return None
 
+    def entry(self) -> tuple[str, str]:
+        """The group of entry points, and the name, by which a plugin would add such a stage."""
+        return "calibcli.methods", self.kind
+
     def parts(self) -> Sequence[Calibrator]:
         """The calibrators that this one is made of."""
         return ()

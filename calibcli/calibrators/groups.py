@@ -102,7 +102,7 @@ def groups_in(stages: Sequence[Calibrator]) -> Groups | None:
     ParamsError
         There are several, so that a row's group would not say which map it has.
     """
-    groups = [stage for stage in _unfolded(stages) if isinstance(stage, Groups)]
+    groups = [stage for stage in unfolded(stages) if isinstance(stage, Groups)]
     if len(groups) > 1:
         raise ParamsError(
             f"there are {len(groups)} stages of kind {Groups.kind!r}; one is possible"
@@ -110,8 +110,9 @@ def groups_in(stages: Sequence[Calibrator]) -> Groups | None:
     return groups[0] if groups else None
 
 
-def _unfolded(stages: Sequence[Calibrator]) -> list[Calibrator]:
-    inner = [part for stage in stages for part in _unfolded(stage.parts())]
+def unfolded(stages: Sequence[Calibrator]) -> list[Calibrator]:
+    """The stages and all that they are made of."""
+    inner = [part for stage in stages for part in unfolded(stage.parts())]
     return [*stages, *inner]
 
 

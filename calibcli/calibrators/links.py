@@ -59,6 +59,9 @@ class Link(Calibrator):
     def parameters(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.options}
 
+    def entry(self) -> tuple[str, str]:
+        return OBJECTIVES.group, self.loss
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> Link:
         loss = parameters.values.get("loss")

@@ -124,6 +124,6 @@ def read_calibrator(kind: str, values: dict[str, Any], classes: int) -> Calibrat
         An unknown kind, or parameters that it can't have.
     """
     if kind not in CALIBRATORS:
-        known = ", ".join(CALIBRATORS)
+        known = ", ".join(_STAGES)
         raise ParamsError(f"unknown kind of stage {kind!r}; this version knows {known}")
     return CALIBRATORS[kind].from_parameters(Parameters(kind, values, CALIBRATORS), classes)

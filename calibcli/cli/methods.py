@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calibcli.cli.console import tell
 from calibcli.cli.options import FormatOption, PlainFormat
+from calibcli.registry import BUILT_IN
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from calibcli.calibrators.base import Family
+    from calibcli.registry import Registry
 
 _METHODS_EXAMPLES = """[b]Examples[/b]
 
@@ -46,6 +49,7 @@ _NO_FAMILIES: list[dict[str, Any]] = [
         "rows_needed": 0,
         "cost": "nothing",
         "source": "",
+        "origin": str(BUILT_IN),
         "options": [],
     },
     {
@@ -56,6 +60,7 @@ _NO_FAMILIES: list[dict[str, Any]] = [
         "rows_needed": 100,
         "cost": "six fits of each candidate",
         "source": "Breiman et al., 1984 (the choice); Wolpert, Stacked generalization, 1992",
+        "origin": str(BUILT_IN),
         "options": [],
     },
 ]
@@ -87,12 +92,15 @@ def methods(
         f"rows needed at {classes} classes": "rows_needed",
         "cost": "cost",
         "source": "source",
+        "from": "origin",
     }
     _print({"schema_version": 1, "classes": classes, "methods": entries}, entries, facts, format)
+    _tell_broken(MAPS)
 
 
 def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
     """What there is to say about a family of maps at so many classes."""
+    from calibcli.calibrators.registry import MAPS
     from calibcli.options import options_of
 
     family = kind()
@@ -105,6 +113,7 @@ def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
         "rows_needed": family.rows_needed(possible),
         "cost": family.cost,
         "source": family.source,
+        "origin": str(MAPS.origin(name)),
         "options": [asdict(option) for option in options_of(kind)],
     }
 
@@ -123,6 +132,7 @@ def losses(format: FormatOption = PlainFormat.TABLE) -> None:
             "adaptive": kind.learns != "nothing",
             "convex": kind.convex,
             "source": kind.source,
+            "origin": str(OBJECTIVES.origin(name)),
             "options": [asdict(option) for option in options_of(kind)],
         }
         for name, kind in OBJECTIVES.items()
@@ -133,8 +143,10 @@ def losses(format: FormatOption = PlainFormat.TABLE) -> None:
         "adaptive": "adaptive",
         "convex in the logits": "convex",
         "source": "source",
+        "from": "origin",
     }
     _print({"schema_version": 1, "losses": entries}, entries, facts, format)
+    _tell_broken(OBJECTIVES)
 
 
 def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
@@ -149,6 +161,7 @@ def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
             "better": metric.better or "neither",
             "default": name in DEFAULT,
             "convention": metric.convention,
+            "origin": str(METRICS.origin(name)),
             "options": [],
         }
         for name, metric in METRICS.items()
@@ -158,8 +171,16 @@ def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
         "better": "better",
         "by default": "default",
         "convention": "convention",
+        "from": "origin",
     }
     _print({"schema_version": 1, "metrics": entries}, entries, facts, format)
+    _tell_broken(METRICS)
+
+
+def _tell_broken(registry: Registry[Any]) -> None:
+    """Say which plugins are not listed, and why."""
+    for line in registry.broken.values():
+        tell(f"calib: {line}")
 
 
 def _print(
@@ -192,7 +213,8 @@ def _facts(entry: dict[str, Any], facts: dict[str, str]) -> Table:
         value = entry[key]
         if key == "parameters" and value is None:
             value = "grow with the rows"
-        if value not in ("", None):
+        # Where everything comes from this package, it goes without saying.
+        if value not in ("", None) and (key, value) != ("origin", str(BUILT_IN)):
             grid.add_row(f"  {label}", Text(_shown(value)))
     for option in entry["options"]:
         choices = f" ({' | '.join(map(str, option['choices']))})" if option["choices"] else ""

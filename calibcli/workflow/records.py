@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.registry import read_calibrator
+from calibcli.calibrators.groups import unfolded
+from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.errors import ParamsError
+from calibcli.objectives.registry import OBJECTIVES
 from calibcli.options import settings_of
-from calibcli.params import Params, Stage, read, title
+from calibcli.params import Params, Plugin, Stage, read, title
+from calibcli.registry import BUILT_IN, Registry
 from calibcli.version import __version__
 
 # For annotations alone: what applies a parameter file needs nothing that fits one.
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from calibcli.workflow.fitting import Outcome
     from calibcli.workflow.groups import GroupReport
     from calibcli.workflow.plans import Plan
+
+_REGISTRIES: dict[str, Registry[Any]] = {each.group: each for each in (MAPS, OBJECTIVES)}
 
 
 def to_params(
@@ -67,7 +73,8 @@ def to_params(
             "data": tested_on or [],
         },
         data=data or [],
-        software={"calibcli": __version__, "numpy": np.__version__},
+        software={"calibcli": __version__, "numpy": np.__version__, **_plugins_of_plan(plan)},
+        plugins=_plugins_of(fit.calibrators),
     )
 
 
@@ -77,8 +84,11 @@ def to_calibrators(params: Params) -> tuple[Calibrator, ...]:
     Raises
     ------
     ParamsError
-        A stage of an unknown kind, or with parameters that it can't have.
+        A stage of an unknown kind, or with parameters that it can't have, or that needs a plugin
+        which is not installed.
     """
+    for plugin in params.plugins:
+        _check_plugin(plugin)
     return tuple(read_calibrator(s.kind, s.parameters, params.classes) for s in params.stages)
 
 
@@ -95,6 +105,36 @@ def read_calibrators(path: str | Path) -> tuple[Params, tuple[Calibrator, ...]]:
         return params, to_calibrators(params)
     except ParamsError as error:
         raise ParamsError(f"{title(path)}: {error}") from None
+
+
+def _plugins_of(stages: Sequence[Calibrator]) -> tuple[Plugin, ...]:
+    """The plugins that stages need, and those inside of them."""
+    entries = dict.fromkeys(stage.entry() for stage in unfolded(stages))
+    return tuple(
+        Plugin(group, name, origin.distribution, origin.version)
+        for group, name in entries
+        if (origin := _REGISTRIES[group].origin(name)) != BUILT_IN
+    )
+
+
+def _plugins_of_plan(plan: Plan) -> dict[str, str]:
+    """The versions of the distributions whose methods and loss a plan uses, by name."""
+    origins = [MAPS.origin(family.name) for family in plan.families if family is not None]
+    origins.append(OBJECTIVES.origin(plan.loss))
+    return {origin.distribution: origin.version for origin in origins if origin != BUILT_IN}
+
+
+def _check_plugin(plugin: Plugin) -> None:
+    """Refuse a plugin that is not installed; names alone are compared, nothing is imported."""
+    registry = _REGISTRIES.get(plugin.group)
+    if registry is None:
+        raise ParamsError(f"needs a plugin of {plugin.group!r}, which this calib has no stages of")
+    needed = f"the {registry.noun} {plugin.name!r} of {plugin.distribution} {plugin.version}"
+    if plugin.name not in registry.names:
+        raise ParamsError(f"needs {needed}, which is not installed")
+    origin = registry.origin(plugin.name)
+    if origin.distribution != plugin.distribution:
+        raise ParamsError(f"needs {needed}; here that {registry.noun} comes from {origin}")
 
 
 def _options(plan: Plan) -> dict[str, dict[str, Any]]:
