@@ -23,7 +23,7 @@ def passes(folder: Path) -> Callable[[], dict[str, float]]:
     from calibcli.calibrators.temperature import TemperatureMap
     from calibcli.engine.data import open_data
     from calibcli.engine.engine import Engine
-    from calibcli.engine.memory_source import ArraySource
+    from calibcli.engine.source import ArraySource
     from calibcli.fitting.problem import Problem
     from calibcli.objectives.adaptive import Adaptive
     from calibcli.objectives.registry import OBJECTIVES
@@ -55,7 +55,7 @@ def fit(loss: str, folder: Path) -> Callable[[], None]:
     from calibcli.calibrators.temperature import TemperatureMap
     from calibcli.engine.data import open_data
     from calibcli.engine.engine import Engine
-    from calibcli.engine.memory_source import ArraySource
+    from calibcli.engine.source import ArraySource
     from calibcli.fitting.stages import fit_stages
     from calibcli.objectives.registry import OBJECTIVES
 

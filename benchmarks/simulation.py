@@ -23,7 +23,7 @@ import numpy as np
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Bootstrap, Interval
 from calibcli.workflow.measuring import Through, measure

@@ -85,7 +85,7 @@ def calib_fit(method: str, folder: Path) -> Callable[[], Predict]:
     """The fit alone."""
     from calibcli.engine.data import open_data
     from calibcli.engine.engine import Engine
-    from calibcli.engine.memory_source import ArraySource
+    from calibcli.engine.source import ArraySource
     from calibcli.fitting.stages import fit_stages
     from calibcli.workflow.plans import make_plan
 

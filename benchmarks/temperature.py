@@ -29,7 +29,7 @@ def calib_fit(folder: Path) -> Fit:
     from calibcli.calibrators.temperature import TemperatureMap
     from calibcli.engine.data import open_data
     from calibcli.engine.engine import Engine
-    from calibcli.engine.memory_source import ArraySource
+    from calibcli.engine.source import ArraySource
     from calibcli.fitting.stages import fit_stages
     from calibcli.objectives.nll import NegativeLogLikelihood
 

@@ -16,14 +16,14 @@ from calibcli.calibrators.groups import groups_in
 from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.params import Params, encode
 from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
 from calibcli.workflow.applying import Calibrated, calibrated_chunks, chunk_rows
-from calibcli.workflow.automatic import AUTO, make_any_plan, run_any
+from calibcli.workflow.automatic import AUTO, make_any_plan, run_plan
 from calibcli.workflow.fitting import Outcome
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import Reduction
@@ -200,7 +200,7 @@ def fit(
     holds_out = method == AUTO or tune or average_folds or by is not None
     needed = 5 if folds < 2 and holds_out else folds
     data = open_data(Engine(choose_device(device), threads), source, needed, seed)
-    outcome = run_any(data, plan, Panel(), cross_fitted=folds >= 2)
+    outcome = run_plan(data, plan, Panel(), cross_fitted=folds >= 2)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 

@@ -15,12 +15,12 @@ from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError, UsageError
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
-from calibcli.workflow.automatic import run_compare
+from calibcli.workflow.automatic import compare_plans
 from calibcli.workflow.choosing import candidates
 from calibcli.workflow.plans import make_plan, make_plans
 from calibcli.workflow.records import to_calibrators
@@ -41,7 +41,7 @@ def opened(logits, labels, *, folds=5, weights=None, threads=1):
 
 
 def board_of(logits, labels, methods, **options):
-    return run_compare(opened(logits, labels), make_plans(methods, ["nll"]), PANEL, **options)
+    return compare_plans(opened(logits, labels), make_plans(methods, ["nll"]), PANEL, **options)
 
 
 # What is chosen
@@ -85,7 +85,7 @@ def test_none_and_temperature_are_always_candidates():
 def test_the_figures_are_those_of_rows_that_no_fit_has_seen(rng):
     logits, labels = drawn(rng, 600, 3, scale=0.5)
     data = opened(logits, labels)
-    board = run_compare(data, [make_plan("temperature"), make_plan("none")], PANEL)
+    board = compare_plans(data, [make_plan("temperature"), make_plan("none")], PANEL)
     folds = data.fold_of_rows(0, 600)
     losses = np.empty(600)
     for fold in range(5):
@@ -108,8 +108,8 @@ def test_the_figures_are_those_of_rows_that_no_fit_has_seen(rng):
 def test_a_weight_is_as_good_as_a_repetition_for_the_order(rng):
     logits, labels = drawn(rng, 400, 3, scale=0.5)
     plans = make_plans(["none", "temperature"], ["nll"])
-    once = run_compare(opened(logits, labels, weights=np.full(400, 3.0)), plans, Panel())
-    plain = run_compare(opened(logits, labels), plans, Panel())
+    once = compare_plans(opened(logits, labels, weights=np.full(400, 3.0)), plans, Panel())
+    plain = compare_plans(opened(logits, labels), plans, Panel())
     assert [s.trial.name for s in once.standings] == [s.trial.name for s in plain.standings]
     assert once.standings[1].behind == pytest.approx(plain.standings[1].behind)
 
@@ -131,7 +131,7 @@ def test_threads_do_not_change_a_leaderboard(rng):
     logits, labels = drawn(rng, 3000, 6, scale=0.5)
     plans = make_plans(["none", "temperature", "svs"], ["nll"])
     boards = [
-        run_compare(opened(logits, labels, threads=threads), plans, Panel(), stacked=True)
+        compare_plans(opened(logits, labels, threads=threads), plans, Panel(), stacked=True)
         for threads in (1, 3)
     ]
     first, second = ([s.evaluation.values["nll"] for s in b.standings] for b in boards)
@@ -160,7 +160,7 @@ def test_a_setting_goes_to_the_methods_that_have_it():
 def test_holding_out_needs_folds(rng):
     logits, labels = drawn(rng, 100, 3)
     with pytest.raises(UsageError, match="2 folds"):
-        run_compare(opened(logits, labels, folds=1), make_plans(["none"], ["nll"]), Panel())
+        compare_plans(opened(logits, labels, folds=1), make_plans(["none"], ["nll"]), Panel())
 
 
 # Stacks

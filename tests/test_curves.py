@@ -28,7 +28,7 @@ from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.calibrators.spline import SplineCurves, SplineMap, bends, roughness, spline_basis
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError, UsageError
 from calibcli.fitting import class_curves as fitting
 from calibcli.fitting.class_curves import pool_scores

@@ -17,13 +17,12 @@ from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory import parse_memory
-from calibcli.engine.memory_source import ArraySource, Part, every, fold_of_rows
-from calibcli.engine.source import Chunk
+from calibcli.engine.source import ArraySource, Chunk, Part, every, fold_of_rows
 from calibcli.errors import DataError, UsageError
 from calibcli.fitting.stages import fit_stages
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.workflow.fitting import run_fit
+from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import make_plan
 
@@ -215,8 +214,8 @@ def test_a_whole_job_runs_on_an_executor() -> None:
     source = labelled(20_000, 5)
     plan = make_plan("temperature")
     with ProcessPoolExecutor(2) as pool:
-        there = run_fit(open_data(Engine(executor=pool), source, folds=5), plan, Panel())
-    here = run_fit(open_data(Engine(), source, folds=5), plan, Panel())
+        there = fit_and_measure(open_data(Engine(executor=pool), source, folds=5), plan, Panel())
+    here = fit_and_measure(open_data(Engine(), source, folds=5), plan, Panel())
     assert there.after.values == pytest.approx(here.after.values, rel=1e-6)
 
 

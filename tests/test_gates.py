@@ -17,17 +17,15 @@ from calibcli.metrics.registry import METRICS
 from calibcli.report.baseline import Baseline
 from calibcli.workflow.gates import (
     OPERATORS,
+    Estimate,
     Gate,
     Quantity,
-    check_gates,
-    gate_metrics,
-    parse_gate,
-)
-from calibcli.workflow.judging import (
-    Estimate,
     Subject,
     _unpaired,
+    check_gates,
+    gate_metrics,
     judge,
+    parse_gate,
 )
 
 FIT = {"before", "after", "delta"}

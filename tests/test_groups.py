@@ -25,15 +25,15 @@ from calibcli.calibrators.temperature import Temperature
 from calibcli.cli.app import app
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.tables import ReadOptions, open_dataset
 from calibcli.workflow.fitted_plans import fit_plan
-from calibcli.workflow.fitting import run_fit
-from calibcli.workflow.groups import FEWEST_ROWS, STRENGTHS, fit_groups
+from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import make_plan
+from calibcli.workflow.pooling import FEWEST_ROWS, STRENGTHS, fit_groups
 from calibcli.workflow.records import to_calibrators, to_params
 
 GROUPS = 8
@@ -58,7 +58,7 @@ def plan(method: str = "temperature", **options):
 
 def outcome(source: ArraySource, method: str = "temperature", test: ArraySource | None = None):
     judged = None if test is None else open_data(Engine(), test)
-    return run_fit(open_data(Engine(), source, 5), plan(method), Panel(), judged)
+    return fit_and_measure(open_data(Engine(), source, 5), plan(method), Panel(), judged)
 
 
 def save(path: Path, source: ArraySource, names: bool = True) -> str:
@@ -186,7 +186,9 @@ def test_several_stages_of_groups_are_refused() -> None:
 
 def test_groups_that_do_not_differ_do_no_harm() -> None:
     found = outcome(labelled(4000, 0.0))
-    alone = run_fit(open_data(Engine(), labelled(4000, 0.0), 5), make_plan("temperature"), Panel())
+    alone = fit_and_measure(
+        open_data(Engine(), labelled(4000, 0.0), 5), make_plan("temperature"), Panel()
+    )
     assert found.groups.strength >= 100
     assert found.after.values["nll"] < alone.after.values["nll"] + 5e-4
 
@@ -195,7 +197,9 @@ def test_groups_that_do_not_differ_do_no_harm() -> None:
 def test_groups_that_differ_get_maps_that_are_better_on_other_rows(method) -> None:
     found = outcome(labelled(4000, 0.9), method, labelled(8000, 0.9, seed=1))
     test = open_data(Engine(), labelled(8000, 0.9, seed=1))
-    pooled = run_fit(open_data(Engine(), labelled(4000, 0.9), 5), make_plan(method), Panel(), test)
+    pooled = fit_and_measure(
+        open_data(Engine(), labelled(4000, 0.9), 5), make_plan(method), Panel(), test
+    )
     assert found.after.values["nll"] < pooled.after.values["nll"] - 0.02
     assert found.measured_on == "test"
     assert any("have a map of their own" in note for note in found.notes)
@@ -221,7 +225,7 @@ def test_the_chosen_strength_has_the_lowest_held_out_loss() -> None:
     assert set(grouped.losses) == set(STRENGTHS)
     assert grouped.losses[grouped.strength] == min(grouped.losses.values())
     # The figures before and after are of the same rows: those of one map for all agree.
-    alone = run_fit(data, make_plan("vector"), Panel())
+    alone = fit_and_measure(data, make_plan("vector"), Panel())
     assert grouped.losses[np.inf] == pytest.approx(alone.after.values["nll"], rel=1e-9)
 
 
@@ -340,7 +344,7 @@ def test_fits_on_a_device_are_those_of_numpy(reduce) -> None:
     chosen = make_plan("vector", by="lang", reduce=reduce)
     source = replace(labelled(1200, 0.9), weights=np.linspace(0.5, 1.5, 1200))
     there, here = (
-        run_fit(open_data(engine, source, 3), chosen, Panel())
+        fit_and_measure(open_data(engine, source, 3), chosen, Panel())
         for engine in (Engine(device="cpu:0"), Engine())
     )
     assert there.after.values["nll"] == pytest.approx(here.after.values["nll"], abs=1e-4)
@@ -352,7 +356,7 @@ def test_fits_on_a_device_are_those_of_numpy(reduce) -> None:
 def test_without_folds_nothing_can_be_chosen() -> None:
     data = open_data(Engine(), labelled(300, 0.0))
     with pytest.raises(CalibError, match="at least 2 folds"):
-        run_fit(data, plan(), Panel())
+        fit_and_measure(data, plan(), Panel())
 
 
 # The command line and the Python interface.

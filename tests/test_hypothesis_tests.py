@@ -10,7 +10,7 @@ import pytest
 
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter
 from calibcli.metrics.kernel_calibration import KernelTest
 from calibcli.metrics.view import View

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine, Tile, join
-from calibcli.engine.memory_source import ArraySource, Part, load
+from calibcli.engine.source import ArraySource, Part, load
 from calibcli.errors import CalibError
 from calibcli.tables import Dataset, ReadOptions, open_dataset
 from calibcli.tables.formats.base import RowError, Values

@@ -16,7 +16,7 @@ from calibcli.calibrators.ensemble_temperature import EnsembleTemperatureMap
 from calibcli.calibrators.identity import Identity
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.fitting import saddle_free
 from calibcli.fitting.lbfgs import CERTIFIED_GAP, solve_lbfgs
 from calibcli.fitting.newton import solve_newton

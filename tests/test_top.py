@@ -17,11 +17,11 @@ from calibcli.calibrators.temperature import Temperature
 from calibcli.calibrators.top import Top, top_scores
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource, Part
+from calibcli.engine.source import ArraySource, Part
 from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
 from calibcli.params import Params, Stage, decode, encode
-from calibcli.workflow.fitting import run_fit
+from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import make_plan
 from calibcli.workflow.records import to_calibrators
 from calibcli.workflow.reduction import confidence_rows
@@ -189,7 +189,7 @@ def test_scores_are_log_odds_that_do_not_overflow() -> None:
 @pytest.mark.parametrize("method", ["temperature", "platt", "isotonic", "temperature,beta"])
 def test_every_method_fits_the_confidence(method) -> None:
     source = labelled(3000)
-    found = run_fit(open_data(Engine(), source, 5), plan(method), Panel())
+    found = fit_and_measure(open_data(Engine(), source, 5), plan(method), Panel())
     (top,) = found.fit.calibrators
     assert isinstance(top, Top)
     assert found.fit.converged
@@ -200,7 +200,7 @@ def test_every_method_fits_the_confidence(method) -> None:
 
 def test_the_fit_is_that_of_a_binary_problem() -> None:
     source = labelled(1000)
-    (top,) = run_fit(open_data(Engine(), source, 2), plan("platt"), Panel()).fit.calibrators
+    (top,) = fit_and_measure(open_data(Engine(), source, 2), plan("platt"), Panel()).fit.calibrators
     probs = softmax(source.scores.astype(float))
     odds = np.log(probs.max(axis=1) / (1 - probs.max(axis=1)))
     right = (probs.argmax(axis=1) == source.labels).astype(np.int64)

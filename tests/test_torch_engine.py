@@ -9,11 +9,11 @@ from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.workflow.applying import calibrated_chunks
-from calibcli.workflow.fitting import run_fit
+from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import make_plan
 
 torch = pytest.importorskip("torch")
@@ -70,7 +70,7 @@ def test_fits_and_figures_are_those_of_numpy(method: str, loss: str, device: str
     rows = source(2 if MAPS[method].binary_only else 5)
     plan = make_plan(method, loss)
     there, here = (
-        run_fit(open_data(engine, rows, folds=5), plan, Panel())
+        fit_and_measure(open_data(engine, rows, folds=5), plan, Panel())
         for engine in (Engine(device=device), Engine())
     )
     assert there.fit.converged
@@ -86,7 +86,7 @@ def test_other_inputs(method: str, kind: str, masked: bool, device: str) -> None
     plan = make_plan(method)
     probs = []
     for engine in (Engine(device=device), Engine()):
-        outcome = run_fit(open_data(engine, rows), plan, Panel())
+        outcome = fit_and_measure(open_data(engine, rows), plan, Panel())
         parts = calibrated_chunks(engine, rows, rows.chunks(700), outcome.fit.calibrators)
         probs.append(np.concatenate([part.probs for part in parts]))
     np.testing.assert_allclose(probs[0], probs[1], atol=1e-5)
@@ -98,9 +98,9 @@ def test_other_inputs(method: str, kind: str, masked: bool, device: str) -> None
 def test_rows_that_do_not_fit_on_the_device_are_streamed(device: str, monkeypatch) -> None:
     rows = source()
     plan = make_plan("temperature")
-    whole = run_fit(open_data(Engine(device=device), rows), plan, Panel())
+    whole = fit_and_measure(open_data(Engine(device=device), rows), plan, Panel())
     monkeypatch.setattr("calibcli.engine.engine.device_memory", lambda _: 1000)
-    streamed = run_fit(open_data(Engine(device=device), rows), plan, Panel())
+    streamed = fit_and_measure(open_data(Engine(device=device), rows), plan, Panel())
     assert streamed.fit.calibrators == whole.fit.calibrators
 
 

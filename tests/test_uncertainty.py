@@ -16,7 +16,7 @@ from calibcli.arrays import hashed
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.memory_source import ArraySource
+from calibcli.engine.source import ArraySource
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import RELIABILITY, bin_index
 from calibcli.metrics.class_errors import ClassBags

@@ -77,7 +77,7 @@ def compare(
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.resampling import Bootstrap
     from calibcli.report.leaderboard import compare_document
-    from calibcli.workflow.automatic import LEADERBOARD_METRICS, run_compare
+    from calibcli.workflow.automatic import LEADERBOARD_METRICS, compare_plans
 
     check_stdin(inputs)
     chosen = _plans(comparing)
@@ -91,7 +91,7 @@ def compare(
         talk_about(data, dataset.name, talk)
         plans = _automatic(comparing, data) if chosen is None else chosen
         panel = Panel(LEADERBOARD_METRICS, bootstrap=Bootstrap(seed=computing.seed))
-        board = run_compare(data, plans, panel, stacked=comparing.stack)
+        board = compare_plans(data, plans, panel, stacked=comparing.stack)
         document = compare_document(
             board,
             source=describe(dataset, data),

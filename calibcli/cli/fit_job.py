@@ -62,7 +62,7 @@ class FitJob:
         """Survey the rows, fit a plan to them, and measure what came of it."""
         from calibcli.cli.reading import talk_about
         from calibcli.engine.data import open_data
-        from calibcli.workflow.automatic import AutoPlan, run_any
+        from calibcli.workflow.automatic import AutoPlan, run_plan
         from calibcli.workflow.cost import cost_note
 
         seed = self.computing.seed
@@ -77,7 +77,7 @@ class FitJob:
             note = cost_note(self.data, plans, 0 if self.test_data else folds)
             if note:
                 self.talk.say(note)
-            return run_any(self.data, plan, panel, self.test_data)
+            return run_plan(self.data, plan, panel, self.test_data)
 
     def params(self, outcome: Outcome) -> Params:
         """The content of the parameter file."""

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from calibcli.cli.options import ReportOptions
     from calibcli.metrics.panel import Panel
     from calibcli.report.baseline import Baseline
-    from calibcli.workflow.gates import Stage
+    from calibcli.workflow.gates import Measurement
 
 _option = options_in("Gates")
 
-_MEASURED: dict[str, set[Stage]] = {"evaluate": set(), "fit": {"before", "after", "delta"}}
+_MEASURED: dict[str, set[Measurement]] = {"evaluate": set(), "fit": {"before", "after", "delta"}}
 """Stages that each command measures by itself."""
 
 

@@ -15,16 +15,16 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.engine.devices import to_device
 from calibcli.engine.engine import Engine, Tile
-from calibcli.engine.memory_source import (
+from calibcli.engine.source import (
     ArraySource,
-    Part,
+    Source,
+    Subset,
     every,
     fold_of_rows,
     hold,
-    load,
     names_of_keys,
+    read_all,
 )
-from calibcli.engine.source import Source
 from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError
 
@@ -50,15 +50,15 @@ class Data:
     source : Source
     survey : Survey
     stages : tuple of Calibrator
-        Maps that every block passes before it is handed out.
+        Maps that every tile passes before it is handed out.
     seed : int
         Of the folds.
-    parts : tuple of Part
+    parts : tuple of Subset
         Only rows that belong to all of them count.
     class_factors : float64 array (K,) or None
         Factors of the weights by class, for another class prior.
     normalised : bool
-        Whether the blocks are known to hold log-probabilities that sum to 1.
+        Whether the tiles are known to hold log-probabilities that sum to 1.
     """
 
     engine: Engine
@@ -66,7 +66,7 @@ class Data:
     survey: Survey
     stages: tuple[Calibrator, ...] = ()
     seed: int = 0
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Subset, ...] = ()
     class_factors: NumpyArray | None = None
     normalised: bool = False
 
@@ -96,7 +96,7 @@ class Data:
         total: NumpyArray
         if not self.parts:
             total = self.survey.class_weights.sum(axis=0)
-        elif self.parts == (Part(self.folds, self.parts[0].fold, self.seed),):
+        elif self.parts == (Subset(self.folds, self.parts[0].fold, self.seed),):
             total = np.delete(self.survey.class_weights, self.parts[0].fold, axis=0).sum(axis=0)
         else:
             plain = replace(self, class_factors=None, stages=())
@@ -130,7 +130,7 @@ class Data:
     def fold(
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
     ) -> State:
-        """The merged states of all blocks, in float64 where that costs nothing."""
+        """The merged states of all tiles, in float64 where that costs nothing."""
         work = partial_state
         if self.parts:
             work = partial(_restricted, self.parts, work)
@@ -147,17 +147,17 @@ class Data:
 
     def without_fold(self, held_out: int) -> Data:
         """The same rows, those of one fold not counting."""
-        return self.restricted(Part(self.folds, held_out, self.seed))
+        return self.restricted(Subset(self.folds, held_out, self.seed))
 
     def inner_split(self) -> tuple[Data, Data]:
         """Four fifths of the rows to fit, and one to steer the fit by."""
         seed = self.seed + _INNER_SEED
         return (
-            self.restricted(Part(_INNER_FOLDS, 0, seed)),
-            self.restricted(Part(_INNER_FOLDS, 0, seed, inside=True)),
+            self.restricted(Subset(_INNER_FOLDS, 0, seed)),
+            self.restricted(Subset(_INNER_FOLDS, 0, seed, inside=True)),
         )
 
-    def restricted(self, part: Part) -> Data:
+    def restricted(self, part: Subset) -> Data:
         """The same rows, only those of a part counting."""
         return replace(self, parts=(*self.parts, part))
 
@@ -207,7 +207,7 @@ def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> 
         raise DataError(f"{source_name(source)} has no rows")
     if engine.executor is None and engine.fits(source):
         if not source.resident():
-            source = load(source, engine.chunk_rows(source))
+            source = read_all(source, engine.chunk_rows(source))
         elif getattr(source, "key_roles", ()):
             source = hold(source)
         if engine.device != "cpu":
@@ -241,7 +241,7 @@ def _scores(stages: tuple[Calibrator, ...], tile: Tile) -> Any:
 
 
 def _gathered(parts: Iterator[Any], rows: int) -> NumpyArray:
-    """Neighbouring blocks of rows as one array, which lies in memory as they do."""
+    """Neighbouring tiles as one array, which lies in memory as they do."""
     first = next(parts)
     order: Any = "F" if is_by_class(first) else "C"
     whole = np.empty((rows, first.shape[1]), first.dtype, order)
@@ -258,9 +258,9 @@ def _class_weights(classes: int, tile: Tile) -> NumpyArray:
 
 
 def _restricted(
-    parts: tuple[Part, ...], partial_state: Callable[[Tile], State], tile: Tile
+    parts: tuple[Subset, ...], partial_state: Callable[[Tile], State], tile: Tile
 ) -> State:
-    """The state of a block in which only rows that belong to all parts count."""
+    """The state of a tile in which only rows that belong to all parts count."""
     chosen = np.ones(len(tile))
     for part in parts:
         chosen *= part.chosen(tile.start, tile.start + len(tile))

@@ -32,7 +32,7 @@ _TURNED_UP_TO_CLASSES = 128
 
 @dataclass(frozen=True)
 class Tile:
-    """A cache-sized block of rows, ready for arithmetic.
+    """Rows that fit into a cache, ready for arithmetic.
 
     Attributes
     ----------

@@ -16,7 +16,7 @@ from calibcli.arrays import (
     to_numpy,
 )
 from calibcli.engine.engine import Tile
-from calibcli.engine.memory_source import fold_of_rows
+from calibcli.engine.source import fold_of_rows
 
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
@@ -67,7 +67,7 @@ class Survey:
 
 
 def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
-    """The survey of one block."""
+    """The survey of one tile."""
     logits = tile.logits
     xp = namespace(logits)
     # A NaN would be the least and the largest, and is in no order to anything.

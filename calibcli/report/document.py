@@ -13,7 +13,7 @@ from calibcli.metrics.panel import Evaluation
 from calibcli.workflow.measuring import MeasuredOn
 
 if TYPE_CHECKING:
-    from calibcli.workflow.groups import GroupReport
+    from calibcli.workflow.pooling import GroupReport
 
 SCHEMA_VERSION = 1
 

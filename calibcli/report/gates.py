@@ -16,8 +16,7 @@ from calibcli.report.layout import open_grid
 from calibcli.report.names import short_names
 from calibcli.report.numbers import plural, significant
 from calibcli.report.uncertainty import interval_text
-from calibcli.workflow.gates import OPERATORS, Gate
-from calibcli.workflow.judging import Estimate, Judgement, Subject, judge
+from calibcli.workflow.gates import OPERATORS, Estimate, Gate, Judgement, Subject, judge
 
 STYLES = {"passed": "green", "failed": "bold red"}
 

@@ -4,18 +4,18 @@ What is fitted
     `plans` makes a plan of names: stages, loss, link, class shares. `priors` knows class shares,
     `reduction` the rows of a fit to the confidence alone, `cost` how long a plan will take.
 Fitting
-    `fitted_plans` fits a plan with what it leaves to cross-validation, `groups` and `group_rows`
-    give each group of rows a map of its own, and `fitting` is the whole job: fit, then measure
-    before and after on rows that the fit has not seen.
+    `fitted_plans` fits a plan to all rows, with what it leaves to cross-validation, and without
+    each fold. `pooling` gives each group of rows a map of its own. `fitting` is the whole job: fit,
+    then measure before and after on rows that the fit has not seen.
 Choosing
-    `trials` fits candidates with and without each fold, `stacking` mixes them, `choosing` ranks
-    them by held-out loss and takes one, and `automatic` is the whole job behind ``-m auto``.
+    `stacking` mixes fitted plans, `choosing` ranks them by held-out loss and takes one, and
+    `automatic` is the whole job behind ``-m auto``.
 Measuring
-    `measuring` folds metrics over what models make of the rows, `uncertainty` adds intervals.
+    `measuring` folds metrics over what models make of the rows, with intervals.
     `slicing`, `testing` and `refit` look closer: at parts of the rows, by tests, and at how much of
     a score is calibration.
 Judging
-    `gates` reads conditions under which a job fails, `judging` says whether they hold.
+    `gates` reads conditions under which a job fails, and says whether they hold.
 Results
     `records` writes and reads parameter files, `applying` runs rows through calibrators.
 """

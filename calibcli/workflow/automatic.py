@@ -9,13 +9,13 @@ from typing import Any
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.metrics.panel import Panel
-from calibcli.workflow.choosing import Leaderboard, candidates, compare
-from calibcli.workflow.fitting import Outcome, run_fit
+from calibcli.workflow.choosing import Leaderboard, candidates, rank
+from calibcli.workflow.fitted_plans import try_plans
+from calibcli.workflow.fitting import Outcome, fit_and_measure
 from calibcli.workflow.measuring import CrossFitted, Through, measure
 from calibcli.workflow.plans import Plan, Reduction, loosened, make_plan, make_plans
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.stacking import stack
-from calibcli.workflow.trials import try_plans
 
 AUTO = "auto"
 LEADERBOARD_METRICS = ("nll", "brier", "ece")
@@ -110,7 +110,7 @@ def make_any_plan(
     return AutoPlan(loss, tuple(settings), stacked, by=by, reduce=reduce, **options)
 
 
-def run_any(
+def run_plan(
     data: Data,
     plan: Plan | AutoPlan,
     panel: Panel,
@@ -118,17 +118,17 @@ def run_any(
     *,
     cross_fitted: bool = True,
 ) -> Outcome:
-    """Fit a plan, or what is chosen; `run_fit` and `run_auto` say what comes of it."""
+    """Fit a plan, or the one that `auto` chooses, and measure it."""
     if isinstance(plan, AutoPlan):
-        return run_auto(data, plan, panel, test)
-    return run_fit(data, plan, panel, test, cross_fitted=cross_fitted)
+        return choose_and_measure(data, plan, panel, test)
+    return fit_and_measure(data, plan, panel, test, cross_fitted=cross_fitted)
 
 
 def _can_be_tuned(plan: Plan) -> bool:
     return any(family is not None and family.tunable for family in plan.families)
 
 
-def run_compare(
+def compare_plans(
     data: Data, plans: Iterable[Plan], panel: Panel, *, stacked: bool = False
 ) -> Leaderboard:
     """A leaderboard of plans, with a stack of them as one more.
@@ -146,16 +146,18 @@ def run_compare(
         weaker = [loosened(plan, _WEAKER) for plan in plans if plan.method.endswith("sms")]
         mixture = stack(data, [*trials, *try_plans(data, weaker)])
         trials.append(mixture)
-    return compare(data, trials, panel)
+    return rank(data, trials, panel)
 
 
-def run_auto(data: Data, auto: AutoPlan, panel: Panel, test: Data | None = None) -> Outcome:
+def choose_and_measure(
+    data: Data, auto: AutoPlan, panel: Panel, test: Data | None = None
+) -> Outcome:
     """Choose and fit; figures before and after are of held-out rows, or of the test data."""
     judged_by = replace(panel, names=LEADERBOARD_METRICS, also=())
-    board = run_compare(data, auto.plans(data), judged_by, stacked=auto.stacked)
+    board = compare_plans(data, auto.plans(data), judged_by, stacked=auto.stacked)
     trial = board.chosen.trial
     if auto.by is not None:
-        outcome = run_fit(data, replace(trial.plan, by=auto.by), panel, test)
+        outcome = fit_and_measure(data, replace(trial.plan, by=auto.by), panel, test)
         return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
     final = Through(trial.fit.calibrators)
     unseen = CrossFitted(trial.by_fold, data.seed) if test is None else final

@@ -14,8 +14,8 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
+from calibcli.workflow.fitted_plans import Trial
 from calibcli.workflow.measuring import CrossFitted, Predictor, resampled, view_of
-from calibcli.workflow.trials import Trial
 
 _TWO_CLASSES = (
     "platt",
@@ -93,7 +93,7 @@ def candidates(classes: int, rows: float) -> list[str]:
     return ["none", "temperature", *suited]
 
 
-def compare(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
+def rank(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
     """The trials on held-out rows, all in one pass, and the one to take.
 
     The best by NLL sets the mark; the simplest that is within one standard error of it, that of

@@ -11,9 +11,9 @@ from calibcli.fitting.results import Fit
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.fitted_plans import FittedPlan, fit_plan
-from calibcli.workflow.groups import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.measuring import CrossFitted, MeasuredOn, Predictor, Through, measure
 from calibcli.workflow.plans import Plan, finished, rows_of
+from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.priors import IMBALANCED, imbalance, prior_factors
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Outcome:
     groups: GroupReport | None = None
 
 
-def run_fit(
+def fit_and_measure(
     data: Data, plan: Plan, panel: Panel, test: Data | None = None, *, cross_fitted: bool = True
 ) -> Outcome:
     """Fit, then measure on the test data, or else by cross-fitting on the data of the fit."""

@@ -15,8 +15,7 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.engine.memory_source import fold_of_rows, names_of_keys
-from calibcli.engine.source import each_key
+from calibcli.engine.source import each_key, fold_of_rows, names_of_keys
 from calibcli.errors import DataError
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Units

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from calibcli.metrics.panel import Evaluation
     from calibcli.workflow.choosing import Leaderboard
     from calibcli.workflow.fitting import Outcome
-    from calibcli.workflow.groups import GroupReport
     from calibcli.workflow.plans import Plan
+    from calibcli.workflow.pooling import GroupReport
 
 _REGISTRIES: dict[str, Registry[Any]] = {each.group: each for each in (MAPS, OBJECTIVES)}
 

@@ -12,8 +12,7 @@ from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.top import top_scores
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Tile
-from calibcli.engine.memory_source import ArraySource, names_of_keys
-from calibcli.engine.source import Keys, join_keys
+from calibcli.engine.source import ArraySource, Keys, join_keys, names_of_keys
 from calibcli.errors import DataError
 
 _Rows = tuple[NumpyArray, NumpyArray, NumpyArray, Keys | None]

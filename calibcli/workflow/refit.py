@@ -19,7 +19,7 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap, Interval
-from calibcli.workflow.fitting import run_fit
+from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import make_plan
 
 _SCORES = ("nll", "brier")
@@ -77,7 +77,7 @@ def refit(
     """
     plan = make_plan(method, "nll", ())
     passed = data.after(*stages) if stages else data
-    outcome = run_fit(passed, plan, Panel(_SCORES, bootstrap=bootstrap))
+    outcome = fit_and_measure(passed, plan, Panel(_SCORES, bootstrap=bootstrap))
     assert outcome.before is not None
     assert outcome.after is not None
     parts = {}

@@ -21,8 +21,8 @@ from calibcli.engine.data import Data, Grouping
 from calibcli.engine.engine import Tile
 from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.workflow.fitted_plans import Trial
 from calibcli.workflow.plans import Plan
-from calibcli.workflow.trials import Trial
 
 _MOST_NUMBERS = 1 << 24
 """Log-probabilities that are held at a time; of more, every so many-th row is taken."""
@@ -143,7 +143,7 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
 def _held_out(
     members: Sequence[Members], fold_of_rows: Grouping, step: int, tile: Tile
 ) -> list[tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]]:
-    """Every so many-th row of a block, by its number, through the members that didn't see it."""
+    """Every so many-th row of a tile, by its number, through the members that didn't see it."""
     first = -tile.start % step
     folds = fold_of_rows(tile.start, tile.start + len(tile))[first::step]
     logits = tile.logits[first::step]
