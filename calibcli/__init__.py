@@ -1,29 +1,75 @@
 """Probabilities that can be believed, from stored logits.
 
-The command line is `calib`; for notebooks and services there are three functions:
+The command line is `calib`; for notebooks and services there are three functions: `fit`, `load`
+and `evaluate`.
 
 >>> import calibcli
->>> calibrator = calibcli.fit(logits, labels, method="temperature")  # doctest: +SKIP
->>> probs = calibrator.predict_proba(new_logits)  # doctest: +SKIP
->>> calibcli.evaluate(probs, new_labels).values["nll"]  # doctest: +SKIP
+>>> logits = [[4.0, 0.0], [0.0, 4.0], [4.0, 0.0], [0.0, 4.0]]
+>>> calibrator = calibcli.fit(logits, [0, 1, 1, 1], method="temperature", folds=2)
+>>> calibrator.predict_proba([[4.0, 0.0]]).round(3)
+array([[0.75, 0.25]])
+>>> round(calibcli.evaluate(calibrator.predict_proba(logits), [0, 1, 1, 1]).values["accuracy"], 2)
+0.75
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from calibcli.version import __version__
 
 if TYPE_CHECKING:
     from calibcli.api import FittedCalibrator, evaluate, fit, load
+    from calibcli.errors import (
+        CalibError,
+        DataError,
+        GateError,
+        NotConvergedError,
+        ParamsError,
+        UsageError,
+    )
+    from calibcli.metrics.panel import Evaluation
+    from calibcli.params import Params
+    from calibcli.workflow.fitting import Outcome
 
-__all__ = ["FittedCalibrator", "__version__", "evaluate", "fit", "load"]
+_HOMES = {
+    "calibcli.api": ("FittedCalibrator", "evaluate", "fit", "load"),
+    "calibcli.errors": (
+        *("CalibError", "DataError", "GateError", "NotConvergedError", "ParamsError"),
+        "UsageError",
+    ),
+    "calibcli.metrics.panel": ("Evaluation",),
+    "calibcli.params": ("Params",),
+    "calibcli.workflow.fitting": ("Outcome",),
+}
+"""Where public names are defined, from which they are imported when they are used."""
+
+__all__ = [
+    "CalibError",
+    "DataError",
+    "Evaluation",
+    "FittedCalibrator",
+    "GateError",
+    "NotConvergedError",
+    "Outcome",
+    "Params",
+    "ParamsError",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "fit",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when used: `calib --help` needs no NumPy.
-    if name in __all__:
-        from calibcli import api
-
-        return getattr(api, name)
+    # `calib --help` needs no NumPy.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'calibcli' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

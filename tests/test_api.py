@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import calibcli
+import calibcli.api
 from calibcli.arrays import softmax
 from calibcli.errors import CalibError, DataError, ParamsError, UsageError
 
@@ -303,8 +306,26 @@ def test_files_that_cannot_be_saved_or_loaded(fitted, tmp_path):
 
 
 def test_names_of_the_package():
-    assert set(calibcli.__all__) == {"FittedCalibrator", "__version__", "evaluate", "fit", "load"}
+    assert set(dir(calibcli)) >= set(calibcli.__all__)
     for name in calibcli.__all__:
         assert getattr(calibcli, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'calibrate'"):
         _ = calibcli.calibrate
+
+
+def test_what_the_interface_returns_and_raises_is_exported(fitted):
+    logits, labels = data()
+    assert isinstance(fitted, calibcli.FittedCalibrator)
+    assert isinstance(fitted.params, calibcli.Params)
+    assert isinstance(fitted.outcome, calibcli.Outcome)
+    assert isinstance(calibcli.evaluate(softmax(logits), labels), calibcli.Evaluation)
+    with pytest.raises(calibcli.DataError) as raised:
+        calibcli.fit(logits, labels[1:])
+    assert isinstance(raised.value, calibcli.CalibError)
+
+
+@pytest.mark.parametrize("module", [calibcli, calibcli.api], ids=lambda module: module.__name__)
+def test_examples_print_what_they_say(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -17,7 +17,7 @@ from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
 from calibcli.engine.memory import parse_memory
-from calibcli.engine.source import ArraySource, Chunk, Part, every, fold_of_rows
+from calibcli.engine.source import ArraySource, Chunk, Subset, every, fold_of_rows
 from calibcli.errors import DataError, UsageError
 from calibcli.fitting.stages import fit_stages
 from calibcli.metrics.panel import Panel
@@ -126,7 +126,7 @@ def test_held_out_rows_do_not_count() -> None:
     held = fit_stages(data.without_fold(2), [TemperatureMap()], NegativeLogLikelihood())
     (calibrator,) = held.calibrators
     assert calibrator.temperature == pytest.approx(temperature(kept, Engine()), rel=1e-9)
-    assert np.array_equal(Part(5, 2).chosen(0, 2000), fold != 2)
+    assert np.array_equal(Subset(5, 2).chosen(0, 2000), fold != 2)
 
 
 class TestSurvey:

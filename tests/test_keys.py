@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine, Tile, join
-from calibcli.engine.source import ArraySource, Part, load
+from calibcli.engine.source import ArraySource, Subset, read_all
 from calibcli.errors import CalibError
 from calibcli.tables import Dataset, ReadOptions, open_dataset
 from calibcli.tables.formats.base import RowError, Values
@@ -236,7 +236,7 @@ def test_every_fold_sees_the_keys_of_its_rows() -> None:
     data = open_data(Engine(), keyed(), folds=3)
     assert data.key_names("by") == ("a", "b", "c", "d")
     np.testing.assert_array_equal(data.fold(counts, np.add), [150] * 4)
-    part = Part(3, 1, data.seed, inside=True)
+    part = Subset(3, 1, data.seed, inside=True)
     inside = np.bincount(np.flatnonzero(part.chosen(0, ROWS)) % 4, minlength=4)
     np.testing.assert_array_equal(data.restricted(part).fold(counts, np.add), inside)
     after = data.after(Temperature(2.0))
@@ -271,7 +271,7 @@ def test_data_from_files_have_keys_streamed_or_not(tmp_path, kind, memory) -> No
         assert thin is not None
         assert thin.key_names("by") == names
         np.testing.assert_array_equal(thin.fold(counts, np.add), np.bincount(numbers[::6]))
-        assert load(dataset, 50).key_names == {"by": names}
+        assert read_all(dataset, 50).key_names == {"by": names}
 
 
 def test_workers_number_the_groups_alike(tmp_path) -> None:

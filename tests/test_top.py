@@ -17,7 +17,7 @@ from calibcli.calibrators.temperature import Temperature
 from calibcli.calibrators.top import Top, top_scores
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.source import ArraySource, Part
+from calibcli.engine.source import ArraySource, Subset
 from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
 from calibcli.params import Params, Stage, decode, encode
@@ -164,7 +164,7 @@ def test_parts_weights_and_certain_rows_are_respected() -> None:
     data = open_data(Engine(), ArraySource(scores, labels, np.full(400, 2.0)), 4)
     reduced = confidence_rows(data)
     assert reduced.weight == 2 * 390
-    part = confidence_rows(data.restricted(Part(4, 1, inside=True)))
+    part = confidence_rows(data.restricted(Subset(4, 1, inside=True)))
     inside = (data.fold_of_rows(0, 400) == 1)[10:]
     assert part.weight == 2 * inside.sum()
 
