@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.workflow.automatic import compare_plans
 from calibcli.workflow.choosing import candidates
+from calibcli.workflow.fitted_plans import long_fit_note
 from calibcli.workflow.plans import make_plan, make_plans
 from calibcli.workflow.records import to_calibrators
 
@@ -308,3 +310,20 @@ def test_what_cannot_be_is_refused(calib, sample_data, arguments, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "said"),
+    [
+        ("temperature", 50_000, None),
+        ("dirichlet", 50_000, "minutes"),
+        ("dirichlet", 10**6, "hours"),
+    ],
+)
+def test_long_fits_are_announced(rng, method, rows, said):
+    data = opened(*drawn(rng, 40, 3))
+    many = replace(data.survey, rows=rows, class_rows=np.full(1000, rows // 1000))
+    note = long_fit_note(
+        replace(data, engine=Engine(threads=1), survey=many), [make_plan(method)], 5
+    )
+    assert (note is None) if said is None else note.endswith(f"of 5 folds: expect {said}")

@@ -63,7 +63,7 @@ class FitJob:
         from calibcli.cli.reading import talk_about
         from calibcli.engine.data import open_data
         from calibcli.workflow.automatic import AutoPlan, run_plan
-        from calibcli.workflow.cost import cost_note
+        from calibcli.workflow.fitted_plans import long_fit_note
 
         seed = self.computing.seed
         with self.talk.progress(self.engine, f"fitting {plan.method}", self.dataset.rows) as engine:
@@ -74,7 +74,7 @@ class FitJob:
                 self.test_data = open_data(engine, self.test)
                 talk_about(self.test_data, self.test.name, self.talk)
             plans = plan.plans(self.data) if isinstance(plan, AutoPlan) else [plan]
-            note = cost_note(self.data, plans, 0 if self.test_data else folds)
+            note = long_fit_note(self.data, plans, 0 if self.test_data else folds)
             if note:
                 self.talk.say(note)
             return run_plan(self.data, plan, panel, self.test_data)

@@ -2,7 +2,7 @@
 
 What is fitted
     `plans` makes a plan of names: stages, loss, link, class shares. `priors` knows class shares,
-    `reduction` the rows of a fit to the confidence alone, `cost` how long a plan will take.
+    `reduction` the rows of a fit to the confidence alone.
 Fitting
     `fitted_plans` fits a plan to all rows, with what it leaves to cross-validation, and without
     each fold. `pooling` gives each group of rows a map of its own. `fitting` is the whole job: fit,

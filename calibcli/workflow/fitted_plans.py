@@ -16,6 +16,15 @@ from calibcli.fitting.tuning import Tuning, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import Plan, finished, rows_of
 
+_PASSES = 20
+"""Over the rows, of a typical fit."""
+
+_SHARE_OF_A_FOLD, _TRIALS = 0.5, 8
+"""A fit without a fold starts from that to all rows; penalties are chosen by some of these."""
+
+_SCORES_A_SECOND, _PRODUCTS_A_SECOND = 5e8, 3e10
+"""Exponentials, and multiplications in products of matrices, of one core of a common machine."""
+
 
 @dataclass(frozen=True)
 class FittedPlan:
@@ -137,3 +146,36 @@ def _parameters(family: Family, data: Data) -> int:
     """Numbers that a family fits; where they grow with the rows, about their cube root a class."""
     size = family.size(data.classes)
     return round(data.classes * data.weight ** (1 / 3)) if size is None else size
+
+
+def long_fit_note(data: Data, plans: Sequence[Plan], folds: int) -> str | None:
+    """A line on fits that will take minutes or hours on a common machine; None for others.
+
+    Parameters
+    ----------
+    data : Data
+    plans : sequence of Plan
+        What will be fitted.
+    folds : int
+        Fits without a fold that follow each fit to all rows.
+    """
+    costs = [(*_cost(data, plan, folds), plan.method) for plan in plans if plan.reduce is None]
+    seconds = sum(seconds for seconds, *_ in costs) / data.workers
+    if data.engine.device != "cpu" or seconds < 60:
+        return None
+    size, method = max((size, method) for _, size, method in costs)
+    again = f" and again without each of {folds} folds" if folds else ""
+    return (
+        f"{method} has {size:,} parameters, which are fitted to {data.rows:,} rows{again}: "
+        f"expect {'hours' if seconds > 3600 else 'minutes'}"
+    )
+
+
+def _cost(data: Data, plan: Plan, folds: int) -> tuple[float, int]:
+    """Seconds of a fit on one core, and the number of its parameters."""
+    sizes = [family.size(data.classes) or 0 for family in plan.families if family is not None]
+    rows = _PASSES * (1 + folds * _SHARE_OF_A_FOLD * (_TRIALS if plan.tune else 1)) * data.rows
+    scores = rows * data.classes * len(sizes)
+    # Maps with more parameters than that mix the classes: forth by a matrix, and back.
+    products = rows * sum(2 * size for size in sizes if size > 2 * data.classes)
+    return scores / _SCORES_A_SECOND + products / _PRODUCTS_A_SECOND, sum(sizes)
