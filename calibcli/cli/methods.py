@@ -160,6 +160,7 @@ def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
             "group": metric.group,
             "better": metric.better or "neither",
             "default": name in DEFAULT,
+            "interval": metric.resampling.description if metric.resampling else "none",
             "convention": metric.convention,
             "origin": str(METRICS.origin(name)),
             "options": [],
@@ -170,6 +171,7 @@ def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
         "about": "group",
         "better": "better",
         "by default": "default",
+        "95 % interval": "interval",
         "convention": "convention",
         "from": "origin",
     }
