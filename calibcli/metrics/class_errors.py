@@ -95,7 +95,7 @@ THRESHOLD = 0.01
 
 
 class ExcessAbove(NamedTuple):
-    """Of the probabilities above the threshold: weight by class (K,), and excess by class and bin.
+    """Sums of the probabilities above the threshold: weight by class (K,), excess by class and bin.
 
     The excess is the sum of weight x (p_k - [y = k]), by 15 k + bin.
     """
@@ -126,9 +126,9 @@ class ThresholdedExcess:
 
     def finish(self, state: ExcessAbove) -> float:
         """The error: mean over the classes that have such probabilities; NaN without any."""
-        found = state.weight > 0
+        present = state.weight > 0
         gaps = np.abs(state.cells.everywhere().reshape(-1, BINS)).sum(axis=1)
-        return ratio((gaps[found] / state.weight[found]).sum(), float(found.sum()))
+        return ratio((gaps[present] / state.weight[present]).sum(), float(present.sum()))
 
 
 def _minus_labels(cells: CellSums, view: View, threshold: float) -> CellSums:
@@ -144,9 +144,9 @@ def elements_above(probs: Array, threshold: float) -> tuple[NumpyArray, NumpyArr
     turned = is_numpy_array(probs) and probs.flags.f_contiguous
     # One axis in the order of memory: NumPy finds the true ones of a vector fastest.
     flat = xp.reshape(probs.T if turned else probs, (-1,))
-    (found,) = xp.nonzero(flat > _largest_below_edge(probs, threshold))
-    values = to_numpy(xp.take(flat, found)).astype(np.float64)
-    index, length = to_numpy(found), probs.shape[0 if turned else 1]
+    (places,) = xp.nonzero(flat > _largest_below_edge(probs, threshold))
+    values = to_numpy(xp.take(flat, places)).astype(np.float64)
+    index, length = to_numpy(places), probs.shape[0 if turned else 1]
     outer = index // length
     inner = index - outer * length
     return (inner, outer, values) if turned else (outer, inner, values)

@@ -24,7 +24,7 @@ CURVE_CELLS = 1 << 14
 
 
 class ScoredRows(NamedTuple):
-    """What is kept of the rows of a block; no weights stand for weights of 1."""
+    """Confidence and outcome of the rows of a block; no weights stand for weights of 1."""
 
     confidence: NumpyArray
     correct: NumpyArray

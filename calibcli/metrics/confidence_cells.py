@@ -72,7 +72,7 @@ class ConfidenceCells(ResidualCells):
     def signals(self) -> NumpyArray:
         """What the residuals may be without noise (2, m).
 
-        Much as they were found, and as if all confidences were off by the same.
+        Much as they are in the rows, and as if all confidences were off by the same.
         """
         alike = math.copysign(1.0, self.residuals.sum()) * self.weight
         noise = self.drawn - self.residuals
@@ -86,7 +86,7 @@ class ConfidenceCells(ResidualCells):
         return [self.curve(*pair) for pair in zip(self.drawn[:replicates], mass, strict=True)]
 
     def redrawn(self) -> list[NumpyArray]:
-        """As of `ResidualCells`, drawn once for all metrics."""
+        """Residuals (r, m) of labels drawn from the confidences, once for all metrics."""
         return self._redrawn_once
 
     def curve(self, excess: NumpyArray, weight: NumpyArray | None = None) -> ConfidenceCurve:
@@ -268,7 +268,7 @@ class ResidualNorm(ConfidenceNorm):
     debiased: bool = False
 
     def residuals(self, cells: ConfidenceCells, smallest: float) -> Residuals:
-        """What `read` says."""
+        """The reading that `read` makes."""
         return self.read(cells, smallest)
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:

@@ -32,7 +32,7 @@ _CELLS_AT_A_TIME = 4096
 
 @dataclass(frozen=True)
 class ConsistencyBand:
-    """Where a calibrated model's diagram lies at given confidences; float64 arrays of one shape.
+    """The band of a calibrated model's diagram at given confidences; float64 arrays of one shape.
 
     NaN where there are no rows.
     """

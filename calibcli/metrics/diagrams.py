@@ -49,12 +49,12 @@ class Sums:
 
     @property
     def mean_confidence(self) -> NumpyArray:
-        """Of each cell (...); NaN where there is no weight."""
+        """Mean confidence of each cell (...); NaN where there is no weight."""
         return _quotient(self.confidence, self.weight)
 
     @property
     def accuracy(self) -> NumpyArray:
-        """Of each cell (...); NaN where there is no weight."""
+        """Share of right rows in each cell (...); NaN where there is no weight."""
         return _quotient(self.correct, self.weight)
 
     @property
@@ -119,7 +119,7 @@ def bins_of(lattice: Sums) -> Sums:
 
 @dataclass(frozen=True)
 class ClassDiagrams:
-    """What is to be known of every class.
+    """The reliability bins, the labels and the expectation of every class.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ from calibcli.metrics.residual_cells import Residuals
 from calibcli.metrics.row_mean import ratio
 
 MOST_BINS = 1000
-"""Of the sweep: where accuracy rises with confidence all the way, it would not end."""
+"""Bins of the sweep at most: where accuracy rises with confidence all the way, it would not end."""
 
 _ROUNDING = 1e-12
 

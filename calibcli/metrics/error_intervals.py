@@ -33,7 +33,7 @@ from calibcli.metrics.resampling import Interval, quantiles
 _STEPS, _PRECISION = 12, 1e-3
 _LARGEST = 64.0
 _UPPER = 0.6
-"""Of the tail at the upper end, since signals are guessed; from simulations of known truth."""
+"""Share of the tail at the upper end, since signals are guessed; from simulations."""
 
 _AT_ONCE = 1 << 17
 """Numbers in a block of replicates, that it stay in the cache."""
@@ -52,7 +52,7 @@ def blocks_of(replicates: int, sums: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class ErrorSample:
-    """A calibration error of what was found, and the noise of the bootstrap.
+    """A calibration error of the rows, and the noise of the bootstrap.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class ErrorSample:
     signals : array (S, m)
         What the residuals may be without noise, up to a factor; the likeliest first.
     noise : array (R, m)
-        Those of the replicates minus those that were found.
+        Residuals of the replicates minus those of the rows.
     tail : float
         Share of the replicates to leave out at each end.
     """
@@ -76,7 +76,7 @@ class ErrorSample:
 
     @cached_property
     def value(self) -> float:
-        """The error that was found."""
+        """The error of the rows."""
         return float(self.norm(self.residuals[None, :])[0])
 
     def error(self, signal: NumpyArray) -> float:
@@ -89,7 +89,7 @@ class ErrorSample:
         return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
 
     def signal_at(self, quantile: float, signal: NumpyArray) -> NumpyArray:
-        """The multiple of a signal (m,) of whose errors the found one is this quantile."""
+        """The multiple of a signal (m,) of whose errors that of the rows is this quantile."""
         value = self.value
 
         def excess(times: float) -> float:
@@ -107,7 +107,7 @@ class ErrorSample:
 
     @cached_property
     def interval(self) -> Interval:
-        """The errors in keeping with the one that was found, whichever the signal is."""
+        """The errors in keeping with that of the rows, whichever the signal is."""
         low, high = (
             [self.error(self.signal_at(share, signal)) for signal in self.signals]
             for share in (1 - self.tail, _UPPER * self.tail)
@@ -116,7 +116,7 @@ class ErrorSample:
 
     @cached_property
     def likeliest(self) -> NumpyArray:
-        """The signal (m,) that would have the found error as its median."""
+        """The signal (m,) whose errors have that of the rows as their median."""
         return self.signal_at(0.5, self.signals[0])
 
     def change_from(self, before: ErrorSample) -> Interval:
@@ -128,7 +128,7 @@ def change_interval(before: ErrorSample, after: ErrorSample) -> Interval:
     """An interval for the error after minus the error before, of the same rows.
 
     The intervals of both are combined as those of correlated estimates (MOVER; Zou and Donner 2008,
-    doi:10.1002/sim.2895). The estimates are the errors that would have those found as their median.
+    doi:10.1002/sim.2895). The estimates are the errors of the likeliest signals.
     """
     old, new = before.error(before.likeliest), after.error(after.likeliest)
     pair = before.errors(before.likeliest), after.errors(after.likeliest)
@@ -155,7 +155,7 @@ def _root(
     high: tuple[float, float],
     tolerance: float,
 ) -> float:
-    """Where an increasing function is about 0, between two points with its values there.
+    """The root of an increasing function, between two points with its values there.
 
     The Illinois method: false position in which an end that stays counts half.
     """

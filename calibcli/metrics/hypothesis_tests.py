@@ -27,7 +27,7 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class TestResult:
-    """What a test found; small p-values speak against calibration.
+    """The result of a test; small p-values speak against calibration.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Spiegelhalter:
         return left + right
 
     def finish(self, state: NumpyArray) -> tuple[TestResult, TestResult]:
-        """For the confidence, and for all classes."""
+        """The test of the confidence, and that of all classes."""
         top, full = (_z(*sums) for sums in state)
         expected = "the Brier score that the probabilities expect of themselves"
         return (
@@ -142,7 +142,7 @@ class LogisticRecalibration:
         return left + right
 
     def finish(self, state: NumpyArray) -> tuple[TestResult, TestResult]:
-        """In the large (the intercept where the slope is 1), and the slope."""
+        """The tests in the large (of the intercept where the slope is 1), and of the slope."""
         groups = state[:, state[0] > 0]
         odds = groups[1] / groups[0]
         constant = np.ones_like(odds)
@@ -167,13 +167,13 @@ class LogisticRecalibration:
 
 
 def _wald(
-    name: str, title: str, hypothesis: str, found: tuple[float, float] | None, value: float
+    name: str, title: str, hypothesis: str, coefficient: tuple[float, float] | None, value: float
 ) -> TestResult:
     hypothesis = f"{hypothesis}; Wald, two-sided normal"
-    if found is None:
+    if coefficient is None:
         note = "the regression has no finite solution: right and wrong rows can be separated"
         return TestResult(name, title, hypothesis, note=note)
-    estimate, error = map(float, found)
+    estimate, error = map(float, coefficient)
     z = (estimate - value) / error
     return TestResult(name, title, hypothesis, z, two_sided(z), None, estimate, error)
 

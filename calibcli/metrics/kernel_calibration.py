@@ -29,7 +29,7 @@ _FEATURES = 64
 _FLIPS = 9999
 _ROUNDING = 1e-12
 _WIDTH = 0.5
-"""Of the Gaussian kernel, in Euclidean distance between probability vectors."""
+"""Width of the Gaussian kernel, in Euclidean distance between probability vectors."""
 
 
 class KernelState(NamedTuple):

@@ -51,7 +51,7 @@ class CellSums(NamedTuple):
 
     @classmethod
     def of(cls, codes: NumpyArray, values: NumpyArray | None, size: int) -> CellSums:
-        """Of values (m,), None for 1, and the cells (m,) that they belong to; the shorter form."""
+        """The sums of values (m,), None for 1, of cells (m,), in the shorter form."""
         listed = cls(size, codes, values)
         return listed if len(codes) < size else cls(size, None, listed.everywhere())
 

@@ -18,7 +18,7 @@ PROBABILITIES = 1 << 20
 """Up to so many are collected; of more the sums by cell are kept."""
 
 _CELLS = 1 << 18
-"""Of all classes together, as far as `_MOST_CELLS` and `_FEWEST_CELLS` allow."""
+"""Cells of all classes together, as far as `_MOST_CELLS` and `_FEWEST_CELLS` allow."""
 
 _MOST_CELLS, _FEWEST_CELLS = 1 << 12, 1 << 5
 

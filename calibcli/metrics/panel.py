@@ -17,7 +17,7 @@ from calibcli.metrics.view import View
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a panel found.
+    """What a panel gives: the metrics of some rows.
 
     Attributes
     ----------

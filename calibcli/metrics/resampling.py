@@ -26,14 +26,14 @@ from calibcli.arrays import NumpyArray, hashed
 from calibcli.metrics.view import View
 
 LEVEL = 0.95
-"""Of every interval."""
+"""The level of every interval."""
 
 BAGS = 256
-"""At most so many, which leaves the width of an interval a standard error of 4 %."""
+"""Bags at most, which leaves the width of an interval a standard error of 4 %."""
 
 
 class Interval(NamedTuple):
-    """From ``low`` to ``high``."""
+    """An interval from ``low`` to ``high``."""
 
     low: float
     high: float
@@ -108,7 +108,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Bagged:
-    """What a fold over bags has found.
+    """What a fold over bags gives.
 
     Attributes
     ----------
@@ -175,8 +175,8 @@ def tail_share(bags: int, level: float = LEVEL) -> float:
 def quantiles(replicates: NumpyArray, shares: NumpyArray) -> NumpyArray:
     """The quantiles (q,) of replicates (R,), as ``np.quantile`` has them but many times faster."""
     places = shares * (len(replicates) - 1)
-    found: NumpyArray = np.interp(places, np.arange(len(replicates)), np.sort(replicates))
-    return found
+    values: NumpyArray = np.interp(places, np.arange(len(replicates)), np.sort(replicates))
+    return values
 
 
 def percentiles(replicates: NumpyArray, tail: float) -> Interval:

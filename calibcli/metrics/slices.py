@@ -126,22 +126,22 @@ def read_slices(
     """
     generator = np.random.Generator(np.random.Philox(key=seed))
     normal = generator.standard_normal((_REPLICATES, BINS))
-    found = [
+    slices = [
         _slice(names[place], sums, by_bin, normal)
         for place, (sums, by_bin) in enumerate(zip(*state, strict=True))
         if sums[1] > 0
     ]
-    adjusted = benjamini_hochberg(np.array([each.p for each in found]))
+    adjusted = benjamini_hochberg(np.array([each.p for each in slices]))
     corrected = [
         Slice(**{**vars(each), "adjusted_p": float(p)})
-        for each, p in zip(found, adjusted, strict=True)
+        for each, p in zip(slices, adjusted, strict=True)
     ]
     return sorted(corrected, key=_badness)
 
 
-def _badness(found: Slice) -> tuple[bool, float, float, float]:
-    clear = found.adjusted_p <= 1 - LEVEL
-    return not clear, -found.ece_interval.low, found.adjusted_p, -found.ece
+def _badness(part: Slice) -> tuple[bool, float, float, float]:
+    clear = part.adjusted_p <= 1 - LEVEL
+    return not clear, -part.ece_interval.low, part.adjusted_p, -part.ece
 
 
 def benjamini_hochberg(p: NumpyArray) -> NumpyArray:

@@ -25,7 +25,7 @@ from calibcli.metrics.confidence_cells import ConfidenceCells, ResidualNorm
 from calibcli.metrics.residual_cells import Residuals
 
 FINE_CELLS = 1 << 14
-"""Of the lattice, 6e-5 wide: much finer than the kernel, unless the error is as small as that."""
+"""Cells of the lattice, 6e-5 wide: much finer than the kernel, unless the error is as small."""
 
 _TOLERANCE = 1e-14
 _SMOOTHING_STEPS = 8

@@ -42,5 +42,5 @@ def slices(
     names: tuple[str, ...],
     seed: int,
 ) -> list[Slice]:
-    """What a panel found of the slices that it was given in ``also``."""
+    """The slices of a panel that was given their statistic in ``also``."""
     return read_slices(evaluation.also[statistic], names, seed)

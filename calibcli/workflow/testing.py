@@ -35,15 +35,15 @@ def run_tests(data: Data, stages: Sequence[Calibrator] = (), seed: int = 0) -> l
     """
     brier, logistic, kernel = Spiegelhalter(), LogisticRecalibration(), KernelTest(seed)
     panel = Panel(["nll"], also=(brier, logistic, kernel))
-    (found,) = measure(data, [Through(tuple(stages))], panel)
+    (evaluation,) = measure(data, [Through(tuple(stages))], panel)
     passed = data.after(*stages) if stages else data
-    nll = found.values["nll"]
+    nll = evaluation.values["nll"]
     return [
-        *found.also[brier],
-        *found.also[logistic],
+        *evaluation.also[brier],
+        *evaluation.also[logistic],
         likelihood_ratio(passed, nll, TemperatureMap(), 1),
         likelihood_ratio(passed, nll, VectorMap(penalty=0.0), _vector_degrees(passed)),
-        found.also[kernel],
+        evaluation.also[kernel],
     ]
 
 
