@@ -12,7 +12,6 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.groups import unfolded
 from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.errors import ParamsError
-from calibcli.objectives.registry import OBJECTIVES
 from calibcli.options import settings_of
 from calibcli.params import Params, Plugin, Stage, read, title
 from calibcli.registry import BUILT_IN, Registry
@@ -26,7 +25,13 @@ if TYPE_CHECKING:
     from calibcli.workflow.plans import Plan
     from calibcli.workflow.pooling import GroupReport
 
-_REGISTRIES: dict[str, Registry[Any]] = {each.group: each for each in (MAPS, OBJECTIVES)}
+
+def _registries() -> dict[str, Registry[Any]]:
+    """Where the names of plugins' stages are looked up, by the group of their entry points."""
+    # What applies a file without plugins needs no loss.
+    from calibcli.objectives.registry import OBJECTIVES
+
+    return {each.group: each for each in (MAPS, OBJECTIVES)}
 
 
 def to_params(
@@ -109,16 +114,19 @@ def read_calibrators(path: str | Path) -> tuple[Params, tuple[Calibrator, ...]]:
 
 def _plugins_of(stages: Sequence[Calibrator]) -> tuple[Plugin, ...]:
     """The plugins that stages need, and those inside of them."""
+    registries = _registries()
     entries = dict.fromkeys(stage.entry() for stage in unfolded(stages))
     return tuple(
         Plugin(group, name, origin.distribution, origin.version)
         for group, name in entries
-        if (origin := _REGISTRIES[group].origin(name)) != BUILT_IN
+        if (origin := registries[group].origin(name)) != BUILT_IN
     )
 
 
 def _plugins_of_plan(plan: Plan) -> dict[str, str]:
     """The versions of the distributions whose methods and loss a plan uses, by name."""
+    from calibcli.objectives.registry import OBJECTIVES
+
     origins = [MAPS.origin(family.name) for family in plan.families if family is not None]
     origins.append(OBJECTIVES.origin(plan.loss))
     return {origin.distribution: origin.version for origin in origins if origin != BUILT_IN}
@@ -126,7 +134,7 @@ def _plugins_of_plan(plan: Plan) -> dict[str, str]:
 
 def _check_plugin(plugin: Plugin) -> None:
     """Refuse a plugin that is not installed; names alone are compared, nothing is imported."""
-    registry = _REGISTRIES.get(plugin.group)
+    registry = _registries().get(plugin.group)
     if registry is None:
         raise ParamsError(f"needs a plugin of {plugin.group!r}, which this calib has no stages of")
     needed = f"the {registry.noun} {plugin.name!r} of {plugin.distribution} {plugin.version}"
