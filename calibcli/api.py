@@ -22,7 +22,7 @@ from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.params import Params, encode
 from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
-from calibcli.workflow.applying import Calibrated, calibrated_chunks, chunk_rows
+from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
 from calibcli.workflow.automatic import AUTO, make_any_plan, run_plan
 from calibcli.workflow.fitting import Outcome
 from calibcli.workflow.measuring import Through, measure
@@ -110,7 +110,7 @@ class FittedCalibrator:
             )
         return source
 
-    def _calibrated(self, source: ArraySource, *, intervals: bool = False) -> Iterator[Calibrated]:
+    def _calibrated(self, source: ArraySource, *, intervals: bool = False) -> Iterator[Predictions]:
         engine = Engine()
         chunks = source.chunks(chunk_rows(engine, source))
         return calibrated_chunks(engine, source, chunks, self.stages, intervals=intervals)

@@ -161,15 +161,15 @@ class Engine:
         """The results of the tiles of each chunk, with the chunk, in the order of the rows."""
         keep_freed_memory()
 
-        def work(piece: Chunk) -> Result:
-            return function(self.tile(piece, source.kind, dtype))
+        def work(rows_of_tile: Chunk) -> Result:
+            return function(self.tile(rows_of_tile, source.kind, dtype))
 
         rows = self.tile_rows(source.columns)
         with one_blas_thread():
             for chunk in _read_ahead(_aligned(chunks, rows)):
-                pieces = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
+                parts = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
                 alone = self.workers == 1 or len(chunk) <= rows
-                yield (map(work, pieces) if alone else self._pool.map(work, pieces)), chunk
+                yield (map(work, parts) if alone else self._pool.map(work, parts)), chunk
                 if self.on_rows is not None:
                     self.on_rows(len(chunk))
 

@@ -1,4 +1,4 @@
-"""Calibrated probabilities of every row, handed to a writer in the order of the rows."""
+"""Predictions probabilities of every row, handed to a writer in the order of the rows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """Rows with their calibrated probabilities.
+class Predictions:
+    """A chunk of rows with what a calibrator says of them.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ def calibrated_chunks(
     stages: Sequence[Calibrator],
     *,
     intervals: bool = False,
-) -> Iterator[Calibrated]:
+) -> Iterator[Predictions]:
     """The rows of some chunks with their probabilities, and with intervals if wanted, in order.
 
     Raises
@@ -78,7 +78,7 @@ def calibrated_chunks(
         )
         _check(source, chunk, np.isnan(confidence))
         interval = (ends[0], ends[1]) if ends else None
-        yield Calibrated(chunk, probs, prediction, confidence, interval)
+        yield Predictions(chunk, probs, prediction, confidence, interval)
 
 
 def _calibrated(
