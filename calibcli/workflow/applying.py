@@ -1,4 +1,4 @@
-"""Predictions probabilities of every row, handed to a writer in the order of the rows."""
+"""Calibrated probabilities of every row, handed to a writer in the order of the rows."""
 
 from __future__ import annotations
 
