@@ -1,6 +1,6 @@
 # `make demo` and `make test` need nothing but Python and a package index: each makes the
 # environment that it runs in. `CONSTRAINTS=/dev/null` takes the newest versions instead of the
-# pinned ones, which are for Python 3.11 and later.
+# pinned ones.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,10 +9,18 @@ DEMO := build/demo
 PIP_INSTALL := -m pip --disable-pip-version-check install -qq
 CONSTRAINTS ?= constraints.txt
 PYTEST_ARGS ?= -n 2 -q
+# What `make test-python` runs: make test-python PYTHON=python3.13
+PYTHON_VENV = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+# The tests that cover most of the code in least time. `make test` runs all.
+CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/test_gates.py \
+    tests/test_fitting.py tests/test_metrics_definitions.py tests/test_objectives_vectors.py \
+    tests/test_tables_reading.py tests/test_report_golden.py tests/test_cli_refusals.py
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format docs bench arena bench-training data constraints clean
+.PHONY: help demo test check lint format docs site coverage test-python test-lowest bench arena \
+    bench-training bench-simulation data constraints clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,8 +33,14 @@ demo: $(VENV)/.run ## Fit, apply and evaluate the sample data
 	    -o $(DEMO)/applied.parquet --force
 	$(VENV)/bin/calib evaluate sample_data/digits_test.parquet --params $(DEMO)/params.json
 
-test: $(VENV)/.test ## Run the tests
+test: $(VENV)/.test ## Run all tests
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.test $(VENV)/.lint ## Style, types and the quick tests, within a minute
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m 'not slow' $(CHECKED)
 
 lint: $(VENV)/.lint ## Check style and types
 	$(VENV)/bin/ruff check .
@@ -40,6 +54,26 @@ format: $(VENV)/.lint ## Format the code
 docs: $(VENV)/.test ## Write what commands and examples print into the pages anew
 	$(VENV)/bin/python docs/make_reference.py
 	$(VENV)/bin/python docs/run_blocks.py
+
+site: $(VENV)/.docs ## Build the documentation as a site in build/site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+coverage: $(VENV)/.test ## Run all tests, and print the branches that none of them takes
+	rm -rf build/coverage
+	$(VENV)/bin/coverage run -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report
+
+test-python: ## Run the tests without torch on another Python: PYTHON=python3.13
+	$(PYTHON) -m venv $(PYTHON_VENV)
+	$(PYTHON_VENV)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e '.[test]'
+	$(PYTHON_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-lowest: ## Run the tests with the lower bounds of pyproject.toml
+	$(PYTHON) -m venv build/venv-lowest
+	$(PYTHON) .ci/lowest.py > build/constraints-lowest.txt
+	build/venv-lowest/bin/python $(PIP_INSTALL) -c build/constraints-lowest.txt -e '.[test]'
+	build/venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
 bench: $(BENCH_VENV)/.bench ## Measure calib against its peers
 	$(BENCH_VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
@@ -61,7 +95,7 @@ data: $(VENV)/.test ## Rebuild the sample data
 constraints: ## Pin the newest versions of everything in constraints.txt
 	rm -rf build/constraints-venv
 	$(PYTHON) -m venv build/constraints-venv
-	build/constraints-venv/bin/python $(PIP_INSTALL) -e '.[test,lint,bench]' $(HOLD)
+	build/constraints-venv/bin/python $(PIP_INSTALL) -e '.[test-torch,docs,lint,bench]' $(HOLD)
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/constraints-venv/bin/python -m pip freeze --exclude-editable \
 	    | sed -e '/^\(cuda\|nvidia\|triton\)/d' -e 's/+.*//' >> build/constraints.txt
@@ -73,11 +107,12 @@ clean: ## Remove the environments and all that was built
 # One stamp for each set of requirements. The tests' environment is the demo's with more in it; the
 # peers have one of their own.
 $(VENV)/.run: EXTRAS :=
-$(VENV)/.test: EXTRAS := [test]
+$(VENV)/.test: EXTRAS := [test-torch]
 $(VENV)/.lint: EXTRAS := [lint]
+$(VENV)/.docs: EXTRAS := [docs]
 $(BENCH_VENV)/.bench: EXTRAS := [bench]
 $(BENCH_VENV)/.arena: EXTRAS := [arena]
-$(VENV)/.run $(VENV)/.test $(VENV)/.lint $(BENCH_VENV)/.bench $(BENCH_VENV)/.arena: pyproject.toml $(CONSTRAINTS)
+$(VENV)/.run $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(BENCH_VENV)/.bench $(BENCH_VENV)/.arena: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e '.$(EXTRAS)'
 	touch $@

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,35 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # No option is set by what surrounds the tests.
-_FOR_TESTS = {"CALIB_BROWSER", "CALIB_SHARED", "CALIB_UPDATE_GOLDEN"}
+_FOR_TESTS = {"CALIB_BROWSER", "CALIB_NEEDS_BROWSER", "CALIB_SHARED", "CALIB_UPDATE_GOLDEN"}
 for _name in [name for name in os.environ if name.startswith("CALIB_") and name not in _FOR_TESTS]:
     del os.environ[_name]
 os.environ["CALIB_CONFIG"] = ""
+
+# What cannot be imported without torch.
+_TORCH = re.compile(
+    r"^(import torch|from (torch|objective_oracles|calibcli\.torch_losses))\b", re.MULTILINE
+)
+collect_ignore = [
+    path.name
+    for path in sorted(Path(__file__).parent.glob("test_*.py"))
+    if find_spec("torch") is None and _TORCH.search(path.read_text("utf-8"))
+]
+
+
+def pytest_report_header() -> list[str]:
+    """Say at the top which files are left out."""
+    left_out = ", ".join(collect_ignore)
+    return [f"NOT TESTED, as torch is not installed: {left_out}"] if left_out else []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end, in red, if the page was not looked at."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any("no Chromium" in str(report.longrepr) for report in skipped):
+        what = "NOT TESTED: the page of --report, as there is no Chromium"
+        terminalreporter.write_line(what, red=True, bold=True)
+
 
 Calib = Callable[..., "subprocess.CompletedProcess[bytes]"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -247,7 +248,8 @@ def test_the_command_names_what_it_read(calib_here: Any, sample_data: Path, tmp_
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     browser = find_browser()
     if browser is None:
-        pytest.skip("there is no Chromium on the path; CALIB_BROWSER names one")
+        absent = "there is no Chromium on the path; CALIB_BROWSER names one"
+        (pytest.fail if os.environ.get("CALIB_NEEDS_BROWSER") else pytest.skip)(absent)
     with browse(browser, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 

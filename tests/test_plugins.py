@@ -6,13 +6,13 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 
 from calibcli import params
 from calibcli.errors import ParamsError

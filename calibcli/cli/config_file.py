@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,10 +82,8 @@ def named_file(name: str, given_by: str) -> ConfigFile:
 
 def _read(path: Path, name: str) -> ConfigFile | None:
     """A file; None of a ``pyproject.toml`` that says nothing about `calib`."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomllib
+
     try:
         content = path.read_bytes()
         if path.name == PYPROJECT and b"calib" not in content:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
     app.command("fit", help=_HELP, epilog=_EXAMPLES)(fit)
 
 
-class ReduceChoice(str, Enum):
+class ReduceChoice(StrEnum):
     """What the classes are reduced to."""
 
     TOP = "top"

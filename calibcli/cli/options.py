@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class PlainFormat(str, Enum):
+class PlainFormat(StrEnum):
     """How anything but a report is printed."""
 
     TABLE = "table"
     JSON = "json"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a report is printed."""
 
     TABLE = "table"
@@ -35,7 +35,7 @@ class Format(str, Enum):
     CSV = "csv"
 
 
-class ReportFormat(str, Enum):
+class ReportFormat(StrEnum):
     """How a report that gates judge is printed."""
 
     TABLE = "table"
@@ -47,7 +47,7 @@ class ReportFormat(str, Enum):
     OPENMETRICS = "openmetrics"
 
 
-class InputChoice(str, Enum):
+class InputChoice(StrEnum):
     """What the score columns hold."""
 
     AUTO = "auto"

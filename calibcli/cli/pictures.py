@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -26,14 +26,14 @@ _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 _REPORT_SUFFIXES = (".html", ".htm")
 
 
-class PlotStyle(str, Enum):
+class PlotStyle(StrEnum):
     """How reliability is drawn."""
 
     BINNED = "binned"
     CORP = "corp"
 
 
-class PlotBy(str, Enum):
+class PlotBy(StrEnum):
     """What a figure has a small diagram of each of."""
 
     CLASS = "class"
