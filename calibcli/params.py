@@ -320,10 +320,10 @@ def _stage(position: int, document: Any, tensors: dict[str, np.ndarray[Any, Any]
     if not isinstance(kind, str) or not isinstance(parameters, dict):
         raise ParamsError(f"{where} must have a text as 'kind' and an object as 'parameters'")
     where = f"{where} ({kind!r})"
-    found = {
+    values = {
         name: _loaded(value, f"{where}: {name!r}", tensors) for name, value in parameters.items()
     }
-    return Stage(kind, found)
+    return Stage(kind, values)
 
 
 def _loaded(
@@ -383,12 +383,12 @@ def _whole_number(text: str) -> int:
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in entries:
             raise ParamsError(f"key {key!r} occurs twice")
-        found[key] = value
-    return found
+        entries[key] = value
+    return entries
 
 
 def _pretty(value: Any, indent: str = "") -> str:

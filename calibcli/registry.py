@@ -26,7 +26,7 @@ from calibcli.version import __version__
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-T = TypeVar("T")
+Entry = TypeVar("Entry")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
@@ -47,7 +47,7 @@ BUILT_IN = Origin("calibcli", __version__)
 
 
 @dataclass(frozen=True)
-class Pattern(Generic[T]):
+class Pattern(Generic[Entry]):
     """Names that differ by a number: ``top3_accuracy`` for any number.
 
     Attributes
@@ -62,10 +62,10 @@ class Pattern(Generic[T]):
 
     text: str
     expression: re.Pattern[str]
-    make: Callable[[str], T]
+    make: Callable[[str], Entry]
 
 
-class Registry(Mapping[str, T]):
+class Registry(Mapping[str, Entry]):
     """Entries by name: the built-in ones in their order, then those of plugins.
 
     As a mapping it has every entry that can be used; a plugin that cannot is left out and says why
@@ -97,17 +97,17 @@ class Registry(Mapping[str, T]):
         self,
         noun: str,
         contract: type[Any],
-        entries: Iterable[T] | Mapping[str, str],
+        entries: Iterable[Entry] | Mapping[str, str],
         *,
         group: str,
         instances: bool = False,
         sets: Mapping[str, Sequence[str] | None] | None = None,
-        patterns: Sequence[Pattern[T]] = (),
+        patterns: Sequence[Pattern[Entry]] = (),
         reserved: Iterable[str] = (),
         check: Callable[[Any], None] | None = None,
     ) -> None:
         self.noun, self.group = noun, group
-        self._built_in: dict[str, T | str] = (
+        self._built_in: dict[str, Entry | str] = (
             {**entries}
             if isinstance(entries, Mapping)
             else {_name(entry): entry for entry in entries}
@@ -117,9 +117,9 @@ class Registry(Mapping[str, T]):
         self.broken: dict[str, str] = {}
         self._contract, self._instances, self._check = contract, instances, check
         self._reserved = {*self.sets, *reserved}
-        self._loaded: dict[str, T] = {}
+        self._loaded: dict[str, Entry] = {}
 
-    def __getitem__(self, name: str) -> T:
+    def __getitem__(self, name: str) -> Entry:
         """The entry of a name.
 
         Raises
@@ -149,7 +149,7 @@ class Registry(Mapping[str, T]):
         except (KeyError, UsageError):
             return default
 
-    def find(self, name: str, also: Iterable[str] = ()) -> T:
+    def find(self, name: str, also: Iterable[str] = ()) -> Entry:
         """The entry of a name; a mistake is answered with what there is.
 
         Parameters
@@ -188,14 +188,14 @@ class Registry(Mapping[str, T]):
             self.find(name)
         return tuple(chosen)
 
-    def _find_built_in(self, name: str) -> T | None:
+    def _find_built_in(self, name: str) -> Entry | None:
         for pattern in self.patterns:
             match = pattern.expression.fullmatch(name)
             if match and name not in self._built_in:
                 return pattern.make(match[1])
         entry = self._built_in.get(name)
         if isinstance(entry, str):
-            loaded: T = resolve_name(entry)
+            loaded: Entry = resolve_name(entry)
             self._built_in[name] = loaded
             return loaded
         return entry
@@ -237,7 +237,7 @@ class Registry(Mapping[str, T]):
                 offers[offer.name] = offer
         return offers
 
-    def _plugin(self, name: str) -> T:
+    def _plugin(self, name: str) -> Entry:
         """The entry of a plugin, imported at its first use."""
         if name not in self._loaded:
             offer = self._offers[name]
@@ -251,7 +251,7 @@ class Registry(Mapping[str, T]):
                 raise UsageError(self._refuse(offer, trouble)) from None
         return self._loaded[name]
 
-    def _checked(self, target: Any, name: str) -> T:
+    def _checked(self, target: Any, name: str) -> Entry:
         """The entry that an entry point's target is or has; a `UsageError` where it is none."""
         is_class = isinstance(target, type)
         kind = target if is_class else type(target)
@@ -270,7 +270,7 @@ class Registry(Mapping[str, T]):
             raise UsageError(f"its name is {_name(target)!r}")
         if self._check is not None:
             self._check(target)
-        return cast("T", target)
+        return cast("Entry", target)
 
     def _refuse(self, offer: EntryPoint, trouble: str) -> str:
         """Note in one line why a plugin is left out."""

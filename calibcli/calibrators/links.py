@@ -43,11 +43,11 @@ class Link(Calibrator):
     @cached_property
     def _link(self) -> LossLink:
         """What the loss says; a `UsageError` where it has no link."""
-        found = OBJECTIVES.find(self.loss)(**self.options).link()
-        if found is None:
+        link = OBJECTIVES.find(self.loss)(**self.options).link()
+        if link is None:
             options = ", ".join(f"{name} {value:g}" for name, value in self.options.items())
             raise UsageError(f"{self.loss} has no link for {options}")
-        return found
+        return link
 
     def transform(self, logits: Array) -> Array:
         return logits - self._link.log_factors(Simplex(log_softmax(logits)))

@@ -14,8 +14,8 @@ class _Terms(RowTerms):
         self.labels = labels
         self.probs = softmax(logits)
         self.square = dot_classes(self.probs, self.probs)
-        self.own = pick(self.probs, labels)
-        self.loss = self.square - 2 * self.own + 1
+        self.label_prob = pick(self.probs, labels)
+        self.loss = self.square - 2 * self.label_prob + 1
 
     @cached_property
     def residual(self) -> Array:
@@ -43,12 +43,12 @@ class _Terms(RowTerms):
         variance = dot_classes(weighted, direction) - mean * mean
         moment = dot_classes(weighted, self.probs)
         spread = dot_classes(weighted, weighted)
-        own = pick(direction, self.labels)
+        at_label = pick(direction, self.labels)
         # Sums over the classes of r p, r p (v - E v) and r p (v - E v)^2.
-        level = self.square - self.own
-        slope = moment - mean * self.square - self.own * (own - mean)
+        level = self.square - self.label_prob
+        slope = moment - mean * self.square - self.label_prob * (at_label - mean)
         change = spread - 2 * mean * moment + mean * mean * self.square
-        bend = change - self.own * (own - mean) ** 2
+        bend = change - self.label_prob * (at_label - mean) ** 2
         return 2 * slope, 2 * (change + bend - variance * level)
 
 

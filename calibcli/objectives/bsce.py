@@ -37,18 +37,18 @@ class _EuclideanTerms(RowTerms):
         matrix *= self._power[:, None]
         matrix += tilt
         # At the label r - E r is -S, without the cancellation.
-        own = likelihood.miss + self._gamma * likelihood.true_prob * likelihood.nll
-        matrix[likelihood.rows, likelihood.labels] = -self._power * own
+        at_label = likelihood.miss + self._gamma * likelihood.true_prob * likelihood.nll
+        matrix[likelihood.rows, likelihood.labels] = -self._power * at_label
         return matrix
 
     def along(self, direction: Array) -> tuple[Array, Array | None]:
         likelihood = self.likelihood
-        own = likelihood.at_labels(direction)
+        at_label = likelihood.at_labels(direction)
         weighted = likelihood.probs * direction
         mean = sum_classes(weighted)
-        product = dot_classes(likelihood.probs, weighted) - likelihood.true_prob * own
+        product = dot_classes(likelihood.probs, weighted) - likelihood.true_prob * at_label
         tilt = product - self._mean_residual() * mean
-        return self._power * (mean - own + self._curl * tilt), None
+        return self._power * (mean - at_label + self._curl * tilt), None
 
     def _mean_residual(self) -> Array:
         """``E r`` (n,)."""

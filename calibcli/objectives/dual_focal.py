@@ -40,8 +40,8 @@ class _Terms(RowTerms):
     def gradient(self) -> Array:
         likelihood, rival_factors = self.likelihood, self._rival_factors
         matrix = likelihood.probs * (self._factors - rival_factors)[:, None]
-        own = -self._factors * likelihood.miss - rival_factors * likelihood.true_prob
-        matrix[likelihood.rows, likelihood.labels] = own
+        at_label = -self._factors * likelihood.miss - rival_factors * likelihood.true_prob
+        matrix[likelihood.rows, likelihood.labels] = at_label
         # Where no class is less probable the factor is 0, and its place does not matter.
         matrix[likelihood.rows, self._rival] += rival_factors
         return matrix
@@ -49,9 +49,9 @@ class _Terms(RowTerms):
     def along(self, direction: Array) -> tuple[Array, Array | None]:
         likelihood = self.likelihood
         mean = dot_classes(likelihood.probs, direction)
-        own = likelihood.at_labels(direction)
+        at_label = likelihood.at_labels(direction)
         rival = direction[likelihood.rows, self._rival]
-        return self._factors * (mean - own) + self._rival_factors * (rival - mean), None
+        return self._factors * (mean - at_label) + self._rival_factors * (rival - mean), None
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ class _Terms(WeightedTerms):
             self._possible = xp.astype(shifted > -xp.inf, shifted.dtype)
             self._share = smoothing / sum_classes(self._possible)
             shifted = xp.where(shifted > -xp.inf, shifted, xp.zeros_like(shifted))
-        own = likelihood.at_labels(shifted)
-        self.loss = likelihood.nll + smoothing * own - self._share * sum_classes(shifted)
+        at_label = likelihood.at_labels(shifted)
+        self.loss = likelihood.nll + smoothing * at_label - self._share * sum_classes(shifted)
 
     def gradient(self) -> Array:
         matrix = self.likelihood.residual(self.factors)
@@ -46,8 +46,8 @@ class _Terms(WeightedTerms):
             spread = sum_classes(direction)
         else:
             spread = dot_classes(self._possible, direction)
-        own = self.likelihood.at_labels(direction)
-        return first + self._smoothing * own - self._share * spread, second
+        at_label = self.likelihood.at_labels(direction)
+        return first + self._smoothing * at_label - self._share * spread, second
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,13 @@ class Likelihood:
         self.rows = xp.arange(logits.shape[0], device=logits.device)
         self.shifted = shift(logits)
         self.exponentials = xp.exp(self.shifted)
-        own = self.at_labels(self.exponentials)
+        at_label = self.at_labels(self.exponentials)
         others = self.sum_others(self.exponentials)
-        self.total = others + own
-        self.true_prob = own / self.total
+        self.total = others + at_label
+        self.true_prob = at_label / self.total
         self.miss = others / self.total
         # Every term of the argument is at least 0: the largest exponential, own or not, is 1.
-        self.nll = xp.log1p(others + (own - 1)) - self.at_labels(self.shifted)
+        self.nll = xp.log1p(others + (at_label - 1)) - self.at_labels(self.shifted)
 
     @cached_property
     def probs(self) -> Array:
@@ -52,8 +52,8 @@ class Likelihood:
     @property
     def hits(self) -> Array:
         """Whether the label is the most probable class, alone or with others (n,): 1 or 0."""
-        own = self.at_labels(self.shifted)
-        return namespace(own).astype(own == 0, own.dtype)
+        at_label = self.at_labels(self.shifted)
+        return namespace(at_label).astype(at_label == 0, at_label.dtype)
 
     @cached_property
     def squared_distance(self) -> Array:
@@ -66,10 +66,10 @@ class Likelihood:
 
     def sum_others(self, matrix: Array) -> Array:
         """Sum over the classes other than the label: (n, K) -> (n,); puts back what it changes."""
-        own = self.at_labels(matrix)
+        at_label = self.at_labels(matrix)
         matrix[self.rows, self.labels] = 0
         others = sum_classes(matrix)
-        matrix[self.rows, self.labels] = own
+        matrix[self.rows, self.labels] = at_label
         return others
 
     def residual(self, factors: Array) -> Array:

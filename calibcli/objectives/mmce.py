@@ -117,8 +117,8 @@ class Mmce(Adaptive):
         growth = xp.exp(confidence / float(self.width))
         left, right = like(self.state.left, confidence), like(self.state.right, confidence)
         falling, rising = left[below] / growth, right[upto] * growth
-        own = (left[upto] - left[below]) / growth
-        return falling + own + rising, (rising - falling) / float(self.width)
+        level = (left[upto] - left[below]) / growth
+        return falling + level + rising, (rising - falling) / float(self.width)
 
     def statistic(
         self, logits: Array, labels: Array, weights: Array | None = None
