@@ -17,7 +17,7 @@ from picture_data import FILES, MADE_WITH, evaluated, fitted, sliced
 
 from calibcli.report.html import LIBRARY, asset, render_report
 from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, MOST_SLICES, to_script
-from calibcli.report.numbers import significant
+from calibcli.report.texts import significant
 
 LARGEST = 5_000_000
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -25,18 +25,18 @@ from calibcli.report.formats import to_csv, to_json
 from calibcli.report.gates import add_gates
 from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
 from calibcli.report.markdown import to_markdown
-from calibcli.report.numbers import (
+from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
+from calibcli.report.terminal import print_document
+from calibcli.report.texts import (
     align_at_point,
     count,
     difference,
     duration,
+    interval_text,
     percent,
     plural,
     significant,
 )
-from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
-from calibcli.report.terminal import print_document
-from calibcli.report.uncertainty import interval_text
 from calibcli.report.verdict import verdict
 from calibcli.workflow.gates import parse_gate
 

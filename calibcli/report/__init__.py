@@ -10,7 +10,7 @@ Formats
 Parts of a document, and how they are shown in every format
     `summary`, `comparison` (metrics side by side), `verdict`, `leaderboard`, `groups`, `slices`,
     `diagnostics` and `diagnostic_tables` (what was looked at more closely), `gates` (with
-    `baseline`), `uncertainty`.
+    `baseline`).
 Texts
-    `numbers` and `names`.
+    `texts`: numbers and names.
 """

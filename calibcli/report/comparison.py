@@ -9,8 +9,7 @@ from typing import Any
 
 from calibcli.metrics.registry import METRICS
 from calibcli.report.document import Document
-from calibcli.report.names import short_names
-from calibcli.report.numbers import plural
+from calibcli.report.texts import plural, short_names
 
 _LONG_TABLE = 10
 """A table of more metrics is divided by what they are about."""

@@ -20,7 +20,7 @@ from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.layout import GAP, open_table
 from calibcli.report.slices import HEADINGS, slice_caption, slice_heading, slice_rows
-from calibcli.report.uncertainty import INTERVAL_HEADING
+from calibcli.report.texts import INTERVAL_HEADING
 
 DISPENSABLE = ("Brier", INTERVAL_HEADING, "NLL")
 """Columns that narrow terminals go without: half a number is worse than none."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibcli.metrics.hypothesis_tests import TestResult
 from calibcli.metrics.registry import METRICS
-from calibcli.report.numbers import p_value, significant
-from calibcli.report.uncertainty import INTERVAL_HEADING, interval_text
+from calibcli.report.texts import INTERVAL_HEADING, interval_text, p_value, significant
 
 if TYPE_CHECKING:
     from calibcli.workflow.refit import Refit

@@ -15,8 +15,8 @@ from calibcli.report.github import to_github
 from calibcli.report.junit import to_junit
 from calibcli.report.leaderboard import leaderboard_lines
 from calibcli.report.markdown import to_markdown
-from calibcli.report.numbers import exact
 from calibcli.report.openmetrics import to_openmetrics
+from calibcli.report.texts import exact
 
 
 def to_json(document: Document) -> str:

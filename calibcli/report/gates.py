@@ -13,9 +13,7 @@ from calibcli.report.comparison import is_fit, measured_input
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.layout import open_grid
-from calibcli.report.names import short_names
-from calibcli.report.numbers import plural, significant
-from calibcli.report.uncertainty import interval_text
+from calibcli.report.texts import interval_text, plural, short_names, significant
 from calibcli.workflow.gates import OPERATORS, Estimate, Gate, Judgement, Subject, judge
 
 STYLES = {"passed": "green", "failed": "bold red"}

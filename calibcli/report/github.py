@@ -8,8 +8,8 @@ from __future__ import annotations
 from calibcli.report.document import Document
 from calibcli.report.gates import failed_gates, sentence, verdict_on_gates
 from calibcli.report.markdown import to_markdown
-from calibcli.report.numbers import plural
 from calibcli.report.summary import did_not_converge
+from calibcli.report.texts import plural
 
 MOST_ANNOTATIONS = 10
 """So many of a kind does GitHub show of a step."""

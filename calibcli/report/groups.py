@@ -11,9 +11,8 @@ from calibcli.report.comparison import change
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.layout import open_table
-from calibcli.report.names import cut
-from calibcli.report.numbers import align_at_point, count, difference, percent, significant
 from calibcli.report.tables import CHANGE_STYLES
+from calibcli.report.texts import align_at_point, count, cut_end, difference, percent, significant
 
 MOST_SHOWN = 10
 HEADINGS = ("rows", "own map", "NLL before", "after", "change")
@@ -25,7 +24,7 @@ def group_rows(document: Document) -> list[list[str]]:
     pairs = [(entry["nll"]["before"], entry["nll"]["after"]) for entry in shown]
     return [
         [
-            cut(entry["name"]),
+            cut_end(entry["name"]),
             count(entry["rows"]),
             percent(entry["share"]),
             *map(significant, pair),
@@ -53,7 +52,7 @@ def groups_table(document: Document, glyphs: Glyphs) -> Table:
     """The worst groups, for a terminal."""
     rows = group_rows(document)
     table = open_table()
-    table.add_column(Text(cut(group_heading(document))), no_wrap=True)
+    table.add_column(Text(cut_end(group_heading(document))), no_wrap=True)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     aligned = [align_at_point([row[place] for row in rows]) for place in (3, 4, 5)]

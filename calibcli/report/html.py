@@ -23,8 +23,8 @@ from calibcli.report.html_parts import (
     summary_list,
 )
 from calibcli.report.html_tables import further_tables, metrics_tables, slice_sections
-from calibcli.report.names import short_names
 from calibcli.report.plot_data import Picture
+from calibcli.report.texts import short_names
 
 LIBRARY = "chart.umd.min.js"
 

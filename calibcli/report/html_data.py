@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from calibcli.metrics.consistency import BAND_LEVEL
-from calibcli.report.numbers import percent
 from calibcli.report.plot_data import Diagram, Picture, worst_classes
+from calibcli.report.texts import percent
 from calibcli.report.verdict import verdict
 
 MOST_CLASS_DIAGRAMS = 5000

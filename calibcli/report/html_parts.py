@@ -19,9 +19,8 @@ from calibcli.report.comparison import (
 from calibcli.report.document import Document
 from calibcli.report.gates import failed_gates, figures, word
 from calibcli.report.html_cells import escape, number, quiet, table
-from calibcli.report.names import short_names
-from calibcli.report.numbers import count, difference, percent, plural, significant
 from calibcli.report.summary import summary
+from calibcli.report.texts import count, difference, percent, plural, short_names, significant
 from calibcli.report.verdict import Verdict, verdict
 
 _JOINED = "\N{NO-BREAK SPACE}"

@@ -34,16 +34,20 @@ from calibcli.report.html_cells import Cell, Row, escape, quiet, sentence, table
 from calibcli.report.html_data import MOST_SLICES
 from calibcli.report.leaderboard import leaderboard_rows, member_lines
 from calibcli.report.leaderboard import title as method_title
-from calibcli.report.names import short_names
-from calibcli.report.numbers import count, difference, p_value, percent, significant
 from calibcli.report.slices import slice_caption, slice_heading
 from calibcli.report.tables import may_be_none
-from calibcli.report.uncertainty import (
+from calibcli.report.texts import (
     CHANCE_HEADING,
     CHANCE_LEGEND,
     INTERVAL_HEADING,
     chance_text,
+    count,
+    difference,
     interval_text,
+    p_value,
+    percent,
+    short_names,
+    significant,
 )
 
 _ARROWS = {

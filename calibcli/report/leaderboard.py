@@ -12,7 +12,7 @@ from rich.text import Text
 from calibcli.report.document import SCHEMA_VERSION, Document
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.layout import open_table
-from calibcli.report.numbers import align_at_point, count, duration, exact, significant
+from calibcli.report.texts import align_at_point, count, duration, exact, significant
 
 if TYPE_CHECKING:
     from calibcli.workflow.choosing import Leaderboard, Standing

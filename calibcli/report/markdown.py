@@ -28,13 +28,16 @@ from calibcli.report.leaderboard import (
     leaderboard_legend,
     leaderboard_rows,
 )
-from calibcli.report.numbers import count, difference, percent, significant
 from calibcli.report.summary import summary
-from calibcli.report.uncertainty import (
+from calibcli.report.texts import (
     CHANCE_HEADING,
     INTERVAL_HEADING,
     chance_text,
+    count,
+    difference,
     interval_text,
+    percent,
+    significant,
 )
 from calibcli.report.verdict import verdict
 

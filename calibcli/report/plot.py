@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from calibcli.errors import UsageError
-from calibcli.report.numbers import plural
 from calibcli.report.plot_data import Multiple, Picture, Style
 from calibcli.report.plot_panels import (
     histogram,
@@ -21,6 +20,7 @@ from calibcli.report.plot_panels import (
 )
 from calibcli.report.plot_sheet import Sheet
 from calibcli.report.plot_style import BLUE, COLOURS, VERMILION, Kind, encode, house_style
+from calibcli.report.texts import plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,10 +9,9 @@ import numpy as np
 
 from calibcli.metrics.bins import BINS, EDGES
 from calibcli.metrics.consistency import BAND_LEVEL
-from calibcli.report.names import LONGEST_NAME, cut_inside
-from calibcli.report.numbers import count, percent
 from calibcli.report.plot_data import Diagram, Multiple, Picture, Style
 from calibcli.report.plot_style import BAND, DIAGONAL, RULE
+from calibcli.report.texts import LONGEST_NAME, count, cut_inside, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from calibcli.report.glyphs import Glyphs
-from calibcli.report.numbers import count, percent
+from calibcli.report.texts import count, percent
 from calibcli.report.verdict import verdict
 
 SIDE_BY_SIDE = 110

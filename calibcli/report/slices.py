@@ -7,9 +7,7 @@ from typing import Any
 
 from calibcli.metrics.resampling import Interval
 from calibcli.metrics.slices import Slice
-from calibcli.report.names import cut
-from calibcli.report.numbers import count, p_value, percent, significant
-from calibcli.report.uncertainty import interval_text
+from calibcli.report.texts import count, cut_end, interval_text, p_value, percent, significant
 
 MOST_SHOWN = 10
 HEADINGS = ("rows", "says", "right", "NLL", "Brier", "ECE", "95 % interval", "adjusted p")
@@ -48,7 +46,7 @@ def slice_rows(part: dict[str, Any]) -> list[list[str]]:
     """A row of texts for each of the worst slices: its name, and what `HEADINGS` say."""
     return [
         [
-            cut(entry["name"]),
+            cut_end(entry["name"]),
             count(entry["rows"]),
             percent(entry["confidence"]),
             percent(entry["accuracy"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 from calibcli.report.comparison import is_fit
 from calibcli.report.document import Document
-from calibcli.report.numbers import duration, plural, significant
+from calibcli.report.texts import duration, plural, significant
 
 FEW = 3
 """So many numbers are listed; of more, how many there are and from where to where."""

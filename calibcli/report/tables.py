@@ -25,14 +25,16 @@ from calibcli.report.comparison import (
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.layout import GAP, open_grid, open_table
-from calibcli.report.names import cut_inside
-from calibcli.report.numbers import align_at_point, difference, significant
-from calibcli.report.uncertainty import (
+from calibcli.report.texts import (
     CHANCE_HEADING,
     CHANCE_LEGEND,
     INTERVAL_HEADING,
+    align_at_point,
     chance_text,
+    cut_inside,
+    difference,
     interval_text,
+    significant,
 )
 
 CHANGE_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}

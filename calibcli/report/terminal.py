@@ -14,10 +14,10 @@ from calibcli.report.glyphs import Glyphs, glyphs_for
 from calibcli.report.groups import group_caption, groups_table
 from calibcli.report.layout import open_grid, open_table
 from calibcli.report.leaderboard import leaderboard_legend, leaderboard_table
-from calibcli.report.numbers import count, percent
 from calibcli.report.reliability import VERDICT_STYLES, reliability_diagrams
 from calibcli.report.summary import did_not_converge, summary
 from calibcli.report.tables import balanced_table, footnotes, legend, metrics_tables
+from calibcli.report.texts import count, percent
 from calibcli.report.verdict import verdict
 
 DIAGRAMS = 2

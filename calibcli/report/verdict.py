@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from calibcli.report.numbers import percent
+from calibcli.report.texts import percent
 
 SMALL = 0.01
 """A difference of one percentage point is called none."""

@@ -1,0 +1,158 @@
+"""Numbers and names as short texts: four significant digits, percentages, counts, intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from pathlib import PurePath
+from typing import Any
+
+DIGITS = 4
+_SMALLEST_P = 1e-4
+
+MISSING, INFINITE = "-", "inf"
+"""What stands for a number that is not known, and for infinity."""
+
+INTERVAL_HEADING = "95 % interval"
+CHANCE_HEADING = "by chance"
+CHANCE_LEGEND = (
+    "by chance: what a perfectly calibrated model with these probabilities would show, 95 times "
+    "in 100"
+)
+
+LONGEST_NAME = 24
+"""Characters of the name of a group or a slice in a table."""
+
+
+def decimals(value: float) -> int:
+    """Decimals that show four significant digits of a finite number."""
+    if value == 0:
+        return 0
+    # The exponent after rounding: 0.99999 has the digits of 1.000.
+    exponent = int(f"{value:.{DIGITS - 1}e}".partition("e")[2])
+    return max(0, DIGITS - 1 - exponent)
+
+
+def significant(value: float | None, *, missing: str = MISSING, infinite: str = INFINITE) -> str:
+    """A number with four significant digits: ``0.04301``, ``1.837``, ``1.234e-06``."""
+    if value is None or math.isnan(value):
+        return missing
+    if math.isinf(value):
+        return infinite if value > 0 else f"-{infinite}"
+    if value == 0 or 1e-4 <= abs(value) < 1e7:
+        return f"{value:.{decimals(value)}f}"
+    return f"{value:.{DIGITS - 1}e}"
+
+
+def exact(value: float | None) -> str:
+    """A number with all its digits; nothing where there is none."""
+    return "" if value is None or math.isnan(value) else repr(value)
+
+
+def p_value(p: float | None) -> str:
+    """``0.031``, or ``< 0.0001``."""
+    if p is None or math.isnan(p):
+        return MISSING
+    return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
+
+
+def difference(before: float | None, after: float | None, *, missing: str = MISSING) -> str:
+    """``after - before`` with its sign, no finer than the two numbers are shown; ``0`` if equal."""
+    if before is None or after is None or not math.isfinite(after - before):
+        return missing
+    change = after - before
+    places = min(decimals(change), max(decimals(before), decimals(after)), 9)
+    text = f"{change:+.{places}f}"
+    return text if float(text) else "0"
+
+
+def interval_text(part: Mapping[str, Any] | None) -> str:
+    """``[0.0236, 0.0537]``, of a part of a document with ``low`` and ``high``; or nothing."""
+    ends = _ends(part)
+    return f"[{ends[0]}, {ends[1]}]" if ends else ""
+
+
+def chance_text(metric: Mapping[str, Any]) -> str:
+    """``0.0066 to 0.0195``, of a metric of a document; nothing where chance has no part in it."""
+    ends = _ends(metric.get("chance"))
+    return f"{ends[0]} to {ends[1]}" if ends else ""
+
+
+def _ends(part: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """Both ends with the same decimals, three digits of the larger one, rounded outwards.
+
+    A value at the very end of its interval so is shown inside it.
+    """
+    if not part or part.get("low") is None or part.get("high") is None:
+        return None
+    low, high = float(part["low"]), float(part["high"])
+    largest = max(abs(low), abs(high))
+    if not math.isfinite(largest):
+        return None
+    places = min(max(decimals(largest) - 1, 0), 9)
+    return _rounded(low, places, ROUND_FLOOR), _rounded(high, places, ROUND_CEILING)
+
+
+def _rounded(end: float, places: int, rounding: str) -> str:
+    """A number to some decimals, up or down; what is off by the noise of a float is on the spot."""
+    number = Decimal(f"{end:.{places + 6}f}")
+    text = f"{number.quantize(Decimal(1).scaleb(-places), rounding=rounding):f}"
+    return text if float(text) else "0"
+
+
+def align_at_point(texts: Sequence[str]) -> list[str]:
+    """The texts padded to one width, with their decimal points one below the other."""
+    parts = [text.partition(".") for text in texts]
+    whole = max((len(head) for head, _, _ in parts), default=0)
+    fraction = max((len(point + tail) for _, point, tail in parts), default=0)
+    return [head.rjust(whole) + (point + tail).ljust(fraction) for head, point, tail in parts]
+
+
+def percent(share: float) -> str:
+    """``84 %``; one decimal near 0 and 1, so that only a share of exactly 1 is ``100 %``."""
+    if 0 < share < 0.01 or 0.99 < share < 1:
+        return f"{math.floor(share * 1000) / 10:.1f} %"
+    return f"{share * 100:.0f} %"
+
+
+def count(number: int) -> str:
+    """``1,234``, and from ten million on ``12.3 M``."""
+    return f"{number:,}" if number < 10_000_000 else f"{number / 1e6:,.1f} M"
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 row``, ``2,000 rows``, ``2 passes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count(number)} {noun}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """``0.031 s``, ``12.4 s``, ``3 min 20 s``."""
+    if seconds < 100:
+        return f"{seconds:.{max(1, min(3, 2 - math.floor(math.log10(seconds or 1e-3))))}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The ends of paths, with as many folders as it takes to tell them apart."""
+    parts = [PurePath(name).parts or (name,) for name in names]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        short = ["/".join(path[-length:]) for path in parts]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
+
+
+def cut_end(name: str, longest: int = LONGEST_NAME) -> str:
+    """The beginning of a name that is too long."""
+    return name if len(name) <= longest else f"{name[: longest - 3]}..."
+
+
+def cut_inside(name: str, longest: int, ellipsis: str = "…") -> str:
+    """The beginning and the end of a name that is too long: paths differ at both."""
+    if len(name) <= longest:
+        return name
+    end = longest // 2
+    return name[: longest - end - 1] + ellipsis + name[-end:]
