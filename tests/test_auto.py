@@ -88,7 +88,7 @@ def test_the_figures_are_those_of_rows_that_no_fit_has_seen(rng):
     logits, labels = drawn(rng, 600, 3, scale=0.5)
     data = opened(logits, labels)
     board = compare_plans(data, [make_plan("temperature"), make_plan("none")], PANEL)
-    folds = data.fold_of_rows(0, 600)
+    folds = data.split.at(np.arange(600))
     losses = np.empty(600)
     for fold in range(5):
         inside = folds == fold

@@ -484,7 +484,7 @@ def test_cross_fitting_leaves_the_fold_out(method):
     logits, labels = sample(300, 3)
     data = open_data(Engine(), ArraySource(logits, labels), folds=3)
     without = fitting.fit_curves(data.without_fold(1), MAPS[method]()).calibrator
-    kept = data.fold_of_rows(0, 300) != 1
+    kept = data.split.at(np.arange(300)) != 1
     rows = open_data(Engine(), ArraySource(logits[kept], labels[kept]))
     alone = fitting.fit_curves(rows, MAPS[method]()).calibrator
     np.testing.assert_allclose(without.probs(logits), alone.probs(logits), rtol=1e-9)

@@ -16,8 +16,9 @@ from calibcli.calibrators.temperature import Temperature, TemperatureMap
 from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
+from calibcli.engine.folds import Folds, Subset
 from calibcli.engine.memory import parse_memory
-from calibcli.engine.source import ArraySource, Chunk, Subset, every, fold_of_rows
+from calibcli.engine.source import ArraySource, Chunk, every
 from calibcli.errors import DataError, UsageError
 from calibcli.fitting.stages import fit_stages
 from calibcli.metrics.panel import Panel
@@ -112,21 +113,22 @@ def test_chunks_that_are_done_are_reported() -> None:
 
 
 def test_folds_depend_on_the_row_number_and_the_seed_alone() -> None:
-    whole = fold_of_rows(0, 10_000, 5)
-    assert np.array_equal(whole[1234:5678], fold_of_rows(1234, 5678, 5))
+    whole = Folds(5).at(np.arange(10_000))
+    assert np.array_equal(whole[1234:5678], Folds(5).at(np.arange(1234, 5678)))
     assert np.bincount(whole).min() > 1850
-    assert not np.array_equal(whole, fold_of_rows(0, 10_000, 5, seed=1))
+    assert not np.array_equal(whole, Folds(5, seed=1).at(np.arange(10_000)))
 
 
 def test_held_out_rows_do_not_count() -> None:
     source = labelled(2000, 4)
-    fold = fold_of_rows(0, 2000, 5)
+    fold = Folds(5).at(np.arange(2000))
     kept = ArraySource(source.scores[fold != 2], source.labels[fold != 2])
     data = open_data(Engine(), source, folds=5)
     held = fit_stages(data.without_fold(2), [TemperatureMap()], NegativeLogLikelihood())
     (calibrator,) = held.calibrators
     assert calibrator.temperature == pytest.approx(temperature(kept, Engine()), rel=1e-9)
-    assert np.array_equal(Subset(5, 2).chosen(0, 2000), fold != 2)
+    (whole,) = source.chunks(2000)
+    assert np.array_equal(Subset(Folds(5), 2).chosen(whole), fold != 2)
 
 
 class TestSurvey:

@@ -232,7 +232,7 @@ def test_the_chosen_strength_has_the_lowest_held_out_loss() -> None:
 def test_no_row_has_a_part_in_the_maps_that_judge_it() -> None:
     source = labelled(600, 0.5)
     data = open_data(Engine(), source, 3)
-    fold = data.fold_of_rows(0, 600)
+    fold = data.split.at(np.arange(600))
     # Some other labels in fold 0 must not change the maps that its rows are judged by.
     changed = (fold == 0) & (np.arange(600) % 10 == 0)
     labels = np.where(changed, (source.labels + 1) % 4, source.labels)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine, Tile, join
-from calibcli.engine.source import ArraySource, Subset, read_all
+from calibcli.engine.folds import Subset
+from calibcli.engine.source import ArraySource, read_all
 from calibcli.errors import CalibError
 from calibcli.tables import Dataset, ReadOptions, open_dataset
 from calibcli.tables.formats.base import RowError, Values
@@ -236,8 +237,9 @@ def test_every_fold_sees_the_keys_of_its_rows() -> None:
     data = open_data(Engine(), keyed(), folds=3)
     assert data.key_names("by") == ("a", "b", "c", "d")
     np.testing.assert_array_equal(data.fold(counts, np.add), [150] * 4)
-    part = Subset(3, 1, data.seed, inside=True)
-    inside = np.bincount(np.flatnonzero(part.chosen(0, ROWS)) % 4, minlength=4)
+    part = Subset(data.split, 1, inside=True)
+    (whole,) = data.source.chunks(ROWS)
+    inside = np.bincount(np.flatnonzero(part.chosen(whole)) % 4, minlength=4)
     np.testing.assert_array_equal(data.restricted(part).fold(counts, np.add), inside)
     after = data.after(Temperature(2.0))
     np.testing.assert_array_equal(after.fold(counts, np.add), [150] * 4)

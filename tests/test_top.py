@@ -17,7 +17,8 @@ from calibcli.calibrators.temperature import Temperature
 from calibcli.calibrators.top import Top, top_scores
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.source import ArraySource, Subset
+from calibcli.engine.folds import Subset
+from calibcli.engine.source import ArraySource
 from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
 from calibcli.params import Params, Stage, decode, encode
@@ -154,7 +155,8 @@ def test_rows_are_reduced_to_whether_the_top_class_is_right() -> None:
     np.testing.assert_array_equal(reduced.class_weights, [(~right).sum(), right.sum()])
     odds = np.log(probs.max(axis=1) / (1 - probs.max(axis=1)))
     np.testing.assert_allclose(reduced.source.scores[:, 0], odds, rtol=1e-4)
-    np.testing.assert_array_equal(reduced.fold_of_rows(0, 500), data.fold_of_rows(0, 500))
+    numbers = np.arange(500)
+    np.testing.assert_array_equal(reduced.split.at(numbers), data.split.at(numbers))
 
 
 def test_parts_weights_and_certain_rows_are_respected() -> None:
@@ -164,8 +166,8 @@ def test_parts_weights_and_certain_rows_are_respected() -> None:
     data = open_data(Engine(), ArraySource(scores, labels, np.full(400, 2.0)), 4)
     reduced = confidence_rows(data)
     assert reduced.weight == 2 * 390
-    part = confidence_rows(data.restricted(Subset(4, 1, inside=True)))
-    inside = (data.fold_of_rows(0, 400) == 1)[10:]
+    part = confidence_rows(data.restricted(Subset(data.split, 1, inside=True)))
+    inside = (data.split.at(np.arange(400)) == 1)[10:]
     assert part.weight == 2 * inside.sum()
 
 

@@ -78,7 +78,7 @@ class TestSearch:
         logits, labels = confused(300, classes=3)
         data, plan = folded(logits, labels), make_plan("svs")
         (trials,) = tune(data, plan.families, plan.objective).trials.values()
-        fold_of = data.fold_of_rows(0, 300)
+        fold_of = data.split.at(np.arange(300))
         for choice in [(1.0,), next(c for c in trials.losses if c != (1.0,))]:
             for fold in range(5):
                 inside = fold_of == fold
@@ -111,6 +111,9 @@ class TestSearch:
 class TestChoice:
     family = StructuredMatrixMap()
 
+    def trials(self, losses: dict[tuple[float, float], np.ndarray]) -> Trials:
+        return Trials(self.family, losses, np.ones((5, 40), bool), 1000.0)
+
     def losses(self, *totals: float, noise: float = 0.0):
         """Sums by fold and group that add up to these totals, the last one with noise."""
         swing = noise * np.resize([1.0, -1.0], (5, 40))
@@ -119,25 +122,25 @@ class TestChoice:
 
     def test_the_best_is_taken_where_it_is_clearly_better(self) -> None:
         given, better = self.losses(10, 0)
-        trials = Trials(self.family, {(1.0, 1.0): given, (0.1, 1.0): better}, 1000.0)
+        trials = self.trials({(1.0, 1.0): given, (0.1, 1.0): better})
         assert trials.best() == (0.1, 1.0)
 
     def test_the_given_one_is_kept_where_the_difference_may_be_noise(self) -> None:
         given, better = self.losses(1, 0, noise=0.1)
-        trials = Trials(self.family, {(1.0, 1.0): given, (0.1, 1.0): better}, 1000.0)
+        trials = self.trials({(1.0, 1.0): given, (0.1, 1.0): better})
         assert trials.best() == (1.0, 1.0)
 
     def test_the_rows_of_a_fold_have_no_say_about_themselves(self) -> None:
         given, other = self.losses(0, 1)
         other[3] -= 1.0
-        trials = Trials(self.family, {(1.0, 1.0): given, (0.1, 1.0): other}, 1000.0)
+        trials = self.trials({(1.0, 1.0): given, (0.1, 1.0): other})
         assert trials.best() == (0.1, 1.0)
         assert trials.best(without=3) == (1.0, 1.0)
 
     def test_a_fit_that_failed_is_never_chosen(self) -> None:
         given = self.losses(0)[0]
         failed = np.full((5, 40), np.inf)
-        trials = Trials(self.family, {(1.0, 1.0): given, (0.1, 1.0): failed}, 1000.0)
+        trials = self.trials({(1.0, 1.0): given, (0.1, 1.0): failed})
         assert trials.best() == (1.0, 1.0)
 
 
@@ -145,7 +148,7 @@ class TestAverage:
     def test_it_is_the_mean_of_the_fits_without_each_fold(self) -> None:
         logits, labels = confused(600, classes=4)
         averaged = fit(logits, labels, method="vector", average_folds=True)
-        fold_of = folded(logits, labels).fold_of_rows(0, 600)
+        fold_of = folded(logits, labels).split.at(np.arange(600))
         parts = [
             fit(logits, labels, method="vector", weights=np.where(fold_of == fold, 0.0, 1.0))
             for fold in range(5)

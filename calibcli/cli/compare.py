@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calibcli.cli.options import (
+    Cluster,
     ComputeOptions,
     InputOptions,
     Inputs,
     OutputOptions,
     Settings,
+    cluster_keys,
     shared,
 )
 
@@ -55,6 +57,7 @@ class CompareOptions:
     folds: Annotated[
         int, typer.Option(min=2, max=1000, metavar="N", help="Folds of the cross-validation.")
     ] = 5
+    cluster: Cluster = None
 
 
 def register(app: typer.Typer) -> None:
@@ -80,17 +83,18 @@ def compare(
     from calibcli.workflow.automatic import LEADERBOARD_METRICS, compare_plans
 
     check_stdin(inputs)
-    chosen = _plans(comparing)
+    chosen, keys = _plans(comparing), cluster_keys(comparing.cluster)
     talk = Talk(printing.quiet)
     engine = computing.engine()
     with (
-        opened(inputs, reading, talk) as dataset,
+        opened(inputs, reading, talk, keys=keys) as dataset,
         talk.progress(engine, "comparing", dataset.rows) as watched,
     ):
         data = open_data(watched, dataset, comparing.folds, computing.seed)
         talk_about(data, dataset.name, talk)
         plans = _automatic(comparing, data) if chosen is None else chosen
-        panel = Panel(LEADERBOARD_METRICS, bootstrap=Bootstrap(seed=computing.seed))
+        role = next(iter(keys), None)
+        panel = Panel(LEADERBOARD_METRICS, bootstrap=Bootstrap(seed=computing.seed, role=role))
         board = compare_plans(data, plans, panel, stacked=comparing.stack)
         document = compare_document(
             board,

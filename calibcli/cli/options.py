@@ -64,9 +64,6 @@ def options_in(panel: str) -> Callable[..., Any]:
 _input, _measuring = options_in("Input"), options_in("Measuring")
 _computing, _output = options_in("Computing"), options_in("Output")
 
-CLUSTER = "cluster"
-"""Role of the key column whose groups of rows are resampled as a whole."""
-
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -180,6 +177,23 @@ class ComputeOptions:
         return Engine(choose_device(self.device), self.threads, memory)
 
 
+Cluster = Annotated[
+    str | None,
+    _measuring(
+        metavar="COL",
+        help="Column of patients, documents, … whose rows are held out and resampled together.",
+        show_default="rows",
+    ),
+]
+
+
+def cluster_keys(column: str | None) -> dict[str, str]:
+    """The key column of ``--cluster`` by its role, where there is one."""
+    from calibcli.engine.folds import CLUSTER
+
+    return {} if column is None else {CLUSTER: column}
+
+
 @dataclass(frozen=True)
 class MeasureOptions:
     """What to measure."""
@@ -199,17 +213,11 @@ class MeasureOptions:
             help="Samples behind the 95 % intervals; 0: no intervals.",
         ),
     ] = 200
-    cluster: Annotated[
-        str | None,
-        _measuring(
-            metavar="COL",
-            help="Column of documents, patients, … that are resampled as a whole.",
-            show_default="rows",
-        ),
-    ] = None
+    cluster: Cluster = None
 
     def panel(self, seed: int) -> Panel:
         """The metrics that these options ask for, with intervals."""
+        from calibcli.engine.folds import CLUSTER
         from calibcli.metrics.panel import Panel
         from calibcli.metrics.resampling import Bootstrap
 
@@ -220,7 +228,7 @@ class MeasureOptions:
     @property
     def keys(self) -> dict[str, str]:
         """The key columns that they need, by role."""
-        return {} if self.cluster is None else {CLUSTER: self.cluster}
+        return cluster_keys(self.cluster)
 
 
 Settings = Annotated[

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,22 +15,12 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.engine.devices import to_device
 from calibcli.engine.engine import Engine, Tile
-from calibcli.engine.source import (
-    ArraySource,
-    Source,
-    Subset,
-    every,
-    fold_of_rows,
-    hold,
-    names_of_keys,
-    read_all,
-)
+from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
+from calibcli.engine.source import ArraySource, Source, every, hold, names_of_keys, read_all
 from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError
 
 State = TypeVar("State")
-Grouping: TypeAlias = Callable[[int, int], NumpyArray]
-"""The group of each row from a first to before a last one."""
 
 _SMALL = 1 << 20
 """Up to this many scores, arithmetic is in float64 whatever is stored: it costs nothing there."""
@@ -51,8 +41,8 @@ class Data:
     survey : Survey
     stages : tuple of Calibrator
         Maps that every tile passes before it is handed out.
-    seed : int
-        Of the folds.
+    split : Folds
+        The fold of each row.
     parts : tuple of Subset
         Only rows that belong to all of them count.
     class_factors : float64 array (K,) or None
@@ -65,7 +55,7 @@ class Data:
     source: Source
     survey: Survey
     stages: tuple[Calibrator, ...] = ()
-    seed: int = 0
+    split: Folds = field(default_factory=Folds)
     parts: tuple[Subset, ...] = ()
     class_factors: NumpyArray | None = None
     normalised: bool = False
@@ -78,7 +68,18 @@ class Data:
     @property
     def folds(self) -> int:
         """Number of folds of the cross-validation."""
-        return len(self.survey.class_weights)
+        return self.split.count
+
+    @property
+    def seed(self) -> int:
+        """Of the folds, and of all other random choices."""
+        return self.split.seed
+
+    @property
+    def clusters(self) -> int | None:
+        """Number of clusters that are kept whole; None where rows go by themselves."""
+        roles = getattr(self.source, "key_roles", ())
+        return len(self.key_names(CLUSTER)) if CLUSTER in roles else None
 
     @property
     def classes(self) -> int:
@@ -96,7 +97,7 @@ class Data:
         total: NumpyArray
         if not self.parts:
             total = self.survey.class_weights.sum(axis=0)
-        elif self.parts == (Subset(self.folds, self.parts[0].fold, self.seed),):
+        elif self.parts == (Subset(self.split, self.parts[0].fold),):
             total = np.delete(self.survey.class_weights, self.parts[0].fold, axis=0).sum(axis=0)
         else:
             plain = replace(self, class_factors=None, stages=())
@@ -140,22 +141,21 @@ class Data:
             work = partial(_through, self.stages, work)
         return self.engine.fold(self.source, work, merge, self.precision)
 
-    @property
-    def fold_of_rows(self) -> Grouping:
-        """The fold of each row from a first to before a last one, as a function of these two."""
-        return partial(fold_of_rows, folds=self.folds, seed=self.seed)
-
     def without_fold(self, held_out: int) -> Data:
         """The same rows, those of one fold not counting."""
-        return self.restricted(Subset(self.folds, held_out, self.seed))
+        return self.restricted(Subset(self.split, held_out))
 
     def inner_split(self) -> tuple[Data, Data]:
-        """Four fifths of the rows to fit, and one to steer the fit by."""
-        seed = self.seed + _INNER_SEED
-        return (
-            self.restricted(Subset(_INNER_FOLDS, 0, seed)),
-            self.restricted(Subset(_INNER_FOLDS, 0, seed, inside=True)),
-        )
+        """Four fifths of the rows to fit, and one to steer the fit by; clusters stay whole."""
+        seed, of_cluster, fold = self.seed + _INNER_SEED, None, 0
+        if self.clusters is not None:
+            # Clusters that are held out weigh nothing, so that those that count are shared evenly.
+            plain = replace(self, class_factors=None, stages=())
+            weights = plain.fold(_cluster_weights, _padded_sum)
+            of_cluster = share_out(weights, _INNER_FOLDS, seed)
+            fold = _typical(np.bincount(of_cluster, weights, _INNER_FOLDS))
+        split = Folds(_INNER_FOLDS, seed, of_cluster)
+        return self.restricted(Subset(split, fold)), self.restricted(Subset(split, fold, True))
 
     def restricted(self, part: Subset) -> Data:
         """The same rows, only those of a part counting."""
@@ -198,6 +198,15 @@ class Data:
 def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> Data:
     """Survey a source, bring it into memory (or onto the device) if it fits, and check it.
 
+    Parameters
+    ----------
+    engine : Engine
+    source : Source
+        Where it has keys of the role `CLUSTER`, each cluster is in one fold, so that there are at
+        most as many folds as clusters.
+    folds : int
+    seed : int
+
     Raises
     ------
     DataError
@@ -208,18 +217,33 @@ def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> 
     if engine.executor is None and engine.fits(source):
         if not source.resident():
             source = read_all(source, engine.chunk_rows(source))
-        elif getattr(source, "key_roles", ()):
+        elif getattr(source, "key_roles", ()) and not isinstance(source, ArraySource):
             source = hold(source)
         if engine.device != "cpu":
             source = _on_device(source, engine)
-    work = partial(survey_tile, source.kind, max(folds, 1), seed)
-    survey = engine.fold(source, work, Survey.merge)
+    split = Folds(max(folds, 1), seed)
+    if folds > 1 and CLUSTER in getattr(source, "key_roles", ()):
+        weights = engine.fold(source, _cluster_weights, _padded_sum)
+        count = max(min(folds, int(np.count_nonzero(weights))), 1)
+        split = Folds(count, seed, share_out(weights, count, seed))
+    return survey_source(engine, source, split)
+
+
+def survey_source(engine: Engine, source: Source, split: Folds) -> Data:
+    """Check the rows of a source that is where it is to be, with their folds.
+
+    Raises
+    ------
+    DataError
+        As `open_data`.
+    """
+    survey = engine.fold(source, partial(survey_tile, source.kind, split), Survey.merge)
     if survey.trouble is not None:
         row, what = survey.trouble
         raise DataError(f"{source.locate(row)}: {what}")
     if source.has_labels and survey.class_weights.sum() <= 0:
         raise DataError(f"{source_name(source)}: all weights are 0")
-    return Data(engine, source, survey, seed=seed)
+    return Data(engine, source, survey, split=split)
 
 
 def source_name(source: Source) -> str:
@@ -257,13 +281,39 @@ def _class_weights(classes: int, tile: Tile) -> NumpyArray:
     return np.bincount(to_numpy(tile.labels), weights, classes).astype(np.float64)
 
 
+def _cluster_weights(tile: Tile) -> NumpyArray:
+    """Weight of the rows of each cluster, as far as these have the first numbers (C,)."""
+    assert tile.keys is not None
+    numbers = tile.keys[CLUSTER]
+    if tile.weights is None:
+        return np.bincount(numbers).astype(np.float64)
+    # What is no weight is reported by the survey, which says where it is.
+    weights = np.nan_to_num(to_numpy(tile.weights), nan=0.0, posinf=0.0)
+    return np.bincount(numbers, np.maximum(weights, 0.0))
+
+
+def _padded_sum(left: NumpyArray, right: NumpyArray) -> NumpyArray:
+    """The sum of arrays, the shorter one filled up with zeros."""
+    if len(left) < len(right):
+        left, right = right, left
+    total = left.copy()
+    total[: len(right)] += right
+    return total
+
+
+def _typical(weights: NumpyArray) -> int:
+    """Of folds that weigh something, the one nearest to the mean."""
+    distance = np.where(weights > 0, np.abs(weights - weights.mean()), np.inf)
+    return int(distance.argmin())
+
+
 def _restricted(
     parts: tuple[Subset, ...], partial_state: Callable[[Tile], State], tile: Tile
 ) -> State:
     """The state of a tile in which only rows that belong to all parts count."""
     chosen = np.ones(len(tile))
     for part in parts:
-        chosen *= part.chosen(tile.start, tile.start + len(tile))
+        chosen *= part.chosen(tile)
     xp = namespace(tile.logits)
     weights = xp.asarray(chosen, device=tile.logits.device)
     return partial_state(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import InputKind, NumpyArray, hashed
+from calibcli.arrays import InputKind, NumpyArray
 
 Keys: TypeAlias = Mapping[str, NumpyArray]
 """Numbers of groups (n,), int64, by the role that they play."""
@@ -188,6 +188,11 @@ class ArraySource:
         """Whether every row has a weight."""
         return self.weights is not None
 
+    @property
+    def key_roles(self) -> tuple[str, ...]:
+        """Roles of the keys."""
+        return tuple(self.keys or ())
+
     def chunks(self, rows: int) -> Iterator[Chunk]:
         """The rows, at most ``rows`` at a time, without a copy."""
         whole = Chunk(0, self.scores, self.labels, self.weights, keys=self.keys)
@@ -261,35 +266,3 @@ def every(source: Source, step: int, chunk_rows: int) -> ArraySource:
 
     scores, labels, weights = joined("scores"), joined("labels"), joined("weights")
     return ArraySource(scores, labels, weights, source.kind, None, keys, names)
-
-
-@dataclass(frozen=True)
-class Subset:
-    """The rows of one fold, or all others.
-
-    A row's fold is drawn from the seed and the row's number, so that it depends on neither the
-    chunks nor the files.
-
-    Parameters
-    ----------
-    folds : int
-    fold : int
-    seed : int
-    inside : bool
-        Whether the rows of the fold are meant, rather than the others.
-    """
-
-    folds: int
-    fold: int
-    seed: int = 0
-    inside: bool = False
-
-    def chosen(self, begin: int, end: int) -> NumpyArray:
-        """Whether each row from ``begin`` to before ``end`` belongs to the part."""
-        inside: NumpyArray = fold_of_rows(begin, end, self.folds, self.seed) == self.fold
-        return inside if self.inside else ~inside
-
-
-def fold_of_rows(begin: int, end: int, folds: int, seed: int = 0) -> NumpyArray:
-    """The fold (0 to folds - 1) of each row from ``begin`` to before ``end``."""
-    return hashed(np.arange(begin, end), seed, folds)

@@ -16,7 +16,7 @@ from calibcli.arrays import (
     to_numpy,
 )
 from calibcli.engine.engine import Tile
-from calibcli.engine.source import fold_of_rows
+from calibcli.engine.folds import Folds
 
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
@@ -66,7 +66,7 @@ class Survey:
         )
 
 
-def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
+def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> Survey:
     """The survey of one tile."""
     logits = tile.logits
     xp = namespace(logits)
@@ -77,7 +77,7 @@ def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
     if kind == "probs":
         zeros = int(xp.sum(logits <= float(np.log(1.001 * SMALLEST_PROBABILITY))))
     trouble = _bad_score(tile, kind) if not ordinary or kind != "logits" else None
-    classes = int(logits.shape[1])
+    classes, folds = int(logits.shape[1]), split.count
     class_rows: NumpyArray = np.zeros(classes, np.int64)
     class_weights: NumpyArray = np.zeros((folds, classes))
     weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
@@ -85,7 +85,7 @@ def survey_tile(kind: InputKind, folds: int, seed: int, tile: Tile) -> Survey:
         labels = to_numpy(tile.labels)
         trouble = trouble or _bad_label(tile.start, labels, classes)
         if trouble is None:
-            fold = fold_of_rows(tile.start, tile.start + len(tile), folds, seed)
+            fold = split.of(tile)
             class_rows = np.bincount(labels, minlength=classes)
             cells = np.bincount(fold * classes + labels, weights, folds * classes)
             class_weights = cells.reshape(folds, classes)

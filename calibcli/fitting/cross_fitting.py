@@ -114,7 +114,7 @@ def _scale_steps(
     assert solution is not None
     scale = float(solution.theta[0])
     problem = Problem(data, family, objective, np.ones(1))
-    sums = problem.lines(solution.theta, data.folds, data.fold_of_rows)
+    sums = problem.lines(solution.theta)
     fits, exact = [], []
     for fold, inside in enumerate(sums):
         value, first, second = sums.sum(axis=0) - inside

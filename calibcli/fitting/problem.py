@@ -27,8 +27,9 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.curvature import Curvature, Expansion, Preconditioner
-from calibcli.engine.data import Data, Grouping
+from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
+from calibcli.engine.folds import Folds
 from calibcli.fitting.results import Solution
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
@@ -76,10 +77,10 @@ class Problem:
         total = self.fold(self._sums(theta).line)
         return total[0], total[1], total[2] if np.isfinite(total[2]) else None
 
-    def lines(self, theta: NumpyArray, groups: int, group_of_rows: Grouping) -> NumpyArray:
-        """The sums whose means `line` gives, for each group of rows by itself: (groups, 3)."""
+    def lines(self, theta: NumpyArray) -> NumpyArray:
+        """The sums whose means `line` gives, for each fold by itself: (folds, 3)."""
         self.passes += 1
-        return self.data.fold(partial(self._sums(theta).lines, groups, group_of_rows), np.add)
+        return self.data.fold(partial(self._sums(theta).lines, self.data.split), np.add)
 
     def gradient(self, theta: NumpyArray) -> tuple[float, NumpyArray]:
         """Value and gradient (P,)."""
@@ -194,17 +195,17 @@ class _Sums:
         bend = np.nan if second is None else weighted_sum(second, weights)
         return np.array([weighted_sum(terms.loss, weights), weighted_sum(first, weights), bend])
 
-    def lines(self, groups: int, group_of_rows: Grouping, tile: Tile) -> NumpyArray:
-        """The sums of `line` by group: (groups, 3)."""
+    def lines(self, split: Folds, tile: Tile) -> NumpyArray:
+        """The sums of `line` by fold: (folds, 3)."""
         terms, first, second = self._along(tile)
         rows = len(to_numpy(terms.loss))
         weights = host_weights(tile.labels, tile.weights)
-        group = group_of_rows(tile.start, tile.start + rows)
+        fold = split.of(tile)
         columns = [
             np.full(rows, np.nan) if values is None else to_numpy(values) * weights
             for values in (terms.loss, first, second)
         ]
-        return np.stack([np.bincount(group, column, groups) for column in columns], axis=1)
+        return np.stack([np.bincount(fold, column, split.count) for column in columns], axis=1)
 
     def gradient(self, reference: NumpyArray | None, tile: Tile) -> NumpyArray:
         """Loss and gradient (1 + P,), with the row weights at a reference (P,), if any."""

@@ -15,8 +15,9 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator, Family, SmoothMap
-from calibcli.engine.data import Data, Grouping
+from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
+from calibcli.engine.folds import Folds
 from calibcli.errors import UsageError
 from calibcli.fitting.cross_fitting import class_factors
 from calibcli.fitting.results import Families, Fit, StageFit
@@ -32,7 +33,7 @@ _MOST_SWEEPS = 4
 """Rounds of walks along each option in turn."""
 
 _GROUPS = 40
-"""Groups of rows in each fold, whose sums tell the noise of a held-out loss."""
+"""Groups of rows, or of clusters, in each fold, whose sums tell the noise of a held-out loss."""
 
 _ERRORS = 1.0
 """Standard errors up to which a larger loss is put down to chance."""
@@ -54,12 +55,15 @@ class Trials:
         As it was given.
     losses : dict of tuple of float to float64 array (folds, groups)
         Sums of held-out losses by fold and by group of rows, for each choice.
+    filled : bool array (folds, groups)
+        Which groups have rows.
     rows : float
         Weight of all held-out rows.
     """
 
     family: Family
     losses: dict[Choice, NumpyArray]
+    filled: NumpyArray
     rows: float
 
     def chosen(self, without: int | None = None) -> Family:
@@ -73,7 +77,8 @@ class Trials:
         difference (Breiman et al., Classification and Regression Trees, 1984).
         """
         kept = np.arange(len(next(iter(self.losses.values())))) != without
-        losses = {choice: sums[kept] for choice, sums in self.losses.items()}
+        groups = self.filled[kept]
+        losses = {choice: sums[kept][groups] for choice, sums in self.losses.items()}
         least = min(losses, key=lambda choice: float(losses[choice].sum()))
         given = choice_of(self.family)
         with np.errstate(invalid="ignore"):
@@ -187,7 +192,7 @@ class _Fold:
 
     def losses(self, calibrator: Calibrator, judge: Objective) -> NumpyArray:
         """Sums (groups,) of the losses of the held-out rows."""
-        work = partial(_held_out, calibrator, judge, self.data.fold_of_rows, self.number)
+        work = partial(_held_out, calibrator, judge, self.data.split, self.number)
         data = self.data if self._inside is None else self.data.reweighted(self._inside)
         return data.fold(work, np.add)
 
@@ -218,7 +223,8 @@ class _Stage:
                 best = self._walk(best, position, ladder)
             if best == before or len(ladders) == 1:
                 break
-        return Trials(self.family, self.losses, self.folds[0].data.weight)
+        data = self.folds[0].data
+        return Trials(self.family, self.losses, data.split.filled_units(_GROUPS), data.weight)
 
     def settle(self, choice: Choice) -> None:
         """Pass each fold's rows through its own fit at a choice."""
@@ -305,9 +311,9 @@ def _judge(objective: Objective, data: Data) -> Objective:
 
 
 def _held_out(
-    calibrator: Calibrator, judge: Objective, fold_of_rows: Grouping, fold: int, tile: Tile
+    calibrator: Calibrator, judge: Objective, split: Folds, fold: int, tile: Tile
 ) -> NumpyArray:
-    inside = fold_of_rows(tile.start, tile.start + len(tile.logits)) == fold
+    inside = split.of(tile) == fold
     numbers = np.flatnonzero(inside)
     if not numbers.size:
         return np.zeros(_GROUPS)
@@ -317,4 +323,4 @@ def _held_out(
     losses = to_numpy(terms.loss).astype(np.float64)
     if tile.weights is not None:
         losses = losses * to_numpy(tile.weights[rows])
-    return np.bincount((tile.start + numbers) % _GROUPS, losses, _GROUPS)
+    return np.bincount(split.unit_of(tile, _GROUPS)[numbers], losses, _GROUPS)

@@ -160,7 +160,7 @@ def choose_and_measure(
         outcome = fit_and_measure(data, replace(trial.plan, by=auto.by), panel, test)
         return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
     final = Through(trial.fit.calibrators)
-    unseen = CrossFitted(trial.by_fold, data.seed) if test is None else final
+    unseen = CrossFitted(trial.by_fold, data.split) if test is None else final
     before, after = measure(data if test is None else test, [Through(), unseen], panel)
     return Outcome(
         trial.plan,

@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Self
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray
+from calibcli.arrays import NumpyArray, hashed
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
+from calibcli.engine.folds import CLUSTER
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
 from calibcli.workflow.fitted_plans import Trial
 from calibcli.workflow.measuring import CrossFitted, Predictor, resampled, view_of
@@ -40,6 +42,9 @@ _MANY_CLASSES = (
     "gap-temperature,sms",
 )
 _COSTLY = ("sms", "dirichlet", "spline")
+_MOST_UNITS = 4096
+"""Sums that a standard error is made of; more would change it by less than a percent."""
+
 _MOST_CLASSES_FOR_COSTLY = 200
 """With more classes, what has a matrix or a curve for each of them takes minutes."""
 
@@ -56,7 +61,7 @@ class Standing:
     behind : float
         Held-out NLL minus that of the best.
     behind_error : float
-        The standard error of that difference, over the rows.
+        The standard error of that difference, over the rows or over clusters of them.
     """
 
     trial: Trial
@@ -100,10 +105,11 @@ def rank(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
     the paired difference, is taken (Breiman et al., Classification and Regression Trees, 1984).
     """
     panel = resampled(panel, data)
-    predictors = tuple(CrossFitted(trial.by_fold, data.seed) for trial in trials)
-    state = data.fold(partial(_held_out, predictors, panel), partial(_merge, panel))
+    predictors = tuple(CrossFitted(trial.by_fold, data.split) for trial in trials)
+    work = partial(_held_out, predictors, panel, data.clusters)
+    state = data.fold(work, partial(_merge, panel))
     evaluations = panel.finish_all(state.panels)
-    losses = state.losses
+    losses = state.losses.total()
     best = int(np.nanargmin(losses.mean))
     standings = [
         Standing(
@@ -157,11 +163,14 @@ class _Losses:
         By candidate and power of the weight.
     products : float64 array (M, M)
         With squared weights.
+    inflation : float
+        What a variance from few units is to be multiplied by.
     """
 
     weights: NumpyArray
     sums: NumpyArray
     products: NumpyArray
+    inflation: float = 1.0
 
     @classmethod
     def of(cls, losses: NumpyArray, weights: NumpyArray) -> _Losses:
@@ -174,6 +183,10 @@ class _Losses:
         return _Losses(
             self.weights + later.weights, self.sums + later.sums, self.products + later.products
         )
+
+    def total(self) -> _Losses:
+        """The sums over all rows."""
+        return self
 
     @property
     def mean(self) -> NumpyArray:
@@ -191,21 +204,70 @@ class _Losses:
         second = float(signs @ self.products[np.ix_(pair, pair)] @ signs)
         first = float(signs @ self.sums[pair, 1])
         spread = second - 2 * mean * first + mean**2 * float(self.weights[1])
-        return math.sqrt(max(spread, 0.0)) / float(self.weights[0])
+        return math.sqrt(max(self.inflation * spread, 0.0)) / float(self.weights[0])
+
+
+@dataclass(frozen=True)
+class _ClusterLosses:
+    """Sums by cluster of the NLL of M candidates, for errors that clusters make larger.
+
+    Clusters are taken to be independent and rows of one to be anything (Liang and Zeger,
+    Biometrika 1986). Of very many, each sum has some that are drawn together.
+
+    Attributes
+    ----------
+    weights : float64 array (C,)
+    sums : float64 array (M, C)
+        Weighted.
+    """
+
+    weights: NumpyArray
+    sums: NumpyArray
+
+    @classmethod
+    def of(
+        cls, losses: NumpyArray, weights: NumpyArray, numbers: NumpyArray, clusters: int
+    ) -> Self:
+        """The sums of losses (M, n) of rows with weights (n,) and numbers of clusters (n,)."""
+        if clusters > _MOST_UNITS:
+            numbers, clusters = hashed(numbers, 0, _MOST_UNITS), _MOST_UNITS
+        sums = [np.bincount(numbers, weights * each, clusters) for each in losses]
+        return cls(np.bincount(numbers, weights, clusters), np.stack(sums))
+
+    def __add__(self, later: _ClusterLosses) -> _ClusterLosses:
+        return _ClusterLosses(self.weights + later.weights, self.sums + later.sums)
+
+    def total(self) -> _Losses:
+        """The sums over all rows, each cluster counting as one in those of squares."""
+        weights, count = self.weights, int(np.count_nonzero(self.weights))
+        return _Losses(
+            np.array([weights.sum(), weights @ weights]),
+            np.stack((self.sums.sum(axis=1), self.sums @ weights), axis=1),
+            self.sums @ self.sums.T,
+            count / max(count - 1, 1),
+        )
 
 
 @dataclass(frozen=True)
 class _State:
     panels: tuple[PanelState, ...]
-    losses: _Losses
+    losses: _Losses | _ClusterLosses
 
 
-def _held_out(predictors: tuple[Predictor, ...], panel: Panel, tile: Tile) -> _State:
+def _held_out(
+    predictors: tuple[Predictor, ...], panel: Panel, clusters: int | None, tile: Tile
+) -> _State:
     views = [view_of(tile, predictor) for predictor in predictors]
-    losses = _Losses.of(np.stack([-view.true_log_prob for view in views]), views[0].weights)
+    each, weights = np.stack([-view.true_log_prob for view in views]), views[0].weights
+    losses: _Losses | _ClusterLosses
+    if clusters is None:
+        losses = _Losses.of(each, weights)
+    else:
+        losses = _ClusterLosses.of(each, weights, views[0].keys[CLUSTER], clusters)
     return _State(tuple(panel.partial(view) for view in views), losses)
 
 
 def _merge(panel: Panel, left: _State, right: _State) -> _State:
     panels = tuple(panel.merge(a, b) for a, b in zip(left.panels, right.panels, strict=True))
-    return _State(panels, left.losses + right.losses)
+    losses: Any = left.losses
+    return _State(panels, losses + right.losses)

@@ -115,14 +115,14 @@ def _unseen(rows: Data, fitted: FittedPlan, test: Data | None) -> tuple[Predicto
     if failed and fit.converged:
         notes = (f"{failed} of {rows.folds} fits of the cross-fitting did not converge",)
     stages = tuple(finished(part, plan).calibrators for part in by_fold)
-    return CrossFitted(stages, rows.seed), notes
+    return CrossFitted(stages, rows.split), notes
 
 
 def _unseen_in_groups(rows: Data, grouped: GroupedFit, test: Data | None) -> Predictor:
     """Log-probabilities of rows that a fit with maps for groups has not seen."""
     if test is not None:
         return Through(grouped.fit.calibrators)
-    return CrossFitted(grouped.by_fold, rows.seed)
+    return CrossFitted(grouped.by_fold, rows.split)
 
 
 def _balanced(

@@ -15,7 +15,8 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.engine.source import each_key, fold_of_rows, names_of_keys
+from calibcli.engine.folds import Folds
+from calibcli.engine.source import each_key, names_of_keys
 from calibcli.errors import DataError
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Units
@@ -43,12 +44,11 @@ class CrossFitted:
     """Calibrated logits of each row, by the stages that were fitted without its fold."""
 
     by_fold: tuple[tuple[Calibrator, ...], ...]
-    seed: int = 0
+    split: Folds
 
     def __call__(self, tile: Tile) -> Array:
         logits = tile.logits
-        folds = len(self.by_fold)
-        fold = fold_of_rows(tile.start, tile.start + len(tile), folds, self.seed)
+        fold = self.split.of(tile)
         result = namespace(logits).empty_like(logits)
         for position, stages in enumerate(self.by_fold):
             rows = np.flatnonzero(fold == position)

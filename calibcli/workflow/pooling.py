@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from calibcli.calibrators.base import GROUP
 from calibcli.calibrators.groups import MOST_GROUPS, Groups, Stages, interpolated, rows_by_group
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile, join
-from calibcli.engine.source import ArraySource, fold_of_rows
+from calibcli.engine.folds import Folds
+from calibcli.engine.source import ArraySource, each_key, names_of_keys
 from calibcli.errors import UsageError
 from calibcli.fitting.results import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.fitting.scale import SMALLEST_LOSS
@@ -70,14 +72,16 @@ class GroupRows:
         assert source.labels is not None
         labels = source.labels[rows]
         weights = None if source.weights is None else source.weights[rows]
-        own = ArraySource(source.scores[rows], labels, weights, source.kind)
+        keys = each_key(source.keys, itemgetter(rows))
+        own = replace(source, scores=source.scores[rows], labels=labels, weights=weights, keys=keys)
         classes, plain = self.data.classes, None if weights is None else to_numpy(weights)
         class_rows = np.bincount(to_numpy(labels), minlength=classes)
         by_class = np.bincount(to_numpy(labels), plain, classes)[None].astype(np.float64)
         survey = replace(
             self.data.survey, rows=len(rows), class_rows=class_rows, class_weights=by_class
         )
-        return replace(self.data, source=own, survey=survey)
+        split = Folds(1, self.data.seed)
+        return replace(self.data, source=own, survey=survey, split=split)
 
 
 def numbers_of(tile: Tile) -> NumpyArray:
@@ -94,25 +98,24 @@ def each_group(data: Data, groups: int) -> Iterator[GroupRows]:
     """
     if isinstance(data.source, ArraySource):
         assert data.source.keys is not None
-        numbers = data.source.keys[GROUP]
-        yield from _split(data, data.source, numbers, np.arange(data.rows), groups)
+        yield from _split(data, data.source, np.arange(data.rows), groups)
         return
     counts = data.fold(partial(_row_counts, groups), np.add)
     row_bytes = data.source.columns * max(data.source.dtype.itemsize, 4)
     most = max(data.engine.room // 4 // row_bytes, 1)
     for batch in _batches(counts, most):
-        source, numbers, row_numbers = _gathered(data, batch, -(-int(counts[batch].sum()) // most))
-        yield from _split(data, source, numbers, row_numbers, groups)
+        source, row_numbers = _gathered(data, batch, -(-int(counts[batch].sum()) // most))
+        yield from _split(data, source, row_numbers, groups)
 
 
 def _split(
-    data: Data, source: ArraySource, numbers: NumpyArray, row_numbers: NumpyArray, groups: int
+    data: Data, source: ArraySource, row_numbers: NumpyArray, groups: int
 ) -> Iterator[GroupRows]:
     if not len(row_numbers):
         return
-    first, last = int(row_numbers[0]), int(row_numbers[-1])
-    fold = fold_of_rows(first, last + 1, data.folds, data.seed)[row_numbers - first]
-    for number, places in rows_by_group(numbers, groups):
+    assert source.keys is not None
+    fold = data.split.at(row_numbers, source.keys)
+    for number, places in rows_by_group(source.keys[GROUP], groups):
         yield GroupRows(number, data, source, places, fold[places])
 
 
@@ -132,24 +135,28 @@ def _batches(counts: NumpyArray, most: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _gathered(
-    data: Data, batch: list[int], step: int
-) -> tuple[ArraySource, NumpyArray, NumpyArray]:
-    """Every so many-th of the rows of some groups, with their groups and their numbers."""
-    parts, row_numbers = [], []
+def _gathered(data: Data, batch: list[int], step: int) -> tuple[ArraySource, NumpyArray]:
+    """Every so many-th of the rows of some groups, and their numbers."""
+    parts, row_numbers, thinning = [], [], Folds(step, data.seed + _THINNING_SEED)
     for chunk in data.source.chunks(data.engine.chunk_rows(data.source)):
         assert chunk.keys is not None
         keep = np.isin(chunk.keys[GROUP], batch)
         if step > 1:
-            end, seed = chunk.start + len(chunk), data.seed + _THINNING_SEED
-            keep &= fold_of_rows(chunk.start, end, step, seed) == 0
+            keep &= thinning.of(chunk) == 0
         rows = np.flatnonzero(keep)
         parts.append(chunk.picked(rows))
         row_numbers.append(chunk.start + rows)
     whole = join(parts)
-    assert whole.keys is not None
-    source = ArraySource(whole.scores, whole.labels, whole.weights, data.source.kind)
-    return source, whole.keys[GROUP], np.concatenate(row_numbers)
+    names = names_of_keys(data.source, whole.keys or {})
+    source = ArraySource(
+        whole.scores,
+        whole.labels,
+        whole.weights,
+        data.source.kind,
+        keys=whole.keys,
+        key_names=names,
+    )
+    return source, np.concatenate(row_numbers)
 
 
 STRENGTHS = (np.inf, 1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 0.0)
@@ -235,7 +242,7 @@ def fit_groups(data: Data, fitted: FittedPlan) -> GroupedFit:
     counts = _counts(data, len(names))
     # Row 0 is of all rows, row 1 + f of those that are not in fold f.
     rows = np.concatenate([[counts.sum(axis=0)], counts.sum(axis=0) - counts])
-    work = partial(_losses, tuple(maps[1:]), rows[1:], data.seed)
+    work = partial(_losses, tuple(maps[1:]), rows[1:], data.split)
     losses, useless = _usable(data.fold(work, np.add), rows[0])
     total = losses.sum(axis=0)
     best = [STRENGTHS[int(place)] for place in (total.argmin(), *(total - losses).argmin(axis=1))]
@@ -282,21 +289,20 @@ def _fitted(own: Sequence[Stages]) -> NumpyArray:
 
 def _counts(data: Data, groups: int) -> NumpyArray:
     """Weight of the rows of each fold and group (F, G)."""
-    counts: NumpyArray = data.fold(partial(_count, data.folds, groups, data.seed), np.add)
+    counts: NumpyArray = data.fold(partial(_count, data.split, groups), np.add)
     return counts
 
 
-def _count(folds: int, groups: int, seed: int, tile: Tile) -> NumpyArray:
-    fold = fold_of_rows(tile.start, tile.start + len(tile), folds, seed)
+def _count(split: Folds, groups: int, tile: Tile) -> NumpyArray:
     weights = None if tile.weights is None else to_numpy(tile.weights)
-    cells = np.bincount(fold * groups + numbers_of(tile), weights, folds * groups)
-    return cells.reshape(folds, groups).astype(np.float64)
+    cells = np.bincount(split.of(tile) * groups + numbers_of(tile), weights, split.count * groups)
+    return cells.reshape(split.count, groups).astype(np.float64)
 
 
-def _losses(maps: tuple[Groups, ...], rows: NumpyArray, seed: int, tile: Tile) -> NumpyArray:
+def _losses(maps: tuple[Groups, ...], rows: NumpyArray, split: Folds, tile: Tile) -> NumpyArray:
     """Sum of the losses of held-out rows by fold, group and strength (F, G, S)."""
     losses = np.zeros((len(maps), rows.shape[1], len(STRENGTHS)))
-    fold = fold_of_rows(tile.start, tile.start + len(tile), len(maps), seed)
+    fold = split.of(tile)
     for position, groups in enumerate(maps):
         inside = np.flatnonzero(fold == position)
         if not len(inside):

@@ -10,7 +10,7 @@ import numpy as np
 from calibcli.arrays import NumpyArray, host_weights, to_numpy
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.top import top_scores
-from calibcli.engine.data import Data, open_data
+from calibcli.engine.data import Data, survey_source
 from calibcli.engine.engine import Tile
 from calibcli.engine.source import ArraySource, Keys, join_keys, names_of_keys
 from calibcli.errors import DataError
@@ -44,7 +44,7 @@ def confidence_rows(data: Data) -> Data:
         key_names=names_of_keys(data.source, keys or {}),
     )
     engine = replace(data.engine, executor=None, on_rows=None)
-    reduced = open_data(engine, source, data.folds, data.seed)
+    reduced = survey_source(engine, source, data.split)
     return replace(reduced, parts=data.parts)
 
 

@@ -17,8 +17,9 @@ from calibcli.arrays import NumpyArray, host_weights, log_softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.log_linear import LogLinear
-from calibcli.engine.data import Data, Grouping
+from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
+from calibcli.engine.folds import Folds
 from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.fitted_plans import Trial
@@ -130,7 +131,7 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
     numbers = data.rows * data.classes * len(trials)
     step = -(-numbers // _MOST_NUMBERS)
     by_fold = [trial.by_fold for trial in trials]
-    parts = data.fold(partial(_held_out, by_fold, data.fold_of_rows, step), operator.add)
+    parts = data.fold(partial(_held_out, by_fold, data.split, step), operator.add)
     log_probs, labels, weights, folds = zip(*parts, strict=True)
     return _Rows(
         np.concatenate(log_probs, axis=1),
@@ -141,11 +142,11 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
 
 
 def _held_out(
-    members: Sequence[Members], fold_of_rows: Grouping, step: int, tile: Tile
+    members: Sequence[Members], split: Folds, step: int, tile: Tile
 ) -> list[tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]]:
     """Every so many-th row of a tile, by its number, through the members that didn't see it."""
     first = -tile.start % step
-    folds = fold_of_rows(tile.start, tile.start + len(tile))[first::step]
+    folds = split.of(tile)[first::step]
     logits = tile.logits[first::step]
     labels = to_numpy(tile.labels)[first::step]
     weights = host_weights(tile.labels, tile.weights)
