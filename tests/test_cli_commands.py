@@ -74,12 +74,12 @@ def examples(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_every_help_ends_with_two_examples_that_run(calib_here, monkeypatch, command):
+def test_every_help_ends_with_three_examples_that_run(calib_here, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = calib_here(*command.split(), "--help")
     assert (code, err) == (0, "")
     found = examples(out)
-    assert len(found) == 2
+    assert len(found) == (3 if command else 2)
     for example in found:
         program, *arguments = shlex.split(example)
         assert program == "calib"
@@ -90,12 +90,68 @@ def test_every_help_ends_with_two_examples_that_run(calib_here, monkeypatch, com
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(calib_here, command):
-    code, out, _ = calib_here(command, "-h")
+    code, out, _ = calib_here(command, "--help")
     assert code == 0
     assert out.lstrip().startswith(f"Usage: calib {command}")
     shared = ("--logits", "--labels", "--weights", "--input", "--device", "--threads", "--seed")
     if command in ("fit", "apply", "evaluate"):
         assert all(option in out for option in (*shared, "--memory", "--quiet", "--format"))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_aligned_and_has_no_types_of_python(calib_here, monkeypatch, command, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = calib_here(command, "--help")
+    body, _, _ = out.partition(" Examples")
+    assert max(map(len, body.splitlines())) < columns
+    assert not re.search(r"<\w|\blist\[|<=x|x<=|x>=", body)
+    long = re.findall(r"^(?:  -\w, |      )--[a-z]", body, re.MULTILINE)
+    assert len(long) == len(re.findall(r"^ +-", body, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", ["fit", "apply", "evaluate", "compare"])
+def test_short_help_has_ten_options_and_leads_to_the_long_one(calib_here, command):
+    _, short, _ = calib_here(command, "-h")
+    _, long, _ = calib_here(command, "--help")
+    options = re.compile(r"^ +(?:-\w, )?(--[a-z-]+)", re.MULTILINE)
+    assert len(options.findall(short)) == 10
+    assert set(options.findall(short)) < set(options.findall(long))
+    assert f"calib {command} --help" in short
+    assert len(short.splitlines()) < len(long.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("calib fit x -m isoto", ["isotonic"]),
+        ("calib fit x --loss bri", ["brier"]),
+        ("calib compare x --methods svs,isoto", ["svs,isotonic"]),
+        ("calib evaluate x --metrics nll,brier_h", ["nll,brier_half"]),
+        ("calib methods isoto", ["isotonic"]),
+    ],
+)
+def test_the_shell_completes_names(calib, line, completions):
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    done = calib(env={"_CALIB_COMPLETE": "complete_bash", **words})
+    assert done.stdout.decode().split() == completions
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("methods", "svs"), ("losses", "brier"), ("metrics", "ece")]
+)
+def test_a_listing_has_a_line_for_each_and_a_card_for_one(calib_here, command, name):
+    _, listing, _ = calib_here(command)
+    _, listed, _ = calib_here(command, "--format", "json")
+    entries = json.loads(listed)[command]
+    assert len([line for line in listing.splitlines() if line[:2] == "  "]) == len(entries)
+    _, card, _ = calib_here(command, name)
+    (entry,) = json.loads(calib_here(command, name, "--format", "json")[1])[command]
+    assert entry in entries
+    assert card.startswith(f"{name}  {entry['title']}")
+    code, out, err = calib_here(command, f"{name}x")
+    assert (code, out) == (2, "")
+    assert f"'{name}x'" in err
 
 
 def test_version(calib_here):
@@ -438,9 +494,10 @@ def test_methods_and_losses_list_their_registries(calib_here):
         code, out, err = calib_here(command)
         assert (code, err) == (0, "")
         for entry in entries:
-            assert entry["name"] in out
+            assert f"  {entry['name']} " in out
+            _, card, _ = calib_here(command, entry["name"])
             for option in entry["options"]:
-                assert f"{entry['name']}.{option['name']}={option['default']}" in out
+                assert f"{entry['name']}.{option['name']}={option['default']}" in card
 
 
 # Standard input and output, as a pipe of a shell has them

@@ -372,7 +372,7 @@ def test_the_help_does_not_depend_on_the_configuration(calib_here, monkeypatch, 
     write(tmp_path / "calib.toml", "[fit]\nmethod = 'svs'\nfolds = 7\n")
     monkeypatch.setenv("CALIB_FORMAT", "json")
     assert calib_here("fit", "--help") == plain
-    assert calib_here("fit", "--config", "calib.toml", "-h") == plain
+    assert calib_here("fit", "--config", "calib.toml", "--help") == plain
     write(tmp_path / "calib.toml", "this is broken")
     assert calib_here("fit", "--help") == plain
     assert calib_here("--help")[0] == 0

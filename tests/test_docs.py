@@ -170,9 +170,9 @@ def test_every_option_in_the_help_is_documented(
     assert options <= set(re.findall(r"--[a-z][a-z-]+", documented))
 
 
-def test_every_help_ends_with_two_examples() -> None:
+def test_every_help_ends_with_three_examples() -> None:
     for command in make_reference.commands():
-        assert len(command.examples) == 2, command.name
+        assert len(command.examples) == 3, command.name
 
 
 def anchors(text: str) -> set[str]:

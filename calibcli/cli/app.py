@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from calibcli.cli import apply, compare, config, evaluate, fit, inspect, methods
-from calibcli.cli.configured import configure
+from calibcli.cli.configured import Program, configure
 from calibcli.cli.console import forget, tell
 from calibcli.errors import CalibError
 from calibcli.version import __version__
@@ -39,9 +39,9 @@ _LONGEST = 1000
 
 app = typer.Typer(
     name=_NAME,
+    cls=Program,
     help=_HELP,
     epilog=_EXAMPLES,
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -40,6 +40,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib fit sample_data/digits_val.parquet -p digits.json -o val.parquet
 
   calib apply digits.json sample_data/digits_test.parquet -o calibrated.parquet
+
+  calib apply digits.json sample_data/digits_test.parquet -o calibrated.npz
 """
 
 
@@ -73,7 +75,24 @@ class ApplyOptions:
     force: Force = False
 
 
-@shared(ApplyOptions, InputOptions, ComputeOptions, PlainOutputOptions)
+@shared(
+    ApplyOptions,
+    InputOptions,
+    ComputeOptions,
+    PlainOutputOptions,
+    basic=(
+        "output",
+        "force",
+        "logits",
+        "labels",
+        "input",
+        "classes",
+        "by",
+        "memory",
+        "format",
+        "quiet",
+    ),
+)
 def apply(
     params: Annotated[
         str, typer.Argument(metavar="PARAMS", help="Parameter file.", show_default=False)

@@ -15,6 +15,8 @@ from calibcli.cli.options import (
     OutputOptions,
     Settings,
     cluster_keys,
+    complete_losses,
+    complete_methods,
     shared,
 )
 
@@ -32,6 +34,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib compare sample_data/digits_val.parquet
 
   calib compare sample_data/digits_val.parquet --methods none,svs,sms
+
+  calib compare sample_data/digits_val.parquet --methods temperature --losses nll,brier
 """
 
 
@@ -43,12 +47,18 @@ class CompareOptions:
         str | None,
         typer.Option(
             metavar="NAME,NAME",
+            autocompletion=complete_methods,
             help="See calib methods; stages of one method are joined with +.",
             show_default="those of auto",
         ),
     ] = None
     losses: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Each with every method; see calib losses.")
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            autocompletion=complete_losses,
+            help="Each with every method; see calib losses.",
+        ),
     ] = "nll"
     settings: Settings = None
     stack: Annotated[
@@ -65,7 +75,24 @@ def register(app: typer.Typer) -> None:
     app.command("compare", help=_HELP, epilog=_EXAMPLES)(compare)
 
 
-@shared(CompareOptions, InputOptions, ComputeOptions, OutputOptions)
+@shared(
+    CompareOptions,
+    InputOptions,
+    ComputeOptions,
+    OutputOptions,
+    basic=(
+        "methods",
+        "losses",
+        "settings",
+        "stack",
+        "folds",
+        "logits",
+        "labels",
+        "seed",
+        "format",
+        "quiet",
+    ),
+)
 def compare(
     inputs: Inputs,
     comparing: CompareOptions,

@@ -24,6 +24,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib config
 
   calib config evaluate --all --format json
+
+  calib config fit --all
 """
 
 

@@ -148,11 +148,11 @@ def options_of(command: Any) -> dict[str, Option]:
             continue
         name = max(parameter.opts, key=len).lstrip("-")
         if name not in NOT_OPTIONS:
-            options[name] = Option(name, parameter, _kind(hints[parameter.name]))
+            options[name] = Option(name, parameter, value_type(hints[parameter.name]))
     return options
 
 
-def _kind(hint: Any) -> type:
+def value_type(hint: Any) -> type:
     """The type of one value: ``int`` of ``list[int] | None``."""
     while get_origin(hint) is not None:
         hint = next(each for each in get_args(hint) if each is not type(None))

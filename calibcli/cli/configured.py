@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from calibcli.cli.config_file import (
     CONFIG_VARIABLE,
@@ -17,6 +17,7 @@ from calibcli.cli.config_file import (
     find_file,
     named_file,
 )
+from calibcli.cli.help import command_help, group_help
 from calibcli.cli.options import options_in, shared
 from calibcli.errors import CalibError, UsageError
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from calibcli.cli.configuration import Configuration
 
 _option = options_in("Configuration")
-_FILE, _SETTINGS = "calibcli.file", "calibcli.settings"
-"""Where a context keeps the file, and what is set of its command."""
+_FILE, _SETTINGS, _SHORT = "calibcli.file", "calibcli.settings", "calibcli.short"
+"""Where a context keeps the file, what is set of its command, and whether ``-h`` asks for help."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,8 @@ class ConfiguredCommand(TyperCommand):
     """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help, in which a switch looks like one."""
-        for each in self.get_params(ctx):
-            if getattr(each, "is_flag", False):
-                each.metavar = ""
-        super().format_help(ctx, formatter)
+        """The help: short after ``-h``."""
+        formatter.write(command_help(self, ctx, short=bool(ctx.meta.get(_SHORT))))
 
     def make_parser(self, ctx: Any) -> Any:
         """The parser, which also takes ``--no-strict`` to undo a ``strict = true``."""
@@ -88,6 +86,7 @@ class ConfiguredCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments, on top of the configuration."""
+        ctx.meta[_SHORT] = "-h" in args and "--help" not in args
         if not ctx.resilient_parsing:
             given = self.make_parser(ctx).parse_args(list(args))[0]
             if not given.get("help"):
@@ -131,6 +130,21 @@ class ConfiguredCommand(TyperCommand):
             if places:
                 error.args = (f"{error} (set by {', '.join(places)})",)
             raise
+
+
+class Program(TyperGroup):
+    """All commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help, which lists the commands."""
+        formatter.write(group_help(self, ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; without any, show what there is."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
 
 
 def configuration_of(context: Any) -> Configuration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from calibcli.cli.options import options_in
+from calibcli.cli.options import complete_methods, options_in
 from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class DiagnosticOptions:
         str | None,
         _option(
             metavar="METHOD",
+            autocompletion=complete_methods,
             help="What METHOD, fitted to other rows, could still take off NLL and Brier.",
             show_default=False,
         ),

@@ -35,6 +35,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib evaluate sample_data/digits_val.parquet sample_data/digits_test.parquet
 
   calib evaluate sample_data/digits_longtail_test.npz --metrics all
+
+  calib evaluate sample_data/digits_test.parquet --by-class --fail-if 'ece > 0.2'
 """
 
 
@@ -51,6 +53,18 @@ def register(app: typer.Typer) -> None:
     ComputeOptions,
     ReportOptions,
     PictureOptions,
+    basic=(
+        "params",
+        "labels",
+        "metrics",
+        "bootstrap",
+        "by",
+        "fail_if",
+        "plot",
+        "report",
+        "force",
+        "format",
+    ),
 )
 def evaluate(
     inputs: Inputs,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calibcli.cli.fit_job import FitJob, Targets
 from calibcli.cli.gates import GateOptions, Gates
 from calibcli.cli.options import (
     ComputeOptions,
@@ -20,6 +21,8 @@ from calibcli.cli.options import (
     ReportFormat,
     ReportOptions,
     Settings,
+    complete_losses,
+    complete_methods,
     shared,
 )
 from calibcli.cli.pictures import PictureOptions, Pictures
@@ -40,25 +43,9 @@ _EXAMPLES = """[b]Examples[/b]
   calib fit sample_data/digits_val.parquet -p digits.json
 
   calib fit sample_data/digits_longtail_val.npz --loss brier --format json
+
+  calib fit sample_data/digits_val.parquet -m svs --test sample_data/digits_test.parquet
 """
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Where results go: paths, ``-`` for stdout, or None for nowhere."""
-
-    params: str
-    output: str | None
-    trace: str | None = None
-
-    @property
-    def stdout_taken(self) -> bool:
-        return "-" in (self.params, self.output)
-
-    @property
-    def paths(self) -> dict[str, str | None]:
-        """By the options that name them."""
-        return {"-p": self.params, "-o": self.output, "--trace": self.trace}
 
 
 def register(app: typer.Typer) -> None:
@@ -82,12 +69,18 @@ class FitOptions:
             "--method",
             "-m",
             metavar="auto|NAME[,NAME]",
+            autocompletion=complete_methods,
             help="What is fitted; see calib methods. Several are fitted one after the other; auto "
             "takes what is best for held-out rows.",
         ),
     ] = "temperature"
     loss: Annotated[
-        str, typer.Option(metavar="NAME", help="What the fit minimises; see calib losses.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_losses,
+            help="What the fit minimises; see calib losses.",
+        ),
     ] = "nll"
     settings: Settings = None
     stack: Annotated[
@@ -174,6 +167,18 @@ class FitOptions:
 @shared(
     *(FitOptions, InputOptions, MeasureOptions, GateOptions),
     *(ComputeOptions, ReportOptions, PictureOptions),
+    basic=(
+        "method",
+        "loss",
+        "test",
+        "params",
+        "output",
+        "labels",
+        "report",
+        "force",
+        "format",
+        "quiet",
+    ),
 )
 def fit(
     inputs: Inputs,
@@ -187,7 +192,6 @@ def fit(
 ) -> None:
     """Parse, fit, write, print."""
     from calibcli.cli.console import Talk, show
-    from calibcli.cli.fit_job import FitJob
     from calibcli.cli.reading import keep_apart, keep_inputs
 
     plan = _plan(fitting)

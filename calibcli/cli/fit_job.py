@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from calibcli.cli.options import ComputeOptions, InputOptions
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
-    from calibcli.cli.fit import Targets
     from calibcli.cli.pictures import Pictures
     from calibcli.engine.data import Data
     from calibcli.metrics.panel import Panel
@@ -21,6 +21,24 @@ if TYPE_CHECKING:
     from calibcli.workflow.automatic import AutoPlan
     from calibcli.workflow.fitting import Outcome
     from calibcli.workflow.plans import Plan
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where results go: paths, ``-`` for stdout, or None for nowhere."""
+
+    params: str
+    output: str | None
+    trace: str | None = None
+
+    @property
+    def stdout_taken(self) -> bool:
+        return "-" in (self.params, self.output)
+
+    @property
+    def paths(self) -> dict[str, str | None]:
+        """By the options that name them."""
+        return {"-p": self.params, "-o": self.output, "--trace": self.trace}
 
 
 class FitJob:

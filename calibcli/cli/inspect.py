@@ -29,6 +29,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib inspect sample_data/digits_val.parquet
 
   calib inspect sample_data/digits_longtail_val.npz --format json
+
+  calib inspect sample_data/digits_test.parquet
 """
 
 

@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calibcli.cli.console import tell
-from calibcli.cli.options import FormatOption, PlainFormat
+from calibcli.cli.options import (
+    FormatOption,
+    PlainFormat,
+    complete_losses,
+    complete_methods,
+    complete_metrics,
+)
 from calibcli.registry import BUILT_IN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rich.console import Console
     from rich.table import Table
 
     from calibcli.calibrators.base import Family
@@ -23,6 +32,8 @@ _METHODS_EXAMPLES = """[b]Examples[/b]
 
   calib methods
 
+  calib methods svs
+
   calib methods --classes 1000 --format json
 """
 
@@ -30,12 +41,16 @@ _LOSSES_EXAMPLES = """[b]Examples[/b]
 
   calib losses
 
+  calib losses brier
+
   calib losses --format json
 """
 
 _METRICS_EXAMPLES = """[b]Examples[/b]
 
   calib metrics
+
+  calib metrics ece
 
   calib metrics --format json
 """
@@ -76,7 +91,18 @@ def register(app: typer.Typer) -> None:
     app.command("metrics", help="List what can be measured.", epilog=_METRICS_EXAMPLES)(metrics)
 
 
+def _name(complete: Callable[[str], list[str]]) -> Any:
+    """The argument that asks for the card of one entry."""
+    return typer.Argument(
+        metavar="NAME",
+        show_default=False,
+        help="Show everything about this one.",
+        autocompletion=complete,
+    )
+
+
 def methods(
+    name: Annotated[str | None, _name(complete_methods)] = None,
     classes: Annotated[
         int, typer.Option(min=2, metavar="K", help="Class count that the figures are for.")
     ] = 10,
@@ -85,7 +111,9 @@ def methods(
     """List the calibrators."""
     from calibcli.calibrators.registry import MAPS
 
-    entries = [*_NO_FAMILIES, *(_method(name, kind, classes) for name, kind in MAPS.items())]
+    special = [entry for entry in _NO_FAMILIES if name in (None, entry["name"])]
+    chosen = {} if name and special else _chosen(MAPS, name, [e["name"] for e in _NO_FAMILIES])
+    entries = [*special, *(_method(each, kind, classes) for each, kind in chosen.items())]
     facts = {
         "preserves": "preserves",
         f"parameters at {classes} classes": "parameters",
@@ -94,7 +122,14 @@ def methods(
         "source": "source",
         "from": "origin",
     }
-    _print({"schema_version": 1, "classes": classes, "methods": entries}, entries, facts, format)
+    _print(
+        {"schema_version": 1, "classes": classes, "methods": entries},
+        entries,
+        facts,
+        format,
+        group="preserves {preserves}",
+        card=name is not None,
+    )
     _tell_broken(MAPS)
 
 
@@ -118,24 +153,27 @@ def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
     }
 
 
-def losses(format: FormatOption = PlainFormat.TABLE) -> None:
+def losses(
+    name: Annotated[str | None, _name(complete_losses)] = None,
+    format: FormatOption = PlainFormat.TABLE,
+) -> None:
     """List the objectives."""
     from calibcli.objectives.registry import OBJECTIVES
     from calibcli.options import options_of
 
     entries = [
         {
-            "name": name,
+            "name": each,
             "title": kind.title,
             "proper": kind.proper,
             "link": kind().link() is not None,
             "adaptive": kind.learns != "nothing",
             "convex": kind.convex,
             "source": kind.source,
-            "origin": str(OBJECTIVES.origin(name)),
+            "origin": str(OBJECTIVES.origin(each)),
             "options": [asdict(option) for option in options_of(kind)],
         }
-        for name, kind in OBJECTIVES.items()
+        for each, kind in _chosen(OBJECTIVES, name).items()
     ]
     facts = {
         "proper": "proper",
@@ -145,27 +183,37 @@ def losses(format: FormatOption = PlainFormat.TABLE) -> None:
         "source": "source",
         "from": "origin",
     }
-    _print({"schema_version": 1, "losses": entries}, entries, facts, format)
+    _print(
+        {"schema_version": 1, "losses": entries},
+        entries,
+        facts,
+        format,
+        group="proper: {proper}, adaptive: {adaptive}",
+        card=name is not None,
+    )
     _tell_broken(OBJECTIVES)
 
 
-def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
+def metrics(
+    name: Annotated[str | None, _name(complete_metrics)] = None,
+    format: FormatOption = PlainFormat.TABLE,
+) -> None:
     """List the metrics."""
     from calibcli.metrics.registry import DEFAULT, METRICS
 
     entries = [
         {
-            "name": name,
+            "name": each,
             "title": metric.title,
             "group": metric.group,
             "better": metric.better or "neither",
-            "default": name in DEFAULT,
+            "default": each in DEFAULT,
             "interval": metric.resampling.description if metric.resampling else "none",
             "convention": metric.convention,
-            "origin": str(METRICS.origin(name)),
+            "origin": str(METRICS.origin(each)),
             "options": [],
         }
-        for name, metric in METRICS.items()
+        for each, metric in _chosen(METRICS, name).items()
     ]
     facts = {
         "about": "group",
@@ -175,7 +223,14 @@ def metrics(format: FormatOption = PlainFormat.TABLE) -> None:
         "convention": "convention",
         "from": "origin",
     }
-    _print({"schema_version": 1, "metrics": entries}, entries, facts, format)
+    _print(
+        {"schema_version": 1, "metrics": entries},
+        entries,
+        facts,
+        format,
+        group="{group}",
+        card=name is not None,
+    )
     _tell_broken(METRICS)
 
 
@@ -185,22 +240,67 @@ def _tell_broken(registry: Registry[Any]) -> None:
         tell(f"calib: {line}")
 
 
+def _chosen(registry: Registry[Any], name: str | None, also: Iterable[str] = ()) -> dict[str, Any]:
+    """The entry of a name, or all entries; raises UsageError for a name that is not known."""
+    return dict(registry) if name is None else {name: registry.find(name, also)}
+
+
 def _print(
     document: dict[str, Any],
     entries: list[dict[str, Any]],
     facts: dict[str, str],
     format: PlainFormat,
+    *,
+    group: str,
+    card: bool,
 ) -> None:
-    """Print a document as JSON, or its entries one by one: their facts, keys by their titles."""
+    """Print a document as JSON, or its entries: a line each, or one with all facts.
+
+    Parameters
+    ----------
+    document : dict
+    entries : list of dict
+    facts : dict of str
+        Keys of an entry by what a card calls them.
+    format : PlainFormat
+    group : str
+        Heading of a group of lines, with the keys of an entry in braces.
+    card : bool
+    """
     if format is PlainFormat.JSON:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
     from rich.console import Console
 
     console = Console(highlight=False)
+    if card:
+        for entry in entries:
+            console.print(f"[bold]{entry['name']}[/bold]  {entry['title']}")
+            console.print(_facts(entry, facts))
+        return
+    _print_lines(console, entries, group)
+    command = next(key for key, value in document.items() if value is entries)
+    console.print(f"Everything about one: calib {command} NAME", soft_wrap=True)
+
+
+def _print_lines(console: Console, entries: list[dict[str, Any]], group: str) -> None:
+    """A line for each entry, below the headings of their groups in order of appearance."""
+    from rich.text import Text
+
+    groups: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
-        console.print(f"[bold]{entry['name']}[/bold]  {entry['title']}")
-        console.print(_facts(entry, facts))
+        shown = {key: _shown(value) for key, value in entry.items()}
+        groups.setdefault(group.format(**shown), []).append(entry)
+    width = max(len(entry["name"]) for entry in entries) + 2
+    for heading, members in groups.items():
+        console.print(Text(heading, style="bold"))
+        for entry in members:
+            origin = entry["origin"]
+            plugin = "" if origin == str(BUILT_IN) else f" ({origin})"
+            line = Text(f"  {entry['name']:<{width}}{entry['title']}{plugin}")
+            # A pipe gets the whole line.
+            whole = not console.is_terminal
+            console.print(line, overflow="ellipsis", no_wrap=True, soft_wrap=whole)
         console.print()
 
 

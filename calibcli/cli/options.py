@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -60,6 +61,23 @@ def options_in(panel: str) -> Callable[..., Any]:
     """`typer.Option` for options that the help shows together, under a heading."""
     return functools.partial(typer.Option, rich_help_panel=panel)
 
+
+def complete_from(names: str) -> Callable[[str], list[str]]:
+    """Completion of names with commas between them, from a registry ``"module:NAME"``."""
+
+    def complete(incomplete: str) -> list[str]:
+        from pkgutil import resolve_name
+
+        *before, last = re.split(r"(?<=[,+])", incomplete)
+        names_known = sorted(resolve_name(names))
+        return ["".join([*before, each]) for each in names_known if each.startswith(last)]
+
+    return complete
+
+
+complete_methods = complete_from("calibcli.calibrators.registry:MAPS")
+complete_losses = complete_from("calibcli.objectives.registry:OBJECTIVES")
+complete_metrics = complete_from("calibcli.metrics.registry:METRICS")
 
 _input, _measuring = options_in("Input"), options_in("Measuring")
 _computing, _output = options_in("Computing"), options_in("Output")
@@ -201,7 +219,9 @@ class MeasureOptions:
     metrics: Annotated[
         str,
         _measuring(
-            metavar="NAME[,NAME]|all", help="What is measured; see calib metrics, or all of them."
+            metavar="NAME[,NAME]|all",
+            autocompletion=complete_metrics,
+            help="What is measured; see calib metrics, or all of them.",
         ),
     ] = "default"
     bootstrap: Annotated[
@@ -281,12 +301,12 @@ Force = Annotated[
 ]
 
 
-def shared(*groups: type[Any]) -> Callable[[Command], Command]:
+def shared(*groups: type[Any], basic: Sequence[str] = ()) -> Callable[[Command], Command]:
     """Give a command the options of these dataclasses; it takes an object of each, by its name.
 
     A parameter ``data: InputOptions`` of the command is filled from the flags that the fields of
     `InputOptions` declare. Flags of a dataclass that it has no parameter for are taken, and left
-    at that.
+    at that. The short help has the parameters `basic`, or all if there are none.
     """
 
     def decorate(command: Command) -> Command:
@@ -310,6 +330,8 @@ def shared(*groups: type[Any]) -> Callable[[Command], Command]:
 
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        if basic:
+            wrapper.basic_options = frozenset(basic)  # type: ignore[attr-defined]
         del wrapper.__wrapped__
         return wrapper  # type: ignore[return-value]
 
