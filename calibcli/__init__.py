@@ -1,7 +1,7 @@
 """Probabilities that can be believed, from stored logits.
 
-The command line is `calib`; for notebooks and services there are three functions: `fit`, `load`
-and `evaluate`.
+The command line is `calib`; for notebooks and services there are four functions: `fit`, `load`,
+`evaluate` and `compare`.
 
 >>> import calibcli
 >>> logits = [[4.0, 0.0], [0.0, 4.0], [4.0, 0.0], [0.0, 4.0]]
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from calibcli.version import __version__
 
 if TYPE_CHECKING:
-    from calibcli.api import FittedCalibrator, evaluate, fit, load
+    from calibcli.api import FittedCalibrator, compare, evaluate, fit, load
     from calibcli.errors import (
         CalibError,
         DataError,
@@ -31,16 +31,18 @@ if TYPE_CHECKING:
     )
     from calibcli.metrics.panel import Evaluation
     from calibcli.params import Params
+    from calibcli.workflow.choosing import Leaderboard
     from calibcli.workflow.fitting import Outcome
 
 _HOMES = {
-    "calibcli.api": ("FittedCalibrator", "evaluate", "fit", "load"),
+    "calibcli.api": ("FittedCalibrator", "compare", "evaluate", "fit", "load"),
     "calibcli.errors": (
         *("CalibError", "DataError", "GateError", "NotConvergedError", "ParamsError"),
         "UsageError",
     ),
     "calibcli.metrics.panel": ("Evaluation",),
     "calibcli.params": ("Params",),
+    "calibcli.workflow.choosing": ("Leaderboard",),
     "calibcli.workflow.fitting": ("Outcome",),
 }
 """Where public names are defined, from which they are imported when they are used."""
@@ -51,12 +53,14 @@ __all__ = [
     "Evaluation",
     "FittedCalibrator",
     "GateError",
+    "Leaderboard",
     "NotConvergedError",
     "Outcome",
     "Params",
     "ParamsError",
     "UsageError",
     "__version__",
+    "compare",
     "evaluate",
     "fit",
     "load",

@@ -1,8 +1,11 @@
-"""The Python interface, for notebooks and services: `fit`, `load` and `evaluate` on arrays."""
+"""The Python interface, for notebooks and services, on arrays.
+
+`fit`, `load`, `evaluate` and `compare` do what the commands of these names do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,26 @@ from calibcli.calibrators.groups import groups_in
 from calibcli.engine.data import open_data
 from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
+from calibcli.engine.folds import CLUSTER
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, encode
 from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
 from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
-from calibcli.workflow.automatic import AUTO, make_any_plan, run_plan
+from calibcli.workflow.automatic import (
+    AUTO,
+    LEADERBOARD_METRICS,
+    compare_plans,
+    make_any_plan,
+    run_plan,
+)
+from calibcli.workflow.choosing import Leaderboard, candidates
 from calibcli.workflow.fitting import Outcome
 from calibcli.workflow.measuring import Through, measure
-from calibcli.workflow.plans import Reduction
+from calibcli.workflow.plans import Reduction, make_plans
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.records import read_calibrators, to_params
 
@@ -74,7 +86,7 @@ class FittedCalibrator:
         source = self._read(logits, input)
         groups = groups_in(self.stages)
         if by is not None and groups is not None:
-            source = _grouped(source, by, groups.names)
+            source = _grouped(source, GROUP, by, "by", groups.names)
         empty = np.empty((0, self.params.classes), _precision(source))
         return np.concatenate([empty, *(part.probs for part in self._calibrated(source))])
 
@@ -140,6 +152,8 @@ def fit(
     reduce: Reduction | None = None,
     stack: bool = False,
     folds: int = 5,
+    cluster: ArrayLike | None = None,
+    bootstrap: int = 0,
     seed: int = 0,
     device: str = "auto",
     threads: int = 0,
@@ -178,6 +192,13 @@ def fit(
     folds : int
         Of the cross-fitting that measures the calibrator; 0 leaves it out. Where something else
         needs folds, there are five then.
+    cluster : array (n,), optional
+        What rows belong together (a patient, a document), whole numbers or texts: they are held
+        out, and resampled, together. There are at most as many folds as clusters.
+    bootstrap : int
+        Samples behind the 95 % intervals of the metrics before and after; 0: no intervals.
+    seed : int
+        Of the folds and of the intervals.
 
     Raises
     ------
@@ -195,13 +216,11 @@ def fit(
     >>> calibrator.predict_proba([[2.9, 0.0]]).round(2)
     array([[0.75, 0.25]])
     """
-    if folds < 0 or threads < 0 or not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(f"folds, threads and seed count from 0 (seed up to {LARGEST_SEED})")
-    settings = [f"{name}={value}" for name, value in (options or {}).items()]
+    _check_counts(folds, threads, bootstrap, seed)
     plan = make_any_plan(
         method,
         loss,
-        settings,
+        _settings(options),
         link=link,
         prior=target_prior,
         tune=tune,
@@ -210,15 +229,14 @@ def fit(
         reduce=reduce,
         stacked=stack,
     )
-    source = _source(logits, labels, weights, input)
-    if not source.has_labels:
-        raise DataError("a fit needs labels")
+    source = _labelled("a fit", logits, labels, weights, input, cluster)
     if by is not None:
-        source = _grouped(source, by)
+        source = _grouped(source, GROUP, by, "by")
     holds_out = method == AUTO or tune or average_folds or by is not None
     needed = 5 if folds < 2 and holds_out else folds
     data = open_data(Engine(choose_device(device), threads), source, needed, seed)
-    outcome = run_plan(data, plan, Panel(), cross_fitted=folds >= 2)
+    resampling = _bootstrap(bootstrap, seed, cluster)
+    outcome = run_plan(data, plan, Panel(bootstrap=resampling), cross_fitted=folds >= 2)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 
@@ -242,6 +260,9 @@ def evaluate(
     weights: ArrayLike | None = None,
     input: InputKind = "probs",
     metrics: tuple[str, ...] | None = None,
+    cluster: ArrayLike | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
 ) -> Evaluation:
     """Metrics and reliability bins of scores (n, K) and labels (n,).
 
@@ -254,6 +275,13 @@ def evaluate(
         ``"probs"``, ``"logits"`` or ``"log-probs"``: what the scores are.
     metrics : tuple of str, optional
         Names of ``calib metrics``; those that are usually shown if left out.
+    cluster : array (n,), optional
+        What rows belong together (a patient, a document), whole numbers or texts: they are
+        resampled together.
+    bootstrap : int
+        Samples behind the 95 % intervals, which are in `Evaluation.intervals`; 0: no intervals.
+    seed : int
+        Of the intervals.
 
     Raises
     ------
@@ -266,11 +294,98 @@ def evaluate(
     >>> {name: round(evaluation.values[name], 3) for name in ("accuracy", "nll", "brier")}
     {'accuracy': 0.75, 'nll': 0.338, 'brier': 0.21}
     """
-    source = _source(scores, labels, weights, input)
+    _check_counts(0, 0, bootstrap, seed)
+    source = _labelled("an evaluation", scores, labels, weights, input, cluster)
+    data = open_data(Engine(), source, seed=seed)
+    resampling = _bootstrap(bootstrap, seed, cluster)
+    names = Panel().names if metrics is None else metrics
+    return measure(data, [Through()], Panel(names, bootstrap=resampling))[0]
+
+
+def compare(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    methods: Sequence[str] | None = None,
+    losses: Sequence[str] = ("nll",),
+    weights: ArrayLike | None = None,
+    input: InputKind = "logits",
+    options: Mapping[str, Any] | None = None,
+    stack: bool = False,
+    folds: int = 5,
+    cluster: ArrayLike | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 0,
+) -> Leaderboard:
+    """Methods from the best to the worst by their loss on held-out rows, and which one to take.
+
+    Parameters
+    ----------
+    logits : array (n, K), or (n,) for two classes: the score of class 1
+    labels : integer array (n,), from 0 to K - 1
+    methods : sequence of str, optional
+        Names of ``calib methods``; if left out what suits so many classes and rows.
+    losses : sequence of str
+        Names of ``calib losses``, each with every method.
+    stack : bool
+        Whether a mixture of all is one more candidate.
+    folds : int
+        At least 2.
+    weights, input, options, cluster, bootstrap, seed
+        As for `fit`; with ``cluster`` standard errors are over clusters too.
+
+    Raises
+    ------
+    UsageError, DataError
+        With one line that says what is wrong, and where.
+
+    Examples
+    --------
+    >>> logits = [[2.9, 0.0], [0.0, 2.9], [2.9, 0.0], [0.0, 2.9]] * 10
+    >>> board = compare(logits, [0, 1, 1, 1] * 10, methods=["none", "temperature"])
+    >>> [standing.trial.name for standing in board.standings]
+    ['temperature', 'none']
+    """
+    _check_counts(folds, threads, bootstrap, seed)
+    source = _labelled("a comparison", logits, labels, weights, input, cluster)
+    data = open_data(Engine(choose_device(device), threads), source, folds, seed)
+    names = candidates(data.classes, data.weight) if methods is None else methods
+    plans = make_plans(names, losses, _settings(options))
+    panel = Panel(LEADERBOARD_METRICS, bootstrap=_bootstrap(bootstrap, seed, cluster))
+    return compare_plans(data, plans, panel, stacked=stack)
+
+
+def _check_counts(folds: int, threads: int, bootstrap: int, seed: int) -> None:
+    if min(folds, threads, bootstrap) < 0 or not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(
+            f"folds, threads, bootstrap and seed count from 0 (seed up to {LARGEST_SEED})"
+        )
+
+
+def _settings(options: Mapping[str, Any] | None) -> list[str]:
+    """Options as ``--set`` takes them."""
+    return [f"{name}={value}" for name, value in (options or {}).items()]
+
+
+def _bootstrap(replicates: int, seed: int, cluster: ArrayLike | None) -> Bootstrap:
+    return Bootstrap(replicates, seed, None if cluster is None else CLUSTER)
+
+
+def _labelled(
+    what: str,
+    scores: ArrayLike,
+    labels: ArrayLike | None,
+    weights: ArrayLike | None,
+    kind: InputKind,
+    cluster: ArrayLike | None,
+) -> ArraySource:
+    """Rows with labels, and with clusters where there are any."""
+    source = _source(scores, labels, weights, kind)
     if not source.has_labels:
-        raise DataError("an evaluation needs labels")
-    data = open_data(Engine(), source)
-    return measure(data, [Through()], Panel() if metrics is None else Panel(metrics))[0]
+        raise DataError(f"{what} needs labels")
+    return source if cluster is None else _grouped(source, CLUSTER, cluster, "cluster")
 
 
 def _source(
@@ -291,26 +406,29 @@ def _source(
     )
 
 
-def _grouped(source: ArraySource, by: Any, known: tuple[str, ...] = ()) -> ArraySource:
-    """The rows with their groups, those that are known having the first numbers."""
-    values = np.asarray(by.detach().cpu() if hasattr(by, "detach") else by)
+def _grouped(
+    source: ArraySource, role: str, given: Any, title: str, known: tuple[str, ...] = ()
+) -> ArraySource:
+    """The rows with groups of a role, those that are known having the first numbers."""
+    values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
     if values.shape != (source.rows,) or values.dtype.kind not in "biufUSO":
         raise DataError(
-            f"by must be numbers or texts of the shape ({source.rows},), not {values.dtype} of "
-            f"{values.shape}"
+            f"{title} must be numbers or texts of the shape ({source.rows},), not {values.dtype} "
+            f"of {values.shape}"
         )
-    numbers = KeyNumbers(_title(by), known)
+    numbers = KeyNumbers(_title(given, title), known)
     try:
         keys = numbers.encode_array(values)
     except RowError as error:
         raise DataError(f"row {error.row}: {error}") from None
-    return replace(source, keys={GROUP: keys}, key_names={GROUP: numbers.names})
+    names = {**source.key_names, role: numbers.names}
+    return replace(source, keys={**(source.keys or {}), role: keys}, key_names=names)
 
 
-def _title(by: Any) -> str:
-    """What the groups are called: the name of a pandas or polars series, or ``by``."""
-    name = getattr(by, "name", None)
-    return name if isinstance(name, str) and name else "by"
+def _title(given: Any, otherwise: str = "by") -> str:
+    """What groups are called: the name of a pandas or polars series, or that of the parameter."""
+    name = getattr(given, "name", None)
+    return name if isinstance(name, str) and name else otherwise
 
 
 def _precision(source: ArraySource) -> type[Any]:

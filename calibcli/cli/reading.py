@@ -103,15 +103,31 @@ def describe(dataset: Dataset, data: Data) -> dict[str, Any]:
         "kind": dataset.kind,
         "picked": dict(dataset.picked),
         "absent_classes": [names[k] for k in absent] if names else absent,
+        "clusters": _clusters(dataset, data),
     }
+
+
+def _clusters(dataset: Dataset, data: Data) -> dict[str, Any] | None:
+    from calibcli.engine.folds import CLUSTER
+
+    if data.clusters is None:
+        return None
+    return {"column": dataset.layout.keys[CLUSTER].column, "count": data.clusters}
 
 
 def talk_about(data: Data, name: str, talk: Talk) -> None:
     """Say what the survey found that a user should know."""
+    from calibcli.engine.folds import FEW_CLUSTERS
+
     if data.survey.zeros:
         talk.say(f"{name}: {data.survey.zeros} probabilities of 0 are read as 1e-12")
     if data.impossible:
         talk.say(f"{name}: logits of -inf mark impossible classes; they keep probability 0")
+    if data.clusters is not None and data.clusters < FEW_CLUSTERS:
+        talk.say(
+            f"{name}: {data.clusters} clusters are few: intervals are by Student's t with "
+            f"{data.clusters - 1} degrees of freedom, and rough below {FEW_CLUSTERS} clusters"
+        )
 
 
 def talk_about_output(dataset: Dataset, talk: Talk) -> None:

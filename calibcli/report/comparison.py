@@ -143,8 +143,12 @@ def caption(document: Document) -> str:
     if place == "test":
         return f"Measured on the {rows} of {document['test']['name']}."
     if place == "cross-fit":
+        clusters = document["input"].get("clusters")
+        unseen = "not seen it"
+        if clusters is not None:
+            unseen = f"seen no row of the same {clusters['column']}"
         return (
             f"Measured on the {rows} of {document['input']['name']} by {part['folds']}-fold "
-            "cross-fitting: every row by a fit that has not seen it."
+            f"cross-fitting: every row by a fit that has {unseen}."
         )
     return f"Measured on the {rows} of {document['input']['name']}, before the fit only."

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from calibcli.engine.folds import FEW_CLUSTERS
 from calibcli.report.comparison import is_fit
 from calibcli.report.document import Document
 from calibcli.report.texts import duration, plural, significant
@@ -23,10 +24,11 @@ Lines = list[tuple[str, str]]
 def summary(document: Document) -> Lines:
     """Labelled lines about a document of one input; no metrics."""
     source = document["input"]
-    lines = [("read", _size(document, source)), *_absent(source)]
+    lines = [("read", _size(document, source)), *_clusters(source), *_absent(source)]
     if is_fit(document):
         if document["test"] is not None:
-            lines += [("test", document["test"]["name"]), *_absent(document["test"])]
+            lines += [("test", document["test"]["name"]), *_clusters(document["test"])]
+            lines += _absent(document["test"])
         lines += [("fitted", _fitted(document)), *_stages(document)]
         lines += [("note", note) for note in document["fit"].get("notes", [])]
         written = [document[key] for key in ("params", "output") if document[key]]
@@ -46,6 +48,13 @@ def did_not_converge(document: Document) -> bool:
 def _size(document: Document, source: Mapping[str, Any]) -> str:
     rows, classes = plural(document["rows"], "row"), plural(document["classes"], "class")
     return f"{source['name']}: {rows}, {classes}, {source['kind']}"
+
+
+def _clusters(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    clusters = source.get("clusters")
+    if clusters is not None:
+        few = " (few: intervals are rough)" if clusters["count"] < FEW_CLUSTERS else ""
+        yield "clusters", f"{clusters['count']:,} of {clusters['column']}, never split{few}"
 
 
 def _absent(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from calibcli.metrics.panel import Panel
 from calibcli.workflow.choosing import Leaderboard, candidates, rank
 from calibcli.workflow.fitted_plans import try_plans
 from calibcli.workflow.fitting import Outcome, fit_and_measure
-from calibcli.workflow.measuring import CrossFitted, Through, measure
+from calibcli.workflow.measuring import CrossFitted, Through, check_clusters, measure
 from calibcli.workflow.plans import Plan, Reduction, loosened, make_plan, make_plans
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.stacking import stack
@@ -138,6 +138,7 @@ def compare_plans(
     UsageError
         Too few folds to hold rows out.
     """
+    check_clusters(data)
     if data.folds < 2:
         raise UsageError("comparing methods needs at least 2 folds")
     plans = list(plans)

@@ -11,7 +11,14 @@ from calibcli.fitting.results import Fit
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.fitted_plans import FittedPlan, fit_plan
-from calibcli.workflow.measuring import CrossFitted, MeasuredOn, Predictor, Through, measure
+from calibcli.workflow.measuring import (
+    CrossFitted,
+    MeasuredOn,
+    Predictor,
+    Through,
+    check_clusters,
+    measure,
+)
 from calibcli.workflow.plans import Plan, finished, rows_of
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.priors import IMBALANCED, imbalance, prior_factors
@@ -64,6 +71,8 @@ def fit_and_measure(
     data: Data, plan: Plan, panel: Panel, test: Data | None = None, *, cross_fitted: bool = True
 ) -> Outcome:
     """Fit, then measure on the test data, or else by cross-fitting on the data of the fit."""
+    if test is None and cross_fitted:
+        check_clusters(data)
     rows = rows_of(data, plan)
     begin = time.perf_counter()
     fitted = fit_plan(rows, plan)

@@ -68,6 +68,17 @@ def measure(data: Data, predictors: Sequence[Predictor], panel: Panel) -> list[E
     return panel.finish_all(states)
 
 
+def check_clusters(data: Data) -> None:
+    """Refuse to hold out rows of which all belong together.
+
+    Raises
+    ------
+    DataError
+    """
+    if data.clusters is not None and data.folds < 2:
+        raise DataError("--cluster: all rows are in one cluster, so that none can be held out")
+
+
 def resampled(panel: Panel, data: Data) -> Panel:
     """A panel that also folds what its intervals need, where it has a bootstrap.
 
