@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from calibcli.cli.app import app
-from calibcli.cli.configuration import options_of, variables
+from calibcli.cli.configuration import configurable_options, variables
 
 
 @pytest.fixture(autouse=True)
@@ -382,13 +382,15 @@ def test_every_option_can_be_configured_by_a_name_of_its_own():
     commands = typer.main.get_command(app).commands
     seen: set[str] = set()
     for name, command in commands.items():
-        own = {variables(name, option)[1] for option in options_of(command)}
+        own = {variables(name, option)[1] for option in configurable_options(command)}
         assert not own & seen
         seen |= own
         flags = {flag for each in command.params for flag in each.opts if flag.startswith("--")}
-        listed = {f"--{option}" for option in options_of(command)}
+        listed = {f"--{option}" for option in configurable_options(command)}
         assert flags == listed | {"--config", "--no-config"}
-    general = {variables(name, o)[0] for name, c in commands.items() for o in options_of(c)}
+    general = {
+        variables(name, o)[0] for name, c in commands.items() for o in configurable_options(c)
+    }
     assert not general & seen, "one variable would mean two options"
     assert not (general | seen) & {"CALIB_ASCII", "CALIB_CONFIG", "CALIB_DEBUG", "CALIB_SHARED"}
 

@@ -1,10 +1,10 @@
 """The command line: a file for each command; they parse, call and print.
 
 `app` puts the commands together and turns errors into exit codes. Options that several commands
-have are dataclasses in `options`, `gates`, `pictures` and `diagnostics`; `configuration` and
-`config_file` hold what files and variables set them to, and `configured` hands that to the parser.
-`reading` opens inputs, `console` prints. Whatever takes long to import is imported by the function
-that needs it, so that ``calib --help`` is there at once.
+have are dataclasses in `shared_options`, `gate_options`, `diagnostic_options` and `pictures`;
+`configuration` and `config_file` hold what files and variables set them to, and `configured` hands
+that to the parser. `reading` opens inputs, `console` prints. Whatever takes long to import is
+imported by the function that needs it, so that ``calib --help`` is there at once.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calibcli.cli.options import (
+from calibcli.cli.shared_options import (
     ComputeOptions,
     Force,
     InputOptions,
@@ -47,7 +47,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("apply", help=_HELP, epilog=_EXAMPLES)(apply)
+    app.command("apply", help=_HELP, epilog=_EXAMPLES)(apply_command)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ApplyOptions:
         "quiet",
     ),
 )
-def apply(
+def apply_command(
     params: Annotated[
         str, typer.Argument(metavar="PARAMS", help="Parameter file.", show_default=False)
     ],
@@ -106,7 +106,7 @@ def apply(
     """Parse, run through, write."""
     from calibcli.cli.console import Talk
     from calibcli.cli.reading import (
-        check_classes,
+        check_params_classes,
         check_stdin,
         group_keys,
         keep_inputs,
@@ -136,7 +136,7 @@ def apply(
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
         keep_inputs({"-o": output}, dataset)
-        check_classes(content, max(dataset.columns, 2), params, dataset)
+        check_params_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
         rows = write_calibrated(engine, dataset, stages, output, force=force)
         talk_about_groups(dataset, names, talk)

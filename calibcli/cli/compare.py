@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calibcli.cli.options import (
+from calibcli.cli.shared_options import (
     Cluster,
     ComputeOptions,
     InputOptions,
@@ -72,7 +72,7 @@ class CompareOptions:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare", help=_HELP, epilog=_EXAMPLES)(compare)
+    app.command("compare", help=_HELP, epilog=_EXAMPLES)(compare_command)
 
 
 @shared(
@@ -93,7 +93,7 @@ def register(app: typer.Typer) -> None:
         "quiet",
     ),
 )
-def compare(
+def compare_command(
     inputs: Inputs,
     comparing: CompareOptions,
     reading: InputOptions,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibcli.cli.options import FormatOption, PlainFormat
+from calibcli.cli.shared_options import FormatOption, PlainFormat
 from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from calibcli.cli.configuration import Configuration, Option
+    from calibcli.cli.configuration import ConfigurableOption, Configuration
 
 _HELP = """Say what options are set to by a configuration file or the environment, and where.
 
@@ -31,10 +31,10 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("config", help=_HELP, epilog=_EXAMPLES)(config)
+    app.command("config", help=_HELP, epilog=_EXAMPLES)(config_command)
 
 
-def config(
+def config_command(
     context: typer.Context,
     command: Annotated[
         str | None, typer.Argument(metavar="COMMAND", help="One command.", show_default="all")
@@ -122,7 +122,7 @@ def _print(configuration: Configuration, entries: list[dict[str, Any]]) -> None:
     console.print(grid)
 
 
-def _shown(option: Option, value: Any) -> str:
+def _shown(option: ConfigurableOption, value: Any) -> str:
     """A value, or what takes its place where there is none."""
     from calibcli.cli.configuration import shown
 

@@ -48,7 +48,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Option:
+class ConfigurableOption:
     """An option of a command.
 
     Attributes
@@ -139,7 +139,7 @@ def shown(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def options_of(command: Any) -> dict[str, Option]:
+def configurable_options(command: Any) -> dict[str, ConfigurableOption]:
     """The options of a command that a configuration may set, by their long names."""
     hints = get_type_hints(command.callback)
     options = {}
@@ -148,7 +148,7 @@ def options_of(command: Any) -> dict[str, Option]:
             continue
         name = max(parameter.opts, key=len).lstrip("-")
         if name not in NOT_OPTIONS:
-            options[name] = Option(name, parameter, value_type(hints[parameter.name]))
+            options[name] = ConfigurableOption(name, parameter, value_type(hints[parameter.name]))
     return options
 
 
@@ -178,7 +178,7 @@ class Configuration:
 
     def __init__(
         self,
-        options: Mapping[str, Mapping[str, Option]],
+        options: Mapping[str, Mapping[str, ConfigurableOption]],
         file: ConfigFile | None,
         environment: Mapping[str, str],
     ) -> None:
@@ -229,7 +229,7 @@ class Configuration:
             names[name] = value
         return names
 
-    def _setting(self, option: Option, value: Any, command: str | None) -> Setting:
+    def _setting(self, option: ConfigurableOption, value: Any, command: str | None) -> Setting:
         """A value of the file as a setting."""
         assert self.file is not None
         place = self.file.where(command, option.name)
@@ -278,7 +278,7 @@ def variables(command: str, name: str) -> tuple[str, str]:
     return f"{PREFIX}{option}", f"{PREFIX}{command.replace('-', '_').upper()}_{option}"
 
 
-def _from_variable(option: Option, variable: str, text: str) -> Setting:
+def _from_variable(option: ConfigurableOption, variable: str, text: str) -> Setting:
     try:
         return Setting(option.from_environment(text), "environment", variable)
     except ValueError as error:

@@ -18,7 +18,7 @@ from calibcli.cli.config_file import (
     named_file,
 )
 from calibcli.cli.help import command_help, group_help
-from calibcli.cli.options import options_in, shared
+from calibcli.cli.shared_options import options_in, shared
 from calibcli.errors import CalibError, UsageError
 
 if TYPE_CHECKING:
@@ -155,10 +155,10 @@ def configuration_of(context: Any) -> Configuration:
     UsageError
         The configuration file cannot be used.
     """
-    from calibcli.cli.configuration import Configuration, options_of
+    from calibcli.cli.configuration import Configuration, configurable_options
 
     commands = context.parent.command.commands
-    options = {name: options_of(command) for name, command in commands.items()}
+    options = {name: configurable_options(command) for name, command in commands.items()}
     return Configuration(options, context.meta[_FILE], os.environ)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from calibcli.cli.options import OutputOptions, ReportOptions
+from calibcli.cli.shared_options import OutputOptions, ReportOptions
 
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine

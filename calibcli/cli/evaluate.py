@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibcli.cli.diagnostics import DiagnosticOptions
-from calibcli.cli.gates import GateOptions, Gates
-from calibcli.cli.options import (
+from calibcli.cli.diagnostic_options import DiagnosticOptions
+from calibcli.cli.gate_options import GateOptions, Gates
+from calibcli.cli.pictures import PictureOptions, Pictures, fingerprint
+from calibcli.cli.shared_options import (
     ComputeOptions,
     Force,
     InputOptions,
@@ -18,7 +19,6 @@ from calibcli.cli.options import (
     ReportOptions,
     shared,
 )
-from calibcli.cli.pictures import PictureOptions, Pictures, fingerprint
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
@@ -42,7 +42,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("evaluate", help=_HELP, epilog=_EXAMPLES)(evaluate)
+    app.command("evaluate", help=_HELP, epilog=_EXAMPLES)(evaluate_command)
 
 
 @shared(
@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
         "format",
     ),
 )
-def evaluate(
+def evaluate_command(
     inputs: Inputs,
     reading: InputOptions,
     measuring: MeasureOptions,
@@ -134,7 +134,7 @@ class _Job:
     def evaluate(self, name: str) -> dict[str, Any]:
         """The result document of one input."""
         from calibcli.cli.reading import (
-            check_classes,
+            check_params_classes,
             describe,
             group_keys,
             keep_inputs,
@@ -159,7 +159,7 @@ class _Job:
             talk_about(data, dataset.name, self.talk)
             talk_about_groups(dataset, names, self.talk)
             if self.content is not None and self.params is not None:
-                check_classes(self.content, data.classes, self.params, dataset)
+                check_params_classes(self.content, data.classes, self.params, dataset)
             panel = self.pictures.widened(self.diagnosing.widened(self.panel, data), data)
             (evaluation,) = measure(data, [Through(self.stages)], panel)
             self.pictures.add(

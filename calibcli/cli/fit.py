@@ -5,14 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from calibcli.cli.fit_job import FitJob, Targets
-from calibcli.cli.gates import GateOptions, Gates
-from calibcli.cli.options import (
+from calibcli.cli.gate_options import GateOptions, Gates
+from calibcli.cli.pictures import PictureOptions, Pictures
+from calibcli.cli.shared_options import (
     ComputeOptions,
     Force,
     InputOptions,
@@ -25,13 +26,13 @@ from calibcli.cli.options import (
     complete_methods,
     shared,
 )
-from calibcli.cli.pictures import PictureOptions, Pictures
 from calibcli.errors import NotConvergedError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.workflow.automatic import AutoPlan
     from calibcli.workflow.fitting import Outcome
     from calibcli.workflow.plans import Plan
+    from calibcli.workflow.priors import TargetPrior
 
 _HELP = """Fit a calibrator to the logits and labels of a validation set.
 
@@ -50,7 +51,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("fit", help=_HELP, epilog=_EXAMPLES)(fit)
+    app.command("fit", help=_HELP, epilog=_EXAMPLES)(fit_command)
 
 
 class ReduceChoice(StrEnum):
@@ -180,7 +181,7 @@ class FitOptions:
         "quiet",
     ),
 )
-def fit(
+def fit_command(
     inputs: Inputs,
     fitting: FitOptions,
     reading: InputOptions,
@@ -228,10 +229,9 @@ def fit(
 
 def _plan(fitting: FitOptions) -> Plan | AutoPlan:
     """What is to be fitted, or how to choose it."""
-    from calibcli.cli.priors import parse_prior
     from calibcli.workflow.automatic import make_any_plan
 
-    prior = None if fitting.target_prior is None else parse_prior(fitting.target_prior)
+    prior = None if fitting.target_prior is None else _parse_prior(fitting.target_prior)
     return make_any_plan(
         fitting.method,
         fitting.loss,
@@ -245,6 +245,31 @@ def _plan(fitting: FitOptions) -> Plan | AutoPlan:
         reduce=None if fitting.reduce is None else "top",
         stacked=fitting.stack,
     )
+
+
+def _parse_prior(text: str) -> TargetPrior:
+    """``balanced``, shares with commas between them, or a file with a share a line.
+
+    Raises
+    ------
+    UsageError
+        Something else.
+    """
+    if text == "balanced":
+        return "balanced"
+    parts = text.split(",")
+    if len(parts) == 1:
+        try:
+            parts = Path(text).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"--target-prior {text}: give balanced, shares with commas between them, or a text "
+                f"file with a share a line ({getattr(error, 'strerror', None) or 'not text'})"
+            ) from None
+    try:
+        return tuple(float(part) for part in parts)
+    except ValueError:
+        raise UsageError(f"--target-prior {text}: a share is not a number") from None
 
 
 def _refuse(outcome: Outcome) -> None:

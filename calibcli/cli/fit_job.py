@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from calibcli.cli.options import ComputeOptions, InputOptions
+from calibcli.cli.shared_options import ComputeOptions, InputOptions
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibcli.cli.options import (
+from calibcli.cli.shared_options import (
     ComputeOptions,
     FormatOption,
     InputOptions,
@@ -36,11 +36,11 @@ _EXAMPLES = """[b]Examples[/b]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("inspect", help=_HELP, epilog=_EXAMPLES)(inspect)
+    app.command("inspect", help=_HELP, epilog=_EXAMPLES)(inspect_command)
 
 
 @shared(InputOptions, ComputeOptions)
-def inspect(
+def inspect_command(
     file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="Any file.")],
     reading: InputOptions,
     computing: ComputeOptions,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calibcli.cli.console import tell
-from calibcli.cli.options import (
+from calibcli.cli.shared_options import (
     FormatOption,
     PlainFormat,
     complete_losses,
@@ -86,9 +86,13 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         "methods", help="List the calibrators that can be fitted.", epilog=_METHODS_EXAMPLES
-    )(methods)
-    app.command("losses", help="List what a fit can minimise.", epilog=_LOSSES_EXAMPLES)(losses)
-    app.command("metrics", help="List what can be measured.", epilog=_METRICS_EXAMPLES)(metrics)
+    )(methods_command)
+    app.command("losses", help="List what a fit can minimise.", epilog=_LOSSES_EXAMPLES)(
+        losses_command
+    )
+    app.command("metrics", help="List what can be measured.", epilog=_METRICS_EXAMPLES)(
+        metrics_command
+    )
 
 
 def _name(complete: Callable[[str], list[str]]) -> Any:
@@ -101,7 +105,7 @@ def _name(complete: Callable[[str], list[str]]) -> Any:
     )
 
 
-def methods(
+def methods_command(
     name: Annotated[str | None, _name(complete_methods)] = None,
     classes: Annotated[
         int, typer.Option(min=2, metavar="K", help="Class count that the figures are for.")
@@ -153,7 +157,7 @@ def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
     }
 
 
-def losses(
+def losses_command(
     name: Annotated[str | None, _name(complete_losses)] = None,
     format: FormatOption = PlainFormat.TABLE,
 ) -> None:
@@ -194,7 +198,7 @@ def losses(
     _tell_broken(OBJECTIVES)
 
 
-def metrics(
+def metrics_command(
     name: Annotated[str | None, _name(complete_metrics)] = None,
     format: FormatOption = PlainFormat.TABLE,
 ) -> None:

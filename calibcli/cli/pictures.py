@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from calibcli.cli.options import options_in
+from calibcli.cli.shared_options import options_in
 from calibcli.errors import UsageError
 
 if TYPE_CHECKING:

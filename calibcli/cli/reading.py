@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibcli.cli.options import InputOptions
+from calibcli.cli.shared_options import InputOptions
 from calibcli.errors import DataError, ParamsError, UsageError
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def keep_inputs(outputs: Mapping[str, str | None], *datasets: Dataset | None) ->
             raise UsageError(f"{option} {path}: is an input; give the output another name")
 
 
-def check_classes(params: Params, classes: int, path: str, dataset: Dataset) -> None:
+def check_params_classes(params: Params, classes: int, path: str, dataset: Dataset) -> None:
     """Refuse data whose classes are not those of the parameter file."""
     if params.classes != classes:
         raise ParamsError(

@@ -11,7 +11,7 @@ from typing import Any
 DIGITS = 4
 _SMALLEST_P = 1e-4
 
-MISSING, INFINITE = "-", "inf"
+NO_VALUE, INFINITE = "-", "inf"
 """What stands for a number that is not known, and for infinity."""
 
 INTERVAL_HEADING = "95 % interval"
@@ -34,7 +34,7 @@ def decimals(value: float) -> int:
     return max(0, DIGITS - 1 - exponent)
 
 
-def significant(value: float | None, *, missing: str = MISSING, infinite: str = INFINITE) -> str:
+def significant(value: float | None, *, missing: str = NO_VALUE, infinite: str = INFINITE) -> str:
     """A number with four significant digits: ``0.04301``, ``1.837``, ``1.234e-06``."""
     if value is None or math.isnan(value):
         return missing
@@ -53,11 +53,11 @@ def exact(value: float | None) -> str:
 def p_value(p: float | None) -> str:
     """``0.031``, or ``< 0.0001``."""
     if p is None or math.isnan(p):
-        return MISSING
+        return NO_VALUE
     return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
 
 
-def difference(before: float | None, after: float | None, *, missing: str = MISSING) -> str:
+def difference(before: float | None, after: float | None, *, missing: str = NO_VALUE) -> str:
     """``after - before`` with its sign, no finer than the two numbers are shown; ``0`` if equal."""
     if before is None or after is None or not math.isfinite(after - before):
         return missing

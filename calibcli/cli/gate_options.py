@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from calibcli.cli.options import options_in
+from calibcli.cli.shared_options import options_in
 from calibcli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
-    from calibcli.cli.options import ReportOptions
+    from calibcli.cli.shared_options import ReportOptions
     from calibcli.metrics.panel import Panel
     from calibcli.report.baseline import Baseline
     from calibcli.workflow.gates import Measurement

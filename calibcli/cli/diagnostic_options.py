@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from calibcli.cli.options import complete_methods, options_in
+from calibcli.cli.shared_options import complete_methods, options_in
 from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
