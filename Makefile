@@ -19,7 +19,7 @@ CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/t
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check lint format docs site coverage test-python test-lowest bench arena \
+.PHONY: help demo test check lint format docs site test-python test-lowest bench arena \
     bench-training bench-simulation data constraints clean
 
 help: ## List what can be made
@@ -33,8 +33,17 @@ demo: $(VENV)/.run ## Fit, apply and evaluate the sample data
 	    -o $(DEMO)/applied.parquet --force
 	$(VENV)/bin/calib evaluate sample_data/digits_test.parquet --params $(DEMO)/params.json
 
-test: $(VENV)/.test ## Run all tests
+# COVERAGE=yes prints the branches that no test takes.
+ifeq ($(COVERAGE),yes)
+test: $(VENV)/.test ## Run all tests; COVERAGE=yes prints the branches that none of them takes
+	rm -rf build/coverage
+	$(VENV)/bin/coverage run -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report
+else
+test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+endif
 
 check: $(VENV)/.test $(VENV)/.lint ## Style, types and the quick tests, within a minute
 	$(VENV)/bin/ruff check .
@@ -57,12 +66,6 @@ docs: $(VENV)/.test ## Write what commands and examples print into the pages ane
 
 site: $(VENV)/.docs ## Build the documentation as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
-
-coverage: $(VENV)/.test ## Run all tests, and print the branches that none of them takes
-	rm -rf build/coverage
-	$(VENV)/bin/coverage run -m pytest $(PYTEST_ARGS)
-	$(VENV)/bin/coverage combine --quiet
-	$(VENV)/bin/coverage report
 
 test-python: ## Run the tests without torch on another Python: PYTHON=python3.13
 	$(PYTHON) -m venv $(PYTHON_VENV)
