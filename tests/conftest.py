@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -31,20 +32,35 @@ for _name in [name for name in os.environ if name.startswith("CALIB_") and name 
 os.environ["CALIB_CONFIG"] = ""
 
 # What cannot be imported without torch.
-_TORCH = re.compile(
-    r"^(import torch|from (torch|objective_oracles|calibcli\.torch_losses))\b", re.MULTILINE
-)
-collect_ignore = [
-    path.name
-    for path in sorted(Path(__file__).parent.glob("test_*.py"))
-    if find_spec("torch") is None and _TORCH.search(path.read_text("utf-8"))
-]
+_TORCH = re.compile(r"(torch|objective_oracles|calibcli\.torch_losses)\b")
 
 
-def pytest_report_header() -> list[str]:
-    """Say at the top which files are left out."""
-    left_out = ", ".join(collect_ignore)
-    return [f"NOT TESTED, as torch is not installed: {left_out}"] if left_out else []
+def _imports_torch(path: Path) -> bool:
+    """Whether a file of tests imports, at its top, what needs torch."""
+    for statement in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(statement, ast.Import):
+            if any(_TORCH.match(name.name) for name in statement.names):
+                return True
+        elif isinstance(statement, ast.ImportFrom) and _TORCH.match(statement.module or ""):
+            return True
+    return False
+
+
+class _Skipped(pytest.Module):
+    """A file of tests whose imports would fail."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip("torch is not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    """Skip, aloud, the files that need torch where it is absent."""
+    if find_spec("torch") is None and _imports_torch(module_path):
+        skipped: pytest.Module = _Skipped.from_parent(parent, path=module_path)
+        return skipped
+    return None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

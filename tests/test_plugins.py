@@ -134,6 +134,7 @@ class TestInstalled:
 
 
 def test_its_loss_is_a_module_for_torch(package: Path) -> None:
+    pytest.importorskip("torch")
     code = """
 import torch
 from calibcli import torch_losses

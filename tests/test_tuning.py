@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -350,8 +349,7 @@ class TestGapTemperature:
             read_calibrator(GapTemperature.kind, {"knots": [], "scales": [], "feature": "gap"}, 3)
 
 
-@pytest.mark.parametrize("by_class", [False, True])
-@pytest.mark.parametrize(
+each_family = pytest.mark.parametrize(
     "family",
     [
         MonotoneMap(pieces=5),
@@ -360,6 +358,10 @@ class TestGapTemperature:
         CurvedMatrixMap(pieces=5),
     ],
 )
+
+
+@each_family
+@pytest.mark.parametrize("by_class", [False, True])
 def test_short_ways_to_derivatives_agree_with_the_long_ones(family, by_class: bool) -> None:
     rng = np.random.default_rng(0)
     logits = log_softmax(2 * rng.standard_normal((50, 6)), axis=1)
@@ -375,16 +377,31 @@ def test_short_ways_to_derivatives_agree_with_the_long_ones(family, by_class: bo
     short = family.likelihood_hessian(theta, logits, probs, weights)
     if short is not None:
         np.testing.assert_allclose(short, hessian, atol=1e-12)
-    tensor, other = (torch.from_numpy(np.ascontiguousarray(m)) for m in (logits, probs))
-    if isinstance(family, MonotoneMap):
-        on_torch = family.likelihood_hessian(theta, tensor, other, torch.from_numpy(weights))
-        np.testing.assert_allclose(on_torch, hessian, atol=1e-12)
     gradient = terms.gradient()
     slopes = [(gradient * move).sum() for move in moves]
     np.testing.assert_allclose(family.pullback(theta, logits, gradient), slopes, atol=1e-12)
+
+
+@each_family
+def test_tensors_give_the_derivatives_of_arrays(family) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    logits = log_softmax(2 * rng.standard_normal((50, 6)), axis=1)
+    labels, weights = rng.integers(0, 6, 50), rng.random(50)
+    family = family.placed(logits, weights)
+    theta = rng.random(family.size(6)) + 0.2
+    new = family.forward(theta, logits)
+    tensor = torch.from_numpy(logits)
     np.testing.assert_allclose(family.forward(theta, tensor).numpy(), new, atol=1e-12)
-    pulled = family.pullback(theta, tensor, torch.from_numpy(np.ascontiguousarray(gradient)))
+    gradient = NegativeLogLikelihood().terms(new, labels).gradient()
+    slopes = family.pullback(theta, logits, gradient)
+    pulled = family.pullback(theta, tensor, torch.from_numpy(gradient))
     np.testing.assert_allclose(pulled, slopes, atol=1e-12)
+    probs = np.exp(log_softmax(new, axis=1))
+    hessian = family.likelihood_hessian(theta, logits, probs, weights)
+    if isinstance(family, MonotoneMap):
+        tensors = map(torch.from_numpy, (logits, probs, weights))
+        np.testing.assert_allclose(family.likelihood_hessian(theta, *tensors), hessian, atol=1e-12)
 
 
 def test_curved_parameters_are_checked() -> None:
