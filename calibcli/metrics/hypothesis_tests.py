@@ -1,33 +1,62 @@
-"""Tests of calibration that need nothing but sums over the rows.
+"""Tests of calibration, judged by labels that the model itself draws.
 
-Rows are taken to be independent. With weights, a row of weight 2 is one observation that counts
-twice, not two observations: standard errors are those of weighted sums.
+Every test looks at sums over the rows of what a label is minus what the probabilities expect. Were
+the model calibrated, its labels would be drawn from its probabilities; so labels are drawn from
+them, thousands of replicates are made of these (`drawn_labels`), and the p-value is the share of
+replicates that stray as far as the data. That holds for few errors, rare classes, ties and weights,
+where normal and chi-squared distributions do not. With clusters the labels of a cluster go
+together: there the signs of whole clusters are flipped at random instead.
 
 References
 ----------
 Spiegelhalter (1986), Probabilistic prediction in patient management and clinical trials,
 doi:10.1002/sim.4780050506; Cox (1958), Two further applications of a model for binary regression,
 doi:10.1093/biomet/45.3-4.562 (intercept and slope); Van Calster et al. (2019), Calibration: the
-Achilles heel of predictive analytics, doi:10.1186/s12916-019-1466-7 (calibration-in-the-large).
+Achilles heel of predictive analytics, doi:10.1186/s12916-019-1466-7 (calibration in the large);
+Rao (1948), Large sample tests of statistical hypotheses, doi:10.1017/S0305004100023987 (scores);
+Westfall and Young (1993), Resampling-Based Multiple Testing (the combined p); Widmann, Lindsten and
+Zachariah (2019), Calibration tests in multi-class classification, arXiv:1910.11385 (SKCE).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, dot_classes, namespace, put, sum_classes, to_numpy
+from calibcli.arrays import NumpyArray, hashed, namespace, put, sum_classes, to_numpy
+from calibcli.metrics.drawn_labels import (
+    DRAWN_BAGS,
+    bags_of_rows,
+    drawn_labels,
+    number_of_sets,
+    picked_sets,
+)
+from calibcli.metrics.kernel_calibration import KernelFeatures
 from calibcli.metrics.view import View
 
 _NORMAL = NormalDist()
 
+REPLICATES = 1999
+"""A p-value of 0.05 has a standard error of 0.005."""
+
+FEWEST_ERRORS = 20
+"""With fewer wrong rows (or rows of the rarer of two classes) nothing can be said by a p-value."""
+
+_CLUSTER_BAGS = 256
+_FEWEST_CLUSTERS = 20
+_FLOOR = -100.0
+"""Of log-probabilities: an impossible class is not infinitely surprising to a sum."""
+
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class TestResult:
-    """The result of a test; small p-values speak against calibration.
+    """What a test found; small p-values speak against calibration.
 
     Attributes
     ----------
@@ -38,9 +67,9 @@ class TestResult:
     p : float
         NaN where the test could not be done.
     degrees : int or None
-        Degrees of freedom of a chi-squared or a Student distribution.
+        How many numbers of a calibrated model are tested at once; None for one.
     estimate, error : float or None
-        The parameter that is tested, and its standard error.
+        The parameter that is tested, and its standard error (sandwich).
     note : str
         Why the test could not be done.
     """
@@ -58,61 +87,402 @@ class TestResult:
     note: str = ""
 
 
-def two_sided(z: float) -> float:
-    """The p-value of a standard normal statistic."""
-    return 2 * _NORMAL.cdf(-abs(z))
+class ScoreSums(NamedTuple):
+    """Sums over the rows, of the labels as they are (first) and as they were drawn.
+
+    Attributes
+    ----------
+    single : array (1 + S, B, 5)
+        By set and bag, sums of weight x the scores of the tests of one number.
+    classes : array (1 + S, B, K, 2)
+        Sums of weight x residual of each class, and of that times its log-probability.
+    kernel : array (1 + S, B, d, D)
+        Sums of weight x residual x feature of the kernel.
+    spread : array (7,)
+        What the probabilities expect of the squares of ``single``: of the Brier score of the
+        confidence and of all classes, of intercept, of intercept and slope, of slope, of the
+        temperature; and of the weights.
+    class_spread : array (3, K)
+        The same of ``classes``: bias, bias and scale, scale.
+    mass : array (B,)
+        Sums of the weights.
+    events : array (2, 2)
+        How many rows are (first row) and are expected to be (second row) events, and are not.
+    """
+
+    single: NumpyArray
+    classes: NumpyArray
+    kernel: NumpyArray
+    spread: NumpyArray
+    class_spread: NumpyArray
+    mass: NumpyArray
+    events: NumpyArray
 
 
 @dataclass(frozen=True)
-class Spiegelhalter:
-    """The statistic: whether the Brier score is what the probabilities themselves expect.
+class CalibrationTests:
+    """The statistic: all tests at once, and one answer of all of them.
 
-    State: array (2, 2), for the confidence and for all classes the sums of weight x (score -
-    expectation) and of weight^2 x variance.
+    ``merge`` takes over its left argument. Memory: at most about 10 MB.
+
+    Parameters
+    ----------
+    rows : int
+        Rows in all; with more of them fewer labels are drawn.
+    seed : int
+        Of the draws and of the kernel's features.
+    role : str or None
+        Role of the key column of clusters whose rows are not independent.
     """
 
-    def partial(self, view: View) -> NumpyArray:
-        """The sums over one block."""
-        confidence, weights = view.confidence, view.weights
-        slack = 1 - 2 * confidence
-        top = (view.correct - confidence) * slack, confidence * (1 - confidence) * slack**2
-        squares = to_numpy(dot_classes(view.probs, view.probs)).astype(np.float64)
-        cubes = to_numpy(dot_classes(view.probs, view.probs**2)).astype(np.float64)
-        full = 2 * (squares - view.true_prob), 4 * np.maximum(cubes - squares**2, 0.0)
-        return np.array([[(weights * d).sum(), (weights**2 * v).sum()] for d, v in (top, full)])
+    rows: int
+    seed: int = 0
+    role: str | None = None
 
-    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two blocks."""
-        return left + right
-
-    def finish(self, state: NumpyArray) -> tuple[TestResult, TestResult]:
-        """The test of the confidence, and that of all classes."""
-        top, full = (_z(*sums) for sums in state)
-        expected = "the Brier score that the probabilities expect of themselves"
-        return (
-            TestResult(
-                "spiegelhalter_top",
-                "Spiegelhalter's z, confidence",
-                f"{expected}, of the confidence; two-sided normal",
-                top,
-                two_sided(top),
-            ),
-            TestResult(
-                "spiegelhalter",
-                "Spiegelhalter's z, all classes",
-                f"{expected}, of all classes; two-sided normal",
-                full,
-                two_sided(full),
-            ),
+    def partial(self, view: View) -> ScoreSums:
+        """The sums over one tile."""
+        rows = _Scores(view)
+        features = KernelFeatures(self.seed).of(view)
+        bags, count = self._bags(view)
+        sets = self._sets(view.classes, features.size)
+        labels = [view.labels, *drawn_labels(view, sets, self.seed)]
+        expected = rows.class_sums(bags, count)
+        kernel = features.expected(bags, count)
+        return ScoreSums(
+            np.stack([rows.single(each, bags, count) for each in labels]),
+            np.stack([rows.classes(each, bags, count) - expected for each in labels]),
+            np.stack([features.seen(each, bags, count) - kernel for each in labels]),
+            rows.spread(),
+            rows.class_spread(),
+            np.bincount(bags, view.weights, minlength=count),
+            rows.events(),
         )
 
+    def merge(self, left: ScoreSums, right: ScoreSums) -> ScoreSums:
+        """The sums over two tiles."""
+        for sums, more in zip(left, right, strict=True):
+            np.add(sums, more, out=sums)
+        return left
 
-def _z(deviation: float, variance: float) -> float:
-    return deviation / math.sqrt(variance) if variance > 0 else math.nan
+    def finish(self, state: ScoreSums) -> list[TestResult]:
+        """Each test, and `COMBINED` at the end."""
+        replicates = _Replicates.of(state, self.seed, clustered=self.role is not None)
+        tests = [
+            *_spiegelhalter(state, replicates),
+            *_logistic(state, replicates),
+            _temperature(state, replicates),
+            _class_scores(state, replicates),
+            _kernel(state, replicates),
+        ]
+        note = self._too_few(state)
+        if note:
+            tests = [_Judged(replace(each.result, p=math.nan, note=note), None) for each in tests]
+        return [*(each.result for each in tests), _combined(tests, note)]
+
+    def _sets(self, classes: int, features: int) -> int:
+        if self.role is not None:
+            return 0
+        return number_of_sets(self.rows, 2 * classes + features)
+
+    def _bags(self, view: View) -> tuple[NumpyArray, int]:
+        if self.role is None:
+            return bags_of_rows(view, self.seed), DRAWN_BAGS
+        return hashed(view.keys[self.role], self.seed, _CLUSTER_BAGS), _CLUSTER_BAGS
+
+    def _too_few(self, state: ScoreSums) -> str:
+        """Why nothing can be said by a p-value; empty where something can."""
+        if self.role is not None and np.count_nonzero(state.mass) < _FEWEST_CLUSTERS:
+            return f"too few clusters: a p-value takes {_FEWEST_CLUSTERS}"
+        rarer = state.events.max(axis=0).min()
+        if rarer < FEWEST_ERRORS:
+            return f"too few errors: a p-value takes {FEWEST_ERRORS} (of two classes, positives)"
+        return ""
+
+
+class _Scores:
+    """What the tests read off the rows of a view, for any labels of theirs."""
+
+    def __init__(self, view: View) -> None:
+        self.view, self.weights = view, view.weights
+        self.probs = to_numpy(view.probs).astype(np.float64)
+        with np.errstate(divide="ignore"):
+            logs = (
+                to_numpy(view.shifted).astype(np.float64)
+                - np.log(to_numpy(view.total).astype(np.float64))[:, None]
+            )
+        self.logs = np.maximum(logs, _FLOOR)
+        self.products = self.probs * self.logs
+        self.squares = (self.probs**2).sum(axis=1)
+        self.entropy = self.products.sum(axis=1)
+        self.rows = np.arange(len(view))
+        odds, _ = log_odds(view)
+        self.odds = np.clip(odds, _FLOOR, -_FLOOR)
+        self.chance = self.probs[:, 1] if view.classes == 2 else view.confidence
+
+    def event(self, labels: NumpyArray) -> NumpyArray:
+        """Whether the event of the logistic regression happened (n,)."""
+        happened: NumpyArray = labels == (1 if self.view.classes == 2 else self.view.prediction)
+        return happened
+
+    def single(self, labels: NumpyArray, bags: NumpyArray, count: int) -> NumpyArray:
+        """Sums by bag (B, 5) of the scores of one number each."""
+        view = self.view
+        residual = self.event(labels) - self.chance
+        scores = (
+            ((labels == view.prediction) - view.confidence) * (1 - 2 * view.confidence),
+            2 * (self.squares - self.probs[self.rows, labels]),
+            residual,
+            residual * self.odds,
+            self.logs[self.rows, labels] - self.entropy,
+        )
+        weighted = [np.bincount(bags, self.weights * each, minlength=count) for each in scores]
+        return np.stack(weighted, axis=1)
+
+    def classes(self, labels: NumpyArray, bags: NumpyArray, count: int) -> NumpyArray:
+        """Sums by bag and class (B, K, 2) of the label, and of that times its log-probability."""
+        classes = self.view.classes
+        codes, logs = bags * classes + labels, self.logs[self.rows, labels]
+        summed = (self.weights, self.weights * logs)
+        each = [np.bincount(codes, values, minlength=count * classes) for values in summed]
+        return np.stack([sums.reshape(count, classes) for sums in each], axis=2)
+
+    def class_sums(self, bags: NumpyArray, count: int) -> NumpyArray:
+        """What the probabilities expect of `classes` (B, K, 2)."""
+        members = np.zeros((count, len(bags)))
+        members[bags, self.rows] = self.weights
+        return np.stack((members @ self.probs, members @ self.products), axis=2)
+
+    def spread(self) -> NumpyArray:
+        """Expected squares (7,), as `ScoreSums` has them."""
+        view, squares = self.view, self.weights**2
+        confidence = view.confidence
+        cubes = (self.probs**3).sum(axis=1)
+        chance = self.chance * (1 - self.chance)
+        logs = (self.products * self.logs).sum(axis=1) - self.entropy**2
+        each = (
+            confidence * (1 - confidence) * (1 - 2 * confidence) ** 2,
+            4 * np.maximum(cubes - self.squares**2, 0.0),
+            chance,
+            chance * self.odds,
+            chance * self.odds**2,
+            logs,
+            np.ones(len(view)),
+        )
+        return np.array([float(squares @ values) for values in each])
+
+    def class_spread(self) -> NumpyArray:
+        """Expected squares (3, K) of bias, of bias and scale, of scale."""
+        squares = self.weights**2
+        variance = self.probs * (1 - self.probs)
+        crossed = variance * self.logs
+        return np.stack([squares @ each for each in (variance, crossed, crossed * self.logs)])
+
+    def events(self) -> NumpyArray:
+        """Rows that are events and are not (2,), as seen and as expected: (2, 2)."""
+        present = self.weights > 0
+        seen = np.count_nonzero(self.event(self.view.labels) & present)
+        expected, rows = float(self.chance[present].sum()), int(present.sum())
+        return np.array([[seen, rows - seen], [expected, rows - expected]])
+
+
+@dataclass(frozen=True)
+class _Replicates:
+    """Sums that a calibrated model might have had.
+
+    Attributes
+    ----------
+    factors : array (R, M)
+        How often each of the M sums (of a bag, or of a set and bag) counts in each replicate.
+    clustered : bool
+        Whether they are the sums of bags of clusters, with signs.
+    """
+
+    factors: NumpyArray
+    clustered: bool
+
+    @classmethod
+    def of(cls, state: ScoreSums, seed: int, *, clustered: bool) -> _Replicates:
+        sets, bags = len(state.single) - 1, len(state.mass)
+        if not clustered:
+            return cls(picked_sets(sets, REPLICATES, seed), clustered)
+        bits = np.random.Philox(key=seed).random_raw(REPLICATES * bags)
+        signs = 1.0 - 2.0 * (bits & np.uint64(1)).astype(np.float64)
+        return cls(signs.reshape(REPLICATES, bags), clustered)
+
+    def parts(self, sums: NumpyArray) -> NumpyArray:
+        """What replicates are made of (M, q), of sums (1 + S, B, ...)."""
+        chosen = sums[0] if self.clustered else sums[1:].reshape(-1, *sums.shape[2:])
+        return chosen.reshape(len(chosen), -1)
+
+    def sums(self, sums: NumpyArray) -> NumpyArray:
+        """Sums (R, q) of all replicates."""
+        return self.factors @ self.parts(sums)
+
+
+class _Judged(NamedTuple):
+    """A test, and its statistic in all replicates (R,); None where it could not be done."""
+
+    result: TestResult
+    replicates: NumpyArray | None
+
+
+def _judged(result: TestResult, replicates: NumpyArray, *, normal: float | None = None) -> _Judged:
+    """A result with the share of the replicates that stray as far as its statistic.
+
+    Beyond all of them a normal distribution may say how far it is.
+    """
+    statistic = abs(result.statistic)
+    further = int(np.count_nonzero(replicates >= statistic * (1 - _ROUNDING)))
+    p = (1 + further) / (1 + len(replicates))
+    if not further and normal is not None:
+        p = min(p, 2 * _NORMAL.cdf(-abs(normal)))
+    return _Judged(replace(result, p=p), replicates)
+
+
+def _linear(result: TestResult, replicates: NumpyArray, total: float, variance: float) -> _Judged:
+    """A test of one number that should be 0: ``total``, of this variance."""
+    if not variance > 0:
+        return _Judged(replace(result, note="every probability is 0 or 1"), None)
+    error = math.sqrt(variance)
+    z = total / error
+    return _judged(replace(result, statistic=z), np.abs(replicates) / error, normal=z)
+
+
+def _spiegelhalter(state: ScoreSums, replicates: _Replicates) -> list[_Judged]:
+    expected = "the Brier score that the probabilities expect of themselves"
+    named = (
+        ("spiegelhalter_top", "Spiegelhalter's z, confidence", "of the confidence"),
+        ("spiegelhalter", "Spiegelhalter's z, all classes", "of all classes"),
+    )
+    totals, sums = state.single[0].sum(axis=0), replicates.sums(state.single)
+    return [
+        _linear(
+            TestResult(name, title, f"{expected}, {what}; two-sided"),
+            sums[:, place],
+            float(totals[place]),
+            float(state.spread[place]),
+        )
+        for place, (name, title, what) in enumerate(named)
+    ]
+
+
+def _logistic(state: ScoreSums, replicates: _Replicates) -> list[_Judged]:
+    """Intercept where the slope is 1, and slope with the intercept left free."""
+    _, _, constant, crossed, square, _, _ = state.spread
+    totals, sums = state.single[0].sum(axis=0), replicates.sums(state.single)
+    large = TestResult(
+        "in_the_large",
+        "calibration in the large",
+        "log-odds that are right on average: an intercept of 0 where the slope is 1; two-sided",
+    )
+    slope = TestResult(
+        "slope",
+        "calibration slope",
+        "neither too bold (< 1) nor too timid (> 1): a slope of 1 of the log-odds; two-sided",
+    )
+    share = crossed / constant if constant > 0 else 0.0
+    return [
+        _linear(large, sums[:, 2], float(totals[2]), float(constant)),
+        _linear(
+            slope,
+            sums[:, 3] - share * sums[:, 2],
+            float(totals[3] - share * totals[2]),
+            # What is left of rounding where all rows have the same log-odds is no variance.
+            max(float(square - share * crossed), 0.0) if square > _ROUNDING * constant else 0.0,
+        ),
+    ]
+
+
+def _temperature(state: ScoreSums, replicates: _Replicates) -> _Judged:
+    result = TestResult(
+        "score_temperature",
+        "score test, temperature",
+        "no gain in likelihood by a little more or less temperature (Rao's score); two-sided",
+    )
+    total, sums = float(state.single[0, :, 4].sum()), replicates.sums(state.single[:, :, 4:])
+    return _linear(result, sums[:, 0], total, float(state.spread[5]))
+
+
+def _class_scores(state: ScoreSums, replicates: _Replicates) -> _Judged:
+    """Scores of a scale and a bias of each class, each class by its own covariance."""
+    classes = state.class_spread.shape[1]
+    bias, crossed, scale = state.class_spread
+    # A class that is expected less than once counts as if it were: or else a single row of it
+    # would outweigh all others.
+    unit = state.spread[6] / max(state.events[0].sum(), 1.0)
+    bias = bias + unit
+    rest = np.maximum(scale - crossed**2 / bias, 0.0) + unit
+
+    def quadratic(sums: NumpyArray) -> NumpyArray:
+        first, second = sums[..., 0], sums[..., 1]
+        cleaned = second - first * (crossed / bias)
+        total: NumpyArray = (first**2 / bias + cleaned**2 / rest).sum(axis=-1)
+        return total
+
+    result = TestResult(
+        "score_vector",
+        "score test, vector",
+        "no gain in likelihood by a little more or less scale and bias of each class (Rao's "
+        "scores, class by class)",
+        float(quadratic(state.classes[0].sum(axis=0))),
+        degrees=2 * classes,
+    )
+    return _judged(result, quadratic(replicates.sums(state.classes).reshape(-1, classes, 2)))
+
+
+def _kernel(state: ScoreSums, replicates: _Replicates) -> _Judged:
+    """The kernel calibration error, over pairs of rows of different bags."""
+    bags = state.kernel[0].reshape(len(state.mass), -1)
+    total = float(np.square(bags.sum(axis=0)).sum() - np.square(bags).sum())
+    pairs = float(state.mass.sum() ** 2 - (state.mass**2).sum())
+    parts = replicates.parts(state.kernel)
+    products = parts @ parts.T
+    factors = replicates.factors
+    squares = factors**2 @ np.diag(products)
+    errors = np.einsum("rm,rm->r", factors @ products, factors) - squares
+    estimate = total / pairs if pairs > 0 else math.nan
+    result = TestResult(
+        "skce",
+        "kernel test (SKCE)",
+        "no squared kernel calibration error of the whole probability vector; "
+        f"{KernelFeatures.description}",
+        estimate=estimate,
+    )
+    further = int(np.count_nonzero(errors >= total - _ROUNDING * abs(total)))
+    return _Judged(replace(result, p=(1 + further) / (1 + len(errors))), errors)
+
+
+def _combined(tests: list[_Judged], note: str) -> TestResult:
+    """One answer of all tests: how often the smallest p of a calibrated model is as small."""
+    result = TestResult(
+        "combined",
+        "all of them together",
+        "the smallest p-value is no smaller than chance makes it of so many tests",
+        note=note,
+    )
+    done = [each for each in tests if each.replicates is not None and not math.isnan(each.result.p)]
+    if note or not done:
+        return replace(result, note=note or "no test could be done")
+    smallest = np.ones(REPLICATES)
+    for each in done:
+        assert each.replicates is not None
+        ordered = np.sort(each.replicates)
+        further = REPLICATES - np.searchsorted(ordered, each.replicates * (1 - _ROUNDING))
+        smallest = np.minimum(smallest, further / (1 + REPLICATES))
+    seen = min(each.result.p for each in done)
+    p = (1 + int(np.count_nonzero(smallest <= seen))) / (1 + REPLICATES)
+    return replace(result, statistic=seen, p=p)
 
 
 _LOWEST, _HIGHEST, _CELLS = -30.0, 50.0, 1 << 13
 _STEPS, _LARGEST_STEP, _PRECISION = 100, 4.0, 1e-10
+
+
+class Coefficient(NamedTuple):
+    """A coefficient of a regression and its standard error (sandwich)."""
+
+    value: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -127,8 +497,8 @@ class LogisticRecalibration:
     """
 
     def partial(self, view: View) -> NumpyArray:
-        """The sums over one block."""
-        odds, event = _log_odds(view)
+        """The sums over one tile."""
+        odds, event = log_odds(view)
         known = np.isfinite(odds)
         odds, event, weights = odds[known], event[known], view.weights[known]
         place = (odds - _LOWEST) * (_CELLS / (_HIGHEST - _LOWEST))
@@ -138,47 +508,23 @@ class LogisticRecalibration:
         return np.stack([np.bincount(cells, v, minlength=_CELLS) for v in summed])
 
     def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two blocks."""
+        """The sums over two tiles."""
         return left + right
 
-    def finish(self, state: NumpyArray) -> tuple[TestResult, TestResult]:
-        """The tests in the large (of the intercept where the slope is 1), and of the slope."""
+    def finish(self, state: NumpyArray) -> tuple[Coefficient | None, Coefficient | None]:
+        """In the large (the intercept where the slope is 1), and the slope; None if infinite."""
         groups = state[:, state[0] > 0]
         odds = groups[1] / groups[0]
         constant = np.ones_like(odds)
         large = _fit(groups, constant[:, None], odds)
         both = _fit(groups, np.stack((constant, odds), axis=1), np.zeros_like(odds))
         return (
-            _wald(
-                "in_the_large",
-                "calibration in the large",
-                "log-odds that are right on average: an intercept of 0 where the slope is 1",
-                None if large is None else (large[0][0], large[1][0]),
-                0.0,
-            ),
-            _wald(
-                "slope",
-                "calibration slope",
-                "neither too bold (< 1) nor too timid (> 1): a slope of 1 of the log-odds",
-                None if both is None else (both[0][1], both[1][1]),
-                1.0,
-            ),
+            None if large is None else Coefficient(float(large[0][0]), float(large[1][0])),
+            None if both is None else Coefficient(float(both[0][1]), float(both[1][1])),
         )
 
 
-def _wald(
-    name: str, title: str, hypothesis: str, coefficient: tuple[float, float] | None, value: float
-) -> TestResult:
-    hypothesis = f"{hypothesis}; Wald, two-sided normal"
-    if coefficient is None:
-        note = "the regression has no finite solution: right and wrong rows can be separated"
-        return TestResult(name, title, hypothesis, note=note)
-    estimate, error = map(float, coefficient)
-    z = (estimate - value) / error
-    return TestResult(name, title, hypothesis, z, two_sided(z), None, estimate, error)
-
-
-def _log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
+def log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
     """Log-odds (n,) of an event, and whether it happened."""
     if view.classes == 2:
         odds = to_numpy(view.shifted[:, 1] - view.shifted[:, 0]).astype(np.float64)

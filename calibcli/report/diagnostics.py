@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 TEST_HEADINGS = ("test", "estimate", "statistic", "p")
 TEST_CAPTION = (
-    "A small p speaks against calibration: 5 in 100 calibrated models have one below 0.05."
+    "A small p speaks against calibration. The last line answers for all: 5 in 100 calibrated "
+    "models have it below 0.05; one of the others is below it more often."
 )
 REFIT_HEADINGS = ("", "score", "calibration", INTERVAL_HEADING, "refinement")
 
