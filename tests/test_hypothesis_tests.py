@@ -35,8 +35,8 @@ def results_of(logits, labels, role=None, **more):
     return {result.name: result for result in run_tests(data, role=role)}
 
 
-def tested(*views, rows=1000, **more):
-    statistic = CalibrationTests(rows, **more)
+def judged(*views, count=1000, **more):
+    statistic = CalibrationTests(count, **more)
     return {result.name: result for result in finished(statistic, *views)}
 
 
@@ -52,7 +52,7 @@ def test_spiegelhalter_is_the_published_formula_for_two_classes() -> None:
     logits, labels = rows(300, classes=2, temperature=1.5)
     p = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
     z = ((labels - p) * (1 - 2 * p)).sum() / np.sqrt(((1 - 2 * p) ** 2 * p * (1 - p)).sum())
-    found = tested(View(logits, labels))
+    found = judged(View(logits, labels))
     assert found["spiegelhalter"].statistic == pytest.approx(z)
     assert abs(found["spiegelhalter_top"].statistic) == pytest.approx(abs(z))
 
@@ -113,9 +113,10 @@ def test_drawn_labels_follow_the_probabilities_and_not_the_blocks() -> None:
     shares = np.stack([np.mean([each == k for each in sets], axis=0) for k in range(5)], axis=1)
     probs = View(logits, labels).probs
     # 2,000 shares, each of 200 draws: the largest of the normal deviations is about 3.5.
-    z = (shares - probs) / np.sqrt(probs * (1 - probs) / 200 + 1e-4)
-    assert np.abs(z).max() < 6
-    assert np.mean(z**2) == pytest.approx(1, abs=0.25)
+    usual = (probs > 0.05) & (probs < 0.95)
+    z = ((shares - probs) / np.sqrt(probs * (1 - probs) / 200))[usual]
+    assert np.abs(z).max() < 5
+    assert np.mean(z**2) == pytest.approx(1, abs=0.2)
     cut = [list(drawn_labels(View(logits[a:b], labels[a:b], start=a), 2, 1)) for a, b in CUTS]
     for index in range(2):
         assert np.concatenate([part[index] for part in cut]).tolist() == sets[index].tolist()
@@ -146,7 +147,7 @@ def test_few_errors_and_few_clusters_have_no_p() -> None:
     logits, labels = rows(900, classes=3)
     clusters = {"cluster": np.arange(900) % 10}
     view = View(logits, labels, keys=clusters)
-    assert "too few clusters" in tested(view, role="cluster")["combined"].note
+    assert "too few clusters" in judged(view, role="cluster")["combined"].note
 
 
 def test_weights_of_the_same_size_change_no_p() -> None:
@@ -160,7 +161,7 @@ def test_weights_of_the_same_size_change_no_p() -> None:
 def test_tests_do_not_depend_on_the_blocks() -> None:
     logits, labels = rows(900, classes=40)
     parts = [View(logits[a:b], labels[a:b], start=a) for a, b in ((0, 1), (1, 500), (500, 900))]
-    one, other = tested(View(logits, labels)), tested(*parts)
+    one, other = judged(View(logits, labels)), judged(*parts)
     for name, result in one.items():
         assert result.statistic == pytest.approx(other[name].statistic, nan_ok=True)
         assert result.p == pytest.approx(other[name].p, abs=0.002), name
@@ -178,7 +179,7 @@ def test_the_kernel_estimate_is_the_mean_over_pairs_of_different_bags() -> None:
     bags = hashed(np.arange(60), 0, DRAWN_BAGS)
     apart = bags[:, None] != bags
     expected = products[apart].sum() / apart.sum()
-    assert tested(view)["skce"].estimate == pytest.approx(expected)
+    assert judged(view)["skce"].estimate == pytest.approx(expected)
     # Random features stand for a Gaussian kernel.
     distance = np.linalg.norm(view.probs[:, None] - view.probs, axis=2)
     many = np.exp(-(distance**2) / (2 * 0.5**2))
@@ -194,9 +195,11 @@ def sure(count: int, seed: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draw", [lambda seed: rows(300, 2, 1.0, seed), lambda seed: sure(700, seed)])
+@pytest.mark.parametrize(
+    "draw", [lambda seed: rows(300, 2, 1.0, seed), lambda seed: sure(700, seed)]
+)
 def test_a_calibrated_model_is_seldom_rejected(draw) -> None:
-    p = np.array([[r.p for r in tested(View(*draw(seed))).values()] for seed in range(80)])
+    p = np.array([[r.p for r in judged(View(*draw(seed))).values()] for seed in range(80)])
     # 13 or more of 80 where 4 are expected happen once in 10,000.
     assert ((p < 0.05).sum(axis=0) < 13).all()
     # And p is not always large: half of them are below a half.
@@ -219,7 +222,7 @@ def test_clusters_that_go_together_are_not_mistaken_for_miscalibration() -> None
         labels = (logits + np.repeat(rng.gumbel(size=(60, 2)), 20, axis=0)).argmax(axis=1)
         view = View(logits, labels, keys={"cluster": np.repeat(np.arange(60), 20)})
         for role in rejected:
-            rejected[role] += tested(view, rows=1200, role=role)["combined"].p < 0.05
+            rejected[role] += judged(view, count=1200, role=role)["combined"].p < 0.05
     assert rejected["cluster"] < 6
     assert rejected[None] > 10
 

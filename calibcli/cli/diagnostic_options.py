@@ -72,7 +72,7 @@ class DiagnosticOptions:
         """
         if panel.bootstrap is None or panel.bootstrap.role is None:
             return
-        chosen = {"--by": self.by is not None, "--by-class": self.by_class, "--tests": self.tests}
+        chosen = {"--by": self.by is not None, "--by-class": self.by_class}
         for flag, is_chosen in chosen.items():
             if is_chosen:
                 raise UsageError(f"{flag} takes rows to be independent; leave --cluster out")
@@ -122,7 +122,8 @@ class DiagnosticOptions:
             from calibcli.report.diagnostics import tests_document
             from calibcli.workflow.testing import run_tests
 
-            found["tests"] = tests_document(run_tests(data, stages, bootstrap.seed))
+            results = run_tests(data, stages, bootstrap.seed, bootstrap.role)
+            found["tests"] = tests_document(results)
         if self.refit is not None:
             # It imports all that fits.
             from calibcli.report.diagnostics import refit_document

@@ -17,14 +17,14 @@ from calibcli.arrays import NumpyArray, hashed, to_numpy
 from calibcli.metrics.view import View
 
 DRAWN_BAGS = 32
-_FEWEST_SETS, _MOST_SETS = 8, 32
+_FEWEST_SETS, _MOST_SETS = 8, 16
 _LABELS = 1 << 20
 _SUMS = 1 << 19
 _FRACTION = 53
 
 
 def number_of_sets(rows: int, sums: int) -> int:
-    """How many sets of labels are drawn: 32 for few rows, at least 8.
+    """How many sets of labels are drawn: 16 for few rows, at least 8.
 
     Parameters
     ----------

@@ -40,8 +40,8 @@ from calibcli.metrics.view import View
 
 _NORMAL = NormalDist()
 
-REPLICATES = 1999
-"""A p-value of 0.05 has a standard error of 0.005."""
+REPLICATES = 999
+"""A p-value of 0.05 has a standard error of 0.007."""
 
 FEWEST_ERRORS = 20
 """With fewer wrong rows (or rows of the rarer of two classes) nothing can be said by a p-value."""
