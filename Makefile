@@ -89,6 +89,7 @@ bench-training: $(BENCH_VENV)/.bench ## Train a small network with every loss
 
 bench-simulation: $(VENV)/.run ## Check intervals, tests and debiased errors by simulation
 	$(VENV)/bin/python benchmarks/simulation.py $(BENCH_ARGS)
+	$(VENV)/bin/python benchmarks/levels.py
 
 data: $(VENV)/.test ## Rebuild the sample data
 	$(VENV)/bin/python sample_data/make.py

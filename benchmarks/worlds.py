@@ -167,7 +167,25 @@ WORLDS = (
     World("5 % label noise, 10 classes, 1,000 rows", 1000, peaked(10, 8.0), noisy(0.05)),
     World("heavy tails, 5 classes, 1,000 rows, T = 1.4", 1000, heavy, cooled(1.4)),
     World("weights, 5 classes, 1,000 rows, T = 1.4", 1000, normal(5), cooled(1.4), weighted=True),
-    World("weights, 5 classes, 1,000 rows, calibrated", 1000, normal(5), calibrated=True, weighted=True),
-    World("clusters of 20, 5 classes, 2,000 rows, calibrated", 2000, normal(5), calibrated=True, cluster_rows=20),
-    World("clusters of 20, 5 classes, 2,000 rows, T = 1.4", 2000, normal(5), cooled(1.4), cluster_rows=20),
+    World(
+        "weights, 5 classes, 1,000 rows, calibrated",
+        1000,
+        normal(5),
+        calibrated=True,
+        weighted=True,
+    ),
+    World(
+        "clusters of 20, 5 classes, 2,000 rows, calibrated",
+        2000,
+        normal(5),
+        calibrated=True,
+        cluster_rows=20,
+    ),
+    World(
+        "clusters of 20, 5 classes, 2,000 rows, T = 1.4",
+        2000,
+        normal(5),
+        cooled(1.4),
+        cluster_rows=20,
+    ),
 )
