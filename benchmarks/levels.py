@@ -1,11 +1,11 @@
-"""How often do the tests of calibration reject models that are calibrated?
+"""How often the tests of calibration reject models that are calibrated.
 
     python benchmarks/levels.py [--runs N] [--seed N] [--worlds TEXT]
 
-A line for each world and number of rows: the share of the samples with a p below 0.05, test by test,
-and at the end that of all tests together. 5 % is right; where nearly all samples have too few errors
-for a p-value, it is 0. With 10,000 runs a share of 5 % has a standard error of 0.2 points, with 300 of
-1.3.
+A line for each world and number of rows: the share of the samples with a p below 0.05, test by
+test, and at the end that of all tests together. 5 % is right; where nearly all samples have too few
+errors for a p-value, it is 0. With 10,000 runs a share of 5 % has a standard error of 0.2 points,
+with 300 of 1.3.
 """
 
 from __future__ import annotations
