@@ -312,10 +312,12 @@ class _Replicates:
     def parts(self, sums: NumpyArray) -> NumpyArray:
         """What replicates are made of (M, q), of sums (1 + S, B, ...)."""
         if self.clustered:
-            return sums[0].reshape(len(sums[0]), -1)
+            by_bag: NumpyArray = sums[0].reshape(len(sums[0]), -1)
+            return by_bag
         drawn = sums[1:]
         # A calibrated model's sums are 0 on average; those of few sets only nearly so.
-        centered = (drawn - drawn.mean(axis=0)) * math.sqrt(len(drawn) / (len(drawn) - 1))
+        centered: NumpyArray = drawn - drawn.mean(axis=0)
+        centered *= math.sqrt(len(drawn) / (len(drawn) - 1))
         return centered.reshape(len(drawn) * drawn.shape[1], -1)
 
     def sums(self, sums: NumpyArray) -> NumpyArray:
