@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from calibcli.report.gates import add_gates
-from calibcli.workflow.gates import parse_gate
+from calibcli.workflow.conditions import parse_gate
 
 
 def entry(value: float | None, low: float = math.nan, high: float = math.nan) -> dict[str, Any]:

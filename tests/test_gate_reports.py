@@ -45,6 +45,7 @@ def test_the_document_has_every_gate_of_every_input() -> None:
         "high": 0.05,
         "difference": {"value": pytest.approx(0.01), "low": 0.0, "high": pytest.approx(0.03)},
         "significant": False,
+        "slice": None,
         "reason": None,
     }
     assert "gates" not in judged(evaluated())
@@ -72,6 +73,31 @@ def test_every_key_of_a_gate_is_documented() -> None:
 def test_the_numbers_of_a_gate_in_words(text: str, significant: bool, expected: str) -> None:
     (gate,) = judged(evaluated(), text, significant=significant)["gates"]
     assert figures(gate) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ece[subject=law] > 0.02", "0.06000 [0.0200, 0.0900]"),
+        (
+            "worst(ece) by subject > 0.02",
+            "0.06000 [0.0142, 0.0944]: law, the worst of 2 slices, interval for all 2 at once",
+        ),
+        ("worst(ece.low) by subject > 0.02", "0.01426: law, the worst of 2 slices"),
+        ("slices.failed > 0", "1 of 2 slices, law first"),
+        ("slices.failed by class > 0", "slices.failed by class is not known: there are no slices"),
+        ("ece[subject=x] > 0.02", "no row has subject=x; there are law, tax"),
+    ],
+)
+def test_slices_in_words(text: str, expected: str) -> None:
+    slices = [
+        {"name": "law", "ece": entry(0.06, 0.02, 0.09), "adjusted_p": 0.01},
+        {"name": "tax", "ece": entry(0.02, 0.0, 0.04), "adjusted_p": 0.7},
+    ]
+    document = {**evaluated(), "slices": [{"column": "subject", "slices": slices}]}
+    (gate,) = judged(document, text)["gates"]
+    assert figures(gate) == expected
+    assert text in to_junit(document).replace("&gt;", ">")
 
 
 def test_the_verdict_names_inputs_where_there_are_several() -> None:

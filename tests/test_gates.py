@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.registry import METRICS
+from calibcli.metrics.slices import SLICE_METRICS
 from calibcli.report.baseline import Baseline
-from calibcli.workflow.gates import (
-    OPERATORS,
+from calibcli.workflow.conditions import ENDS, OPERATORS, STAGES, Gate, parse_gate
+from calibcli.workflow.gates import check_gates, gate_metrics, judge
+from calibcli.workflow.quantities import (
+    By,
     Estimate,
-    Gate,
+    FailedSlices,
     Quantity,
+    SliceQuantity,
     Subject,
-    _unpaired,
-    check_gates,
-    gate_metrics,
-    judge,
-    parse_gate,
+    WorstSlice,
+    simultaneous,
+    unpaired,
 )
 
 FIT = {"before", "after", "delta"}
@@ -61,6 +63,19 @@ def passes(text: str, on: Subject, *, significant: bool = False) -> bool:
                 "ece.chance.high",
             ),
         ),
+        ("ece.estimate>.02", Gate(Quantity("ece", "", "estimate"), ">", 0.02, ".02")),
+        ("nll.change > 0", Gate(Quantity("nll", "change"), ">", 0.0, "0")),
+        ("ece[subject=law] > 1", Gate(SliceQuantity("ece", By("subject"), "law"), ">", 1.0, "1")),
+        (
+            """ece["a b" = 'it''s, "so"'].low > 1""",
+            Gate(SliceQuantity("ece", By("a b"), 'it\'s, "so"', "low"), ">", 1.0, "1"),
+        ),
+        ("ece[class=3] > 1", Gate(SliceQuantity("ece", By(None), "3"), ">", 1.0, "1")),
+        ('ece["class"=3] > 1', Gate(SliceQuantity("ece", By("class"), "3"), ">", 1.0, "1")),
+        ("worst(ece) by subject>1", Gate(WorstSlice("ece", By("subject")), ">", 1.0, "1")),
+        ("worst (ece.low)by class > 1", Gate(WorstSlice("ece", By(None), "low"), ">", 1.0, "1")),
+        ("slices.failed > 0", Gate(FailedSlices(), ">", 0.0, "0")),
+        ("slices.failed by a > 0", Gate(FailedSlices(By("a")), ">", 0.0, "0")),
     ],
 )
 def test_a_condition_is_read(text: str, gate: Gate) -> None:
@@ -71,24 +86,44 @@ def test_a_condition_is_read(text: str, gate: Gate) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("ece", "must be NAME OP BOUND in quotes"),
-        ("ece > ", "must be NAME OP BOUND"),
-        ("ece >> 1", "must be NAME OP BOUND"),
-        ("0.02 < ece", "no metric '0'"),
-        ("ece > 1 or 1", "must be NAME OP BOUND"),
-        ("ece > 0.02 > 0.01", "must be NAME OP BOUND"),
-        ("__import__('os') > 1", "must be NAME OP BOUND"),
+        ("", "it ends where there must be a metric (for example 'ece > 0.02' or"),
+        ("ece", "it ends where there must be one of > >= < <= == != (for example 'ece > 0.02'"),
+        ("ece", ", in quotes)"),
+        ("ece > ", "it ends where there must be a number or a metric"),
+        ("ece >> 1", "character 6 is '> 1' where there must be a number or a metric"),
+        ("0.02 < ece", "character 1 is '0.02 < ece' where there must be a metric"),
+        ("ece > 1 or 1", "character 9 is 'or 1' where there must be the end; --fail-if can be"),
+        ("ece > 0.02 > 0.01", "character 12 is '> 0.01' where there must be the end"),
+        ("__import__('os') > 1", "no metric '__import__'"),
         ("eec > 1", "did you mean ece"),
         ("smooth-ece > 1", "did you mean smooth_ece"),
         ("ece > nan", "no metric 'nan'"),
         ("ece > inf", "no metric 'inf'"),
-        ("ece > 0x1", "no metric '0x1'"),
+        ("ece > 0x1", "character 7 is '0x1' where there must be a number or a metric"),
         ("ece > 1e999", "1e999 is too large"),
-        ("ece > ٣", "no metric '٣'"),
+        ("ece > ٣", "character 7 is '٣' where there must be a number"),
+        ("ece@10 > 1", "no metric 'ece@10'"),
         ("ece.dleta > 1", "did you mean .delta"),
-        ("ece.low.before > 1", "then .low, .high or nothing"),
+        ("ece.low.before > 1", "character 8: there is no .before of ece here"),
+        ("ece.low.before > 1", "then one of .estimate .low .high, or nothing for either)"),
+        ("ece.chance.estimate > 1", "ece.chance has no .estimate; write ece.chance"),
         ("all > 1", "no metric 'all'"),
-        ("ece..low > 1", "no . in ece..low"),
+        ("ece..low > 1", "character 4: there is no . of ece here"),
+        ("ece[subject=law > 1", "character 17 is '> 1' where there must be ]; a value with"),
+        ("ece[subject=tax law] > 1", "character 17 is 'law] > 1' where there must be ]"),
+        ("ece[subject] > 1", "character 12 is '] > 1' where there must be = and a value"),
+        ("ece[subject=] > 1", "must be a value; one with spaces, commas or brackets stands in"),
+        ("ece[=law] > 1", "must be a column, or class for the predicted class"),
+        ('ece[subject="law] > 1', "character 13"),
+        ("ece[subject=law].before > 1", "there is no .before of ece[…] here"),
+        ("ks[subject=law] > 1", "ks is not measured by slice; nll, brier, ece, accuracy are"),
+        ("worst(ks) by subject > 1", "ks is not measured by slice"),
+        ("worst(ece) > 1", "must be by and a column, as in 'worst(ece) by subject > 0.05'"),
+        ("worst(ece by subject > 1", "character 11 is 'by subject > 1' where there must be )"),
+        ("worst(eec) by subject > 1", "character 7: there is no metric 'eec'; did you mean ece"),
+        ("slices > 1", "character 7: there is no . of slices here; (it is slices, then .failed)"),
+        ("slices.fialed > 1", "did you mean .failed"),
+        ("slices.failed by > 1", "must be a column"),
     ],
 )
 def test_what_is_no_condition_is_refused(text: str, complaint: str) -> None:
@@ -102,17 +137,26 @@ METRIC_NAMES = st.sampled_from(sorted(METRICS))
 QUANTITIES = st.builds(
     Quantity,
     METRIC_NAMES,
-    st.sampled_from(["", "before", "after", "baseline", "delta", "chance"]),
-    st.sampled_from(["", "low", "high"]),
+    st.sampled_from(["", *STAGES]),
+    st.sampled_from(["", *ENDS]),
+).filter(lambda each: each.end != "estimate" or each.stage in ("", "before", "after", "baseline"))
+WORDS = st.text(min_size=1, max_size=6)
+COLUMNS = st.builds(By, st.one_of(st.none(), st.just("class"), WORDS))
+SLICE_NAMES, SLICE_ENDS = st.sampled_from(SLICE_METRICS), st.sampled_from(["", "low", "high"])
+OPERANDS = st.one_of(
+    QUANTITIES,
+    st.builds(SliceQuantity, SLICE_NAMES, COLUMNS, st.text(max_size=6), SLICE_ENDS),
+    st.builds(WorstSlice, SLICE_NAMES, COLUMNS, SLICE_ENDS),
+    st.builds(FailedSlices, st.one_of(st.none(), COLUMNS)),
 )
 
 
 CONDITIONS = st.builds(
     "{}{}{}{}".format,
-    QUANTITIES,
+    OPERANDS,
     st.sampled_from(["", " "]),
     st.sampled_from(sorted(OPERATORS)),
-    st.one_of(QUANTITIES, st.floats(-9, 9)),
+    st.one_of(OPERANDS, st.floats(-9, 9)),
 )
 
 
@@ -142,7 +186,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     is_read_or_refused(text)
 
 
-@given(QUANTITIES, st.sampled_from(sorted(OPERATORS)), st.one_of(QUANTITIES, st.floats(-9, 9)))
+@given(OPERANDS, st.sampled_from(sorted(OPERATORS)), st.one_of(OPERANDS, st.floats(-9, 9)))
 def test_every_condition_survives_being_written(left, sign, right) -> None:
     gate = parse_gate(f"{left}{sign}{right!s}")
     assert (gate.left, gate.operator, gate.right) == (left, sign, right)
@@ -197,6 +241,17 @@ def test_gates_that_could_never_be_judged_are_refused(text, options, complaint) 
 )
 def test_gates_that_can_be_judged_by_intervals(text: str) -> None:
     check_gates([parse_gate(text)], measured={*FIT, "baseline"}, intervals=True, significant=True)
+
+
+def test_slices_are_measured_by_evaluate_only() -> None:
+    with pytest.raises(UsageError, match="only calib evaluate measures slices"):
+        check_gates(
+            [parse_gate("slices.failed > 0")],
+            measured=FIT,
+            intervals=True,
+            significant=False,
+            slices=False,
+        )
 
 
 # Judgement
@@ -292,6 +347,95 @@ def test_a_metric_without_an_interval_cannot_be_judged_by_one() -> None:
     assert not passes("ece.high > 9", subject(now={"ece": entry(0.03)}))
 
 
+# Slices
+
+
+def part(name: str, ece: tuple[float, float, float], p: float | None = 1.0) -> dict[str, Any]:
+    value, low, high = ece
+    numbers = {"ece": {"value": value, "low": low, "high": high}, "accuracy": 1 - value}
+    return {"name": name, **numbers, "adjusted_p": p}
+
+
+def sliced(*parts: dict[str, Any], column: str | None = "subject") -> Subject:
+    return subject(slices=[{"column": column, "slices": list(parts)}])
+
+
+LAW, TAX, ART = (
+    part("law", (0.06, 0.02, 0.09), 0.01),
+    part("tax law", (0.02, 0.0, 0.04), 0.8),
+    part("art", (0.05, 0.04, 0.06), 0.05),
+)
+
+
+def test_a_slice_is_judged_by_its_own_rows() -> None:
+    on = sliced(LAW, TAX)
+    assert not passes("ece[subject=law] > 0.05", on)
+    assert passes("ece[subject=law] > 0.07", on)
+    assert passes('ece[subject="tax law"] > 0.05', on)
+    assert passes("ece[subject=law].high >= 0.1", on)
+    assert passes("ece[subject=law] > 0.05", on, significant=True)
+    assert not passes("ece[subject=law] > 0.01", on, significant=True)
+    assert not passes("accuracy[subject=law] < 0.95", on)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ece[subject=lwa] > 1", "no row has subject=lwa; did you mean law?"),
+        ("ece[subject=x] > 1", 'no row has subject=x; there are law, "tax law"'),
+        ("ece[topic=law] > 1", "no row has topic=law; there are none"),
+        ("ece[class=law] > 1", "no row has class=law; there are none"),
+        ("nll[subject=law] > 1", "nll[subject=law] is not known"),
+        ("worst(nll) by subject > 1", "nll[subject=law] is not known"),
+        ("worst(ece) by topic > 1", "worst(ece) by topic is not known"),
+        ("slices.failed by topic > 1", "slices.failed by topic is not known: there are no slices"),
+    ],
+)
+def test_a_slice_that_is_not_there_does_not_pass(text: str, reason: str) -> None:
+    judgement = judge(parse_gate(text), sliced(LAW, TAX))
+    assert not judgement.passed
+    assert judgement.reason == reason
+
+
+def test_the_worst_slice_has_an_interval_for_all_of_them() -> None:
+    """By hand: 2.3940 is the normal quantile of 1 - 0.05 / 6, 1.22144 times that of 0.975."""
+    assert simultaneous(3) == pytest.approx(2.39398 / 1.959964, rel=1e-5)
+    judgement = judge(parse_gate("worst(ece) by subject > 0.05"), sliced(LAW, TAX, ART))
+    assert not judgement.passed
+    assert judgement.left == pytest.approx(
+        (0.06, 0.05 - 0.01 * 1.22144, 0.06 + 0.03 * 1.22144), rel=1e-4
+    )
+    assert judgement.slice == {"column": "subject", "name": "law", "of": 3}
+    low = judge(parse_gate("worst(ece.low) by subject > 0.03"), sliced(LAW, TAX, ART))
+    assert not low.passed
+    assert low.slice == {"column": "subject", "name": "art", "of": 3}
+    alone = judge(parse_gate("worst(ece) by subject > 0.05"), sliced(LAW))
+    assert alone.left == pytest.approx((0.06, 0.02, 0.09))
+    assert judge(parse_gate("worst(accuracy) by subject < 1"), sliced(LAW, TAX)).left[0] == 0.94
+
+
+def test_failed_slices_are_counted() -> None:
+    on = sliced(LAW, TAX, ART, part("odd", (0.1, 0.0, 0.2), None))
+    judgement = judge(parse_gate("slices.failed > 0"), on, significant=True)
+    assert not judgement.passed
+    assert judgement.left.value == 2
+    assert judgement.slice == {"column": None, "name": "law", "of": 4}
+    assert passes("slices.failed > 0", sliced(TAX))
+    assert passes("slices.failed by subject > 2", on)
+
+
+def test_of_a_fit_the_change_is_after_minus_before_whatever_the_baseline() -> None:
+    now, before, baseline = {"nll": entry(0.5)}, {"nll": entry(0.75)}, {"nll": entry(0.25)}
+    on = subject(now=now, before=before, baseline=baseline)
+    assert judge(parse_gate("nll.change > 0"), on).left.value == -0.25
+
+
+def test_an_estimate_is_read_where_there_is_one() -> None:
+    on = subject(now={"ece": {**entry(0.03, 0.0, 0.04), "estimate": 0.01}, "nll": entry(1.0)})
+    assert judge(parse_gate("ece.estimate > 0.02"), on).left == (0.01, 0.0, 0.04)
+    assert judge(parse_gate("nll.estimate > 2"), on).reason == "nll.estimate is not known"
+
+
 NUMBERS = st.floats(-3, 3)
 
 
@@ -314,7 +458,7 @@ def test_what_fails_significantly_fails(now, baseline, sign, bound) -> None:
 @given(estimates(), estimates())
 def test_differences_are_antisymmetric(left, right) -> None:
     first, second = Estimate(*left.values()), Estimate(*right.values())
-    assert _unpaired(first, second) == pytest.approx(_unpaired(second, first).mirrored())
+    assert unpaired(first, second) == pytest.approx(unpaired(second, first).mirrored())
 
 
 def test_intervals_of_differences_between_runs_cover() -> None:
@@ -324,7 +468,7 @@ def test_intervals_of_differences_between_runs_cover() -> None:
     means = [rng.normal(mean, 2.0, (runs, size)).mean(axis=1) for mean in (1.0, 0.4)]
     half = 1.96 * 2.0 / math.sqrt(size)
     found = [
-        _unpaired(Estimate(a, a - half, a + half), Estimate(b, b - half, b + half))
+        unpaired(Estimate(a, a - half, a + half), Estimate(b, b - half, b + half))
         for a, b in zip(*means, strict=True)
     ]
     covered = np.mean([low <= 0.6 <= high for _, low, high in found])

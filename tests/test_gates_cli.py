@@ -250,3 +250,44 @@ def test_a_gate_in_a_terminal_without_unicode(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout.isascii()
     assert done.stdout.splitlines()[-2].split()[:5] == ["gate", "ece.low", ">", "0.9", "passed"]
+
+
+def test_gates_on_slices_measure_the_slices(calib_here: CalibHere) -> None:
+    arguments = ("evaluate", TEST, *FAST, "-q", "--format", "json")
+    code, out, err = calib_here(
+        *arguments,
+        *("--fail-if", "slices.failed by class > 99", "--fail-if", "worst(ece) by class > 0.001"),
+    )
+    assert (code, err.split(" (")[0]) == (
+        1,
+        "calib: 1 of 2 gates failed: worst(ece) by class > 0.001",
+    )
+    document = json.loads(out)
+    (part,) = document["slices"]
+    worst = max(part["slices"], key=lambda each: each["ece"]["value"])
+    count, largest = document["gates"]
+    assert count["value"] == sum(each["adjusted_p"] <= 0.05 for each in part["slices"])
+    assert largest["value"] == worst["ece"]["value"]
+    assert largest["slice"] == {"column": None, "name": worst["name"], "of": len(part["slices"])}
+    assert largest["high"] > worst["ece"]["high"]
+    first = part["slices"][0]
+    code, out, _ = calib_here(*arguments, "--fail-if", f'ece[class="{first["name"]}"].low >= 0')
+    assert (code, json.loads(out)["gates"][0]["value"]) == (1, first["ece"]["low"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--fail-if", "slices.failed > 0"), "there are no slices; add --by COL, --by-class, or"),
+        (
+            ("--by", "a", "--fail-if", "worst(ece) by b > 0"),
+            "rows are divided by one column, a or b",
+        ),
+        (("--fail-if", "ece[nowhere=law] > 0"), "'nowhere'"),
+    ],
+)
+def test_refusals_of_slices(calib_here: CalibHere, arguments, complaint: str) -> None:
+    code, out, err = calib_here("evaluate", TEST, "-q", *arguments)
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert err.count("\n") == 1

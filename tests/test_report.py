@@ -38,7 +38,7 @@ from calibcli.report.texts import (
     significant,
 )
 from calibcli.report.verdict import verdict
-from calibcli.workflow.gates import parse_gate
+from calibcli.workflow.conditions import parse_gate
 
 DOCS = Path(__file__).parents[1] / "docs" / "json.md"
 

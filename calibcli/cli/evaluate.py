@@ -93,9 +93,10 @@ def evaluate_command(
 
     check_stdin([params, *inputs])
     talk = Talk(printing.quiet)
-    pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by)
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
+    diagnosing = gates.diagnosing(diagnosing)
+    pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     diagnosing.check(panel)
     outputs = {**pictures.paths, **gates.paths}

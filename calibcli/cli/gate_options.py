@@ -14,14 +14,18 @@ from calibcli.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
+    from calibcli.cli.diagnostic_options import DiagnosticOptions
     from calibcli.cli.shared_options import ReportOptions
     from calibcli.metrics.panel import Panel
     from calibcli.report.baseline import Baseline
-    from calibcli.workflow.gates import Measurement
+    from calibcli.workflow.quantities import Measurement
 
 _option = options_in("Gates")
 
-_MEASURED: dict[str, set[Measurement]] = {"evaluate": set(), "fit": {"before", "after", "delta"}}
+_MEASURED: dict[str, set[Measurement]] = {
+    "evaluate": set(),
+    "fit": {"before", "after", "change", "delta"},
+}
 """Stages that each command measures by itself."""
 
 
@@ -97,7 +101,8 @@ class Gates:
         intervals: bool,
         force: bool,
     ) -> None:
-        from calibcli.workflow.gates import check_gates, parse_gate
+        from calibcli.workflow.conditions import parse_gate
+        from calibcli.workflow.gates import check_gates
 
         self._options, self._printing, self._force = options, printing, force
         self._gates = [parse_gate(text) for text in options.fail_if or ()]
@@ -106,7 +111,11 @@ class Gates:
         if options.baseline is not None:
             measured |= {"baseline", "delta"}
         check_gates(
-            self._gates, measured=measured, intervals=intervals, significant=options.significant
+            self._gates,
+            measured=measured,
+            intervals=intervals,
+            significant=options.significant,
+            slices=command == "evaluate",
         )
         self._baseline = self._read_baseline()
 
@@ -134,13 +143,15 @@ class Gates:
 
     def _read_baseline(self) -> Baseline | None:
         from calibcli.report.baseline import Baseline
+        from calibcli.workflow.quantities import Quantity
 
         path = self._options.baseline
         if path is None:
             return None
         baseline = Baseline(Path(path).read_bytes(), path)
-        compared = (q for gate in self._gates for q in gate.quantities)
-        baseline.check([q.metric for q in compared if q.stage in ("baseline", "delta")])
+        compared = (q for gate in self._gates for q in gate.operands)
+        quantities = (q for q in compared if isinstance(q, Quantity))
+        baseline.check([q.metric for q in quantities if q.stage in ("baseline", "delta")])
         return baseline
 
     def panel(self, panel: Panel) -> Panel:
@@ -148,6 +159,35 @@ class Gates:
         from calibcli.workflow.gates import gate_metrics
 
         return replace(panel, names=(*panel.names, *gate_metrics(self._gates)))
+
+    def diagnosing(self, options: DiagnosticOptions) -> DiagnosticOptions:
+        """What to look at more closely, with the slices that the gates need.
+
+        Raises
+        ------
+        UsageError
+            They need slices of two columns, or of any and there are none.
+        """
+        from calibcli.workflow.gates import gate_slices
+
+        for by in gate_slices(self._gates):
+            if by.column is None:
+                options = replace(options, by_class=True)
+            elif options.by in (None, by.column):
+                options = replace(options, by=by.column)
+            else:
+                raise UsageError(
+                    f"--fail-if: rows are divided by one column, {options.by} or {by.column}; "
+                    "look at the other one by another calib evaluate"
+                )
+        sliced = options.by is not None or options.by_class
+        of_slices = [gate for gate in self._gates if any(q.of_slices for q in gate.operands)]
+        if of_slices and not sliced:
+            raise UsageError(
+                f"--fail-if {of_slices[0].expression!r}: there are no slices; add --by COL, "
+                "--by-class, or 'by COL' to the condition"
+            )
+        return options
 
     def judge(self, document: dict[str, Any]) -> None:
         """Judge a document by all gates; what came of it goes into the document."""

@@ -15,6 +15,9 @@ from calibcli.metrics.resampling import LEVEL, Interval
 from calibcli.metrics.row_mean import ratio
 from calibcli.metrics.view import View
 
+SLICE_METRICS = ("nll", "brier", "ece", "accuracy")
+"""The metrics of `Slice`."""
+
 _NORMAL_95 = 1.959963984540054
 _BIN_SUMS = 4
 _REPLICATES = 200

@@ -8,7 +8,7 @@ from typing import Any
 
 from calibcli.errors import DataError
 from calibcli.report.document import SCHEMA_VERSION, Document
-from calibcli.workflow.gates import Metrics
+from calibcli.workflow.quantities import Metrics
 
 COMMANDS = ("evaluate", "fit")
 """Whose documents have measurements to compare with."""

@@ -13,8 +13,10 @@ from calibcli.report.comparison import is_fit, measured_input
 from calibcli.report.document import Document
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.layout import open_grid
-from calibcli.report.texts import interval_text, plural, short_names, significant
-from calibcli.workflow.gates import OPERATORS, Estimate, Gate, Judgement, Subject, judge
+from calibcli.report.texts import cut_end, interval_text, plural, short_names, significant
+from calibcli.workflow.conditions import OPERATORS, Gate, parse_gate
+from calibcli.workflow.gates import Judgement, judge
+from calibcli.workflow.quantities import Estimate, FailedSlices, Operand, Subject, WorstSlice
 
 STYLES = {"passed": "green", "failed": "bold red"}
 
@@ -44,7 +46,8 @@ def _subjects(document: Document, baseline: Baseline | None) -> Iterator[Subject
             before, after = result["before"], result["after"] or {}
             yield Subject(name, after.get("metrics", {}), (before or {}).get("metrics"), earlier)
         else:
-            yield Subject(name, result["metrics"], None, earlier)
+            slices = result.get("slices", ())
+            yield Subject(name, result["metrics"], None, earlier, slices)
 
 
 def _entry(judgement: Judgement) -> Document:
@@ -60,6 +63,7 @@ def _entry(judgement: Judgement) -> Document:
             **_interval(judgement.difference),
         },
         "significant": judgement.significant,
+        "slice": judgement.slice,
         "reason": judgement.reason or None,
     }
 
@@ -88,9 +92,11 @@ def figures(entry: Document) -> str:
     if entry["reason"]:
         return str(entry["reason"])
     value, bound = entry["value"], entry["bound"]
-    sign, right = entry["expression"].split()[1:]
+    gate = parse_gate(entry["expression"])
+    if isinstance(gate.left, FailedSlices):
+        return _count_of_slices(entry)
     text = _told(value, bound)
-    if right[0].isalpha():
+    if isinstance(gate.right, Operand):
         text += f" against {_told(bound, value)}"
         of_difference = interval_text(entry["difference"])
         if of_difference:
@@ -98,9 +104,23 @@ def figures(entry: Document) -> str:
             text += f", difference {told} {of_difference}"
     elif interval_text(entry):
         text += f" {interval_text(entry)}"
-    if entry["significant"] and entry["passed"] and OPERATORS[sign](value, bound):
+    if entry["significant"] and entry["passed"] and OPERATORS[gate.operator](value, bound):
         text += ", within chance"
-    return text
+    return text + (_which_slice(entry) if isinstance(gate.left, WorstSlice) else "")
+
+
+def _count_of_slices(entry: Document) -> str:
+    """``2 of 12 slices, math first``."""
+    part = entry["slice"]
+    first = f", {cut_end(part['name'])} first" if part["name"] else ""
+    return f"{int(entry['value'])} of {plural(part['of'], 'slice')}{first}"
+
+
+def _which_slice(entry: Document) -> str:
+    """Of how many slices a number is the worst."""
+    part = entry["slice"]
+    at_once = f", interval for all {part['of']} at once" if interval_text(entry) else ""
+    return f": {cut_end(part['name'])}, the worst of {plural(part['of'], 'slice')}{at_once}"
 
 
 def _told(number: float, other: float) -> str:

@@ -15,7 +15,8 @@ Measuring
     `slicing`, `testing` and `refit` look closer: at parts of the rows, by tests, and at how much of
     a score is calibration.
 Judging
-    `gates` reads conditions under which a job fails, and says whether they hold.
+    `conditions` reads conditions under which a job fails, `quantities` the numbers that they
+    compare, and `gates` says whether they hold.
 Results
     `records` writes and reads parameter files, `applying` runs rows through calibrators.
 """

@@ -1,0 +1,434 @@
+"""What conditions compare: numbers of a result document, each with its interval.
+
+A `Quantity` is a metric of all rows, a `SliceQuantity` one of the rows of a slice, a `WorstSlice`
+the worst of the slices of a column, and `FailedSlices` how many of them are clearly wrong. Each
+says how it is written, what must be measured for it, and reads itself from a `Subject`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from statistics import NormalDist
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from calibcli.metrics.registry import METRICS
+from calibcli.metrics.resampling import LEVEL
+
+Measurement: TypeAlias = Literal["", "before", "after", "change", "baseline", "delta", "chance"]
+End: TypeAlias = Literal["", "estimate", "low", "high"]
+Metrics: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Metrics by name as a result document has them: ``value``, ``low``, ``high``, ``change``, …"""
+
+PREDICTED = "class"
+"""How a condition calls the slices of the predicted classes; a column of that name is quoted."""
+
+PLAIN_WORD = r"""[^\s\[\]()=<>!,"']+"""
+"""The words that need no quotes: they have no space, bracket, sign, comma or quote."""
+
+
+def quoted(word: str) -> str:
+    """A word as a condition has it, in quotes where it needs them."""
+    special = set(" \t\r\n[]()=<>!,\"'") & set(word)
+    bare = word and not special and not any(letter.isspace() for letter in word)
+    return word if bare else '"{}"'.format(word.replace('"', '""'))
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval; NaN is what is not known."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def exact(self) -> bool:
+        """Whether there is nothing uncertain about it."""
+        return self.low == self.value == self.high
+
+    def mirrored(self) -> Estimate:
+        """The estimate of the negative of the number."""
+        return Estimate(-self.value, -self.high, -self.low)
+
+    def shifted(self, by: float) -> Estimate:
+        """The estimate of the number minus another one that is known."""
+        return Estimate(*(number - by for number in self))
+
+    def widened(self, times: float) -> Estimate:
+        """The same number, with the ends so many times as far from it."""
+        return Estimate(
+            self.value,
+            self.value - times * (self.value - self.low),
+            self.value + times * (self.high - self.value),
+        )
+
+    def end(self, which: End) -> Estimate:
+        """One end of the interval as a number that is known; the estimate itself for ``""``."""
+        if which in ("", "estimate"):
+            return self
+        number = self.low if which == "low" else self.high
+        return Estimate(number, number, number)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What gates are judged on: the measurements of one input.
+
+    Attributes
+    ----------
+    name : str
+        The input that was measured.
+    now : mapping
+        Its metrics; of a fit those afterwards.
+    before, baseline : mapping or None
+        Of the same rows before the fit, and of an earlier run.
+    slices : sequence of mapping
+        Slices of the rows as the document has them: ``column`` and ``slices``.
+    """
+
+    name: str
+    now: Metrics
+    before: Metrics | None = None
+    baseline: Metrics | None = None
+    slices: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class By:
+    """What divides the rows into slices: a column, or the class that is predicted.
+
+    Attributes
+    ----------
+    column : str or None
+        None: the predicted class.
+    """
+
+    column: str | None
+
+    def __str__(self) -> str:
+        if self.column is None:
+            return PREDICTED
+        return f'"{PREDICTED}"' if self.column == PREDICTED else quoted(self.column)
+
+    def slices(self, subject: Subject) -> list[Mapping[str, Any]]:
+        """The slices that a subject has of it."""
+        parts = [part["slices"] for part in subject.slices if part["column"] == self.column]
+        return list(parts[0]) if parts else []
+
+
+class Operand:
+    """One side of a condition; the default is a number of the whole input that is known exactly."""
+
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of all rows that must be measured for it."""
+        return ()
+
+    def divided_by(self) -> tuple[By, ...]:
+        """The slices that must be measured for it."""
+        return ()
+
+    @property
+    def of_slices(self) -> bool:
+        """Whether it is about parts of the rows."""
+        return False
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it has an interval of its own: no end of one, nor what chance would give."""
+        return False
+
+    @property
+    def needs_intervals(self) -> bool:
+        """Whether it is there only where intervals are."""
+        return False
+
+    def estimate(self, subject: Subject) -> Estimate:
+        """The number, with its interval where it has one."""
+        raise NotImplementedError
+
+    def absence(self, subject: Subject) -> str:
+        """Why the number is not known."""
+        return f"{self} is not known"
+
+    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+        """The slice that the number is of, and out of how many; None of all rows."""
+        return None
+
+
+@dataclass(frozen=True)
+class Quantity(Operand):
+    """A metric of all rows of an input.
+
+    Attributes
+    ----------
+    metric : str
+    stage : str
+        Which measurement of it; nothing for the plain name.
+    end : str
+        Which end of its interval, or its unbiased estimate; nothing for the number itself.
+    """
+
+    metric: str
+    stage: Measurement = ""
+    end: End = ""
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, (self.metric, self.stage, self.end)))
+
+    def metrics(self) -> tuple[str, ...]:
+        """Its metric."""
+        return (self.metric,)
+
+    @property
+    def measured(self) -> Measurement:
+        """The measurement; that of the plain name is the one after a fit."""
+        return "" if self.stage == "after" else self.stage
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it has an interval of its own: no end of one, nor what chance would give."""
+        return self.end in ("", "estimate") and self.stage != "chance"
+
+    @property
+    def needs_intervals(self) -> bool:
+        """Whether it is there only where intervals are."""
+        return bool(self.end) or self.stage == "chance"
+
+    def estimate(self, subject: Subject) -> Estimate:
+        """The number, with its interval where it has one."""
+        if self.stage == "chance":
+            found = read_estimate(subject.now.get(self.metric, {}).get("chance"), "mean")
+        elif self.stage in ("delta", "change"):
+            earlier = subject.baseline is not None and self.stage == "delta"
+            against = Quantity(self.metric, "baseline" if earlier else "before")
+            found = difference(Quantity(self.metric), against, subject)
+        else:
+            stages = {"": subject.now, "before": subject.before, "baseline": subject.baseline}
+            entry = (stages[self.measured] or {}).get(self.metric)
+            found = read_estimate(entry, "estimate" if self.end == "estimate" else "value")
+        if self.uncertain:
+            return found
+        return found.end(self.end) if self.end else Estimate(*[found.value] * 3)
+
+
+@dataclass(frozen=True)
+class SliceQuantity(Operand):
+    """A metric of the rows of one slice: ``ece[subject=law]``."""
+
+    metric: str
+    by: By
+    value: str
+    end: End = ""
+
+    def __str__(self) -> str:
+        return f"{self.metric}[{self.by}={quoted(self.value)}]{f'.{self.end}' if self.end else ''}"
+
+    def divided_by(self) -> tuple[By, ...]:
+        """Its column."""
+        return (self.by,)
+
+    @property
+    def of_slices(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it is no end of an interval."""
+        return not self.end
+
+    def estimate(self, subject: Subject) -> Estimate:
+        """The number of the slice; NaN where there is no such slice."""
+        return _of_slice(self._slice(subject) or {}, self.metric).end(self.end)
+
+    def absence(self, subject: Subject) -> str:
+        """That there is no such slice, and what there is."""
+        names = [str(each["name"]) for each in self.by.slices(subject)]
+        if self._slice(subject) is not None:
+            return super().absence(subject)
+        close = get_close_matches(self.value, names, n=1)
+        listed = ", ".join(map(quoted, names[:10])) + (", …" if names[10:] else "")
+        hint = f"did you mean {quoted(close[0])}?" if close else f"there are {listed or 'none'}"
+        return f"no row has {self.by}={quoted(self.value)}; {hint}"
+
+    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+        """The slice."""
+        return {"column": self.by.column, "name": self.value, "of": 1}
+
+    def _slice(self, subject: Subject) -> Mapping[str, Any] | None:
+        slices = self.by.slices(subject)
+        return next((each for each in slices if each["name"] == self.value), None)
+
+
+@dataclass(frozen=True)
+class WorstSlice(Operand):
+    """A metric of the slice that has the worst of it: ``worst(ece) by subject``.
+
+    The worst of many numbers is bad by chance alone, so its interval holds for all slices at once:
+    it goes from the worst of their lower ends to the worst of their upper ends, each as far from
+    its value as a normal distribution's is at a level of 1 - 5 % / S (Bonferroni).
+    """
+
+    metric: str
+    by: By
+    end: End = ""
+
+    def __str__(self) -> str:
+        return f"worst({'.'.join(filter(None, (self.metric, self.end)))}) by {self.by}"
+
+    def divided_by(self) -> tuple[By, ...]:
+        """Its column."""
+        return (self.by,)
+
+    @property
+    def of_slices(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it is no end of an interval."""
+        return not self.end
+
+    def estimate(self, subject: Subject) -> Estimate:
+        """The worst number; NaN where there are no slices or one of them has none."""
+        slices = self.by.slices(subject)
+        if not slices:
+            return Estimate(math.nan)
+        times = simultaneous(len(slices))
+        columns = zip(*(each.widened(times) for each in self._estimates(slices)), strict=True)
+        ends = [math.nan if any(map(math.isnan, each)) else self._worst(each) for each in columns]
+        # No slice has a metric below 0.
+        return Estimate(ends[0], max(ends[1], 0.0), ends[2]).end(self.end)
+
+    def absence(self, subject: Subject) -> str:
+        """Which slice has no such number, or that there are none."""
+        slices = self.by.slices(subject)
+        pairs = zip(slices, self._estimates(slices), strict=True)
+        name = next((part["name"] for part, each in pairs if math.isnan(each.value)), None)
+        if name is None:
+            return super().absence(subject)
+        return f"{SliceQuantity(self.metric, self.by, name)} is not known"
+
+    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+        """The slice whose number or end it is."""
+        slices = self.by.slices(subject)
+        times = simultaneous(max(len(slices), 1))
+        ends = [e.widened(times).end(self.end).value for e in self._estimates(slices)]
+        known = [number for number in ends if not math.isnan(number)]
+        name = slices[ends.index(self._worst(known))]["name"] if known else None
+        return {"column": self.by.column, "name": name, "of": len(slices)}
+
+    def _estimates(self, slices: Sequence[Mapping[str, Any]]) -> list[Estimate]:
+        return [_of_slice(each, self.metric) for each in slices]
+
+    def _worst(self, numbers: Sequence[float]) -> float:
+        return (min if METRICS[self.metric].better == "higher" else max)(numbers)
+
+
+@dataclass(frozen=True)
+class FailedSlices(Operand):
+    """How many slices are clearly wrong: adjusted for their number, p is at most 5 %.
+
+    Attributes
+    ----------
+    by : By or None
+        None: all slices that were measured.
+    """
+
+    by: By | None = None
+
+    def __str__(self) -> str:
+        return "slices.failed" + (f" by {self.by}" if self.by else "")
+
+    def divided_by(self) -> tuple[By, ...]:
+        """Its column, if it names one."""
+        return (self.by,) if self.by else ()
+
+    @property
+    def of_slices(self) -> bool:
+        """True."""
+        return True
+
+    def estimate(self, subject: Subject) -> Estimate:
+        """The number of slices; NaN where there are none to look at."""
+        slices = list(self._slices(subject))
+        if not slices:
+            return Estimate(math.nan)
+        count = float(sum(_clearly_wrong(each) for each in slices))
+        return Estimate(count, count, count)
+
+    def absence(self, subject: Subject) -> str:
+        """That there are no slices."""
+        return f"{self} is not known: there are no slices"
+
+    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+        """Which of them failed first, and how many slices there are."""
+        slices = list(self._slices(subject))
+        name = next((each["name"] for each in slices if _clearly_wrong(each)), None)
+        column = self.by.column if self.by else None
+        return {"column": column, "name": name, "of": len(slices)}
+
+    def _slices(self, subject: Subject) -> Iterator[Mapping[str, Any]]:
+        if self.by is not None:
+            yield from self.by.slices(subject)
+        else:
+            for part in subject.slices:
+                yield from part["slices"]
+
+
+def simultaneous(count: int) -> float:
+    """How much longer intervals become that hold for so many numbers at once (Bonferroni)."""
+    normal, tail = NormalDist(), (1 - LEVEL) / 2
+    return normal.inv_cdf(tail / count) / normal.inv_cdf(tail)
+
+
+def read_estimate(entry: Mapping[str, Any] | None, key: str = "value") -> Estimate:
+    """A part of a document as numbers; null, as JSON has it for NaN and infinity, is not known."""
+    known = entry or {}
+    numbers = (known.get(name) for name in (key, "low", "high"))
+    return Estimate(*(math.nan if number is None else float(number) for number in numbers))
+
+
+def difference(left: Operand, right: Operand, subject: Subject) -> Estimate:
+    """Left minus right, with an interval where there is one."""
+    first, second = left.estimate(subject), right.estimate(subject)
+    if not right.uncertain:
+        return first.shifted(second.value)
+    if not left.uncertain:
+        return second.shifted(first.value).mirrored()
+    value = Estimate(first.value - second.value)
+    if not (isinstance(left, Quantity) and isinstance(right, Quantity)):
+        return value
+    if left.metric != right.metric:
+        return value
+    sides = (left.measured, right.measured)
+    if sides in (("", "before"), ("before", "")):
+        change = read_estimate(subject.now.get(left.metric, {}).get("change"))
+        signed = change if sides[0] == "" else change.mirrored()
+        return Estimate(value.value, signed.low, signed.high)
+    return unpaired(first, second) if "baseline" in sides else value
+
+
+def unpaired(first: Estimate, second: Estimate) -> Estimate:
+    """The difference of two independent estimates, with an interval from theirs.
+
+    Their distances to the ends are added as standard errors are, each on its side (Zou and Donner,
+    2008, doi:10.1002/sim.3095). Of the same rows, whose errors go together, it is too wide.
+    """
+    value = first.value - second.value
+    below = math.hypot(first.value - first.low, second.high - second.value)
+    above = math.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(value, value - below, value + above)
+
+
+def _of_slice(part: Mapping[str, Any], metric: str) -> Estimate:
+    entry = part.get(metric)
+    return read_estimate(entry if isinstance(entry, Mapping) else {"value": entry})
+
+
+def _clearly_wrong(part: Mapping[str, Any]) -> bool:
+    p = part["adjusted_p"]
+    return p is not None and p <= 1 - LEVEL
