@@ -20,12 +20,14 @@ from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.tables import ReadOptions, open_dataset
 from calibcli.workflow.automatic import compare_plans, make_any_plan, run_plan
+from calibcli.workflow.cluster_hint import likely_clusters
 from calibcli.workflow.fitted_plans import fit_plan
 from calibcli.workflow.fitting import Outcome
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import finished, make_plan
 
 NLL = Panel(("nll",))
+FORCE = {"fit": ("--force",), "compare": (), "evaluate": ()}
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -181,7 +183,15 @@ def test_no_row_is_held_out_by_itself(way: str, monkeypatch: pytest.MonkeyPatch)
 
 
 class TestLeak:
-    @pytest.mark.parametrize("method", ["svs", "matrix", "venn-abers", "auto"])
+    def test_auto_takes_nothing_that_is_worse_for_new_patients(self) -> None:
+        rows, new = patients(40, 400, 4), patients(400, 40, 4, seed=1)
+        outcome = run_plan(opened(rows), make_any_plan("auto"), NLL)
+        truth = nll_on(new, outcome.fit.calibrators) - nll_on(new, ())
+        before = outcome.before.values["nll"]  # type: ignore[union-attr]
+        assert truth < 0.005
+        assert abs(held_out(outcome) - before - truth) < 0.05
+
+    @pytest.mark.parametrize("method", ["svs", "matrix", "venn-abers"])
     def test_patients_that_were_seen_look_better_than_new_ones(self, method: str) -> None:
         """40 patients with 400 rows each: what stands under "after" is that of new patients."""
         rows, new = patients(40, 400), patients(400, 40, seed=1)
@@ -304,29 +314,86 @@ class TestInterface:
         )
         return tmp_path
 
-    def test_commands_take_them(self, calib: Any, few: Path) -> None:
+    def test_commands_take_them(self, calib_here: Any, few: Path) -> None:
         for command in (
             ("fit", "few.npz", "-m", "svs"),
-            ("fit", "few.npz", "-m", "svs", "--by", "scanner", "-p", "by.json", "-o", "by.npz"),
+            ("fit", "few.npz", "--by", "scanner", "-p", "by.json", "-o", "by.npz"),
             ("compare", "few.npz", "--methods", "none,svs"),
             ("evaluate", "few.npz", "--refit", "svs"),
         ):
-            done = calib(*command, "--cluster", "patient", "--format", "json", cwd=few)
-            assert done.returncode == 0, done.stderr
-            document = json.loads(done.stdout)
+            code, printed, said = calib_here(*command, "--cluster", "patient", "--format", "json")
+            assert code == 0, said
+            document = json.loads(printed)
             assert document["input"]["clusters"] == {"column": "patient", "count": 12}
-            assert b"12 clusters are few" in done.stderr
-            rowwise = calib(*command, "--format", "json", "-q", "--force", cwd=few)
-            if command[0] != "evaluate" and command[0] != "compare":
-                plain = json.loads(rowwise.stdout)
+            assert "12 clusters are few" in said
+            if command[0] == "fit":
+                printed = calib_here(*command, "--format", "json", "-q", "--force")[1]
+                plain = json.loads(printed)
                 assert plain["input"]["clusters"] is None
                 assert plain["after"]["metrics"] != document["after"]["metrics"]
-        page = calib("fit", "few.npz", "--cluster", "patient", "-q", "--force", cwd=few).stdout
-        assert b"a fit that has seen no row of the same patient" in b" ".join(page.split())
+        page = calib_here("fit", "few.npz", "--cluster", "patient", "-q", "--force")[1]
+        assert "a fit that has seen no row of the same patient" in " ".join(page.split())
+        assert "12 of patient, never split (few" in " ".join(page.split())
 
     @pytest.mark.parametrize("command", [("fit",), ("compare",), ("evaluate",)])
-    def test_one_cluster_is_refused(self, calib: Any, few: Path, command: tuple[str, ...]) -> None:
-        done = calib(*command, "few.npz", "-q", "--cluster", "one", cwd=few)
-        assert done.returncode == 2
-        assert b"all rows are in one cluster" in done.stderr
+    def test_one_cluster_is_refused(
+        self, calib_here: Any, few: Path, command: tuple[str, ...]
+    ) -> None:
+        code, _, said = calib_here(*command, "few.npz", "-q", "--cluster", "one")
+        assert code == 2
+        assert "all rows are in one cluster" in said
         assert not list(few.glob("few.*.json"))
+
+
+class TestHint:
+    """A column that looks like clusters is named on stderr, and nothing is refused for it."""
+
+    @staticmethod
+    def hint(rows: Rows, **columns: np.ndarray) -> str | None:
+        logits, labels, _ = rows
+        numbers = {
+            name: np.unique(values, return_inverse=True)[1] for name, values in columns.items()
+        }
+        hint = likely_clusters(Chunk(0, logits, labels, keys=numbers), "logits")
+        return None if hint is None else hint.column
+
+    def test_patients_are_seen(self) -> None:
+        rows = patients(40, 50)
+        noise = np.random.default_rng(0).integers(0, 40, 2000)
+        assert self.hint(rows, noise=noise, patient=rows[2], row=np.arange(2000)) == "patient"
+
+    def test_what_is_no_cluster_is_left_alone(self) -> None:
+        """Chance, rows of their own, names of classes, few values, independent rows."""
+        logits, labels, patient = rows = patients(40, 50, 12)
+        assert self.hint(rows, row=np.arange(2000)) is None
+        assert self.hint(rows, label=labels) is None
+        assert self.hint(rows, predicted=logits.argmax(axis=1)) is None
+        assert self.hint(rows, scanner=patient % 9) is None
+        for seed in range(200):
+            noise = np.random.default_rng(seed).integers(0, 40, 2000)
+            assert self.hint(rows, noise=noise) is None
+
+    def test_independent_rows_are_no_clusters_whatever_their_logits(self) -> None:
+        for seed in range(50):
+            generator = np.random.default_rng(seed)
+            patient = np.repeat(np.arange(40), 50)
+            logits = generator.normal(size=(2000, 5)) + 2 * generator.normal(size=(40, 5))[patient]
+            probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            labels = (probs.cumsum(axis=1) < generator.random((2000, 1))).sum(axis=1)
+            assert self.hint((logits, np.minimum(labels, 4), patient), patient=patient) is None
+
+    def test_it_is_said_once_and_not_for_what_was_named(
+        self, calib_here: Any, tmp_path: Path
+    ) -> None:
+        logits, labels, patient = patients(20, 50)
+        np.savez(tmp_path / "x.npz", logits=logits, labels=labels, patient=patient)
+        for command in (("evaluate",), ("compare", "--methods", "none"), ("fit",)):
+            code, _, said = calib_here(*command, "x.npz")
+            assert (code, said.count("--cluster patient holds them out")) == (0, 1)
+            code, _, said = calib_here(
+                *command, "x.npz", "--cluster", "patient", *FORCE[command[0]]
+            )
+            assert (code, "go together" in said) == (0, False)
+        code, _, said = calib_here("evaluate", "x.npz", "--by", "patient")
+        assert (code, "go together" in said) == (0, False)
+        assert calib_here("evaluate", "x.npz", "-q")[2] == ""

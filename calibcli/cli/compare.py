@@ -102,7 +102,7 @@ def compare_command(
 ) -> None:
     """Parse, compare, print."""
     from calibcli.cli.console import Talk, show
-    from calibcli.cli.reading import check_stdin, describe, opened, talk_about
+    from calibcli.cli.reading import check_stdin, describe, opened, talk_about, talk_about_clusters
     from calibcli.engine.data import open_data
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.resampling import Bootstrap
@@ -119,6 +119,7 @@ def compare_command(
     ):
         data = open_data(watched, dataset, comparing.folds, computing.seed)
         talk_about(data, dataset.name, talk)
+        talk_about_clusters(data, dataset, talk)
         plans = _automatic(comparing, data) if chosen is None else chosen
         role = next(iter(keys), None)
         panel = Panel(LEADERBOARD_METRICS, bootstrap=Bootstrap(seed=computing.seed, role=role))

@@ -141,6 +141,7 @@ class _Job:
             keep_inputs,
             opened,
             talk_about,
+            talk_about_clusters,
             talk_about_groups,
         )
         from calibcli.engine.data import open_data
@@ -158,6 +159,7 @@ class _Job:
             keep_inputs(self.outputs, dataset)
             data = open_data(watched, dataset, self.diagnosing.folds, self.computing.seed)
             talk_about(data, dataset.name, self.talk)
+            talk_about_clusters(data, dataset, self.talk)
             talk_about_groups(dataset, names, self.talk)
             if self.content is not None and self.params is not None:
                 check_params_classes(self.content, data.classes, self.params, dataset)

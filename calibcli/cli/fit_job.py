@@ -78,7 +78,7 @@ class FitJob:
 
     def fit(self, plan: Plan | AutoPlan, folds: int, panel: Panel) -> Outcome:
         """Survey the rows, fit a plan to them, and measure what came of it."""
-        from calibcli.cli.reading import talk_about
+        from calibcli.cli.reading import talk_about, talk_about_clusters
         from calibcli.engine.data import open_data
         from calibcli.workflow.automatic import AutoPlan, run_plan
         from calibcli.workflow.fitted_plans import long_fit_note
@@ -87,6 +87,7 @@ class FitJob:
         with self.talk.progress(self.engine, f"fitting {plan.method}", self.dataset.rows) as engine:
             self.data: Data = open_data(engine, self.dataset, folds, seed)
             talk_about(self.data, self.dataset.name, self.talk)
+            talk_about_clusters(self.data, self.dataset, self.talk)
             self.test_data: Data | None = None
             if self.test is not None:
                 self.test_data = open_data(engine, self.test)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibcli.cli.shared_options import InputOptions
-from calibcli.errors import DataError, ParamsError, UsageError
+from calibcli.errors import CalibError, DataError, ParamsError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
@@ -127,6 +127,26 @@ def talk_about(data: Data, name: str, talk: Talk) -> None:
         talk.say(
             f"{name}: {data.clusters} clusters are few: intervals are by Student's t with "
             f"{data.clusters - 1} degrees of freedom, and rough below {FEW_CLUSTERS} clusters"
+        )
+
+
+def talk_about_clusters(data: Data, dataset: Dataset, talk: Talk) -> None:
+    """Say which column looks like clusters, where none was named and somebody listens."""
+    from calibcli.workflow.cluster_hint import likely_clusters, rows_to_look_at
+
+    if talk.quiet or data.clusters is not None:
+        return
+    try:
+        chunk = dataset.first_rows(rows_to_look_at(data.classes))
+        hint = None if chunk is None else likely_clusters(chunk, dataset.kind)
+    except CalibError:
+        # A column that nobody asked for is no reason to stop.
+        return
+    if hint is not None:
+        talk.say(
+            f"{dataset.name}: rows with the same {hint.column!r} go together ({hint.values} values "
+            f"in {len(chunk or ()):,} rows, correlation of residuals {hint.correlation:.2f}); "
+            f"--cluster {hint.column} holds them out and resamples them as a whole"
         )
 
 

@@ -15,6 +15,7 @@ from calibcli.engine.source import Chunk
 from calibcli.errors import DataError
 from calibcli.params import STDIN
 from calibcli.tables.formats.base import UNKNOWN_ROWS
+from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.layout import FilePartition, Layout
 from calibcli.tables.locations import STDIN_NAME, Location
 from calibcli.tables.storage import COPIED_BYTES, Spool
@@ -110,6 +111,28 @@ class Dataset:
         for partition in self._partitions:
             yield from partition.chunks(rows, with_columns)
         self._keys_are_known = True
+
+    def first_rows(self, rows: int, most_columns: int = 8) -> Chunk | None:
+        """The first rows, with the values of columns that ride along numbered as keys, by column.
+
+        These are up to so many columns of whole numbers or texts that have no role. None where rows
+        can be read only once.
+        """
+        if self.rows == UNKNOWN_ROWS:
+            return None
+        first, layout = self._partitions[0], self.layout
+        used = {layout.weights, *(key.column for key in layout.keys.values())}
+        columns = [
+            field.name
+            for field in first.file.fields
+            if field.name in self.other_columns
+            and field.name not in used
+            and field.axes == 1
+            and field.element in ("integer", "string")
+        ]
+        keys = {name: KeyNumbers(name) for name in columns[:most_columns]}
+        partition = replace(first, layout=replace(layout, keys=keys))
+        return next(partition.chunks(rows), None) if keys else None
 
     def key_names(self, role: str) -> tuple[str, ...]:
         """The names of the groups of a role, in the order in which they first come.
