@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calibcli.cli.shared_options import (
-    Cluster,
+    CLUSTER_HELP,
     ComputeOptions,
     InputOptions,
     Inputs,
@@ -67,7 +67,9 @@ class CompareOptions:
     folds: Annotated[
         int, typer.Option(min=2, max=1000, metavar="N", help="Folds of the cross-validation.")
     ] = 5
-    cluster: Cluster = None
+    cluster: Annotated[
+        str | None, typer.Option(metavar="COL", help=CLUSTER_HELP, show_default="rows")
+    ] = None
 
 
 def register(app: typer.Typer) -> None:

@@ -195,14 +195,7 @@ class ComputeOptions:
         return Engine(choose_device(self.device), self.threads, memory)
 
 
-Cluster = Annotated[
-    str | None,
-    _measuring(
-        metavar="COL",
-        help="Column of patients, documents, … whose rows are held out and resampled together.",
-        show_default="rows",
-    ),
-]
+CLUSTER_HELP = "Column of patients, documents, … whose rows are held out and resampled together."
 
 
 def cluster_keys(column: str | None) -> dict[str, str]:
@@ -233,7 +226,9 @@ class MeasureOptions:
             help="Samples behind the 95 % intervals; 0: no intervals.",
         ),
     ] = 200
-    cluster: Cluster = None
+    cluster: Annotated[
+        str | None, _measuring(metavar="COL", help=CLUSTER_HELP, show_default="rows")
+    ] = None
 
     def panel(self, seed: int) -> Panel:
         """The metrics that these options ask for, with intervals."""
