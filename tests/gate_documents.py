@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calibcli.report.gates import add_gates
+from calibcli.report.gate_results import add_gates
 from calibcli.workflow.conditions import parse_gate
 
 

@@ -11,9 +11,8 @@ from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES, Key
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.slices import SliceSums, read_slices
 from calibcli.metrics.view import View
-from calibcli.report.document import combine, evaluate_document, fit_document
+from calibcli.report.document import combine, evaluate_document, fit_document, slices_document
 from calibcli.report.plot_data import Picture
-from calibcli.report.slices import slices_document
 
 Array = np.ndarray[Any, Any]
 PANEL = Panel(also=(CONFIDENCE_LATTICE, PREDICTED_CLASSES))

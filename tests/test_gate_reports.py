@@ -12,11 +12,11 @@ from gate_documents import entry, evaluated, families, judged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibcli.report.gates import figures, verdict_on_gates
+from calibcli.report.gate_results import figures, verdict_on_gates
 from calibcli.report.github import MOST_ANNOTATIONS, fit_summary, to_github, workflow_commands
 from calibcli.report.junit import to_junit
-from calibcli.report.markdown import to_markdown
 from calibcli.report.openmetrics import to_openmetrics
+from calibcli.report.render_markdown import to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 

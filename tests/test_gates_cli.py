@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from gate_documents import families
 
-from calibcli.report.markdown import to_markdown
+from calibcli.report.render_markdown import to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 CalibHere = Callable[..., tuple[int, str, str]]

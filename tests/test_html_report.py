@@ -16,7 +16,8 @@ from browser import Page, browse, find_browser
 from picture_data import FILES, MADE_WITH, evaluated, fitted, sliced
 
 from calibcli.report.html import LIBRARY, asset, render_report
-from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, MOST_SLICES, to_script
+from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, to_script
+from calibcli.report.tables import SHOWN_ON_PAGE
 from calibcli.report.texts import significant
 
 LARGEST = 5_000_000
@@ -176,10 +177,10 @@ def test_slices_are_in_the_page():
 
 
 def test_of_very_many_slices_the_worst_are_in_the_page():
-    document, pictures = sliced(rows=4000, slices=MOST_SLICES + 100)
+    document, pictures = sliced(rows=4000, slices=SHOWN_ON_PAGE + 100)
     html = page_of((document, pictures))
-    assert f"The {MOST_SLICES} worst of {MOST_SLICES + 100} values" in words_of(html)
-    assert len(data_of(html)["slices"]) == MOST_SLICES
+    assert f"The {SHOWN_ON_PAGE} worst of {SHOWN_ON_PAGE + 100} values" in words_of(html)
+    assert len(data_of(html)["slices"]) == SHOWN_ON_PAGE
     assert len(html.encode()) < LARGEST / 2
 
 

@@ -22,11 +22,11 @@ from calibcli.metrics.view import View
 from calibcli.report.comparison import change, short_names
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.formats import to_csv, to_json
-from calibcli.report.gates import add_gates
+from calibcli.report.gate_results import add_gates
 from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
-from calibcli.report.markdown import to_markdown
 from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
-from calibcli.report.terminal import print_document
+from calibcli.report.render_markdown import to_markdown
+from calibcli.report.render_terminal import print_document
 from calibcli.report.texts import (
     align_at_point,
     count,

@@ -15,7 +15,7 @@ from calibcli.metrics.bins import BINS, EDGES, Bin
 from calibcli.metrics.panel import Evaluation
 from calibcli.report.document import Document, combine, evaluate_document, fit_document
 from calibcli.report.formats import RENDERERS
-from calibcli.report.terminal import print_document
+from calibcli.report.render_terminal import print_document
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 

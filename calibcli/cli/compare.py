@@ -108,7 +108,7 @@ def compare_command(
     from calibcli.engine.data import open_data
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.resampling import Bootstrap
-    from calibcli.report.leaderboard import compare_document
+    from calibcli.report.document import compare_document
     from calibcli.workflow.automatic import LEADERBOARD_METRICS, compare_plans
 
     check_stdin(inputs)

@@ -33,7 +33,7 @@ def show(
     if kind == "table":
         from rich.console import Console
 
-        from calibcli.report.terminal import print_document
+        from calibcli.report.render_terminal import print_document
 
         print_document(document, Console(file=stream, highlight=False))
         return

@@ -98,7 +98,7 @@ class DiagnosticOptions:
     ) -> dict[str, Any]:
         """What was found, for the result document."""
         from calibcli.metrics.resampling import Bootstrap
-        from calibcli.report.slices import slices_document
+        from calibcli.report.document import slices_document
         from calibcli.workflow.slicing import BY, slices
 
         bootstrap = panel.bootstrap or Bootstrap()
@@ -119,14 +119,14 @@ class DiagnosticOptions:
                 for each in statistics
             ]
         if self.tests:
-            from calibcli.report.diagnostics import tests_document
+            from calibcli.report.document import tests_document
             from calibcli.workflow.testing import run_tests
 
             results = run_tests(data, stages, bootstrap.seed, bootstrap.role)
             found["tests"] = tests_document(results)
         if self.refit is not None:
             # It imports all that fits.
-            from calibcli.report.diagnostics import refit_document
+            from calibcli.report.document import refit_document
             from calibcli.workflow.refit import refit
 
             found["refit"] = refit_document(refit(data, self.refit, panel.bootstrap, stages))

@@ -116,8 +116,7 @@ class FitJob:
     def document(self, outcome: Outcome, content: Params, targets: Targets) -> dict[str, Any]:
         """The result document, of an outcome that was measured."""
         from calibcli.cli.reading import describe
-        from calibcli.report.document import fit_document
-        from calibcli.report.leaderboard import leaderboard_entries
+        from calibcli.report.document import fit_document, leaderboard_entries
 
         assert outcome.before is not None
         assert outcome.after is not None

@@ -191,7 +191,7 @@ class Gates:
 
     def judge(self, document: dict[str, Any]) -> None:
         """Judge a document by all gates; what came of it goes into the document."""
-        from calibcli.report.gates import add_gates
+        from calibcli.report.gate_results import add_gates
 
         significant = self._options.significant
         add_gates(document, self._gates, baseline=self._baseline, significant=significant)
@@ -219,7 +219,7 @@ class Gates:
             At least one of them failed.
         """
         from calibcli.cli.console import show
-        from calibcli.report.gates import failed_gates, verdict_on_gates
+        from calibcli.report.gate_results import failed_gates, verdict_on_gates
 
         gone: BaseException | None = None
         try:
@@ -248,7 +248,7 @@ class Gates:
         """Append to the step summary, and annotate on stderr what stdout does not annotate."""
         from calibcli.cli.console import tell
         from calibcli.report.github import SUMMARY_BYTES, fit_summary, workflow_commands
-        from calibcli.report.markdown import to_markdown
+        from calibcli.report.render_markdown import to_markdown
 
         if self._printing.format.value != "github":
             for command in workflow_commands(document):
@@ -266,7 +266,7 @@ class Gates:
 
 
 def _say_each(document: dict[str, Any], talk: Talk) -> None:
-    from calibcli.report.gates import sentence
+    from calibcli.report.gate_results import sentence
 
     for entry in document.get("gates", []):
         talk.say(f"gate {sentence(entry)}")

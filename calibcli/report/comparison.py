@@ -77,7 +77,7 @@ def metric_names(shown: Sequence[Column]) -> list[str]:
     return list(dict.fromkeys(name for column in shown for name in column.part["metrics"]))
 
 
-def title(metric: str) -> str:
+def metric_title(metric: str) -> str:
     """How a metric is called in tables; a metric that is not known here keeps its own name."""
     known = METRICS.get(metric)
     return known.title if known else metric

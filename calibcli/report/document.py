@@ -10,10 +10,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from calibcli.metrics.panel import Evaluation
+from calibcli.metrics.resampling import Interval
 from calibcli.workflow.measuring import MeasuredOn
 
 if TYPE_CHECKING:
+    from calibcli.metrics.hypothesis_tests import TestResult
+    from calibcli.metrics.slices import Slice
+    from calibcli.workflow.choosing import Leaderboard, Standing
     from calibcli.workflow.pooling import GroupReport
+    from calibcli.workflow.refit import Refit
 
 SCHEMA_VERSION = 1
 
@@ -112,7 +117,7 @@ def fit_document(
     plain : Evaluation or None
         After a fit by plain nll, of the same rows.
     leaderboard : sequence of mapping or None
-        What the method was chosen from, as `calibcli.report.leaderboard` makes it.
+        What the method was chosen from, as `calibcli.report.document` makes it.
     groups : GroupReport or None
         What the maps of groups are worth, where they have any.
     """
@@ -158,6 +163,95 @@ def _groups(report: GroupReport) -> Document:
             for score in report.scores
         ],
     }
+
+
+def leaderboard_entries(board: Leaderboard | None) -> list[Document] | None:
+    """The standings of a leaderboard, from the best to the worst; None where there is none."""
+    if board is None:
+        return None
+    return [_candidate(standing, standing is board.chosen) for standing in board.standings]
+
+
+def _candidate(standing: Standing, chosen: bool) -> Document:
+    trial, values = standing.trial, standing.evaluation.values
+    metrics = {}
+    for name, value in values.items():
+        found = standing.evaluation.intervals.get(name)
+        low, high = (None, None) if found is None else (found.low, found.high)
+        metrics[name] = {"value": value, "low": low, "high": high}
+    return {
+        "method": trial.plan.title,
+        "loss": trial.plan.loss,
+        "chosen": chosen,
+        "parameters": trial.parameters,
+        "seconds": trial.seconds,
+        "converged": trial.fit.converged,
+        "metrics": metrics,
+        "behind": {"nll": standing.behind, "standard_error": standing.behind_error},
+        "members": [
+            {"method": member.plan.title, "loss": member.plan.loss, "weight": weight}
+            for member, weight in trial.weighted_members()
+        ],
+    }
+
+
+def compare_document(
+    board: Leaderboard, *, source: Mapping[str, Any], rows: int, classes: int, folds: int
+) -> Document:
+    """The document of ``calib compare``."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "compare",
+        "input": dict(source),
+        "rows": rows,
+        "classes": classes,
+        "folds": folds,
+        "leaderboard": leaderboard_entries(board),
+        "why": board.why,
+    }
+
+
+def slices_document(found: Sequence[Slice], column: str | None) -> dict[str, Any]:
+    """The slices of a column, or of the predicted classes, as the document has them."""
+    return {"column": column, "slices": [_slice(each) for each in found]}
+
+
+def _slice(each: Slice) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "rows": each.rows,
+        "weight": each.weight,
+        "confidence": each.confidence,
+        "accuracy": each.accuracy,
+        "nll": _number(each.nll, each.nll_interval),
+        "brier": _number(each.brier, each.brier_interval),
+        "ece": _number(each.ece, each.ece_interval),
+        "p": each.p,
+        "adjusted_p": each.adjusted_p,
+    }
+
+
+def _number(value: float, interval: Interval) -> dict[str, float]:
+    return {"value": value, "low": interval.low, "high": interval.high}
+
+
+def tests_document(results: Sequence[TestResult]) -> list[dict[str, Any]]:
+    """The tests as the document has them."""
+    return [asdict(result) for result in results]
+
+
+def refit_document(found: Refit) -> dict[str, Any]:
+    """Scores in their parts as the document has them."""
+    scores = {}
+    for name, part in found.parts.items():
+        calibration = {"value": part.calibration}
+        calibration |= part.interval._asdict() if part.interval else {}
+        scores[name] = {
+            "value": part.score,
+            "calibration": calibration,
+            "refinement": part.refinement,
+        }
+    return {"method": found.method, "folds": found.folds, "scores": scores}
 
 
 def combine(documents: Sequence[Document]) -> Document:

@@ -13,9 +13,8 @@ from calibcli.report.comparison import columns, is_fit, measured_input
 from calibcli.report.document import Document
 from calibcli.report.github import to_github
 from calibcli.report.junit import to_junit
-from calibcli.report.leaderboard import leaderboard_lines
-from calibcli.report.markdown import to_markdown
 from calibcli.report.openmetrics import to_openmetrics
+from calibcli.report.render_markdown import to_markdown
 from calibcli.report.texts import exact
 
 
@@ -47,7 +46,11 @@ def to_csv(document: Document) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if document["command"] == "compare":
-        writer.writerows(leaderboard_lines(document))
+        writer.writerow(["input", "method", "loss", "metric", "value"])
+        for entry in document["leaderboard"]:
+            head = [document["input"]["name"], entry["method"], entry["loss"]]
+            for metric, number in entry["metrics"].items():
+                writer.writerow([*map(_harmless, head), metric, exact(number["value"])])
         return text.getvalue()
     writer.writerow(["input", "measured", "metric", "value"])
     for column in columns(document):
@@ -56,8 +59,14 @@ def to_csv(document: Document) -> str:
         else:
             head = [column.part["input"]["name"], ""]
         for metric in column.part["metrics"]:
-            writer.writerow([*head, metric, exact(column.value(metric))])
+            writer.writerow([*map(_harmless, head), metric, exact(column.value(metric))])
     return text.getvalue()
+
+
+def _harmless(name: str) -> str:
+    """A name that a spreadsheet takes for text: what begins as a formula has a quote before it."""
+    begins = len(name) > 1 and name[0] in "=+-@\t\r"
+    return f"'{name}" if begins else name
 
 
 RENDERERS: dict[str, Callable[[Document], str]] = {

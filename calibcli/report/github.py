@@ -5,9 +5,11 @@ A runner takes lines that begin with ``::`` for workflow commands, on stdout as 
 
 from __future__ import annotations
 
+import re
+
 from calibcli.report.document import Document
-from calibcli.report.gates import failed_gates, sentence, verdict_on_gates
-from calibcli.report.markdown import to_markdown
+from calibcli.report.gate_results import failed_gates, sentence, verdict_on_gates
+from calibcli.report.render_markdown import to_markdown
 from calibcli.report.summary import did_not_converge
 from calibcli.report.texts import plural
 
@@ -16,6 +18,9 @@ MOST_ANNOTATIONS = 10
 
 SUMMARY_BYTES = 1024 * 1024
 """GitHub drops the summary of a step that is larger."""
+
+_COMMAND = re.compile(r"^(\s*)([:#])(?=:|#\[)", re.MULTILINE)
+"""Where a runner would take a line of the page for a workflow command."""
 
 _CUT = "\n*Not all of it has room here; `--format json` has.*\n"
 _DETAILS, _END_DETAILS = "<details>", "</details>"
@@ -39,11 +44,12 @@ def workflow_commands(document: Document) -> list[str]:
 def to_github(document: Document) -> str:
     """A page of Markdown, with the annotations in a comment that only the runner reads."""
     commands = workflow_commands(document)
+    page = _COMMAND.sub(lambda match: f"{match[1]}&#{ord(match[2])};", to_markdown(document))
     if not commands:
-        return to_markdown(document)
+        return page
     # What ends a comment would show the rest of it on the page.
     hidden = (command.replace("-->", "->") for command in commands)
-    return "\n".join([to_markdown(document), "<!--", *hidden, "-->"]) + "\n"
+    return "\n".join([page, "<!--", *hidden, "-->"]) + "\n"
 
 
 def fit_summary(page: str, room: int) -> str:

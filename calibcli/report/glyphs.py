@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from calibcli.report.texts import INFINITE, NO_VALUE
+
 
 @dataclass(frozen=True)
 class Glyphs:
@@ -40,7 +42,11 @@ class Glyphs:
         return self.partial[-1] * whole + (self.partial[rest - 1] if rest else "")
 
     def number(self, text: str) -> str:
-        """A formatted number with this set's minus sign."""
+        """A formatted number with the signs of this set."""
+        if text == NO_VALUE:
+            return self.missing
+        if text.strip("-*") == INFINITE:
+            text = text.replace(INFINITE, self.infinite)
         return text.replace("-", self.minus)
 
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape as escape_html
 
-_MINUS = "\N{MINUS SIGN}"
+from calibcli.report.table import Cell, Table, TableRow, Whisker
+from calibcli.report.texts import NO_VALUE
+
+CHOSEN = '<span class="pill good">chosen</span>'
+
+_MINUS, _MISSING, _BLANK = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
+_ARROWS = {
+    "lower": '<span class="way" title="lower is better">↓</span>',
+    "higher": '<span class="way" title="higher is better">↑</span>',
+}
 
 
 def escape(text: object) -> str:
@@ -20,86 +28,68 @@ def number(text: str) -> str:
     return escape(text.replace("-", _MINUS))
 
 
-def sentence(text: str) -> str:
-    """Text with a capital at its beginning."""
-    return text[:1].upper() + text[1:]
-
-
 def quiet(text: str) -> str:
     """A remark."""
     return f'<p class="quiet">{escape(text)}</p>'
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What a table says in one place.
-
-    Attributes
-    ----------
-    text : str
-    value : float or None
-        What its column is sorted by; None where it is sorted by the text.
-    interval : str
-        Beside the text, or below it where there is no room.
-    word : str
-        What is to be thought of it.
-    look, tip : str
-        Its class, and what it says under the pointer.
-    drawn : str
-        HTML before the text.
-    """
-
-    text: str
-    value: float | None = None
-    interval: str = ""
-    word: str = ""
-    look: str = ""
-    tip: str = ""
-    drawn: str = ""
-
-    def html(self) -> str:
-        """The cell."""
-        sorted_by = self.value is not None and math.isfinite(self.value)
-        attributes = [
-            f' class="{self.look}"' * bool(self.look),
-            f' title="{escape(self.tip)}"' * bool(self.tip),
-            f' data-v="{self.value:.6g}"' if sorted_by else "",
-        ]
-        parts = [
-            f"{self.drawn}{number(self.text)}",
-            f" <small>{escape(self.word)}</small>" * bool(self.word),
-            f' <small class="range">{number(self.interval)}</small>' * bool(self.interval),
-        ]
-        return f"<td{''.join(attributes)}>{''.join(parts)}</td>"
+def html_table(table: Table) -> str:
+    """A table; the script sorts those that are ``sortable``."""
+    table = table.shown_on("page").by_rank()
+    is_sortable = "sortable" in table.kind
+    heads = [escape(column.heading) for column in table.columns]
+    # What is left out in text, where nobody reads a table aloud.
+    heads[0] = heads[0] or "metric"
+    lines = []
+    for row in table.rows:
+        if row.section:
+            about = escape(row.section)
+            lines.append(f'<tr><th class="about" colspan="{len(heads)}">{about}</th></tr>')
+        lines.append(_line(row, is_sortable=is_sortable))
+    return plain_table(heads, lines, table.kind, table.picks)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of a table: HTML that names it, what the name says under the pointer, and cells."""
-
-    name: str
-    cells: Sequence[Cell]
-    tip: str = ""
-    look: str = ""
-
-    def html(self) -> str:
-        """The line."""
-        look = f' class="{self.look}"' * bool(self.look)
-        tip = f' title="{escape(self.tip)}"' * bool(self.tip)
-        cells = "".join(cell.html() for cell in self.cells)
-        return f'<tr{look}><th scope="row"{tip}>{self.name}</th>{cells}</tr>'
+def _line(row: TableRow, *, is_sortable: bool) -> str:
+    first, *others = row.cells
+    way = f"{_BLANK}{_ARROWS[first.way]}" if first.way else ""
+    chosen = f" {CHOSEN}" if row.look == "chosen" else ""
+    look = ' class="chance"' if row.look == "chance" else ""
+    tip = f' title="{escape(first.tip)}"' if first.tip else ""
+    cells = "".join(_cell(cell, is_sortable=is_sortable) for cell in others)
+    return f'<tr{look}><th scope="row"{tip}>{escape(first.text)}{way}{chosen}</th>{cells}</tr>'
 
 
-def table(headings: Sequence[str], lines: Sequence[str], kind: str, of: str = "") -> str:
-    """A table of lines of HTML; the script sorts those that are ``sortable``.
+def _cell(cell: Cell, *, is_sortable: bool) -> str:
+    is_sorted = is_sortable and cell.value is not None and math.isfinite(cell.value)
+    look = "best" if cell.look == "clear" else cell.look
+    attributes = [
+        f' class="{look}"' if look else "",
+        f' title="{escape(cell.tip)}"' if cell.tip else "",
+        f' data-v="{cell.value:.6g}"' if is_sorted else "",
+    ]
+    text = escape(cell.text) if cell.prose else _MISSING if cell.text == NO_VALUE else None
+    parts = [
+        _whisker(cell.whisker) if cell.whisker else "",
+        number(cell.text) if text is None else text,
+        f" <small>{escape(cell.word)}</small>" if cell.word else "",
+        f' <small class="range">{number(cell.interval)}</small>' if cell.interval else "",
+    ]
+    return f"<td{''.join(attributes)}>{''.join(parts)}</td>"
 
-    Parameters
-    ----------
-    of : str
-        What its lines are, where a click draws them: ``"class"`` or ``"slice"``.
-    """
-    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in headings)
-    of = f' data-of="{of}"' * bool(of)
+
+def _whisker(whisker: Whisker) -> str:
+    """A number and its interval on a line."""
+    low, at, high = (100 * place for place in whisker)
+    return (
+        f'<span class="whisker"><i style="left:{low:.0f}%;width:{high - low:.0f}%"></i>'
+        f'<b style="left:{at:.0f}%"></b></span>'
+    )
+
+
+def plain_table(headings: Sequence[str], lines: Sequence[str], kind: str, picks: str = "") -> str:
+    """A table of headings and lines that are HTML."""
+    heads = "".join(f'<th scope="col">{text}</th>' for text in headings)
+    of = f' data-of="{picks}"' if picks else ""
     return (
         f'<div class="scroll{" tall" * ("sortable" in kind)}"><table class="{kind}"{of}>'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

@@ -12,14 +12,12 @@ import numpy as np
 
 from calibcli.metrics.consistency import BAND_LEVEL
 from calibcli.report.plot_data import Diagram, Picture, worst_classes
+from calibcli.report.tables import SHOWN_ON_PAGE
 from calibcli.report.texts import percent
 from calibcli.report.verdict import verdict
 
 MOST_CLASS_DIAGRAMS = 5000
 """Class diagrams on a page, of all measurements; of more classes, those that matter most."""
-
-MOST_SLICES = 500
-"""Slices on a page, of all measurements: the worst of each."""
 
 _MOST_POINTS = 300
 """Points of a consistency band: more than a screen can tell apart."""
@@ -68,7 +66,7 @@ def slices_shown(pictures: Sequence[Picture]) -> tuple[str | None, list[str]]:
         for part in picture.part["slices"]
         if part["column"] is not None
     ]
-    most = MOST_SLICES // max(len(parts), 1)
+    most = SHOWN_ON_PAGE // max(len(parts), 1)
     worst = ([entry["name"] for entry in part["slices"][:most]] for part in parts)
     # The worst of every measurement, then the second worst; each is drawn of all measurements.
     names = dict.fromkeys(name for rank in zip_longest(*worst) for name in rank if name is not None)

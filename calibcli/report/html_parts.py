@@ -14,13 +14,13 @@ from calibcli.report.comparison import (
     convention,
     is_fit,
     metric_names,
-    title,
+    metric_title,
 )
 from calibcli.report.document import Document
-from calibcli.report.gates import failed_gates, figures, word
-from calibcli.report.html_cells import escape, number, quiet, table
+from calibcli.report.gate_results import failed_gates, gate_lines
+from calibcli.report.html_cells import escape, number, plain_table, quiet
 from calibcli.report.summary import summary
-from calibcli.report.texts import count, difference, percent, plural, short_names, significant
+from calibcli.report.texts import count, difference, percent, plural, significant
 from calibcli.report.verdict import Verdict, verdict
 
 _JOINED = "\N{NO-BREAK SPACE}"
@@ -76,35 +76,34 @@ def _changed(before: Column, after: Column) -> str:
         word = change(name, old, new, difference(old, new))
         verb = {"better": "falls", "worse": "rises"}.get(word)
         moved.append(
-            f"{title(name)} {verb} from {significant(old)} to {significant(new)}"
+            f"{metric_title(name)} {verb} from {significant(old)} to {significant(new)}"
             if verb
-            else f"{title(name)} stays at {significant(new)}"
+            else f"{metric_title(name)} stays at {significant(new)}"
         )
     return escape("; ".join(moved) + ".") if moved else ""
 
 
 def gates_list(document: Document) -> str:
     """Which gates passed and which failed, in words; nothing without gates."""
-    entries, failed = document.get("gates", []), len(failed_gates(document))
-    if not entries:
+    gates, failed = gate_lines(document), len(failed_gates(document))
+    if not gates:
         return ""
-    several = len({entry["input"] for entry in entries}) > 1
-    told = (
-        f"{failed} of {plural(len(entries), 'gate')} failed."
+    counted = (
+        f"{failed} of {plural(len(gates), 'gate')} failed."
         if failed
-        else f"{'All ' * (len(entries) > 1)}{plural(len(entries), 'gate')} passed."
+        else f"{'All ' * (len(gates) > 1)}{plural(len(gates), 'gate')} passed."
     )
-    names = short_names([entry["input"] for entry in entries])
     lines = []
-    for entry, name in zip(entries, names, strict=True):
-        look = "good" if entry["passed"] else "over"
-        judged = f"it is {figures(entry)}" if not entry["reason"] else figures(entry)
+    for gate in gates:
+        look = "good" if gate.outcome == "passed" else "over"
+        named = f"<b>{escape(gate.input_name)}</b> " if gate.input_name else ""
+        judged = gate.figures if gate.unknown else f"it is {gate.figures}"
         lines.append(
-            f'<li><span class="pill {look}">{word(entry)}</span>'
-            f"<span>{f'<b>{escape(name)}</b> ' * several}fails if "
-            f"<code>{escape(entry['expression'])}</code>: {number(judged)}</span></li>"
+            f'<li><span class="pill {look}">{gate.outcome}</span>'
+            f"<span>{named}fails if "
+            f"<code>{escape(gate.expression)}</code>: {number(judged)}</span></li>"
         )
-    return f'<p><b>{told}</b></p>\n<ul class="gates">{"".join(lines)}</ul>'
+    return f'<p><b>{counted}</b></p>\n<ul class="gates">{"".join(lines)}</ul>'
 
 
 def summary_list(document: Document) -> str:
@@ -122,7 +121,7 @@ def summary_list(document: Document) -> str:
 def conventions(document: Document) -> str:
     """How every metric is defined."""
     lines = [
-        f"<div><dt>{escape(title(name))}</dt><dd>{escape(convention(name))}</dd></div>"
+        f"<div><dt>{escape(metric_title(name))}</dt><dd>{escape(convention(name))}</dd></div>"
         for name in metric_names(columns(document))
     ]
     return f"<dl>{''.join(lines)}</dl>"
@@ -137,7 +136,7 @@ def measured_files(files: Sequence[Mapping[str, Any]]) -> str:
         f"<td>{count(file['bytes'])}</td><td><code>{escape(file['sha256'])}</code></td></tr>"
         for file in files
     ]
-    return table(("used to", "file", "bytes", "SHA-256"), lines, "files")
+    return plain_table(("used to", "file", "bytes", "SHA-256"), lines, "files")
 
 
 def software(made_with: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ import re
 from xml.etree import ElementTree as ET
 
 from calibcli.report.document import Document
-from calibcli.report.gates import failed_gates, figures, sentence
+from calibcli.report.gate_results import failed_gates, figures, sentence
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot have, not even escaped."""

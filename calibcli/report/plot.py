@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from calibcli.errors import UsageError
 from calibcli.report.plot_data import Multiple, Picture, Style
 from calibcli.report.plot_panels import (
+    add_key,
     histogram,
-    key,
     key_texts,
     reliability,
     small_reliability,
 )
 from calibcli.report.plot_sheet import Sheet
-from calibcli.report.plot_style import BLUE, COLOURS, VERMILION, Kind, encode, house_style
+from calibcli.report.plot_style import BLUE, COLOURS, VERMILION, Kind, encode_figure, house_style
 from calibcli.report.texts import plural
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def plot_reliability(pictures: Sequence[Picture], kind: Kind, style: Style = "bi
         Of the file; the same for the same pictures.
     """
     with house_style():
-        return encode(_columns(pictures, style), kind)
+        return encode_figure(_columns(pictures, style), kind)
 
 
 def plot_multiples(
@@ -107,7 +107,7 @@ def plot_multiples(
             f"here are {len(names)}"
         )
     with house_style():
-        return encode(_grid(multiples, names, of, noun), kind)
+        return encode_figure(_grid(multiples, names, of, noun), kind)
 
 
 def colours(names: Sequence[str]) -> list[str]:
@@ -145,7 +145,7 @@ def _columns(pictures: Sequence[Picture], style: Style) -> Figure:
         else:
             above.tick_params(labelleft=False)
             below.tick_params(labelleft=False)
-    key(sheet.figure, style, {entry: shades[-1]}, sheet.legend_columns)
+    add_key(sheet.figure, style, {entry: shades[-1]}, sheet.legend_columns)
     return sheet.figure
 
 
@@ -174,5 +174,5 @@ def _grid(multiples: Sequence[Multiple], names: Sequence[str], of: int, noun: st
     if fewer:
         chosen = _CHOICES[noun].format(shown=len(multiples), all=plural(of, noun))
         sheet.figure.text(0.5, 1 - 0.06 / sheet.height, chosen, fontsize=9, ha="center", va="top")
-    key(sheet.figure, "binned", named, sheet.legend_columns)
+    add_key(sheet.figure, "binned", named, sheet.legend_columns)
     return sheet.figure

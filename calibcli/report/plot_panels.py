@@ -89,7 +89,7 @@ def key_texts(names: Iterable[str]) -> list[str]:
     return [*shown, f"{BAND_LEVEL * 100:.0f} % consistency band", "calibrated"]
 
 
-def key(figure: Figure, style: Style, named: Mapping[str, str], columns: int) -> None:
+def add_key(figure: Figure, style: Style, named: Mapping[str, str], columns: int) -> None:
     """Draw the legend of all panels below them: of measurements by their colours, and the rest."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

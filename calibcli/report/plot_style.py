@@ -70,7 +70,7 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def encode(figure: Figure, kind: Kind) -> bytes:
+def encode_figure(figure: Figure, kind: Kind) -> bytes:
     """The bytes of a file with this figure, the same in every run."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=_DOTS_PER_INCH, metadata=_METADATA[kind])

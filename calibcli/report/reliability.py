@@ -22,13 +22,13 @@ SIDE_BY_SIDE = 110
 
 GUTTER = 4
 PERCENT_WIDTH = 6
-GAP = 2
+_GAP = 2
 KEY_GAP = 3
 WIDEST_BAR = 60
 FEW_ROWS = 30
 """A bin with fewer rows is dimmed: its accuracy is mostly chance."""
 
-STYLES = {"right": "cyan", "over": "red", "under": "yellow", "mark": "bold", "rows": "blue"}
+_STYLES = {"right": "cyan", "over": "red", "under": "yellow", "mark": "bold", "rows": "blue"}
 VERDICT_STYLES = {
     "over": "bold red",
     "under": "bold yellow",
@@ -41,7 +41,7 @@ Bins = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """Widths in cells: of a bar from 0 % to 100 %, of the number of rows, and of their bar."""
 
     bar: int
@@ -49,11 +49,11 @@ class Layout:
     histogram: int
 
     @classmethod
-    def of(cls, bins: Bins, width: int) -> Layout:
+    def of(cls, bins: Bins, width: int) -> _Layout:
         """The layout of one diagram in a width."""
         rows = max([len("rows"), *(len(count(part["rows"])) for part in bins)])
         histogram = max(4, min(12, width // 8))
-        rest = width - 2 * (PERCENT_WIDTH + GAP) - GAP - rows - 1 - histogram
+        rest = width - 2 * (PERCENT_WIDTH + _GAP) - _GAP - rows - 1 - histogram
         # A multiple of four puts 25 %, 50 % and 75 % on the edges of cells.
         return cls(max(8, min(WIDEST_BAR, rest // 4 * 4)), rows, histogram)
 
@@ -89,16 +89,16 @@ def reliability_diagrams(
         for diagram in diagrams:
             lines += [*diagram, Text()]
         del lines[-1:]
-    return [*lines, Text(), *key(glyphs, width)]
+    return [*lines, Text(), *diagram_key(glyphs, width)]
 
 
 def reliability_diagram(bins: Bins, glyphs: Glyphs, width: int, *, heading: str) -> list[Text]:
     """One diagram: a heading with the verdict, the scale, and a line for each bin."""
-    layout = Layout.of(bins, width)
+    layout = _Layout.of(bins, width)
     found = verdict(bins)
     first = Text.assemble((heading, "bold"), "  " if heading else "")
     first.append(found.text, VERDICT_STYLES[found.look])
-    gap = " " * GAP
+    gap = " " * _GAP
     names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", "right"))
     scale = "".join(names) + _scale(layout.bar) + gap + "rows".rjust(layout.count)
     largest = max((part["rows"] for part in bins), default=0) or 1
@@ -106,10 +106,10 @@ def reliability_diagram(bins: Bins, glyphs: Glyphs, width: int, *, heading: str)
     return [first, Text(scale, "dim"), *lines]
 
 
-def key(glyphs: Glyphs, width: int) -> list[Text]:
+def diagram_key(glyphs: Glyphs, width: int) -> list[Text]:
     """What the parts of a diagram mean, in as many lines as the width asks for."""
     entries = [
-        Text.assemble((mark, STYLES[style]), f" {meaning}")
+        Text.assemble((mark, _STYLES[style]), f" {meaning}")
         for mark, style, meaning in (
             (glyphs.partial[-1] * 2, "right", "is right"),
             (glyphs.marker, "mark", "says it is"),
@@ -140,9 +140,9 @@ def _scale(width: int) -> str:
     return line[: -len(end)] + end
 
 
-def _line(part: Mapping[str, Any], largest: int, layout: Layout, glyphs: Glyphs) -> Text:
+def _line(part: Mapping[str, Any], largest: int, layout: _Layout, glyphs: Glyphs) -> Text:
     confidence, accuracy = part["confidence"], part["accuracy"]
-    gap = " " * GAP
+    gap = " " * _GAP
     if confidence is None or accuracy is None:
         return Text(gap.join([glyphs.missing.rjust(PERCENT_WIDTH)] * 2), "dim")
     line = Text()
@@ -150,7 +150,7 @@ def _line(part: Mapping[str, Any], largest: int, layout: Layout, glyphs: Glyphs)
         line.append(percent(share).rjust(PERCENT_WIDTH) + gap)
     line += _bar(confidence, accuracy, layout.bar, glyphs)
     line.append(gap + count(part["rows"]).rjust(layout.count) + " ")
-    line.append(glyphs.bar(part["rows"] / largest * layout.histogram), STYLES["rows"])
+    line.append(glyphs.bar(part["rows"] / largest * layout.histogram), _STYLES["rows"])
     if part["rows"] < FEW_ROWS:
         line.stylize("dim")
     return line
@@ -164,11 +164,11 @@ def _bar(confidence: float, accuracy: float, width: int, glyphs: Glyphs) -> Text
     for cell in range(width):
         filled = round(min(max(accuracy * width - cell, 0.0), 1.0) * steps)
         if cell == mark:
-            bar.append(glyphs.marker, STYLES["mark"])
+            bar.append(glyphs.marker, _STYLES["mark"])
         elif cell > mark:
-            bar.append(glyphs.beyond if 2 * filled > steps else " ", STYLES["under"])
+            bar.append(glyphs.beyond if 2 * filled > steps else " ", _STYLES["under"])
         elif filled:
-            bar.append(glyphs.partial[filled - 1], STYLES["right"])
+            bar.append(glyphs.partial[filled - 1], _STYLES["right"])
         else:
-            bar.append(glyphs.short, STYLES["over"])
+            bar.append(glyphs.short, _STYLES["over"])
     return bar

@@ -1,215 +1,425 @@
-"""The metrics of a document as tables for the terminal."""
+"""The tables of a result document, each built once for every format."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Any
 
-from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
-
+from calibcli.metrics.registry import METRICS
 from calibcli.report.comparison import (
+    BALANCED_CAPTION,
     Column,
     balanced_columns,
     best,
     better,
+    caption,
     change,
     columns,
     convention,
     is_fit,
     metric_names,
+    metric_title,
     section_headings,
-    title,
 )
 from calibcli.report.document import Document
-from calibcli.report.glyphs import Glyphs
-from calibcli.report.layout import GAP, open_grid, open_table
+from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
-    CHANCE_HEADING,
-    CHANCE_LEGEND,
-    INTERVAL_HEADING,
-    align_at_point,
-    chance_text,
-    cut_inside,
+    LONGEST_NAME,
+    count,
     difference,
+    duration,
     interval_text,
+    p_value,
+    percent,
+    range_text,
+    short_names,
     significant,
 )
+from calibcli.report.verdict import verdict
 
-CHANGE_STYLES = {"better": "green", "worse": "red", "same": "dim", "": ""}
-LONGEST_TITLE = 20
-NUMBER_WIDTH = 10
-NAMES_WIDTH = 19
+SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 500
+"""Groups and slices that are shown of many: the worst."""
 
-BEST = "*"
-VALUE = "value"
-"""The heading where there is one input: its name is above the table."""
+CHANCE_HEADING = "by chance"
+NO_INTERVAL = "none"
+"""Of a metric that has no interval, among others that have one."""
 
-Cells: TypeAlias = tuple[str, list[Text]]
-"""A column: its heading and its cells."""
+_CLEAR = 0.05
+"""A p-value below it is no chance."""
+
+_BY_CHANCE = (
+    "what a perfectly calibrated model with these probabilities would show, 95 times in 100"
+)
+CHANCE_LEGEND = f"{CHANCE_HEADING}: {_BY_CHANCE}"
+
+_CHANCE = TableColumn(CHANCE_HEADING, align="left", rank=3, legend=_BY_CHANCE)
+_TESTS_CAPTION = (
+    "A small p speaks against calibration. The last line answers for all: 5 in 100 calibrated "
+    "models have it below 0.05; one of the others is below it more often."
+)
 
 
-def metrics_tables(document: Document, glyphs: Glyphs, width: int) -> list[Table]:
-    """The metrics of a document, in as many tables as the width asks for."""
+def metrics_table(document: Document) -> Table | None:
+    """The metrics of every measurement; of a fit, how they changed. None without any."""
     shown = columns(document)
+    if not shown:
+        return None
     if is_fit(document) and len(shown) == 2:
-        return [_comparison_table(shown[0], shown[1], glyphs, width)]
-    if len(shown) == 1 and not is_fit(document):
-        shown = [Column(VALUE, shown[0].part)]
-    return [_inputs_table(part, shown, glyphs, width) for part in _groups(shown, width)]
+        return replace(_change_table(*shown), caption=caption(document))
+    table = _one_table(shown[0], document) if len(shown) == 1 else _several_table(shown)
+    return replace(table, caption=caption(document))
 
 
-def balanced_table(document: Document, glyphs: Glyphs, width: int) -> Table | None:
+def balanced_table(document: Document) -> Table | None:
     """Before and after a fit with all classes counting the same, where that was measured."""
     pair = balanced_columns(document)
-    return _comparison_table(pair[0], pair[1], glyphs, width) if pair else None
+    return replace(_change_table(*pair), caption=BALANCED_CAPTION) if pair else None
 
 
-def _comparison_table(before: Column, after: Column, glyphs: Glyphs, width: int) -> Table:
+def _one_table(column: Column, document: Document) -> Table:
+    # What a fit measured before it is called so; of a single input the name stands above.
+    heading, source = (column.title, "") if is_fit(document) else ("value", column.title)
+    names = metric_names([column])
+    value = TableColumn(heading, at_point=True, leading=True, input_name=source)
+    cells = [[_value(column, name), _chance(column, name)] for name in names]
+    table = _metrics([value, _CHANCE], names, cells, "metrics one")
+    return table if any(chance.text for _, chance in cells) else table.pick([0, 1])
+
+
+def _several_table(shown: Sequence[Column]) -> Table:
+    names = metric_names(shown)
+    heads = [
+        TableColumn(column.title, at_point=True, leading=True, interval_apart=False)
+        for column in shown
+    ]
+    cells = []
+    for name in names:
+        winner = best(name, shown)
+        line = []
+        for column in shown:
+            value = column.value(name)
+            chance = _chance(column, name).text
+            # A column for each would be too wide.
+            tip = f"{CHANCE_HEADING}: {chance}" if chance else ""
+            look = "best" if value is not None and value == winner else "value"
+            line.append(replace(_value(column, name), look=look, tip=tip))
+        cells.append(line)
+    return replace(_metrics(heads, names, cells, "metrics several"), folds=True)
+
+
+def _change_table(before: Column, after: Column) -> Table:
     names = metric_names([before, after])
-    pairs = [(before.value(name), after.value(name)) for name in names]
-    differences = [difference(*pair, missing=glyphs.missing) for pair in pairs]
-    words = [change(n, *pair, d) for n, pair, d in zip(names, pairs, differences, strict=True)]
-    intervals = [after.metric(name).get("change") for name in names]
-    styles = [
-        "dim" if may_be_none(interval) else CHANGE_STYLES[word]
-        for word, interval in zip(words, intervals, strict=True)
+    heads = [
+        *(
+            TableColumn(column.title, at_point=True, leading=True, interval_apart=False)
+            for column in (before, after)
+        ),
+        TableColumn("change", at_point=True, leading=True),
+        replace(_CHANCE, only="page"),
     ]
-    signed = [glyphs.number(text) for text in align_at_point(differences)]
-    judged = ("", list(map(Text, words, styles)))
-    ends = _texts(INTERVAL_HEADING, [glyphs.number(interval_text(each)) for each in intervals])
-    cells = [
-        *_name_columns(names, glyphs),
-        (before.title, _numbers([pair[0] for pair in pairs], glyphs)),
-        (after.title, _numbers([pair[1] for pair in pairs], glyphs)),
-        ("change", list(map(Text, signed, styles))),
-        judged,
-        *ends,
-    ]
-    return _assemble(
-        _fitting(cells, [[judged], ends, [judged, *ends]], width), section_headings(names)
-    )
+    cells = []
+    for name in names:
+        values = before.value(name), after.value(name)
+        shift, interval = difference(*values), after.metric(name).get("change")
+        word = change(name, *values, shift)
+        look = "same" if _may_be_none(interval) else word
+        moved = Cell(shift, interval=interval_text(interval), word=word, look=look)
+        cells.append([_value(before, name), _value(after, name), moved, _chance(after, name)])
+    table = _metrics(heads, names, cells, "metrics fit")
+    return table if any(line[-1].text for line in cells) else table.pick([0, 1, 2, 3])
 
 
-def may_be_none(interval: Document | None) -> bool:
+def _metrics(
+    heads: Sequence[TableColumn],
+    names: Sequence[str],
+    cells: Sequence[Sequence[Cell]],
+    kind: str,
+) -> Table:
+    about = section_headings(names)
+    rows = [
+        TableRow(
+            [Cell(metric_title(name), way=better(name), tip=convention(name), prose=True), *line],
+            section=about.get(place, ""),
+        )
+        for place, (name, line) in enumerate(zip(names, cells, strict=True))
+    ]
+    return Table([TableColumn("", align="left"), *heads], rows, kind=kind)
+
+
+def _value(column: Column, name: str) -> Cell:
+    metric = column.metric(name)
+    sure = any(map(interval_text, column.part["metrics"].values()))
+    interval = interval_text(metric) or (NO_INTERVAL if sure and metric else "")
+    value = column.value(name)
+    return Cell(significant(value), value, interval=interval, look="value")
+
+
+def _chance(column: Column, name: str) -> Cell:
+    return Cell(range_text(column.metric(name).get("chance")), look="chances")
+
+
+def _may_be_none(interval: Document | None) -> bool:
     """Whether no change at all would be in keeping with the interval of the change."""
     if not interval or interval.get("low") is None or interval.get("high") is None:
         return False
     return bool(interval["low"] <= 0 <= interval["high"])
 
 
-def _inputs_table(
-    part: Sequence[Column], everything: Sequence[Column], glyphs: Glyphs, width: int
-) -> Table:
-    names = metric_names(everything)
-    winners = [best(name, everything) for name in names]
-    cells = _name_columns(names, glyphs)
-    for column in part:
-        values = [column.value(name) for name in names]
-        wins = [v is not None and v == w for v, w in zip(values, winners, strict=True)]
-        name = cut_inside(column.title, LONGEST_TITLE, glyphs.ellipsis)
-        cells.append((name, _numbers(values, glyphs, wins)))
-    if len(everything) > 1:
-        return _assemble(cells, section_headings(names))
-    parts = [everything[0].metric(name) for name in names]
-    ends = _texts(INTERVAL_HEADING, [glyphs.number(interval_text(part)) for part in parts])
-    chances = _texts(CHANCE_HEADING, list(map(chance_text, parts)))
-    return _assemble(
-        _fitting([*cells, *ends, *chances], [chances, [*chances, *ends]], width),
-        section_headings(names),
+def inputs_table(document: Document) -> Table:
+    """Several inputs: how large they are, and what to think of them."""
+    rows = []
+    for column in columns(document):
+        part = column.part
+        judged = verdict(part["reliability"])
+        shares = [
+            Cell("" if share is None else percent(share)) for share in (judged.says, judged.right)
+        ]
+        sizes = [Cell(count(part["rows"])), Cell(count(part["classes"]))]
+        word = Cell(judged.word, look=judged.look, prose=True)
+        rows.append(TableRow([Cell(column.title, prose=True), *sizes, *shares, word]))
+    numbers = [TableColumn(heading) for heading in ("rows", "classes", "says", "right")]
+    names = [TableColumn(heading, align="left") for heading in ("input", "verdict")]
+    return Table([names[0], *numbers, names[1]], rows, wraps=True)
+
+
+def reliability_table(bins: Sequence[Mapping[str, Any]]) -> Table:
+    """Filled bins, the most confident first."""
+    rows = [
+        TableRow(
+            [
+                Cell(f"{percent(part['lower'])} to {percent(part['upper'])}", prose=True),
+                Cell(percent(part["confidence"])),
+                Cell(percent(part["accuracy"])),
+                Cell(count(part["rows"])),
+            ]
+        )
+        for part in reversed(bins)
+        if part["confidence"] is not None
+    ]
+    return Table([TableColumn(name) for name in ("confidence", "says", "right", "rows")], rows)
+
+
+def leaderboard_table(document: Document) -> Table | None:
+    """Methods from the best to the worst, where any were compared."""
+    entries = document.get("leaderboard")
+    if not entries:
+        return None
+    heads = [
+        TableColumn("method", align="left"),
+        TableColumn("NLL", at_point=True, interval_apart=False),
+        TableColumn("behind", at_point=True, legend="held-out NLL minus that of the best"),
+        TableColumn("s.e.", at_point=True, legend="its standard error"),
+        TableColumn("Brier", at_point=True, interval_apart=False, rank=3),
+        TableColumn("ECE", at_point=True, interval_apart=False),
+        TableColumn("size", rank=2, legend="fitted numbers"),
+        # A time is never the same twice, and a page is.
+        TableColumn("fit", rank=3, only="text", legend="time of a fit to all rows"),
+    ]
+    rows = []
+    for entry in entries:
+        nll, brier, ece = (_measured(entry["metrics"][name]) for name in ("nll", "brier", "ece"))
+        cells = [
+            Cell(method_title(entry), prose=True),
+            nll,
+            Cell(_behind(entry["behind"]["nll"])),
+            Cell(_behind(entry["behind"]["standard_error"])),
+            brier,
+            ece,
+            Cell(count(entry["parameters"])),
+            Cell(duration(entry["seconds"])),
+        ]
+        rows.append(TableRow(cells, look="chosen" if entry["chosen"] else ""))
+    return Table(heads, rows, heading="Methods", kind="metrics methods")
+
+
+def _measured(number: Mapping[str, Any]) -> Cell:
+    return Cell(significant(number["value"]), number["value"], interval=interval_text(number))
+
+
+def _behind(value: float) -> str:
+    return significant(value) if math.isnan(value) else f"{value:.4f}" if value else "0"
+
+
+def method_title(entry: Document) -> str:
+    """The method, with the loss where it is not the usual one."""
+    return str(entry["method"]) + ("" if entry["loss"] == "nll" else f" ({entry['loss']})")
+
+
+def member_lines(document: Document) -> list[str]:
+    """A line for each stack of a leaderboard: what it is made of."""
+    lines = []
+    for entry in document.get("leaderboard") or []:
+        if entry["members"]:
+            parts = (f"{each['weight']:.2f} {method_title(each)}" for each in entry["members"])
+            lines.append(f"{method_title(entry)}: log-probabilities times {', '.join(parts)}")
+    return lines
+
+
+def groups_table(document: Document, most: int) -> Table | None:
+    """The groups of a fit with maps of their own, where it has any; the worst first."""
+    part = document.get("groups")
+    if not part:
+        return None
+    rows = []
+    for entry in part["groups"][:most]:
+        before, after = entry["nll"]["before"], entry["nll"]["after"]
+        shift = difference(before, after)
+        cells = [
+            Cell(entry["name"], tip=entry["name"], prose=True),
+            Cell(count(entry["rows"]), entry["rows"]),
+            Cell(percent(entry["share"]), entry["share"]),
+            Cell(significant(before), before),
+            Cell(significant(after), after),
+            Cell(
+                shift,
+                None if before is None or after is None else after - before,
+                look=change("nll", before, after, shift) or "same",
+            ),
+        ]
+        rows.append(TableRow(cells))
+    every, column = len(part["groups"]), str(part["column"])
+    about = (
+        f"The {most} of {every} groups of {column!r} with the largest NLL afterwards."
+        if every > most
+        else f"The {every} groups of {column!r}, the largest NLL afterwards first."
+    )
+    heads = [
+        TableColumn(column, align="left", longest=LONGEST_NAME),
+        TableColumn("rows"),
+        TableColumn("own map"),
+        *(TableColumn(name, at_point=True) for name in ("NLL before", "after", "change")),
+    ]
+    return Table(heads, rows, heading="Groups", caption=about, kind="listing sortable")
+
+
+def diagnostic_tables(document: Document) -> Iterator[Table]:
+    """Refit, tests and slices of every input, in this order."""
+    for result, name in _results(document):
+        for table in (_refit_table(result), _tests_table(result)):
+            if table is not None:
+                yield replace(table, input_name=name)
+        yield from _slices_tables(result, name, SHOWN_IN_TEXT)
+
+
+def refit_and_tests(document: Document) -> Iterator[Table]:
+    """Refit and tests of every input."""
+    return (table for table in diagnostic_tables(document) if not table.picks)
+
+
+def slices_tables(document: Document) -> Iterator[Table]:
+    """Slices of every input, for a page; so many of each that all of them have room."""
+    results = list(_results(document))
+    parts = sum(len(result.get("slices", [])) for result, _ in results)
+    for result, name in results:
+        yield from _slices_tables(result, name, SHOWN_ON_PAGE // max(parts, 1))
+
+
+def _results(document: Document) -> Iterator[tuple[Document, str]]:
+    """The results of a document, each with a short name where there are several."""
+    results = document.get("results", [document])
+    names = short_names([result["input"]["name"] for result in results])
+    for result, name in zip(results, names, strict=True):
+        yield result, name if len(results) > 1 else ""
+
+
+def _refit_table(result: Document) -> Table | None:
+    refit = result.get("refit")
+    if not refit:
+        return None
+    rows = []
+    for name, part in refit["scores"].items():
+        known, calibration = METRICS.get(name), _measured(part["calibration"])
+        score, rest = (Cell(significant(part[key])) for key in ("value", "refinement"))
+        named = Cell(known.title if known else name, prose=True)
+        rows.append(TableRow([named, score, calibration, rest]))
+    about = (
+        f"calibration: what {refit['method']} takes away, fitted to other rows "
+        f"({refit['folds']} folds); refinement: what it leaves."
+    )
+    numbers = [TableColumn(name) for name in ("score", "calibration", "refinement")]
+    heading = "Calibration and refinement"
+    return Table(
+        [TableColumn("", align="left"), *numbers], rows, heading, caption=about, wraps=True
     )
 
 
-def _fitting(
-    cells: Sequence[Cells], dispensable: Sequence[Sequence[Cells]], width: int
-) -> list[Cells]:
-    """The columns, without the first of some groups that makes them fit the width.
-
-    Half a number is worse than none.
-    """
-    kept = list(cells)
-    for lost in dispensable:
-        if sum(map(_width, kept)) - GAP <= width:
-            break
-        kept = [each for each in cells if not any(each is other for other in lost)]
-    return kept
-
-
-def _width(column: Cells) -> int:
-    heading, texts = column
-    return max([cell_len(heading), *(text.cell_len for text in texts)]) + GAP
-
-
-def _texts(heading: str, texts: Sequence[str]) -> list[Cells]:
-    """A column of dim texts, if there are any."""
-    return [(heading, [Text(text, "dim") for text in texts])] if any(texts) else []
-
-
-def _groups(shown: Sequence[Column], width: int) -> Iterator[list[Column]]:
-    """Columns in groups that fit the width beside the names of the metrics."""
-    longest = max((len(title(name)) for name in metric_names(shown)), default=0)
-    room = width - max(NAMES_WIDTH, longest + 5)
-    part: list[Column] = []
-    left = room
-    for column in shown:
-        needed = max(min(len(column.title), LONGEST_TITLE), NUMBER_WIDTH) + 2
-        if part and needed > left:
-            yield part
-            part, left = [], room
-        part.append(column)
-        left -= needed
-    yield part
-
-
-def _name_columns(names: Sequence[str], glyphs: Glyphs) -> list[Cells]:
-    arrows = {"lower": glyphs.lower, "higher": glyphs.higher}
-    directions = [Text(arrows.get(better(name), ""), "dim") for name in names]
-    return [("", [Text(title(name)) for name in names]), ("", directions)]
-
-
-def _numbers(
-    values: Sequence[float | None], glyphs: Glyphs, wins: Sequence[bool] = ()
-) -> list[Text]:
-    """Numbers below each other, the best of their rows with a mark."""
-    wins = wins or [False] * len(values)
-    texts = [
-        significant(value, missing=glyphs.missing, infinite=glyphs.infinite) + BEST * win
-        for value, win in zip(values, wins, strict=True)
+def _tests_table(result: Document) -> Table | None:
+    tests = result.get("tests")
+    if not tests:
+        return None
+    rows = []
+    for test in tests:
+        error = "" if test["error"] is None else f" ± {significant(test['error'])}"
+        degrees = f" ({test['degrees']} df)" if test["degrees"] else ""
+        unknown = test["statistic"] is None or math.isnan(test["statistic"])
+        statistic = Cell("" if unknown else significant(test["statistic"]) + degrees)
+        clear = test["p"] is not None and test["p"] < _CLEAR
+        cells = [
+            Cell(test["title"], tip=test["hypothesis"], prose=True),
+            Cell("" if test["estimate"] is None else significant(test["estimate"]) + error),
+            Cell(test["note"], prose=True) if test["note"] else statistic,
+            Cell("" if test["note"] else p_value(test["p"]), look="clear" if clear else ""),
+        ]
+        rows.append(TableRow(cells))
+    heads = [
+        TableColumn("test", align="left"),
+        TableColumn("estimate", rank=2),
+        TableColumn("statistic", rank=1),
+        TableColumn("p"),
     ]
-    return [
-        Text(glyphs.number(text), "bold" if win else "")
-        for text, win in zip(align_at_point(texts), wins, strict=True)
+    return Table(heads, rows, "Tests", caption=_TESTS_CAPTION, wraps=True)
+
+
+def _slices_tables(result: Document, name: str, most: int) -> Iterator[Table]:
+    for part in result.get("slices", []):
+        yield replace(_slices_table(part, most), input_name=name)
+
+
+def _slices_table(part: Mapping[str, Any], most: int) -> Table:
+    column, shown, every = part["column"], part["slices"][:most], len(part["slices"])
+    widest = max((entry["ece"]["high"] or 0.0 for entry in shown), default=0.0) or 1.0
+    what = f"values of {column}" if column else "predicted classes"
+    which = (
+        f"The {len(shown)} worst of {every} {what}" if every > len(shown) else f"All {every} {what}"
+    )
+    heads = [
+        TableColumn(str(column or "class"), align="left", longest=LONGEST_NAME),
+        *(TableColumn(heading) for heading in ("rows", "says", "right")),
+        TableColumn("NLL", rank=1, interval_apart=False),
+        TableColumn("Brier", rank=3, interval_apart=False),
+        TableColumn("ECE"),
+        TableColumn("adjusted p"),
     ]
+    return Table(
+        heads,
+        [_slice_row(entry, widest) for entry in shown],
+        heading=f"By {column}" if column else "Predicted classes",
+        caption=(
+            f"{which}, the worst first. p: the probability that a calibrated model is as far off "
+            f"by chance, adjusted for there being {every} of them (Benjamini-Hochberg)."
+        ),
+        kind="listing sortable",
+        picks="slice" if column else "class",
+        wraps=True,
+    )
 
 
-def _assemble(cells: Sequence[Cells], headings: Mapping[int, str]) -> Table:
-    table = open_table()
-    for heading, _ in cells:
-        # Text, not markup: the name of a file may have brackets in it.
-        table.add_column(Text(heading), no_wrap=True)
-    for position, row in enumerate(zip(*(column for _, column in cells), strict=True)):
-        if position in headings:
-            if position:
-                table.add_row()
-            table.add_row(Text(headings[position], "dim"))
-        table.add_row(*row)
-    return table
-
-
-def legend(document: Document, glyphs: Glyphs) -> Text:
-    """What the marks of the metrics table mean."""
-    text = f"{glyphs.lower} lower is better, {glyphs.higher} higher is better"
-    if len(document.get("results", [])) > 1:
-        text += f", {BEST} best of its row"
-    elif not is_fit(document) and any("chance" in m for m in document["metrics"].values()):
-        text += f"\n{CHANCE_LEGEND}"
-    return Text(text, "dim")
-
-
-def footnotes(document: Document) -> Table:
-    """The convention of every metric."""
-    grid = open_grid()
-    for name in metric_names(columns(document)):
-        grid.add_row(Text(title(name), "bold"), Text(convention(name), "dim"))
-    return grid
+def _slice_row(entry: Mapping[str, Any], widest: float) -> TableRow:
+    p = entry["adjusted_p"]
+    nll, brier, ece = (_measured(entry[name]) for name in ("nll", "brier", "ece"))
+    ends = entry["ece"]["low"], entry["ece"]["value"], entry["ece"]["high"]
+    if None not in ends:
+        ece = replace(ece, whisker=Whisker(*(end / widest for end in ends)))
+    cells = [
+        Cell(entry["name"], tip=entry["name"], prose=True),
+        Cell(count(entry["rows"]), entry["rows"]),
+        Cell(percent(entry["confidence"]), entry["confidence"]),
+        Cell(percent(entry["accuracy"]), entry["accuracy"]),
+        nll,
+        brier,
+        ece,
+        Cell(p_value(p), p, look="p"),
+    ]
+    return TableRow(cells, look="" if p is not None and p < _CLEAR else "chance")

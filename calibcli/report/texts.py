@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import PurePath
@@ -14,15 +15,11 @@ _SMALLEST_P = 1e-4
 NO_VALUE, INFINITE = "-", "inf"
 """What stands for a number that is not known, and for infinity."""
 
-INTERVAL_HEADING = "95 % interval"
-CHANCE_HEADING = "by chance"
-CHANCE_LEGEND = (
-    "by chance: what a perfectly calibrated model with these probabilities would show, 95 times "
-    "in 100"
-)
-
 LONGEST_NAME = 24
 """Characters of the name of a group or a slice in a table."""
+
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that move the cursor of a terminal, end a line, or begin a command to either."""
 
 
 def decimals(value: float) -> int:
@@ -34,12 +31,12 @@ def decimals(value: float) -> int:
     return max(0, DIGITS - 1 - exponent)
 
 
-def significant(value: float | None, *, missing: str = NO_VALUE, infinite: str = INFINITE) -> str:
+def significant(value: float | None) -> str:
     """A number with four significant digits: ``0.04301``, ``1.837``, ``1.234e-06``."""
     if value is None or math.isnan(value):
-        return missing
+        return NO_VALUE
     if math.isinf(value):
-        return infinite if value > 0 else f"-{infinite}"
+        return INFINITE if value > 0 else f"-{INFINITE}"
     if value == 0 or 1e-4 <= abs(value) < 1e7:
         return f"{value:.{decimals(value)}f}"
     return f"{value:.{DIGITS - 1}e}"
@@ -57,10 +54,10 @@ def p_value(p: float | None) -> str:
     return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
 
 
-def difference(before: float | None, after: float | None, *, missing: str = NO_VALUE) -> str:
+def difference(before: float | None, after: float | None) -> str:
     """``after - before`` with its sign, no finer than the two numbers are shown; ``0`` if equal."""
     if before is None or after is None or not math.isfinite(after - before):
-        return missing
+        return NO_VALUE
     change = after - before
     places = min(decimals(change), max(decimals(before), decimals(after)), 9)
     text = f"{change:+.{places}f}"
@@ -73,9 +70,9 @@ def interval_text(part: Mapping[str, Any] | None) -> str:
     return f"[{ends[0]}, {ends[1]}]" if ends else ""
 
 
-def chance_text(metric: Mapping[str, Any]) -> str:
-    """``0.0066 to 0.0195``, of a metric of a document; nothing where chance has no part in it."""
-    ends = _ends(metric.get("chance"))
+def range_text(part: Mapping[str, Any] | None) -> str:
+    """``0.0066 to 0.0195``, of a part of a document with ``low`` and ``high``; or nothing."""
+    ends = _ends(part)
     return f"{ends[0]} to {ends[1]}" if ends else ""
 
 
@@ -145,9 +142,9 @@ def short_names(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def cut_end(name: str, longest: int = LONGEST_NAME) -> str:
-    """The beginning of a name that is too long."""
-    return name if len(name) <= longest else f"{name[: longest - 3]}..."
+def cut_end(name: str, longest: int | None = LONGEST_NAME) -> str:
+    """The beginning of a name that is too long; all of it where None is."""
+    return name if longest is None or len(name) <= longest else f"{name[: longest - 3]}..."
 
 
 def cut_inside(name: str, longest: int, ellipsis: str = "…") -> str:
@@ -156,3 +153,13 @@ def cut_inside(name: str, longest: int, ellipsis: str = "…") -> str:
         return name
     end = longest // 2
     return name[: longest - end - 1] + ellipsis + name[-end:]
+
+
+def capitalised(text: str) -> str:
+    """Text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def visible(text: str) -> str:
+    r"""Text in one line, with control characters as Python writes them: ``\x1b``, ``\n``."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)

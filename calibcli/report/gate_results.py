@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-
-from rich.table import Table
-from rich.text import Text
+from typing import NamedTuple
 
 from calibcli.report.baseline import Baseline
 from calibcli.report.comparison import is_fit, measured_input
 from calibcli.report.document import Document
-from calibcli.report.glyphs import Glyphs
-from calibcli.report.layout import open_grid
 from calibcli.report.texts import cut_end, interval_text, plural, short_names, significant
 from calibcli.workflow.conditions import OPERATORS, Gate, parse_gate
 from calibcli.workflow.gates import Judgement, judge
 from calibcli.workflow.quantities import Estimate, FailedSlices, Operand, Subject, WorstSlice
-
-STYLES = {"passed": "green", "failed": "bold red"}
 
 
 def add_gates(
@@ -150,41 +144,27 @@ def verdict_on_gates(document: Document) -> str:
     return f"{len(failed)} of {plural(len(entries), 'gate')} failed: {'; '.join(told)}"
 
 
-def gates_table(document: Document, glyphs: Glyphs) -> Table:
-    """A line for each gate, for the terminal."""
-    entries = document["gates"]
-    names = _names(entries)
-    grid = open_grid()
-    grid.add_column()
-    for _ in range(3 if names else 2):
-        grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for position, entry in enumerate(entries):
-        grid.add_row(
-            Text("gate", "bold"),
-            *([Text(names[position])] if names else []),
-            Text(entry["expression"]),
-            Text(word(entry), STYLES[word(entry)]),
-            Text(glyphs.number(figures(entry)) if not entry["reason"] else figures(entry)),
-        )
-    return grid
+class GateLine(NamedTuple):
+    """A gate in words: the input where there are several, what was judged, and by what.
+
+    The figures are words where something is unknown.
+    """
+
+    input_name: str
+    expression: str
+    outcome: str
+    figures: str
+    unknown: bool
 
 
-def gates_rows(document: Document) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the same table, for Markdown."""
-    entries = document["gates"]
-    names = _names(entries)
-    head = ["gate", "", "", *(["input"] if names else [])]
-    rows = [
-        [
-            f"`{entry['expression']}`",
-            "passed" if entry["passed"] else "**failed**",
-            figures(entry),
-            *([names[position]] if names else []),
-        ]
-        for position, entry in enumerate(entries)
+def gate_lines(document: Document) -> list[GateLine]:
+    """A line for each gate of each input."""
+    entries = document.get("gates", [])
+    names = _names(entries) or [""] * len(entries)
+    return [
+        GateLine(name, entry["expression"], word(entry), figures(entry), bool(entry["reason"]))
+        for name, entry in zip(names, entries, strict=True)
     ]
-    return head, rows
 
 
 def _names(entries: Sequence[Document]) -> list[str]:
