@@ -30,7 +30,7 @@ from calibcli.report.render_terminal import print_document
 from calibcli.report.texts import (
     align_at_point,
     count,
-    difference,
+    difference_text,
     duration,
     interval_text,
     percent,
@@ -129,7 +129,7 @@ def test_significant_is_close(value: float) -> None:
     ],
 )
 def test_difference(before: float | None, after: float | None, text: str) -> None:
-    assert difference(before, after) == text
+    assert difference_text(before, after) == text
 
 
 def test_points_are_below_each_other() -> None:

@@ -20,7 +20,7 @@ from calibcli.report.document import Document
 from calibcli.report.gate_results import failed_gates, gate_lines
 from calibcli.report.html_cells import escape, number, plain_table, quiet
 from calibcli.report.summary import summary
-from calibcli.report.texts import count, difference, percent, plural, significant
+from calibcli.report.texts import count, difference_text, percent, plural, significant
 from calibcli.report.verdict import Verdict, verdict
 
 _JOINED = "\N{NO-BREAK SPACE}"
@@ -73,7 +73,7 @@ def _changed(before: Column, after: Column) -> str:
         old, new = before.value(name), after.value(name)
         if old is None or new is None or not math.isfinite(new - old):
             continue
-        word = change(name, old, new, difference(old, new))
+        word = change(name, old, new, difference_text(old, new))
         verb = {"better": "falls", "worse": "rises"}.get(word)
         moved.append(
             f"{metric_title(name)} {verb} from {significant(old)} to {significant(new)}"

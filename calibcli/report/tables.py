@@ -28,7 +28,7 @@ from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
     LONGEST_NAME,
     count,
-    difference,
+    difference_text,
     duration,
     interval_text,
     p_value,
@@ -122,7 +122,7 @@ def _change_table(before: Column, after: Column) -> Table:
     cells = []
     for name in names:
         values = before.value(name), after.value(name)
-        shift, interval = difference(*values), after.metric(name).get("change")
+        shift, interval = difference_text(*values), after.metric(name).get("change")
         word = change(name, *values, shift)
         look = "same" if _may_be_none(interval) else word
         moved = Cell(shift, interval=interval_text(interval), word=word, look=look)
@@ -265,7 +265,7 @@ def groups_table(document: Document, most: int) -> Table | None:
     rows = []
     for entry in part["groups"][:most]:
         before, after = entry["nll"]["before"], entry["nll"]["after"]
-        shift = difference(before, after)
+        shift = difference_text(before, after)
         cells = [
             Cell(entry["name"], tip=entry["name"], prose=True),
             Cell(count(entry["rows"]), entry["rows"]),

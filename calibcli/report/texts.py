@@ -54,7 +54,7 @@ def p_value(p: float | None) -> str:
     return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
 
 
-def difference(before: float | None, after: float | None) -> str:
+def difference_text(before: float | None, after: float | None) -> str:
     """``after - before`` with its sign, no finer than the two numbers are shown; ``0`` if equal."""
     if before is None or after is None or not math.isfinite(after - before):
         return NO_VALUE
