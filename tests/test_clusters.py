@@ -320,6 +320,7 @@ class TestInterface:
             ("fit", "few.npz", "--by", "scanner", "-p", "by.json", "-o", "by.npz"),
             ("compare", "few.npz", "--methods", "none,svs"),
             ("evaluate", "few.npz", "--refit", "svs"),
+            ("evaluate", "few.npz", "--by", "scanner", "--by-class"),
         ):
             code, printed, said = calib_here(*command, "--cluster", "patient", "--format", "json")
             assert code == 0, said

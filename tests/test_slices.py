@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.resampling import Units
 from calibcli.metrics.slices import SliceSums, benjamini_hochberg, read_slices, wrong_tail
 from calibcli.metrics.view import View
 
@@ -47,6 +48,69 @@ def test_a_slice_has_the_metrics_of_its_rows() -> None:
             (entry.ece, entry.ece_interval),
         ):
             assert interval.low <= value <= interval.high
+
+
+class TestClusters:
+    """Rows that go together count once, whatever their number."""
+
+    def found(self, logits, labels, by, cluster, *, independent: bool = False):
+        units = None if independent else Units(int(cluster.max()) + 1, "cluster")
+        statistic = SliceSums(2, "by", units)
+        view = View(logits, labels, keys={"by": by, "cluster": cluster})
+        return read_slices(statistic.partial(view), ("a", "b"), 0)
+
+    def test_copies_change_nothing(self) -> None:
+        logits, labels = rows(400, temperature=1.3)
+        by, cluster = np.arange(400) % 2, np.arange(400)
+        again = np.repeat(np.arange(400), 9)
+        once = self.found(logits, labels, by, cluster)
+        often = self.found(logits[again], labels[again], by[again], cluster[again])
+        rowwise = self.found(logits, labels, by, cluster, independent=True)
+        hopeful = self.found(logits[again], labels[again], by[again], again, independent=True)
+        for copies, plain, theirs, narrow in zip(often, once, rowwise, hopeful, strict=True):
+            for name in ("nll_interval", "brier_interval", "ece_interval"):
+                ours, same = getattr(copies, name), getattr(plain, name)
+                assert ours == pytest.approx(same, abs=0.01)
+                assert same == pytest.approx(getattr(theirs, name), abs=0.03)
+                width = getattr(narrow, name)[1] - getattr(narrow, name)[0]
+                assert ours[1] - ours[0] > 1.5 * width
+            assert copies.p == pytest.approx(plain.p, rel=0.2)
+
+    def test_the_level_of_the_test_is_kept(self) -> None:
+        """Of 16 patients with offsets of their own, p below 5 % in about 5 % of models."""
+        low = []
+        for seed in range(300):
+            generator = np.random.default_rng(seed)
+            cluster = np.repeat(np.arange(16), 25)
+            # Whole patients are right or wrong together, as often as is said.
+            confidence = np.full(400, 0.7)
+            right = (generator.random(16) < 0.7)[cluster]
+            logits = np.log(np.stack((confidence, 1 - confidence), axis=1))
+            found = self.found(logits, (~right).astype(int), cluster * 0, cluster)
+            low.append(found[0].p < 0.05)
+        assert 0.01 < np.mean(low) < 0.1
+
+    def test_of_one_cluster_nothing_is_known(self) -> None:
+        logits, labels = rows(100)
+        by = np.arange(100) // 50
+        found = self.found(logits, labels, by, by)
+        assert np.isnan([each.p for each in found]).all()
+        assert np.isnan([each.ece_interval.low for each in found]).all()
+        assert found[0].ece >= found[1].ece
+
+    def test_bags_merge(self) -> None:
+        logits, labels = rows(500)
+        keys = {"by": np.arange(500) % 2, "cluster": np.arange(500) // 3}
+        statistic = SliceSums(2, "by", Units(167, "cluster"))
+        parts = [
+            statistic.partial(
+                View(logits[a:b], labels[a:b], start=a, keys={k: v[a:b] for k, v in keys.items()})
+            )
+            for a, b in ((0, 100), (100, 500))
+        ]
+        whole = statistic.partial(View(logits, labels, keys=keys))
+        for mine, other in zip(statistic.merge(*parts), whole, strict=True):
+            np.testing.assert_allclose(mine, other)
 
 
 def test_slices_merge() -> None:

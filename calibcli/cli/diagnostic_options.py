@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from calibcli.cli.shared_options import complete_methods, options_in
-from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,20 +61,6 @@ class DiagnosticOptions:
     def folds(self) -> int:
         """Of the cross-fitting; 1 without any."""
         return 1 if self.refit is None else _FOLDS
-
-    def check(self, panel: Panel) -> None:
-        """Refuse what takes rows to be independent for rows in clusters.
-
-        Raises
-        ------
-        UsageError
-        """
-        if panel.bootstrap is None or panel.bootstrap.role is None:
-            return
-        chosen = {"--by": self.by is not None, "--by-class": self.by_class}
-        for flag, is_chosen in chosen.items():
-            if is_chosen:
-                raise UsageError(f"{flag} takes rows to be independent; leave --cluster out")
 
     def statistics(self, data: Data) -> tuple[SliceSums, ...]:
         """The statistics of the slices, for the pass of the metrics."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from calibcli.engine.data import Data
+from calibcli.engine.folds import CLUSTER
 from calibcli.errors import DataError
 from calibcli.metrics.panel import Evaluation
+from calibcli.metrics.resampling import Units
 from calibcli.metrics.slices import Slice, SliceSums, read_slices
 
 BY = "by"
@@ -28,12 +30,17 @@ def slices_of_column(data: Data, column: str) -> SliceSums:
             f"--by {column}: the column has {count:,} values; at most {MOST_SLICES:,} slices are "
             "looked at, so group them first"
         )
-    return SliceSums(count, BY)
+    return SliceSums(count, BY, _clusters(data))
 
 
 def slices_of_classes(data: Data) -> SliceSums:
     """The statistic of the rows of every predicted class."""
-    return SliceSums(data.classes)
+    return SliceSums(data.classes, units=_clusters(data))
+
+
+def _clusters(data: Data) -> Units | None:
+    """The clusters of the rows, where there are any."""
+    return None if data.clusters is None else Units(data.clusters, CLUSTER, data.seed)
 
 
 def slices(
