@@ -23,10 +23,20 @@ from calibcli.report.comparison import change, short_names
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.formats import to_csv, to_json
 from calibcli.report.gate_results import add_gates
+from calibcli.report.github import to_github
 from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
 from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.render_terminal import print_document
+from calibcli.report.table import (
+    INTERVAL_HEADING,
+    Cell,
+    Table,
+    TableColumn,
+    TableRow,
+    flat,
+)
+from calibcli.report.tables import CHANCE_HEADING, NO_INTERVAL
 from calibcli.report.texts import (
     align_at_point,
     count,
@@ -454,3 +464,81 @@ def test_after_is_null_where_nothing_was_measured() -> None:
     both = fitted(before=None, after=None, measured_on="nothing", folds=0)
     assert "Nothing was measured" in printed(both, width=100)
     assert "Nothing was measured" in to_markdown(both)
+
+
+# Names are names, in every format
+
+HOSTILE = "::error::a|b`c<script>[x](http://y)\x1b[31m\n::stop::"
+
+
+def hostile() -> dict[str, Any]:
+    return combine([evaluated(name=HOSTILE), evaluated(name="=1+1")])
+
+
+def test_terminal_shows_control_characters() -> None:
+    text = printed(hostile(), width=200)
+    assert "\x1b" not in text
+    assert "\\x1b[31m\\n::stop::" in text
+
+
+def test_markdown_shows_names_as_they_are() -> None:
+    page = to_markdown(hostile())
+    assert "<script>" not in page
+    assert "](" not in page
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", page)
+    # Of code fences and spans there are none but those of gates.
+    assert "`" not in page
+
+
+def test_no_name_is_a_workflow_command() -> None:
+    document = combine([evaluated(name="::error::oops"), evaluated(name="b")])
+    document["results"][0]["slices"] = [{"column": None, "slices": []}]
+    assert re.search(r"(?m)^\s*::", to_markdown(document))
+    assert not re.search(r"(?m)^\s*(::|##\[)", to_github(document))
+
+
+def test_csv_names_are_no_formulas() -> None:
+    rows = list(csv.reader(io.StringIO(to_csv(hostile()))))
+    assert {row[0] for row in rows[1:]} == {HOSTILE, "'=1+1"}
+
+
+# Tables
+
+
+def with_intervals() -> dict[str, Any]:
+    document = evaluated()
+    for name, metric in document["metrics"].items():
+        if name != "ks":
+            metric |= {"low": 0.0, "high": 1.0}
+    document["metrics"]["ece"]["chance"] = {"mean": 0.02, "low": 0.0123, "high": 0.0345}
+    return document
+
+
+def test_a_metric_without_interval_says_so() -> None:
+    (line,) = (line for line in printed(with_intervals(), width=80).splitlines() if "KS" in line)
+    assert line.split()[-1] == NO_INTERVAL
+    assert NO_INTERVAL not in printed(evaluated(), width=80)
+
+
+def test_what_is_not_shown_is_not_explained() -> None:
+    assert printed(with_intervals(), width=80).count(CHANCE_HEADING) == 2
+    assert CHANCE_HEADING not in printed(with_intervals(), width=44)
+
+
+def test_columns_go_by_their_rank() -> None:
+    columns = [
+        TableColumn("name"),
+        TableColumn("a", rank=3),
+        TableColumn("b"),
+        TableColumn("c", rank=1),
+    ]
+    table = Table(columns, [TableRow([Cell(text) for text in "nabc"])])
+    assert [column.heading for column in table.by_rank().columns] == ["name", "b", "c", "a"]
+    assert [cell.text for cell in table.by_rank().rows[0].cells] == list("nbca")
+
+
+def test_text_has_columns_for_intervals_and_words() -> None:
+    cell = Cell("1", interval="[0, 2]", word="better")
+    table = flat(Table([TableColumn("name"), TableColumn("x")], [TableRow([Cell("n"), cell])]))
+    assert [column.heading for column in table.columns] == ["name", "x", "", INTERVAL_HEADING]
+    assert [cell.text for cell in table.rows[0].cells] == ["n", "1", "better", "[0, 2]"]
