@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 import calibcli
 from calibcli.arrays import hashed
@@ -284,6 +285,17 @@ class TestInterface:
         low, high = rowwise.intervals["nll"]
         assert evaluation.intervals["nll"].high - evaluation.intervals["nll"].low > 2 * (high - low)
         assert calibcli.evaluate(logits, labels, input="logits").intervals == {}
+
+    def test_intervals_of_few_clusters_are_of_student(self) -> None:
+        """Of 4 clusters the mean of each is an observation."""
+        logits, labels, patient = patients(4, 50)
+        found = calibcli.evaluate(logits, labels, input="logits", cluster=patient, bootstrap=200)
+        log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        nll = -log_probs[np.arange(200), labels].reshape(4, 50).mean(axis=1)
+        half = stdtrit(3, 0.975) * nll.std(ddof=1) / 2
+        low, high = found.intervals["nll"]
+        assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+        assert (high + low) / 2 == pytest.approx(nll.mean(), abs=0.05 * half)
 
     def test_python_compares(self) -> None:
         logits, labels, patient = patients(40, 50)

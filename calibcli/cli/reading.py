@@ -117,7 +117,7 @@ def _clusters(dataset: Dataset, data: Data) -> dict[str, Any] | None:
 
 def talk_about(data: Data, name: str, talk: Talk) -> None:
     """Say what the survey found that a user should know."""
-    from calibcli.engine.folds import FEW_CLUSTERS
+    from calibcli.metrics.resampling import FEW_CLUSTERS
 
     if data.survey.zeros:
         talk.say(f"{name}: {data.survey.zeros} probabilities of 0 are read as 1e-12")
@@ -125,8 +125,8 @@ def talk_about(data: Data, name: str, talk: Talk) -> None:
         talk.say(f"{name}: logits of -inf mark impossible classes; they keep probability 0")
     if data.clusters is not None and data.clusters < FEW_CLUSTERS:
         talk.say(
-            f"{name}: {data.clusters} clusters are few: intervals are by Student's t with "
-            f"{data.clusters - 1} degrees of freedom, and rough below {FEW_CLUSTERS} clusters"
+            f"{name}: {data.clusters} clusters are few: intervals allow for that by Student's t "
+            f"with their number, and are rough below {FEW_CLUSTERS} clusters"
         )
 
 

@@ -21,9 +21,6 @@ from calibcli.engine.source import Keys
 CLUSTER = "cluster"
 """Role of the key column whose groups of rows are held out, and resampled, as a whole."""
 
-FEW_CLUSTERS = 20
-"""With fewer, what is said of new clusters is rough (Cameron and Miller, J. Hum. Resour. 2015)."""
-
 _JITTER_SEED = 15_485_863
 _JITTER = 1 << 32
 

@@ -28,6 +28,9 @@ from calibcli.metrics.view import View
 LEVEL = 0.95
 """The level of every interval."""
 
+FEW_CLUSTERS = 20
+"""With fewer, what is said of new clusters is rough (Cameron and Miller, J. Hum. Resour. 2015)."""
+
 BAGS = 256
 """Bags at most, which leaves the width of an interval a standard error of 4 %."""
 
@@ -124,6 +127,19 @@ class Bagged:
     def filled(self) -> int:
         """The number of bags that have weight; of a single one nothing can be resampled."""
         return int(np.count_nonzero(self.bags > 0))
+
+    @property
+    def student(self) -> float | None:
+        """Student's 97.5 % quantile for few clusters, of which no resample strays far enough.
+
+        Times the root of n / (n - 1), by which resamples of n clusters vary too little.
+        """
+        if self.units.role is None or not 1 < self.filled < FEW_CLUSTERS:
+            return None
+        from scipy.special import stdtrit
+
+        free = self.filled - 1
+        return float(stdtrit(free, (1 + LEVEL) / 2)) * math.sqrt(self.filled / free)
 
     @property
     def tail(self) -> float:

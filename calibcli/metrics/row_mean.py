@@ -105,20 +105,29 @@ class MeanSample:
         Sum over the rows of each bag of weight x (value - mean).
     tail : float
         Share of the replicates to leave out at each end.
+    student : float or None
+        Of few clusters, the half width in standard deviations of the replicates.
     """
 
     values: NumpyArray
     influence: NumpyArray
     tail: float
+    student: float | None = None
 
     def change_from(self, before: MeanSample) -> Interval:
         """The interval of the difference of two means of the same rows, which are paired."""
         influence = self.influence - before.influence
-        return MeanSample(self.values - before.values, influence, self.tail).interval
+        return MeanSample(self.values - before.values, influence, self.tail, self.student).interval
 
     @property
     def interval(self) -> Interval:
-        """The percentiles, moved for skewness (BCa: Efron 1987, Better Bootstrap Intervals)."""
+        """The percentiles, moved for skewness (BCa: Efron 1987, Better Bootstrap Intervals).
+
+        Of few clusters, the mean and Student's quantile to either side.
+        """
+        if self.student is not None:
+            middle, half = float(self.values.mean()), self.student * float(self.values.std())
+            return Interval(middle - half, middle + half)
         normal = NormalDist()
         # Of two bags the tail is so small that 1 - tail would be 1.
         lowest = normal.inv_cdf(self.tail)
@@ -152,7 +161,8 @@ class MeanOfRows:
         weight, sums = finished.bags, finished.sums
         means = finished.draws(_REPLICATES) @ sums / weight.sum()
         influence = sums - weight * sums.sum() / weight.sum()
-        return MeanSample(np.array([metric.value(m) for m in means]), influence, finished.tail)
+        values = np.array([metric.value(m) for m in means])
+        return MeanSample(values, influence, finished.tail, finished.student)
 
     def chance(self, metric: Metric, finished: BagSums) -> None:
         """Nothing: no score of a calibrated model is known from its probabilities alone."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from calibcli.engine.folds import FEW_CLUSTERS
+from calibcli.metrics.resampling import FEW_CLUSTERS
 from calibcli.report.comparison import is_fit
 from calibcli.report.document import Document
 from calibcli.report.texts import duration, plural, significant
