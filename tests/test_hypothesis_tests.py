@@ -15,7 +15,7 @@ from calibcli.metrics.drawn_labels import DRAWN_BAGS, drawn_labels, picked_sets
 from calibcli.metrics.hypothesis_tests import (
     CalibrationTests,
     LogisticRecalibration,
-    log_odds,
+    event_log_odds,
 )
 from calibcli.metrics.kernel_calibration import KernelFeatures
 from calibcli.metrics.view import View
@@ -77,7 +77,7 @@ def test_the_log_odds_of_many_classes_keep_small_probabilities_of_being_wrong() 
     view = View(logits, np.array([0, 0]))
     _, slope = finished(LogisticRecalibration(), view)
     assert slope is None
-    assert log_odds(view)[0] == pytest.approx(25 - np.log(2), abs=1e-4)
+    assert event_log_odds(view)[0] == pytest.approx(25 - np.log(2), abs=1e-4)
 
 
 def test_the_scores_are_derivatives_of_the_log_likelihood() -> None:

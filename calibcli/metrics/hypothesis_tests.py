@@ -215,7 +215,7 @@ class _Scores:
         self.squares = (self.probs**2).sum(axis=1)
         self.entropy = self.products.sum(axis=1)
         self.rows = np.arange(len(view))
-        odds, _ = log_odds(view)
+        odds, _ = event_log_odds(view)
         self.odds = np.clip(odds, _FLOOR, -_FLOOR)
         self.chance = self.probs[:, 1] if view.classes == 2 else view.confidence
 
@@ -504,7 +504,7 @@ class LogisticRecalibration:
 
     def partial(self, view: View) -> NumpyArray:
         """The sums over one tile."""
-        odds, event = log_odds(view)
+        odds, event = event_log_odds(view)
         known = np.isfinite(odds)
         odds, event, weights = odds[known], event[known], view.weights[known]
         place = (odds - _LOWEST) * (_CELLS / (_HIGHEST - _LOWEST))
@@ -530,7 +530,7 @@ class LogisticRecalibration:
         )
 
 
-def log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
+def event_log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
     """Log-odds (n,) of an event, and whether it happened."""
     if view.classes == 2:
         odds = to_numpy(view.shifted[:, 1] - view.shifted[:, 0]).astype(np.float64)
