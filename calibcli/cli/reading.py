@@ -151,7 +151,7 @@ def talk_about_clusters(data: Data, dataset: Dataset, talk: Talk) -> None:
 
 
 def talk_about_output(dataset: Dataset, talk: Talk) -> None:
-    """Say what of an input has no place in the output."""
+    """Say which columns of an input the output leaves out."""
     if dataset.left_out:
         talk.say(f"{dataset.name}: not in the output: {', '.join(dataset.left_out)}")
 
