@@ -13,6 +13,8 @@ class CalibError(Exception):
     """
 
     exit_code = 2
+    page = ""
+    """The page of the documentation that goes further, for ``calib docs``."""
 
 
 class UsageError(CalibError):
@@ -22,15 +24,20 @@ class UsageError(CalibError):
 class DataError(CalibError):
     """A data file that cannot be read, or values in it that cannot be used."""
 
+    page = "inputs"
+
 
 class ParamsError(CalibError):
     """A parameter file that is not valid, or does not fit the data."""
+
+    page = "params"
 
 
 class NotConvergedError(CalibError):
     """A fit that did not converge, under ``--strict``."""
 
     exit_code = 3
+    page = "choosing"
 
 
 class GateError(CalibError):

@@ -163,7 +163,8 @@ def _uses(command: Command, options: Iterable[Parameter]) -> bool:
 
 
 def _section(command: Command, shared: dict[str, list[Parameter]]) -> Iterator[str]:
-    yield from (f"## calib {command.name}", "", f"    {command.usage}", "", command.help, "")
+    text = re.sub(r"calib docs ([a-z-]+)", r"[\1](\1.md)", command.help)
+    yield from (f"## calib {command.name}", "", f"    {command.usage}", "", text, "")
     common = {each for options in shared.values() for each in options}
     own = [each for each in command.parameters if each not in common]
     for heading, wanted in (("argument", False), ("option", True)):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibcli.cli import apply, compare, config, evaluate, fit, inspect, methods
+from calibcli.cli import apply, compare, config, evaluate, fit, guide, inspect, methods
 from calibcli.cli.configured import Program, configure
 from calibcli.cli.console import forget, tell
 from calibcli.errors import CalibError
@@ -20,9 +20,13 @@ _HELP = """Probabilities that can be believed, from stored logits.
 
 Learn a correction from the logits and labels of a validation set ([b]fit[/b]), run any later file \
 through it ([b]apply[/b]), see whether the probabilities hold ([b]evaluate[/b]), and which \
-correction is best for your data ([b]compare[/b])."""
+correction is best for your data ([b]compare[/b]).
+
+Without data of your own, begin with calib demo. calib docs has the documentation."""
 
 _EXAMPLES = """[b]Examples[/b]
+
+  calib demo
 
   calib fit sample_data/digits_val.parquet
 
@@ -50,6 +54,7 @@ app = typer.Typer(
 for command in (fit, apply, evaluate, compare, inspect, methods, config):
     command.register(app)
 configure(app)
+guide.register(app)
 
 
 def _version(wanted: bool) -> None:
@@ -105,7 +110,7 @@ def _end(error: BaseException) -> int:  # noqa: PLR0911 (an exit code each)
         return error.exit_code
     if isinstance(error, CalibError):
         _settle_stdout()
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, error.page)
     if isinstance(error, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
     if isinstance(error, (BrokenPipeError, SystemExit)):
@@ -152,10 +157,11 @@ def _settle_stdout() -> None:
         forget(sys.stdout)
 
 
-def _fail(message: str, code: int) -> int:
-    """Print one line, whatever names and values from a file are in it."""
+def _fail(message: str, code: int, page: str = "") -> int:
+    """Print one line, whatever names and values from a file are in it, with the page about it."""
     line = " ".join(message.splitlines())
-    tell(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}")
+    more = f" (more: calib docs {page})" if page else ""
+    tell(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}{more}")
     return code
 
 

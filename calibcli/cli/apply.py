@@ -30,7 +30,9 @@ _HELP = """Write calibrated probabilities of every row, in the order of the rows
 
 Needs no labels. The output has probs, prediction, confidence, the label if it was there, and \
 every other column of the input. After venn-abers it also has confidence_lower and \
-confidence_upper."""
+confidence_upper.
+
+More: calib docs inputs, calib docs params."""
 
 _INTERVAL = ("confidence_lower", "confidence_upper")
 """Columns that some methods add."""

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _HELP = """Rank methods by their loss on held-out rows, and say which one to take.
 
 Writes no file. Without --methods the candidates are those of -m auto: what suits the number of \
-classes and of rows."""
+classes and of rows.
+
+More: calib docs choosing."""
 
 _EXAMPLES = """[b]Examples[/b]
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _HELP = """Say what options are set to by a configuration file or the environment, and where.
 
-Without COMMAND, of all commands. The command line is stronger than both."""
+Without COMMAND, of all commands. The command line is stronger than both.
+
+More: calib docs configuration."""
 
 _EXAMPLES = """[b]Examples[/b]
 

@@ -48,23 +48,32 @@ class ConfigurationOptions:
 
 
 def configure(app: typer.Typer) -> None:
-    """Let the options of all commands of an app be set by files and variables."""
+    """Let the options of the commands that an app has so far be set by files and variables."""
     for entry in app.registered_commands:
         assert entry.callback is not None
         entry.cls = ConfiguredCommand
         entry.callback = shared(ConfigurationOptions)(entry.callback)
 
 
-class ConfiguredCommand(TyperCommand):
+class HelpfulCommand(TyperCommand):
+    """A command with a short help and a full one."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help: short after ``-h``."""
+        formatter.write(command_help(self, ctx, short=bool(ctx.meta.get(_SHORT))))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments, and notice which help they ask for."""
+        ctx.meta[_SHORT] = "-h" in args and "--help" not in args
+        return super().parse_args(ctx, args)
+
+
+class ConfiguredCommand(HelpfulCommand):
     """A command that looks into the configuration before it reads its arguments.
 
     What is found there becomes the parser's defaults. The help does not look, and so says the same
     everywhere.
     """
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help: short after ``-h``."""
-        formatter.write(command_help(self, ctx, short=bool(ctx.meta.get(_SHORT))))
 
     def make_parser(self, ctx: Any) -> Any:
         """The parser, which also takes ``--no-strict`` to undo a ``strict = true``."""
@@ -86,7 +95,6 @@ class ConfiguredCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments, on top of the configuration."""
-        ctx.meta[_SHORT] = "-h" in args and "--help" not in args
         if not ctx.resilient_parsing:
             given = self.make_parser(ctx).parse_args(list(args))[0]
             if not given.get("help"):
@@ -157,8 +165,11 @@ def configuration_of(context: Any) -> Configuration:
     """
     from calibcli.cli.configuration import Configuration, configurable_options
 
-    commands = context.parent.command.commands
-    options = {name: configurable_options(command) for name, command in commands.items()}
+    options = {
+        name: configurable_options(command)
+        for name, command in context.parent.command.commands.items()
+        if isinstance(command, ConfiguredCommand)
+    }
     return Configuration(options, context.meta[_FILE], os.environ)
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
 
-Every INPUT is measured by itself; several stand side by side."""
+Every INPUT is measured by itself; several stand side by side.
+
+More: calib docs reading-a-report, calib docs metrics, calib docs ci, calib docs pictures."""
 
 _EXAMPLES = """[b]Examples[/b]
 

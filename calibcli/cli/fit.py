@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 _HELP = """Fit a calibrator to the logits and labels of a validation set.
 
 Writes a parameter file and calibrated probabilities (of the --test file, else of the input), and \
-prints metrics before and after, which are measured on rows that the fit has not seen."""
+prints metrics before and after, which are measured on rows that the fit has not seen.
+
+More: calib docs choosing, calib docs losses, calib docs reading-a-report."""
 
 _EXAMPLES = """[b]Examples[/b]
 

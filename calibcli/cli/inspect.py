@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.tables.dataset import Dataset
 
-_HELP = "Say what calib sees in a data file or a parameter file."
+_HELP = """Say what calib sees in a data file or a parameter file.
+
+More: calib docs inputs, calib docs params."""
 
 _EXAMPLES = """[b]Examples[/b]
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from calibcli.calibrators.base import Family
     from calibcli.registry import Registry
 
+_METHODS_HELP = """List the calibrators that can be fitted.
+
+More: calib docs choosing, calib docs methods."""
+
 _METHODS_EXAMPLES = """[b]Examples[/b]
 
   calib methods
@@ -37,6 +41,10 @@ _METHODS_EXAMPLES = """[b]Examples[/b]
   calib methods --classes 1000 --format json
 """
 
+_LOSSES_HELP = """List what a fit can minimise.
+
+More: calib docs losses, calib docs training."""
+
 _LOSSES_EXAMPLES = """[b]Examples[/b]
 
   calib losses
@@ -45,6 +53,10 @@ _LOSSES_EXAMPLES = """[b]Examples[/b]
 
   calib losses --format json
 """
+
+_METRICS_HELP = """List what can be measured.
+
+More: calib docs metrics, calib docs reading-a-report."""
 
 _METRICS_EXAMPLES = """[b]Examples[/b]
 
@@ -84,15 +96,12 @@ _NO_FAMILIES: list[dict[str, Any]] = [
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(
-        "methods", help="List the calibrators that can be fitted.", epilog=_METHODS_EXAMPLES
-    )(methods_command)
-    app.command("losses", help="List what a fit can minimise.", epilog=_LOSSES_EXAMPLES)(
-        losses_command
-    )
-    app.command("metrics", help="List what can be measured.", epilog=_METRICS_EXAMPLES)(
-        metrics_command
-    )
+    for name, function, text, examples in (
+        ("methods", methods_command, _METHODS_HELP, _METHODS_EXAMPLES),
+        ("losses", losses_command, _LOSSES_HELP, _LOSSES_EXAMPLES),
+        ("metrics", metrics_command, _METRICS_HELP, _METRICS_EXAMPLES),
+    ):
+        app.command(name, help=text, epilog=examples)(function)
 
 
 def _name(complete: Callable[[str], list[str]]) -> Any:
