@@ -141,7 +141,7 @@ def _place(error: OSError) -> str:
 
 def _usage(error: Any) -> int:
     """An error of the parser, in one line; where it has shown the help already, in none."""
-    message = " ".join(error.format_message().replace("Value error, ", "").split())
+    message = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     command = _NAME if context is None else context.command_path
     if message:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from calibcli.cli.config_file import OTHER_VARIABLES, PYPROJECT, ConfigFile
+from calibcli.cli.option_values import value_type
 from calibcli.errors import UsageError
 
 PREFIX = "CALIB_"
@@ -117,7 +118,7 @@ class ConfigurableOption:
         try:
             return plain(self.parameter.process_value(context, setting.value))
         except typer.BadParameter as error:
-            reason = " ".join(error.message.replace("Value error, ", "").split()).rstrip(".")
+            reason = " ".join(error.message.split()).rstrip(".")
             raise UsageError(f"{setting.source} = {shown(setting.value)}: {reason}") from None
 
 
@@ -150,13 +151,6 @@ def configurable_options(command: Any) -> dict[str, ConfigurableOption]:
         if name not in NOT_OPTIONS:
             options[name] = ConfigurableOption(name, parameter, value_type(hints[parameter.name]))
     return options
-
-
-def value_type(hint: Any) -> type:
-    """The type of one value: ``int`` of ``list[int] | None``."""
-    while get_origin(hint) is not None:
-        hint = next(each for each in get_args(hint) if each is not type(None))
-    return hint if isinstance(hint, type) else str
 
 
 class Configuration:

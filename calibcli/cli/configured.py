@@ -18,6 +18,7 @@ from calibcli.cli.config_file import (
     named_file,
 )
 from calibcli.cli.help import command_help, group_help
+from calibcli.cli.option_values import convert_values
 from calibcli.cli.shared_options import options_in, shared
 from calibcli.errors import CalibError, UsageError
 
@@ -55,7 +56,23 @@ def configure(app: typer.Typer) -> None:
         entry.callback = shared(ConfigurationOptions)(entry.callback)
 
 
-class HelpfulCommand(TyperCommand):
+class _Converting:
+    """A command whose parameters turn text into values by `convert_values`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        command: Any = self
+        convert_values(command.params, command.callback)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """All parameters, with those that the parser adds: help and completion."""
+        parent: Any = super()
+        parameters: list[Any] = parent.get_params(ctx)
+        convert_values(parameters)
+        return parameters
+
+
+class HelpfulCommand(_Converting, TyperCommand):
     """A command with a short help and a full one."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -140,7 +157,7 @@ class ConfiguredCommand(HelpfulCommand):
             raise
 
 
-class Program(TyperGroup):
+class Program(_Converting, TyperGroup):
     """All commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

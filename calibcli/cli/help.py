@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import typer
 
-from calibcli.cli.configuration import value_type
+from calibcli.cli.option_values import value_type
 
 _WIDEST, _NARROWEST = 100, 40
 _TERM_WIDTH = 30
