@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from typer import Context
+from typer.main import get_command
 from typer.models import ArgumentInfo, OptionInfo
 
 DOCS = Path(__file__).resolve().parent
@@ -80,12 +81,12 @@ def commands() -> list[Command]:
 
     return [
         Command(
-            str(each.name),
-            each.help or "",
-            tuple(_parameters(each.callback)) if each.callback else (),
-            tuple(re.findall(r"^ *(calib .*)$", each.epilog or "", re.MULTILINE)),
+            name,
+            each.help,
+            tuple(_parameters(each.callback)),
+            tuple(re.findall(r"^ *(calib .*)$", each.epilog, re.MULTILINE)),
         )
-        for each in app.registered_commands
+        for name, each in get_command(app).commands.items()
     ]
 
 

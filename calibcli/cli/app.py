@@ -6,13 +6,17 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from calibcli.cli import apply, compare, config, evaluate, fit, guide, inspect, methods
-from calibcli.cli.configured import Program, configure
+from calibcli.cli.configured import Converting, configure
 from calibcli.cli.console import forget, tell
+from calibcli.cli.help import group_help
 from calibcli.errors import CalibError
 from calibcli.version import __version__
 
@@ -41,6 +45,78 @@ INTERRUPTED = 130
 _LONGEST = 1000
 """Characters of an error message."""
 
+_MODULES = {
+    "fit": "fit",
+    "apply": "apply",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "inspect": "inspect",
+    "methods": "methods",
+    "losses": "methods",
+    "metrics": "methods",
+    "config": "config",
+    "demo": "guide",
+    "docs": "guide",
+    "help": "guide",
+}
+"""The module that registers each command."""
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by their names; each is imported and put together when it is asked for."""
+
+    def __init__(self) -> None:
+        self._commands: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._commands:
+            self._commands |= typer.main.get_group(_registered(_MODULES[name])).commands
+        return self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+@cache
+def _registered(module: str) -> typer.Typer:
+    """What a module registers."""
+    part = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    import_module(f"calibcli.cli.{module}").register(part)
+    configure(part)
+    return part
+
+
+class Program(Converting, TyperGroup):
+    """All commands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands = Commands()  # type: ignore[assignment]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands in their order."""
+        return list(self.commands)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help, which lists the commands."""
+        helps = {
+            str(entry.name): str(entry.help)
+            for module in dict.fromkeys(_MODULES.values())
+            for entry in _registered(module).registered_commands
+        }
+        formatter.write(group_help(self, ctx, helps))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; without any, show what there is."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name=_NAME,
     cls=Program,
@@ -50,11 +126,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-for command in (fit, apply, evaluate, compare, inspect, methods, config):
-    command.register(app)
-configure(app)
-guide.register(app)
 
 
 def _version(wanted: bool) -> None:

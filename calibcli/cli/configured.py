@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from calibcli.cli.config_file import (
     CONFIG_VARIABLE,
@@ -17,7 +17,7 @@ from calibcli.cli.config_file import (
     find_file,
     named_file,
 )
-from calibcli.cli.help import command_help, group_help
+from calibcli.cli.help import command_help
 from calibcli.cli.option_values import convert_values
 from calibcli.cli.shared_options import options_in, shared
 from calibcli.errors import CalibError, UsageError
@@ -49,14 +49,15 @@ class ConfigurationOptions:
 
 
 def configure(app: typer.Typer) -> None:
-    """Let the options of the commands that an app has so far be set by files and variables."""
+    """Let the options of commands be set by files and variables, if no class says otherwise."""
     for entry in app.registered_commands:
         assert entry.callback is not None
-        entry.cls = ConfiguredCommand
-        entry.callback = shared(ConfigurationOptions)(entry.callback)
+        if not issubclass(entry.cls or TyperCommand, HelpfulCommand):
+            entry.cls = ConfiguredCommand
+            entry.callback = shared(ConfigurationOptions)(entry.callback)
 
 
-class _Converting:
+class Converting:
     """A command whose parameters turn text into values by `convert_values`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -72,7 +73,7 @@ class _Converting:
         return parameters
 
 
-class HelpfulCommand(_Converting, TyperCommand):
+class HelpfulCommand(Converting, TyperCommand):
     """A command with a short help and a full one."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -155,21 +156,6 @@ class ConfiguredCommand(HelpfulCommand):
             if places:
                 error.args = (f"{error} (set by {', '.join(places)})",)
             raise
-
-
-class Program(_Converting, TyperGroup):
-    """All commands."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help, which lists the commands."""
-        formatter.write(group_help(self, ctx))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; without any, show what there is."""
-        if not args and not ctx.resilient_parsing:
-            typer.echo(ctx.get_help())
-            raise typer.Exit(2)
-        return super().parse_args(ctx, args)
 
 
 def configuration_of(context: Any) -> Configuration:

@@ -53,21 +53,29 @@ class DiagnosticOptions:
     @property
     def keys(self) -> dict[str, str]:
         """The key columns that they need, by role."""
+        if self.by is None:
+            return {}
         from calibcli.workflow.slicing import BY
 
-        return {} if self.by is None else {BY: self.by}
+        return {BY: self.by}
+
+    def slice_names(self, data: Data) -> tuple[str, ...]:
+        """The values of the column of slices; none without such a column."""
+        return tuple(name for role in self.keys for name in data.key_names(role))
 
     @property
     def folds(self) -> int:
-        """Of the cross-fitting; 1 without any."""
+        """Folds of the cross-fitting; 1 without any."""
         return 1 if self.refit is None else _FOLDS
 
     def statistics(self, data: Data) -> tuple[SliceSums, ...]:
         """The statistics of the slices, for the pass of the metrics."""
+        if self.by is None and not self.by_class:
+            return ()
         from calibcli.workflow.slicing import slices_of_classes, slices_of_column
 
-        found = () if self.by is None else (slices_of_column(data, self.by),)
-        return (*found, slices_of_classes(data)) if self.by_class else found
+        by_column = () if self.by is None else (slices_of_column(data, self.by),)
+        return (*by_column, slices_of_classes(data)) if self.by_class else by_column
 
     def widened(self, panel: Panel, data: Data) -> Panel:
         """The panel, with the statistics of the slices."""
@@ -81,17 +89,18 @@ class DiagnosticOptions:
         panel: Panel,
         dataset: Dataset,
     ) -> dict[str, Any]:
-        """What was found, for the result document."""
+        """What they show, for the result document."""
         from calibcli.metrics.resampling import Bootstrap
-        from calibcli.report.document import slices_document
-        from calibcli.workflow.slicing import BY, slices
 
         bootstrap = panel.bootstrap or Bootstrap()
-        found: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
         statistics = self.statistics(data)
         if statistics:
+            from calibcli.report.document import slices_document
+            from calibcli.workflow.slicing import BY, slices
+
             classes = dataset.class_names or tuple(map(str, range(data.classes)))
-            found["slices"] = [
+            shown["slices"] = [
                 slices_document(
                     slices(
                         evaluation,
@@ -108,11 +117,11 @@ class DiagnosticOptions:
             from calibcli.workflow.testing import run_tests
 
             results = run_tests(data, stages, bootstrap.seed, bootstrap.role)
-            found["tests"] = tests_document(results)
+            shown["tests"] = tests_document(results)
         if self.refit is not None:
             # It imports all that fits.
             from calibcli.report.document import refit_document
             from calibcli.workflow.refit import refit
 
-            found["refit"] = refit_document(refit(data, self.refit, panel.bootstrap, stages))
-        return found
+            shown["refit"] = refit_document(refit(data, self.refit, panel.bootstrap, stages))
+        return shown

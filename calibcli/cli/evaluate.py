@@ -148,7 +148,6 @@ class _Job:
         from calibcli.engine.data import open_data
         from calibcli.report.document import evaluate_document
         from calibcli.workflow.measuring import Through, measure
-        from calibcli.workflow.slicing import BY
 
         keys, names = group_keys(self.stages, self.params)
         keys |= self.keys
@@ -169,7 +168,7 @@ class _Job:
             self.pictures.add(
                 evaluation,
                 class_names=dataset.class_names,
-                slice_names=data.key_names(BY) if BY in self.keys else (),
+                slice_names=self.diagnosing.slice_names(data),
             )
             if self.pictures.wants_fingerprints:
                 self.pictures.add_files("measure", dataset.fingerprints())

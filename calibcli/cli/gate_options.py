@@ -142,12 +142,12 @@ class Gates:
         return {"--junit": self._options.junit, "--openmetrics": self._options.openmetrics}
 
     def _read_baseline(self) -> Baseline | None:
-        from calibcli.report.baseline import Baseline
-        from calibcli.workflow.quantities import Quantity
-
         path = self._options.baseline
         if path is None:
             return None
+        from calibcli.report.baseline import Baseline
+        from calibcli.workflow.quantities import Quantity
+
         baseline = Baseline(Path(path).read_bytes(), path)
         compared = (q for gate in self._gates for q in gate.operands)
         quantities = (q for q in compared if isinstance(q, Quantity))
@@ -198,17 +198,18 @@ class Gates:
 
     def write(self, document: dict[str, Any], talk: Talk) -> None:
         """Write the files that were asked for."""
+        asked = {"junit": self._options.junit, "openmetrics": self._options.openmetrics}
+        paths = {kind: path for kind, path in asked.items() if path is not None}
+        if not paths:
+            return
         from calibcli.report.formats import RENDERERS
         from calibcli.tables import atomic_write
 
-        asked = {"junit": self._options.junit, "openmetrics": self._options.openmetrics}
-        paths = {kind: path for kind, path in asked.items() if path is not None}
         with ExitStack() as files:
             for kind, path in paths.items():
                 content = RENDERERS[kind](document).encode()
                 files.enter_context(atomic_write(path, force=self._force)).write(content)
-        if paths:
-            talk.say(f"wrote {', '.join(paths.values())}")
+        talk.say(f"wrote {', '.join(paths.values())}")
 
     def conclude(self, document: dict[str, Any], talk: Talk, *, stdout_taken: bool = False) -> None:
         """Print a document, and tell everybody what came of the gates.

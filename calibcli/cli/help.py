@@ -62,15 +62,12 @@ def command_help(command: Any, context: Any, *, short: bool) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def group_help(group: Any, context: Any) -> str:
-    """The help of the program: its commands with the first sentence of each."""
+def group_help(group: Any, context: Any, helps: Mapping[str, str]) -> str:
+    """The help of the program: its commands with the first sentence of the help of each."""
     width = _width()
     lines = [*_usage(f"{context.command_path} [OPTIONS] COMMAND [ARGS]..."), ""]
     lines += _paragraphs(group.help or "", width)
-    entries = [
-        (name, (group.commands[name].help or "").split("\n\n")[0])
-        for name in group.list_commands(context)
-    ]
+    entries = [(name, text.split("\n\n")[0]) for name, text in helps.items()]
     lines += _section("Commands", entries, width)
     options = [each for each in group.get_params(context) if each.param_type_name == "option"]
     entries = [(_option_term(each, {}), _description(each)) for each in options]

@@ -68,12 +68,13 @@ def group_keys(
     UsageError
         A column for a file that has no maps for groups.
     """
-    from calibcli.calibrators.base import GROUP
-    from calibcli.calibrators.groups import groups_in
+    if stages:
+        from calibcli.calibrators.base import GROUP
+        from calibcli.calibrators.groups import groups_in
 
-    found = groups_in(stages)
-    if found is not None:
-        return {GROUP: by or found.column}, {GROUP: found.names}
+        groups = groups_in(stages)
+        if groups is not None:
+            return {GROUP: by or groups.column}, {GROUP: groups.names}
     if by is not None:
         raise UsageError(f"--by {by}: {params} has no maps for groups (calib fit --by makes them)")
     return {}, {}
@@ -200,9 +201,9 @@ def check_params_classes(params: Params, classes: int, path: str, dataset: Datas
 
 def check_test_classes(data: Dataset, test: Dataset) -> None:
     """Refuse test data whose classes are not those of the data of the fit."""
-    classes, found = max(data.columns, 2), max(test.columns, 2)
-    if classes != found:
-        raise DataError(f"{test.name} has {found} classes, {data.name} has {classes}")
+    classes, test_classes = max(data.columns, 2), max(test.columns, 2)
+    if classes != test_classes:
+        raise DataError(f"{test.name} has {test_classes} classes, {data.name} has {classes}")
     other = _other_name(data.class_names, test)
     if other is not None:
         raise DataError(f"{data.name}: {other}")

@@ -333,7 +333,7 @@ def shared(*groups: type[Any], basic: Sequence[str] = ()) -> Callable[[Command],
     return decorate
 
 
-def _flags(group: type[Any]) -> list[inspect.Parameter]:
+def _flags(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
