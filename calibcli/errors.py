@@ -27,6 +27,12 @@ class DataError(CalibError):
     page = "inputs"
 
 
+class BaselineError(DataError):
+    """A file that cannot be a baseline of gates."""
+
+    page = "ci"
+
+
 class ParamsError(CalibError):
     """A parameter file that is not valid, or does not fit the data."""
 

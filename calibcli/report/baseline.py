@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calibcli.errors import DataError
+from calibcli.errors import BaselineError
 from calibcli.report.document import SCHEMA_VERSION, Document
 from calibcli.workflow.quantities import Metrics
 
@@ -26,7 +26,7 @@ class Baseline:
 
     Raises
     ------
-    DataError
+    BaselineError
         It is no such document.
     """
 
@@ -39,14 +39,16 @@ class Baseline:
 
         Raises
         ------
-        DataError
+        BaselineError
             There are several inputs, and none of this name.
         """
         if len(self._parts) == 1:
             return next(iter(self._parts.values()))
         if source not in self._parts:
             listed = ", ".join(self._parts)
-            raise DataError(f"{self.name}: has no {source}, with which to compare; it has {listed}")
+            raise BaselineError(
+                f"{self.name}: has no {source}, with which to compare; it has {listed}"
+            )
         return self._parts[source]
 
     def check(self, metrics: Sequence[str]) -> None:
@@ -54,11 +56,11 @@ class Baseline:
 
         Raises
         ------
-        DataError
+        BaselineError
         """
         for metric in metrics:
             if any(metric not in part for part in self._parts.values()):
-                raise DataError(
+                raise BaselineError(
                     f"{self.name}: {metric} was not measured there; make it anew with "
                     f"--metrics default,{metric}"
                 )
@@ -68,17 +70,21 @@ def _parse(content: bytes, name: str) -> Document:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
-        raise DataError(f"{name}: is no JSON; a baseline is what --format json prints") from None
+        raise BaselineError(
+            f"{name}: is no JSON; a baseline is what --format json prints"
+        ) from None
     if not isinstance(document, dict) or "schema_version" not in document:
-        raise DataError(f"{name}: has no schema_version; a baseline is what --format json prints")
+        raise BaselineError(
+            f"{name}: has no schema_version; a baseline is what --format json prints"
+        )
     if document["schema_version"] != SCHEMA_VERSION:
-        raise DataError(
+        raise BaselineError(
             f"{name}: has schema_version {document['schema_version']!r}, and this version of calib "
             f"reads {SCHEMA_VERSION}; make it anew"
         )
     if document.get("command") not in COMMANDS:
         other = document.get("command", "another command")
-        raise DataError(f"{name}: is of calib {other}; a baseline is of calib evaluate or fit")
+        raise BaselineError(f"{name}: is of calib {other}; a baseline is of calib evaluate or fit")
     return document
 
 
@@ -95,9 +101,11 @@ def _measurements(document: Document, name: str) -> dict[str, Metrics]:
             for entry in metrics.values():
                 _check_numbers(entry)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise DataError(f"{name}: has no metrics where calib writes them; make it anew") from None
+        raise BaselineError(
+            f"{name}: has no metrics where calib writes them; make it anew"
+        ) from None
     if not found:
-        raise DataError(f"{name}: has no results")
+        raise BaselineError(f"{name}: has no results")
     return found
 
 
