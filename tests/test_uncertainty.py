@@ -414,8 +414,7 @@ def test_clusters_come_from_a_column(calib, tmp_path: Path) -> None:
 
 def test_tensors_give_what_arrays_give() -> None:
     torch = pytest.importorskip("torch")
-    from calibcli.metrics.hypothesis_tests import LogisticRecalibration, Spiegelhalter
-    from calibcli.metrics.kernel_calibration import KernelTest
+    from calibcli.metrics.hypothesis_tests import CalibrationTests, LogisticRecalibration
 
     logits, labels = rows(200, classes=5)
     weights = np.random.default_rng(0).random(200)
@@ -427,7 +426,7 @@ def test_tensors_give_what_arrays_give() -> None:
         *(ClassBags(units, f) for f in ("all", "thresholded")),
     ):
         assert_same_sums(*(statistic.finish(statistic.partial(view)) for view in (here, there)))
-    for statistic in (Spiegelhalter(), LogisticRecalibration(), KernelTest()):
+    for statistic in (CalibrationTests(200), LogisticRecalibration()):
         one, other = (statistic.partial(view) for view in (here, there))
         np.testing.assert_allclose(
             np.concatenate([np.ravel(x) for x in one]),
