@@ -19,7 +19,7 @@ from calibcli.report.baseline import Baseline
 from calibcli.workflow.conditions import ENDS, OPERATORS, STAGES, Gate, parse_gate
 from calibcli.workflow.gates import check_gates, gate_metrics, judge
 from calibcli.workflow.quantities import (
-    By,
+    Division,
     Estimate,
     FailedSlices,
     Quantity,
@@ -65,17 +65,23 @@ def passes(text: str, on: Subject, *, significant: bool = False) -> bool:
         ),
         ("ece.estimate>.02", Gate(Quantity("ece", "", "estimate"), ">", 0.02, ".02")),
         ("nll.change > 0", Gate(Quantity("nll", "change"), ">", 0.0, "0")),
-        ("ece[subject=law] > 1", Gate(SliceQuantity("ece", By("subject"), "law"), ">", 1.0, "1")),
+        (
+            "ece[subject=law] > 1",
+            Gate(SliceQuantity("ece", Division("subject"), "law"), ">", 1.0, "1"),
+        ),
         (
             """ece["a b" = 'it''s, "so"'].low > 1""",
-            Gate(SliceQuantity("ece", By("a b"), 'it\'s, "so"', "low"), ">", 1.0, "1"),
+            Gate(SliceQuantity("ece", Division("a b"), 'it\'s, "so"', "low"), ">", 1.0, "1"),
         ),
-        ("ece[class=3] > 1", Gate(SliceQuantity("ece", By(None), "3"), ">", 1.0, "1")),
-        ('ece["class"=3] > 1', Gate(SliceQuantity("ece", By("class"), "3"), ">", 1.0, "1")),
-        ("worst(ece) by subject>1", Gate(WorstSlice("ece", By("subject")), ">", 1.0, "1")),
-        ("worst (ece.low)by class > 1", Gate(WorstSlice("ece", By(None), "low"), ">", 1.0, "1")),
+        ("ece[class=3] > 1", Gate(SliceQuantity("ece", Division(None), "3"), ">", 1.0, "1")),
+        ('ece["class"=3] > 1', Gate(SliceQuantity("ece", Division("class"), "3"), ">", 1.0, "1")),
+        ("worst(ece) by subject>1", Gate(WorstSlice("ece", Division("subject")), ">", 1.0, "1")),
+        (
+            "worst (ece.low)by class > 1",
+            Gate(WorstSlice("ece", Division(None), "low"), ">", 1.0, "1"),
+        ),
         ("slices.failed > 0", Gate(FailedSlices(), ">", 0.0, "0")),
-        ("slices.failed by a > 0", Gate(FailedSlices(By("a")), ">", 0.0, "0")),
+        ("slices.failed by a > 0", Gate(FailedSlices(Division("a")), ">", 0.0, "0")),
     ],
 )
 def test_a_condition_is_read(text: str, gate: Gate) -> None:
@@ -141,7 +147,7 @@ QUANTITIES = st.builds(
     st.sampled_from(["", *ENDS]),
 ).filter(lambda each: each.end != "estimate" or each.stage in ("", "before", "after", "baseline"))
 WORDS = st.text(min_size=1, max_size=6)
-COLUMNS = st.builds(By, st.one_of(st.none(), st.just("class"), WORDS))
+COLUMNS = st.builds(Division, st.one_of(st.none(), st.just("class"), WORDS))
 SLICE_NAMES, SLICE_ENDS = st.sampled_from(SLICE_METRICS), st.sampled_from(["", "low", "high"])
 OPERANDS = st.one_of(
     QUANTITIES,

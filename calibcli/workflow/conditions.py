@@ -30,7 +30,7 @@ from calibcli.metrics.slices import SLICE_METRICS
 from calibcli.workflow.quantities import (
     PLAIN_WORD,
     PREDICTED,
-    By,
+    Division,
     End,
     FailedSlices,
     Measurement,
@@ -159,11 +159,11 @@ class _Parser:
         by = self._take(re.compile(r"by\b"))
         return FailedSlices(self._column() if by else None)
 
-    def _column(self) -> By:
+    def _column(self) -> Division:
         self._skip()
         is_quoted = self._text[self._at : self._at + 1] in ('"', "'")
         word = self._word(f"a column, or {PREDICTED} for the predicted class")
-        return By(None if word == PREDICTED and not is_quoted else word)
+        return Division(None if word == PREDICTED and not is_quoted else word)
 
     def _word(self, expected: str) -> str:
         word = self._expect(_WORD, expected)

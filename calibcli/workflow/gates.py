@@ -16,13 +16,13 @@ from typing import Any
 from calibcli.errors import UsageError
 from calibcli.workflow.conditions import OPERATORS, Gate
 from calibcli.workflow.quantities import (
-    By,
+    Division,
     Estimate,
     Measurement,
     Operand,
     Quantity,
     Subject,
-    difference,
+    left_minus_right,
 )
 
 
@@ -31,7 +31,7 @@ def gate_metrics(gates: Sequence[Gate]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m for gate in gates for q in gate.operands for m in q.metrics()))
 
 
-def gate_slices(gates: Sequence[Gate]) -> tuple[By, ...]:
+def gate_slices(gates: Sequence[Gate]) -> tuple[Division, ...]:
     """What some gates need the rows divided by, each once."""
     return tuple(
         dict.fromkeys(by for gate in gates for q in gate.operands for by in q.divided_by())
@@ -157,7 +157,7 @@ def judge(gate: Gate, subject: Subject, *, significant: bool = False) -> Judgeme
     left = gate.left.estimate(subject)
     if isinstance(gate.right, Operand):
         right = gate.right.estimate(subject)
-        between = difference(gate.left, gate.right, subject)
+        between = left_minus_right(gate.left, gate.right, subject)
     else:
         right = Estimate(gate.right, gate.right, gate.right)
         between = left.shifted(gate.right)

@@ -96,7 +96,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class By:
+class Division:
     """What divides the rows into slices: a column, or the class that is predicted.
 
     Attributes
@@ -125,7 +125,7 @@ class Operand:
         """The metrics of all rows that must be measured for it."""
         return ()
 
-    def divided_by(self) -> tuple[By, ...]:
+    def divided_by(self) -> tuple[Division, ...]:
         """The slices that must be measured for it."""
         return ()
 
@@ -203,7 +203,7 @@ class Quantity(Operand):
         elif self.stage in ("delta", "change"):
             earlier = subject.baseline is not None and self.stage == "delta"
             against = Quantity(self.metric, "baseline" if earlier else "before")
-            found = difference(Quantity(self.metric), against, subject)
+            found = left_minus_right(Quantity(self.metric), against, subject)
         else:
             stages = {"": subject.now, "before": subject.before, "baseline": subject.baseline}
             entry = (stages[self.measured] or {}).get(self.metric)
@@ -218,14 +218,14 @@ class SliceQuantity(Operand):
     """A metric of the rows of one slice: ``ece[subject=law]``."""
 
     metric: str
-    by: By
+    by: Division
     value: str
     end: End = ""
 
     def __str__(self) -> str:
         return f"{self.metric}[{self.by}={quoted(self.value)}]{f'.{self.end}' if self.end else ''}"
 
-    def divided_by(self) -> tuple[By, ...]:
+    def divided_by(self) -> tuple[Division, ...]:
         """Its column."""
         return (self.by,)
 
@@ -272,13 +272,13 @@ class WorstSlice(Operand):
     """
 
     metric: str
-    by: By
+    by: Division
     end: End = ""
 
     def __str__(self) -> str:
         return f"worst({'.'.join(filter(None, (self.metric, self.end)))}) by {self.by}"
 
-    def divided_by(self) -> tuple[By, ...]:
+    def divided_by(self) -> tuple[Division, ...]:
         """Its column."""
         return (self.by,)
 
@@ -334,16 +334,16 @@ class FailedSlices(Operand):
 
     Attributes
     ----------
-    by : By or None
+    by : Division or None
         None: all slices that were measured.
     """
 
-    by: By | None = None
+    by: Division | None = None
 
     def __str__(self) -> str:
         return "slices.failed" + (f" by {self.by}" if self.by else "")
 
-    def divided_by(self) -> tuple[By, ...]:
+    def divided_by(self) -> tuple[Division, ...]:
         """Its column, if it names one."""
         return (self.by,) if self.by else ()
 
@@ -392,7 +392,7 @@ def read_estimate(entry: Mapping[str, Any] | None, key: str = "value") -> Estima
     return Estimate(*(math.nan if number is None else float(number) for number in numbers))
 
 
-def difference(left: Operand, right: Operand, subject: Subject) -> Estimate:
+def left_minus_right(left: Operand, right: Operand, subject: Subject) -> Estimate:
     """Left minus right, with an interval where there is one."""
     first, second = left.estimate(subject), right.estimate(subject)
     if not right.uncertain:
