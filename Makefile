@@ -20,7 +20,7 @@ CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/t
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test check lint format docs site test-python test-lowest bench arena \
-    bench-training bench-simulation data constraints clean
+    bench-training bench-simulation bench-gates data constraints clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -90,6 +90,9 @@ bench-training: $(BENCH_VENV)/.bench ## Train a small network with every loss
 bench-simulation: $(VENV)/.run ## Check intervals, tests and debiased errors by simulation
 	$(VENV)/bin/python benchmarks/simulation.py $(BENCH_ARGS)
 	$(VENV)/bin/python benchmarks/levels.py
+
+bench-gates: $(VENV)/.run ## Count how often gates fail for models with known errors
+	$(VENV)/bin/python benchmarks/gate_rates.py $(BENCH_ARGS)
 
 data: $(VENV)/.test ## Rebuild the sample data
 	$(VENV)/bin/python sample_data/make.py

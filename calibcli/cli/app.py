@@ -50,6 +50,7 @@ _MODULES = {
     "apply": "apply",
     "evaluate": "evaluate",
     "compare": "compare",
+    "gates": "plan_gates",
     "inspect": "inspect",
     "methods": "methods",
     "losses": "methods",

@@ -16,7 +16,7 @@ Measuring
     a score is calibration.
 Judging
     `conditions` reads conditions under which a job fails, `quantities` the numbers that they
-    compare, and `gates` says whether they hold.
+    compare, and `gates` says whether they hold. `planning` finds how many rows they take.
 Results
     `records` writes and reads parameter files, `applying` runs rows through calibrators.
 """
