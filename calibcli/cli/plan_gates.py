@@ -181,10 +181,10 @@ def _print(world: World, metric: str, power: float, plans: Sequence[GatePlan]) -
     from rich.table import Table
     from rich.text import Text
 
-    from calibcli.report.comparison import title
+    from calibcli.report.comparison import metric_title
     from calibcli.report.texts import percent, plural
 
-    console, name = Console(highlight=False), title(metric)
+    console, name = Console(highlight=False), metric_title(metric)
     told = f"{world.name}, mean confidence {percent(world.confidence)}"
     console.print(Text(f"model: {told}"), soft_wrap=True)
     console.print()
