@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,12 +47,42 @@ class Action(StrEnum):
     PLAN = "plan"
 
 
+@dataclass(frozen=True)
+class PlanOptions:
+    """What is to be told from what, and how surely."""
+
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", autocompletion=complete_metrics, help="The error that is gated."
+        ),
+    ] = "ece"
+    limit: Annotated[
+        float, typer.Option(metavar="ERROR", help="The error that separates good from bad.")
+    ] = 0.02
+    power: Annotated[
+        float, typer.Option(metavar="SHARE", help="How often a gate is to say what is true.")
+    ] = 0.9
+    good: Annotated[
+        float, typer.Option(metavar="ERROR", help="True error of a model that should pass.")
+    ] = 0.0
+    bad: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ERROR",
+            help="True error of a model that should fail.",
+            show_default="twice the limit",
+        ),
+    ] = None
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("gates", help=_HELP, epilog=_EXAMPLES)(gates)
 
 
 @shared(
+    PlanOptions,
     InputOptions,
     ComputeOptions,
     PlainOutputOptions,
@@ -60,6 +90,7 @@ def register(app: typer.Typer) -> None:
 )
 def gates(
     action: Annotated[Action, typer.Argument(metavar="plan", help="What to do.")],
+    planning: PlanOptions,
     reading: InputOptions,
     computing: ComputeOptions,
     printing: PlainOutputOptions,
@@ -69,29 +100,6 @@ def gates(
             metavar="INPUT",
             help="A file with the probabilities of the model.",
             show_default="a standard model",
-        ),
-    ] = None,
-    metric: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", autocompletion=complete_metrics, help="The error that is gated."
-        ),
-    ] = "ece",
-    limit: Annotated[
-        float, typer.Option(metavar="ERROR", help="The error that separates good from bad.")
-    ] = 0.02,
-    power: Annotated[
-        float, typer.Option(metavar="SHARE", help="How often a gate is to say what is true.")
-    ] = 0.9,
-    good: Annotated[
-        float, typer.Option(metavar="ERROR", help="True error of a model that should pass.")
-    ] = 0.0,
-    bad: Annotated[
-        float | None,
-        typer.Option(
-            metavar="ERROR",
-            help="True error of a model that should fail.",
-            show_default="twice the limit",
         ),
     ] = None,
     params: Annotated[
@@ -117,22 +125,30 @@ def gates(
         world = standard_world()
     else:
         raise UsageError(f"-p {params}: there is no INPUT whose probabilities it could calibrate")
-    sampling = Sampling(world, metric, computing.seed)
-    plans = plan_gates(sampling, limit, power, good=good, bad=bad)
+    sampling = Sampling(world, planning.metric, computing.seed)
+    plans = plan_gates(
+        sampling, planning.limit, planning.power, good=planning.good, bad=planning.bad
+    )
     if printing.format is PlainFormat.TABLE:
-        _print(world, metric, power, plans)
+        _print(world, planning.metric, planning.power, plans)
         return
-    document = {
+    document = _document(world, planning, computing.seed, plans)
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def _document(
+    world: World, planning: PlanOptions, seed: int, plans: Sequence[GatePlan]
+) -> dict[str, Any]:
+    return {
         "schema_version": 1,
         "command": "gates",
         "model": {"name": world.name, "confidence": world.confidence},
-        "metric": metric,
-        "limit": limit,
-        "power": power,
-        "seed": computing.seed,
+        "metric": planning.metric,
+        "limit": planning.limit,
+        "power": planning.power,
+        "seed": seed,
         "plans": [asdict(each) for each in plans],
     }
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def _read(
