@@ -46,6 +46,10 @@ class Sample(Protocol):
     """A metric of one model, and what chance may have made of it."""
 
     @property
+    def estimate(self) -> float | None:
+        """The metric without what noise adds to it; None where it adds nothing on average."""
+
+    @property
     def interval(self) -> Interval:
         """The 95 % interval."""
 

@@ -20,22 +20,32 @@ multiclass-to-binary reductions, arXiv:2107.08353.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, is_by_class, is_numpy_array, namespace, to_numpy
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    hashed,
+    is_by_class,
+    is_numpy_array,
+    namespace,
+    pick,
+    to_numpy,
+)
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.diagrams import PREDICTED_CLASSES, ClassDiagrams
 from calibcli.metrics.ece import expected_error
-from calibcli.metrics.error_intervals import ErrorSample, pooled, shrunken
+from calibcli.metrics.error_intervals import NormSample, blocks_of, pooled, shrunken
 from calibcli.metrics.lattice import CellSums
-from calibcli.metrics.resampling import BAGS, Chance, Units
-from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged
+from calibcli.metrics.resampling import LEVEL, Bagged, Chance, Units, percentiles
+from calibcli.metrics.residual_cells import OTHER_STREAM
 from calibcli.metrics.row_mean import ratio
 from calibcli.metrics.view import View
 
@@ -163,62 +173,146 @@ def _largest_below_edge(probs: Array, edge: float) -> float:
     return float(nearest if float(nearest) <= edge else np.nextafter(nearest, np.float32(0)))
 
 
-_MOST_SUMS = 1 << 20
-"""Sums by bag, class and bin in all; of many classes there are fewer bags."""
+_MOST_SUMS = 1 << 22
+"""Sums by set of labels, bag, class and bin in all; of many classes there are fewer."""
 
-FEWEST_BAGS = 16
-"""Fewer of them would say little about chance."""
+BAGS_OF_CLASSES, FEWEST_BAGS = 32, 16
+"""Bags of rows of which each replicate has one of the sets of labels."""
+
+_MOST_SETS, _FEWEST_SETS = 16, 4
+_MANY_ROWS = 1 << 14
+"""So many rows have noise enough in the fewest sets."""
+
+_MOST_REPLICATES = 600
+_MOST_NOISE = 1 << 21
+"""Residuals of all replicates, unless more replicates are asked for."""
 
 Forecasts: TypeAlias = Literal["all", "thresholded", "predicted"]
 """Which probabilities: of all classes, those above the threshold, or of the predicted class."""
 
 
+class Labels(NamedTuple):
+    """Labels that are forecasts: row, class and probability of each."""
+
+    rows: NumpyArray
+    classes: NumpyArray
+    probability: NumpyArray
+
+    @property
+    def cells(self) -> NumpyArray:
+        """15 x class + bin."""
+        cells: NumpyArray = self.classes * BINS + bin_index(self.probability)
+        return cells
+
+
 @dataclass(frozen=True)
-class ClassCells(ResidualCells):
-    """Residuals by class and equal-width bin of a class's probability.
+class ClassCells(Bagged):
+    """Residuals by class and equal-width bin of a class's probability; of cells (m,) with weight.
 
     Attributes
     ----------
+    weight, squared_weight, probability : array (m,)
+        Sums of weight, of its square, and of weight x probability.
+    excess : array (B, m)
+        Sums of residuals.
+    drawn : float32 array (D, B, m)
+        Sums of residuals of the sets of labels that are drawn from the probabilities.
     codes : int array (m,)
         15 x class + bin of each cell.
-    classes : int
-    every_class : bool
-        Whether a row is in the cells of all classes, not only of the predicted one.
+    classes, rows : int
     """
 
+    weight: NumpyArray
+    squared_weight: NumpyArray
+    probability: NumpyArray
+    excess: NumpyArray
+    drawn: NumpyArray
     codes: NumpyArray
     classes: int
-    every_class: bool
+    rows: int
+
+    @cached_property
+    def mean(self) -> NumpyArray:
+        """Mean probability (m,)."""
+        return np.clip(self.probability / self.weight, 0.0, 1.0)
+
+    @cached_property
+    def residuals(self) -> NumpyArray:
+        """Sums of residuals (m,)."""
+        residuals: NumpyArray = self.excess.sum(axis=0)
+        return residuals
+
+    @cached_property
+    def design_effect(self) -> float:
+        """The variance of the residuals relative to that of rows by themselves; 1 at least.
+
+        All cells together, as far as bags of clusters differ.
+        """
+        if self.units.role is None or self.units.count >= self.rows or self.filled < 2:
+            return 1.0
+        apart = self.excess - self.bags[:, None] / self.bags.sum() * self.residuals
+        variance = float((apart**2).sum()) * self.filled / (self.filled - 1)
+        by_rows = float((self.squared_weight * self.mean * (1 - self.mean)).sum())
+        return max(variance / by_rows, 1.0) if by_rows > 0 else 1.0
+
+    @cached_property
+    def effective_rows(self) -> NumpyArray:
+        """Independent rows (m,) without weights that have as much noise as those of a cell."""
+        rows: NumpyArray = self.weight**2 / (self.squared_weight * self.design_effect)
+        return rows
+
+    @cached_property
+    def noise(self) -> NumpyArray:
+        """Residuals (R, m), float32, of labels drawn from the probabilities.
+
+        A replicate has one of the sets of labels in each bag, so that a row that is wrong moves all
+        the cells that it is in.
+        """
+        sets, bags, cells = self.drawn.shape
+        most = min(_MOST_REPLICATES, _MOST_NOISE // (BINS * self.classes))
+        replicates = max(self.units.replicates, most)
+        generator = np.random.Generator(np.random.Philox(key=self.units.seed + OTHER_STREAM))
+        chosen = generator.integers(0, sets, (replicates, bags)) * bags + np.arange(bags)
+        takes = np.zeros((replicates, sets * bags), dtype=np.float32)
+        takes[np.arange(replicates)[:, None], chosen] = math.sqrt(self.design_effect)
+        noise: NumpyArray = takes @ self.drawn.reshape(-1, cells)
+        return noise
 
     @property
-    def _share(self) -> NumpyArray | float:
-        # Of two classes the cells of one are the mirror image of the other's.
-        mirrored = self.every_class and self.classes == 2
-        return np.where(self.codes < BINS, 0.0, 2.0) if mirrored else 1.0
+    def tail(self) -> float:
+        """The share of replicates to leave out at each end: Student's where clusters are few."""
+        return super().tail if self.design_effect > 1 else (1 - LEVEL) / 2
 
 
 class ClassBagSums(NamedTuple):
-    """Sums of residuals by bag, class and bin, and totals by class and bin.
+    """Sums by bag, class and bin, and totals by class and bin.
 
     Attributes
     ----------
+    rows : int
     bags : array (B,)
         Weight of the rows of each bag.
     columns : array (B, K) or None
         Sums of weight x probability of the first bin, where those are wanted.
     excess : CellSums
-        By bag, class and bin; without ``columns``.
+        Residuals by bag, class and bin; without ``columns``.
+    probability : CellSums
+        Weight x probability by bag, class and bin; without ``columns``.
+    drawn : CellSums
+        By set, bag, class and bin: the weight of labels drawn from the probabilities.
     totals : tuple of CellSums
-        By class and bin: weight, its square, and weight x probability, without the first bin where
-        there are ``columns``.
+        By class and bin: weight and its square, without the first bin where there are ``columns``.
     squared_weight : float
         Sum over all rows.
     """
 
+    rows: int
     bags: NumpyArray
     columns: NumpyArray | None
     excess: CellSums
-    totals: tuple[CellSums, CellSums, CellSums]
+    probability: CellSums
+    drawn: CellSums
+    totals: tuple[CellSums, CellSums]
     squared_weight: float
 
 
@@ -226,45 +320,61 @@ class ClassBagSums(NamedTuple):
 class ClassBags:
     """The statistic: by bag, class and equal-width bin of a class's probability, its residuals.
 
-    ``merge`` takes over its left argument.
+    And those of labels that are drawn from the probabilities, several sets of them: a row's label
+    is drawn by its number, the same one whatever the blocks, and much the same one for models that
+    are much the same. ``merge`` takes over its left argument.
     """
 
     units: Units
     forecasts: Forecasts = "all"
 
-    def bags(self, classes: int) -> int:
-        """The number of bags: a power of 2 such that there are not too many sums."""
-        room = max(_MOST_SUMS // (BINS * classes), 1)
-        return self.units.bags(min(BAGS, 1 << room.bit_length() - 1))
+    def sets_and_bags(self, classes: int) -> tuple[int, int]:
+        """The numbers of sets and of bags, such that there are not too many sums."""
+        room = _MOST_SUMS // (BINS * classes)
+        most = BAGS_OF_CLASSES if room >= BAGS_OF_CLASSES * _FEWEST_SETS else FEWEST_BAGS
+        bags = self.units.bags(most)
+        sets = _MOST_SETS if self.units.count <= _MANY_ROWS else _FEWEST_SETS
+        return min(sets, room // bags), bags
 
     def partial(self, view: View) -> ClassBagSums | None:
-        """The sums over one block; None of so many classes that there are too few bags."""
-        bags = self.bags(view.classes)
-        if bags < min(FEWEST_BAGS, self.units.count):
+        """The sums over one block; None of so many classes that there are too few sets."""
+        sets, bags = self.sets_and_bags(view.classes)
+        if sets < _FEWEST_SETS:
             return None
         own = self.units.bags_of(view, bags)
         rows, columns, values = self._forecasts(view)
-        mass = view.weights[rows]
+        mass = view.weights[rows] * values
         cells, each = columns * BINS + bin_index(values), view.classes * BINS
-        true, labels, probability = self._labels(view)
-        label_cells = labels * BINS + bin_index(probability)
-        codes = np.append(own[rows] * each + cells, own[true] * each + label_cells)
-        residuals = np.append(mass * values, -view.weights[true])
+        codes = own[rows] * each + cells
+        labels = self._among_forecasts(view, view.labels, view.true_prob)
         first = None
         if self.forecasts == "all":
             beyond = np.bincount(
-                own[rows] * view.classes + columns, mass * values, minlength=bags * view.classes
+                own[rows] * view.classes + columns, mass, minlength=bags * view.classes
             )
             first = column_sums(view, own, bags) - beyond.reshape(bags, -1)
-        summed = (mass, mass**2, mass * values)
+        drawn_codes, drawn_weights = [], []
+        for number, classes in enumerate(drawn_labels(view, self.units.seed, sets)):
+            drawn = self._among_forecasts(view, classes, class_probabilities(view, classes))
+            drawn_codes.append((number * bags + own[drawn.rows]) * each + drawn.cells)
+            drawn_weights.append(view.weights[drawn.rows])
+        label_codes = own[labels.rows] * each + labels.cells
         return ClassBagSums(
+            len(view),
             np.bincount(own, view.weights, minlength=bags),
             first,
-            CellSums.of(codes, residuals, bags * each),
+            CellSums.of(
+                np.append(codes, label_codes),
+                np.append(mass, -view.weights[labels.rows]),
+                bags * each,
+            ),
+            CellSums.of(codes, mass, bags * each),
+            CellSums.of(
+                np.concatenate(drawn_codes), np.concatenate(drawn_weights), sets * bags * each
+            ),
             (
-                CellSums.of(cells, summed[0], each),
-                CellSums.of(cells, summed[1], each),
-                CellSums.of(cells, summed[2], each),
+                CellSums.of(cells, view.weights[rows], each),
+                CellSums.of(cells, view.weights[rows] ** 2, each),
             ),
             float((view.weights**2).sum()),
         )
@@ -276,12 +386,15 @@ class ClassBags:
         first = left.columns
         if first is not None:
             first += right.columns
-        sums = [a.plus(b) for a, b in zip(left.totals, right.totals, strict=True)]
+        weight, squares = (a.plus(b) for a, b in zip(left.totals, right.totals, strict=True))
         return ClassBagSums(
+            left.rows + right.rows,
             left.bags + right.bags,
             first,
             left.excess.plus(right.excess),
-            (sums[0], sums[1], sums[2]),
+            left.probability.plus(right.probability),
+            left.drawn.plus(right.drawn),
+            (weight, squares),
             left.squared_weight + right.squared_weight,
         )
 
@@ -291,24 +404,27 @@ class ClassBags:
             return None
         bags = len(state.bags)
         excess = state.excess.everywhere().reshape(bags, -1)
-        weight, squares, probability = (each.everywhere() for each in state.totals)
+        probability = state.probability.everywhere().reshape(bags, -1)
+        weight, squares = (each.everywhere() for each in state.totals)
         if state.columns is not None:
             excess[:, ::BINS] += state.columns
+            probability[:, ::BINS] += np.maximum(state.columns, 0.0)
             in_others = weight.reshape(-1, BINS).sum(axis=1)
             weight[::BINS] = np.maximum(state.bags.sum() - in_others, 0.0)
             squares[::BINS] = weight[::BINS] * (state.squared_weight / state.bags.sum())
-            probability[::BINS] = np.maximum(state.columns.sum(axis=0), 0.0)
         (codes,) = np.nonzero(weight > 0)
+        drawn = state.drawn.everywhere().reshape(-1, bags, len(weight))
         return ClassCells(
             units=self.units,
             bags=state.bags,
             weight=weight[codes],
             squared_weight=squares[codes],
-            probability=probability[codes],
+            probability=probability.sum(axis=0)[codes],
             excess=excess[:, codes],
+            drawn=np.subtract(probability[:, codes], drawn[:, :, codes], dtype=np.float32),
             codes=codes,
             classes=len(weight) // BINS,
-            every_class=self.forecasts != "predicted",
+            rows=state.rows,
         )
 
     def _forecasts(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
@@ -318,13 +434,67 @@ class ClassBags:
         threshold = THRESHOLD if self.forecasts == "thresholded" else float(EDGES[1])
         return elements_above(view.probs, threshold)
 
-    def _labels(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
-        """Row, label and its probability, where that is one of the forecasts."""
+    def _among_forecasts(self, view: View, labels: NumpyArray, probs: NumpyArray) -> Labels:
+        """Those of labels (n,), with their probabilities (n,), that are forecasts."""
         if self.forecasts == "predicted":
-            (true,) = np.nonzero(view.correct)
-            return true, view.prediction[true], view.confidence[true]
-        (true,) = np.nonzero(view.true_prob > (THRESHOLD if self.forecasts == "thresholded" else 0))
-        return true, view.labels[true], view.true_prob[true]
+            (rows,) = np.nonzero(view.prediction == labels)
+            return Labels(rows, labels[rows], view.confidence[rows])
+        (rows,) = np.nonzero(probs > (THRESHOLD if self.forecasts == "thresholded" else 0))
+        return Labels(rows, labels[rows], probs[rows])
+
+
+def drawn_labels(view: View, seed: int, sets: int) -> NumpyArray:
+    """Labels (sets, n), int64, drawn from the probabilities of a view; kept with it.
+
+    By inversion of one number in [0, 1) for each row and set, which its number and the seed decide.
+    """
+    key = ("labels", seed, sets)
+    if key not in view.kept:
+        rows = np.arange(view.start, view.start + len(view))
+        seeds = ((seed + (number + 1) * _SEED_STEP) % (1 << 64) for number in range(sets))
+        shares = np.stack([hashed(rows, each, 1 << 53) for each in seeds]) * 2.0**-53
+        view.kept[key] = _inverted(view.probs, shares)
+    return view.kept[key]
+
+
+_SEED_STEP = 0x9E3779B97F4A7C15
+
+
+def _inverted(probs: Array, shares: NumpyArray) -> NumpyArray:
+    """The classes (sets, n) at which the cumulated probabilities (n, K) pass shares of their sum.
+
+    Never a class of probability 0 unless rounding makes it so.
+    """
+    sets, (rows, classes) = len(shares), probs.shape
+    if is_by_class(probs):
+        labels = np.zeros((sets, rows), dtype=np.int64)
+        cumulated = np.zeros(rows)
+        for column in probs.T[:-1]:
+            cumulated += column
+            labels += cumulated <= shares
+        return labels
+    xp = namespace(probs)
+    cumulated = to_numpy(xp.cumulative_sum(probs, axis=1))
+    wanted = shares * cumulated[:, -1]
+    # The first class whose sum is above what is wanted, by bisection in all rows at a time.
+    low = np.zeros((sets, rows), dtype=np.int64)
+    high = np.full((sets, rows), classes - 1)
+    starts = np.arange(rows) * classes
+    flat = np.ascontiguousarray(cumulated).ravel()
+    for _ in range(max(classes - 1, 1).bit_length()):
+        middle = (low + high) // 2
+        above = flat[starts + middle] > wanted
+        high = np.where(above, middle, high)
+        low = np.where(above, low, np.minimum(middle + 1, high))
+    return high
+
+
+def class_probabilities(view: View, labels: NumpyArray) -> NumpyArray:
+    """The probability (n,), float64, of a class of each row (n,), as `probs` has it."""
+    probs = view.probs
+    xp = namespace(probs)
+    index = xp.asarray(labels, device=getattr(probs, "device", None))
+    return to_numpy(pick(probs, index)).astype(np.float64)
 
 
 def column_sums(view: View, bags: NumpyArray, count: int) -> NumpyArray:
@@ -352,59 +522,160 @@ def column_sums(view: View, bags: NumpyArray, count: int) -> NumpyArray:
 
 
 @dataclass(frozen=True)
+class ClassSample(NormSample):
+    r"""A calibration error by class, with the noise of labels drawn from probabilities.
+
+    Those are the model's less what the signal says that they are off by. The noise is that of the
+    model's own, each cell's scaled by its standard deviation, and centred at the exact mean of the
+    \|residual\| of a binomial: cells of a few rows do not scale.
+
+    Attributes
+    ----------
+    cells : ClassCells
+    shares : array (m,)
+        What each cell's \|residual\| counts.
+    signals, tail
+        As of `NormSample`.
+    """
+
+    cells: ClassCells
+    shares: NumpyArray
+    signals: NumpyArray
+    tail: float
+
+    @cached_property
+    def value(self) -> float:
+        """The error of the rows."""
+        return self.error(self.cells.residuals)
+
+    def error(self, signal: NumpyArray) -> float:
+        """The error of a signal (m,) without noise."""
+        return float(np.abs(signal) @ self.shares)
+
+    def errors(self, signal: NumpyArray) -> NumpyArray:
+        """The error of a signal (m,) with noise, in every replicate (R,)."""
+        cells = self.cells
+        off = signal / cells.weight
+        true = np.clip(cells.mean - off, 0.0, 1.0)
+        # The square is for rows of a cell that are off by more than others.
+        variance = true * (1 - true) + off**2
+        by_model = np.maximum(cells.mean * (1 - cells.mean), _LEAST_VARIANCE)
+        scale = np.clip(np.sqrt(variance / by_model), *_SCALES)
+        noise = cells.noise
+        shift, factor = signal.astype(np.float32), scale.astype(np.float32)
+        shares = self.shares.astype(np.float32)
+        errors = np.concatenate(
+            [np.abs(noise[block] * factor + shift) @ shares for block in blocks_of(*noise.shape)]
+        ).astype(np.float64)
+        exact = mean_deviations(cells.effective_rows, cells.mean, true, variance)
+        centred: NumpyArray = errors - errors.mean() + float((exact * cells.weight) @ self.shares)
+        return centred
+
+
+_LEAST_VARIANCE = 1e-12
+_SCALES = 0.1, 4.0
+_FEW = 30.0
+"""A binomial with fewer expected is not taken for normal."""
+
+
+def mean_deviations(
+    rows: NumpyArray, mean: NumpyArray, true: NumpyArray, variance: NumpyArray
+) -> NumpyArray:
+    r"""The mean (m,) of \|share that comes true - mean\| over labels with true probabilities.
+
+    Exact where fewer than 30 of the rows are expected on either side, else that of a normal
+    distribution.
+
+    Parameters
+    ----------
+    rows : array (m,)
+        Not whole where rows have weights.
+    mean, true : array (m,)
+        Probabilities: those that are compared, and those of the labels.
+    variance : array (m,)
+        Of a row.
+    """
+    from scipy.special import ndtr
+
+    few = rows * np.minimum(true, 1 - true) < _FEW
+    deviations = np.empty_like(mean)
+    n, p, q = rows[few], mean[few], true[few]
+    last = np.floor(n * p)
+    # E|X - a| = a - E X + 2 E max(X - a, 0).
+    above = q * _exceeding(last - 1, n - 1, q) - p * _exceeding(last, n, q)
+    deviations[few] = p - q + 2 * above
+    n, shift = rows[~few], (mean - true)[~few]
+    deviation = np.sqrt(np.maximum(variance[~few], _LEAST_VARIANCE) / n)
+    z = shift / deviation
+    density = np.exp(-0.5 * z * z) * math.sqrt(2 / math.pi)
+    deviations[~few] = deviation * (density + z * (2 * ndtr(z) - 1))
+    return deviations
+
+
+def _exceeding(count: NumpyArray, rows: NumpyArray, probability: NumpyArray) -> NumpyArray:
+    """The probability (m,) that a binomial is above a whole number."""
+    from scipy.special import betainc
+
+    share = np.where(count < 0, 1.0, 0.0)
+    inside = (count >= 0) & (count < rows)
+    count = count[inside]
+    share[inside] = betainc(count + 1, rows[inside] - count, probability[inside])
+    return share
+
+
+@dataclass(frozen=True)
 class ClassNorm:
-    """The resampling of a calibration error that is a norm of residuals by class and bin.
+    r"""The resampling of a calibration error that is a norm of residuals by class and bin.
 
     Attributes
     ----------
     forecasts : str
         Which probabilities it looks at.
-    norm : callable
-        Cells, residuals (R, m) -> errors (R,); a function of a module.
+    shares : callable
+        Cells -> what each cell's \|residual\| counts (m,); a function of a module.
     """
 
     forecasts: Forecasts
-    norm: Callable[[ClassCells, NumpyArray], NumpyArray]
+    shares: Callable[[ClassCells], NumpyArray]
 
-    description = "inverted test of the error; chance range by labels drawn anew"
+    description = "inverted test of the error; noise and chance range by labels drawn anew"
 
     def statistic(self, metric: Metric, units: Units) -> ClassBags:
         """The residuals by bag, class and bin."""
         return ClassBags(units, self.forecasts)
 
-    def sample(self, metric: Metric, cells: ClassCells, value: float) -> ErrorSample:
-        """The error, and the noise of the bootstrap.
+    def sample(self, metric: Metric, cells: ClassCells, value: float) -> ClassSample:
+        """The error, and the noise of labels that are drawn from the probabilities.
 
         Without noise the residuals may be much as they are, or as if all classes were off alike.
         """
-        drawn = cells.draws() @ cells.excess
-        residuals = cells.excess.sum(axis=0)
+        residuals, mean = cells.residuals, cells.mean
         alike = pooled(residuals, cells.weight, cells.codes % BINS)
-        signals = np.stack((alike + shrunken(residuals - alike, drawn.var(axis=0)), alike))
-        # In place, since the replicates of many classes are large.
-        noise = np.subtract(drawn, residuals, out=drawn)
-        return ErrorSample(partial(self.norm, cells), residuals, signals, noise, cells.tail)
+        variance = cells.squared_weight * cells.design_effect * mean * (1 - mean)
+        signals = np.stack((alike + shrunken(residuals - alike, variance), alike))
+        return ClassSample(cells, self.shares(cells), signals, cells.tail)
 
     def chance(self, metric: Metric, cells: ClassCells) -> Chance:
         """The error of labels that are drawn from the probabilities."""
-        return cells.chance(Residuals(unchanged, partial(self.norm, cells)))
+        sample = ClassSample(cells, self.shares(cells), np.empty((0, len(cells.codes))), cells.tail)
+        errors = sample.errors(np.zeros(len(cells.codes)))
+        return Chance(float(errors.mean()), *percentiles(errors, cells.tail))
 
 
-def _mean_over_classes(cells: ClassCells, residuals: NumpyArray) -> NumpyArray:
-    return expected_error(residuals, float(cells.bags.sum()) * cells.classes)
+def _of_classes(cells: ClassCells) -> NumpyArray:
+    return np.full(len(cells.codes), 1 / (float(cells.bags.sum()) * cells.classes))
 
 
-def _mean_over_rows(cells: ClassCells, residuals: NumpyArray) -> NumpyArray:
-    return expected_error(residuals, float(cells.bags.sum()))
+def _of_rows(cells: ClassCells) -> NumpyArray:
+    return np.full(len(cells.codes), 1 / float(cells.bags.sum()))
 
 
-def _mean_above_threshold(cells: ClassCells, residuals: NumpyArray) -> NumpyArray:
-    """The mean over classes, each relative to its own weight above the threshold."""
+def _of_classes_above_threshold(cells: ClassCells) -> NumpyArray:
+    """Each class's are relative to its own weight above the threshold."""
     classes = cells.codes // BINS
     by_class = np.bincount(classes, cells.weight)
-    share = 1 / (by_class[classes] * np.count_nonzero(by_class))
-    errors: NumpyArray = np.abs(residuals) @ share
-    return errors
+    shares: NumpyArray = 1 / (by_class[classes] * np.count_nonzero(by_class))
+    return shares
 
 
 def _top_label_error(classes: ClassDiagrams) -> float:
@@ -421,7 +692,7 @@ CLASS_WISE_ECE = Metric(
     ),
     statistic=ClassWiseExcess(),
     value=float,
-    resampling=ClassNorm("all", _mean_over_classes),
+    resampling=ClassNorm("all", _of_classes),
 )
 
 CLASS_WISE_ECE_THRESHOLDED = Metric(
@@ -434,7 +705,7 @@ CLASS_WISE_ECE_THRESHOLDED = Metric(
     ),
     statistic=ThresholdedExcess(),
     value=float,
-    resampling=ClassNorm("thresholded", _mean_above_threshold),
+    resampling=ClassNorm("thresholded", _of_classes_above_threshold),
 )
 
 TOP_LABEL_ECE = Metric(
@@ -446,5 +717,5 @@ TOP_LABEL_ECE = Metric(
     ),
     statistic=PREDICTED_CLASSES,
     value=_top_label_error,
-    resampling=ClassNorm("predicted", _mean_over_rows),
+    resampling=ClassNorm("predicted", _of_rows),
 )

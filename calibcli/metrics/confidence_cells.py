@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -195,7 +195,9 @@ class ConfidenceNorm:
         read = residuals.linear(np.vstack((cells.residuals, cells.signals)))
         drawn = cells.drawn[: cells.units.replicates] if residuals.slow else cells.drawn
         noise = residuals.linear(drawn) - read[0]
-        return ErrorSample(residuals.norm, read[0], read[1:], noise, cells.tail)
+        blocks = (residuals.norm(residuals.linear(block)) for block in cells.redrawn())
+        calibrated = np.concatenate(list(blocks))
+        return ErrorSample(residuals.norm, read[0], read[1:], noise, cells.tail, calibrated)
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:
         """The error of labels that are drawn from the confidences."""
@@ -306,6 +308,7 @@ class ValueSample:
     values: NumpyArray
     tail: float
     reflected: bool
+    estimate: ClassVar[None] = None
 
     @property
     def interval(self) -> Interval:

@@ -21,6 +21,7 @@ inequality approach, doi:10.1214/aos/1018031262 (blocks of frequencies).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,43 +51,32 @@ def blocks_of(replicates: int, sums: int) -> Iterator[slice]:
     return (slice(at, min(at + step, replicates)) for at in range(0, replicates, step))
 
 
-@dataclass(frozen=True)
-class ErrorSample:
-    """A calibration error of the rows, and the noise of the bootstrap.
+class NormSample(ABC):
+    """A calibration error of the rows, and what noise makes of errors near it.
 
     Attributes
     ----------
-    norm : callable
-        Residuals (R, m) -> errors (R,).
-    residuals : array (m,)
-        Sums of residuals, as they are in the rows.
     signals : array (S, m)
         What the residuals may be without noise, up to a factor; the likeliest first.
-    noise : array (R, m)
-        Residuals of the replicates minus those of the rows.
     tail : float
-        Share of the replicates to leave out at each end.
+        Share of the errors to leave out at each end.
     """
 
-    norm: Callable[[NumpyArray], NumpyArray]
-    residuals: NumpyArray
     signals: NumpyArray
-    noise: NumpyArray
     tail: float
 
-    @cached_property
+    @property
+    @abstractmethod
     def value(self) -> float:
         """The error of the rows."""
-        return float(self.norm(self.residuals[None, :])[0])
 
+    @abstractmethod
     def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
-        return float(self.norm(signal[None, :])[0])
 
+    @abstractmethod
     def errors(self, signal: NumpyArray) -> NumpyArray:
         """The error of a signal (m,) with noise, in every replicate (R,)."""
-        blocks = blocks_of(*self.noise.shape)
-        return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
 
     def signal_at(self, quantile: float, signal: NumpyArray) -> NumpyArray:
         """The multiple of a signal (m,) of whose errors that of the rows is this quantile."""
@@ -112,26 +102,87 @@ class ErrorSample:
             [self.error(self.signal_at(share, signal)) for signal in self.signals]
             for share in (1 - self.tail, _UPPER * self.tail)
         )
-        return Interval(min(low), max(high))
+        return Interval(min(low), max(high)).around(self.estimate)
 
     @cached_property
     def likeliest(self) -> NumpyArray:
         """The signal (m,) whose errors have that of the rows as their median."""
         return self.signal_at(0.5, self.signals[0])
 
-    def change_from(self, before: ErrorSample) -> Interval:
+    @cached_property
+    def estimate(self) -> float:
+        """The error without what noise adds to it: that of the likeliest signal."""
+        return self.error(self.likeliest)
+
+    @cached_property
+    def replicates(self) -> NumpyArray:
+        """Errors (R,) of the likeliest signal, in step with those of other models of the rows."""
+        return self.errors(self.likeliest)
+
+    def change_from(self, before: NormSample) -> Interval:
         """The interval of the change from an error of the same rows."""
         return change_interval(before, self)
 
 
-def change_interval(before: ErrorSample, after: ErrorSample) -> Interval:
+@dataclass(frozen=True)
+class ErrorSample(NormSample):
+    """A calibration error with the noise of the bootstrap.
+
+    Attributes
+    ----------
+    norm : callable
+        Residuals (R, m) -> errors (R,).
+    residuals : array (m,)
+        Sums of residuals, as they are in the rows.
+    signals, tail
+        As of `NormSample`.
+    noise : array (R, m)
+        Residuals of the replicates minus those of the rows.
+    calibrated : array (r,) or None
+        Errors of a calibrated model with these probabilities; without, the noise alone has them.
+        Few wrong rows hardly vary in a bootstrap, so it is these that decide on 0.
+    """
+
+    norm: Callable[[NumpyArray], NumpyArray]
+    residuals: NumpyArray
+    signals: NumpyArray
+    noise: NumpyArray
+    tail: float
+    calibrated: NumpyArray | None = None
+
+    @cached_property
+    def value(self) -> float:
+        """The error of the rows."""
+        return float(self.norm(self.residuals[None, :])[0])
+
+    def error(self, signal: NumpyArray) -> float:
+        """The error of a signal (m,) without noise."""
+        return float(self.norm(signal[None, :])[0])
+
+    def errors(self, signal: NumpyArray) -> NumpyArray:
+        """The error of a signal (m,) with noise, in every replicate (R,)."""
+        if self.calibrated is not None and not signal.any():
+            return self.calibrated
+        return self._with_noise(signal)
+
+    @cached_property
+    def replicates(self) -> NumpyArray:
+        """Errors (R,) of the likeliest signal, in step with those of other models of the rows."""
+        return self._with_noise(self.likeliest)
+
+    def _with_noise(self, signal: NumpyArray) -> NumpyArray:
+        blocks = blocks_of(*self.noise.shape)
+        return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
+
+
+def change_interval(before: NormSample, after: NormSample) -> Interval:
     """An interval for the error after minus the error before, of the same rows.
 
     The intervals of both are combined as those of correlated estimates (MOVER; Zou and Donner 2008,
     doi:10.1002/sim.2895). The estimates are the errors of the likeliest signals.
     """
-    old, new = before.error(before.likeliest), after.error(after.likeliest)
-    pair = before.errors(before.likeliest), after.errors(after.likeliest)
+    old, new = before.estimate, after.estimate
+    pair = before.replicates, after.replicates
     spread = float(pair[0].std() * pair[1].std())
     covariance = float(np.mean((pair[0] - pair[0].mean()) * (pair[1] - pair[1].mean())))
     correlation = covariance / spread if spread > 0 else 0.0

@@ -34,6 +34,8 @@ class Evaluation:
     intervals, changes : dict of str to Interval
         95 % intervals of metrics, and of their differences from the first of several models that
         were measured together; where they were asked for.
+    estimates : dict of str to float
+        Of calibration errors: without what noise adds to them; where intervals were asked for.
     chances : dict of str to Chance
         What calibration errors would be of a calibrated model; where intervals were asked for.
     """
@@ -46,6 +48,7 @@ class Evaluation:
     also: dict[Statistic, Any] = field(default_factory=dict, compare=False, repr=False)
     intervals: dict[str, Interval] = field(default_factory=dict)
     changes: dict[str, Interval] = field(default_factory=dict)
+    estimates: dict[str, float] = field(default_factory=dict)
     chances: dict[str, Chance] = field(default_factory=dict)
 
 
@@ -169,9 +172,13 @@ class Panel:
             sample = resampling.sample(metric, bagged, value)
             if sample is None:
                 continue
-            evaluation.intervals[name] = sample.interval.around(value)
+            estimate = value
+            if sample.estimate is not None:
+                estimate = evaluation.estimates[name] = sample.estimate
+            evaluation.intervals[name] = sample.interval.around(estimate)
             if evaluation is evaluations[0]:
                 first = sample
             elif first is not None:
-                change = value - evaluations[0].values[name]
+                base = evaluations[0]
+                change = estimate - base.estimates.get(name, base.values[name])
                 evaluation.changes[name] = sample.change_from(first).around(change)

@@ -17,7 +17,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.metrics.error_intervals import blocks_of
 from calibcli.metrics.resampling import LEVEL, Bagged, Chance, percentiles
 
-_OTHER_STREAM = 1 << 64
+OTHER_STREAM = 1 << 64
 """Added to the seed, so that labels are drawn apart from bags."""
 
 
@@ -87,15 +87,10 @@ class ResidualCells(Bagged):
         return Chance(float(errors.mean()), *percentiles(errors, (1 - LEVEL) / 2))
 
     def _redrawn(self) -> Iterator[NumpyArray]:
-        generator = np.random.Generator(np.random.Philox(key=self.units.seed + _OTHER_STREAM))
+        generator = np.random.Generator(np.random.Philox(key=self.units.seed + OTHER_STREAM))
         rows = np.maximum(np.rint(self.weight**2 / self.squared_weight), 1).astype(np.int64)
         mean = np.clip(self.probability / self.weight, 0.0, 1.0)
-        scale = self.weight / rows * self._share
+        scale = self.weight / rows
         for block in blocks_of(self.units.replicates, len(rows)):
             drawn = generator.binomial(rows, mean, (block.stop - block.start, len(rows)))
             yield scale * (rows * mean - drawn)
-
-    @property
-    def _share(self) -> NumpyArray | float:
-        """What each cell's labels count (m,), where those of one cell decide on another's."""
-        return 1.0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
+from typing import ClassVar
 
 import numpy as np
 
@@ -113,6 +114,7 @@ class MeanSample:
     influence: NumpyArray
     tail: float
     student: float | None = None
+    estimate: ClassVar[None] = None
 
     def change_from(self, before: MeanSample) -> Interval:
         """The interval of the difference of two means of the same rows, which are paired."""
