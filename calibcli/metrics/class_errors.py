@@ -354,7 +354,7 @@ class ClassBags:
             )
             first = column_sums(view, own, bags) - beyond.reshape(bags, -1)
         drawn_codes, drawn_weights = [], []
-        for number, classes in enumerate(drawn_labels(view, self.units.seed, sets)):
+        for number, classes in enumerate(labels_drawn(view, self.units.seed, sets)):
             drawn = self._among_forecasts(view, classes, class_probabilities(view, classes))
             drawn_codes.append((number * bags + own[drawn.rows]) * each + drawn.cells)
             drawn_weights.append(view.weights[drawn.rows])
@@ -443,7 +443,7 @@ class ClassBags:
         return Labels(rows, labels[rows], probs[rows])
 
 
-def drawn_labels(view: View, seed: int, sets: int) -> NumpyArray:
+def labels_drawn(view: View, seed: int, sets: int) -> NumpyArray:
     """Labels (sets, n), int64, drawn from the probabilities of a view; kept with it.
 
     By inversion of one number in [0, 1) for each row and set, which its number and the seed decide.

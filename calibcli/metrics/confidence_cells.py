@@ -46,10 +46,12 @@ class ConfidenceCells(ResidualCells):
         Sums of weight by bag.
     bins : int array (m,)
         The equal-width bin of each cell.
+    rows : int
     """
 
     mass: NumpyArray
     bins: NumpyArray
+    rows: int
 
     @cached_property
     def confidence(self) -> NumpyArray:
@@ -85,6 +87,20 @@ class ConfidenceCells(ResidualCells):
         mass = self.draws(_REPLICATES)[:replicates] @ self.mass
         return [self.curve(*pair) for pair in zip(self.drawn[:replicates], mass, strict=True)]
 
+    def errors_by_chance(self, residuals: Residuals) -> NumpyArray:
+        """Errors (r,) of labels that are drawn from the confidences.
+
+        The labels of a cluster go together. How much so is taken from the bootstrap: the sums that
+        matter vary more by the same factor, the design effect, or not at all.
+        """
+        sums = [residuals.linear(block) for block in self.redrawn()]
+        factor = 1.0
+        if self.units.role is not None and self.units.count < self.rows:
+            by_cluster = float(residuals.linear(self.drawn).var(axis=0).sum())
+            by_row = float(np.concatenate(sums).var(axis=0).sum())
+            factor = math.sqrt(max(by_cluster / by_row, 1.0)) if by_row > 0 else 1.0
+        return np.concatenate([residuals.norm(block * factor) for block in sums])
+
     def redrawn(self) -> list[NumpyArray]:
         """Residuals (r, m) of labels drawn from the confidences, once for all metrics."""
         return self._redrawn_once
@@ -101,8 +117,12 @@ class ConfidenceCells(ResidualCells):
 
 
 class ConfidenceState(NamedTuple):
-    """Sums by cell (3, cells) of weight, its square, and weight x confidence; and by bag."""
+    """The number of rows; sums by cell (3, cells) of weight, its square, and weight x confidence.
 
+    And by bag those of weight and of residuals.
+    """
+
+    rows: int
     totals: NumpyArray
     mass: CellSums
     excess: CellSums
@@ -132,7 +152,7 @@ class ConfidenceBags:
         totals = np.stack([np.bincount(cells, v, minlength=SIZE) for v in summed])
         size = self.units.bags() * SIZE
         mass = CellSums.of(codes, weights if view.weighted else None, size)
-        return ConfidenceState(totals, mass, CellSums.of(codes, residuals, size))
+        return ConfidenceState(len(view), totals, mass, CellSums.of(codes, residuals, size))
 
     def cells_of(self, confidence: NumpyArray) -> NumpyArray:
         """The cell of each confidence (n,), ascending."""
@@ -150,7 +170,10 @@ class ConfidenceBags:
     def merge(self, left: ConfidenceState, right: ConfidenceState) -> ConfidenceState:
         """The sums over two blocks."""
         return ConfidenceState(
-            left.totals + right.totals, left.mass.plus(right.mass), left.excess.plus(right.excess)
+            left.rows + right.rows,
+            left.totals + right.totals,
+            left.mass.plus(right.mass),
+            left.excess.plus(right.excess),
         )
 
     def finish(self, state: ConfidenceState) -> ConfidenceCells:
@@ -169,6 +192,7 @@ class ConfidenceBags:
             excess=excess[:, codes],
             mass=mass[:, codes],
             bins=self.bins_of(codes),
+            rows=state.rows,
         )
 
 
@@ -195,8 +219,7 @@ class ConfidenceNorm:
         read = residuals.linear(np.vstack((cells.residuals, cells.signals)))
         drawn = cells.drawn[: cells.units.replicates] if residuals.slow else cells.drawn
         noise = residuals.linear(drawn) - read[0]
-        blocks = (residuals.norm(residuals.linear(block)) for block in cells.redrawn())
-        calibrated = np.concatenate(list(blocks))
+        calibrated = cells.errors_by_chance(residuals)
         return ErrorSample(residuals.norm, read[0], read[1:], noise, cells.tail, calibrated)
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:

@@ -20,7 +20,7 @@ from calibcli.registry import Registry
 
 DEFAULT: tuple[str, ...] = (
     *("accuracy", "nll", "brier"),
-    *("ece", "adaptive_ece", "class_wise_ece", "mce", "ks"),
+    *("ece", "adaptive_ece", "class_wise_ece", "ks"),
 )
 """What is measured without being asked for: small and fast."""
 

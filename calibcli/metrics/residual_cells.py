@@ -82,9 +82,13 @@ class ResidualCells(Bagged):
 
     def chance(self, residuals: Residuals) -> Chance:
         """The error of a calibrated model with these probabilities."""
-        blocks = (residuals.norm(residuals.linear(block)) for block in self.redrawn())
-        errors = np.concatenate(list(blocks))
+        errors = self.errors_by_chance(residuals)
         return Chance(float(errors.mean()), *percentiles(errors, (1 - LEVEL) / 2))
+
+    def errors_by_chance(self, residuals: Residuals) -> NumpyArray:
+        """Errors (r,) of labels that are drawn from the probabilities."""
+        blocks = (residuals.norm(residuals.linear(block)) for block in self.redrawn())
+        return np.concatenate(list(blocks))
 
     def _redrawn(self) -> Iterator[NumpyArray]:
         generator = np.random.Generator(np.random.Philox(key=self.units.seed + OTHER_STREAM))

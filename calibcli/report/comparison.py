@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibcli.metrics.registry import METRICS
-from calibcli.report.document import Document
+from calibcli.report.document import Document, main_figure
 from calibcli.report.texts import plural, short_names
 
 _LONG_TABLE = 10
@@ -37,6 +37,10 @@ class Column:
         """The value of a metric, or None where it was not measured."""
         found: float | None = self.part["metrics"].get(metric, {}).get("value")
         return found
+
+    def figure(self, metric: str) -> float | None:
+        """The main figure of a metric: of errors the estimate, where there is one."""
+        return main_figure(self.metric(metric))
 
     def metric(self, metric: str) -> Document:
         """All that the document has of a metric; nothing where it was not measured."""
@@ -122,7 +126,7 @@ def change(metric: str, before: float | None, after: float | None, shown: str) -
 
 def best(metric: str, shown: Sequence[Column]) -> float | None:
     """The best value of several columns, or None where there is nothing to choose."""
-    known = [value for column in shown if (value := column.value(metric)) is not None]
+    known = [value for column in shown if (value := column.figure(metric)) is not None]
     values = [value for value in known if not math.isnan(value)]
     if len(values) < 2 or min(values) == max(values) or not better(metric):
         return None

@@ -25,6 +25,12 @@ SCHEMA_VERSION = 1
 Document: TypeAlias = dict[str, Any]
 
 
+def main_figure(metric: Mapping[str, Any]) -> float | None:
+    """What is shown first of a metric of a document: its estimate, or else its value."""
+    figure: float | None = metric.get("estimate", metric.get("value"))
+    return figure
+
+
 def measurement(evaluation: Evaluation) -> Document:
     """The part that every evaluation shares: size, metrics, reliability bins."""
     return {
@@ -39,6 +45,8 @@ def measurement(evaluation: Evaluation) -> Document:
 def _metric(evaluation: Evaluation, name: str) -> Document:
     """A metric's value, and what is known of its uncertainty."""
     part: Document = {"value": evaluation.values[name]}
+    if name in evaluation.estimates:
+        part["estimate"] = evaluation.estimates[name]
     if name in evaluation.intervals:
         part |= evaluation.intervals[name]._asdict()
     if name in evaluation.changes:

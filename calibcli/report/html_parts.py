@@ -70,7 +70,7 @@ def _changed(before: Column, after: Column) -> str:
     """How the scores that matter moved with the fit."""
     moved = []
     for name in ("nll", "brier", "ece"):
-        old, new = before.value(name), after.value(name)
+        old, new = before.figure(name), after.figure(name)
         if old is None or new is None or not math.isfinite(new - old):
             continue
         word = change(name, old, new, difference_text(old, new))

@@ -20,6 +20,7 @@ class _Sample(NamedTuple):
 
 _FAMILIES = {
     "calib_metric": "A metric of calibration or of accuracy.",
+    "calib_metric_estimate": "A calibration error without what noise adds to it.",
     "calib_metric_low": "Lower end of its 95 % interval.",
     "calib_metric_high": "Upper end of its 95 % interval.",
     "calib_rows": "Rows that were measured.",
@@ -50,9 +51,10 @@ def _samples(document: Document) -> Iterator[tuple[str, _Sample]]:
             yield "calib_rows", _Sample(place, part["rows"])
             for metric, entry in part["metrics"].items():
                 labels = {**place, "metric": metric}
-                for key, family in (("value", ""), ("low", "_low"), ("high", "_high")):
+                for key in ("value", "estimate", "low", "high"):
                     if key in entry:
-                        yield f"calib_metric{family}", _Sample(labels, entry[key])
+                        family = "calib_metric" + f"_{key}" * (key != "value")
+                        yield family, _Sample(labels, entry[key])
     for entry in document.get("gates", []):
         labels = {"input": entry["input"], "gate": entry["expression"]}
         yield "calib_gate_passed", _Sample(labels, entry["passed"])
