@@ -52,7 +52,8 @@ def measured(logits, labels, panel=DEFAULT, *, stages=((),), **more) -> list[Eva
 
 
 def assert_same_sums(one, other) -> None:
-    fields = {name: value for name, value in vars(one).items() if name != "units"}
+    skipped = {"units", "apart", "paired"}
+    fields = {name: value for name, value in vars(one).items() if name not in skipped}
     assert len(fields) >= 6
     for name, value in fields.items():
         np.testing.assert_allclose(getattr(other, name), value, atol=1e-9, err_msg=name)
@@ -98,7 +99,9 @@ def row_cells(confidence, correct) -> ConfidenceCells:
     one, excess = np.ones(len(confidence)), (confidence - correct)[None, :]
     units, bags = Units(1), np.array([float(len(confidence))])
     bins = bin_index(confidence)
-    return ConfidenceCells(units, bags, one, one, confidence, excess, one[None, :], bins, len(one))
+    return ConfidenceCells(
+        units, bags, one, one, confidence, excess, one[None, :], bins, len(one), bins
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -35,7 +35,6 @@ from calibcli.arrays import (
     is_by_class,
     is_numpy_array,
     namespace,
-    pick,
     to_numpy,
 )
 from calibcli.metrics.base import Metric
@@ -220,6 +219,8 @@ class ClassCells(Bagged):
     codes : int array (m,)
         15 x class + bin of each cell.
     classes, rows : int
+    paired : PairedSums or None
+        Of another model than the first of the same rows.
     """
 
     weight: NumpyArray
@@ -230,6 +231,7 @@ class ClassCells(Bagged):
     codes: NumpyArray
     classes: int
     rows: int
+    paired: PairedSums | None = None
 
     @cached_property
     def mean(self) -> NumpyArray:
@@ -241,6 +243,12 @@ class ClassCells(Bagged):
         """Sums of residuals (m,)."""
         residuals: NumpyArray = self.excess.sum(axis=0)
         return residuals
+
+    @cached_property
+    def variance(self) -> NumpyArray:
+        """Of the residuals (m,), if the model is calibrated."""
+        by_rows: NumpyArray = self.squared_weight * self.mean * (1 - self.mean)
+        return by_rows * self.design_effect
 
     @cached_property
     def design_effect(self) -> float:
@@ -268,20 +276,43 @@ class ClassCells(Bagged):
         A replicate has one of the sets of labels in each bag, so that a row that is wrong moves all
         the cells that it is in.
         """
-        sets, bags, cells = self.drawn.shape
+        return self.noise_of(self.drawn)
+
+    def noise_of(self, drawn: NumpyArray) -> NumpyArray:
+        """The noise (R, m) of other sets of labels (D, B, m), in the same choice of them."""
+        sets, bags, cells = drawn.shape
         most = min(_MOST_REPLICATES, _MOST_NOISE // (BINS * self.classes))
         replicates = max(self.units.replicates, most)
         generator = np.random.Generator(np.random.Philox(key=self.units.seed + OTHER_STREAM))
         chosen = generator.integers(0, sets, (replicates, bags)) * bags + np.arange(bags)
         takes = np.zeros((replicates, sets * bags), dtype=np.float32)
         takes[np.arange(replicates)[:, None], chosen] = math.sqrt(self.design_effect)
-        noise: NumpyArray = takes @ self.drawn.reshape(-1, cells)
+        noise: NumpyArray = takes @ drawn.reshape(-1, cells)
         return noise
 
     @property
     def tail(self) -> float:
         """The share of replicates to leave out at each end: Student's where clusters are few."""
         return super().tail if self.design_effect > 1 else (1 - LEVEL) / 2
+
+
+class PairedSums(NamedTuple):
+    """What is known of two models of the same rows, sums by bag, class and bin (B, 15 K).
+
+    Attributes
+    ----------
+    here : array
+        Of weight x (probability - the first model's), in the cells of this model.
+    there : array
+        The negative, in the cells of the first.
+    drawn : CellSums or float32 array (D, B, m)
+        By set and bag, in the cells of this model: the weight of labels that are drawn from the
+        first model's probabilities; when finished, the residuals of those labels.
+    """
+
+    here: NumpyArray
+    there: NumpyArray
+    drawn: Any
 
 
 class ClassBagSums(NamedTuple):
@@ -314,6 +345,7 @@ class ClassBagSums(NamedTuple):
     drawn: CellSums
     totals: tuple[CellSums, CellSums]
     squared_weight: float
+    paired: PairedSums | None
 
 
 @dataclass(frozen=True)
@@ -353,11 +385,6 @@ class ClassBags:
                 own[rows] * view.classes + columns, mass, minlength=bags * view.classes
             )
             first = column_sums(view, own, bags) - beyond.reshape(bags, -1)
-        drawn_codes, drawn_weights = [], []
-        for number, classes in enumerate(labels_drawn(view, self.units.seed, sets)):
-            drawn = self._among_forecasts(view, classes, class_probabilities(view, classes))
-            drawn_codes.append((number * bags + own[drawn.rows]) * each + drawn.cells)
-            drawn_weights.append(view.weights[drawn.rows])
         label_codes = own[labels.rows] * each + labels.cells
         return ClassBagSums(
             len(view),
@@ -369,15 +396,45 @@ class ClassBags:
                 bags * each,
             ),
             CellSums.of(codes, mass, bags * each),
-            CellSums.of(
-                np.concatenate(drawn_codes), np.concatenate(drawn_weights), sets * bags * each
-            ),
+            self._drawn(view, view, own),
             (
                 CellSums.of(cells, view.weights[rows], each),
                 CellSums.of(cells, view.weights[rows] ** 2, each),
             ),
             float((view.weights**2).sum()),
+            self._paired(view, own),
         )
+
+    def _drawn(self, view: View, model: View, own: NumpyArray) -> CellSums:
+        """By set, bag, class and bin: the weight of labels drawn from a model's probabilities."""
+        sets, bags = self.sets_and_bags(view.classes)
+        each = view.classes * BINS
+        codes, weights = [], []
+        for number, labels in enumerate(labels_drawn(model, self.units.seed, sets)):
+            drawn = self._among_forecasts(view, labels, view.probability_of(labels))
+            codes.append((number * bags + own[drawn.rows]) * each + drawn.cells)
+            weights.append(view.weights[drawn.rows])
+        return CellSums.of(np.concatenate(codes), np.concatenate(weights), sets * bags * each)
+
+    def _paired(self, view: View, own: NumpyArray) -> PairedSums | None:
+        if view.first is None:
+            return None
+        here, there = self._apart(view, view.first, own), self._apart(view.first, view, own)
+        return PairedSums(here, there, self._drawn(view, view.first, own))
+
+    def _apart(self, view: View, other: View, own: NumpyArray) -> NumpyArray:
+        """Sums (B, 15 K) of weight x (probability - another model's), in the cells of a view."""
+        rows, columns, values = self._forecasts(view)
+        _, bags = self.sets_and_bags(view.classes)
+        more = view.weights[rows] * (values - elements_at(other.probs, rows, columns))
+        size, starts = view.classes * BINS, own[rows]
+        codes = starts * size + columns * BINS + bin_index(values)
+        sums = np.bincount(codes, more, bags * size).reshape(bags, size)
+        if self.forecasts == "all":
+            codes = starts * view.classes + columns
+            beyond = np.bincount(codes, more, bags * view.classes).reshape(bags, -1)
+            sums[:, ::BINS] += column_sums(view, own, bags) - column_sums(other, own, bags) - beyond
+        return sums
 
     def merge(self, left: ClassBagSums | None, right: ClassBagSums | None) -> ClassBagSums | None:
         """The sums over two blocks."""
@@ -396,6 +453,7 @@ class ClassBags:
             left.drawn.plus(right.drawn),
             (weight, squares),
             left.squared_weight + right.squared_weight,
+            _paired_plus(left.paired, right.paired),
         )
 
     def finish(self, state: ClassBagSums | None) -> ClassCells | None:
@@ -414,6 +472,13 @@ class ClassBags:
             squares[::BINS] = weight[::BINS] * (state.squared_weight / state.bags.sum())
         (codes,) = np.nonzero(weight > 0)
         drawn = state.drawn.everywhere().reshape(-1, bags, len(weight))
+        paired = state.paired
+        if paired is not None:
+            by_bag = probability[:, codes] - paired.here[:, codes]
+            labels = paired.drawn.everywhere().reshape(-1, bags, len(weight))
+            paired = paired._replace(
+                drawn=np.subtract(by_bag, labels[:, :, codes], dtype=np.float32)
+            )
         return ClassCells(
             units=self.units,
             bags=state.bags,
@@ -425,6 +490,7 @@ class ClassBags:
             codes=codes,
             classes=len(weight) // BINS,
             rows=state.rows,
+            paired=paired,
         )
 
     def _forecasts(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
@@ -441,6 +507,21 @@ class ClassBags:
             return Labels(rows, labels[rows], view.confidence[rows])
         (rows,) = np.nonzero(probs > (THRESHOLD if self.forecasts == "thresholded" else 0))
         return Labels(rows, labels[rows], probs[rows])
+
+
+def _paired_plus(left: PairedSums | None, right: PairedSums | None) -> PairedSums | None:
+    if left is None or right is None:
+        return None
+    here, there = left.here + right.here, left.there + right.there
+    return PairedSums(here, there, left.drawn.plus(right.drawn))
+
+
+def elements_at(probs: Array, rows: NumpyArray, columns: NumpyArray) -> NumpyArray:
+    """Elements (m,), float64 on the host, of a matrix on any device."""
+    xp = namespace(probs)
+    device = getattr(probs, "device", None)
+    index = (xp.asarray(rows, device=device), xp.asarray(columns, device=device))
+    return to_numpy(probs[index]).astype(np.float64)
 
 
 def labels_drawn(view: View, seed: int, sets: int) -> NumpyArray:
@@ -489,16 +570,15 @@ def _inverted(probs: Array, shares: NumpyArray) -> NumpyArray:
     return high
 
 
-def class_probabilities(view: View, labels: NumpyArray) -> NumpyArray:
-    """The probability (n,), float64, of a class of each row (n,), as `probs` has it."""
-    probs = view.probs
-    xp = namespace(probs)
-    index = xp.asarray(labels, device=getattr(probs, "device", None))
-    return to_numpy(pick(probs, index)).astype(np.float64)
-
-
 def column_sums(view: View, bags: NumpyArray, count: int) -> NumpyArray:
-    """Sums (count, K) of weight x probability over the rows of each bag, float64."""
+    """Sums (count, K) of weight x probability over the rows of each bag, float64; kept."""
+    key = ("columns", count)
+    if key not in view.kept:
+        view.kept[key] = _column_sums(view, bags, count)
+    return view.kept[key]
+
+
+def _column_sums(view: View, bags: NumpyArray, count: int) -> NumpyArray:
     probs = view.probs
     if is_by_class(probs):
         columns = probs.T * view.weights if view.weighted else probs.T
@@ -552,16 +632,56 @@ class ClassSample(NormSample):
         """The error of a signal (m,) without noise."""
         return float(np.abs(signal) @ self.shares)
 
+    @property
+    def sums(self) -> NumpyArray:
+        """What the error is a norm of (m,), of the rows."""
+        return self.cells.residuals
+
+    @cached_property
+    def variance(self) -> NumpyArray:
+        """That of the sums (m,), of a calibrated model."""
+        return self.cells.variance
+
+    def apart_from(self, first: ClassSample) -> tuple[NumpyArray, NumpyArray]:
+        """How far this model's probabilities are apart from the first; see `NormSample`."""
+        paired, takes = self.cells.paired, self.cells.takes()
+        assert paired is not None
+        return takes @ paired.here[:, self.cells.codes], takes @ paired.there[:, first.cells.codes]
+
+    def norms(self, signals: NumpyArray) -> NumpyArray:
+        """The errors (R,) of signals (R, m) without noise."""
+        errors: NumpyArray = np.abs(signals) @ self.shares
+        return errors
+
     def errors(self, signal: NumpyArray) -> NumpyArray:
         """The error of a signal (m,) with noise, in every replicate (R,)."""
+        return self._errors(signal, self.cells.noise, self.cells.mean)
+
+    def paired_errors(self, signal: NumpyArray) -> NumpyArray:
+        """The error of a signal (m,) with noise (R,), the same noise as in other models' errors.
+
+        That is of labels that are drawn from the first model's probabilities.
+        """
+        return self._errors(signal, *self._paired_noise)
+
+    @cached_property
+    def _paired_noise(self) -> tuple[NumpyArray, NumpyArray]:
+        """Noise (R, m), and the mean probabilities (m,) whose noise it is."""
+        cells, paired = self.cells, self.cells.paired
+        if paired is None:
+            return cells.noise, cells.mean
+        of_first = cells.probability - paired.here[:, cells.codes].sum(axis=0)
+        mean = np.clip(of_first / cells.weight, 0.0, 1.0)
+        return cells.noise_of(paired.drawn), mean
+
+    def _errors(self, signal: NumpyArray, noise: NumpyArray, drawn_from: NumpyArray) -> NumpyArray:
         cells = self.cells
         off = signal / cells.weight
         true = np.clip(cells.mean - off, 0.0, 1.0)
         # The square is for rows of a cell that are off by more than others.
         variance = true * (1 - true) + off**2
-        by_model = np.maximum(cells.mean * (1 - cells.mean), _LEAST_VARIANCE)
+        by_model = np.maximum(drawn_from * (1 - drawn_from), _LEAST_VARIANCE)
         scale = np.clip(np.sqrt(variance / by_model), *_SCALES)
-        noise = cells.noise
         shift, factor = signal.astype(np.float32), scale.astype(np.float32)
         shares = self.shares.astype(np.float32)
         errors = np.concatenate(
@@ -649,10 +769,9 @@ class ClassNorm:
 
         Without noise the residuals may be much as they are, or as if all classes were off alike.
         """
-        residuals, mean = cells.residuals, cells.mean
+        residuals = cells.residuals
         alike = pooled(residuals, cells.weight, cells.codes % BINS)
-        variance = cells.squared_weight * cells.design_effect * mean * (1 - mean)
-        signals = np.stack((alike + shrunken(residuals - alike, variance), alike))
+        signals = np.stack((alike + shrunken(residuals - alike, cells.variance), alike))
         return ClassSample(cells, self.shares(cells), signals, cells.tail)
 
     def chance(self, metric: Metric, cells: ClassCells) -> Chance:

@@ -20,7 +20,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import BINS, EDGES, Reliability, bin_index
 from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
-from calibcli.metrics.error_intervals import ErrorSample, smoothed
+from calibcli.metrics.error_intervals import ErrorSample, Pairing, smoothed
 from calibcli.metrics.lattice import CellSums, lattice_cells
 from calibcli.metrics.resampling import Chance, Interval, Units, percentiles
 from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged
@@ -47,11 +47,17 @@ class ConfidenceCells(ResidualCells):
     bins : int array (m,)
         The equal-width bin of each cell.
     rows : int
+    codes : int array (m,)
+        The number of each cell among all that there may be.
+    apart : (array (B, SIZE), array (B, SIZE)) or None
+        As of `ConfidenceState`, by bag.
     """
 
     mass: NumpyArray
     bins: NumpyArray
     rows: int
+    codes: NumpyArray
+    apart: tuple[NumpyArray, NumpyArray] | None = None
 
     @cached_property
     def confidence(self) -> NumpyArray:
@@ -119,13 +125,16 @@ class ConfidenceCells(ResidualCells):
 class ConfidenceState(NamedTuple):
     """The number of rows; sums by cell (3, cells) of weight, its square, and weight x confidence.
 
-    And by bag those of weight and of residuals.
+    And by bag those of weight and of residuals. ``apart`` is for other models than the first: sums
+    by cell of weight x by how much more they give to the class that they predict, and, by the first
+    model's cells, of how much more that one gives to its own; by bag and cell.
     """
 
     rows: int
     totals: NumpyArray
     mass: CellSums
     excess: CellSums
+    apart: tuple[CellSums, CellSums] | None
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,20 @@ class ConfidenceBags:
         totals = np.stack([np.bincount(cells, v, minlength=SIZE) for v in summed])
         size = self.units.bags() * SIZE
         mass = CellSums.of(codes, weights if view.weighted else None, size)
-        return ConfidenceState(len(view), totals, mass, CellSums.of(codes, residuals, size))
+        excess = CellSums.of(codes, residuals, size)
+        return ConfidenceState(len(view), totals, mass, excess, self._apart(view, cells))
+
+    def _apart(self, view: View, cells: NumpyArray) -> tuple[CellSums, CellSums] | None:
+        first = view.first
+        if first is None:
+            return None
+        more = view.confidence - first.probability_of(view.prediction)
+        more_there = first.confidence - view.probability_of(first.prediction)
+        starts, size = self.units.bags_of(view) * SIZE, self.units.bags() * SIZE
+        return (
+            CellSums.of(starts + cells, view.weights * more, size),
+            CellSums.of(starts + self.cells_of(first.confidence), view.weights * more_there, size),
+        )
 
     def cells_of(self, confidence: NumpyArray) -> NumpyArray:
         """The cell of each confidence (n,), ascending."""
@@ -174,6 +196,9 @@ class ConfidenceBags:
             left.totals + right.totals,
             left.mass.plus(right.mass),
             left.excess.plus(right.excess),
+            None
+            if left.apart is None or right.apart is None
+            else (left.apart[0].plus(right.apart[0]), left.apart[1].plus(right.apart[1])),
         )
 
     def finish(self, state: ConfidenceState) -> ConfidenceCells:
@@ -193,6 +218,13 @@ class ConfidenceBags:
             mass=mass[:, codes],
             bins=self.bins_of(codes),
             rows=state.rows,
+            codes=codes,
+            apart=None
+            if state.apart is None
+            else (
+                state.apart[0].everywhere().reshape(bags, -1),
+                state.apart[1].everywhere().reshape(bags, -1),
+            ),
         )
 
 
@@ -220,7 +252,14 @@ class ConfidenceNorm:
         drawn = cells.drawn[: cells.units.replicates] if residuals.slow else cells.drawn
         noise = residuals.linear(drawn) - read[0]
         calibrated = cells.errors_by_chance(residuals)
-        return ErrorSample(residuals.norm, read[0], read[1:], noise, cells.tail, calibrated)
+        apart = None
+        if cells.apart is not None:
+            takes = cells.takes()
+            apart = takes @ cells.apart[0], takes @ cells.apart[1]
+        pairing = Pairing(lambda sums: residuals.linear(sums[:, cells.codes]), apart)
+        return ErrorSample(
+            residuals.norm, read[0], read[1:], noise, cells.tail, calibrated, pairing
+        )
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:
         """The error of labels that are drawn from the confidences."""

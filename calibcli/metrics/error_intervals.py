@@ -25,11 +25,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.resampling import Interval, quantiles
+from calibcli.metrics.resampling import Interval, percentiles, quantiles
 
 _STEPS, _PRECISION = 12, 1e-3
 _LARGEST = 64.0
@@ -75,6 +76,10 @@ class NormSample(ABC):
         """The error of a signal (m,) without noise."""
 
     @abstractmethod
+    def norms(self, signals: NumpyArray) -> NumpyArray:
+        """The errors (R,) of signals (R, m) without noise."""
+
+    @abstractmethod
     def errors(self, signal: NumpyArray) -> NumpyArray:
         """The error of a signal (m,) with noise, in every replicate (R,)."""
 
@@ -114,10 +119,27 @@ class NormSample(ABC):
         """The error without what noise adds to it: that of the likeliest signal."""
         return self.error(self.likeliest)
 
-    @cached_property
-    def replicates(self) -> NumpyArray:
-        """Errors (R,) of the likeliest signal, in step with those of other models of the rows."""
-        return self.errors(self.likeliest)
+    @property
+    @abstractmethod
+    def sums(self) -> NumpyArray:
+        """What the error is a norm of (m,), of the rows."""
+
+    @property
+    @abstractmethod
+    def variance(self) -> NumpyArray:
+        """That of the sums (m,)."""
+
+    @abstractmethod
+    def apart_from(self, first: Any) -> tuple[NumpyArray, NumpyArray]:
+        """How far this model's probabilities are apart from those of the first of the same rows.
+
+        Sums (1 + R, m) of the difference, and sums (1 + R, m) of its negative, as the first model's
+        sample has them: of the rows, and of resamples of them.
+        """
+
+    @abstractmethod
+    def paired_errors(self, signal: NumpyArray) -> NumpyArray:
+        """The error of a signal (m,) with noise (R,), the same noise as in other models' errors."""
 
     def change_from(self, before: NormSample) -> Interval:
         """The interval of the change from an error of the same rows."""
@@ -141,6 +163,8 @@ class ErrorSample(NormSample):
     calibrated : array (r,) or None
         Errors of a calibrated model with these probabilities; without, the noise alone has them.
         Few wrong rows hardly vary in a bootstrap, so it is these that decide on 0.
+    pairing : Pairing or None
+        What is known of the first model of the same rows.
     """
 
     norm: Callable[[NumpyArray], NumpyArray]
@@ -149,55 +173,123 @@ class ErrorSample(NormSample):
     noise: NumpyArray
     tail: float
     calibrated: NumpyArray | None = None
+    pairing: Pairing | None = None
 
     @cached_property
     def value(self) -> float:
         """The error of the rows."""
         return float(self.norm(self.residuals[None, :])[0])
 
+    @property
+    def sums(self) -> NumpyArray:
+        """What the error is a norm of (m,), of the rows."""
+        return self.residuals
+
+    @cached_property
+    def variance(self) -> NumpyArray:
+        """That of the sums (m,)."""
+        variance: NumpyArray = self.noise.var(axis=0)
+        return variance
+
+    def apart_from(self, first: ErrorSample) -> tuple[NumpyArray, NumpyArray]:
+        """How far this model's probabilities are apart from the first; see `NormSample`."""
+        assert self.pairing is not None
+        assert self.pairing.apart is not None
+        assert first.pairing is not None
+        here, there = self.pairing.apart
+        return self.pairing.read(here), first.pairing.read(there)
+
     def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
         return float(self.norm(signal[None, :])[0])
+
+    def norms(self, signals: NumpyArray) -> NumpyArray:
+        """The errors (R,) of signals (R, m) without noise."""
+        return self.norm(signals)
 
     def errors(self, signal: NumpyArray) -> NumpyArray:
         """The error of a signal (m,) with noise, in every replicate (R,)."""
         if self.calibrated is not None and not signal.any():
             return self.calibrated
-        return self._with_noise(signal)
+        return self.paired_errors(signal)
 
-    @cached_property
-    def replicates(self) -> NumpyArray:
-        """Errors (R,) of the likeliest signal, in step with those of other models of the rows."""
-        return self._with_noise(self.likeliest)
-
-    def _with_noise(self, signal: NumpyArray) -> NumpyArray:
+    def paired_errors(self, signal: NumpyArray) -> NumpyArray:
+        """The error of a signal (m,) with noise (R,), the same noise as in other models' errors."""
         blocks = blocks_of(*self.noise.shape)
         return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
+
+
+class Pairing(NamedTuple):
+    """What is known of two models of the same rows, by cell.
+
+    Attributes
+    ----------
+    read : callable
+        Sums by cell (R, cells), of all that there may be -> what the norm is of (R, m).
+    apart : (array (1 + R, cells), array (1 + R, cells)) or None
+        Of this model's probabilities minus the first model's, by this model's cells, and the
+        negative by the first model's cells, of the rows and of resamples. None for the first model.
+    """
+
+    read: Callable[[NumpyArray], NumpyArray]
+    apart: tuple[NumpyArray, NumpyArray] | None = None
 
 
 def change_interval(before: NormSample, after: NormSample) -> Interval:
     """An interval for the error after minus the error before, of the same rows.
 
-    The intervals of both are combined as those of correlated estimates (MOVER; Zou and Donner 2008,
-    doi:10.1002/sim.2895). The estimates are the errors of the likeliest signals.
+    By how much two models are apart is known exactly; unknown is where the truth lies. It is taken
+    to be on the line through both models' probabilities (at 0 the first model is right, at 1 the
+    second), next to which both are off by what chance does not explain of their sums. Labels with
+    the same noise, judged by both models, show how likely each place on the line makes a change
+    smaller than the one that was found: a confidence distribution of the place. What is beside the
+    line may be there or be noise, and the interval holds what either gives. Beyond the ends of
+    the line both errors grow alike. With other rows the models would be apart by more or less, so
+    each place is taken with one resample of the rows, and the interval is of the changes that all
+    of these make.
     """
-    old, new = before.estimate, after.estimate
-    pair = before.replicates, after.replicates
-    spread = float(pair[0].std() * pair[1].std())
-    covariance = float(np.mean((pair[0] - pair[0].mean()) * (pair[1] - pair[1].mean())))
-    correlation = covariance / spread if spread > 0 else 0.0
-    if not (before.interval.low > 0 and after.interval.low > 0):
-        # An error near 0 does not show which way the noise went, so the worst is allowed for.
-        correlation = -1.0
-    down = _combined(new - after.interval.low, before.interval.high - old, correlation)
-    up = _combined(after.interval.high - new, old - before.interval.low, correlation)
-    return Interval(new - old - down, new - old + up)
+    differences, negatives = after.apart_from(before)
+    between, back = differences[0], negatives[0]
+    nearest = _place(before, after, back, between)
+    change = after.value - before.value
+    beside = before.sums - nearest * back, after.sums - (1 - nearest) * between
+    count = len(differences) - 1
+    shares = (np.random.Generator(np.random.Philox(key=count)).permutation(count) + 0.5) / count
+    tail, ends = min(before.tail, after.tail), []
+    for known in (False, True):
+        off, off_after = (
+            less_noise(sums, sample.variance) if known else np.zeros_like(sums)
+            for sums, sample in zip(beside, (before, after), strict=True)
+        )
+        smaller = np.empty(len(_PLACES))
+        for position, place in enumerate(_PLACES):
+            changes = after.paired_errors((1 - place) * between + off_after)
+            changes -= before.paired_errors(place * back + off)
+            # Equal ones count half: models that are the same have the same errors.
+            smaller[position] = (np.sign(change - changes).mean() + 1) / 2
+        confidence = np.maximum.accumulate(smaller)
+        places = np.interp(shares, confidence, _PLACES)[:, None]
+        changes = after.norms((1 - places) * differences[1:] + off_after)
+        changes -= before.norms(places * negatives[1:] + off)
+        ends.append(percentiles(changes, tail))
+    return Interval(min(end.low for end in ends), max(end.high for end in ends))
 
 
-def _combined(first: float, second: float, correlation: float) -> float:
-    """How far a difference may stray on one side, if its terms may stray so far."""
-    square = first**2 + second**2 - 2 * correlation * first * second
-    return math.sqrt(max(square, 0.0))
+_PLACES = np.linspace(-2.0, 3.0, 16)
+"""Places on the line; farther out their errors grow alike."""
+
+
+def _place(before: NormSample, after: NormSample, back: NumpyArray, between: NumpyArray) -> float:
+    """Where the truth most likely is on the line between the models, by least squares."""
+    sides = ((before, back, before.sums), (after, -between, after.sums - between))
+    weight = product = 0.0
+    for sample, direction, target in sides:
+        inverse = np.divide(
+            1.0, sample.variance, out=np.zeros_like(target), where=sample.variance > 0
+        )
+        weight += float((inverse * direction**2).sum())
+        product += float((inverse * direction * target).sum())
+    return min(max(product / weight, float(_PLACES[0])), float(_PLACES[-1])) if weight > 0 else 0.5
 
 
 def _root(
@@ -280,6 +372,13 @@ def shrunken(residuals: NumpyArray, variance: NumpyArray) -> NumpyArray:
         kept, residuals, out=np.zeros_like(residuals), where=residuals != 0
     )
     return signal
+
+
+def less_noise(residuals: NumpyArray, variance: NumpyArray) -> NumpyArray:
+    """Residuals (m,) less the share of all of them that is noise (James and Stein)."""
+    energy = float((residuals**2).sum())
+    kept = max(0.0, 1 - float(variance.sum()) / energy) if energy > 0 else 0.0
+    return kept * residuals
 
 
 def _cosines(count: int) -> NumpyArray:

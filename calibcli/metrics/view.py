@@ -54,6 +54,8 @@ class View:
         self.device_labels = labels
         self._weights = weights
         self.start, self.keys = start, keys or {}
+        self.first: View | None = None
+        """The first model's view of the same rows, where this is another one's."""
         self.kept: dict[Any, NumpyArray] = {}
         """What statistics have computed of these rows that others need too."""
 
@@ -79,6 +81,12 @@ class View:
         if self.weighted:
             probs = probs * like(self.weights, probs)[:, None]
         return sum_rows(probs)
+
+    def probability_of(self, classes: NumpyArray) -> NumpyArray:
+        """The probability (n,), float64, of a class of each row (n,); exactly that in `probs`."""
+        xp = namespace(self.probs)
+        index = xp.asarray(classes, device=getattr(self.probs, "device", None))
+        return to_numpy(pick(self.probs, index)).astype(np.float64)
 
     @cached_property
     def total(self) -> Array:

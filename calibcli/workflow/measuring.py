@@ -106,7 +106,15 @@ def view_of(tile: Tile, predictor: Predictor) -> View:
 
 
 def _states(predictors: tuple[Predictor, ...], panel: Panel, tile: Tile) -> list[Any]:
-    return [panel.partial(view_of(tile, predictor)) for predictor in predictors]
+    first: View | None = None
+    states = []
+    for predictor in predictors:
+        view = view_of(tile, predictor)
+        if panel.units is not None:
+            view.first = first
+            first = view if first is None else first
+        states.append(panel.partial(view))
+    return states
 
 
 def _merge(panel: Panel, left: list[Any], right: list[Any]) -> list[Any]:
