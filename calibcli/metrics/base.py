@@ -53,8 +53,11 @@ class Sample(Protocol):
     def interval(self) -> Interval:
         """The 95 % interval."""
 
-    def change_from(self, before: Any) -> Interval:
-        """The 95 % interval of the change from another model's `Sample`, of the same rows."""
+    def change_from(self, before: Any) -> Interval | None:
+        """The 95 % interval of the change from the first model's `Sample`, of the same rows.
+
+        None where it cannot be told, as the two views of the rows were not seen together.
+        """
 
 
 class Resampling(Protocol):

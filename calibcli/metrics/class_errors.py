@@ -648,6 +648,11 @@ class ClassSample(NormSample):
         assert paired is not None
         return takes @ paired.here[:, self.cells.codes], takes @ paired.there[:, first.cells.codes]
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether the rows were seen together with those of the first model."""
+        return self.cells.paired is not None
+
     def norms(self, signals: NumpyArray) -> NumpyArray:
         """The errors (R,) of signals (R, m) without noise."""
         errors: NumpyArray = np.abs(signals) @ self.shares

@@ -141,8 +141,15 @@ class NormSample(ABC):
     def paired_errors(self, signal: NumpyArray) -> NumpyArray:
         """The error of a signal (m,) with noise (R,), the same noise as in other models' errors."""
 
-    def change_from(self, before: NormSample) -> Interval:
-        """The interval of the change from an error of the same rows."""
+    @property
+    @abstractmethod
+    def is_paired(self) -> bool:
+        """Whether the rows were seen together with those of the first model."""
+
+    def change_from(self, before: NormSample) -> Interval | None:
+        """The interval of the change from an error of the same rows; None where not paired."""
+        if not self.is_paired:
+            return None
         return change_interval(before, self)
 
 
@@ -202,6 +209,11 @@ class ErrorSample(NormSample):
     def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
         return float(self.norm(signal[None, :])[0])
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the rows were seen together with those of the first model."""
+        return self.pairing is not None and self.pairing.apart is not None
 
     def norms(self, signals: NumpyArray) -> NumpyArray:
         """The errors (R,) of signals (R, m) without noise."""

@@ -181,4 +181,6 @@ class Panel:
             elif first is not None:
                 base = evaluations[0]
                 change = estimate - base.estimates.get(name, base.values[name])
-                evaluation.changes[name] = sample.change_from(first).around(change)
+                interval = sample.change_from(first)
+                if interval is not None:
+                    evaluation.changes[name] = interval.around(change)
