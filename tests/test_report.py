@@ -398,14 +398,14 @@ def test_json_has_arrays_as_lists() -> None:
 def test_csv_can_be_read_back() -> None:
     document = combine([evaluated(name='a,"b".npz'), evaluated(name="c.npz")])
     document["results"][1]["metrics"]["nll"]["value"] = math.nan
-    document["results"][1]["metrics"]["mce"]["value"] = math.inf
+    document["results"][1]["metrics"]["ks"]["value"] = math.inf
     rows = list(csv.DictReader(io.StringIO(to_csv(document))))
     assert len(rows) == 2 * len(DEFAULT)
     found = {(row["input"], row["metric"]): row["value"] for row in rows}
     expected = document["results"][0]["metrics"]["ece"]["value"]
     assert float(found['a,"b".npz', "ece"]) == expected
     assert found["c.npz", "nll"] == ""
-    assert float(found["c.npz", "mce"]) == math.inf
+    assert float(found["c.npz", "ks"]) == math.inf
 
 
 def test_csv_of_a_fit_names_the_rows_it_was_measured_on() -> None:

@@ -187,6 +187,8 @@ def _candidate(standing: Standing, chosen: bool) -> Document:
         found = standing.evaluation.intervals.get(name)
         low, high = (None, None) if found is None else (found.low, found.high)
         metrics[name] = {"value": value, "low": low, "high": high}
+        if name in standing.evaluation.estimates:
+            metrics[name]["estimate"] = standing.evaluation.estimates[name]
     return {
         "method": trial.plan.title,
         "loss": trial.plan.loss,

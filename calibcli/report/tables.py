@@ -23,7 +23,7 @@ from calibcli.report.comparison import (
     metric_title,
     section_headings,
 )
-from calibcli.report.document import Document
+from calibcli.report.document import Document, main_figure
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
     LONGEST_NAME,
@@ -55,6 +55,17 @@ _BY_CHANCE = (
 CHANCE_LEGEND = f"{CHANCE_HEADING}: {_BY_CHANCE}"
 
 _CHANCE = TableColumn(CHANCE_HEADING, align="left", rank=3, legend=_BY_CHANCE)
+
+PLUG_IN_HEADING = "plug-in"
+_PLUG_IN = TableColumn(
+    PLUG_IN_HEADING,
+    at_point=True,
+    rank=2,
+    legend=(
+        "of calibration errors what papers quote; the other number is an estimate, without what "
+        "noise adds"
+    ),
+)
 _TESTS_CAPTION = (
     "A small p speaks against calibration. The last line answers for all: 5 in 100 calibrated "
     "models have it below 0.05; one of the others is below it more often."
@@ -83,9 +94,12 @@ def _one_table(column: Column, document: Document) -> Table:
     heading, source = (column.title, "") if is_fit(document) else ("value", column.title)
     names = metric_names([column])
     value = TableColumn(heading, at_point=True, leading=True, input_name=source)
-    cells = [[_value(column, name), _chance(column, name)] for name in names]
-    table = _metrics([value, _CHANCE], names, cells, "metrics one")
-    return table if any(chance.text for _, chance in cells) else table.pick([0, 1])
+    cells = [
+        [_value(column, name), _plug_in(column, name), _chance(column, name)] for name in names
+    ]
+    table = _metrics([value, _PLUG_IN, _CHANCE], names, cells, "metrics one")
+    kept = [place for place in (1, 2) if any(line[place].text for line in cells)]
+    return table.pick([0, 1, *(place + 1 for place in kept)])
 
 
 def _several_table(shown: Sequence[Column]) -> Table:
@@ -99,10 +113,11 @@ def _several_table(shown: Sequence[Column]) -> Table:
         winner = best(name, shown)
         line = []
         for column in shown:
-            value = column.value(name)
-            chance = _chance(column, name).text
+            value = column.figure(name)
+            chance, plug_in = _chance(column, name).text, _plug_in(column, name).text
             # A column for each would be too wide.
             tip = f"{CHANCE_HEADING}: {chance}" if chance else ""
+            tip += f", {PLUG_IN_HEADING}: {plug_in}" if tip and plug_in else ""
             look = "best" if value is not None and value == winner else "value"
             line.append(replace(_value(column, name), look=look, tip=tip))
         cells.append(line)
@@ -117,18 +132,21 @@ def _change_table(before: Column, after: Column) -> Table:
             for column in (before, after)
         ),
         TableColumn("change", at_point=True, leading=True),
+        replace(_PLUG_IN, heading=f"{PLUG_IN_HEADING} {after.title}", only="page"),
         replace(_CHANCE, only="page"),
     ]
     cells = []
     for name in names:
-        values = before.value(name), after.value(name)
+        values = before.figure(name), after.figure(name)
         shift, interval = difference_text(*values), after.metric(name).get("change")
         word = change(name, *values, shift)
         look = "same" if _may_be_none(interval) else word
         moved = Cell(shift, interval=interval_text(interval), word=word, look=look)
-        cells.append([_value(before, name), _value(after, name), moved, _chance(after, name)])
+        numbers = [_value(before, name), _value(after, name), moved]
+        cells.append([*numbers, _plug_in(after, name), _chance(after, name)])
     table = _metrics(heads, names, cells, "metrics fit")
-    return table if any(line[-1].text for line in cells) else table.pick([0, 1, 2, 3])
+    kept = [place for place in (3, 4) if any(line[place].text for line in cells)]
+    return table.pick([0, 1, 2, 3, *(place + 1 for place in kept)])
 
 
 def _metrics(
@@ -152,8 +170,13 @@ def _value(column: Column, name: str) -> Cell:
     metric = column.metric(name)
     sure = any(map(interval_text, column.part["metrics"].values()))
     interval = interval_text(metric) or (NO_INTERVAL if sure and metric else "")
-    value = column.value(name)
+    value = column.figure(name)
     return Cell(significant(value), value, interval=interval, look="value")
+
+
+def _plug_in(column: Column, name: str) -> Cell:
+    metric = column.metric(name)
+    return Cell(significant(metric["value"]) if "estimate" in metric else "", look="plug_ins")
 
 
 def _chance(column: Column, name: str) -> Cell:
@@ -235,7 +258,8 @@ def leaderboard_table(document: Document) -> Table | None:
 
 
 def _measured(number: Mapping[str, Any]) -> Cell:
-    return Cell(significant(number["value"]), number["value"], interval=interval_text(number))
+    figure = main_figure(number)
+    return Cell(significant(figure), figure, interval=interval_text(number))
 
 
 def _behind(value: float) -> str:
