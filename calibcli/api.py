@@ -38,7 +38,7 @@ from calibcli.workflow.automatic import (
 from calibcli.workflow.choosing import Leaderboard, candidates
 from calibcli.workflow.fitting import Outcome
 from calibcli.workflow.measuring import Through, measure
-from calibcli.workflow.plans import Reduction, make_plans
+from calibcli.workflow.plans import ReducedTo, make_plans
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.records import read_calibrators, to_params
 
@@ -149,7 +149,7 @@ def fit(
     tune: bool = False,
     average_folds: bool = False,
     by: ArrayLike | None = None,
-    reduce: Reduction | None = None,
+    reduce: ReducedTo | None = None,
     stack: bool = False,
     folds: int = 5,
     cluster: ArrayLike | None = None,

@@ -11,7 +11,7 @@ from calibcli.arrays import Array, NumpyArray, argmax, dot_classes, like, sum_ro
 from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
-By = Literal["column", "prediction"]
+Grouping = Literal["column", "prediction"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class ClassTemperature(Calibrator):
     """
 
     temperatures: NumpyArray
-    by: By = "column"
+    by: Grouping = "column"
     kind = "class-temperature"
 
     def transform(self, logits: Array) -> Array:
@@ -41,7 +41,7 @@ class ClassTemperature(Calibrator):
         temperatures = parameters.array("temperatures", (classes,))
         if temperatures.min() <= 0:
             raise parameters.error("temperatures must be greater than 0")
-        return cls(temperatures, parameters.choice("by", get_args(By)))
+        return cls(temperatures, parameters.choice("by", get_args(Grouping)))
 
     def summary(self) -> str:
         low, high = self.temperatures.min(), self.temperatures.max()
@@ -52,7 +52,7 @@ class ClassTemperature(Calibrator):
 class ClassTemperatureMap(SmoothMap):
     """A temperature a class; the parameters are minus the logarithms, so that none is negative."""
 
-    by: By = field(
+    by: Grouping = field(
         default="column",
         metadata={"help": "a temperature a column of logits, or a predicted class"},
     )
@@ -90,7 +90,7 @@ class ClassTemperatureMap(SmoothMap):
         return absent if self.by == "column" else np.zeros_like(absent)
 
 
-def _scales(scales: NumpyArray, logits: Array, by: By) -> Array:
+def _scales(scales: NumpyArray, logits: Array, by: Grouping) -> Array:
     """Factors (K,) of the columns, or (n, 1) of the rows."""
     factors = like(scales, logits)
     return factors if by == "column" else factors[argmax(logits)][:, None]

@@ -13,7 +13,7 @@ from calibcli.workflow.choosing import Leaderboard, candidates, rank
 from calibcli.workflow.fitted_plans import try_plans
 from calibcli.workflow.fitting import Outcome, fit_and_measure
 from calibcli.workflow.measuring import CrossFitted, Through, check_clusters, measure
-from calibcli.workflow.plans import Plan, Reduction, loosened, make_plan, make_plans
+from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
 from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.stacking import stack
 
@@ -51,7 +51,7 @@ class AutoPlan:
     tune: bool = False
     average_folds: bool = False
     by: str | None = None
-    reduce: Reduction | None = None
+    reduce: ReducedTo | None = None
     method: str = AUTO
 
     def plans(self, data: Data) -> list[Plan]:
@@ -88,7 +88,7 @@ def make_any_plan(
     settings: Iterable[str] = (),
     *,
     by: str | None = None,
-    reduce: Reduction | None = None,
+    reduce: ReducedTo | None = None,
     stacked: bool = False,
     **options: Any,
 ) -> Plan | AutoPlan:

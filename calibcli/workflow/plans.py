@@ -22,7 +22,7 @@ from calibcli.options import build, parse_settings
 from calibcli.workflow.priors import TargetPrior, prior_factors
 from calibcli.workflow.reduction import confidence_rows
 
-Reduction: TypeAlias = Literal["top"]
+ReducedTo: TypeAlias = Literal["top"]
 """To what the classes are reduced for a fit: the top class against all others."""
 
 
@@ -48,7 +48,7 @@ class Plan:
         Whether the last stage is the average of the fits without each fold.
     by : str or None
         The column whose values have maps of their own.
-    reduce : Reduction or None
+    reduce : ReducedTo or None
         ``"top"`` calibrates the confidence alone.
     variant : str
         What tells the plan from others of the same method.
@@ -63,7 +63,7 @@ class Plan:
     tune: bool = False
     average_folds: bool = False
     by: str | None = None
-    reduce: Reduction | None = None
+    reduce: ReducedTo | None = None
     variant: str = ""
 
     @property
@@ -88,7 +88,7 @@ def make_plan(
     tune: bool = False,
     average_folds: bool = False,
     by: str | None = None,
-    reduce: Reduction | None = None,
+    reduce: ReducedTo | None = None,
 ) -> Plan:
     """The stages and the objective that names and ``NAME.OPTION=VALUE`` settings stand for.
 
@@ -127,7 +127,7 @@ def make_plans(
     *,
     link: bool = True,
     prior: TargetPrior | None = None,
-    reduce: Reduction | None = None,
+    reduce: ReducedTo | None = None,
 ) -> list[Plan]:
     """A plan for every method with every loss; each setting goes to those that it is for.
 
@@ -204,7 +204,7 @@ def _check_curves(families: tuple[Family | None, ...], loss: str) -> None:
             )
 
 
-def _check_reduction(plan: Plan, reduce: Reduction | None) -> None:
+def _check_reduction(plan: Plan, reduce: ReducedTo | None) -> None:
     """Refuse a reduction that there is not, and class shares for classes that are reduced."""
     if reduce not in (None, "top"):
         raise UsageError(f"there is no reduction {reduce!r}; there is top")
