@@ -337,7 +337,7 @@ import sys
 from calibcli.cli.app import run
 code = run(sys.argv[1:])
 found = {name.partition(".")[0] for name in sys.modules}
-print(*sorted(found & set("numpy pyarrow torch scipy matplotlib sklearn pandas".split())),
+print(*sorted(found & set("numpy pyarrow torch scipy matplotlib sklearn pandas pydantic".split())),
       file=sys.stderr)
 sys.exit(code)
 """

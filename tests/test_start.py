@@ -31,9 +31,10 @@ FITTING = MEASURING | {"fitting", "objectives"}
 def imported(*arguments: str | Path) -> set[str]:
     """The modules of the package, without its name, that a command imports."""
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
-    return {name.removeprefix("calibcli.") for name in result.stderr.rsplit("\n", 1)[1].split()}
+    names = result.stderr.decode().rsplit("\n", 1)[1].split()
+    return {name.removeprefix("calibcli.") for name in names}
 
 
 def packages(modules: set[str]) -> set[str]:
@@ -64,7 +65,45 @@ def test_apply_imports_nothing_that_fits_measures_or_reports(
 
 
 def test_evaluate_imports_nothing_that_fits() -> None:
-    assert packages(imported("evaluate", TEST)) == MEASURING
+    modules = imported("evaluate", TEST)
+    assert packages(modules) == MEASURING
+    # It prints a table; the other formats, gates to read and slices are not asked for.
+    others = {
+        "report.formats",
+        "report.markdown",
+        "report.junit",
+        "report.html",
+        "workflow.slicing",
+    }
+    assert not others & modules
+
+
+# What every command imports of the command line.
+SHELL = {
+    *("app", "config_file", "configured", "console", "help"),
+    *("option_values", "shared_options"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [
+        (("docs",), {"guide"}),
+        (("methods",), {"methods"}),
+        (("inspect", TEST), {"inspect", "reading"}),
+        (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "reading"}),
+        (
+            ("evaluate", TEST),
+            {"evaluate", "reading", "gate_options", "diagnostic_options", "pictures"},
+        ),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
+)
+def test_a_command_imports_no_other_command(
+    arguments: tuple[str | Path, ...], more: set[str], fitted: tuple[Path, set[str]]
+) -> None:
+    modules = imported(*(fitted[0] if each == "PARAMS" else each for each in arguments))
+    assert {name[4:] for name in modules if name.startswith("cli.")} == SHELL | more
 
 
 def test_the_package_imports_nothing_before_it_is_used() -> None:
