@@ -120,10 +120,14 @@ def rare(random: Random, rows: int) -> Array:
 
 
 def forest(random: Random, rows: int) -> Array:
-    """Two classes, the share of 50 trees that vote for the second: ties, exact 0 and 1."""
-    share = random.binomial(50, random.beta(0.5, 0.8, rows)) / 50
-    with np.errstate(divide="ignore"):
-        return np.log(np.stack((1 - share, share), axis=1))
+    """Two classes, the share of 50 trees that vote for the second: ties, no 0 nor 1.
+
+    Labels with noise are not always of a class that has votes, and may not be impossible.
+    """
+    votes = random.binomial(50, random.beta(0.5, 0.8, rows))
+    share = (votes + 0.5) / 51
+    logits: Array = np.log(np.stack((1 - share, share), axis=1))
+    return logits
 
 
 def heavy(random: Random, rows: int) -> Array:
