@@ -120,12 +120,15 @@ def rare(random: Random, rows: int) -> Array:
 
 
 def forest(random: Random, rows: int) -> Array:
-    """Two classes, the share of 50 trees that vote for the second: ties, no 0 nor 1.
+    """Two classes, the share of 50 trees that vote for the second: ties, exact 0 and 1."""
+    share = random.binomial(50, random.beta(0.5, 0.8, rows)) / 50
+    with np.errstate(divide="ignore"):
+        return np.log(np.stack((1 - share, share), axis=1))
 
-    Labels with noise are not always of a class that has votes, and may not be impossible.
-    """
-    votes = random.binomial(50, random.beta(0.5, 0.8, rows))
-    share = (votes + 0.5) / 51
+
+def forest_in_doubt(random: Random, rows: int) -> Array:
+    """The same with half a vote more for each class, so that no label is impossible."""
+    share = (random.binomial(50, random.beta(0.5, 0.8, rows)) + 0.5) / 51
     logits: Array = np.log(np.stack((1 - share, share), axis=1))
     return logits
 
@@ -166,7 +169,7 @@ WORLDS = (
     World("100 classes, 2,000 rows, T = 1.5", 2000, peaked(100, 9.0), cooled(1.5)),
     World("1 % positives, 2,000 rows, calibrated", 2000, rare, calibrated=True),
     World("1 % positives, 5,000 rows, T = 1.3", 5000, rare, cooled(1.3)),
-    World("forest of 50 trees, 1,000 rows, noise", 1000, forest, noisy(0.1)),
+    World("forest of 50 trees, 1,000 rows, noise", 1000, forest_in_doubt, noisy(0.1)),
     World("long tail, 1,000 rows, T = 1.3", 1000, long_tailed, cooled(1.3)),
     World("5 % label noise, 10 classes, 1,000 rows", 1000, peaked(10, 8.0), noisy(0.05)),
     World("heavy tails, 5 classes, 1,000 rows, T = 1.4", 1000, heavy, cooled(1.4)),
