@@ -186,7 +186,8 @@ def test_without_the_package_a_file_says_what_it_needs(
     done = calib("apply", "p.json", DIGITS, "-o", "out.parquet")
     assert done.returncode == 2
     assert done.stderr.decode() == (
-        "calib: p.json: needs the method 'tilt' of calib-toy 0.1, which is not installed\n"
+        "calib: p.json: needs the method 'tilt' of calib-toy 0.1, which is not installed "
+        "(more: calib docs params)\n"
     )
 
 
