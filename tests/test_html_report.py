@@ -135,7 +135,7 @@ def test_changes_have_their_intervals():
     words = words_of(page_of((document, pictures)))
     assert "[0.110, 0.220]" in words
     assert "[0.0100, 0.0200]" in words
-    assert "better [\N{MINUS SIGN}0.123, 0.046] 0.0345 to 0.0567" in words
+    assert "unclear [\N{MINUS SIGN}0.123, 0.046] 0.0345 to 0.0567" in words
     assert "By chance: what a perfectly calibrated model" in words
 
 

@@ -177,6 +177,11 @@ def test_the_p_value_of_equal_rows_is_binomial(count: int, rows: int, chance: fl
     assert wrong_tail(count, mean, mean * (1 - chance)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_wrong_prediction_of_rows_that_are_all_sure_says_everything() -> None:
+    assert wrong_tail(1.0, 0.0, 0.0) == 0
+    assert np.isnan(wrong_tail(0.0, 0.0, 0.0))
+
+
 def test_p_values_of_calibrated_slices_are_cautious() -> None:
     logits, labels = rows(40_000, classes=3)
     by = np.arange(40_000) % 1000

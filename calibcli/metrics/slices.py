@@ -270,16 +270,21 @@ def _in_clusters(
     )
 
 
+_HALF_A_ROW = 0.5
+"""More than rounding leaves of counts of whole rows."""
+
+
 def wrong_tail(count: float, mean: float, variance: float) -> float:
     """Two-sided p-value of a number of wrong predictions, of rows with different confidences.
 
     It is taken for binomial with the mean and the variance that the confidences give, which holds
-    for small numbers as well; cautious, as the number is whole. NaN where nothing is uncertain.
+    for small numbers as well; cautious, as the number is whole. Of confidences that are all 1 a
+    single wrong prediction says everything (0), and none says nothing (NaN).
     """
     from scipy.special import betainc
 
     if not (mean > 0 and variance > 0):
-        return math.nan
+        return 0.0 if count > mean + _HALF_A_ROW else math.nan
     chance = min(max(1 - variance / mean, 1e-9), 1.0)
     rows = mean / chance
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,14 +113,26 @@ def section_headings(names: Sequence[str]) -> dict[int, str]:
     return {i: text for i, text in enumerate(about) if i == 0 or text != about[i - 1]}
 
 
-def change(metric: str, before: float | None, after: float | None, shown: str) -> str:
-    """``"better"``, ``"worse"`` or ``"same"``, for a difference that is shown as ``shown``."""
+def change(
+    metric: str,
+    before: float | None,
+    after: float | None,
+    shown: str,
+    interval: Mapping[str, Any] | None = None,
+) -> str:
+    """``"better"``, ``"worse"``, ``"same"`` or ``"unclear"``, for a difference shown as ``shown``.
+
+    It is unclear where the interval of the change holds 0: there may be none.
+    """
     if shown == "0":
         return "same"
     if before and after is not None and math.isclose(before, after, rel_tol=_HARDLY):
         return "same"
     if before is None or after is None or math.isnan(after - before) or not better(metric):
         return ""
+    low, high = (interval.get("low"), interval.get("high")) if interval else (None, None)
+    if low is not None and high is not None and low <= 0 <= high:
+        return "unclear"
     return "better" if (after < before) == (better(metric) == "lower") else "worse"
 
 

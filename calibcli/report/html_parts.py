@@ -73,10 +73,12 @@ def _changed(before: Column, after: Column) -> str:
         old, new = before.figure(name), after.figure(name)
         if old is None or new is None or not math.isfinite(new - old):
             continue
-        word = change(name, old, new, difference_text(old, new))
-        verb = {"better": "falls", "worse": "rises"}.get(word)
+        interval = after.metric(name).get("change")
+        word = change(name, old, new, difference_text(old, new), interval)
+        verb = {"better": "falls", "worse": "rises", "unclear": "moves"}.get(word)
+        doubt = ", which may be chance" if word == "unclear" else ""
         moved.append(
-            f"{metric_title(name)} {verb} from {significant(old)} to {significant(new)}"
+            f"{metric_title(name)} {verb} from {significant(old)} to {significant(new)}{doubt}"
             if verb
             else f"{metric_title(name)} stays at {significant(new)}"
         )

@@ -42,6 +42,7 @@ _LOOKS = {
     "better": "green",
     "worse": "red",
     "same": "dim",
+    "unclear": "dim",
     "best": "bold",
     "chances": "dim",
     "quiet": "dim",

@@ -38,8 +38,8 @@ class Cell:
     word : str
         What to think of it: ``"better"``.
     look : str
-        How it stands out: ``"better"``, ``"worse"``, ``"same"``, ``"best"`` of its row, ``"clear"``
-        evidence, ``"quiet"``, or a kind of `calibcli.report.verdict`.
+        How it stands out: ``"better"``, ``"worse"``, ``"same"``, ``"unclear"``, ``"best"`` of its
+        row, ``"clear"`` evidence, ``"quiet"``, or a kind of `calibcli.report.verdict`.
     tip : str
         What a page says under the pointer.
     way : str

@@ -139,9 +139,8 @@ def _change_table(before: Column, after: Column) -> Table:
     for name in names:
         values = before.figure(name), after.figure(name)
         shift, interval = difference_text(*values), after.metric(name).get("change")
-        word = change(name, *values, shift)
-        look = "same" if _may_be_none(interval) else word
-        moved = Cell(shift, interval=interval_text(interval), word=word, look=look)
+        word = change(name, *values, shift, interval)
+        moved = Cell(shift, interval=interval_text(interval), word=word, look=word)
         numbers = [_value(before, name), _value(after, name), moved]
         cells.append([*numbers, _plug_in(after, name), _chance(after, name)])
     table = _metrics(heads, names, cells, "metrics fit")
@@ -181,13 +180,6 @@ def _plug_in(column: Column, name: str) -> Cell:
 
 def _chance(column: Column, name: str) -> Cell:
     return Cell(range_text(column.metric(name).get("chance")), look="chances")
-
-
-def _may_be_none(interval: Document | None) -> bool:
-    """Whether no change at all would be in keeping with the interval of the change."""
-    if not interval or interval.get("low") is None or interval.get("high") is None:
-        return False
-    return bool(interval["low"] <= 0 <= interval["high"])
 
 
 def inputs_table(document: Document) -> Table:
