@@ -24,19 +24,19 @@ from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Bootstrap
+from calibcli.metrics.view import ViewChoice, choose_event
 from calibcli.params import Params, encode
 from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
 from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
 from calibcli.workflow.automatic import (
-    AUTO,
     LEADERBOARD_METRICS,
+    AutoPlan,
     compare_plans,
     make_any_plan,
-    run_plan,
 )
 from calibcli.workflow.choosing import Leaderboard, candidates
-from calibcli.workflow.fitting import Outcome
+from calibcli.workflow.fitting import Outcome, fit_and_measure
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import ReducedTo, make_plans
 from calibcli.workflow.priors import TargetPrior
@@ -139,7 +139,7 @@ def fit(
     logits: ArrayLike,
     labels: ArrayLike,
     *,
-    method: str = "temperature",
+    method: str | None = None,
     loss: str = "nll",
     weights: ArrayLike | None = None,
     input: InputKind = "logits",
@@ -164,9 +164,10 @@ def fit(
     ----------
     logits : array (n, K), or (n,) for two classes: the score of class 1
     labels : integer array (n,), from 0 to K - 1
-    method : str
+    method : str, optional
         A name of ``calib methods``, or several with commas, applied in order; ``"auto"`` chooses
-        by held-out loss.
+        by held-out loss. If left out: ``"temperature"``, and for two classes the best of a few
+        cheap ones, by held-out loss.
     loss : str
         A name of ``calib losses``.
     weights : array (n,), optional
@@ -232,11 +233,12 @@ def fit(
     source = _labelled("a fit", logits, labels, weights, input, cluster)
     if by is not None:
         source = _grouped(source, GROUP, by, "by")
-    holds_out = method == AUTO or tune or average_folds or by is not None
+    chooses = isinstance(plan, AutoPlan) and plan.chooses(max(source.columns, 2))
+    holds_out = chooses or tune or average_folds or by is not None
     needed = 5 if folds < 2 and holds_out else folds
     data = open_data(Engine(choose_device(device), threads), source, needed, seed)
     resampling = _bootstrap(bootstrap, seed, cluster)
-    outcome = run_plan(data, plan, Panel(bootstrap=resampling), cross_fitted=folds >= 2)
+    outcome = fit_and_measure(data, plan, Panel(bootstrap=resampling), cross_fitted=folds >= 2)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 
@@ -260,6 +262,8 @@ def evaluate(
     weights: ArrayLike | None = None,
     input: InputKind = "probs",
     metrics: tuple[str, ...] | None = None,
+    view: ViewChoice = "auto",
+    positive: int | None = None,
     cluster: ArrayLike | None = None,
     bootstrap: int = 0,
     seed: int = 0,
@@ -275,6 +279,12 @@ def evaluate(
         ``"probs"``, ``"logits"`` or ``"log-probs"``: what the scores are.
     metrics : tuple of str, optional
         Names of ``calib metrics``; those that are usually shown if left out.
+    view : str
+        What confidence is: ``"top"``, the probability of the predicted class, or ``"positive"``,
+        that of the positive class of two; ``"auto"`` is that of the positive class of two, and of
+        the predicted one of more.
+    positive : int, optional
+        The positive class of two; class 1 if left out.
     cluster : array (n,), optional
         What rows belong together (a patient, a document), whole numbers or texts: they are
         resampled together.
@@ -299,7 +309,8 @@ def evaluate(
     data = open_data(Engine(), source, seed=seed)
     resampling = _bootstrap(bootstrap, seed, cluster)
     names = Panel().names if metrics is None else metrics
-    return measure(data, [Through()], Panel(names, bootstrap=resampling))[0]
+    event = choose_event(view, None if positive is None else str(positive), data.classes)
+    return measure(data, [Through()], Panel(names, bootstrap=resampling, event=event))[0]
 
 
 def compare(

@@ -47,7 +47,7 @@ def read_json(outcome: tuple[int, str, str]) -> dict[str, Any]:
     code, out, err = outcome
     assert code == 0, err
     found: dict[str, Any] = json.loads(out)
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     return found
 
 

@@ -20,10 +20,10 @@ from calibcli.engine.source import ArraySource, Chunk
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.tables import ReadOptions, open_dataset
-from calibcli.workflow.automatic import compare_plans, make_any_plan, run_plan
+from calibcli.workflow.automatic import compare_plans, make_any_plan
 from calibcli.workflow.cluster_hint import likely_clusters
 from calibcli.workflow.fitted_plans import fit_plan
-from calibcli.workflow.fitting import Outcome
+from calibcli.workflow.fitting import Outcome, fit_and_measure
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import finished, make_plan
 
@@ -178,7 +178,7 @@ def test_no_row_is_held_out_by_itself(way: str, monkeypatch: pytest.MonkeyPatch)
         return plain(self, numbers, keys)
 
     monkeypatch.setattr(Folds, "at", watched)
-    run_plan(data, make_any_plan(**WAYS[way]), NLL)
+    fit_and_measure(data, make_any_plan(**WAYS[way]), NLL)
     assert splits
     assert all(split.of_cluster is not None or split.count == 1 for split in splits)
 
@@ -186,7 +186,7 @@ def test_no_row_is_held_out_by_itself(way: str, monkeypatch: pytest.MonkeyPatch)
 class TestLeak:
     def test_auto_takes_nothing_that_is_worse_for_new_patients(self) -> None:
         rows, new = patients(40, 400, 4), patients(400, 40, 4, seed=1)
-        outcome = run_plan(opened(rows), make_any_plan("auto"), NLL)
+        outcome = fit_and_measure(opened(rows), make_any_plan("auto"), NLL)
         truth = nll_on(new, outcome.fit.calibrators) - nll_on(new, ())
         before = outcome.before.values["nll"]  # type: ignore[union-attr]
         assert truth < 0.005
@@ -197,8 +197,8 @@ class TestLeak:
         """40 patients with 400 rows each: what stands under "after" is that of new patients."""
         rows, new = patients(40, 400), patients(400, 40, seed=1)
         plan = make_any_plan(method)
-        whole = run_plan(opened(rows), plan, NLL)
-        split = run_plan(opened(rows, clustered=False), plan, NLL)
+        whole = fit_and_measure(opened(rows), plan, NLL)
+        split = fit_and_measure(opened(rows, clustered=False), plan, NLL)
         # By how much calibration makes patients worse (or better) that were not seen.
         truth = nll_on(new, whole.fit.calibrators) - nll_on(new, ())
         before = whole.before.values["nll"]  # type: ignore[union-attr]
@@ -218,7 +218,7 @@ class TestLeak:
                 # The fits of the folds themselves: what they are worth on patients that are new.
                 parts = [finished(p, plan) for p in fit_plan(data, plan).without_folds(data)]
                 truth = np.mean([nll_on(new, part.calibrators) for part in parts])
-                found.append(held_out(run_plan(data, plan, NLL)) - truth)
+                found.append(held_out(fit_and_measure(data, plan, NLL)) - truth)
         whole, split = np.array(bias[True]), np.array(bias[False])
         assert abs(whole.mean()) < 2.5 * whole.std() / 4
         assert (split - whole).mean() < -4 * (split - whole).std() / 4
@@ -270,7 +270,7 @@ class TestInterface:
         logits, labels, patient = patients(30, 40)
         names = np.array([f"patient {number}" for number in patient])
         fitted = calibcli.fit(logits, labels, method="svs", cluster=names, bootstrap=200)
-        expected = run_plan(opened((logits, labels, patient)), make_plan("svs"), NLL)
+        expected = fit_and_measure(opened((logits, labels, patient)), make_plan("svs"), NLL)
         assert fitted.outcome is not None
         assert held_out(fitted.outcome) == held_out(expected)
         assert fitted.outcome.after is not None

@@ -491,7 +491,7 @@ def test_intervals_of_differences_between_runs_cover() -> None:
         (b"\x80PNG", "is no JSON"),
         (b"[" * 100_000, "is no JSON"),
         (b"[1]", "has no schema_version"),
-        (b'{"schema_version": 2, "command": "fit"}', "has schema_version 2"),
+        (b'{"schema_version": 3, "command": "fit"}', "has schema_version 3"),
         (b'{"schema_version": 1, "command": "apply"}', "is of calib apply"),
         (b'{"schema_version": 1, "command": "fit"}', "has no metrics"),
         (b'{"schema_version": 1, "command": "evaluate", "results": []}', "has no results"),
@@ -515,14 +515,26 @@ def test_what_is_no_baseline_is_refused(content: bytes, complaint: str) -> None:
     assert complaint in str(caught.value)
 
 
+TOP: dict[str, Any] = {"positive": None}
+
+
+@pytest.mark.parametrize("then", [None, {"class": 0, "name": "eggs"}])
+def test_a_baseline_of_another_view_is_refused(then: dict[str, Any] | None) -> None:
+    document = {**evaluated("a", ece=entry(0.1)), "positive": then}
+    baseline = Baseline(json.dumps(document).encode(), "b.json")
+    assert baseline.metrics("a", {"positive": then})["ece"]["value"] == 0.1
+    with pytest.raises(DataError, match=r"b\.json: is of .*, here it is P\(spam\)"):
+        baseline.metrics("a", {"positive": {"class": 1, "name": "spam"}})
+
+
 def test_a_baseline_finds_the_input_by_its_name() -> None:
     results = [evaluated("a", ece=entry(0.1)), evaluated("b", ece=entry(None))]
     document = {"schema_version": 1, "command": "evaluate", "results": results}
     baseline = Baseline(json.dumps(document).encode(), "b.json")
-    assert baseline.metrics("a")["ece"]["value"] == 0.1
+    assert baseline.metrics("a", TOP)["ece"]["value"] == 0.1
     with pytest.raises(DataError, match="has no c, with which to compare; it has a, b"):
-        baseline.metrics("c")
+        baseline.metrics("c", TOP)
     with pytest.raises(DataError, match="nll was not measured there; make it anew with --metrics"):
         baseline.check(["ece", "nll"])
     alone = Baseline(json.dumps(results[0]).encode(), "b.json")
-    assert alone.metrics("any other name")["ece"]["value"] == 0.1
+    assert alone.metrics("any other name", TOP)["ece"]["value"] == 0.1

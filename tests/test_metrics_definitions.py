@@ -243,7 +243,7 @@ def test_decomposition_by_isotonic_regression(rows: int, classes: int, weighted:
     values = evaluate(log_probs, labels, weights if weighted else None)
     # As the view rounds it, so that ties stay ties.
     view = View(log_probs, labels)
-    expected = parts(view.confidence, view.correct * 1.0)
+    expected = parts(view.top_confidence, view.top_correct * 1.0)
     assert found("corp_top") == pytest.approx(expected, abs=1e-12)
     each = [parts(view.probs[:, k], (labels == k) * 1.0) for k in range(classes)]
     assert found("corp_class_wise") == pytest.approx(np.mean(each, axis=0), abs=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -111,8 +112,26 @@ def test_names_of_classes_change_nothing(seed: int, classes: int) -> None:
     log_probs = log_softmax(rng.standard_normal((50, classes)) * 2)
     labels = rng.integers(0, classes, 50)
     order = rng.permutation(classes)
-    renamed = evaluate(log_probs[:, order], np.argsort(order)[labels])
-    assert_same(renamed, evaluate(log_probs, labels))
+    panel = replace(PANEL, event="top")
+    renamed = View(log_probs[:, order], np.argsort(order)[labels], event="top")
+    here, there = (
+        panel.finish(panel.partial(view))
+        for view in (renamed, View(log_probs, labels, event="top"))
+    )
+    assert_same(here, there)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_class_keeps_its_figures_under_another_number(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    log_probs = log_softmax(rng.standard_normal((50, 2)) * 2)
+    labels = rng.integers(0, 2, 50)
+    here, there = (
+        PANEL.finish(PANEL.partial(view))
+        for view in (View(log_probs, labels), View(log_probs[:, ::-1], 1 - labels, event=0))
+    )
+    assert (here.event, there.event) == (1, 0)
+    assert_same(replace(there, event=1), here)
 
 
 @given(blocks())

@@ -11,7 +11,7 @@ import pytest
 
 from calibcli.arrays import log_softmax, scores_to_logits
 from calibcli.metrics.panel import Evaluation, Panel
-from calibcli.metrics.view import View
+from calibcli.metrics.view import Event, View
 
 NAMES = {
     "accuracy": "accuracy",
@@ -25,9 +25,9 @@ NAMES = {
 }
 
 
-def evaluate(logits: Any, labels: Any) -> Evaluation:
+def evaluate(logits: Any, labels: Any, event: Event = "auto") -> Evaluation:
     panel = Panel()
-    return panel.finish(panel.partial(View(log_softmax(logits), labels)))
+    return panel.finish(panel.partial(View(log_softmax(logits), labels, event=event)))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -73,7 +73,7 @@ def test_stored_sets(shared_data: Path) -> None:
     for name, split, kind, *numbers in (row[:8] for row in rows):
         arrays = np.load(data / name / f"{split}.npz")
         logits = scores_to_logits(arrays[kind], kind)  # type: ignore[arg-type]
-        values = evaluate(np.asfortranarray(logits), arrays["labels"]).values
+        values = evaluate(np.asfortranarray(logits), arrays["labels"], "top").values
         found = [values["accuracy"], values["nll"], values["ece"]]
         # Forecasts with four decimals: many stand on an edge such as 0.4 and either bin is right.
         tolerance = 1e-4 if name == "fte_soccer_spi" else 5.1e-5
@@ -88,7 +88,7 @@ def test_top1_of_imagenet(shared_data: Path) -> None:
     sure = confidence > 0.5
     probs = np.stack([confidence, 1 - confidence], axis=1)[sure]
     labels = (arrays["pred"] != arrays["labels"]).astype(np.int64)[sure]
-    bins = evaluate(scores_to_logits(probs, "probs"), labels).reliability
+    bins = evaluate(scores_to_logits(probs, "probs"), labels, "top").reliability
     for part in bins[8:]:
         inside = (confidence > part.lower) & (confidence <= part.upper)
         assert part.rows == inside.sum()

@@ -15,14 +15,14 @@ from calibcli.metrics.base import Group
 from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import DEFAULT, METRICS
-from calibcli.metrics.view import View
+from calibcli.metrics.view import Event, View
 
 Array = np.ndarray[Any, Any]
 
 
-def evaluate(log_probs: Any, labels: Any, weights: Any = None) -> Evaluation:
+def evaluate(log_probs: Any, labels: Any, weights: Any = None, event: Event = "auto") -> Evaluation:
     panel = Panel()
-    return panel.finish(panel.partial(View(log_probs, labels, weights)))
+    return panel.finish(panel.partial(View(log_probs, labels, weights, event=event)))
 
 
 def make(rng: np.random.Generator, rows: int, classes: int) -> tuple[Array, Array]:
@@ -56,15 +56,18 @@ def slow_ks(confidence: Array, correct: Array) -> float:
     return largest / len(confidence)
 
 
-def slow_metrics(log_probs: Array, labels: Array) -> dict[str, float]:
+def slow_metrics(log_probs: Array, labels: Array, event: Event = "top") -> dict[str, float]:
     probs = np.exp(log_probs.astype(np.float64))
     rows, classes = probs.shape
     confidence = probs.max(axis=1)
-    correct = np.array([float(probs[i].argmax() == labels[i]) for i in range(rows)])
+    right = np.array([float(probs[i].argmax() == labels[i]) for i in range(rows)])
     one_hot = np.eye(classes)[labels]
+    correct = right
+    if isinstance(event, int):
+        confidence, correct = probs[:, event], one_hot[:, event]
     adaptive_edges = np.interp(np.linspace(0, rows, BINS + 1), np.arange(rows), np.sort(confidence))
     return {
-        "accuracy": math.fsum(correct) / rows,
+        "accuracy": math.fsum(right) / rows,
         "nll": math.fsum(-log_probs[i, labels[i]] for i in range(rows)) / rows,
         "brier": math.fsum(((probs - one_hot) ** 2).ravel()) / rows,
         "ece": slow_ece(confidence, correct),
@@ -81,8 +84,13 @@ def slow_metrics(log_probs: Array, labels: Array) -> dict[str, float]:
 def test_definitions(rng: np.random.Generator, rows: int, classes: int, order: Any) -> None:
     log_probs, labels = make(rng, rows, classes)
     log_probs = np.asarray(log_probs, order=order)
-    expected = slow_metrics(log_probs, labels)
-    assert evaluate(log_probs, labels).values == pytest.approx(expected, abs=1e-12)
+    events: tuple[Event, ...] = ("top", 0, 1)
+    for event in events:
+        evaluation = evaluate(log_probs, labels, event=event)
+        assert evaluation.values == pytest.approx(slow_metrics(log_probs, labels, event), abs=1e-12)
+        assert evaluation.event == (None if event == "top" else event)
+    usual = slow_metrics(log_probs, labels, 1 if classes == 2 else "top")
+    assert evaluate(log_probs, labels).values == pytest.approx(usual, abs=1e-12)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -56,7 +56,7 @@ def matplotlib() -> Any:
 def lattice_of(confidence: Array, correct: Array) -> Sums:
     """The lattice of a binary problem with these confidences of class 0, above 1/2."""
     logits = np.stack([np.log(confidence), np.log1p(-confidence)], axis=1)
-    view = View(logits, np.where(correct, 0, 1))
+    view = View(logits, np.where(correct, 0, 1), event="top")
     return CONFIDENCE_LATTICE.finish(CONFIDENCE_LATTICE.partial(view))
 
 

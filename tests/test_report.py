@@ -205,7 +205,7 @@ def bins(*parts: tuple[float, float, int]) -> list[dict[str, Any]]:
     ],
 )
 def test_verdict(parts: list[tuple[float, float, int]], kind: str, text: str | None) -> None:
-    found = verdict(bins(*parts))
+    found = verdict({"reliability": bins(*parts)})
     assert found.kind == kind
     assert text is None or found.text == text
 
@@ -213,7 +213,7 @@ def test_verdict(parts: list[tuple[float, float, int]], kind: str, text: str | N
 def test_verdict_uses_weights() -> None:
     parts = bins((0.9, 0.5, 1000), (0.6, 0.6, 1000))
     parts[0]["weight"] = 1e-6
-    assert verdict(parts).kind == "good"
+    assert verdict({"reliability": parts}).kind == "good"
 
 
 def test_change_is_judged_by_the_metric() -> None:
@@ -254,17 +254,17 @@ def test_diagrams_fit_the_width(data: st.DataObject, width: int, glyphs: Any, pa
         rows = data.draw(st.lists(st.integers(0, 10**7), min_size=15, max_size=15))
         share = st.floats(0, 1)
         drawn = [(data.draw(share), data.draw(share), n) if n else (None, None, 0) for n in rows]
-        shown.append(("title", bins(*drawn)))  # type: ignore[arg-type]
+        shown.append(("title", {"reliability": bins(*drawn)}))  # type: ignore[arg-type]
     lines = [line.plain for line in reliability_diagrams(shown, glyphs, width)]
     # The heading and the key are sentences: the terminal cuts them where it is too narrow.
     bars = [line for line in lines[:-1] if "says" not in line]
     assert all(len(line.rstrip()) <= width for line in bars)
     marks = sum(line.count(glyphs.marker) for line in bars)
-    assert marks == sum(part["rows"] > 0 for _, each in shown for part in each)
+    assert marks == sum(part["rows"] > 0 for _, each in shown for part in each["reliability"])
 
 
 def test_two_diagrams_stand_side_by_side_where_there_is_room() -> None:
-    both = [("before", fitted()["before"]["reliability"]), ("after", evaluated()["reliability"])]
+    both = [("before", fitted()["before"]), ("after", evaluated())]
     narrow = reliability_diagrams(both, UNICODE, SIDE_BY_SIDE - 1)
     wide = reliability_diagrams(both, UNICODE, SIDE_BY_SIDE)
     assert len(wide) < len(narrow)
@@ -274,7 +274,7 @@ def test_two_diagrams_stand_side_by_side_where_there_is_room() -> None:
 
 def test_bar_shows_the_direction() -> None:
     over, under = (
-        reliability_diagrams([("", bins(part))], UNICODE, 80)[2].plain
+        reliability_diagrams([("", {"reliability": bins(part)})], UNICODE, 80)[2].plain
         for part in ((0.9, 0.5, 100), (0.5, 0.9, 100))
     )
     assert re.search("█▒+┃", over)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -103,7 +103,9 @@ def evaluate_command(
     outputs = {**pictures.paths, **gates.paths}
     keep_apart(outputs)
     keys = {**measuring.keys, **diagnosing.keys}
-    job = _Job(reading, panel, diagnosing, keys, computing, talk, pictures, outputs, params)
+    job = _Job(
+        reading, measuring, panel, diagnosing, keys, computing, talk, pictures, outputs, params
+    )
     if params is not None:
         from calibcli.workflow.records import read_calibrators
 
@@ -122,6 +124,7 @@ class _Job:
     """What is the same for every input."""
 
     reading: InputOptions
+    measuring: MeasureOptions
     panel: Panel
     diagnosing: DiagnosticOptions
     keys: dict[str, str]
@@ -163,7 +166,9 @@ class _Job:
             talk_about_groups(dataset, names, self.talk)
             if self.content is not None and self.params is not None:
                 check_params_classes(self.content, data.classes, self.params, dataset)
-            panel = self.pictures.widened(self.diagnosing.widened(self.panel, data), data)
+            event = self.measuring.event(data.classes, dataset.class_names)
+            panel = replace(self.panel, event=event)
+            panel = self.pictures.widened(self.diagnosing.widened(panel, data), data)
             (evaluation,) = measure(data, [Through(self.stages)], panel)
             self.pictures.add(
                 evaluation,
@@ -173,7 +178,10 @@ class _Job:
             if self.pictures.wants_fingerprints:
                 self.pictures.add_files("measure", dataset.fingerprints())
             document = evaluate_document(
-                evaluation, source=describe(dataset, data), params=self.params
+                evaluation,
+                source=describe(dataset, data),
+                params=self.params,
+                class_names=dataset.class_names,
             )
             diagnostics = self.diagnosing.document(data, self.stages, evaluation, panel, dataset)
             return {**document, **diagnostics}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +67,7 @@ class FitOptions:
     """What to fit, and where to put it."""
 
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--method",
             "-m",
@@ -75,8 +75,9 @@ class FitOptions:
             autocompletion=complete_methods,
             help="What is fitted; see calib methods. Several are fitted one after the other; auto "
             "takes what is best for held-out rows.",
+            show_default="temperature; of two classes the best of a few cheap ones",
         ),
-    ] = "temperature"
+    ] = None
     loss: Annotated[
         str,
         typer.Option(
@@ -210,6 +211,7 @@ def fit_command(
         by, keys = fitting.by, measuring.keys
         job = FitJob(stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys)
         keep_inputs(outputs, job.dataset, job.test)
+        panel = replace(panel, event=measuring.event(job.classes, job.dataset.class_names))
         outcome = job.fit(plan, fitting.folds, panel)
         if printing.format is not ReportFormat.TABLE:
             for note in outcome.notes:

@@ -76,12 +76,18 @@ class FitJob:
         self._prints = hasher.submit(self.dataset.fingerprints)
         self._test_prints = hasher.submit(self.test.fingerprints) if self.test else None
 
+    @property
+    def classes(self) -> int:
+        """The number of classes of the input."""
+        return max(self.dataset.columns, 2)
+
     def fit(self, plan: Plan | AutoPlan, folds: int, panel: Panel) -> Outcome:
         """Survey the rows, fit a plan to them, and measure what came of it."""
         from calibcli.cli.reading import talk_about, talk_about_clusters
         from calibcli.engine.data import open_data
-        from calibcli.workflow.automatic import AutoPlan, run_plan
+        from calibcli.workflow.automatic import AutoPlan
         from calibcli.workflow.fitted_plans import long_fit_note
+        from calibcli.workflow.fitting import fit_and_measure
 
         seed = self.computing.seed
         with self.talk.progress(self.engine, f"fitting {plan.method}", self.dataset.rows) as engine:
@@ -96,7 +102,7 @@ class FitJob:
             note = long_fit_note(self.data, plans, 0 if self.test_data else folds)
             if note:
                 self.talk.say(note)
-            return run_plan(self.data, plan, panel, self.test_data)
+            return fit_and_measure(self.data, plan, panel, self.test_data)
 
     def params(self, outcome: Outcome) -> Params:
         """The content of the parameter file."""
@@ -149,6 +155,7 @@ class FitJob:
             plain=outcome.plain,
             leaderboard=leaderboard_entries(outcome.leaderboard),
             groups=outcome.groups,
+            class_names=self.dataset.class_names,
         )
 
     def add_files(self, pictures: Pictures) -> None:

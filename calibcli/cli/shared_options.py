@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
     from calibcli.metrics.panel import Panel
+    from calibcli.metrics.view import Event
     from calibcli.tables import ReadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -205,6 +206,14 @@ def cluster_keys(column: str | None) -> dict[str, str]:
     return {} if column is None else {CLUSTER: column}
 
 
+class ViewOption(StrEnum):
+    """What the confidence is of."""
+
+    AUTO = "auto"
+    TOP = "top"
+    POSITIVE = "positive"
+
+
 @dataclass(frozen=True)
 class MeasureOptions:
     """What to measure."""
@@ -229,6 +238,27 @@ class MeasureOptions:
     cluster: Annotated[
         str | None, _measuring(metavar="COL", help=CLUSTER_HELP, show_default="rows")
     ] = None
+    view: Annotated[
+        ViewOption,
+        _measuring(
+            help="What confidence is: the probability of the positive class, or of the predicted "
+            "one; auto: the positive class of two.",
+        ),
+    ] = ViewOption.AUTO
+    positive: Annotated[
+        str | None,
+        _measuring(
+            metavar="NAME",
+            help="The positive class of two, by name or number.",
+            show_default="class 1",
+        ),
+    ] = None
+
+    def event(self, classes: int, names: Sequence[str] | None) -> Event:
+        """What the confidence is of, for so many classes of these names."""
+        from calibcli.metrics.view import choose_event
+
+        return choose_event(self.view.value, self.positive, classes, names)
 
     def panel(self, seed: int) -> Panel:
         """The metrics that these options ask for, with intervals."""

@@ -24,7 +24,7 @@ from calibcli.registry import Pattern
 
 
 def _correct(view: View) -> NumpyArray:
-    return view.correct.astype(np.float64)
+    return view.top_correct.astype(np.float64)
 
 
 @dataclass(frozen=True)

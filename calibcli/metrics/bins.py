@@ -75,14 +75,14 @@ class Reliability:
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """The statistic: sums by bin of the confidence, the largest probability of a row.
+    """The statistic: sums by bin of the confidence; a confidence of 0 is in the first bin.
 
     State: array (4, 15) of rows, weight, weight x confidence, weight x correct.
     """
 
     def partial(self, view: View) -> NumpyArray:
         """The sums over one block."""
-        index = bin_index(view.confidence)
+        index = np.maximum(bin_index(view.confidence), 0)
 
         def total(values: NumpyArray | None) -> NumpyArray:
             return np.bincount(index, values, minlength=BINS)

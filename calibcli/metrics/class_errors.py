@@ -496,7 +496,7 @@ class ClassBags:
     def _forecasts(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
         """Row, class and value of the probabilities; of ``"all"`` those beyond the first bin."""
         if self.forecasts == "predicted":
-            return np.arange(len(view)), view.prediction, view.confidence
+            return np.arange(len(view)), view.prediction, view.top_confidence
         threshold = THRESHOLD if self.forecasts == "thresholded" else float(EDGES[1])
         return elements_above(view.probs, threshold)
 
@@ -504,7 +504,7 @@ class ClassBags:
         """Those of labels (n,), with their probabilities (n,), that are forecasts."""
         if self.forecasts == "predicted":
             (rows,) = np.nonzero(view.prediction == labels)
-            return Labels(rows, labels[rows], view.confidence[rows])
+            return Labels(rows, labels[rows], view.top_confidence[rows])
         (rows,) = np.nonzero(probs > (THRESHOLD if self.forecasts == "thresholded" else 0))
         return Labels(rows, labels[rows], probs[rows])
 

@@ -120,17 +120,25 @@ class CollectedScores:
     it is 0.4 MB for good: sums on a lattice of 2^14 cells, 1.2e-4 wide at a confidence of 1/2 and
     ever finer towards 1. Which of the two depends on the number of rows alone, not on how they
     were cut. ``merge`` takes over its left argument.
+
+    Parameters
+    ----------
+    top : bool
+        Whether the confidence is that of the predicted class, whatever the event of the view.
     """
+
+    top: bool = False
 
     def partial(self, view: View) -> Collected:
         """The rows of one block; those of weight 0 are absent."""
-        single = namespace(view.probs).finfo(view.probs.dtype).bits <= 32
-        # Nothing is lost: these numbers were float32 before the view widened them.
-        confidence = view.confidence.astype(np.float32) if single else view.confidence
-        scores = ScoredRows(confidence, view.correct, None)
+        confidence, correct = view.forecast(top=self.top)
+        if namespace(view.probs).finfo(view.probs.dtype).bits <= 32:
+            # Nothing is lost: these numbers were float32 before the view widened them.
+            confidence = confidence.astype(np.float32)
+        scores = ScoredRows(confidence, correct, None)
         if view.weighted:
             present = view.weights > 0
-            scores = ScoredRows(confidence[present], view.correct[present], view.weights[present])
+            scores = ScoredRows(confidence[present], correct[present], view.weights[present])
         return _bounded(Collected(len(scores.correct), [scores]))
 
     def merge(self, left: Collected, right: Collected) -> Collected:
@@ -176,4 +184,4 @@ def _weights(scores: ScoredRows) -> NumpyArray:
     return np.ones(len(scores.correct)) if scores.weights is None else scores.weights
 
 
-COLLECTED_SCORES = CollectedScores()
+COLLECTED_SCORES, COLLECTED_TOP_SCORES = CollectedScores(), CollectedScores(top=True)

@@ -139,7 +139,7 @@ class ConfidenceState(NamedTuple):
 
 @dataclass(frozen=True)
 class ConfidenceBags:
-    """The statistic: by bag, and by cell of the largest probability, sums of weight and residuals.
+    """The statistic: by bag, and by cell of the confidence, sums of weight and residuals.
 
     The edges of the 15 equal-width bins are edges of cells too. Memory: 16 bytes for each bag and
     cell. ``merge`` takes over its left argument.
@@ -147,17 +147,21 @@ class ConfidenceBags:
     Parameters
     ----------
     units : Units
+    top : bool
+        As of `CollectedScores`.
     """
 
     units: Units
+    top: bool = False
 
     def partial(self, view: View) -> ConfidenceState:
         """The sums over one block."""
-        cells = self.cells_of(view.confidence)
+        confidence, correct = view.forecast(top=self.top)
+        cells = self.cells_of(confidence)
         codes = self.units.bags_of(view) * SIZE + cells
         weights = view.weights
-        residuals = weights * (view.confidence - view.correct)
-        summed = (weights, weights**2, weights * view.confidence)
+        residuals = weights * (confidence - correct)
+        summed = (weights, weights**2, weights * confidence)
         totals = np.stack([np.bincount(cells, v, minlength=SIZE) for v in summed])
         size = self.units.bags() * SIZE
         mass = CellSums.of(codes, weights if view.weighted else None, size)
@@ -168,12 +172,14 @@ class ConfidenceBags:
         first = view.first
         if first is None:
             return None
-        more = view.confidence - first.probability_of(view.prediction)
-        more_there = first.confidence - view.probability_of(first.prediction)
+        confidence, _ = view.forecast(top=self.top)
+        confidence_there, _ = first.forecast(top=self.top)
+        more = confidence - first.probability_of(view.forecast_class(top=self.top))
+        more_there = confidence_there - view.probability_of(first.forecast_class(top=self.top))
         starts, size = self.units.bags_of(view) * SIZE, self.units.bags() * SIZE
         return (
             CellSums.of(starts + cells, view.weights * more, size),
-            CellSums.of(starts + self.cells_of(first.confidence), view.weights * more_there, size),
+            CellSums.of(starts + self.cells_of(confidence_there), view.weights * more_there, size),
         )
 
     def cells_of(self, confidence: NumpyArray) -> NumpyArray:
@@ -232,10 +238,12 @@ class ConfidenceNorm:
     """The resampling of a calibration error that is a norm of residuals of the confidence."""
 
     description = "inverted test of the error; chance range by labels drawn anew"
+    top: bool = False
+    """Whether the confidence is that of the predicted class, whatever the event of the view."""
 
     def statistic(self, metric: Metric, units: Units) -> ConfidenceBags:
         """The residuals by bag and cell."""
-        return ConfidenceBags(units)
+        return ConfidenceBags(units, self.top)
 
     def residuals(self, cells: ConfidenceCells, smallest: float) -> Residuals:
         """How the metric reads the residuals of the cells.
@@ -345,7 +353,14 @@ class CurveDistance(ConfidenceNorm):
     """A distance of the confidence curve from a fit to it: a chance range, and no interval.
 
     Such a distance has no normal limit, and no bootstrap is right for it.
+
+    Attributes
+    ----------
+    top : bool
+        As of `CollectedScores`.
     """
+
+    top: bool = False
 
     description = "no interval; chance range by labels drawn anew"
 
@@ -393,15 +408,18 @@ class CurveValue:
     ----------
     reflected : bool
         Whether resampled rows give more than there is, as isotonic fits to them do.
+    top : bool
+        As of `CollectedScores`.
     """
 
     reflected: bool = False
+    top: bool = False
 
     description = "percentiles of the bootstrap"
 
     def statistic(self, metric: Metric, units: Units) -> ConfidenceBags:
         """The weights and residuals by bag and cell."""
-        return ConfidenceBags(units)
+        return ConfidenceBags(units, self.top)
 
     def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> ValueSample:
         """The metric of each replicate's curve."""

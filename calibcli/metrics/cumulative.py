@@ -4,9 +4,9 @@
 >>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
 >>> labels = np.array([0, 1, 0, 0])
 >>> round(KS.measure(logits, labels), 6)
-0.175
+0.2
 >>> round(ECCE_MAD.measure(logits, labels), 6)
-0.175
+0.2
 >>> round(ECCE_R.measure(logits, labels), 6)
 0.2
 
@@ -41,7 +41,7 @@ def _range_of_deviations(excess: NumpyArray, total: float) -> NumpyArray:
 _LARGEST, _RANGE = CumulatedNorm(_largest_deviation), CumulatedNorm(_range_of_deviations)
 
 _CUMULATED = (
-    "with the rows in order of their largest probability, {} of "
+    "with the rows in order of their confidence, {} of "
     "cumulated confidence - cumulated accuracy, at the ends of ties"
 )
 
@@ -49,8 +49,8 @@ KS = Metric(
     name="ks",
     title="KS",
     convention=(
-        "Kolmogorov-Smirnov calibration error: with the rows in order of their largest "
-        "probability, the largest |cumulated confidence - cumulated accuracy|, at the ends of "
+        "Kolmogorov-Smirnov calibration error: with the rows in order of their "
+        "confidence, the largest |cumulated confidence - cumulated accuracy|, at the ends of "
         "ties (Gupta et al. 2021)"
     ),
     statistic=COLLECTED_SCORES,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibcli.metrics.base import Better, Metric, Resampling, Statistic
-from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.confidence import COLLECTED_TOP_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveDistance, CurveValue
 from calibcli.metrics.corp import Decomposition
 from calibcli.metrics.one_vs_rest import SCORES_BY_CLASS
@@ -76,13 +76,13 @@ CORP_TOP = _metrics(
     "corp_top",
     "top-label",
     "the mean of (largest probability - correct)^2",
-    COLLECTED_SCORES,
+    COLLECTED_TOP_SCORES,
     _of_curve,
     {
-        "miscalibration": CurveDistance(),
+        "miscalibration": CurveDistance(top=True),
         # Isotonic fits to resampled rows find more than there is.
-        "discrimination": CurveValue(reflected=True),
-        "uncertainty": CurveValue(),
+        "discrimination": CurveValue(reflected=True, top=True),
+        "uncertainty": CurveValue(top=True),
     },
 )
 

@@ -70,7 +70,7 @@ def _largest_gap(excess: NumpyArray, weight: NumpyArray) -> NumpyArray:
 
 MEAN_GAP, LARGEST_GAP = BinNorm(_mean_gap), BinNorm(_largest_gap)
 
-_BINS_IN_WORDS = "15 equal-width bins (lower, upper] of the largest probability"
+_BINS_IN_WORDS = "15 equal-width bins (lower, upper] of the confidence"
 
 ECE = Metric(
     name="ece",

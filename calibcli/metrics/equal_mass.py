@@ -4,7 +4,7 @@
 >>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
 >>> labels = np.array([0, 1, 0, 0])
 >>> round(ADAPTIVE_ECE.measure(logits, labels), 6)
-0.275
+0.175
 >>> round(ECE_SWEEP.measure(logits, labels), 6)
 0.025
 >>> round(L2_DEBIASED.measure(logits, labels), 6)
@@ -202,7 +202,7 @@ ADAPTIVE_ECE = Metric(
     name="adaptive_ece",
     title="adaptive ECE",
     convention=(
-        "15 equal-mass bins (lower, upper] of the largest probability with interpolated edges, "
+        "15 equal-mass bins (lower, upper] of the confidence with interpolated edges, "
         "the smallest confidence in no bin; mean over rows of |mean confidence - accuracy| "
         "(Mukhoti et al. 2020)"
     ),
@@ -215,7 +215,7 @@ ECE_SWEEP = Metric(
     name="ece_sweep",
     title="ECE sweep",
     convention=(
-        "equal-mass bins of the largest probability, one more until their accuracies no longer "
+        "equal-mass bins of the confidence, one more until their accuracies no longer "
         "rise with confidence, at most 1000, ties in one bin; mean over rows of "
         "|mean confidence - accuracy| (Roelofs et al. 2022, with the L1 norm)"
     ),
@@ -225,7 +225,7 @@ ECE_SWEEP = Metric(
 )
 
 _DEBIASED = (
-    "15 equal-mass bins of the largest probability, ties in one bin; mean over rows of "
+    "15 equal-mass bins of the confidence, ties in one bin; mean over rows of "
     "(mean confidence - accuracy)^2 - accuracy (1 - accuracy) / (rows - 1), bins of one row left "
     "out (Kumar et al. 2019)"
 )

@@ -217,7 +217,7 @@ class _Scores:
         self.rows = np.arange(len(view))
         odds, _ = event_log_odds(view)
         self.odds = np.clip(odds, _FLOOR, -_FLOOR)
-        self.chance = self.probs[:, 1] if view.classes == 2 else view.confidence
+        self.chance = self.probs[:, 1] if view.classes == 2 else view.top_confidence
 
     def event(self, labels: NumpyArray) -> NumpyArray:
         """Whether the event of the logistic regression happened (n,)."""
@@ -229,7 +229,7 @@ class _Scores:
         view = self.view
         residual = self.event(labels) - self.chance
         scores = (
-            ((labels == view.prediction) - view.confidence) * (1 - 2 * view.confidence),
+            ((labels == view.prediction) - view.top_confidence) * (1 - 2 * view.top_confidence),
             2 * (self.squares - self.probs[self.rows, labels]),
             residual,
             residual * self.odds,
@@ -255,7 +255,7 @@ class _Scores:
     def spread(self) -> NumpyArray:
         """Expected squares (7,), as `ScoreSums` has them."""
         view, squares = self.view, self.weights**2
-        confidence = view.confidence
+        confidence = view.top_confidence
         cubes = (self.probs**3).sum(axis=1)
         chance = self.chance * (1 - self.chance)
         logs = (self.products * self.logs).sum(axis=1) - self.entropy**2
@@ -541,8 +541,8 @@ def event_log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
     rest = put(view.probs + 0.0, xp.asarray(view.prediction, device=device), 0.0)
     wrong = to_numpy(sum_classes(rest)).astype(np.float64)
     with np.errstate(divide="ignore"):
-        odds = np.log(view.confidence) - np.log(wrong)
-    return odds, view.correct.astype(np.float64)
+        odds = np.log(view.top_confidence) - np.log(wrong)
+    return odds, view.top_correct.astype(np.float64)
 
 
 def _fit(

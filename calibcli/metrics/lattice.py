@@ -32,6 +32,13 @@ def lattice_cells(probs: Array, cells: int) -> Array:
     return xp.where(probs > 0.5, cells - 1 - place, place)
 
 
+def lattice_edges(cells: int) -> NumpyArray:
+    """The edges (cells + 1,) of the cells of a lattice, from 0 to 1."""
+    half = cells // 2
+    lower = (np.arange(half + 1) / half) ** 2 / 2
+    return np.append(lower[:-1], 1 - lower[::-1])
+
+
 class CellSums(NamedTuple):
     """Sums by cell, where there are so many cells that a block may touch but a few of them.
 

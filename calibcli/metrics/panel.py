@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from calibcli.metrics.base import Metric, Sample, Statistic
 from calibcli.metrics.bins import RELIABILITY, Bin
-from calibcli.metrics.registry import DEFAULT, METRICS
+from calibcli.metrics.diagrams import EVENT_LATTICE, rare_event_bins
+from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bagged, Bootstrap, Chance, Interval, Units
-from calibcli.metrics.view import View
+from calibcli.metrics.view import Event, View
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Evaluation:
     values : dict of str to float
         The metrics by name; ``inf`` and NaN are honest answers.
     reliability : tuple of Bin
-        The 15 equal-width bins of the reliability diagram.
+        The bins of the reliability diagram: 15 of equal width, of equal mass of a rare event.
     also : dict of Statistic
         The finished statistics that were asked for beside the metrics.
     intervals, changes : dict of str to Interval
@@ -38,6 +39,8 @@ class Evaluation:
         Of calibration errors: without what noise adds to them; where intervals were asked for.
     chances : dict of str to Chance
         What calibration errors would be of a calibrated model; where intervals were asked for.
+    event : int or None
+        The class whose probability the confidence is; None: the predicted class of each row.
     """
 
     rows: int
@@ -50,14 +53,16 @@ class Evaluation:
     changes: dict[str, Interval] = field(default_factory=dict)
     estimates: dict[str, float] = field(default_factory=dict)
     chances: dict[str, Chance] = field(default_factory=dict)
+    event: int | None = None
 
 
 class PanelState(NamedTuple):
-    """The size of what was seen, and the state of each statistic."""
+    """The size of what was seen, the event of its views, and the state of each statistic."""
 
     rows: int
     weight: float
     classes: int
+    event: int | None
     states: tuple[Any, ...]
 
 
@@ -75,6 +80,10 @@ class Panel:
         Whether intervals are wanted, for those who can number the rows.
     units : Units or None
         What is resampled for the intervals; without, there are none.
+    event : Event
+        What the confidence is of, for those who make views.
+    classes : int or None
+        How many there are, where the default names of metrics shall depend on it.
 
     Raises
     ------
@@ -82,18 +91,23 @@ class Panel:
         For a name that is no metric.
     """
 
-    names: Sequence[str] = DEFAULT
+    names: Sequence[str] = ("default",)
     also: tuple[Statistic, ...] = ()
     bootstrap: Bootstrap | None = None
     units: Units | None = None
+    event: Event = "auto"
+    classes: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", METRICS.expand(self.names))
+        object.__setattr__(self, "names", tuple(self.names))
+        METRICS.expand(self.names)
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics, in the order of the names."""
-        return tuple(METRICS.find(name) for name in self.names)
+        usual = "two-classes" if self.classes == 2 else "default"
+        names = [usual if name == "default" else name for name in self.names]
+        return tuple(METRICS.find(name) for name in METRICS.expand(names))
 
     @cached_property
     def _resampled(self) -> dict[str, Statistic]:
@@ -109,13 +123,14 @@ class Panel:
     @cached_property
     def _statistics(self) -> tuple[Statistic, ...]:
         asked = (metric.statistic for metric in self.metrics)
-        shared = dict.fromkeys([RELIABILITY, *asked, *self.also, *self._resampled.values()])
+        drawn: tuple[Statistic, ...] = (RELIABILITY, EVENT_LATTICE)
+        shared = dict.fromkeys([*drawn, *asked, *self.also, *self._resampled.values()])
         return tuple(shared)
 
     def partial(self, view: View) -> PanelState:
         """The state of one block."""
         states = tuple(statistic.partial(view) for statistic in self._statistics)
-        return PanelState(len(view), view.total_weight, view.classes, states)
+        return PanelState(len(view), view.total_weight, view.classes, view.event, states)
 
     def merge(self, left: PanelState, right: PanelState) -> PanelState:
         """The state of two blocks; takes over ``left``."""
@@ -123,7 +138,8 @@ class Panel:
             statistic.merge(a, b)
             for statistic, a, b in zip(self._statistics, left.states, right.states, strict=True)
         )
-        return PanelState(left.rows + right.rows, left.weight + right.weight, left.classes, states)
+        rows, weight = left.rows + right.rows, left.weight + right.weight
+        return PanelState(rows, weight, left.classes, left.event, states)
 
     def finish(self, state: PanelState) -> Evaluation:
         """The numbers."""
@@ -146,9 +162,11 @@ class Panel:
 
     def _evaluation(self, state: PanelState, finished: dict[Statistic, Any]) -> Evaluation:
         values = {metric.name: metric.value(finished[metric.statistic]) for metric in self.metrics}
-        bins = finished[RELIABILITY].bins()
+        rare = rare_event_bins(finished[EVENT_LATTICE])
+        bins = finished[RELIABILITY].bins() if rare is None else rare.bins()
         also = {statistic: finished[statistic] for statistic in self.also}
-        return Evaluation(state.rows, state.weight, state.classes, values, bins, also)
+        size = state.rows, state.weight, state.classes
+        return Evaluation(*size, values, bins, also, event=state.event)
 
     def _add_uncertainty(
         self,

@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from calibcli.metrics.base import Metric
-from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.confidence import COLLECTED_SCORES, COLLECTED_TOP_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveValue
 from calibcli.metrics.row_mean import ratio
 
@@ -59,8 +59,8 @@ AUROC = Metric(
     name="auroc",
     title="AUROC",
     convention=(
-        "area under the ROC curve of the largest probability as a score of whether the "
-        "prediction is the label; ties count half"
+        "area under the ROC curve of the confidence as a score of whether what it is of came "
+        "true: of two classes the positive one, of more the prediction; ties count half"
     ),
     statistic=COLLECTED_SCORES,
     value=_area_under_roc,
@@ -74,10 +74,10 @@ AURC = Metric(
     title="AURC",
     convention=(
         "area under the risk-coverage curve: mean over k = 1 ... N of the share of errors among "
-        "the k most confident rows, tied rows in random order"
+        "the k most confident rows (by their largest probability), tied rows in random order"
     ),
-    statistic=COLLECTED_SCORES,
+    statistic=COLLECTED_TOP_SCORES,
     value=_area_under_risk_coverage,
     group="accuracy and ranking",
-    resampling=CurveValue(),
+    resampling=CurveValue(top=True),
 )

@@ -112,7 +112,7 @@ SMOOTH_ECE = Metric(
     name="smooth_ece",
     title="smooth ECE",
     convention=(
-        "integral of |confidence - correct| smoothed over the largest probability by a Gaussian "
+        "integral of |confidence - correct| smoothed over the confidence by a Gaussian "
         "kernel reflected at 0 and 1, as wide as the error itself (the fixed point; Błasiok and "
         "Nakkiran 2024), on a lattice of 2^14 cells"
     ),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,57 @@ from calibcli.arrays import (
     sum_rows,
     to_numpy,
 )
+from calibcli.errors import UsageError
+
+Event: TypeAlias = int | Literal["auto", "top"]
+"""What the confidence is of: a class, the predicted class (top), or class 1 of two, else top."""
+
+
+ViewChoice: TypeAlias = Literal["auto", "top", "positive"]
+"""The event by a word for users: that of the positive class, of the predicted one, or as fits."""
+
+
+def choose_event(
+    view: ViewChoice, positive: str | None, classes: int, names: Sequence[str] | None = None
+) -> Event:
+    """The event that a user asks for.
+
+    Parameters
+    ----------
+    view : str
+    positive : str or None
+        Name or number of the positive class of two; None: class 1.
+    classes : int
+    names : sequence of str or None
+        Of the classes.
+
+    Raises
+    ------
+    UsageError
+        A positive class of more than two classes, or one that there is not.
+    """
+    if view == "top":
+        if positive is not None:
+            raise UsageError(f"--positive {positive}: the view of the top label has none")
+        return "top"
+    if classes != 2 and (view == "positive" or positive is not None):
+        flag = "--view positive" if positive is None else f"--positive {positive}"
+        raise UsageError(f"{flag} is for two classes; here are {classes}")
+    if positive is None:
+        return "auto"
+    known = names or ("0", "1")
+    if positive in known:
+        return known.index(positive)
+    if positive in ("0", "1"):
+        return int(positive)
+    raise UsageError(f"--positive {positive}: is none of the classes {known[0]} and {known[1]}")
+
+
+def event_class(event: Event, classes: int) -> int | None:
+    """The class whose probability the confidence is; None for the predicted class of each row."""
+    if event == "auto":
+        return 1 if classes == 2 else None
+    return None if event == "top" else event
 
 
 class View:
@@ -37,6 +88,8 @@ class View:
         Number of the first row; the rows are consecutive.
     keys : dict of str to int64 array (n,), on the host, or None
         Numbers of groups by role: ``"by"``, ``"cluster"``.
+    event : Event
+        What the confidence is of.
 
     The matrices stay where they are; the vectors are NumPy arrays on the host.
     """
@@ -49,6 +102,7 @@ class View:
         *,
         start: int = 0,
         keys: Mapping[str, NumpyArray] | None = None,
+        event: Event = "auto",
     ) -> None:
         self.shifted = shift(logits)
         self.device_labels = labels
@@ -56,6 +110,8 @@ class View:
         self.start, self.keys = start, keys or {}
         self.first: View | None = None
         """The first model's view of the same rows, where this is another one's."""
+        self.event = event_class(event, self.classes)
+        """The class whose probability the confidence is; None: the predicted class of each row."""
         self.kept: dict[Any, NumpyArray] = {}
         """What statistics have computed of these rows that others need too."""
 
@@ -121,11 +177,38 @@ class View:
 
     @cached_property
     def confidence(self) -> NumpyArray:
+        """The probability of the event (n,), float64: of a class, or of the prediction."""
+        if self.event is None:
+            return self.top_confidence
+        return to_numpy(self.probs[:, self.event]).astype(np.float64)
+
+    @cached_property
+    def correct(self) -> NumpyArray:
+        """Whether the event came true (n,), bool."""
+        if self.event is None:
+            return self.top_correct
+        correct: NumpyArray = self.labels == self.event
+        return correct
+
+    def forecast(self, *, top: bool = False) -> tuple[NumpyArray, NumpyArray]:
+        """Confidence and outcome (n,) of the event; or of the predicted class, whatever that is."""
+        if top:
+            return self.top_confidence, self.top_correct
+        return self.confidence, self.correct
+
+    def forecast_class(self, *, top: bool = False) -> NumpyArray:
+        """The class (n,) that the confidence of `forecast` is of."""
+        if top or self.event is None:
+            return self.prediction
+        return np.full(len(self), self.event)
+
+    @cached_property
+    def top_confidence(self) -> NumpyArray:
         """The largest probability (n,), float64."""
         return to_numpy(1 / self.total).astype(np.float64)
 
     @cached_property
-    def correct(self) -> NumpyArray:
+    def top_correct(self) -> NumpyArray:
         """Whether the most probable class is the label (n,), bool."""
         correct: NumpyArray = self.prediction == self.labels
         return correct

@@ -10,6 +10,8 @@ from calibcli.errors import BaselineError
 from calibcli.report.document import SCHEMA_VERSION, Document
 from calibcli.workflow.quantities import Metrics
 
+_READABLE = (1, SCHEMA_VERSION)
+
 COMMANDS = ("evaluate", "fit")
 """Whose documents have measurements to compare with."""
 
@@ -34,22 +36,28 @@ class Baseline:
         self.name = name
         self._parts = _measurements(_parse(content, name), name)
 
-    def metrics(self, source: str) -> Metrics:
-        """The metrics of an input.
+    def metrics(self, source: str, measured: Document) -> Metrics:
+        """The metrics of an input, to be compared with those that were measured of it.
 
         Raises
         ------
         BaselineError
-            There are several inputs, and none of this name.
+            There are several inputs, and none of this name; or it was another view.
         """
-        if len(self._parts) == 1:
-            return next(iter(self._parts.values()))
-        if source not in self._parts:
+        part = (
+            next(iter(self._parts.values())) if len(self._parts) == 1 else self._parts.get(source)
+        )
+        if part is None:
             listed = ", ".join(self._parts)
             raise BaselineError(
                 f"{self.name}: has no {source}, with which to compare; it has {listed}"
             )
-        return self._parts[source]
+        then, view = _view_in_words(part), _view_in_words(measured)
+        if then != view:
+            raise BaselineError(
+                f"{self.name}: is of {then}, here it is {view}; make it anew, or set --view"
+            )
+        return _metrics(part)
 
     def check(self, metrics: Sequence[str]) -> None:
         """Refuse metrics that were not measured then.
@@ -59,7 +67,7 @@ class Baseline:
         BaselineError
         """
         for metric in metrics:
-            if any(metric not in part for part in self._parts.values()):
+            if any(metric not in part["metrics"] for part in self._parts.values()):
                 raise BaselineError(
                     f"{self.name}: {metric} was not measured there; make it anew with "
                     f"--metrics default,{metric}"
@@ -77,10 +85,10 @@ def _parse(content: bytes, name: str) -> Document:
         raise BaselineError(
             f"{name}: has no schema_version; a baseline is what --format json prints"
         )
-    if document["schema_version"] != SCHEMA_VERSION:
+    if document["schema_version"] not in _READABLE:
         raise BaselineError(
             f"{name}: has schema_version {document['schema_version']!r}, and this version of calib "
-            f"reads {SCHEMA_VERSION}; make it anew"
+            f"reads up to {SCHEMA_VERSION}; make it anew"
         )
     if document.get("command") not in COMMANDS:
         other = document.get("command", "another command")
@@ -88,17 +96,16 @@ def _parse(content: bytes, name: str) -> Document:
     return document
 
 
-def _measurements(document: Document, name: str) -> dict[str, Metrics]:
-    """Metrics by the name of the input; of a fit those afterwards."""
-    found: dict[str, Metrics] = {}
+def _measurements(document: Document, name: str) -> dict[str, Document]:
+    """Measurements by the name of the input; of a fit those afterwards."""
+    found: dict[str, Document] = {}
     try:
         for result in document.get("results", [document]):
             part = result["after"] if document["command"] == "fit" else result
-            found[str(result["input"]["name"])] = {
-                str(metric): dict(entry) for metric, entry in part["metrics"].items()
-            }
-        for metrics in found.values():
-            for entry in metrics.values():
+            found[str(result["input"]["name"])] = part
+        for part in found.values():
+            _view_in_words(part)
+            for entry in _metrics(part).values():
                 _check_numbers(entry)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise BaselineError(
@@ -107,6 +114,16 @@ def _measurements(document: Document, name: str) -> dict[str, Metrics]:
     if not found:
         raise BaselineError(f"{name}: has no results")
     return found
+
+
+def _metrics(part: Document) -> Metrics:
+    return {str(metric): dict(entry) for metric, entry in part["metrics"].items()}
+
+
+def _view_in_words(part: Document) -> str:
+    """What the confidence of a measurement is; that of the top label before there were views."""
+    event = part.get("positive")
+    return "the view of the top label" if event is None else f"P({event['name']})"
 
 
 def _check_numbers(entry: Mapping[str, Any]) -> None:

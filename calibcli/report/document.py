@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from calibcli.workflow.pooling import GroupReport
     from calibcli.workflow.refit import Refit
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Document: TypeAlias = dict[str, Any]
 
@@ -31,12 +31,16 @@ def main_figure(metric: Mapping[str, Any]) -> float | None:
     return figure
 
 
-def measurement(evaluation: Evaluation) -> Document:
-    """The part that every evaluation shares: size, metrics, reliability bins."""
+def measurement(evaluation: Evaluation, class_names: Sequence[str] | None = None) -> Document:
+    """The part that every evaluation shares: size, view, metrics, reliability bins."""
+    event = evaluation.event
+    name = None if event is None else class_names[event] if class_names else str(event)
     return {
         "rows": evaluation.rows,
         "weight": evaluation.weight,
         "classes": evaluation.classes,
+        "view": "top" if event is None else "positive",
+        "positive": None if event is None else {"class": event, "name": name},
         "metrics": {name: _metric(evaluation, name) for name in evaluation.values},
         "reliability": [asdict(part) for part in evaluation.reliability],
     }
@@ -57,7 +61,11 @@ def _metric(evaluation: Evaluation, name: str) -> Document:
 
 
 def evaluate_document(
-    evaluation: Evaluation, *, source: Mapping[str, Any], params: str | None = None
+    evaluation: Evaluation,
+    *,
+    source: Mapping[str, Any],
+    params: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Document:
     """The document of ``calib evaluate`` for one input.
 
@@ -68,13 +76,14 @@ def evaluate_document(
         The input: ``name`` and ``kind``, and what else there is to say about it.
     params : str or None
         The parameter file that the rows were run through first.
+    class_names : sequence of str or None
     """
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "evaluate",
         "input": dict(source),
         "params": params,
-        **measurement(evaluation),
+        **measurement(evaluation, class_names),
     }
 
 
@@ -99,6 +108,7 @@ def fit_document(
     plain: Evaluation | None = None,
     leaderboard: Sequence[Mapping[str, Any]] | None = None,
     groups: GroupReport | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Document:
     """The document of ``calib fit``.
 
@@ -128,6 +138,7 @@ def fit_document(
         What the method was chosen from, as `calibcli.report.document` makes it.
     groups : GroupReport or None
         What the maps of groups are worth, where they have any.
+    class_names : sequence of str or None
     """
     place = {"measured_on": measured_on if after else "input", "folds": folds or None}
     return {
@@ -142,19 +153,22 @@ def fit_document(
         "options": dict(options or {}),
         "fit": dict(fit),
         "stages": [dict(stage) for stage in stages],
-        "before": None if before is None else {**place, **measurement(before)},
-        "after": None if after is None else {**place, **measurement(after)},
-        "balanced": None if balanced is None else _pair(balanced),
+        "before": None if before is None else {**place, **measurement(before, class_names)},
+        "after": None if after is None else {**place, **measurement(after, class_names)},
+        "balanced": None if balanced is None else _pair(balanced, class_names),
         "leaderboard": None if leaderboard is None else [dict(entry) for entry in leaderboard],
-        "plain_nll": None if plain is None else measurement(plain),
+        "plain_nll": None if plain is None else measurement(plain, class_names),
         "groups": None if groups is None else _groups(groups),
         "params": params,
         "output": output,
     }
 
 
-def _pair(pair: tuple[Evaluation, Evaluation]) -> Document:
-    return {"before": measurement(pair[0]), "after": measurement(pair[1])}
+def _pair(
+    pair: tuple[Evaluation, Evaluation], class_names: Sequence[str] | None = None
+) -> Document:
+    before, after = (measurement(each, class_names) for each in pair)
+    return {"before": before, "after": after}
 
 
 def _groups(report: GroupReport) -> Document:

@@ -35,7 +35,9 @@ def add_gates(
 def _subjects(document: Document, baseline: Baseline | None) -> Iterator[Subject]:
     for result in document.get("results", [document]):
         name = measured_input(result)
-        earlier = None if baseline is None else baseline.metrics(result["input"]["name"])
+        measured = result["after"] or result["before"] or {} if is_fit(result) else result
+        name_then = result["input"]["name"]
+        earlier = None if baseline is None else baseline.metrics(name_then, measured)
         if is_fit(result):
             before, after = result["before"], result["after"] or {}
             yield Subject(name, after.get("metrics", {}), (before or {}).get("metrics"), earlier)

@@ -83,7 +83,7 @@ def _measurement(
     picture: Picture, name: str, numbers: Sequence[int], slices: Sequence[str]
 ) -> dict[str, Any]:
     curve = picture.curve
-    found = verdict(picture.part["reliability"])
+    found = verdict(picture.part)
     thin = np.unique(np.linspace(0, len(curve.grid) - 1, _MOST_POINTS).astype(int))
     thin = thin[: len(curve.grid)]
     return {

@@ -42,7 +42,7 @@ def lead(document: Document) -> str:
 
 
 def _sentence(column: Column) -> str:
-    found = verdict(column.part["reliability"])
+    found = verdict(column.part)
     pill = f'<span class="pill {found.look}">{escape(found.word)}</span>'
     if found.says is None or found.right is None:
         return f"{pill} There is nothing to judge."
@@ -55,6 +55,10 @@ def _in_words(found: Verdict) -> str:
     # A number and its sign stay on one line.
     says, right = (percent(share).replace(" ", _JOINED) for share in (found.says, found.right))
     average = f"On average the model says {says} and is right {right} of the time"
+    if found.event is not None:
+        average = (
+            f"On average P({found.event}) is {says}, and {right} of the rows are {found.event}"
+        )
     points = 100 * abs(found.says - found.right)
     if found.unclear:
         return f"{average}: with so few rows, chance alone may have made the difference."

@@ -28,6 +28,9 @@ WIDEST_BAR = 60
 FEW_ROWS = 30
 """A bin with fewer rows is dimmed: its accuracy is mostly chance."""
 
+_ENDS = (0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0)
+"""Of scales; their quarters have few digits."""
+
 _STYLES = {"right": "cyan", "over": "red", "under": "yellow", "mark": "bold", "rows": "blue"}
 VERDICT_STYLES = {
     "over": "bold red",
@@ -42,11 +45,12 @@ Bins = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class _Layout:
-    """Widths in cells: of a bar from 0 % to 100 %, of the number of rows, and of their bar."""
+    """Widths in cells: of a bar from 0 % to the end, of the number of rows, and of their bar."""
 
     bar: int
     count: int
     histogram: int
+    end: float = 1.0
 
     @classmethod
     def of(cls, bins: Bins, width: int) -> _Layout:
@@ -55,30 +59,29 @@ class _Layout:
         histogram = max(4, min(12, width // 8))
         rest = width - 2 * (PERCENT_WIDTH + _GAP) - _GAP - rows - 1 - histogram
         # A multiple of four puts 25 %, 50 % and 75 % on the edges of cells.
-        return cls(max(8, min(WIDEST_BAR, rest // 4 * 4)), rows, histogram)
+        return cls(max(8, min(WIDEST_BAR, rest // 4 * 4)), rows, histogram, _end(bins))
 
 
 def reliability_diagrams(
-    parts: Sequence[tuple[str, Bins]], glyphs: Glyphs, width: int
+    parts: Sequence[tuple[str, Mapping[str, Any]]], glyphs: Glyphs, width: int
 ) -> list[Text]:
-    """Diagrams of several sets of bins, as lines that are at most ``width`` wide.
+    """Diagrams of several measurements, as lines that are at most ``width`` wide.
 
     Two stand side by side where there is room, and then show the same range of confidence.
 
     Parameters
     ----------
-    parts : sequence of (title, bins)
-        Bins as in the document: ``lower``, ``upper``, ``rows``, ``weight``, ``confidence``,
-        ``accuracy``.
+    parts : sequence of (title, measurement)
+        Measurements as in the document.
     """
     beside = len(parts) == 2 and width >= SIDE_BY_SIDE
     each = (width - GUTTER) // 2 if beside else width
-    lowest = [_lowest_filled(bins) for _, bins in parts]
+    lowest = [_lowest_filled(part["reliability"]) for _, part in parts]
     if beside:
         lowest = [min(lowest)] * 2
     diagrams = [
-        reliability_diagram(bins[start:], glyphs, each, heading=heading)
-        for (heading, bins), start in zip(parts, lowest, strict=True)
+        reliability_diagram(part, glyphs, each, heading=heading, lowest=start)
+        for (heading, part), start in zip(parts, lowest, strict=True)
     ]
     lines: list[Text] = []
     if beside:
@@ -89,32 +92,39 @@ def reliability_diagrams(
         for diagram in diagrams:
             lines += [*diagram, Text()]
         del lines[-1:]
-    return [*lines, Text(), *diagram_key(glyphs, width)]
+    about_event = any(part.get("positive") for _, part in parts)
+    return [*lines, Text(), *diagram_key(glyphs, width, about_event=about_event)]
 
 
-def reliability_diagram(bins: Bins, glyphs: Glyphs, width: int, *, heading: str) -> list[Text]:
-    """One diagram: a heading with the verdict, the scale, and a line for each bin."""
+def reliability_diagram(
+    part: Mapping[str, Any], glyphs: Glyphs, width: int, *, heading: str, lowest: int = 0
+) -> list[Text]:
+    """One diagram: a heading with the verdict, the scale, and a line for each bin from some on."""
+    bins = part["reliability"][lowest:]
     layout = _Layout.of(bins, width)
-    found = verdict(bins)
+    found = verdict(part)
     first = Text.assemble((heading, "bold"), "  " if heading else "")
     first.append(found.text, VERDICT_STYLES[found.look])
     gap = " " * _GAP
-    names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", "right"))
-    scale = "".join(names) + _scale(layout.bar) + gap + "rows".rjust(layout.count)
+    names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", found.came))
+    scale = "".join(names) + _scale(layout.bar, layout.end) + gap + "rows".rjust(layout.count)
     largest = max((part["rows"] for part in bins), default=0) or 1
-    lines = [_line(part, largest, layout, glyphs) for part in reversed(bins)]
+    lines = [_line(each, largest, layout, glyphs) for each in reversed(bins)]
     return [first, Text(scale, "dim"), *lines]
 
 
-def diagram_key(glyphs: Glyphs, width: int) -> list[Text]:
+def diagram_key(glyphs: Glyphs, width: int, *, about_event: bool = False) -> list[Text]:
     """What the parts of a diagram mean, in as many lines as the width asks for."""
+    meanings = ("is right", "says it is", "overconfident by", "underconfident by")
+    if about_event:
+        meanings = ("came true", "says it will", "too high by", "too low by")
     entries = [
         Text.assemble((mark, _STYLES[style]), f" {meaning}")
-        for mark, style, meaning in (
-            (glyphs.partial[-1] * 2, "right", "is right"),
-            (glyphs.marker, "mark", "says it is"),
-            (glyphs.short * 2, "over", "overconfident by"),
-            (glyphs.beyond * 2, "under", "underconfident by"),
+        for mark, style, meaning in zip(
+            (glyphs.partial[-1] * 2, glyphs.marker, glyphs.short * 2, glyphs.beyond * 2),
+            ("right", "mark", "over", "under"),
+            meanings,
+            strict=True,
         )
     ]
     lines = [entries[0]]
@@ -130,13 +140,22 @@ def _lowest_filled(bins: Bins) -> int:
     return next((i for i, part in enumerate(bins) if part["weight"]), 0)
 
 
-def _scale(width: int) -> str:
+def _end(bins: Bins) -> float:
+    """Where the scale ends: at the first round share that is not below any that is shown."""
+    filled = [part for part in bins if part["confidence"] is not None]
+    largest = max((max(part["confidence"], part["accuracy"]) for part in filled), default=1.0)
+    return next((end for end in _ENDS if end >= largest), 1.0)
+
+
+def _scale(width: int, last: float) -> str:
     """``0    25    50    75  100 %`` over a bar; each number above its place."""
     line = "0".ljust(width)
     if width >= 20:
-        for number, place in ((25, width // 4), (50, width // 2), (75, 3 * width // 4)):
-            line = line[: place - 1] + str(number) + line[place + 1 :]
-    end = "100 %" if width >= 32 else "100"
+        for quarter in (1, 2, 3):
+            number = f"{25 * quarter * last:g}"
+            start = quarter * width // 4 - len(number) // 2
+            line = line[:start] + number + line[start + len(number) :]
+    end = f"{100 * last:g}" + (" %" if width >= 32 else "")
     return line[: -len(end)] + end
 
 
@@ -148,7 +167,7 @@ def _line(part: Mapping[str, Any], largest: int, layout: _Layout, glyphs: Glyphs
     line = Text()
     for share in (confidence, accuracy):
         line.append(percent(share).rjust(PERCENT_WIDTH) + gap)
-    line += _bar(confidence, accuracy, layout.bar, glyphs)
+    line += _bar(confidence / layout.end, accuracy / layout.end, layout.bar, glyphs)
     line.append(gap + count(part["rows"]).rjust(layout.count) + " ")
     line.append(glyphs.bar(part["rows"] / largest * layout.histogram), _STYLES["rows"])
     if part["rows"] < FEW_ROWS:

@@ -71,10 +71,10 @@ def _measured(document: Document) -> Iterator[str]:
     shown = columns(document)
     for column in shown:
         named = f"**{_escape(column.title)}** " if len(shown) > 1 else ""
-        yield f"- {named}{verdict(column.part['reliability']).text}"
+        yield f"- {named}{verdict(column.part).text}"
     for column in shown:
         yield ""
-        bins = reliability_table(column.part["reliability"])
+        bins = reliability_table(column.part)
         yield from _details(f"Reliability: {column.title}", _table(bins))
     names = metric_names(shown)
     if not names:

@@ -273,7 +273,7 @@ class _Terminal:
         if len(shown) > DIAGRAMS:
             return
         titled = is_fit(document) or len(shown) > 1
-        parts = [(visible(c.title) if titled else "", c.part["reliability"]) for c in shown]
+        parts = [(visible(c.title) if titled else "", c.part) for c in shown]
         self.say()
         for line in reliability_diagrams(parts, self._glyphs, self._console.width):
             line.rstrip()

@@ -24,7 +24,8 @@ Lines = list[tuple[str, str]]
 def summary(document: Document) -> Lines:
     """Labelled lines about a document of one input; no metrics."""
     source = document["input"]
-    lines = [("read", _size(document, source)), *_clusters(source), *_absent(source)]
+    lines = [("read", _size(document, source)), *_view(document)]
+    lines += [*_clusters(source), *_absent(source)]
     if is_fit(document):
         if document["test"] is not None:
             lines += [("test", document["test"]["name"]), *_clusters(document["test"])]
@@ -48,6 +49,17 @@ def did_not_converge(document: Document) -> bool:
 def _size(document: Document, source: Mapping[str, Any]) -> str:
     rows, classes = plural(document["rows"], "row"), plural(document["classes"], "class")
     return f"{source['name']}: {rows}, {classes}, {source['kind']}"
+
+
+def _view(document: Document) -> Iterator[tuple[str, str]]:
+    """Which class the figures are about, where that is not the predicted one."""
+    part = (document["after"] or document["before"]) if is_fit(document) else document
+    event = (part or {}).get("positive")
+    if event is not None:
+        yield (
+            "positive",
+            f"{event['name']}: confidence is P({event['name']}) (--view top: of the top label)",
+        )
 
 
 def _clusters(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -187,7 +187,7 @@ def inputs_table(document: Document) -> Table:
     rows = []
     for column in columns(document):
         part = column.part
-        judged = verdict(part["reliability"])
+        judged = verdict(part)
         shares = [
             Cell("" if share is None else percent(share)) for share in (judged.says, judged.right)
         ]
@@ -199,7 +199,7 @@ def inputs_table(document: Document) -> Table:
     return Table([names[0], *numbers, names[1]], rows, wraps=True)
 
 
-def reliability_table(bins: Sequence[Mapping[str, Any]]) -> Table:
+def reliability_table(measured: Mapping[str, Any]) -> Table:
     """Filled bins, the most confident first."""
     rows = [
         TableRow(
@@ -210,10 +210,12 @@ def reliability_table(bins: Sequence[Mapping[str, Any]]) -> Table:
                 Cell(count(part["rows"])),
             ]
         )
-        for part in reversed(bins)
+        for part in reversed(measured["reliability"])
         if part["confidence"] is not None
     ]
-    return Table([TableColumn(name) for name in ("confidence", "says", "right", "rows")], rows)
+    return Table(
+        [TableColumn(name) for name in ("confidence", "says", verdict(measured).came, "rows")], rows
+    )
 
 
 def leaderboard_table(document: Document) -> Table | None:

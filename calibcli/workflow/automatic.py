@@ -1,23 +1,41 @@
-"""``auto``: the method is chosen by held-out loss, or a stack of all is fitted."""
+"""Plans that are chosen once the data is known, by held-out loss: ``auto``, and the default."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from calibcli.engine.data import Data
-from calibcli.errors import UsageError
+from calibcli.errors import CalibError, UsageError
 from calibcli.metrics.panel import Panel
-from calibcli.workflow.choosing import Leaderboard, candidates, rank
-from calibcli.workflow.fitted_plans import try_plans
-from calibcli.workflow.fitting import Outcome, fit_and_measure
-from calibcli.workflow.measuring import CrossFitted, Through, check_clusters, measure
-from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
-from calibcli.workflow.priors import TargetPrior
+from calibcli.workflow.choosing import (
+    Leaderboard,
+    candidates,
+    cheap_candidates,
+    held_out_losses,
+    rank,
+)
+from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plans
+from calibcli.workflow.measuring import CrossFitted, Predictor, Through, check_clusters
+from calibcli.workflow.plans import (
+    Plan,
+    ReducedTo,
+    finished,
+    loosened,
+    make_plan,
+    make_plans,
+    rows_of,
+)
+from calibcli.workflow.priors import TargetPrior, prior_factors
 from calibcli.workflow.stacking import stack
 
 AUTO = "auto"
+USUAL = "temperature"
+"""The default method; of two classes it is one of a few candidates."""
+
 LEADERBOARD_METRICS = ("nll", "brier", "ece")
 """What candidates are compared by; the chosen one is measured by everything that was asked for."""
 
@@ -41,6 +59,9 @@ class AutoPlan:
         Whether an improper loss gets its link.
     prior, tune, average_folds, by, reduce
         As in `Plan`.
+    usual : Plan or None
+        What is fitted where the default has nothing to choose from; None: the choice is among all
+        that suit the data, not only among cheap ones.
     """
 
     loss: str = "nll"
@@ -52,7 +73,12 @@ class AutoPlan:
     average_folds: bool = False
     by: str | None = None
     reduce: ReducedTo | None = None
+    usual: Plan | None = None
     method: str = AUTO
+
+    def chooses(self, classes: int) -> bool:
+        """Whether there is more than one candidate for so many classes."""
+        return self.usual is None or (classes == 2 and self.reduce is None)
 
     def plans(self, data: Data) -> list[Plan]:
         """The candidates for some data, from the simplest.
@@ -64,6 +90,11 @@ class AutoPlan:
         """
         classes = data.classes if self.reduce is None else 2
         methods = candidates(classes, data.weight)
+        if self.usual is not None:
+            present = int((data.class_weights > 0).sum())
+            if not self.chooses(data.classes) or present < 2:
+                return [self.usual]
+            methods = cheap_candidates(classes, data.weight)
         plans = make_plans(
             methods,
             [self.loss],
@@ -83,7 +114,7 @@ class AutoPlan:
 
 
 def make_any_plan(
-    method: str,
+    method: str | None,
     loss: str = "nll",
     settings: Iterable[str] = (),
     *,
@@ -92,7 +123,9 @@ def make_any_plan(
     stacked: bool = False,
     **options: Any,
 ) -> Plan | AutoPlan:
-    """The plan of a method, or of `auto`; ``options`` are others of `make_plan`.
+    """The plan of a method, of `auto`, or of the default, which is None.
+
+    The other ``options`` are those of `make_plan`.
 
     Raises
     ------
@@ -102,26 +135,19 @@ def make_any_plan(
     if method != AUTO:
         if stacked:
             raise UsageError("--stack mixes the candidates of auto; use it with -m auto")
-        return make_plan(method, loss, settings, by=by, reduce=reduce, **options)
+        plan = make_plan(
+            USUAL if method is None else method, loss, settings, by=by, reduce=reduce, **options
+        )
+        if method is not None:
+            return plan
+        options.pop("allow_zero", None)
+        settings = tuple(settings)
+        return AutoPlan(loss, settings, by=by, reduce=reduce, usual=plan, method=USUAL, **options)
     if options.pop("allow_zero", False):
         raise UsageError("--allow-zero: auto never takes a probability of exactly 0 or 1")
     if stacked and by is not None:
         raise UsageError("--stack: a stack has no maps for groups; leave out --stack or --by")
     return AutoPlan(loss, tuple(settings), stacked, by=by, reduce=reduce, **options)
-
-
-def run_plan(
-    data: Data,
-    plan: Plan | AutoPlan,
-    panel: Panel,
-    test: Data | None = None,
-    *,
-    cross_fitted: bool = True,
-) -> Outcome:
-    """Fit a plan, or the one that `auto` chooses, and measure it."""
-    if isinstance(plan, AutoPlan):
-        return choose_and_measure(data, plan, panel, test)
-    return fit_and_measure(data, plan, panel, test, cross_fitted=cross_fitted)
 
 
 def _can_be_tuned(plan: Plan) -> bool:
@@ -150,27 +176,78 @@ def compare_plans(
     return rank(data, trials, panel)
 
 
-def choose_and_measure(
-    data: Data, auto: AutoPlan, panel: Panel, test: Data | None = None
-) -> Outcome:
-    """Choose and fit; figures before and after are of held-out rows, or of the test data."""
+def choose(data: Data, auto: AutoPlan, plans: Sequence[Plan], panel: Panel) -> Leaderboard:
+    """The candidates side by side, judged for the class shares that the fit is for.
+
+    Parameters
+    ----------
+    data : Data
+    auto : AutoPlan
+    plans : sequence of Plan
+        Its candidates.
+    panel : Panel
+        Whose intervals and event the figures of the candidates have.
+    """
     judged_by = replace(panel, names=LEADERBOARD_METRICS, also=())
-    board = compare_plans(data, auto.plans(data), judged_by, stacked=auto.stacked)
-    trial = board.chosen.trial
-    if auto.by is not None:
-        outcome = fit_and_measure(data, replace(trial.plan, by=auto.by), panel, test)
-        return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
-    final = Through(trial.fit.calibrators)
-    unseen = CrossFitted(trial.by_fold, data.split) if test is None else final
-    before, after = measure(data if test is None else test, [Through(), unseen], panel)
-    return Outcome(
-        trial.plan,
-        trial.fit,
-        sum(standing.trial.seconds for standing in board.standings),
-        before,
-        after,
-        "cross-fit" if test is None else "test",
-        data.folds if test is None else 0,
-        (board.why, *trial.fit.notes),
-        leaderboard=board,
+    shares = auto.prior or ("balanced" if plans[0].objective.sets_prior else None)
+    judged = data if shares is None else data.reweighted(prior_factors(shares, data.class_weights))
+    return compare_plans(judged, plans, judged_by, stacked=auto.stacked)
+
+
+_CLEARLY = 3.0
+"""Standard errors by which another method is ahead that is worth a note."""
+
+_WORTH_SAYING = 0.01
+"""So much of the NLL, too."""
+
+_MOST_SECONDS = 2.0
+"""Of fits, on one core of a common machine, for that note."""
+
+
+def better_method(
+    data: Data, plan: Plan, predictor: Predictor, test: Data | None = None
+) -> str | None:
+    """A line on a cheap method that is clearly better on held-out rows, if there is one.
+
+    Parameters
+    ----------
+    data : Data
+        Of the fit.
+    plan : Plan
+        That was fitted.
+    predictor : callable
+        What it makes of rows that it has not seen.
+    test : Data or None
+        Rows to judge by; None: those of the fit, fold by fold.
+    """
+    folds = data.folds if test is None else 0
+    cheap = cheap_candidates(data.classes, data.weight)
+    others = [other for other in map(make_plan, cheap) if other.method != plan.method]
+    if sum(seconds_of_fit(data, other, folds) for other in others) > _MOST_SECONDS:
+        others = [other for other in others if not any(other.families)]
+    if not others:
+        return None
+    try:
+        rivals = [unseen_by(data, other, test) for other in others]
+    except CalibError:
+        return None
+    losses = held_out_losses(data if test is None else test, [predictor, *rivals])
+    best = int(np.nanargmin(losses.mean))
+    ahead = float(losses.mean[0] - losses.mean[best])
+    needed = max(_CLEARLY * losses.error_of_difference(0, best), _WORTH_SAYING * losses.mean[best])
+    if not ahead > needed:
+        return None
+    title = others[best - 1].title
+    return (
+        f"another cheap method is clearly better on held-out rows: {title}: "
+        f"NLL {losses.mean[best]:.4g}, yours {losses.mean[0]:.4g} (-m {title})"
     )
+
+
+def unseen_by(data: Data, plan: Plan, test: Data | None) -> Predictor:
+    """What a plan that is fitted to some data makes of rows that the fit has not seen."""
+    if test is None:
+        (trial,) = try_plans(data, [plan])
+        return CrossFitted(trial.by_fold, data.split)
+    fitted = fit_plan(rows_of(data, plan), plan)
+    return Through(finished(fitted.fit, fitted.plan).calibrators)

@@ -41,6 +41,12 @@ _MANY_CLASSES = (
     "dirichlet",
     "gap-temperature,sms",
 )
+_CHEAP = {True: ("platt", "beta"), False: ("svs",)}
+"""Methods that are always worth a look, of two classes and of more."""
+
+_FEW_ROWS = 1000
+"""Of two classes with fewer rows a map that is shrunken towards the identity has a chance too."""
+
 _COSTLY = ("sms", "dirichlet", "spline")
 _MOST_UNITS = 4096
 """Sums that a standard error is made of; more would change it by less than a percent."""
@@ -96,6 +102,23 @@ def candidates(classes: int, rows: float) -> list[str]:
         and not (name.endswith(_COSTLY) and classes > _MOST_CLASSES_FOR_COSTLY)
     ]
     return ["none", "temperature", *suited]
+
+
+def cheap_candidates(classes: int, rows: float) -> list[str]:
+    """At most five methods that cost next to nothing, from the simplest."""
+    names = _CHEAP[classes == 2]
+    if classes == 2 and rows < _FEW_ROWS:
+        names = (*names, "svs")
+    suited = [name for name in names if rows >= MAPS[name]().rows_needed(classes)]
+    return ["none", "temperature", *suited]
+
+
+def held_out_losses(data: Data, predictors: Sequence[Predictor]) -> _Losses:
+    """The NLL of several predictors of the same rows, paired."""
+    panel = Panel(())
+    work = partial(_held_out, tuple(predictors), panel, data.clusters)
+    state: _State = data.fold(work, partial(_merge, panel))
+    return state.losses.total()
 
 
 def rank(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
@@ -257,7 +280,7 @@ class _State:
 def _held_out(
     predictors: tuple[Predictor, ...], panel: Panel, clusters: int | None, tile: Tile
 ) -> _State:
-    views = [view_of(tile, predictor) for predictor in predictors]
+    views = [view_of(tile, predictor, panel.event) for predictor in predictors]
     each, weights = np.stack([-view.true_log_prob for view in views]), views[0].weights
     losses: _Losses | _ClusterLosses
     if clusters is None:

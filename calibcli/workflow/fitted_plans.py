@@ -171,6 +171,11 @@ def long_fit_note(data: Data, plans: Sequence[Plan], folds: int) -> str | None:
     )
 
 
+def seconds_of_fit(data: Data, plan: Plan, folds: int) -> float:
+    """A plain estimate for one core of a common machine, without looking at a clock."""
+    return _cost(data, plan, folds)[0]
+
+
 def _cost(data: Data, plan: Plan, folds: int) -> tuple[float, int]:
     """Seconds of a fit on one core, and the number of its parameters."""
     sizes = [family.size(data.classes) or 0 for family in plan.families if family is not None]

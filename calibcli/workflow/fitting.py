@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from calibcli.engine.data import Data
 from calibcli.fitting.results import Fit
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.workflow.automatic import AutoPlan, better_method, choose
+from calibcli.workflow.choosing import Leaderboard
 from calibcli.workflow.fitted_plans import FittedPlan, fit_plan
 from calibcli.workflow.measuring import (
     CrossFitted,
@@ -22,9 +23,6 @@ from calibcli.workflow.measuring import (
 from calibcli.workflow.plans import Plan, finished, rows_of
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.priors import IMBALANCED, imbalance, prior_factors
-
-if TYPE_CHECKING:
-    from calibcli.workflow.choosing import Leaderboard
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,29 @@ class Outcome:
 
 
 def fit_and_measure(
-    data: Data, plan: Plan, panel: Panel, test: Data | None = None, *, cross_fitted: bool = True
+    data: Data,
+    plan: Plan | AutoPlan,
+    panel: Panel,
+    test: Data | None = None,
+    *,
+    cross_fitted: bool = True,
+    advised: bool = True,
 ) -> Outcome:
-    """Fit, then measure on the test data, or else by cross-fitting on the data of the fit."""
+    """Fit, then measure on the test data, or else by cross-fitting on the data of the fit.
+
+    A plan that is still to be chosen is chosen first, by cross-fitting on the data of the fit. Of a
+    plan that a user has chosen a note says where a cheap one is clearly better, if ``advised``.
+    """
+    if isinstance(plan, AutoPlan):
+        plans = plan.plans(data)
+        if len(plans) > 1:
+            board = choose(data, plan, plans, panel)
+            if plan.by is None:
+                return _measured(data, _Fitted.chosen(data, board, test), panel, test)
+            by = replace(board.chosen.trial.plan, by=plan.by)
+            outcome = fit_and_measure(data, by, panel, test)
+            return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
+        (plan,) = plans
     if test is None and cross_fitted:
         check_clusters(data)
     rows = rows_of(data, plan)
@@ -80,15 +98,54 @@ def fit_and_measure(
     grouped = None if plan.by is None else fit_groups(rows, fitted)
     seconds = time.perf_counter() - begin
     final = finished(fitted.fit, plan) if grouped is None else grouped.fit
-    notes = fitted.notes + _notes(data, plan) + ((grouped.note,) if grouped else ())
+    notes = fitted.notes + ((grouped.note,) if grouped else ())
     if test is None and not (cross_fitted and data.folds >= 2):
         (before,) = measure(data, [Through()], panel)
+        notes += _notes(data, plan)
         return Outcome(plan, final, seconds, before, None, "nothing", 0, notes)
     if grouped is None:
         predictor, failed = _unseen(rows, fitted, test)
         notes += failed
+        if advised and not plan.changes_prior and plan.reduce is None:
+            better = better_method(data, plan, predictor, test)
+            notes += () if better is None else (better,)
     else:
         predictor = _unseen_in_groups(rows, grouped, test)
+    measured = _Fitted(plan, final, seconds, predictor, notes, grouped)
+    return _measured(data, measured, panel, test)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fit and what it makes of rows that it has not seen."""
+
+    plan: Plan
+    fit: Fit
+    seconds: float
+    predictor: Predictor
+    notes: tuple[str, ...]
+    grouped: GroupedFit | None = None
+    leaderboard: Leaderboard | None = None
+
+    @classmethod
+    def chosen(cls, data: Data, board: Leaderboard, test: Data | None) -> _Fitted:
+        """The fit that a leaderboard says to take."""
+        trial = board.chosen.trial
+        unseen: Predictor = CrossFitted(trial.by_fold, data.split)
+        return cls(
+            trial.plan,
+            trial.fit,
+            sum(standing.trial.seconds for standing in board.standings),
+            unseen if test is None else Through(trial.fit.calibrators),
+            (board.why, *trial.fit.notes),
+            leaderboard=board,
+        )
+
+
+def _measured(data: Data, fitted: _Fitted, panel: Panel, test: Data | None) -> Outcome:
+    """Figures before and after, of rows that the fit has not seen."""
+    plan, grouped, predictor = fitted.plan, fitted.grouped, fitted.predictor
+    rows, notes = rows_of(data, plan), fitted.notes + _notes(data, plan)
     judged = data if test is None else test
     predictors: list[Predictor] = [Through(), predictor]
     improper = not plan.objective.proper and plan.link is None and any(plan.families)
@@ -100,8 +157,8 @@ def fit_and_measure(
         notes += (_compared(plan.loss, after, others[0]),)
     return Outcome(
         plan,
-        final,
-        seconds,
+        fitted.fit,
+        fitted.seconds,
         before,
         after,
         "cross-fit" if test is None else "test",
@@ -109,6 +166,7 @@ def fit_and_measure(
         notes,
         _balanced(judged, predictors[:2], panel) if plan.changes_prior else None,
         others[0] if others else None,
+        fitted.leaderboard,
         groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
     )
 

@@ -20,7 +20,7 @@ from calibcli.engine.source import each_key, names_of_keys
 from calibcli.errors import DataError
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Units
-from calibcli.metrics.view import View
+from calibcli.metrics.view import Event, View
 
 MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
 """Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
@@ -80,13 +80,14 @@ def check_clusters(data: Data) -> None:
 
 
 def resampled(panel: Panel, data: Data) -> Panel:
-    """A panel that also folds what its intervals need, where it has a bootstrap.
+    """A panel for so many classes, which also folds what its intervals need, if it has a bootstrap.
 
     Raises
     ------
     DataError
         There is only one cluster.
     """
+    panel = replace(panel, classes=data.classes)
     bootstrap = panel.bootstrap
     if bootstrap is None or not bootstrap.replicates:
         return panel
@@ -99,17 +100,18 @@ def resampled(panel: Panel, data: Data) -> Panel:
     return replace(panel, units=units)
 
 
-def view_of(tile: Tile, predictor: Predictor) -> View:
-    """A block of rows with what a predictor makes of them."""
+def view_of(tile: Tile, predictor: Predictor, event: Event) -> View:
+    """A block of rows with what a predictor makes of them; the confidence is of an event."""
     weights = None if tile.weights is None else to_numpy(tile.weights)
-    return View(predictor(tile), tile.labels, weights, start=tile.start, keys=tile.keys)
+    logits = predictor(tile)
+    return View(logits, tile.labels, weights, start=tile.start, keys=tile.keys, event=event)
 
 
 def _states(predictors: tuple[Predictor, ...], panel: Panel, tile: Tile) -> list[Any]:
     first: View | None = None
     states = []
     for predictor in predictors:
-        view = view_of(tile, predictor)
+        view = view_of(tile, predictor, panel.event)
         if panel.units is not None:
             view.first = first
             first = view if first is None else first

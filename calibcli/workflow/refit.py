@@ -77,7 +77,7 @@ def refit(
     """
     plan = make_plan(method, "nll", ())
     passed = data.after(*stages) if stages else data
-    outcome = fit_and_measure(passed, plan, Panel(_SCORES, bootstrap=bootstrap))
+    outcome = fit_and_measure(passed, plan, Panel(_SCORES, bootstrap=bootstrap), advised=False)
     assert outcome.before is not None
     assert outcome.after is not None
     parts = {}

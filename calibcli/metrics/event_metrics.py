@@ -1,0 +1,171 @@
+"""How good the probability of an event is as a whole: counts, intercept and slope, skill.
+
+The event is what the confidence is of: of two classes the positive one.
+
+>>> import numpy as np
+>>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
+>>> labels = np.array([0, 1, 0, 1])
+>>> round(EXPECTED_OBSERVED.measure(logits, labels), 6)  # 0.9 are expected, 2 came
+0.45
+>>> round(IN_THE_LARGE.measure(logits, labels), 6)
+1.416349
+>>> round(SLOPE.measure(logits, labels), 6)
+0.347027
+>>> round(AVERAGE_PRECISION.measure(logits, labels), 6)
+0.75
+>>> round(BRIER_SKILL.measure(logits, labels), 6)
+-0.27
+
+References
+----------
+Cox (1958), Two further applications of a model for binary regression, doi:10.1093/biomet/45.3-4.562
+(intercept and slope); Van Calster et al. (2019), Calibration: the Achilles heel of predictive
+analytics, doi:10.1186/s12916-019-1466-7 (expected and observed counts).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Metric
+from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
+from calibcli.metrics.confidence_cells import CurveValue
+from calibcli.metrics.row_mean import ratio
+
+_NEAREST = 1e-15
+"""To 0 and 1: log-odds are of probabilities no nearer."""
+
+_STEPS, _LARGEST_STEP, _PRECISION = 60, 4.0, 1e-10
+_LARGEST = 1e6
+"""A coefficient as large as that has no finite value: events and others can be separated."""
+
+
+def clipped_log_odds(probability: NumpyArray, nearest: float = _NEAREST) -> NumpyArray:
+    """``ln(p / (1 - p))`` (...) of probabilities (...), no nearer to 0 and 1 than ``nearest``."""
+    inner = np.clip(probability, nearest, 1 - nearest)
+    odds: NumpyArray = np.log(inner) - np.log1p(-inner)
+    return odds
+
+
+def _logistic(curve: ConfidenceCurve, design: NumpyArray, offset: NumpyArray) -> NumpyArray | None:
+    """Coefficients (q,) of a logistic regression of the outcomes on a design (m, q), by Newton."""
+    weight, events = curve.own_weight, curve.own_correct
+    theta = np.zeros(design.shape[1])
+    theta[1:] = 1.0
+    for _ in range(_STEPS):
+        chance = 1 / (1 + np.exp(-np.clip(design @ theta + offset, -700, 700)))
+        hessian = design.T @ ((weight * chance * (1 - chance))[:, None] * design)
+        if not np.linalg.det(hessian) > 0:
+            return None
+        step = np.linalg.solve(hessian, design.T @ (events - weight * chance))
+        largest = float(np.abs(step).max())
+        theta += step * min(1.0, _LARGEST_STEP / max(largest, _LARGEST_STEP))
+        if largest < _PRECISION:
+            return theta
+        if np.abs(theta).max() > _LARGEST:
+            break
+    return None
+
+
+def _in_the_large(curve: ConfidenceCurve) -> float:
+    odds = clipped_log_odds(curve.confidence)
+    theta = _logistic(curve, np.ones((len(curve), 1)), odds) if len(curve) else None
+    return math.nan if theta is None else float(theta[0])
+
+
+def _slope(curve: ConfidenceCurve) -> float:
+    odds = clipped_log_odds(curve.confidence)
+    design = np.stack((np.ones_like(odds), odds), axis=1)
+    theta = _logistic(curve, design, np.zeros_like(odds)) if len(curve) else None
+    return math.nan if theta is None else float(theta[1])
+
+
+def _expected_observed(curve: ConfidenceCurve) -> float:
+    return ratio(float(curve.confidence @ curve.own_weight), float(curve.own_correct.sum()))
+
+
+def _average_precision(curve: ConfidenceCurve) -> float:
+    """The mean over events of the share of events among the rows that are at least as sure."""
+    events = curve.own_correct
+    at_least = curve.total - curve.weight + curve.own_weight
+    events_at_least = events.sum() - curve.correct + events
+    precision = np.divide(events_at_least, at_least, out=np.zeros_like(events), where=at_least > 0)
+    return ratio(float(events @ precision), float(events.sum()))
+
+
+def _brier_skill(curve: ConfidenceCurve) -> float:
+    weight, events = curve.own_weight, curve.own_correct
+    rate = ratio(float(events.sum()), curve.total)
+    errors = curve.confidence**2 @ weight + (1 - 2 * curve.confidence) @ events
+    return 1 - ratio(float(errors), curve.total * rate * (1 - rate))
+
+
+EXPECTED_OBSERVED = Metric(
+    name="expected_observed",
+    title="expected/observed",
+    convention=(
+        "how many events the confidence expects (its sum), divided by how many came; 1 is right, "
+        "more is too many"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_expected_observed,
+    better="",
+    resampling=CurveValue(),
+)
+
+IN_THE_LARGE = Metric(
+    name="in_the_large",
+    title="in the large",
+    convention=(
+        "calibration in the large: what must be added to the log-odds of the confidence so that "
+        "as many events are expected as came; 0 is right, less than 0 is too high (Cox 1958)"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_in_the_large,
+    better="",
+    resampling=CurveValue(),
+)
+
+SLOPE = Metric(
+    name="slope",
+    title="slope",
+    convention=(
+        "calibration slope: the coefficient of the log-odds of the confidence in a logistic "
+        "regression of the outcome on them; 1 is right, below 1 is too bold (Cox 1958)"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_slope,
+    better="",
+    resampling=CurveValue(),
+)
+
+AVERAGE_PRECISION = Metric(
+    name="average_precision",
+    title="average precision",
+    convention=(
+        "mean over events of the share of events among the rows of at least their confidence "
+        "(the area under the precision-recall curve, without interpolation)"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_average_precision,
+    better="higher",
+    group="accuracy and ranking",
+    resampling=CurveValue(),
+)
+
+BRIER_SKILL = Metric(
+    name="brier_skill",
+    title="Brier skill",
+    convention=(
+        "1 - mean (confidence - outcome)^2 / that of the share of events for every row: above 0 "
+        "is better than knowing the share alone"
+    ),
+    statistic=COLLECTED_SCORES,
+    value=_brier_skill,
+    better="higher",
+    group="proper scores",
+    resampling=CurveValue(),
+)
