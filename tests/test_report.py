@@ -438,7 +438,7 @@ def test_every_key_is_documented(calib: Any, sample_data: Path, tmp_path: Path) 
     commands = (
         ("compare", val, "--methods", "none,temperature", "--stack"),
         ("fit", val, "--by", "scan", *files),
-        ("gates", "plan", "--metric", "ece", "--limit", "0.1", "--power", "0.5"),
+        ("gates", "plan", "--metric", "ece", "--limit", "0.1", "--power", "0.6"),
     )
     printed = [json.loads(calib(*each, "-q", "--format", "json").stdout) for each in commands]
     for each in printed:
