@@ -347,10 +347,10 @@ sys.exit(code)
     ("arguments", "imported"),
     [
         (("--help",), ""),
-        (("evaluate", "digits_val.parquet", "-q"), "numpy pyarrow"),
-        (("evaluate", "digits_longtail_val.npz", "-q"), "numpy"),
+        (("evaluate", "digits_val.parquet", "-q"), "numpy pyarrow scipy"),
+        (("evaluate", "digits_longtail_val.npz", "-q"), "numpy scipy"),
         (("apply", "PARAMS", "digits_val.parquet", "-q", "-o", "a.parquet"), "numpy pyarrow"),
-        (("fit", "digits_val.parquet", "-q", "-p", "f.json"), "numpy pyarrow"),
+        (("fit", "digits_val.parquet", "-q", "-p", "f.json"), "numpy pyarrow scipy"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )

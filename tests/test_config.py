@@ -102,6 +102,7 @@ def test_a_table_of_a_command_is_stronger_than_what_holds_for_all(configured, tm
         "evaluate seed": 1,
         "compare seed": 1,
         "compare folds": 3,
+        "gates seed": 1,
         "inspect seed": 1,
     }
 

@@ -151,7 +151,7 @@ def test_a_killed_process_leaves_nothing_behind(tmp_path, number, suffix):
 FULL = """
 import resource, sys, numpy as np
 from types import SimpleNamespace
-from calibcli.errors import DataError
+from calibcli.errors import CalibError
 from calibcli.tables import open_writer
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 p = np.random.default_rng(0).random((50_000, 4), np.float32)
@@ -159,7 +159,7 @@ try:
     with open_writer(sys.argv[1], SimpleNamespace(rows=100_000, class_names=None)) as writer:
         for _ in range(2):
             writer.write(None, p, p.argmax(1), p.max(1))
-except DataError as error:
+except CalibError as error:
     print(error)
 """
 

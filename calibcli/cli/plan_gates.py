@@ -29,7 +29,7 @@ _HELP = """Plan gates: how many rows it takes to tell a good model from a bad on
 calib gates plan draws samples of a model whose true error is known, measures them as calib evaluate
 does, and says with how many rows each kind of gate says what is true as often as --power asks. The
 model has the probabilities of INPUT, whose labels are not looked at, or ten classes and a mean
-confidence of 90 %."""
+confidence of 90 %. More: calib docs ci."""
 
 _EXAMPLES = """[b]Examples[/b]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from calibcli.errors import DataError, UsageError
+from calibcli.errors import CalibError, UsageError
 
 STDOUT = "-"
 NEW_FILE_MODE = 0o666  # cut by the umask, as for any new file
@@ -61,7 +61,7 @@ def atomic_write(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
     ------
     UsageError
         See `check_writable`.
-    DataError
+    CalibError
         The disk is full, or cannot be written. Nothing is left behind.
     """
     check_writable(path, force=force)
@@ -82,7 +82,7 @@ def atomic_write(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DataError(f"{path}: {os.strerror(error.errno)}; nothing was written") from error
+        raise CalibError(f"{path}: {os.strerror(error.errno)}; nothing was written") from error
 
 
 def _open_unnamed(folder: Path) -> int | None:

@@ -233,9 +233,12 @@ def better_method(
         return None
     losses = held_out_losses(data if test is None else test, [predictor, *rivals])
     best = int(np.nanargmin(losses.mean))
+    if not np.isfinite(losses.mean[best]):
+        return None
     ahead = float(losses.mean[0] - losses.mean[best])
-    needed = max(_CLEARLY * losses.error_of_difference(0, best), _WORTH_SAYING * losses.mean[best])
-    if not ahead > needed:
+    # An infinite loss, of a label that was given probability 0, has no standard error.
+    noise = losses.error_of_difference(0, best) if np.isfinite(ahead) else 0.0
+    if not ahead > max(_CLEARLY * noise, _WORTH_SAYING * losses.mean[best]):
         return None
     title = others[best - 1].title
     return (
