@@ -281,7 +281,9 @@ def _from_variable(option: ConfigurableOption, variable: str, text: str) -> Sett
 
 def _hint(name: str, own: Mapping[str, Any], users: Mapping[str, list[str]]) -> str:
     """What to write instead of a key that is not known."""
-    if name in users:
-        return f"it is one of calib {' and '.join(users[name])}"
     matches = get_close_matches(name, own, 1)
+    # "metric" for "metrics" is a slip, though another command has an option of that name.
+    slip = bool(get_close_matches(name, own, 1, 0.9))
+    if name in users and not slip:
+        return f"it is one of calib {' and '.join(users[name])}"
     return f'did you mean "{matches[0]}"?' if matches else "calib config --all lists them"
