@@ -57,6 +57,10 @@ CHANCE_LEGEND = f"{CHANCE_HEADING}: {_BY_CHANCE}"
 _CHANCE = TableColumn(CHANCE_HEADING, align="left", rank=3, legend=_BY_CHANCE)
 
 PLUG_IN_HEADING = "plug-in"
+_ESTIMATE_LEGEND = (
+    "calibration errors are estimates, without what noise adds: 0 where these rows cannot tell the "
+    "error from none"
+)
 _PLUG_IN = TableColumn(
     PLUG_IN_HEADING,
     at_point=True,
@@ -126,10 +130,14 @@ def _several_table(shown: Sequence[Column]) -> Table:
 
 def _change_table(before: Column, after: Column) -> Table:
     names = metric_names([before, after])
+    # An error of 0 must not be taken for what was counted.
+    estimated = any("estimate" in after.metric(name) for name in names)
     heads = [
         *(
-            TableColumn(column.title, at_point=True, leading=True, interval_apart=False)
-            for column in (before, after)
+            TableColumn(
+                column.title, at_point=True, leading=True, interval_apart=False, legend=text
+            )
+            for column, text in ((before, ""), (after, _ESTIMATE_LEGEND if estimated else ""))
         ),
         TableColumn("change", at_point=True, leading=True),
         replace(_PLUG_IN, heading=f"{PLUG_IN_HEADING} {after.title}", only="page"),
