@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from calibcli.arrays import log_softmax
 from calibcli.metrics.confidence import ConfidenceCurve, curve_of_cells
 from calibcli.metrics.equal_mass import MOST_BINS, equal_mass_bins
+from calibcli.metrics.event_metrics import clipped_log_odds
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.smooth import Smoother, residuals_on_lattice
@@ -262,8 +263,25 @@ def test_ranges_and_order(seed: int, rows: int, classes: int) -> None:
         log_probs = np.where(log_probs < log_probs.max(axis=1, keepdims=True), -np.inf, 0.0)
     values = evaluate(log_probs, labels)
     known = {name: value for name, value in values.items() if not math.isnan(value)}
-    assert set(values) - set(known) <= {"auroc"}
-    assert all(-1e-12 <= v <= 2 + 1e-12 for k, v in known.items() if k not in ("nll", SIGNED))
+    view = View(log_probs, labels)
+    odds, events = clipped_log_odds(view.confidence), view.correct
+    undefined = set()
+    if not events.any():
+        undefined |= {"expected_observed", "average_precision"}
+    if not (events.any() and (~events).any()):
+        undefined |= {"auroc", "brier_skill", "in_the_large"}
+    if (
+        undefined
+        or odds[events].min() >= odds[~events].max()
+        or odds[events].max() <= odds[~events].min()
+    ):
+        undefined.add("slope")  # events and others can be separated
+    # Where all is 0 or 1, as many events too high as too low leave the likelihood flat to rounding.
+    flat = {"in_the_large"} if np.abs(odds).min() > 30 else set()
+    assert undefined <= set(values) - set(known) <= undefined | flat
+    assert all(-1e-12 <= v <= 2 + 1e-12 for k, v in known.items() if k not in UNBOUNDED)
+    assert known.get("expected_observed", 0.0) >= 0
+    assert known.get("brier_skill", 0.0) <= 1
     assert known["ks"] <= known["ecce_r"] + 1e-12
     assert known["ecce_r"] <= 2 * known["ks"] + 1e-12
     assert known["ece"] <= known["top_label_ece"] + 1e-12
@@ -272,7 +290,10 @@ def test_ranges_and_order(seed: int, rows: int, classes: int) -> None:
         assert known[f"{name}_discrimination"] <= known[f"{name}_uncertainty"] + 1e-12
 
 
-SIGNED = "l2_squared_debiased"
+UNBOUNDED = {
+    *("nll", "l2_squared_debiased"),
+    *("expected_observed", "in_the_large", "slope", "brier_skill"),
+}
 
 
 def test_one_class_missing_and_a_thousand_classes() -> None:

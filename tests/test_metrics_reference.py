@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -20,8 +21,14 @@ from calibcli.metrics.view import Event, View
 Array = np.ndarray[Any, Any]
 
 
-def evaluate(log_probs: Any, labels: Any, weights: Any = None, event: Event = "auto") -> Evaluation:
-    panel = Panel()
+def evaluate(
+    log_probs: Any,
+    labels: Any,
+    weights: Any = None,
+    event: Event = "auto",
+    names: Iterable[str] = ("default",),
+) -> Evaluation:
+    panel = Panel(tuple(names))
     return panel.finish(panel.partial(View(log_probs, labels, weights, event=event)))
 
 
@@ -86,11 +93,14 @@ def test_definitions(rng: np.random.Generator, rows: int, classes: int, order: A
     log_probs = np.asarray(log_probs, order=order)
     events: tuple[Event, ...] = ("top", 0, 1)
     for event in events:
-        evaluation = evaluate(log_probs, labels, event=event)
-        assert evaluation.values == pytest.approx(slow_metrics(log_probs, labels, event), abs=1e-12)
+        expected = slow_metrics(log_probs, labels, event)
+        evaluation = evaluate(log_probs, labels, event=event, names=expected)
+        assert evaluation.values == pytest.approx(expected, abs=1e-12)
         assert evaluation.event == (None if event == "top" else event)
     usual = slow_metrics(log_probs, labels, 1 if classes == 2 else "top")
-    assert evaluate(log_probs, labels).values == pytest.approx(usual, abs=1e-12)
+    assert set(DEFAULT) <= set(usual)
+    values = evaluate(log_probs, labels, names=usual).values
+    assert values == pytest.approx(usual, abs=1e-12)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -112,7 +122,8 @@ def test_definitions_on_ties_and_edges(order: Any) -> None:
     with np.errstate(divide="ignore"):
         log_probs = np.asarray(np.log(probs), order=order)
     expected = slow_metrics(log_probs, labels)
-    assert evaluate(log_probs, labels).values == pytest.approx(expected, abs=1e-12)
+    values = evaluate(log_probs, labels, names=expected).values
+    assert values == pytest.approx(expected, abs=1e-12)
 
 
 def test_scikit_learn(rng: np.random.Generator) -> None:

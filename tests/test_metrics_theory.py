@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from calibcli.metrics.confidence import ConfidenceCurve, curve_of_cells
 from calibcli.metrics.equal_mass import equal_mass_bins
@@ -62,20 +63,44 @@ def test_debiased_error_of_miscalibrated_data_is_the_true_one() -> None:
 @pytest.mark.parametrize("name", CONFIDENCE_METRICS)
 def test_errors_of_calibrated_data_vanish_with_the_rows(name: str) -> None:
     rng = np.random.default_rng(3)
-    few, many = (abs(value(name, draw(rng, rows))) for rows in (400, 400_000))
-    assert many < 0.006
+    right = {"expected_observed": 1.0, "slope": 1.0}.get(name, 0.0)
+    few, many = (abs(value(name, draw(rng, rows)) - right) for rows in (400, 400_000))
+    # The standard error of the slope is larger.
+    assert many < {"slope": 0.02}.get(name, 0.006)
     assert many < few
 
 
 @pytest.mark.parametrize("name", CONFIDENCE_METRICS)
 def test_errors_of_overconfident_data_are_the_true_ones(name: str) -> None:
-    """Wrong in one direction: every error is the mean of the same gaps, or of their squares."""
+    """Wrong in one direction: an error is a mean of the same gaps, their squares, or a quantile."""
     rng = np.random.default_rng(4)
     curve = draw(rng, 400_000, lambda c: c**2)
     grid = 0.4 + 0.6 * (np.arange(10_000) + 0.5) / 10_000
     gaps = grid - grid**2
-    true = {"l2_debiased": np.sqrt(np.mean(gaps**2)), "l2_squared_debiased": np.mean(gaps**2)}
-    assert value(name, curve) == pytest.approx(true.get(name, gaps.mean()), abs=0.003)
+    odds, truth = np.log(grid / (1 - grid)), grid**2
+
+    def coefficients(design: Array, offset: Array) -> Array:
+        """Where the likelihood of the truth is largest."""
+
+        def score(theta: Array) -> Array:
+            return design.T @ (truth - 1 / (1 + np.exp(-design @ theta - offset))) / len(grid)
+
+        theta: Array = optimize.root(score, np.zeros(design.shape[1]), tol=1e-10).x
+        return theta
+
+    one = np.ones_like(grid)
+    true = {
+        "l2_debiased": np.sqrt(np.mean(gaps**2)),
+        "l2_squared_debiased": np.mean(gaps**2),
+        "e50": np.median(gaps),
+        "e90": np.quantile(gaps, 0.9),
+        "expected_observed": grid.mean() / truth.mean(),
+        "in_the_large": coefficients(one[:, None], odds)[0],
+        "slope": coefficients(np.stack((one, odds), axis=1), 0 * one)[1],
+    }
+    # Those are no means of gaps; chance moves log-odds and ratios more.
+    close = {"slope": 0.015, "in_the_large": 0.012, "expected_observed": 0.006}.get(name, 0.003)
+    assert value(name, curve) == pytest.approx(true.get(name, gaps.mean()), abs=close)
 
 
 def test_errors_that_cancel_are_seen_by_what_looks_locally() -> None:

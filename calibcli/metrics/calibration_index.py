@@ -44,9 +44,15 @@ _NEAREST, _LEAST_VARIANCE = 1e-6, 1e-4
 """Beyond these a row's log-odds and its certainty count for no more: one row must not decide."""
 
 
+_SINGULAR = 1e-6
+"""Parts of the spline that are so much smaller than the largest are rounding."""
+
+
 @dataclass(frozen=True)
 class _Smoother:
     """The smooth curve of residuals at given confidences.
+
+    The spline has a basis that is orthonormal under the weights, so that rounding is not enlarged.
 
     Attributes
     ----------
@@ -66,9 +72,10 @@ class _Smoother:
     def of(cls, confidence: NumpyArray, weight: NumpyArray) -> _Smoother:
         basis = natural_spline(clipped_log_odds(confidence, _NEAREST), weight)
         variance = np.maximum(confidence * (1 - confidence), _LEAST_VARIANCE)
-        normal = basis.T @ ((weight * variance)[:, None] * basis)
-        inverse = np.linalg.pinv(normal, rcond=1e-12, hermitian=True)
-        return cls(confidence, weight, variance[:, None] * basis, inverse @ basis.T)
+        root = np.sqrt(weight * variance)[:, None]
+        left, sizes, _ = np.linalg.svd(root * basis, full_matrices=False)
+        orthonormal = left[:, sizes > _SINGULAR * sizes[0]] / root
+        return cls(confidence, weight, variance[:, None] * orthonormal, orthonormal.T)
 
     def errors(self, coefficients: NumpyArray) -> NumpyArray:
         """``|p - share of events|`` (R, m) of coefficients (R, q); shares are from 0 to 1."""

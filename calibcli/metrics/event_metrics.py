@@ -39,6 +39,12 @@ _NEAREST = 1e-15
 """To 0 and 1: log-odds are of probabilities no nearer."""
 
 _STEPS, _LARGEST_STEP, _PRECISION = 60, 4.0, 1e-10
+_HALVINGS = 40
+"""Of a step that is too long: far from the maximum Newton's would go to and fro for ever."""
+
+_SINGULAR = 1e-12
+"""A determinant is that of a singular matrix if it is a smaller part of what it could be."""
+
 _LARGEST = 1e6
 """A coefficient as large as that has no finite value: events and others can be separated."""
 
@@ -51,20 +57,38 @@ def clipped_log_odds(probability: NumpyArray, nearest: float = _NEAREST) -> Nump
 
 
 def _logistic(curve: ConfidenceCurve, design: NumpyArray, offset: NumpyArray) -> NumpyArray | None:
-    """Coefficients (q,) of a logistic regression of the outcomes on a design (m, q), by Newton."""
+    """Coefficients (q,) of a logistic regression of the outcomes on a design (m, q), by Newton.
+
+    None where the largest likelihood is at no finite coefficients, or at many.
+    """
     weight, events = curve.own_weight, curve.own_correct
+    others = weight - events
     theta = np.zeros(design.shape[1])
     theta[1:] = 1.0
+
+    def log_likelihood(theta: NumpyArray) -> float:
+        odds = design @ theta + offset
+        return -float(events @ np.logaddexp(0.0, -odds) + others @ np.logaddexp(0.0, odds))
+
+    reached = log_likelihood(theta)
     for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-np.clip(design @ theta + offset, -700, 700)))
-        hessian = design.T @ ((weight * chance * (1 - chance))[:, None] * design)
-        if not np.linalg.det(hessian) > 0:
+        odds = np.clip(design @ theta + offset, -700, 700)
+        # Each to its last bit, also next to 0, where 1 - chance would not be.
+        chance, opposite = 1 / (1 + np.exp(-odds)), 1 / (1 + np.exp(odds))
+        hessian = design.T @ ((weight * chance * opposite)[:, None] * design)
+        if not np.linalg.det(hessian) > _SINGULAR * np.diag(hessian).prod():
             return None
-        step = np.linalg.solve(hessian, design.T @ (events - weight * chance))
-        largest = float(np.abs(step).max())
-        theta += step * min(1.0, _LARGEST_STEP / max(largest, _LARGEST_STEP))
-        if largest < _PRECISION:
-            return theta
+        step = np.linalg.solve(hessian, design.T @ (events * opposite - others * chance))
+        largest, size = float(np.abs(step).max()), max(1.0, float(np.abs(theta).max()))
+        if largest < _PRECISION * size:
+            return theta + step
+        step *= min(1.0, _LARGEST_STEP * size / largest)
+        for _ in range(_HALVINGS):
+            likelihood = log_likelihood(theta + step)
+            if likelihood >= reached - _PRECISION * abs(reached):
+                break
+            step /= 2
+        theta, reached = theta + step, likelihood
         if np.abs(theta).max() > _LARGEST:
             break
     return None

@@ -99,7 +99,7 @@ class Panel:
     classes: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "names", tuple(dict.fromkeys(self.names)))
         METRICS.expand(self.names)
 
     @cached_property
