@@ -626,11 +626,19 @@ class ClassSample(NormSample):
     @cached_property
     def value(self) -> float:
         """The error of the rows."""
-        return self.error(self.cells.residuals)
+        return float(np.abs(self.cells.residuals) @ self.shares)
 
     def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
-        return float(np.abs(signal) @ self.shares)
+        return float(np.abs(self._possible(signal)) @ self.shares)
+
+    def _possible(self, signals: NumpyArray) -> NumpyArray:
+        """Signals (..., m) as far as labels allow them: a class comes true in 0 to all rows.
+
+        A multiple of a faint signal would otherwise claim errors that no labels can have.
+        """
+        cells = self.cells
+        return np.clip(signals, cells.probability - cells.weight, cells.probability)
 
     @property
     def sums(self) -> NumpyArray:
@@ -655,7 +663,7 @@ class ClassSample(NormSample):
 
     def norms(self, signals: NumpyArray) -> NumpyArray:
         """The errors (R,) of signals (R, m) without noise."""
-        errors: NumpyArray = np.abs(signals) @ self.shares
+        errors: NumpyArray = np.abs(self._possible(signals)) @ self.shares
         return errors
 
     def errors(self, signal: NumpyArray) -> NumpyArray:
@@ -681,6 +689,7 @@ class ClassSample(NormSample):
 
     def _errors(self, signal: NumpyArray, noise: NumpyArray, drawn_from: NumpyArray) -> NumpyArray:
         cells = self.cells
+        signal = self._possible(signal)
         off = signal / cells.weight
         true = np.clip(cells.mean - off, 0.0, 1.0)
         # The square is for rows of a cell that are off by more than others.
