@@ -26,7 +26,7 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # No option is set by what surrounds the tests.
-_FOR_TESTS = {"CALIB_BROWSER", "CALIB_NEEDS_BROWSER", "CALIB_SHARED", "CALIB_UPDATE_GOLDEN"}
+_FOR_TESTS = {"CALIB_BROWSER", "NEEDS_BROWSER", "CALIB_SHARED", "CALIB_UPDATE_GOLDEN"}
 for _name in [name for name in os.environ if name.startswith("CALIB_") and name not in _FOR_TESTS]:
     del os.environ[_name]
 os.environ["CALIB_CONFIG"] = ""

@@ -250,7 +250,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     browser = find_browser()
     if browser is None:
         absent = "there is no Chromium on the path; CALIB_BROWSER names one"
-        (pytest.fail if os.environ.get("CALIB_NEEDS_BROWSER") else pytest.skip)(absent)
+        (pytest.fail if os.environ.get("NEEDS_BROWSER") else pytest.skip)(absent)
     with browse(browser, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
