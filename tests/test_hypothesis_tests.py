@@ -109,7 +109,7 @@ def test_the_scores_are_derivatives_of_the_log_likelihood() -> None:
 
 def test_drawn_labels_follow_the_probabilities_and_not_the_blocks() -> None:
     logits, labels = rows(400, classes=5)
-    sets = list(drawn_labels(View(logits, labels), 200, seed=1))
+    sets = list(drawn_labels(View(logits, labels), seed=1, sets=200))
     shares = np.stack([np.mean([each == k for each in sets], axis=0) for k in range(5)], axis=1)
     probs = View(logits, labels).probs
     # 2,000 shares, each of 200 draws: the largest of the normal deviations is about 3.5.
@@ -117,7 +117,10 @@ def test_drawn_labels_follow_the_probabilities_and_not_the_blocks() -> None:
     z = ((shares - probs) / np.sqrt(probs * (1 - probs) / 200))[usual]
     assert np.abs(z).max() < 5
     assert np.mean(z**2) == pytest.approx(1, abs=0.2)
-    cut = [list(drawn_labels(View(logits[a:b], labels[a:b], start=a), 2, 1)) for a, b in CUTS]
+    cut = [
+        list(drawn_labels(View(logits[a:b], labels[a:b], start=a), seed=1, sets=200))
+        for a, b in CUTS
+    ]
     for index in range(2):
         assert np.concatenate([part[index] for part in cut]).tolist() == sets[index].tolist()
 
@@ -127,7 +130,7 @@ CUTS = ((0, 1), (1, 250), (250, 400))
 
 def test_impossible_classes_are_never_drawn() -> None:
     logits = np.array([[-np.inf, 0, -np.inf], [0, -np.inf, 0], [-np.inf, -np.inf, 3]])
-    for each in drawn_labels(View(logits, np.array([1, 0, 2])), 300, seed=0):
+    for each in drawn_labels(View(logits, np.array([1, 0, 2])), seed=0, sets=300):
         assert each[0] == 1
         assert each[1] != 1
         assert each[2] == 2

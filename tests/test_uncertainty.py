@@ -19,7 +19,7 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import RELIABILITY, bin_index
-from calibcli.metrics.class_errors import ClassBags, mean_deviations
+from calibcli.metrics.class_cells import ClassBags, mean_deviations
 from calibcli.metrics.confidence_cells import (
     BinNorm,
     ConfidenceBags,

@@ -14,7 +14,8 @@ Metrics
 Uncertainty
     `resampling` (the bootstrap and its bags), `residual_cells` (sums of residuals by bag and cell),
     `error_intervals` (of calibration errors, which chance makes larger). The kinds of resampling
-    stand with their statistics: `row_mean`, `confidence_cells`, `class_errors`.
+    stand with their statistics: `row_mean`, `confidence_cells`, `class_cells` (these with
+    `drawn_labels`).
 Looking closer
     `slices` (parts of the rows), `hypothesis_tests` and `kernel_calibration` (p-values),
     `consistency` (bands of a calibrated model's diagram).

@@ -9,18 +9,16 @@ stay as rare and as lumpy as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from calibcli.arrays import NumpyArray, hashed, to_numpy
+from calibcli.arrays import Array, NumpyArray, hashed, is_by_class, namespace, to_numpy
 from calibcli.metrics.view import View
 
 DRAWN_BAGS = 32
 _FEWEST_SETS, _MOST_SETS = 8, 16
 _LABELS = 1 << 20
 _SUMS = 1 << 19
-_FRACTION = 53
+_SEED_STEP = 0x9E3779B97F4A7C15
 
 
 def number_of_sets(rows: int, sums: int) -> int:
@@ -42,28 +40,49 @@ def bags_of_rows(view: View, seed: int) -> NumpyArray:
     return hashed(np.arange(view.start, view.start + len(view)), seed, DRAWN_BAGS)
 
 
-def drawn_labels(view: View, sets: int, seed: int) -> Iterator[NumpyArray]:
-    """Sets of labels (n,), drawn from the probabilities of each row.
+def drawn_labels(view: View, seed: int, sets: int) -> NumpyArray:
+    """Labels (sets, n), int64, drawn from the probabilities of a view; kept with it.
 
     What is drawn depends on the seed, the set, and the number and probabilities of the row, not on
-    how the rows are cut. Of two models of the same rows the draws go together.
+    how the rows are cut: by inversion of one number in [0, 1) for each row and set. Of two models
+    of the same rows the draws go together.
     """
-    numbers = np.arange(view.start, view.start + len(view))
-    probs = to_numpy(view.probs).astype(np.float64)
-    if view.classes == 2:
-        first = probs[:, 0]
-        for index in range(sets):
-            yield (_uniform(numbers, seed, index) >= first).astype(np.int64)
-        return
-    ends = np.cumsum(probs, axis=1)
-    # One ascending vector for all rows; the last end is one row further, whatever rounding did.
-    ends /= ends[:, -1:]
-    starts = np.arange(len(view))
-    flat = (ends + starts[:, None]).ravel()
-    for index in range(sets):
-        # An offset of some thousand rows costs 12 of the 53 bits.
-        place = np.searchsorted(flat, _uniform(numbers, seed, index) + starts, side="right")
-        yield np.clip(place - starts * view.classes, 0, view.classes - 1)
+    key = ("labels", seed, sets)
+    if key not in view.kept:
+        rows = np.arange(view.start, view.start + len(view))
+        seeds = ((seed + (number + 1) * _SEED_STEP) % (1 << 64) for number in range(sets))
+        numbers = np.array([hashed(rows, each, 1 << 53) for each in seeds])
+        view.kept[key] = _inverted(view.probs, numbers.reshape(sets, len(rows)) * 2.0**-53)
+    return view.kept[key]
+
+
+def _inverted(probs: Array, shares: NumpyArray) -> NumpyArray:
+    """The classes (sets, n) at which the cumulated probabilities (n, K) pass shares of their sum.
+
+    Never a class of probability 0 unless rounding makes it so.
+    """
+    sets, (rows, classes) = len(shares), probs.shape
+    if is_by_class(probs):
+        labels = np.zeros((sets, rows), dtype=np.int64)
+        cumulated = np.zeros(rows)
+        for column in probs.T[:-1]:
+            cumulated += column
+            labels += cumulated <= shares
+        return labels
+    xp = namespace(probs)
+    cumulated = to_numpy(xp.cumulative_sum(probs, axis=1))
+    wanted = shares * cumulated[:, -1]
+    # The first class whose sum is above what is wanted, by bisection in all rows at a time.
+    low = np.zeros((sets, rows), dtype=np.int64)
+    high = np.full((sets, rows), classes - 1)
+    starts = np.arange(rows) * classes
+    flat = np.ascontiguousarray(cumulated).ravel()
+    for _ in range(max(classes - 1, 1).bit_length()):
+        middle = (low + high) // 2
+        above = flat[starts + middle] > wanted
+        high = np.where(above, middle, high)
+        low = np.where(above, low, np.minimum(middle + 1, high))
+    return high
 
 
 def picked_sets(sets: int, replicates: int, seed: int) -> NumpyArray:
@@ -74,10 +93,3 @@ def picked_sets(sets: int, replicates: int, seed: int) -> NumpyArray:
     places = choice * DRAWN_BAGS + np.arange(DRAWN_BAGS)
     picked[np.arange(replicates)[:, None], places] = 1.0
     return picked
-
-
-def _uniform(numbers: NumpyArray, seed: int, index: int) -> NumpyArray:
-    """Numbers in [0, 1), one for each row number (n,)."""
-    key = (seed * (_MOST_SETS + 1) + index + 1) % (1 << 63)
-    uniform: NumpyArray = hashed(numbers, key, 1 << _FRACTION) * 2.0**-_FRACTION
-    return uniform

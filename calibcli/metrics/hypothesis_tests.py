@@ -145,7 +145,7 @@ class CalibrationTests:
         features = KernelFeatures(self.seed).of(view)
         bags, count = self._bags(view)
         sets = self._sets(view.classes, features.size)
-        labels = [view.labels, *drawn_labels(view, sets, self.seed)]
+        labels = [view.labels, *drawn_labels(view, self.seed, sets)]
         expected = rows.class_sums(bags, count)
         kernel = features.expected(bags, count)
         return ScoreSums(

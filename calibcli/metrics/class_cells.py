@@ -1,0 +1,636 @@
+"""Residuals by class and bin of a class's probability, and what chance makes of errors by class.
+
+By class, bin and bag of rows, residuals are summed: those of the labels, and those of labels that
+are drawn from the probabilities. `ClassNorm` is the resampling of an error that is a norm of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    is_by_class,
+    is_numpy_array,
+    namespace,
+    to_numpy,
+)
+from calibcli.metrics.base import Metric
+from calibcli.metrics.bins import BINS, EDGES, bin_index
+from calibcli.metrics.drawn_labels import drawn_labels
+from calibcli.metrics.error_intervals import NormSample, blocks_of, pooled, shrunken
+from calibcli.metrics.lattice import CellSums
+from calibcli.metrics.resampling import LEVEL, Bagged, Chance, Units, percentiles
+from calibcli.metrics.residual_cells import OTHER_STREAM
+from calibcli.metrics.view import View
+
+THRESHOLD = 0.01
+"""Probabilities up to this count for nothing in the thresholded error."""
+
+_MOST_SUMS = 1 << 22
+"""Sums by set of labels, bag, class and bin in all; of many classes there are fewer."""
+
+BAGS_OF_CLASSES, FEWEST_BAGS = 32, 16
+"""Bags of rows of which each replicate has one of the sets of labels."""
+
+_MOST_SETS, _FEWEST_SETS = 16, 4
+_MANY_ROWS = 1 << 14
+"""So many rows have noise enough in the fewest sets."""
+
+_MOST_REPLICATES = 600
+_MOST_NOISE = 1 << 21
+"""Residuals of all replicates, unless more replicates are asked for."""
+
+Forecasts: TypeAlias = Literal["all", "thresholded", "predicted"]
+"""Which probabilities: of all classes, those above the threshold, or of the predicted class."""
+
+
+class Labels(NamedTuple):
+    """Labels that are forecasts: row, class and probability of each."""
+
+    rows: NumpyArray
+    classes: NumpyArray
+    probability: NumpyArray
+
+    @property
+    def cells(self) -> NumpyArray:
+        """15 x class + bin."""
+        cells: NumpyArray = self.classes * BINS + bin_index(self.probability)
+        return cells
+
+
+@dataclass(frozen=True)
+class ClassCells(Bagged):
+    """Residuals by class and equal-width bin of a class's probability; of cells (m,) with weight.
+
+    Attributes
+    ----------
+    weight, squared_weight, probability : array (m,)
+        Sums of weight, of its square, and of weight x probability.
+    excess : array (B, m)
+        Sums of residuals.
+    drawn : float32 array (D, B, m)
+        Sums of residuals of the sets of labels that are drawn from the probabilities.
+    codes : int array (m,)
+        15 x class + bin of each cell.
+    classes, rows : int
+    paired : PairedSums or None
+        Of another model than the first of the same rows.
+    """
+
+    weight: NumpyArray
+    squared_weight: NumpyArray
+    probability: NumpyArray
+    excess: NumpyArray
+    drawn: NumpyArray
+    codes: NumpyArray
+    classes: int
+    rows: int
+    paired: PairedSums | None = None
+
+    @cached_property
+    def mean(self) -> NumpyArray:
+        """Mean probability (m,)."""
+        return np.clip(self.probability / self.weight, 0.0, 1.0)
+
+    @cached_property
+    def residuals(self) -> NumpyArray:
+        """Sums of residuals (m,)."""
+        residuals: NumpyArray = self.excess.sum(axis=0)
+        return residuals
+
+    @cached_property
+    def variance(self) -> NumpyArray:
+        """Of the residuals (m,), if the model is calibrated."""
+        by_rows: NumpyArray = self.squared_weight * self.mean * (1 - self.mean)
+        return by_rows * self.design_effect
+
+    @cached_property
+    def design_effect(self) -> float:
+        """The variance of the residuals relative to that of rows by themselves; 1 at least.
+
+        All cells together, as far as bags of clusters differ.
+        """
+        if self.units.role is None or self.units.count >= self.rows or self.filled < 2:
+            return 1.0
+        apart = self.excess - self.bags[:, None] / self.bags.sum() * self.residuals
+        variance = float((apart**2).sum()) * self.filled / (self.filled - 1)
+        by_rows = float((self.squared_weight * self.mean * (1 - self.mean)).sum())
+        return max(variance / by_rows, 1.0) if by_rows > 0 else 1.0
+
+    @cached_property
+    def effective_rows(self) -> NumpyArray:
+        """Independent rows (m,) without weights that have as much noise as those of a cell."""
+        rows: NumpyArray = self.weight**2 / (self.squared_weight * self.design_effect)
+        return rows
+
+    @cached_property
+    def noise(self) -> NumpyArray:
+        """Residuals (R, m), float32, of labels drawn from the probabilities.
+
+        A replicate has one of the sets of labels in each bag, so that a row that is wrong moves all
+        the cells that it is in.
+        """
+        return self.noise_of(self.drawn)
+
+    def noise_of(self, drawn: NumpyArray) -> NumpyArray:
+        """The noise (R, m) of other sets of labels (D, B, m), in the same choice of them."""
+        sets, bags, cells = drawn.shape
+        most = min(_MOST_REPLICATES, _MOST_NOISE // (BINS * self.classes))
+        replicates = max(self.units.replicates, most)
+        generator = np.random.Generator(np.random.Philox(key=self.units.seed + OTHER_STREAM))
+        chosen = generator.integers(0, sets, (replicates, bags)) * bags + np.arange(bags)
+        takes = np.zeros((replicates, sets * bags), dtype=np.float32)
+        takes[np.arange(replicates)[:, None], chosen] = math.sqrt(self.design_effect)
+        noise: NumpyArray = takes @ drawn.reshape(-1, cells)
+        return noise
+
+    @property
+    def tail(self) -> float:
+        """The share of replicates to leave out at each end: Student's where clusters are few."""
+        return super().tail if self.design_effect > 1 else (1 - LEVEL) / 2
+
+
+class PairedSums(NamedTuple):
+    """What is known of two models of the same rows, sums by bag, class and bin (B, 15 K).
+
+    Attributes
+    ----------
+    here : array
+        Of weight x (probability - the first model's), in the cells of this model.
+    there : array
+        The negative, in the cells of the first.
+    drawn : CellSums or float32 array (D, B, m)
+        By set and bag, in the cells of this model: the weight of labels that are drawn from the
+        first model's probabilities; when finished, the residuals of those labels.
+    """
+
+    here: NumpyArray
+    there: NumpyArray
+    drawn: Any
+
+
+class ClassBagSums(NamedTuple):
+    """Sums by bag, class and bin, and totals by class and bin.
+
+    Attributes
+    ----------
+    rows : int
+    bags : array (B,)
+        Weight of the rows of each bag.
+    columns : array (B, K) or None
+        Sums of weight x probability of the first bin, where those are wanted.
+    excess : CellSums
+        Residuals by bag, class and bin; without ``columns``.
+    probability : CellSums
+        Weight x probability by bag, class and bin; without ``columns``.
+    drawn : CellSums
+        By set, bag, class and bin: the weight of labels drawn from the probabilities.
+    totals : tuple of CellSums
+        By class and bin: weight and its square, without the first bin where there are ``columns``.
+    squared_weight : float
+        Sum over all rows.
+    """
+
+    rows: int
+    bags: NumpyArray
+    columns: NumpyArray | None
+    excess: CellSums
+    probability: CellSums
+    drawn: CellSums
+    totals: tuple[CellSums, CellSums]
+    squared_weight: float
+    paired: PairedSums | None
+
+
+@dataclass(frozen=True)
+class ClassBags:
+    """The statistic: by bag, class and equal-width bin of a class's probability, its residuals.
+
+    And those of labels that are drawn from the probabilities, several sets of them: a row's label
+    is drawn by its number, the same one whatever the blocks, and much the same one for models that
+    are much the same. ``merge`` takes over its left argument.
+    """
+
+    units: Units
+    forecasts: Forecasts = "all"
+
+    def sets_and_bags(self, classes: int) -> tuple[int, int]:
+        """The numbers of sets and of bags, such that there are not too many sums."""
+        room = _MOST_SUMS // (BINS * classes)
+        most = BAGS_OF_CLASSES if room >= BAGS_OF_CLASSES * _FEWEST_SETS else FEWEST_BAGS
+        bags = self.units.bags(most)
+        sets = _MOST_SETS if self.units.count <= _MANY_ROWS else _FEWEST_SETS
+        return min(sets, room // bags), bags
+
+    def partial(self, view: View) -> ClassBagSums | None:
+        """The sums over one block; None of so many classes that there are too few sets."""
+        sets, bags = self.sets_and_bags(view.classes)
+        if sets < _FEWEST_SETS:
+            return None
+        own = self.units.bags_of(view, bags)
+        rows, columns, values = self._forecasts(view)
+        mass = view.weights[rows] * values
+        cells, each = columns * BINS + bin_index(values), view.classes * BINS
+        codes = own[rows] * each + cells
+        labels = self._among_forecasts(view, view.labels, view.true_prob)
+        first = None
+        if self.forecasts == "all":
+            beyond = np.bincount(
+                own[rows] * view.classes + columns, mass, minlength=bags * view.classes
+            )
+            first = column_sums(view, own, bags) - beyond.reshape(bags, -1)
+        label_codes = own[labels.rows] * each + labels.cells
+        return ClassBagSums(
+            len(view),
+            np.bincount(own, view.weights, minlength=bags),
+            first,
+            CellSums.of(
+                np.append(codes, label_codes),
+                np.append(mass, -view.weights[labels.rows]),
+                bags * each,
+            ),
+            CellSums.of(codes, mass, bags * each),
+            self._drawn(view, view, own),
+            (
+                CellSums.of(cells, view.weights[rows], each),
+                CellSums.of(cells, view.weights[rows] ** 2, each),
+            ),
+            float((view.weights**2).sum()),
+            self._paired(view, own),
+        )
+
+    def _drawn(self, view: View, model: View, own: NumpyArray) -> CellSums:
+        """By set, bag, class and bin: the weight of labels drawn from a model's probabilities."""
+        sets, bags = self.sets_and_bags(view.classes)
+        each = view.classes * BINS
+        codes, weights = [], []
+        for number, labels in enumerate(drawn_labels(model, self.units.seed, sets)):
+            drawn = self._among_forecasts(view, labels, view.probability_of(labels))
+            codes.append((number * bags + own[drawn.rows]) * each + drawn.cells)
+            weights.append(view.weights[drawn.rows])
+        return CellSums.of(np.concatenate(codes), np.concatenate(weights), sets * bags * each)
+
+    def _paired(self, view: View, own: NumpyArray) -> PairedSums | None:
+        if view.first is None:
+            return None
+        here, there = self._apart(view, view.first, own), self._apart(view.first, view, own)
+        return PairedSums(here, there, self._drawn(view, view.first, own))
+
+    def _apart(self, view: View, other: View, own: NumpyArray) -> NumpyArray:
+        """Sums (B, 15 K) of weight x (probability - another model's), in the cells of a view."""
+        rows, columns, values = self._forecasts(view)
+        _, bags = self.sets_and_bags(view.classes)
+        more = view.weights[rows] * (values - elements_at(other.probs, rows, columns))
+        size, starts = view.classes * BINS, own[rows]
+        codes = starts * size + columns * BINS + bin_index(values)
+        sums = np.bincount(codes, more, bags * size).reshape(bags, size)
+        if self.forecasts == "all":
+            codes = starts * view.classes + columns
+            beyond = np.bincount(codes, more, bags * view.classes).reshape(bags, -1)
+            sums[:, ::BINS] += column_sums(view, own, bags) - column_sums(other, own, bags) - beyond
+        return sums
+
+    def merge(self, left: ClassBagSums | None, right: ClassBagSums | None) -> ClassBagSums | None:
+        """The sums over two blocks."""
+        if left is None or right is None:
+            return None
+        first = left.columns
+        if first is not None:
+            first += right.columns
+        weight, squares = (a.plus(b) for a, b in zip(left.totals, right.totals, strict=True))
+        return ClassBagSums(
+            left.rows + right.rows,
+            left.bags + right.bags,
+            first,
+            left.excess.plus(right.excess),
+            left.probability.plus(right.probability),
+            left.drawn.plus(right.drawn),
+            (weight, squares),
+            left.squared_weight + right.squared_weight,
+            _paired_plus(left.paired, right.paired),
+        )
+
+    def finish(self, state: ClassBagSums | None) -> ClassCells | None:
+        """The sums of the cells that are not empty."""
+        if state is None:
+            return None
+        bags = len(state.bags)
+        excess = state.excess.everywhere().reshape(bags, -1)
+        probability = state.probability.everywhere().reshape(bags, -1)
+        weight, squares = (each.everywhere() for each in state.totals)
+        if state.columns is not None:
+            excess[:, ::BINS] += state.columns
+            probability[:, ::BINS] += np.maximum(state.columns, 0.0)
+            in_others = weight.reshape(-1, BINS).sum(axis=1)
+            weight[::BINS] = np.maximum(state.bags.sum() - in_others, 0.0)
+            squares[::BINS] = weight[::BINS] * (state.squared_weight / state.bags.sum())
+        (codes,) = np.nonzero(weight > 0)
+        drawn = state.drawn.everywhere().reshape(-1, bags, len(weight))
+        paired = state.paired
+        if paired is not None:
+            by_bag = probability[:, codes] - paired.here[:, codes]
+            labels = paired.drawn.everywhere().reshape(-1, bags, len(weight))
+            paired = paired._replace(
+                drawn=np.subtract(by_bag, labels[:, :, codes], dtype=np.float32)
+            )
+        return ClassCells(
+            units=self.units,
+            bags=state.bags,
+            weight=weight[codes],
+            squared_weight=squares[codes],
+            probability=probability.sum(axis=0)[codes],
+            excess=excess[:, codes],
+            drawn=np.subtract(probability[:, codes], drawn[:, :, codes], dtype=np.float32),
+            codes=codes,
+            classes=len(weight) // BINS,
+            rows=state.rows,
+            paired=paired,
+        )
+
+    def _forecasts(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
+        """Row, class and value of the probabilities; of ``"all"`` those beyond the first bin."""
+        if self.forecasts == "predicted":
+            return np.arange(len(view)), view.prediction, view.top_confidence
+        threshold = THRESHOLD if self.forecasts == "thresholded" else float(EDGES[1])
+        return elements_above(view.probs, threshold)
+
+    def _among_forecasts(self, view: View, labels: NumpyArray, probs: NumpyArray) -> Labels:
+        """Those of labels (n,), with their probabilities (n,), that are forecasts."""
+        if self.forecasts == "predicted":
+            (rows,) = np.nonzero(view.prediction == labels)
+            return Labels(rows, labels[rows], view.top_confidence[rows])
+        (rows,) = np.nonzero(probs > (THRESHOLD if self.forecasts == "thresholded" else 0))
+        return Labels(rows, labels[rows], probs[rows])
+
+
+def _paired_plus(left: PairedSums | None, right: PairedSums | None) -> PairedSums | None:
+    if left is None or right is None:
+        return None
+    here, there = left.here + right.here, left.there + right.there
+    return PairedSums(here, there, left.drawn.plus(right.drawn))
+
+
+def elements_above(probs: Array, threshold: float) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
+    """Row, class and value (float64) of every probability above a threshold, as host vectors."""
+    xp = namespace(probs)
+    turned = is_numpy_array(probs) and probs.flags.f_contiguous
+    # One axis in the order of memory: NumPy finds the true ones of a vector fastest.
+    flat = xp.reshape(probs.T if turned else probs, (-1,))
+    (places,) = xp.nonzero(flat > _largest_below_edge(probs, threshold))
+    values = to_numpy(xp.take(flat, places)).astype(np.float64)
+    index, length = to_numpy(places), probs.shape[0 if turned else 1]
+    outer = index // length
+    inner = index - outer * length
+    return (inner, outer, values) if turned else (outer, inner, values)
+
+
+def _largest_below_edge(probs: Array, edge: float) -> float:
+    """The largest number of the array's precision that is not above a float64 edge.
+
+    Comparing float32 probabilities with 1/15 itself would round 1/15 up and lose an element.
+    """
+    if namespace(probs).finfo(probs.dtype).bits > 32:
+        return edge
+    nearest = np.float32(edge)
+    return float(nearest if float(nearest) <= edge else np.nextafter(nearest, np.float32(0)))
+
+
+def elements_at(probs: Array, rows: NumpyArray, columns: NumpyArray) -> NumpyArray:
+    """Elements (m,), float64 on the host, of a matrix on any device."""
+    xp = namespace(probs)
+    device = getattr(probs, "device", None)
+    index = (xp.asarray(rows, device=device), xp.asarray(columns, device=device))
+    return to_numpy(probs[index]).astype(np.float64)
+
+
+def column_sums(view: View, bags: NumpyArray, count: int) -> NumpyArray:
+    """Sums (count, K) of weight x probability over the rows of each bag, float64; kept."""
+    key = ("columns", count)
+    if key not in view.kept:
+        view.kept[key] = _column_sums(view, bags, count)
+    return view.kept[key]
+
+
+def _column_sums(view: View, bags: NumpyArray, count: int) -> NumpyArray:
+    probs = view.probs
+    if is_by_class(probs):
+        columns = probs.T * view.weights if view.weighted else probs.T
+        return np.stack([np.bincount(bags, c, minlength=count) for c in columns], axis=1)
+    if is_numpy_array(probs):
+        order = np.argsort(bags, kind="stable")
+        ordered = probs[order]
+        if view.weighted:
+            ordered *= view.weights[order, None].astype(ordered.dtype)
+        sums = np.zeros((count, view.classes))
+        starts = np.flatnonzero(np.diff(bags[order], prepend=-1))
+        sums[bags[order][starts]] = np.add.reduceat(ordered, starts, axis=0)
+        return sums
+    xp = namespace(probs)
+    members = np.zeros((count, len(view)))
+    members[bags, np.arange(len(view))] = view.weights
+    device = getattr(probs, "device", None)
+    return to_numpy(xp.asarray(members, dtype=probs.dtype, device=device) @ probs).astype(
+        np.float64
+    )
+
+
+@dataclass(frozen=True)
+class ClassSample(NormSample):
+    r"""A calibration error by class, with the noise of labels drawn from probabilities.
+
+    Those are the model's less what the signal says that they are off by. The noise is that of the
+    model's own, each cell's scaled by its standard deviation, and centred at the exact mean of the
+    \|residual\| of a binomial: cells of a few rows do not scale.
+
+    Attributes
+    ----------
+    cells : ClassCells
+    shares : array (m,)
+        What each cell's \|residual\| counts.
+    signals, tail
+        As of `NormSample`.
+    """
+
+    cells: ClassCells
+    shares: NumpyArray
+    signals: NumpyArray
+    tail: float
+
+    @cached_property
+    def value(self) -> float:
+        """The error of the rows."""
+        return float(np.abs(self.cells.residuals) @ self.shares)
+
+    def error(self, signal: NumpyArray) -> float:
+        """The error of a signal (m,) without noise."""
+        return float(np.abs(self._possible(signal)) @ self.shares)
+
+    def _possible(self, signals: NumpyArray) -> NumpyArray:
+        """Signals (..., m) as far as labels allow them: a class comes true in 0 to all rows.
+
+        A multiple of a faint signal would otherwise claim errors that no labels can have.
+        """
+        cells = self.cells
+        return np.clip(signals, cells.probability - cells.weight, cells.probability)
+
+    @property
+    def sums(self) -> NumpyArray:
+        """What the error is a norm of (m,), of the rows."""
+        return self.cells.residuals
+
+    @cached_property
+    def variance(self) -> NumpyArray:
+        """That of the sums (m,), of a calibrated model."""
+        return self.cells.variance
+
+    def apart_from(self, first: ClassSample) -> tuple[NumpyArray, NumpyArray]:
+        """How far this model's probabilities are apart from the first; see `NormSample`."""
+        paired, takes = self.cells.paired, self.cells.takes()
+        assert paired is not None
+        return takes @ paired.here[:, self.cells.codes], takes @ paired.there[:, first.cells.codes]
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the rows were seen together with those of the first model."""
+        return self.cells.paired is not None
+
+    def norms(self, signals: NumpyArray) -> NumpyArray:
+        """The errors (R,) of signals (R, m) without noise."""
+        errors: NumpyArray = np.abs(self._possible(signals)) @ self.shares
+        return errors
+
+    def errors(self, signal: NumpyArray) -> NumpyArray:
+        """The error of a signal (m,) with noise, in every replicate (R,)."""
+        return self._errors(signal, self.cells.noise, self.cells.mean)
+
+    def paired_errors(self, signal: NumpyArray) -> NumpyArray:
+        """The error of a signal (m,) with noise (R,), the same noise as in other models' errors.
+
+        That is of labels that are drawn from the first model's probabilities.
+        """
+        return self._errors(signal, *self._paired_noise)
+
+    @cached_property
+    def _paired_noise(self) -> tuple[NumpyArray, NumpyArray]:
+        """Noise (R, m), and the mean probabilities (m,) whose noise it is."""
+        cells, paired = self.cells, self.cells.paired
+        if paired is None:
+            return cells.noise, cells.mean
+        of_first = cells.probability - paired.here[:, cells.codes].sum(axis=0)
+        mean = np.clip(of_first / cells.weight, 0.0, 1.0)
+        return cells.noise_of(paired.drawn), mean
+
+    def _errors(self, signal: NumpyArray, noise: NumpyArray, drawn_from: NumpyArray) -> NumpyArray:
+        cells = self.cells
+        signal = self._possible(signal)
+        off = signal / cells.weight
+        true = np.clip(cells.mean - off, 0.0, 1.0)
+        # The square is for rows of a cell that are off by more than others.
+        variance = true * (1 - true) + off**2
+        by_model = np.maximum(drawn_from * (1 - drawn_from), _LEAST_VARIANCE)
+        scale = np.clip(np.sqrt(variance / by_model), *_SCALES)
+        shift, factor = signal.astype(np.float32), scale.astype(np.float32)
+        shares = self.shares.astype(np.float32)
+        errors = np.concatenate(
+            [np.abs(noise[block] * factor + shift) @ shares for block in blocks_of(*noise.shape)]
+        ).astype(np.float64)
+        exact = mean_deviations(cells.effective_rows, cells.mean, true, variance)
+        centred: NumpyArray = errors - errors.mean() + float((exact * cells.weight) @ self.shares)
+        return centred
+
+
+_LEAST_VARIANCE = 1e-12
+_SCALES = 0.1, 4.0
+_FEW = 30.0
+"""A binomial with fewer expected is not taken for normal."""
+
+
+def mean_deviations(
+    rows: NumpyArray, mean: NumpyArray, true: NumpyArray, variance: NumpyArray
+) -> NumpyArray:
+    r"""The mean (m,) of \|share that comes true - mean\| over labels with true probabilities.
+
+    Exact where fewer than 30 of the rows are expected on either side, else that of a normal
+    distribution.
+
+    Parameters
+    ----------
+    rows : array (m,)
+        Not whole where rows have weights.
+    mean, true : array (m,)
+        Probabilities: those that are compared, and those of the labels.
+    variance : array (m,)
+        Of a row.
+    """
+    from scipy.special import ndtr
+
+    few = rows * np.minimum(true, 1 - true) < _FEW
+    deviations = np.empty_like(mean)
+    n, p, q = rows[few], mean[few], true[few]
+    last = np.floor(n * p)
+    # E|X - a| = a - E X + 2 E max(X - a, 0).
+    above = q * _exceeding(last - 1, n - 1, q) - p * _exceeding(last, n, q)
+    deviations[few] = p - q + 2 * above
+    n, shift = rows[~few], (mean - true)[~few]
+    deviation = np.sqrt(np.maximum(variance[~few], _LEAST_VARIANCE) / n)
+    z = shift / deviation
+    density = np.exp(-0.5 * z * z) * math.sqrt(2 / math.pi)
+    deviations[~few] = deviation * (density + z * (2 * ndtr(z) - 1))
+    return deviations
+
+
+def _exceeding(count: NumpyArray, rows: NumpyArray, probability: NumpyArray) -> NumpyArray:
+    """The probability (m,) that a binomial is above a whole number."""
+    from scipy.special import betainc
+
+    share = np.where(count < 0, 1.0, 0.0)
+    inside = (count >= 0) & (count < rows)
+    count = count[inside]
+    share[inside] = betainc(count + 1, rows[inside] - count, probability[inside])
+    return share
+
+
+@dataclass(frozen=True)
+class ClassNorm:
+    r"""The resampling of a calibration error that is a norm of residuals by class and bin.
+
+    Attributes
+    ----------
+    forecasts : str
+        Which probabilities it looks at.
+    shares : callable
+        Cells -> what each cell's \|residual\| counts (m,); a function of a module.
+    """
+
+    forecasts: Forecasts
+    shares: Callable[[ClassCells], NumpyArray]
+
+    description = "inverted test of the error; noise and chance range by labels drawn anew"
+
+    def statistic(self, metric: Metric, units: Units) -> ClassBags:
+        """The residuals by bag, class and bin."""
+        return ClassBags(units, self.forecasts)
+
+    def sample(self, metric: Metric, cells: ClassCells, value: float) -> ClassSample:
+        """The error, and the noise of labels that are drawn from the probabilities.
+
+        Without noise the residuals may be much as they are, or as if all classes were off alike.
+        """
+        residuals = cells.residuals
+        alike = pooled(residuals, cells.weight, cells.codes % BINS)
+        signals = np.stack((alike + shrunken(residuals - alike, cells.variance), alike))
+        return ClassSample(cells, self.shares(cells), signals, cells.tail)
+
+    def chance(self, metric: Metric, cells: ClassCells) -> Chance:
+        """The error of labels that are drawn from the probabilities."""
+        sample = ClassSample(cells, self.shares(cells), np.empty((0, len(cells.codes))), cells.tail)
+        errors = sample.errors(np.zeros(len(cells.codes)))
+        return Chance(float(errors.mean()), *percentiles(errors, cells.tail))
