@@ -25,7 +25,7 @@ from calibcli.workflow.cluster_hint import likely_clusters
 from calibcli.workflow.fitted_plans import fit_plan
 from calibcli.workflow.fitting import Outcome, fit_and_measure
 from calibcli.workflow.measuring import Through, measure
-from calibcli.workflow.plans import finished, make_plan
+from calibcli.workflow.plans import make_plan
 
 NLL = Panel(("nll",))
 FORCE = {"fit": ("--force",), "compare": (), "evaluate": ()}
@@ -216,7 +216,7 @@ class TestLeak:
             for clustered, found in bias.items():
                 data = opened(rows, clustered=clustered)
                 # The fits of the folds themselves: what they are worth on patients that are new.
-                parts = [finished(p, plan) for p in fit_plan(data, plan).without_folds(data)]
+                parts = [plan.finished(fit) for fit in fit_plan(data, plan).without_folds]
                 truth = np.mean([nll_on(new, part.calibrators) for part in parts])
                 found.append(held_out(fit_and_measure(data, plan, NLL)) - truth)
         whole, split = np.array(bias[True]), np.array(bias[False])

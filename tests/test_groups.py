@@ -208,7 +208,7 @@ def test_groups_that_differ_get_maps_that_are_better_on_other_rows(method) -> No
 def test_the_fit_of_a_group_is_that_of_its_rows_alone() -> None:
     source = labelled(3000, 0.9)
     data = open_data(Engine(), source, 5)
-    grouped = fit_groups(data, fit_plan(data, plan()))
+    grouped = fit_groups(fit_plan(data, plan()))
     number = 3
     rows = source.keys[GROUP] == number
     alone = open_data(Engine(), ArraySource(source.scores[rows], source.labels[rows]))
@@ -221,7 +221,7 @@ def test_the_fit_of_a_group_is_that_of_its_rows_alone() -> None:
 
 def test_the_chosen_strength_has_the_lowest_held_out_loss() -> None:
     data = open_data(Engine(), labelled(1500, 0.3), 5)
-    grouped = fit_groups(data, fit_plan(data, plan("vector")))
+    grouped = fit_groups(fit_plan(data, plan("vector")))
     assert set(grouped.losses) == set(STRENGTHS)
     assert grouped.losses[grouped.strength] == min(grouped.losses.values())
     # The figures before and after are of the same rows: those of one map for all agree.
@@ -237,7 +237,7 @@ def test_no_row_has_a_part_in_the_maps_that_judge_it() -> None:
     changed = (fold == 0) & (np.arange(600) % 10 == 0)
     labels = np.where(changed, (source.labels + 1) % 4, source.labels)
     other = open_data(Engine(), replace(source, labels=labels), 3)
-    found = [fit_groups(each, fit_plan(each, plan())).by_fold[0] for each in (data, other)]
+    found = [fit_groups(fit_plan(each, plan())).by_fold[0] for each in (data, other)]
     (one,), (other,) = found
     chains = zip((one.pooled, *one.own), (other.pooled, *other.own), strict=True)
     for (first,), (second,) in chains:
@@ -284,7 +284,7 @@ def test_weights_are_repetitions() -> None:
     )
     weighted = replace(source, weights=weights.astype(float))
     data = [open_data(Engine(), each, 5) for each in (weighted, repeated)]
-    first, second = (fit_groups(each, fit_plan(each, plan())).groups for each in data)
+    first, second = (fit_groups(fit_plan(each, plan())).groups for each in data)
     for a, b in zip(first.own, second.own, strict=True):
         assert a[0].temperature == pytest.approx(b[0].temperature, rel=1e-6)
 
@@ -296,7 +296,7 @@ def test_groups_that_do_not_fit_into_memory_are_thinned(tmp_path) -> None:
         with open_dataset([path], ReadOptions(keys={GROUP: "lang"})) as dataset:
             data = open_data(Engine(memory=memory), dataset, 5)
             assert isinstance(data.source, ArraySource) == (memory == 0)
-            found.append(fit_groups(data, fit_plan(data, plan())))
+            found.append(fit_groups(fit_plan(data, plan())))
     assert found[0].groups.names == found[1].groups.names
     for one, other in zip(found[0].groups.own, found[1].groups.own, strict=True):
         assert other[0].temperature == pytest.approx(one[0].temperature, rel=0.5)
@@ -306,12 +306,12 @@ def test_groups_by_the_thousand_are_gathered_in_batches(tmp_path) -> None:
     path = save(tmp_path / "val.parquet", labelled(3000, 0.9))
     with open_dataset([path], ReadOptions(keys={GROUP: "lang"})) as dataset:
         held = open_data(Engine(), dataset, 5)
-        whole = fit_groups(held, fit_plan(held, plan()))
+        whole = fit_groups(fit_plan(held, plan()))
     with open_dataset([path], ReadOptions(keys={GROUP: "lang"})) as dataset:
         # Enough for the largest group, but not for all of them.
         streamed = open_data(Engine(memory=90_000), dataset, 5)
         assert not isinstance(streamed.source, ArraySource)
-        parts = fit_groups(streamed, fit_plan(streamed, plan()))
+        parts = fit_groups(fit_plan(streamed, plan()))
     for one, other in zip(whole.groups.own, parts.groups.own, strict=True):
         assert other[0].temperature == pytest.approx(one[0].temperature, rel=1e-9)
 

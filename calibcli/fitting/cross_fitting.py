@@ -9,7 +9,6 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.calibrators.base import SmoothMap
-from calibcli.calibrators.identity import Identity
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
 from calibcli.fitting.problem import Problem
@@ -36,7 +35,7 @@ def cross_fit(data: Data, families: Families, objective: Objective, whole: Fit) 
         if plain and isinstance(family, SmoothMap) and family.size(data.classes) == 1:
             starts, exact = _scale_steps(data, family, objective, whole)
     return [
-        start if done else _fit_without(_outside(data, fold), families, objective, start)
+        start if done else fit_stages(_outside(data, fold), families, objective, start)
         for fold, (start, done) in enumerate(zip(starts, exact, strict=True))
     ]
 
@@ -72,11 +71,6 @@ def fit_average(data: Data, families: Families, objective: Objective) -> Fit:
     return replace(whole, stages=(*whole.stages[:-1], _averaged(last, fits, data.classes)))
 
 
-def unfitted(families: Families) -> Fit:
-    """The fit to no rows, as where one fold has them all: nothing is changed."""
-    return Fit(tuple(StageFit(Identity()) for _ in families))
-
-
 def class_factors(data: Data, fold: int) -> tuple[NumpyArray | None, NumpyArray | None]:
     """Factors (K,) of the classes in a fold and outside it, where rows were drawn by class.
 
@@ -99,12 +93,6 @@ def _outside(data: Data, fold: int) -> Data:
     factors = class_factors(data, fold)[1]
     outside = data.without_fold(fold)
     return outside if factors is None else outside.reweighted(factors)
-
-
-def _fit_without(data: Data, families: Families, objective: Objective, start: Fit) -> Fit:
-    if data.weight <= 0:
-        return unfitted(families)
-    return fit_stages(data, families, objective, start=start)
 
 
 def _scale_steps(

@@ -6,7 +6,7 @@ Each says how good it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from calibcli.arrays import NumpyArray
@@ -111,3 +111,17 @@ class Fit:
     def notes(self) -> tuple[str, ...]:
         """What a user must know, stage after stage."""
         return tuple(note for stage in self.stages for note in stage.notes)
+
+    def as_one(self, calibrator: Calibrator) -> Fit:
+        """The same fit where its stages became a single calibrator."""
+        solved = [stage.solution for stage in self.stages if stage.solution is not None]
+        solution = None
+        if solved:
+            solution = replace(
+                solved[-1],
+                gradient_norm=self.gradient_norm,
+                converged=self.converged,
+                criterion=", ".join(dict.fromkeys(each.criterion for each in solved)),
+                iterations=self.iterations,
+            )
+        return Fit((StageFit(calibrator, solution, self.passes, self.notes),))

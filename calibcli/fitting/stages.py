@@ -40,7 +40,7 @@ def fit_stages(
     objective: Objective,
     start: Fit | None = None,
 ) -> Fit:
-    """Fit stages in order, each on what the ones before it give.
+    """Fit stages in order, each on what the ones before it give; to no rows, nothing is changed.
 
     Parameters
     ----------
@@ -56,6 +56,8 @@ def fit_stages(
     UsageError
         A family that does not suit the number of classes.
     """
+    if data.weight <= 0:
+        return Fit(tuple(StageFit(Identity()) for _ in families))
     stages: list[StageFit] = []
     passed = 0
     for position, family in enumerate(families):

@@ -18,17 +18,9 @@ from calibcli.workflow.choosing import (
     held_out_losses,
     rank,
 )
-from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plans
-from calibcli.workflow.measuring import CrossFitted, Predictor, Through, check_clusters
-from calibcli.workflow.plans import (
-    Plan,
-    ReducedTo,
-    finished,
-    loosened,
-    make_plan,
-    make_plans,
-    rows_of,
-)
+from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
+from calibcli.workflow.measuring import Predictor, check_clusters
+from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
 from calibcli.workflow.priors import TargetPrior, prior_factors
 from calibcli.workflow.stacking import stack
 
@@ -168,11 +160,10 @@ def compare_plans(
     if data.folds < 2:
         raise UsageError("comparing methods needs at least 2 folds")
     plans = list(plans)
-    trials = try_plans(data, plans)
+    trials = [try_plan(data, plan) for plan in plans]
     if stacked:
         weaker = [loosened(plan, _WEAKER) for plan in plans if plan.method.endswith("sms")]
-        mixture = stack(data, [*trials, *try_plans(data, weaker)])
-        trials.append(mixture)
+        trials.append(stack(data, [*trials, *(try_plan(data, plan) for plan in weaker)]))
     return rank(data, trials, panel)
 
 
@@ -206,8 +197,8 @@ _MOST_SECONDS = 2.0
 
 def better_method(
     data: Data, plan: Plan, predictor: Predictor, test: Data | None = None
-) -> str | None:
-    """A line on a cheap method that is clearly better on held-out rows, if there is one.
+) -> tuple[str, ...]:
+    """A note on a cheap method that is clearly better on held-out rows, if there is one.
 
     Parameters
     ----------
@@ -226,31 +217,23 @@ def better_method(
     if sum(seconds_of_fit(data, other, folds) for other in others) > _MOST_SECONDS:
         others = [other for other in others if not any(other.families)]
     if not others:
-        return None
+        return ()
     try:
-        rivals = [unseen_by(data, other, test) for other in others]
+        rivals = [fit_plan(other.rows_of(data), other).unseen(test) for other in others]
     except CalibError:
-        return None
+        return ()
     losses = held_out_losses(data if test is None else test, [predictor, *rivals])
     best = int(np.nanargmin(losses.mean))
     if not np.isfinite(losses.mean[best]):
-        return None
+        return ()
     ahead = float(losses.mean[0] - losses.mean[best])
     # An infinite loss, of a label that was given probability 0, has no standard error.
     noise = losses.error_of_difference(0, best) if np.isfinite(ahead) else 0.0
     if not ahead > max(_CLEARLY * noise, _WORTH_SAYING * losses.mean[best]):
-        return None
+        return ()
     title = others[best - 1].title
-    return (
+    note = (
         f"another cheap method is clearly better on held-out rows: {title}: "
         f"NLL {losses.mean[best]:.4g}, yours {losses.mean[0]:.4g} (-m {title})"
     )
-
-
-def unseen_by(data: Data, plan: Plan, test: Data | None) -> Predictor:
-    """What a plan that is fitted to some data makes of rows that the fit has not seen."""
-    if test is None:
-        (trial,) = try_plans(data, [plan])
-        return CrossFitted(trial.by_fold, data.split)
-    fitted = fit_plan(rows_of(data, plan), plan)
-    return Through(finished(fitted.fit, fitted.plan).calibrators)
+    return (note,)

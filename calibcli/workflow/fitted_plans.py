@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from calibcli.calibrators.base import Calibrator, Family
 from calibcli.calibrators.log_linear import LogLinear
 from calibcli.engine.data import Data
-from calibcli.fitting.cross_fitting import cross_fit, fit_average, unfitted
-from calibcli.fitting.results import Families, Fit
+from calibcli.fitting.cross_fitting import cross_fit, fit_average
+from calibcli.fitting.results import Fit
 from calibcli.fitting.stages import fit_stages
 from calibcli.fitting.tuning import Tuning, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.workflow.plans import Plan, finished, rows_of
+from calibcli.workflow.measuring import CrossFitted, Predictor, Through
+from calibcli.workflow.plans import Plan
 
 _PASSES = 20
 """Over the rows, of a typical fit."""
@@ -34,14 +36,20 @@ class FittedPlan:
     ----------
     plan : Plan
         With the penalties that were chosen.
+    rows : Data
+        What it was fitted to, as the plan sees it.
     fit : Fit
         To all rows; without a link.
+    seconds : float
+        That it took.
     tuning : Tuning or None
-        How they were chosen.
+        How the penalties were chosen.
     """
 
     plan: Plan
+    rows: Data
     fit: Fit
+    seconds: float
     tuning: Tuning | None = None
 
     @property
@@ -49,38 +57,63 @@ class FittedPlan:
         """What a user must know about it."""
         return self.fit.notes + (() if self.tuning is None else self.tuning.notes)
 
-    def without_folds(self, rows: Data) -> list[Fit]:
+    @property
+    def finished(self) -> Fit:
+        """The fit as rows are run through it: with the link, and for all classes."""
+        return self.plan.finished(self.fit)
+
+    @cached_property
+    def without_folds(self) -> list[Fit]:
         """The fit without each fold, whose rows had no part in the choice of penalties either."""
-        plan = self.plan
-        if self.tuning is None and not plan.average_folds:
+        rows, plan, tuning = self.rows, self.plan, self.tuning
+        if tuning is None and not plan.average_folds:
             return cross_fit(rows, plan.families, plan.objective, self.fit)
-        tuning = self.tuning
-        return [
-            _fit(rows.without_fold(fold), plan, tuning.without(fold) if tuning else plan.families)
+        plans = [
+            replace(plan, families=tuning.without(fold), tune=False) if tuning else plan
             for fold in range(rows.folds)
         ]
+        return [fit_plan(rows.without_fold(fold), each).fit for fold, each in enumerate(plans)]
+
+    @property
+    def notes_on_folds(self) -> tuple[str, ...]:
+        """What a user must know about the fits without each fold."""
+        failed = sum(not fit.converged for fit in self.without_folds)
+        if not failed or not self.fit.converged:
+            return ()
+        return (f"{failed} of {self.rows.folds} fits of the cross-fitting did not converge",)
+
+    @property
+    def by_fold(self) -> tuple[tuple[Calibrator, ...], ...]:
+        """The stages without each fold, as rows are run through them."""
+        return tuple(self.plan.finished(fit).calibrators for fit in self.without_folds)
+
+    def unseen(self, test: Data | None) -> Predictor:
+        """What it makes of rows that it has not seen: of a test, or else of its own, by fold."""
+        if test is None:
+            return CrossFitted(self.by_fold, self.rows.split)
+        return Through(self.finished.calibrators)
 
 
 def fit_plan(rows: Data, plan: Plan) -> FittedPlan:
     """Choose what the plan leaves to cross-validation, and fit it.
+
+    Parameters
+    ----------
+    rows : Data
+        As the plan sees them (`Plan.rows_of`).
+    plan : Plan
 
     Raises
     ------
     UsageError
         Something that the plan asks for needs folds, or maps that are linear in their parameters.
     """
-    tuning = None
+    begin, tuning = time.perf_counter(), None
     if plan.tune:
         tuning = tune(rows, plan.families, plan.objective)
         plan = replace(plan, families=tuning.families)
-    return FittedPlan(plan, _fit(rows, plan, plan.families), tuning)
-
-
-def _fit(rows: Data, plan: Plan, families: Families) -> Fit:
-    if rows.weight <= 0:
-        return unfitted(families)
-    fit = fit_average if plan.average_folds else fit_stages
-    return fit(rows, families, plan.objective)
+    fit = (fit_average if plan.average_folds else fit_stages)(rows, plan.families, plan.objective)
+    return FittedPlan(plan, rows, fit, time.perf_counter() - begin, tuning)
 
 
 @dataclass(frozen=True)
@@ -125,21 +158,17 @@ class Trial:
         return list(zip(self.members, mixture.weights.tolist(), strict=True))
 
 
-def try_plans(data: Data, plans: Sequence[Plan]) -> list[Trial]:
-    """Every plan fitted to all rows, and without each fold."""
-    return [_try(data, plan) for plan in plans]
-
-
-def _try(data: Data, plan: Plan) -> Trial:
-    rows = rows_of(data, plan)
-    begin = time.perf_counter()
-    fitted = fit_plan(rows, plan)
-    seconds = time.perf_counter() - begin
-    plan = fitted.plan
-    by_fold = tuple(finished(part, plan).calibrators for part in fitted.without_folds(rows))
-    families = [family for family in plan.families if family is not None]
-    parameters = sum(_parameters(family, rows) for family in families)
-    return Trial(plan, finished(fitted.fit, plan), by_fold, seconds, parameters)
+def try_plan(data: Data, plan: Plan) -> Trial:
+    """A plan fitted to all rows, and without each fold."""
+    fitted = fit_plan(plan.rows_of(data), plan)
+    families = [family for family in fitted.plan.families if family is not None]
+    return Trial(
+        fitted.plan,
+        fitted.finished,
+        fitted.by_fold,
+        fitted.seconds,
+        sum(_parameters(family, fitted.rows) for family in families),
+    )
 
 
 def _parameters(family: Family, data: Data) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from calibcli.engine.data import Data
@@ -11,7 +12,7 @@ from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.automatic import AutoPlan, better_method, choose
 from calibcli.workflow.choosing import Leaderboard
-from calibcli.workflow.fitted_plans import FittedPlan, fit_plan
+from calibcli.workflow.fitted_plans import Trial, fit_plan
 from calibcli.workflow.measuring import (
     CrossFitted,
     MeasuredOn,
@@ -20,7 +21,7 @@ from calibcli.workflow.measuring import (
     check_clusters,
     measure,
 )
-from calibcli.workflow.plans import Plan, finished, rows_of
+from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.priors import IMBALANCED, imbalance, prior_factors
 
@@ -35,11 +36,11 @@ class Outcome:
     fit : Fit
     seconds : float
         Of the fit alone.
+    notes : tuple of str
     before, after : Evaluation or None
         Of the same rows; None where nothing was measured.
     measured_on : MeasuredOn
     folds : int
-    notes : tuple of str
     balanced : (Evaluation, Evaluation) or None
         Before and after, of the same rows with all classes counting the same; where the fit is for
         other class shares than those of its rows.
@@ -54,11 +55,11 @@ class Outcome:
     plan: Plan
     fit: Fit
     seconds: float
-    before: Evaluation | None
-    after: Evaluation | None
-    measured_on: MeasuredOn
-    folds: int
     notes: tuple[str, ...]
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+    measured_on: MeasuredOn = "nothing"
+    folds: int = 0
     balanced: tuple[Evaluation, Evaluation] | None = None
     plain: Evaluation | None = None
     leaderboard: Leaderboard | None = None
@@ -82,114 +83,83 @@ def fit_and_measure(
     if isinstance(plan, AutoPlan):
         plans = plan.plans(data)
         if len(plans) > 1:
-            board = choose(data, plan, plans, panel)
-            if plan.by is None:
-                return _measured(data, _Fitted.chosen(data, board, test), panel, test)
-            by = replace(board.chosen.trial.plan, by=plan.by)
-            outcome = fit_and_measure(data, by, panel, test)
-            return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
+            return _choose_and_measure(data, plan, plans, panel, test)
         (plan,) = plans
     if test is None and cross_fitted:
         check_clusters(data)
-    rows = rows_of(data, plan)
-    begin = time.perf_counter()
-    fitted = fit_plan(rows, plan)
-    plan = fitted.plan
-    grouped = None if plan.by is None else fit_groups(rows, fitted)
-    seconds = time.perf_counter() - begin
-    final = finished(fitted.fit, plan) if grouped is None else grouped.fit
-    notes = fitted.notes + ((grouped.note,) if grouped else ())
+    fitted = fit_plan(plan.rows_of(data), plan)
+    plan, grouped = fitted.plan, None
+    outcome = Outcome(plan, fitted.finished, fitted.seconds, fitted.notes)
+    if plan.by is not None:
+        begin = time.perf_counter()
+        grouped = fit_groups(fitted)
+        seconds = fitted.seconds + time.perf_counter() - begin
+        outcome = Outcome(plan, grouped.fit, seconds, (*fitted.notes, grouped.note))
     if test is None and not (cross_fitted and data.folds >= 2):
         (before,) = measure(data, [Through()], panel)
-        notes += _notes(data, plan)
-        return Outcome(plan, final, seconds, before, None, "nothing", 0, notes)
-    if grouped is None:
-        predictor, failed = _unseen(rows, fitted, test)
-        notes += failed
-        if advised and not plan.changes_prior and plan.reduce is None:
-            better = better_method(data, plan, predictor, test)
-            notes += () if better is None else (better,)
-    else:
-        predictor = _unseen_in_groups(rows, grouped, test)
-    measured = _Fitted(plan, final, seconds, predictor, notes, grouped)
-    return _measured(data, measured, panel, test)
+        return replace(outcome, before=before, notes=outcome.notes + _notes(data, plan))
+    if grouped is not None:
+        predictor = _unseen(grouped, data, test)
+        return _measured(outcome, predictor, data, panel, test, grouped)
+    predictor = fitted.unseen(test)
+    notes = fitted.notes_on_folds if test is None else ()
+    if advised and not plan.changes_prior and plan.reduce is None:
+        notes += better_method(data, plan, predictor, test)
+    return _measured(replace(outcome, notes=outcome.notes + notes), predictor, data, panel, test)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A fit and what it makes of rows that it has not seen."""
-
-    plan: Plan
-    fit: Fit
-    seconds: float
-    predictor: Predictor
-    notes: tuple[str, ...]
-    grouped: GroupedFit | None = None
-    leaderboard: Leaderboard | None = None
-
-    @classmethod
-    def chosen(cls, data: Data, board: Leaderboard, test: Data | None) -> _Fitted:
-        """The fit that a leaderboard says to take."""
-        trial = board.chosen.trial
-        unseen: Predictor = CrossFitted(trial.by_fold, data.split)
-        return cls(
-            trial.plan,
-            trial.fit,
-            sum(standing.trial.seconds for standing in board.standings),
-            unseen if test is None else Through(trial.fit.calibrators),
-            (board.why, *trial.fit.notes),
-            leaderboard=board,
-        )
+def _choose_and_measure(
+    data: Data, auto: AutoPlan, plans: Sequence[Plan], panel: Panel, test: Data | None
+) -> Outcome:
+    """The same of the best of several plans; what they were compared by is not fitted again."""
+    board = choose(data, auto, plans, panel)
+    trial = board.chosen.trial
+    if auto.by is not None:
+        outcome = fit_and_measure(data, replace(trial.plan, by=auto.by), panel, test)
+        return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
+    seconds = sum(standing.trial.seconds for standing in board.standings)
+    notes = (board.why, *trial.fit.notes)
+    outcome = Outcome(trial.plan, trial.fit, seconds, notes, leaderboard=board)
+    return _measured(outcome, _unseen(trial, data, test), data, panel, test)
 
 
-def _measured(data: Data, fitted: _Fitted, panel: Panel, test: Data | None) -> Outcome:
-    """Figures before and after, of rows that the fit has not seen."""
-    plan, grouped, predictor = fitted.plan, fitted.grouped, fitted.predictor
-    rows, notes = rows_of(data, plan), fitted.notes + _notes(data, plan)
-    judged = data if test is None else test
+def _unseen(fitted: Trial | GroupedFit, data: Data, test: Data | None) -> Predictor:
+    """Log-probabilities of rows that a fit has not seen: of a test, or of its own, by fold."""
+    if test is None:
+        return CrossFitted(fitted.by_fold, data.split)
+    return Through(fitted.fit.calibrators)
+
+
+def _measured(
+    outcome: Outcome,
+    predictor: Predictor,
+    data: Data,
+    panel: Panel,
+    test: Data | None,
+    grouped: GroupedFit | None = None,
+) -> Outcome:
+    """An outcome with figures before and after, of rows that the fit has not seen."""
+    plan, judged = outcome.plan, data if test is None else test
+    notes = outcome.notes + _notes(data, plan)
     predictors: list[Predictor] = [Through(), predictor]
     improper = not plan.objective.proper and plan.link is None and any(plan.families)
     if improper:
         nll = replace(plan, loss="nll", objective=NegativeLogLikelihood(), tune=False)
-        predictors.append(_unseen(rows, fit_plan(rows, nll), test)[0])
+        predictors.append(fit_plan(plan.rows_of(data), nll).unseen(test))
     before, after, *others = measure(judged, predictors, panel)
     if improper and "nll" in after.values:
         notes += (_compared(plan.loss, after, others[0]),)
-    return Outcome(
-        plan,
-        fitted.fit,
-        fitted.seconds,
-        before,
-        after,
-        "cross-fit" if test is None else "test",
-        data.folds if test is None else 0,
-        notes,
-        _balanced(judged, predictors[:2], panel) if plan.changes_prior else None,
-        others[0] if others else None,
-        fitted.leaderboard,
+    return replace(
+        outcome,
+        notes=notes,
+        before=before,
+        after=after,
+        measured_on="cross-fit" if test is None else "test",
+        folds=data.folds if test is None else 0,
+        balanced=_balanced(judged, predictors[:2], panel) if plan.changes_prior else None,
+        plain=others[0] if others else None,
         groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
     )
-
-
-def _unseen(rows: Data, fitted: FittedPlan, test: Data | None) -> tuple[Predictor, tuple[str, ...]]:
-    """Log-probabilities of rows that the fit has not seen, and notes on the way there."""
-    fit, plan = fitted.fit, fitted.plan
-    if test is not None:
-        return Through(finished(fit, plan).calibrators), ()
-    by_fold = fitted.without_folds(rows)
-    failed = sum(not part.converged for part in by_fold)
-    notes: tuple[str, ...] = ()
-    if failed and fit.converged:
-        notes = (f"{failed} of {rows.folds} fits of the cross-fitting did not converge",)
-    stages = tuple(finished(part, plan).calibrators for part in by_fold)
-    return CrossFitted(stages, rows.split), notes
-
-
-def _unseen_in_groups(rows: Data, grouped: GroupedFit, test: Data | None) -> Predictor:
-    """Log-probabilities of rows that a fit with maps for groups has not seen."""
-    if test is not None:
-        return Through(grouped.fit.calibrators)
-    return CrossFitted(grouped.by_fold, rows.split)
 
 
 def _balanced(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
-from calibcli.calibrators.base import Calibrator, Family
+from calibcli.calibrators.base import Family
 from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.links import Link, link_of
@@ -14,7 +14,7 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.calibrators.top import Top
 from calibcli.engine.data import Data
 from calibcli.errors import UsageError
-from calibcli.fitting.results import NOTHING_TO_FIT, Fit, Solution, StageFit
+from calibcli.fitting.results import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.objectives.base import Objective
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
@@ -75,6 +75,29 @@ class Plan:
     def changes_prior(self) -> bool:
         """Whether the fit is for other class shares than those of its rows."""
         return self.prior is not None or self.objective.sets_prior
+
+    def rows_of(self, data: Data) -> Data:
+        """The data as the fit sees it: reduced, or weighted for the class shares it is for."""
+        if self.reduce is not None:
+            return confidence_rows(data)
+        if self.prior is None:
+            return data
+        return data.reweighted(prior_factors(self.prior, data.class_weights))
+
+    def linked(self, fit: Fit) -> Fit:
+        """The fit with the link behind it, unless it found nothing that a link belongs to."""
+        last = fit.stages[-1].solution
+        if self.link is None or last is None or last.criterion in NOTHING_TO_FIT:
+            return fit
+        return Fit((*fit.stages, StageFit(self.link)))
+
+    def restored(self, fit: Fit) -> Fit:
+        """A fit to rows that were reduced, as a fit for all classes."""
+        return fit if self.reduce is None else fit.as_one(Top(fit.calibrators))
+
+    def finished(self, fit: Fit) -> Fit:
+        """The fit as rows are run through it: with the link, and for all classes."""
+        return self.restored(self.linked(fit))
 
 
 def make_plan(
@@ -227,46 +250,3 @@ def _with_stages_before(family: Family | None) -> tuple[Family | None, ...]:
     if family is None:
         return (None,)
     return (*(_family(name, {}) for name in family.before), family)
-
-
-def rows_of(data: Data, plan: Plan) -> Data:
-    """The data as a plan's fit sees it: reduced, or weighted for the class shares it is for."""
-    if plan.reduce is not None:
-        return confidence_rows(data)
-    if plan.prior is None:
-        return data
-    return data.reweighted(prior_factors(plan.prior, data.class_weights))
-
-
-def linked(fit: Fit, plan: Plan) -> Fit:
-    """The fit with the plan's link behind it, unless it found nothing that a link belongs to."""
-    last = fit.stages[-1].solution
-    if plan.link is None or last is None or last.criterion in NOTHING_TO_FIT:
-        return fit
-    return Fit((*fit.stages, StageFit(plan.link)))
-
-
-def finished(fit: Fit, plan: Plan) -> Fit:
-    """The fit as rows are run through it: with the plan's link, and with all classes."""
-    return restored(linked(fit, plan), plan)
-
-
-def restored(fit: Fit, plan: Plan) -> Fit:
-    """A fit to rows that the plan reduced, as a fit for all classes."""
-    return fit if plan.reduce is None else as_one(fit, Top(fit.calibrators))
-
-
-def as_one(fit: Fit, calibrator: Calibrator) -> Fit:
-    """A fit whose stages became a single calibrator."""
-    solved = [stage.solution for stage in fit.stages if stage.solution is not None]
-    if not solved:
-        return Fit((StageFit(calibrator, None, fit.passes, fit.notes),))
-    solution = Solution(
-        solved[-1].theta,
-        solved[-1].value,
-        fit.gradient_norm,
-        fit.converged,
-        ", ".join(dict.fromkeys(each.criterion for each in solved)),
-        fit.iterations,
-    )
-    return Fit((StageFit(calibrator, solution, fit.passes, fit.notes),))

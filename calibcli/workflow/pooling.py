@@ -36,7 +36,7 @@ from calibcli.fitting.scale import SMALLEST_LOSS
 from calibcli.fitting.stages import fit_stages
 from calibcli.workflow.fitted_plans import FittedPlan
 from calibcli.workflow.measuring import Predictor
-from calibcli.workflow.plans import Plan, as_one, linked, restored
+from calibcli.workflow.plans import Plan
 
 _THINNING_SEED = 104_729
 
@@ -175,7 +175,6 @@ class GroupedFit:
 
     Attributes
     ----------
-    plan : Plan
     fit : Fit
         Of all rows, with the maps of the groups in it.
     groups : Groups
@@ -188,7 +187,6 @@ class GroupedFit:
         Held-out NLL by strength.
     """
 
-    plan: Plan
     fit: Fit
     groups: Groups
     by_fold: tuple[Stages, ...]
@@ -213,30 +211,29 @@ class GroupedFit:
         )
 
 
-def fit_groups(data: Data, fitted: FittedPlan) -> GroupedFit:
+def fit_groups(fitted: FittedPlan) -> GroupedFit:
     """Fit every group by itself, with and without each fold, and choose how much of it to take.
 
     Parameters
     ----------
-    data : Data
-        With keys of the role `GROUP`, as the plan's fit sees it.
     fitted : FittedPlan
-        The fit of all rows.
+        The fit of all rows, which have keys of the role `GROUP`.
 
     Raises
     ------
     UsageError
         More than `MOST_GROUPS` groups, or no folds to choose by.
     """
-    plan, names = fitted.plan, data.key_names(GROUP)
+    plan, data = fitted.plan, fitted.rows
+    names = data.key_names(GROUP)
     column = plan.by or ""
     if len(names) > MOST_GROUPS:
         raise UsageError(f"--by {column}: {len(names):,} groups are too many for maps of their own")
     if data.folds < 2:
         raise UsageError("--by needs at least 2 folds: by them is chosen how much is pooled")
-    fits = [fitted.fit, *fitted.without_folds(data)]
+    fits = [fitted.fit, *fitted.without_folds]
     maps = [
-        Groups(column, names, linked(fit, plan).calibrators, own, _fitted(own))
+        Groups(column, names, plan.linked(fit).calibrators, own, _fitted(own))
         for fit, own in zip(fits, _fit_each(data, plan, fits, len(names)), strict=True)
     ]
     counts = _counts(data, len(names))
@@ -251,9 +248,9 @@ def fit_groups(data: Data, fitted: FittedPlan) -> GroupedFit:
         for groups, n, strength in zip(maps, rows, best, strict=True)
     )
     means = dict(zip(STRENGTHS, (total / data.weight).tolist(), strict=True))
-    fit = restored(as_one(linked(fitted.fit, plan), first), plan)
-    by_fold = tuple(restored(Fit((StageFit(groups),)), plan).calibrators for groups in others)
-    return GroupedFit(plan, fit, first, by_fold, best[0], means)
+    fit = plan.restored(plan.linked(fitted.fit).as_one(first))
+    by_fold = tuple(plan.restored(Fit((StageFit(groups),))).calibrators for groups in others)
+    return GroupedFit(fit, first, by_fold, best[0], means)
 
 
 def _usable(losses: NumpyArray, weight: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
@@ -344,7 +341,7 @@ def _fit_one(data: Data, plan: Plan, start: Fit) -> Stages:
     fit = fit_stages(data, plan.families, plan.objective, start)
     solutions = [stage.solution for stage in fit.stages if stage.solution is not None]
     nothing = any(s.criterion in NOTHING_TO_FIT or s.value <= SMALLEST_LOSS for s in solutions)
-    return () if nothing or not fit.converged else linked(fit, plan).calibrators
+    return () if nothing or not fit.converged else plan.linked(fit).calibrators
 
 
 @dataclass(frozen=True)
