@@ -327,6 +327,8 @@ def compare(
     cluster: ArrayLike | None = None,
     bootstrap: int = 0,
     seed: int = 0,
+    view: ViewChoice = "auto",
+    positive: int | None = None,
     device: str = "auto",
     threads: int = 0,
 ) -> Leaderboard:
@@ -346,6 +348,8 @@ def compare(
         At least 2.
     weights, input, options, cluster, bootstrap, seed
         As for `fit`; with ``cluster`` standard errors are over clusters too.
+    view, positive
+        As for `evaluate`.
 
     Raises
     ------
@@ -364,7 +368,9 @@ def compare(
     data = open_data(Engine(choose_device(device), threads), source, folds, seed)
     names = candidates(data.classes, data.weight) if methods is None else methods
     plans = make_plans(names, losses, _settings(options))
-    panel = Panel(LEADERBOARD_METRICS, bootstrap=_bootstrap(bootstrap, seed, cluster))
+    event = choose_event(view, None if positive is None else str(positive), data.classes)
+    resampled_by = _bootstrap(bootstrap, seed, cluster)
+    panel = Panel(LEADERBOARD_METRICS, bootstrap=resampled_by, event=event)
     return compare_plans(data, plans, panel, stacked=stack)
 
 

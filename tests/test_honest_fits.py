@@ -76,3 +76,14 @@ def test_weights_that_sum_to_one_are_remarked_on() -> None:
     assert tiny.fit.calibrators[0].temperature == pytest.approx(
         plain.fit.calibrators[0].temperature, rel=1e-9
     )
+
+
+def test_what_a_fit_leaves_alone_is_not_called_better() -> None:
+    """Folds of rows whose labels are noise end at other temperatures than all of them."""
+    rng = np.random.default_rng(2)
+    logits, labels = 3.0 * rng.standard_normal((500, 4)), rng.integers(0, 4, 500)
+    found = calibcli.fit(logits, labels, method="temperature").outcome
+    assert found.fit.left_alone
+    assert found.after.values == found.before.values
+    written = calibcli.evaluate(logits, labels).values
+    assert found.after.values["nll"] == pytest.approx(written["nll"], rel=1e-12)

@@ -275,3 +275,24 @@ def test_the_command_line(calib, sample_data: Path) -> None:
         ).stdout.decode()
         assert "calibration slope" in text
         assert "refinement" in text
+
+
+def test_they_are_about_the_positive_class_that_was_named() -> None:
+    logits, labels = rows(400, classes=2, temperature=1.5)
+    logits[:, 1] += 0.7
+    data = open_data(Engine(threads=1), ArraySource(logits, labels))
+    usual, other, top = (
+        {result.name: result for result in run_tests(data, event=event)} for event in (1, 0, "top")
+    )
+    assert other["in_the_large"].statistic == pytest.approx(-usual["in_the_large"].statistic)
+    assert other["in_the_large"].estimate == pytest.approx(-usual["in_the_large"].estimate)
+    assert other["slope"].estimate == pytest.approx(usual["slope"].estimate)
+    right = logits.argmax(axis=1) == labels
+    size = np.abs(logits[:, 1] - logits[:, 0])
+    expected = LogisticRecalibration().finish(
+        LogisticRecalibration().partial(
+            View(np.stack((np.zeros_like(size), size), axis=1), right.astype(int))
+        )
+    )
+    assert top["in_the_large"].estimate == pytest.approx(expected[0].value, abs=1e-4)
+    assert top["slope"].estimate == pytest.approx(expected[1].value, abs=1e-4)

@@ -293,3 +293,30 @@ def test_the_view_is_in_the_document_and_gates_of_another_are_refused(
     code, _, said = calib_here("evaluate", fraud_file, *gate)
     assert code == 2
     assert "is of the view of the top label, here it is P(1)" in said
+
+
+def test_a_comparison_has_the_view_that_was_asked_for(calib_here: Any, fraud_file: str) -> None:
+    errors = {}
+    for flags in ((), ("--positive", "0"), ("--view", "top")):
+        options = ("--methods", "none", "--format", "json", "-q", *flags)
+        code, page, said = calib_here("compare", fraud_file, *options)
+        assert code == 0, said
+        document = json.loads(page)
+        errors[flags] = document["leaderboard"][0]["metrics"]["ece"]["value"]
+        assert document["view"] == ("top" if "--view" in flags else "positive")
+        assert document["positive"] == (
+            None
+            if "--view" in flags
+            else {"class": 0 if flags else 1, "name": "0" if flags else "1"}
+        )
+    # Both sides of a probability are off by as much; the predicted one is mostly the same side.
+    assert errors[()] == pytest.approx(errors["--positive", "0"], rel=0.2)
+    assert errors["--view", "top"] < errors[()]
+    assert calib_here("compare", fraud_file, "--view", "top", "--positive", "1", "-q")[0] == 2
+
+
+def test_a_comparison_in_python_has_a_view() -> None:
+    odds, labels, _ = fraud(2_000)
+    boards = [calibcli.compare(odds, labels, methods=["none"], view=v) for v in ("auto", "top")]
+    events = [board.chosen.evaluation.event for board in boards]
+    assert events == [1, None]

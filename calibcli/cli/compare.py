@@ -13,7 +13,10 @@ from calibcli.cli.shared_options import (
     InputOptions,
     Inputs,
     OutputOptions,
+    Positive,
     Settings,
+    View,
+    ViewOption,
     cluster_keys,
     complete_losses,
     complete_methods,
@@ -72,6 +75,8 @@ class CompareOptions:
     cluster: Annotated[
         str | None, typer.Option(metavar="COL", help=CLUSTER_HELP, show_default="rows")
     ] = None
+    view: View = ViewOption.AUTO
+    positive: Positive = None
 
 
 def register(app: typer.Typer) -> None:
@@ -110,6 +115,7 @@ def compare_command(
     from calibcli.engine.data import open_data
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.resampling import Bootstrap
+    from calibcli.metrics.view import choose_event
     from calibcli.report.document import compare_document
     from calibcli.workflow.automatic import LEADERBOARD_METRICS, compare_plans
 
@@ -126,7 +132,10 @@ def compare_command(
         talk_about_clusters(data, dataset, talk)
         plans = _automatic(comparing, data) if chosen is None else chosen
         role = next(iter(keys), None)
-        panel = Panel(LEADERBOARD_METRICS, bootstrap=Bootstrap(seed=computing.seed, role=role))
+        names, view = dataset.class_names, comparing.view
+        event = choose_event(view.value, comparing.positive, data.classes, names)
+        bootstrap = Bootstrap(seed=computing.seed, role=role)
+        panel = Panel(LEADERBOARD_METRICS, bootstrap=bootstrap, event=event)
         board = compare_plans(data, plans, panel, stacked=comparing.stack)
         document = compare_document(
             board,
@@ -134,6 +143,7 @@ def compare_command(
             rows=data.rows,
             classes=data.classes,
             folds=data.folds,
+            class_names=names,
         )
     show(document, printing)
 

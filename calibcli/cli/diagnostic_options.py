@@ -116,7 +116,7 @@ class DiagnosticOptions:
             from calibcli.report.document import tests_document
             from calibcli.workflow.testing import run_tests
 
-            results = run_tests(data, stages, bootstrap.seed, bootstrap.role)
+            results = run_tests(data, stages, bootstrap.seed, bootstrap.role, event=panel.event)
             shown["tests"] = tests_document(results)
         if self.refit is not None:
             # It imports all that fits.

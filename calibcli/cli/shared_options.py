@@ -214,6 +214,24 @@ class ViewOption(StrEnum):
     POSITIVE = "positive"
 
 
+View = Annotated[
+    ViewOption,
+    _measuring(
+        help="What confidence is: the probability of the positive class, or of the predicted "
+        "one; auto: the positive class of two.",
+    ),
+]
+
+Positive = Annotated[
+    str | None,
+    _measuring(
+        metavar="NAME",
+        help="The positive class of two, by name or number.",
+        show_default="class 1",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class MeasureOptions:
     """What to measure."""
@@ -238,21 +256,8 @@ class MeasureOptions:
     cluster: Annotated[
         str | None, _measuring(metavar="COL", help=CLUSTER_HELP, show_default="rows")
     ] = None
-    view: Annotated[
-        ViewOption,
-        _measuring(
-            help="What confidence is: the probability of the positive class, or of the predicted "
-            "one; auto: the positive class of two.",
-        ),
-    ] = ViewOption.AUTO
-    positive: Annotated[
-        str | None,
-        _measuring(
-            metavar="NAME",
-            help="The positive class of two, by name or number.",
-            show_default="class 1",
-        ),
-    ] = None
+    view: View = ViewOption.AUTO
+    positive: Positive = None
 
     def event(self, classes: int, names: Sequence[str] | None) -> Event:
         """What the confidence is of, for so many classes of these names."""

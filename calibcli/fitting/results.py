@@ -87,6 +87,12 @@ class Fit:
         return tuple(stage.calibrator for stage in self.stages)
 
     @property
+    def left_alone(self) -> bool:
+        """Whether it changes nothing, since it found nothing to fit."""
+        solutions = [stage.solution for stage in self.stages if stage.solution is not None]
+        return bool(solutions) and all(each.criterion in NOTHING_TO_FIT for each in solutions)
+
+    @property
     def converged(self) -> bool:
         """Whether every stage converged."""
         return all(stage.solution is None or stage.solution.converged for stage in self.stages)

@@ -217,11 +217,13 @@ class _Scores:
         self.rows = np.arange(len(view))
         odds, _ = event_log_odds(view)
         self.odds = np.clip(odds, _FLOOR, -_FLOOR)
-        self.chance = self.probs[:, 1] if view.classes == 2 else view.top_confidence
+        event = view.event
+        self.chance = view.top_confidence if event is None else self.probs[:, event]
 
     def event(self, labels: NumpyArray) -> NumpyArray:
         """Whether the event of the logistic regression happened (n,)."""
-        happened: NumpyArray = labels == (1 if self.view.classes == 2 else self.view.prediction)
+        event = self.view.event
+        happened: NumpyArray = labels == (self.view.prediction if event is None else event)
         return happened
 
     def single(self, labels: NumpyArray, bags: NumpyArray, count: int) -> NumpyArray:
@@ -495,8 +497,8 @@ class Coefficient(NamedTuple):
 class LogisticRecalibration:
     """The statistic: intercept and slope of a logistic regression on the log-odds.
 
-    Of two classes those of class 1, of more those of the predicted class being right. The rows are
-    kept as sums by cells of the log-odds 0.01 wide, which moves neither by more than 1e-5.
+    They are of the view's event, or else of the predicted class being right. The rows are kept as
+    sums by cells of the log-odds 0.01 wide, which moves neither by more than 1e-5.
 
     State: array (5, cells) of the sums of weight, weight x log-odds, weight x event, weight^2 and
     weight^2 x event.
@@ -531,10 +533,11 @@ class LogisticRecalibration:
 
 
 def event_log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
-    """Log-odds (n,) of an event, and whether it happened."""
-    if view.classes == 2:
-        odds = to_numpy(view.shifted[:, 1] - view.shifted[:, 0]).astype(np.float64)
-        return odds, (view.labels == 1).astype(np.float64)
+    """Log-odds (n,) of the view's event, or else of a right prediction, and whether it happened."""
+    event = view.event
+    if event is not None and view.classes == 2:
+        odds = to_numpy(view.shifted[:, event] - view.shifted[:, 1 - event]).astype(np.float64)
+        return odds, (view.labels == event).astype(np.float64)
     xp = namespace(view.probs)
     device = getattr(view.probs, "device", None)
     # 1 - p would lose the digits of small probabilities of being wrong.

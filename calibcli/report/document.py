@@ -33,17 +33,23 @@ def main_figure(metric: Mapping[str, Any]) -> float | None:
 
 def measurement(evaluation: Evaluation, class_names: Sequence[str] | None = None) -> Document:
     """The part that every evaluation shares: size, view, metrics, reliability bins."""
-    event = evaluation.event
-    name = None if event is None else class_names[event] if class_names else str(event)
     return {
         "rows": evaluation.rows,
         "weight": evaluation.weight,
         "classes": evaluation.classes,
-        "view": "top" if event is None else "positive",
-        "positive": None if event is None else {"class": event, "name": name},
+        **_view(evaluation, class_names),
         "metrics": {name: _metric(evaluation, name) for name in evaluation.values},
         "reliability": [asdict(part) for part in evaluation.reliability],
     }
+
+
+def _view(evaluation: Evaluation, class_names: Sequence[str] | None) -> Document:
+    """What the confidence is of."""
+    event = evaluation.event
+    if event is None:
+        return {"view": "top", "positive": None}
+    name = class_names[event] if class_names else str(event)
+    return {"view": "positive", "positive": {"class": event, "name": name}}
 
 
 def _metric(evaluation: Evaluation, name: str) -> Document:
@@ -220,7 +226,13 @@ def _candidate(standing: Standing, chosen: bool) -> Document:
 
 
 def compare_document(
-    board: Leaderboard, *, source: Mapping[str, Any], rows: int, classes: int, folds: int
+    board: Leaderboard,
+    *,
+    source: Mapping[str, Any],
+    rows: int,
+    classes: int,
+    folds: int,
+    class_names: Sequence[str] | None = None,
 ) -> Document:
     """The document of ``calib compare``."""
     return {
@@ -230,6 +242,7 @@ def compare_document(
         "rows": rows,
         "classes": classes,
         "folds": folds,
+        **_view(board.chosen.evaluation, class_names),
         "leaderboard": leaderboard_entries(board),
         "why": board.why,
     }

@@ -64,8 +64,14 @@ class FittedPlan:
 
     @cached_property
     def without_folds(self) -> list[Fit]:
-        """The fit without each fold, whose rows had no part in the choice of penalties either."""
+        """The fit without each fold, whose rows had no part in the choice of penalties either.
+
+        Where the fit to all rows leaves them alone so does each of these: they are to say what it
+        is worth, and a fit to fewer rows may end at an extreme where that one has none.
+        """
         rows, plan, tuning = self.rows, self.plan, self.tuning
+        if self.fit.left_alone:
+            return [self.fit] * rows.folds
         if tuning is None and not plan.average_folds:
             return cross_fit(rows, plan.families, plan.objective, self.fit)
         plans = [

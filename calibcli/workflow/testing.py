@@ -14,11 +14,17 @@ from calibcli.metrics.hypothesis_tests import (
     TestResult,
 )
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.view import Event
 from calibcli.workflow.measuring import Through, measure
 
 
 def run_tests(
-    data: Data, stages: Sequence[Calibrator] = (), seed: int = 0, role: str | None = None
+    data: Data,
+    stages: Sequence[Calibrator] = (),
+    seed: int = 0,
+    role: str | None = None,
+    *,
+    event: Event = "auto",
 ) -> list[TestResult]:
     """All tests of calibration, from one pass over the data; the last is the answer of all.
 
@@ -31,9 +37,11 @@ def run_tests(
         Of the labels that are drawn, and of the kernel's features.
     role : str or None
         Role of the key column of clusters whose rows are not independent.
+    event : Event
+        What the confidence is of.
     """
     tests, logistic = CalibrationTests(data.rows, seed, role), LogisticRecalibration()
-    panel = Panel(["nll"], also=(tests, logistic))
+    panel = Panel(["nll"], also=(tests, logistic), event=event)
     (evaluation,) = measure(data, [Through(tuple(stages))], panel)
     coefficients = dict(zip(("in_the_large", "slope"), evaluation.also[logistic], strict=True))
     return [_with(result, coefficients.get(result.name), role) for result in evaluation.also[tests]]
