@@ -13,9 +13,9 @@ from calibcli.cli.shared_options import (
     InputOptions,
     Inputs,
     OutputOptions,
-    Positive,
+    PositiveFlag,
     Settings,
-    View,
+    ViewFlag,
     ViewOption,
     cluster_keys,
     complete_losses,
@@ -75,8 +75,8 @@ class CompareOptions:
     cluster: Annotated[
         str | None, typer.Option(metavar="COL", help=CLUSTER_HELP, show_default="rows")
     ] = None
-    view: View = ViewOption.AUTO
-    positive: Positive = None
+    view: ViewFlag = ViewOption.AUTO
+    positive: PositiveFlag = None
 
 
 def register(app: typer.Typer) -> None:

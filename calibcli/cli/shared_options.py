@@ -214,7 +214,7 @@ class ViewOption(StrEnum):
     POSITIVE = "positive"
 
 
-View = Annotated[
+ViewFlag = Annotated[
     ViewOption,
     _measuring(
         help="What confidence is: the probability of the positive class, or of the predicted "
@@ -222,7 +222,7 @@ View = Annotated[
     ),
 ]
 
-Positive = Annotated[
+PositiveFlag = Annotated[
     str | None,
     _measuring(
         metavar="NAME",
@@ -256,8 +256,8 @@ class MeasureOptions:
     cluster: Annotated[
         str | None, _measuring(metavar="COL", help=CLUSTER_HELP, show_default="rows")
     ] = None
-    view: View = ViewOption.AUTO
-    positive: Positive = None
+    view: ViewFlag = ViewOption.AUTO
+    positive: PositiveFlag = None
 
     def event(self, classes: int, names: Sequence[str] | None) -> Event:
         """What the confidence is of, for so many classes of these names."""
