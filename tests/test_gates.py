@@ -71,14 +71,14 @@ def passes(text: str, on: Subject, *, significant: bool = False) -> bool:
         ),
         (
             """ece["a b" = 'it''s, "so"'].low > 1""",
-            Gate(SliceQuantity("ece", Division("a b"), 'it\'s, "so"', "low"), ">", 1.0, "1"),
+            Gate(SliceQuantity("ece", Division("a b"), 'it\'s, "so"', end="low"), ">", 1.0, "1"),
         ),
         ("ece[class=3] > 1", Gate(SliceQuantity("ece", Division(None), "3"), ">", 1.0, "1")),
         ('ece["class"=3] > 1', Gate(SliceQuantity("ece", Division("class"), "3"), ">", 1.0, "1")),
         ("worst(ece) by subject>1", Gate(WorstSlice("ece", Division("subject")), ">", 1.0, "1")),
         (
             "worst (ece.low)by class > 1",
-            Gate(WorstSlice("ece", Division(None), "low"), ">", 1.0, "1"),
+            Gate(WorstSlice("ece", Division(None), end="low"), ">", 1.0, "1"),
         ),
         ("slices.failed > 0", Gate(FailedSlices(), ">", 0.0, "0")),
         ("slices.failed by a > 0", Gate(FailedSlices(Division("a")), ">", 0.0, "0")),
@@ -151,8 +151,8 @@ COLUMNS = st.builds(Division, st.one_of(st.none(), st.just("class"), WORDS))
 SLICE_NAMES, SLICE_ENDS = st.sampled_from(SLICE_METRICS), st.sampled_from(["", "low", "high"])
 OPERANDS = st.one_of(
     QUANTITIES,
-    st.builds(SliceQuantity, SLICE_NAMES, COLUMNS, st.text(max_size=6), SLICE_ENDS),
-    st.builds(WorstSlice, SLICE_NAMES, COLUMNS, SLICE_ENDS),
+    st.builds(SliceQuantity, SLICE_NAMES, COLUMNS, st.text(max_size=6), end=SLICE_ENDS),
+    st.builds(WorstSlice, SLICE_NAMES, COLUMNS, end=SLICE_ENDS),
     st.builds(FailedSlices, st.one_of(st.none(), COLUMNS)),
 )
 

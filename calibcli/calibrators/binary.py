@@ -7,8 +7,8 @@ in its parameters.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -45,8 +45,24 @@ class BinaryLinearMap(SmoothMap):
         return np.array([float(xp.sum(gradient[:, 1] * f, dtype=xp.float64)) for f in features])
 
 
+class BinaryCalibrator(Calibrator):
+    """A calibrator for two classes whose parameters are numbers."""
+
+    @classmethod
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Self:
+        # This class itself is no dataclass; each calibrator is.
+        calibrator: Any = cls
+        names = [entry.name for entry in fields(calibrator)]
+        parameters.expect(*names)
+        parameters.for_two_classes(classes)
+        return cls(*(parameters.number(name) for name in names))
+
+    def summary(self) -> str:
+        return ", ".join(f"{name} {value:.4f}" for name, value in self.parameters().items())
+
+
 @dataclass(frozen=True)
-class Platt(Calibrator):
+class Platt(BinaryCalibrator):
     """``p(class 1) = sigmoid(slope * z + intercept)``, z the logit of class 1 against class 0.
 
     Parameters
@@ -60,18 +76,6 @@ class Platt(Calibrator):
 
     def transform(self, logits: Array) -> Array:
         return as_two(binary_logit(logits) * self.slope + self.intercept)
-
-    @classmethod
-    def from_parameters(cls, parameters: Parameters, classes: int) -> Platt:
-        parameters.expect("slope", "intercept")
-        parameters.for_two_classes(classes)
-        return cls(
-            parameters.number("slope"),
-            parameters.number("intercept"),
-        )
-
-    def summary(self) -> str:
-        return f"slope {self.slope:.4f}, intercept {self.intercept:.4f}"
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,11 @@ class PlattMap(BinaryLinearMap):
         return np.array([scale, 0.0])
 
     def calibrator(self, theta: NumpyArray, classes: int) -> Platt:
-        return Platt(float(theta[0]), float(theta[1]))
+        return Platt(*map(float, theta))
 
 
 @dataclass(frozen=True)
-class Beta(Calibrator):
+class Beta(BinaryCalibrator):
     """``p(class 1) = sigmoid(a ln q - b ln(1 - q) + c)``, q the probability of class 1.
 
     Both logarithms come from the logit z: ``ln q = -softplus(-z)``, ``ln(1 - q) = -softplus(z)``.
@@ -116,16 +120,11 @@ class Beta(Calibrator):
         return as_two(self.b * softplus(logit) - self.a * softplus(-logit) + self.c)
 
     @classmethod
-    def from_parameters(cls, parameters: Parameters, classes: int) -> Beta:
-        parameters.expect("a", "b", "c")
-        parameters.for_two_classes(classes)
-        a, b, c = (parameters.number(name) for name in ("a", "b", "c"))
-        if min(a, b) < 0:
+    def from_parameters(cls, parameters: Parameters, classes: int) -> Self:
+        beta = super().from_parameters(parameters, classes)
+        if min(beta.a, beta.b) < 0:
             raise parameters.error("a and b must be at least 0")
-        return cls(a, b, c)
-
-    def summary(self) -> str:
-        return f"a {self.a:.4f}, b {self.b:.4f}, c {self.c:.4f}"
+        return beta
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ class BetaMap(BinaryLinearMap):
 
 
 @dataclass(frozen=True)
-class Quadratic(Calibrator):
+class Quadratic(BinaryCalibrator):
     """``p(class 1) = sigmoid(square * z^2 + slope * z + intercept)``; not monotone in general.
 
     Parameters
@@ -169,16 +168,6 @@ class Quadratic(Calibrator):
     def transform(self, logits: Array) -> Array:
         logit = binary_logit(logits)
         return as_two((logit * self.square + self.slope) * logit + self.intercept)
-
-    @classmethod
-    def from_parameters(cls, parameters: Parameters, classes: int) -> Quadratic:
-        names = ("square", "slope", "intercept")
-        parameters.expect(*names)
-        parameters.for_two_classes(classes)
-        return cls(*(parameters.number(name) for name in names))
-
-    def summary(self) -> str:
-        return f"square {self.square:.4f}, slope {self.slope:.4f}, intercept {self.intercept:.4f}"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ analytics, doi:10.1186/s12916-019-1466-7 (expected and observed counts).
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -127,69 +128,61 @@ def _brier_skill(curve: ConfidenceCurve) -> float:
     return 1 - ratio(float(errors), curve.total * rate * (1 - rate))
 
 
-EXPECTED_OBSERVED = Metric(
+_of_event = partial(Metric, statistic=COLLECTED_SCORES, resampling=CurveValue())
+
+EXPECTED_OBSERVED = _of_event(
     name="expected_observed",
     title="expected/observed",
     convention=(
         "how many events the confidence expects (its sum), divided by how many came; 1 is right, "
         "more is too many"
     ),
-    statistic=COLLECTED_SCORES,
     value=_expected_observed,
     better="",
-    resampling=CurveValue(),
 )
 
-IN_THE_LARGE = Metric(
+IN_THE_LARGE = _of_event(
     name="in_the_large",
     title="in the large",
     convention=(
         "calibration in the large: what must be added to the log-odds of the confidence so that "
         "as many events are expected as came; 0 is right, less than 0 is too high (Cox 1958)"
     ),
-    statistic=COLLECTED_SCORES,
     value=_in_the_large,
     better="",
-    resampling=CurveValue(),
 )
 
-SLOPE = Metric(
+SLOPE = _of_event(
     name="slope",
     title="slope",
     convention=(
         "calibration slope: the coefficient of the log-odds of the confidence in a logistic "
         "regression of the outcome on them; 1 is right, below 1 is too bold (Cox 1958)"
     ),
-    statistic=COLLECTED_SCORES,
     value=_slope,
     better="",
-    resampling=CurveValue(),
 )
 
-AVERAGE_PRECISION = Metric(
+AVERAGE_PRECISION = _of_event(
     name="average_precision",
     title="average precision",
     convention=(
         "mean over events of the share of events among the rows of at least their confidence "
         "(the area under the precision-recall curve, without interpolation)"
     ),
-    statistic=COLLECTED_SCORES,
     value=_average_precision,
     better="higher",
     group="accuracy and ranking",
-    resampling=CurveValue(),
 )
 
-BRIER_SKILL = Metric(
+BRIER_SKILL = _of_event(
     name="brier_skill",
     title="Brier skill",
     convention=(
         "1 - mean (confidence - outcome)^2 / that of the share of events for every row: above 0 "
         "is better than knowing the share alone"
     ),
-    statistic=COLLECTED_SCORES,
     value=_brier_skill,
     better="higher",
     group="proper scores",
-    resampling=CurveValue(),
 )

@@ -142,7 +142,7 @@ class _Parser:
         self._expect(re.compile("]"), "]; a value with spaces or commas stands in double quotes")
         _, end = self._parts(f"{metric}[…]", (), SLICE_ENDS)
         _check_of_slices(metric)
-        return SliceQuantity(metric, by, value, cast("End", end))
+        return SliceQuantity(metric, by, value, end=cast("End", end))
 
     def _worst(self) -> WorstSlice:
         self._skip()
@@ -152,7 +152,7 @@ class _Parser:
         self._expect(re.compile(r"\)"), ")")
         self._expect(re.compile(r"by\b"), "by and a column, as in 'worst(ece) by subject > 0.05'")
         _check_of_slices(metric)
-        return WorstSlice(metric, self._column(), cast("End", end))
+        return WorstSlice(metric, self._column(), end=cast("End", end))
 
     def _failed(self) -> FailedSlices:
         self._parts("slices", ("failed",), (), least=1)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from statistics import NormalDist
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import LEVEL
@@ -121,6 +121,9 @@ class Division:
 class Operand:
     """One side of a condition; the default is a number of the whole input that is known exactly."""
 
+    of_slices: ClassVar[bool] = False
+    """Whether it is about parts of the rows."""
+
     def metrics(self) -> tuple[str, ...]:
         """The metrics of all rows that must be measured for it."""
         return ()
@@ -128,11 +131,6 @@ class Operand:
     def divided_by(self) -> tuple[Division, ...]:
         """The slices that must be measured for it."""
         return ()
-
-    @property
-    def of_slices(self) -> bool:
-        """Whether it is about parts of the rows."""
-        return False
 
     @property
     def uncertain(self) -> bool:
@@ -214,30 +212,32 @@ class Quantity(Operand):
 
 
 @dataclass(frozen=True)
-class SliceQuantity(Operand):
-    """A metric of the rows of one slice: ``ece[subject=law]``."""
+class _SliceMetric(Operand):
+    """A metric of one of the slices of a column, or an end of its interval."""
 
     metric: str
     by: Division
-    value: str
-    end: End = ""
-
-    def __str__(self) -> str:
-        return f"{self.metric}[{self.by}={quoted(self.value)}]{f'.{self.end}' if self.end else ''}"
+    end: End = field(default="", kw_only=True)
+    of_slices = True
 
     def divided_by(self) -> tuple[Division, ...]:
         """Its column."""
         return (self.by,)
 
     @property
-    def of_slices(self) -> bool:
-        """True."""
-        return True
-
-    @property
     def uncertain(self) -> bool:
         """Whether it is no end of an interval."""
         return not self.end
+
+
+@dataclass(frozen=True)
+class SliceQuantity(_SliceMetric):
+    """A metric of the rows of one slice: ``ece[subject=law]``."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.metric}[{self.by}={quoted(self.value)}]{f'.{self.end}' if self.end else ''}"
 
     def estimate(self, subject: Subject) -> Estimate:
         """The number of the slice; NaN where there is no such slice."""
@@ -263,7 +263,7 @@ class SliceQuantity(Operand):
 
 
 @dataclass(frozen=True)
-class WorstSlice(Operand):
+class WorstSlice(_SliceMetric):
     """A metric of the slice that has the worst of it: ``worst(ece) by subject``.
 
     The worst of many numbers is bad by chance alone, so its interval holds for all slices at once:
@@ -271,26 +271,8 @@ class WorstSlice(Operand):
     its value as a normal distribution's is at a level of 1 - 5 % / S (Bonferroni).
     """
 
-    metric: str
-    by: Division
-    end: End = ""
-
     def __str__(self) -> str:
         return f"worst({'.'.join(filter(None, (self.metric, self.end)))}) by {self.by}"
-
-    def divided_by(self) -> tuple[Division, ...]:
-        """Its column."""
-        return (self.by,)
-
-    @property
-    def of_slices(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def uncertain(self) -> bool:
-        """Whether it is no end of an interval."""
-        return not self.end
 
     def estimate(self, subject: Subject) -> Estimate:
         """The worst number; NaN where there are no slices or one of them has none."""
@@ -339,6 +321,7 @@ class FailedSlices(Operand):
     """
 
     by: Division | None = None
+    of_slices = True
 
     def __str__(self) -> str:
         return "slices.failed" + (f" by {self.by}" if self.by else "")
@@ -346,11 +329,6 @@ class FailedSlices(Operand):
     def divided_by(self) -> tuple[Division, ...]:
         """Its column, if it names one."""
         return (self.by,) if self.by else ()
-
-    @property
-    def of_slices(self) -> bool:
-        """True."""
-        return True
 
     def estimate(self, subject: Subject) -> Estimate:
         """The number of slices; NaN where there are none to look at."""

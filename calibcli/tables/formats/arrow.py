@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -338,3 +338,29 @@ class Assembler:
             for column, field in zip(values, self.schema, strict=True)
         ]
         return pa.RecordBatch.from_arrays(values, schema=self.schema)
+
+
+class ArrowSink:
+    """What writers of Arrow's columns share; a `Sink` but for its three methods.
+
+    Parameters
+    ----------
+    file : binary file
+    rows : int
+        To come, or negative; not needed here.
+    class_names : tuple of str or None
+    """
+
+    left_out: tuple[str, ...] = ()
+    plain: ClassVar[bool]
+    """As of `Assembler`."""
+
+    def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
+        self._file = file
+        self._assembler = Assembler(class_names, plain=self.plain)
+        self._writer: Any = None
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Columns of the input that were renamed."""
+        return self._assembler.renamed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.formats.arrow import (
     ArrowBatch,
-    Assembler,
+    ArrowSink,
     arrow_fields,
     class_names,
     cut,
@@ -198,29 +198,11 @@ def open_ipc_pipe(location: Location, stream: IO[bytes]) -> PipedIpc:
     return PipedIpc(location, "ipc-stream", fields, names, batches=iter(reader), first=first)
 
 
-class IpcFileSink:
-    """Writes an Arrow IPC file; a `Sink`.
+class IpcFileSink(ArrowSink):
+    """Writes an Arrow IPC file; a `Sink`."""
 
-    Parameters
-    ----------
-    file : binary file
-    rows : int
-        To come, or negative; not needed here.
-    class_names : tuple of str or None
-    """
-
-    left_out: tuple[str, ...] = ()
+    plain = True
     _new = staticmethod(pa.ipc.new_file)
-
-    def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
-        self._file = file
-        self._assembler = Assembler(class_names, plain=True)
-        self._writer: Any = None
-
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Columns of the input that were renamed."""
-        return self._assembler.renamed
 
     def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
         """Write a record batch."""

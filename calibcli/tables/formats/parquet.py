@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from calibcli.arrays import NumpyArray
 from calibcli.tables.formats.arrow import (
     ArrowBatch,
-    Assembler,
+    ArrowSink,
     arrow_fields,
     class_names,
     cut,
@@ -131,30 +131,18 @@ def _opened(location: Location, columns: int = 1) -> Iterator[Any]:
         yield pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False)
 
 
-class ParquetSink:
+class ParquetSink(ArrowSink):
     """Writes Parquet: floating-point columns as BYTE_STREAM_SPLIT, everything with zstd; a `Sink`.
 
-    Parameters
-    ----------
-    file : binary file
-    rows : int
-        To come, or negative; not needed here.
-    class_names : tuple of str or None
+    Parameters are those of `ArrowSink`.
     """
 
-    left_out: tuple[str, ...] = ()
+    plain = False
 
     def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
-        self._file = file
-        self._assembler = Assembler(class_names, plain=False)
-        self._writer: Any = None
+        super().__init__(file, rows, class_names)
         self._waiting: list[Any] = []
         self._rows = 0
-
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Columns of the input that were renamed."""
-        return self._assembler.renamed
 
     def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
         """Collect rows, and write the row groups that are full."""
