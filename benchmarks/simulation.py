@@ -29,8 +29,8 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Bootstrap
+from calibcli.workflow.diagnostics import run_tests
 from calibcli.workflow.measuring import Through, measure
-from calibcli.workflow.testing import run_tests
 
 METRICS = (
     *("accuracy", "nll", "brier", "auroc"),

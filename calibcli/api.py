@@ -17,9 +17,9 @@ from calibcli.arrays import InputKind, NumpyArray
 from calibcli.calibrators.base import GROUP, Calibrator
 from calibcli.calibrators.groups import groups_in
 from calibcli.engine.data import open_data
-from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
 from calibcli.engine.folds import CLUSTER
+from calibcli.engine.machine import choose_device
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Evaluation, Panel
@@ -36,10 +36,10 @@ from calibcli.workflow.automatic import (
     make_any_plan,
 )
 from calibcli.workflow.choosing import Leaderboard, candidates
+from calibcli.workflow.fit_rows import TargetPrior
 from calibcli.workflow.fitting import Outcome, fit_and_measure
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import ReducedTo, make_plans
-from calibcli.workflow.priors import TargetPrior
 from calibcli.workflow.records import read_calibrators, to_params
 
 LARGEST_SEED = (1 << 63) - 1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import calibcli
-from calibcli.calibrators.log_linear import LogLinear
+from calibcli.calibrators.chain import LogLinear
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data

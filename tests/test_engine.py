@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 from calibcli.engine.data import open_data
-from calibcli.engine.devices import choose_device
 from calibcli.engine.engine import Engine
 from calibcli.engine.folds import Folds, Subset
-from calibcli.engine.memory import parse_memory
+from calibcli.engine.machine import choose_device, parse_memory
 from calibcli.engine.source import ArraySource, Chunk, every
 from calibcli.errors import DataError, UsageError
 from calibcli.fitting.stages import fit_stages

@@ -19,8 +19,8 @@ from calibcli.metrics.hypothesis_tests import (
 )
 from calibcli.metrics.kernel_calibration import KernelFeatures
 from calibcli.metrics.view import View
+from calibcli.workflow.diagnostics import run_tests
 from calibcli.workflow.refit import refit
-from calibcli.workflow.testing import run_tests
 
 
 def rows(count: int, classes: int = 4, temperature: float = 1.0, seed: int = 0):

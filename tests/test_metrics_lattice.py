@@ -12,8 +12,8 @@ import pytest
 
 from calibcli.arrays import log_softmax
 from calibcli.metrics import confidence, one_vs_rest
+from calibcli.metrics.decomposition import cells_per_class
 from calibcli.metrics.lattice import CellSums, lattice_cells
-from calibcli.metrics.one_vs_rest import cells_per_class
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.view import View
 

@@ -14,7 +14,7 @@ from calibcli.objectives.aurc import Aurc
 from calibcli.objectives.base import Objective
 from calibcli.objectives.brier import Brier
 from calibcli.objectives.bsce import Bsce, BsceGra
-from calibcli.objectives.cals import Cals, CalsHr, Strengths
+from calibcli.objectives.cals import PENALTIES, Cals, CalsHr, Strengths
 from calibcli.objectives.class_wise import ClassWise, factors, normalise
 from calibcli.objectives.dual_focal import DualFocal, DualFocalGra
 from calibcli.objectives.focal import Flsd, Focal, FocalGra, InverseFocal
@@ -22,7 +22,6 @@ from calibcli.objectives.label_smoothing import LabelSmoothing
 from calibcli.objectives.mbls import Mbls
 from calibcli.objectives.mmce import Mmce
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.objectives.penalties import PENALTIES
 
 ROWS, CLASSES = 8, 4
 SUM, MEAN = 1.0, 1 / ROWS

@@ -19,10 +19,10 @@ from calibcli.arrays import softmax
 from calibcli.calibrators.affine import MatrixScaling, VectorScaling
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import Platt
+from calibcli.calibrators.chain import LogLinear
 from calibcli.calibrators.groups import Groups
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.links import link_of
-from calibcli.calibrators.log_linear import LogLinear
 from calibcli.calibrators.registry import CALIBRATORS, MAPS
 from calibcli.calibrators.temperature import Temperature
 from calibcli.calibrators.top import Top

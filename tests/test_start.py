@@ -73,7 +73,7 @@ def test_evaluate_imports_nothing_that_fits() -> None:
         "report.markdown",
         "report.junit",
         "report.html",
-        "workflow.slicing",
+        "workflow.diagnostics",
     }
     assert not others & modules
 

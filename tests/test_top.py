@@ -22,10 +22,10 @@ from calibcli.engine.source import ArraySource
 from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
 from calibcli.params import Params, Stage, decode, encode
+from calibcli.workflow.fit_rows import confidence_rows
 from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import make_plan
 from calibcli.workflow.records import to_calibrators
-from calibcli.workflow.reduction import confidence_rows
 
 
 def random_logits(rows: int, classes: int, scale: float = 3.0, seed: int = 0) -> np.ndarray:

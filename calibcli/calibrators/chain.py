@@ -1,12 +1,14 @@
-"""Calibrators one after the other, and such chains inside parameters of others."""
+"""Calibrators one after the other, and log-linear mixtures of such chains."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.base import GROUP, Calibrator
+from calibcli.calibrators.parameters import Parameters
 
 
 def for_rows(
@@ -35,3 +37,45 @@ def log_probs_after(stages: Sequence[Calibrator], logits: Array) -> Array:
 def described(stages: Sequence[Calibrator]) -> list[dict[str, Any]]:
     """Stages in the form that they have as a parameter of another stage."""
     return [{"kind": stage.kind, "parameters": stage.parameters()} for stage in stages]
+
+
+@dataclass(frozen=True, eq=False)
+class LogLinear(Calibrator):
+    """``softmax(sum_m w_m log p_m)``, p_m the probabilities of member m.
+
+    Parameters
+    ----------
+    members : tuple of tuple of Calibrator
+        M chains of stages; an empty one leaves the probabilities as they are.
+    weights : float64 array (M,)
+        They need not sum to 1: what their sum differs by is a temperature.
+    """
+
+    members: tuple[tuple[Calibrator, ...], ...]
+    weights: NumpyArray
+    kind: ClassVar[str] = "log-linear"
+
+    def transform(self, logits: Array) -> Array:
+        total: Array | None = None
+        for stages, weight in zip(self.members, self.weights, strict=True):
+            if weight == 0:
+                continue
+            part = log_probs_after(stages, logits) * float(weight)
+            total = part if total is None else total + part
+        return logits * 0.0 if total is None else total
+
+    def parameters(self) -> dict[str, Any]:
+        return {"members": [described(stages) for stages in self.members], "weights": self.weights}
+
+    @classmethod
+    def from_parameters(cls, parameters: Parameters, classes: int) -> LogLinear:
+        parameters.expect("members", "weights")
+        members = parameters.stage_lists("members", classes)
+        if not members:
+            raise parameters.error("members must be a list of lists of stages")
+        return cls(members, parameters.array("weights", (len(members),)))
+
+    def summary(self) -> str:
+        names = ["+".join(stage.kind for stage in stages) or "none" for stages in self.members]
+        parts = [f"{weight:.2f} {name}" for name, weight in zip(names, self.weights, strict=True)]
+        return ", ".join(parts)

@@ -63,7 +63,7 @@ _STAGES = {
     "one-vs-rest": "curves:OneVsRest",
     "spline": "spline:SplineCurves",
     "link": "links:Link",
-    "log-linear": "log_linear:LogLinear",
+    "log-linear": "chain:LogLinear",
     "groups": "groups:Groups",
     "top": "top:Top",
     "venn-abers": "venn_abers:VennAbers",

@@ -55,7 +55,7 @@ class DiagnosticOptions:
         """The key columns that they need, by role."""
         if self.by is None:
             return {}
-        from calibcli.workflow.slicing import BY
+        from calibcli.metrics.slices import BY
 
         return {BY: self.by}
 
@@ -72,7 +72,7 @@ class DiagnosticOptions:
         """The statistics of the slices, for the pass of the metrics."""
         if self.by is None and not self.by_class:
             return ()
-        from calibcli.workflow.slicing import slices_of_classes, slices_of_column
+        from calibcli.workflow.diagnostics import slices_of_classes, slices_of_column
 
         by_column = () if self.by is None else (slices_of_column(data, self.by),)
         return (*by_column, slices_of_classes(data)) if self.by_class else by_column
@@ -96,15 +96,14 @@ class DiagnosticOptions:
         shown: dict[str, Any] = {}
         statistics = self.statistics(data)
         if statistics:
+            from calibcli.metrics.slices import BY, read_slices
             from calibcli.report.document import slices_document
-            from calibcli.workflow.slicing import BY, slices
 
             classes = dataset.class_names or tuple(map(str, range(data.classes)))
             shown["slices"] = [
                 slices_document(
-                    slices(
-                        evaluation,
-                        each,
+                    read_slices(
+                        evaluation.also[each],
                         classes if each.role is None else data.key_names(BY),
                         bootstrap.seed,
                     ),
@@ -114,7 +113,7 @@ class DiagnosticOptions:
             ]
         if self.tests:
             from calibcli.report.document import tests_document
-            from calibcli.workflow.testing import run_tests
+            from calibcli.workflow.diagnostics import run_tests
 
             results = run_tests(data, stages, bootstrap.seed, bootstrap.role, event=panel.event)
             shown["tests"] = tests_document(results)

@@ -30,9 +30,9 @@ from calibcli.errors import NotConvergedError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.workflow.automatic import AutoPlan
+    from calibcli.workflow.fit_rows import TargetPrior
     from calibcli.workflow.fitting import Outcome
     from calibcli.workflow.plans import Plan
-    from calibcli.workflow.priors import TargetPrior
 
 _HELP = """Fit a calibrator to the logits and labels of a validation set.
 

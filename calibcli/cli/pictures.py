@@ -148,7 +148,7 @@ class Pictures:
         """The panel, with what slices of some data are drawn from."""
         if not self._draws_slices:
             return panel
-        from calibcli.workflow.slicing import BY
+        from calibcli.metrics.slices import BY
 
         return replace(panel, also=(*panel.also, _slice_diagrams(data.key_names(BY))))
 
@@ -256,7 +256,7 @@ class Pictures:
 
 def _slice_diagrams(names: tuple[str, ...]) -> KeyDiagrams:
     from calibcli.metrics.diagrams import KeyDiagrams
-    from calibcli.workflow.slicing import BY
+    from calibcli.metrics.slices import BY
 
     return KeyDiagrams(len(names), BY)
 

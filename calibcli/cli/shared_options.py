@@ -188,9 +188,8 @@ class ComputeOptions:
 
     def engine(self) -> Engine:
         """The engine that these options ask for."""
-        from calibcli.engine.devices import choose_device
         from calibcli.engine.engine import Engine
-        from calibcli.engine.memory import parse_memory
+        from calibcli.engine.machine import choose_device, parse_memory
 
         memory = 0 if self.memory is None else parse_memory(self.memory)
         return Engine(choose_device(self.device), self.threads, memory)

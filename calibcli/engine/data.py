@@ -13,9 +13,9 @@ import numpy as np
 from calibcli.arrays import NumpyArray, is_by_class, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
-from calibcli.engine.devices import to_device
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
+from calibcli.engine.machine import to_device
 from calibcli.engine.source import ArraySource, Source, every, hold, names_of_keys, read_all
 from calibcli.engine.survey import Survey, survey_tile
 from calibcli.errors import DataError

@@ -18,9 +18,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from calibcli.arrays import Array, InputKind, scores_to_logits
-from calibcli.engine.blas import one_blas_thread
-from calibcli.engine.devices import device_memory, to_device
-from calibcli.engine.memory import default_memory, keep_freed_memory
+from calibcli.engine.machine import (
+    default_memory,
+    device_memory,
+    keep_freed_memory,
+    one_blas_thread,
+    to_device,
+)
 from calibcli.engine.source import Chunk, Keys, Partition, Source, join_keys
 
 State = TypeVar("State")

@@ -13,7 +13,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.calibrators.curvature import Preconditioner
-from calibcli.engine.blas import one_blas_thread
+from calibcli.engine.machine import one_blas_thread
 from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.results import Solution

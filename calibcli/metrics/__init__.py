@@ -6,10 +6,10 @@ off it, and its `Resampling` says what chance makes of the number. `registry` na
 
 Statistics
     `row_mean` (means over rows), `bins` (15 bins of the confidence), `confidence` (rows in order of
-    their confidence), `class_errors` and `one_vs_rest` (every class's probability), `diagrams`
+    their confidence), `class_errors` (every class's probability), `diagrams`
     (what diagrams are drawn from). `lattice` keeps sums where rows would be too many.
 Metrics
-    `accuracy`, `ranking`, `proper_scores`; `decomposition` (CORP, by `corp`); calibration
+    `accuracy` (and ranking), `proper_scores`; `decomposition` (CORP, by `corp`); calibration
     errors: `ece` (ECE and MCE), `equal_mass`, `smooth`, `cumulative`, `class_errors`.
 Uncertainty
     `resampling` (the bootstrap and its bags), `residual_cells` (sums of residuals by bag and cell),

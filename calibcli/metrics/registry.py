@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calibcli.metrics.accuracy import ACCURACY, TOP5_ACCURACY, TOP_ACCURACY
+from calibcli.metrics.accuracy import ACCURACY, AURC, AUROC, TOP5_ACCURACY, TOP_ACCURACY
 from calibcli.metrics.base import Metric
 from calibcli.metrics.calibration_index import E50, E90, ICI
 from calibcli.metrics.class_errors import (
@@ -22,7 +22,6 @@ from calibcli.metrics.event_metrics import (
     SLOPE,
 )
 from calibcli.metrics.proper_scores import BRIER, BRIER_HALF, BRIER_MEAN, NLL
-from calibcli.metrics.ranking import AURC, AUROC
 from calibcli.metrics.smooth import SMOOTH_ECE
 from calibcli.registry import Registry
 

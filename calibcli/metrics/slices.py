@@ -16,6 +16,9 @@ from calibcli.metrics.resampling import BAGS, LEVEL, Interval, Units
 from calibcli.metrics.row_mean import ratio
 from calibcli.metrics.view import View
 
+BY = "by"
+"""Role of the key column that divides the rows."""
+
 SLICE_METRICS = ("nll", "brier", "ece", "accuracy")
 """The metrics of `Slice`."""
 

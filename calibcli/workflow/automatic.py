@@ -18,10 +18,10 @@ from calibcli.workflow.choosing import (
     held_out_losses,
     rank,
 )
+from calibcli.workflow.fit_rows import TargetPrior, prior_factors
 from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
 from calibcli.workflow.measuring import Predictor, check_clusters
 from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
-from calibcli.workflow.priors import TargetPrior, prior_factors
 from calibcli.workflow.stacking import stack
 
 AUTO = "auto"

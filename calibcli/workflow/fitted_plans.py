@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from calibcli.calibrators.base import Calibrator, Family
-from calibcli.calibrators.log_linear import LogLinear
+from calibcli.calibrators.chain import LogLinear
 from calibcli.engine.data import Data
 from calibcli.fitting.cross_fitting import cross_fit, fit_average
 from calibcli.fitting.results import Fit

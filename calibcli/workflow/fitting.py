@@ -12,6 +12,7 @@ from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.automatic import AutoPlan, better_method, choose
 from calibcli.workflow.choosing import Leaderboard
+from calibcli.workflow.fit_rows import IMBALANCED, imbalance, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan
 from calibcli.workflow.measuring import (
     CrossFitted,
@@ -23,7 +24,6 @@ from calibcli.workflow.measuring import (
 )
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
-from calibcli.workflow.priors import IMBALANCED, imbalance, prior_factors
 
 
 @dataclass(frozen=True)

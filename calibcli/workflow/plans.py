@@ -19,8 +19,7 @@ from calibcli.objectives.base import Objective
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.options import build, parse_settings
-from calibcli.workflow.priors import TargetPrior, prior_factors
-from calibcli.workflow.reduction import confidence_rows
+from calibcli.workflow.fit_rows import TargetPrior, confidence_rows, prior_factors
 
 ReducedTo: TypeAlias = Literal["top"]
 """To what the classes are reduced for a fit: the top class against all others."""

@@ -15,8 +15,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray, host_weights, log_softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import log_probs_after
-from calibcli.calibrators.log_linear import LogLinear
+from calibcli.calibrators.chain import LogLinear, log_probs_after
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds

@@ -1,4 +1,4 @@
-"""Tests of calibration with p-values, of what a map makes of the data."""
+"""A closer look at what a map makes of the data: slices of the rows, and tests with p-values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
+from calibcli.engine.folds import CLUSTER
+from calibcli.errors import DataError
 from calibcli.metrics.hypothesis_tests import (
     CalibrationTests,
     Coefficient,
@@ -14,8 +16,40 @@ from calibcli.metrics.hypothesis_tests import (
     TestResult,
 )
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.resampling import Units
+from calibcli.metrics.slices import BY, SliceSums
 from calibcli.metrics.view import Event
 from calibcli.workflow.measuring import Through, measure
+
+MOST_SLICES = 4096
+"""A column of more values names rows rather than parts of the data."""
+
+
+def slices_of_column(data: Data, column: str) -> SliceSums:
+    """The statistic of the slices that a key column makes.
+
+    Raises
+    ------
+    DataError
+        The column has too many values.
+    """
+    count = len(data.key_names(BY))
+    if count > MOST_SLICES:
+        raise DataError(
+            f"--by {column}: the column has {count:,} values; at most {MOST_SLICES:,} slices are "
+            "looked at, so group them first"
+        )
+    return SliceSums(count, BY, _clusters(data))
+
+
+def slices_of_classes(data: Data) -> SliceSums:
+    """The statistic of the rows of every predicted class."""
+    return SliceSums(data.classes, units=_clusters(data))
+
+
+def _clusters(data: Data) -> Units | None:
+    """The clusters of the rows, where there are any."""
+    return None if data.clusters is None else Units(data.clusters, CLUSTER, data.seed)
 
 
 def run_tests(
