@@ -489,6 +489,18 @@ def test_deviations_of_a_binomial_are_exact() -> None:
         assert deviation == pytest.approx(expected, rel=1e-9 if n < 100 else 1e-3)
 
 
+def test_deviations_of_a_binomial_are_those_of_its_complement() -> None:
+    rng = np.random.default_rng(0)
+    # Effective rows of weighted ones are not whole.
+    rows, mean, true = rng.uniform(1, 60, 200), rng.random(200), rng.random(200)
+    variance = true * (1 - true)
+    np.testing.assert_allclose(
+        mean_deviations(rows, mean, true, variance),
+        mean_deviations(rows, 1 - mean, 1 - true, variance),
+        rtol=1e-9,
+    )
+
+
 def test_clusters_that_go_together_widen_what_chance_gives() -> None:
     logits, labels = rows(60, classes=3)
     again = np.tile(np.arange(60), 20)
