@@ -19,8 +19,7 @@ try:
 except SystemExit as end:
     code = end.code
 assert not code, code
-names = [name for name in sys.modules if name.startswith("calibcli.")]
-sys.stderr.write("\\n" + " ".join(sorted(names)))
+sys.stderr.write("\\n" + " ".join(sys.modules))
 """
 
 APPLYING = {"calibrators", "cli", "engine", "tables", "workflow"}
@@ -28,13 +27,18 @@ MEASURING = APPLYING | {"metrics", "report"}
 FITTING = MEASURING | {"fitting", "objectives"}
 
 
-def imported(*arguments: str | Path) -> set[str]:
-    """The modules of the package, without its name, that a command imports."""
+def all_imported(*arguments: str | Path) -> set[str]:
+    """The modules that a command imports."""
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
-    names = result.stderr.decode().rsplit("\n", 1)[1].split()
-    return {name.removeprefix("calibcli.") for name in names}
+    return set(result.stderr.decode().rsplit("\n", 1)[1].split())
+
+
+def imported(*arguments: str | Path) -> set[str]:
+    """The modules of the package, without its name, that a command imports."""
+    names = all_imported(*arguments)
+    return {name.removeprefix("calibcli.") for name in names if name.startswith("calibcli.")}
 
 
 def packages(modules: set[str]) -> set[str]:
@@ -64,6 +68,19 @@ def test_apply_imports_nothing_that_fits_measures_or_reports(
     assert jobs == {"workflow.applying", "workflow.records"}
 
 
+def test_compare_imports_all_packages_but_the_losses_of_torch() -> None:
+    assert packages(imported("compare", TEST, "--methods", "temperature")) == FITTING
+
+
+def test_inspect_imports_nothing_that_measures() -> None:
+    modules = imported("inspect", TEST)
+    assert packages(modules) == APPLYING - {"workflow"}
+
+
+def test_config_imports_nothing_but_the_command_line() -> None:
+    assert packages(imported("config")) == {"cli"}
+
+
 def test_evaluate_imports_nothing_that_fits() -> None:
     modules = imported("evaluate", TEST)
     assert packages(modules) == MEASURING
@@ -78,31 +95,72 @@ def test_evaluate_imports_nothing_that_fits() -> None:
     assert not others & modules
 
 
+# Each takes longer to import than small data takes to be read and measured.
+SLOW = {"numpy.ma", "numpy.testing", "pyarrow.compute", "scipy"}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "apply", "inspect", "help", "methods"])
+def test_what_is_slow_to_import_waits_until_it_is_needed(
+    command: str, fitted: tuple[Path, set[str]], tmp_path: Path
+) -> None:
+    data = {
+        "evaluate": [TEST],
+        "apply": [fitted[0], TEST, "-o", tmp_path / "calibrated.parquet"],
+        "inspect": [TEST],
+    }
+    # PyArrow imports masked arrays as it takes an array to write.
+    slow = SLOW - ({"numpy.ma"} if command == "apply" else set())
+    assert not slow & all_imported(command, *data.get(command, []))
+
+
 # What every command imports of the command line.
 SHELL = {
     *("app", "config_file", "configured", "console", "help"),
     *("option_values", "shared_options"),
 }
 
+COMMANDS = {"apply", "compare", "evaluate", "fit", "fit_job"}
+COMMANDS |= {"guide", "inspect", "methods", "plan_gates"}
+OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
+
 
 @pytest.mark.parametrize(
     ("arguments", "more"),
     [
         (("docs",), {"guide"}),
+        (("demo", "FOLDER"), {"guide"}),
         (("methods",), {"methods"}),
+        (("losses",), {"methods"}),
+        (("metrics",), {"methods"}),
+        (("gates", "plan", "--help"), {"plan_gates"}),
         (("inspect", TEST), {"inspect", "reading"}),
         (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "reading"}),
         (
             ("evaluate", TEST),
             {"evaluate", "reading", "gate_options", "diagnostic_options", "pictures"},
         ),
+        (("compare", TEST, "--methods", "none"), {"compare", "reading"}),
+        # It writes what `apply` writes.
+        (
+            ("fit", VALIDATION, "-p", "FOLDER/params.json", "-o", "FOLDER/calibrated.npz"),
+            {"fit", "fit_job", "apply", "reading", "gate_options", "pictures"},
+        ),
+        # It has the options of all.
+        (("config",), {*COMMANDS, *OPTIONS, "config", "configuration"}),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
 )
 def test_a_command_imports_no_other_command(
-    arguments: tuple[str | Path, ...], more: set[str], fitted: tuple[Path, set[str]]
+    arguments: tuple[str | Path, ...],
+    more: set[str],
+    fitted: tuple[Path, set[str]],
+    tmp_path: Path,
 ) -> None:
-    modules = imported(*(fitted[0] if each == "PARAMS" else each for each in arguments))
+    places = {"PARAMS": str(fitted[0]), "FOLDER": str(tmp_path)}
+    command = map(str, arguments)
+    for name, path in places.items():
+        command = [each.replace(name, path) for each in command]
+    modules = imported(*command)
     assert {name[4:] for name in modules if name.startswith("cli.")} == SHELL | more
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -100,7 +99,7 @@ class _Pending:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        self._hidden = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        self._hidden = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
         descriptor = _open_unnamed(target.parent)
         self._named = descriptor is None
         if descriptor is None:

@@ -79,7 +79,8 @@ def likely_clusters(chunk: Chunk, kind: InputKind) -> ClusterHint | None:
 def _names_classes(numbers: NumpyArray, classes: NumpyArray, count: int) -> bool:
     """Whether each value is of one class only, and there are no more values than classes."""
     values = int(numbers.max()) + 1
-    return values <= count and len(np.unique(numbers * count + classes)) == values
+    # Not by `np.unique`, which imports masked arrays.
+    return values <= count and np.count_nonzero(np.bincount(numbers * count + classes)) == values
 
 
 def _hint(column: str, numbers: NumpyArray, residuals: NumpyArray) -> ClusterHint | None:

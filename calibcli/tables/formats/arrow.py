@@ -60,6 +60,8 @@ class ArrowBatch:
             return Values(_matrix(array, name, 1)[:, 0])
         missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
         if _element(array.type) == "string":
+            if missing is None and len(array) <= _FEW_ROWS and pa.types.is_string(array.type):
+                return _encoded(array.to_pylist())
             if not pa.types.is_dictionary(array.type):
                 array = array.dictionary_encode()
             names = tuple(map(str, array.dictionary.to_pylist()))
@@ -74,6 +76,16 @@ class ArrowBatch:
     def columns(self, names: Sequence[str]) -> Any:
         """Some of the columns, as they are."""
         return self.batch.select(list(names))
+
+
+_FEW_ROWS = 10_000
+"""Strings of so many rows are told apart before `pyarrow.compute`, which would, is imported."""
+
+
+def _encoded(strings: Sequence[str]) -> Values:
+    places = {name: place for place, name in enumerate(dict.fromkeys(strings))}
+    codes = np.fromiter((places[each] for each in strings), np.int32, len(strings))
+    return Values(codes, tuple(places), None)
 
 
 def _storage(array: Any) -> Any:
