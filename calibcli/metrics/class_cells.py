@@ -604,7 +604,8 @@ def _of_binomials(rows: NumpyArray, mean: NumpyArray, true: NumpyArray) -> Numpy
         shares[:, 1:] = (n - k[:-1]) / k[1:] * (p / (1 - p))
         np.cumprod(shares, axis=1, out=shares)
         below[places] = (np.maximum(a - k / n, 0.0) * shares).sum(axis=1)
-    return rare - compared + 2 * below
+    deviations: NumpyArray = rare - compared + 2 * below
+    return deviations
 
 
 @dataclass(frozen=True)
