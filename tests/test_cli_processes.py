@@ -187,8 +187,10 @@ def test_a_full_disk_behind_standard_output(val, params, command):
 
 @pytest.mark.parametrize("kilobytes", [1, 8])
 def test_a_full_disk_leaves_neither_file(val, kilobytes):
-    # The parameter file takes 2 kB, the probabilities 25 kB: with 8 kB one of them would fit.
-    done = shell(f"ulimit -f {kilobytes}; calib fit {val} -q -p p.json -o o.parquet")
+    # The parameter file takes 2 kB, the probabilities 25 kB: with 8 kB one of them would fit. The
+    # limit would also cut what Python compiles, and leave that to whoever runs the package next.
+    command = f"calib fit {val} -q -p p.json -o o.parquet"
+    done = shell(f"ulimit -f {kilobytes}; {command}", PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == 2
     assert done.stderr.startswith(b"calib: ")
     assert done.stderr.endswith(b"File too large; nothing was written\n")
@@ -347,10 +349,10 @@ sys.exit(code)
     ("arguments", "imported"),
     [
         (("--help",), ""),
-        (("evaluate", "digits_val.parquet", "-q"), "numpy pyarrow scipy"),
-        (("evaluate", "digits_longtail_val.npz", "-q"), "numpy scipy"),
+        (("evaluate", "digits_val.parquet", "-q"), "numpy pyarrow"),
+        (("evaluate", "digits_longtail_val.npz", "-q"), "numpy"),
         (("apply", "PARAMS", "digits_val.parquet", "-q", "-o", "a.parquet"), "numpy pyarrow"),
-        (("fit", "digits_val.parquet", "-q", "-p", "f.json"), "numpy pyarrow scipy"),
+        (("fit", "digits_val.parquet", "-q", "-p", "f.json"), "numpy pyarrow"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )

@@ -153,6 +153,7 @@ import resource, sys, numpy as np
 from types import SimpleNamespace
 from calibcli.errors import CalibError
 from calibcli.tables import open_writer
+sys.dont_write_bytecode = True  # a module cut by the limit would stay
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 p = np.random.default_rng(0).random((50_000, 4), np.float32)
 try:
