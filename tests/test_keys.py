@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
-from calibcli.engine.engine import Engine, Tile, join
+from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.folds import Subset
-from calibcli.engine.source import ArraySource, read_all
+from calibcli.engine.source import ArraySource, join, read_all
 from calibcli.errors import CalibError
 from calibcli.tables import Dataset, ReadOptions, open_dataset
 from calibcli.tables.formats.base import RowError, Values

@@ -114,16 +114,6 @@ class Data:
         return float(self.class_weights.sum())
 
     @property
-    def room(self) -> int:
-        """Bytes of rows that may be held."""
-        return self.engine.room
-
-    @property
-    def workers(self) -> int:
-        """Threads that may run at once."""
-        return self.engine.workers
-
-    @property
     def precision(self) -> type[np.float64] | None:
         """What scores are computed with: float64 where that costs nothing, None as stored."""
         return np.float64 if self.rows * self.classes <= _SMALL else None

@@ -9,7 +9,7 @@ spread over files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -25,7 +25,7 @@ from calibcli.engine.machine import (
     one_blas_thread,
     to_device,
 )
-from calibcli.engine.source import Chunk, Keys, Partition, Source, join_keys
+from calibcli.engine.source import Chunk, Keys, Partition, Source, join
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -255,24 +255,6 @@ def _aligned(chunks: Iterator[Chunk], rows: int) -> Iterator[Chunk]:
             waiting = [whole.rows(end, count)] if end < count else []
     if waiting:
         yield join(waiting)
-
-
-def join(chunks: Sequence[Chunk]) -> Chunk:
-    """Neighbouring chunks as one."""
-    if len(chunks) == 1:
-        return chunks[0]
-
-    def joined(name: str) -> Any:
-        arrays = [getattr(chunk, name) for chunk in chunks]
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    columns = None
-    if chunks[0].columns is not None:
-        import pyarrow as pa
-
-        columns = pa.concat_batches([chunk.columns for chunk in chunks])
-    first, keys = chunks[0].start, join_keys([chunk.keys for chunk in chunks])
-    return Chunk(first, joined("scores"), joined("labels"), joined("weights"), columns, keys)
 
 
 def _read_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:

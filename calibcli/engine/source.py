@@ -88,6 +88,24 @@ def join_keys(parts: Sequence[Keys | None]) -> Keys | None:
     return {role: np.concatenate([part[role] for part in parts if part]) for role in parts[0]}
 
 
+def join(chunks: Sequence[Chunk]) -> Chunk:
+    """Neighbouring chunks as one."""
+    if len(chunks) == 1:
+        return chunks[0]
+
+    def joined(name: str) -> Any:
+        arrays = [getattr(chunk, name) for chunk in chunks]
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    columns = None
+    if chunks[0].columns is not None:
+        import pyarrow as pa
+
+        columns = pa.concat_batches([chunk.columns for chunk in chunks])
+    first, keys = chunks[0].start, join_keys([chunk.keys for chunk in chunks])
+    return Chunk(first, joined("scores"), joined("labels"), joined("weights"), columns, keys)
+
+
 class Partition(Protocol):
     """A part of a source that another process or machine can open: a description, not data."""
 
@@ -162,6 +180,14 @@ class ArraySource:
     keys: Keys | None = None
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, chunk: Chunk, source: Source, origin: Source | None = None) -> ArraySource:
+        """The rows of a chunk, with the kind and the names of groups of the source they are of."""
+        names = names_of_keys(source, chunk.keys or {})
+        return cls(
+            chunk.scores, chunk.labels, chunk.weights, source.kind, origin, chunk.keys, names
+        )
+
     @property
     def rows(self) -> int:
         """Number of rows."""
@@ -228,17 +254,14 @@ def read_all(source: Source, chunk_rows: int) -> ArraySource:
             weights[begin:end] = chunk.weights
         for role, key in (chunk.keys or {}).items():
             keys.setdefault(role, np.empty(source.rows, np.int64))[begin:end] = key
-    names = names_of_keys(source, keys)
-    return ArraySource(scores, labels, weights, source.kind, source, keys or None, names)
+    return ArraySource.of(Chunk(0, scores, labels, weights, keys=keys or None), source, source)
 
 
 def hold(source: Source) -> ArraySource:
     """A source whose rows are in memory, as its arrays: its keys are not numbered again."""
     (chunk,) = source.chunks(source.rows)
-    names = names_of_keys(source, chunk.keys or {})
-    origin = source.origin if isinstance(source, ArraySource) else source
-    return ArraySource(
-        chunk.scores, chunk.labels, chunk.weights, source.kind, origin, chunk.keys, names
+    return ArraySource.of(
+        chunk, source, source.origin if isinstance(source, ArraySource) else source
     )
 
 
@@ -255,14 +278,4 @@ def every(source: Source, step: int, chunk_rows: int) -> ArraySource:
         picked = [whole.every(step)]
     else:
         picked = [chunk.every(step) for chunk in source.chunks(chunk_rows)]
-    keys = join_keys([chunk.keys for chunk in picked])
-    names = names_of_keys(source, keys or {})
-
-    def joined(name: str) -> Any:
-        arrays = [getattr(chunk, name) for chunk in picked]
-        if len(arrays) == 1:
-            return arrays[0]
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    scores, labels, weights = joined("scores"), joined("labels"), joined("weights")
-    return ArraySource(scores, labels, weights, source.kind, None, keys, names)
+    return ArraySource.of(join(picked), source)

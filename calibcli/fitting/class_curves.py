@@ -68,11 +68,11 @@ class _Share:
 
 def _share_out(data: Data, events: int) -> _Share:
     """What half of the room allows a pass to take; it depends on nothing but the room."""
-    scores = data.room // 2 // _BYTES_PER_SCORE
+    scores = data.engine.room // 2 // _BYTES_PER_SCORE
     least = math.ceil(events / _MOST_PASSES)
     step = max(math.ceil(data.rows * (least + _SCORES_BESIDE + _SCORES_PER_SORT) / scores), 1)
     a_row = scores // math.ceil(max(data.rows, 1) / step) - _SCORES_BESIDE
-    threads = max(min(data.workers, events, (a_row - least) // _SCORES_PER_SORT), 1)
+    threads = max(min(data.engine.workers, events, (a_row - least) // _SCORES_PER_SORT), 1)
     classes = min(max(a_row - threads * _SCORES_PER_SORT, least), events)
     return _Share(classes, step, threads)
 

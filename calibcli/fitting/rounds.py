@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,8 +73,8 @@ def solve_fixed_point(problem: Problem, theta: NumpyArray, solve: Solver) -> Sol
         if float(np.abs(steps * change).max()) <= settled:
             exact = float(np.abs(change).max()) <= 10 * settled
             criterion = "fixed point" if exact else "between jumps"
-            return _after(solution, solution.converged, criterion, iterations)
-    return _after(solution, False, "rounds", iterations)
+            return replace(solution, criterion=criterion, iterations=iterations)
+    return replace(solution, converged=False, criterion="rounds", iterations=iterations)
 
 
 def _learning(problem: Problem) -> Adaptive:
@@ -170,9 +170,3 @@ def _figures(validation: Data, calibrator: Calibrator) -> dict[str, float]:
 def _measure(panel: Panel, calibrator: Calibrator, tile: Tile) -> Any:
     weights = None if tile.weights is None else to_numpy(tile.weights)
     return panel.partial(View(calibrator.log_probs(tile.logits), tile.labels, weights))
-
-
-def _after(solution: Solution, converged: bool, criterion: str, iterations: int) -> Solution:
-    return Solution(
-        solution.theta, solution.value, solution.gradient_norm, converged, criterion, iterations
-    )

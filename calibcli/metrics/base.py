@@ -42,6 +42,14 @@ class Statistic(Protocol):
         """The statistic of all rows."""
 
 
+class Additive:
+    """A `Statistic` whose states are arrays of sums."""
+
+    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
+        """The sums over two blocks."""
+        return left + right
+
+
 class Sample(Protocol):
     """A metric of one model, and what chance may have made of it."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Additive
 from calibcli.metrics.view import View
 
 BINS = 15
@@ -74,14 +75,13 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class ReliabilityBins:
+class ReliabilityBins(Additive):
     """The statistic: sums by bin of the confidence; a confidence of 0 is in the first bin.
 
     State: array (4, 15) of rows, weight, weight x confidence, weight x correct.
     """
 
     def partial(self, view: View) -> NumpyArray:
-        """The sums over one block."""
         index = np.maximum(bin_index(view.confidence), 0)
 
         def total(values: NumpyArray | None) -> NumpyArray:
@@ -93,10 +93,6 @@ class ReliabilityBins:
         weights = view.weights
         weighted = (weights, weights * view.confidence, weights * view.correct)
         return np.stack([rows, *map(total, weighted)])
-
-    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two blocks."""
-        return left + right
 
     def finish(self, state: NumpyArray) -> Reliability:
         """The sums by name."""

@@ -299,7 +299,6 @@ class ClassBags:
         return sums
 
     def merge(self, left: ClassBagSums | None, right: ClassBagSums | None) -> ClassBagSums | None:
-        """The sums over two blocks."""
         if left is None or right is None:
             return None
         first = left.columns

@@ -65,7 +65,6 @@ class ClassWiseExcess:
     """
 
     def partial(self, view: View) -> Excess:
-        """The sums over one block."""
         rows, columns, values = elements_above(view.probs, float(EDGES[1]))
         mass = view.weights[rows] * values if view.weighted else values
         beyond = np.bincount(columns, mass, minlength=view.classes)
@@ -74,7 +73,6 @@ class ClassWiseExcess:
         return Excess(view.total_weight, view.class_mass - beyond, cells)
 
     def merge(self, left: Excess, right: Excess) -> Excess:
-        """The sums over two blocks."""
         cells, first_bin = left.cells.plus(right.cells), left.first_bin
         first_bin += right.first_bin
         return Excess(left.weight + right.weight, first_bin, cells)
@@ -104,7 +102,6 @@ class ThresholdedExcess:
     """
 
     def partial(self, view: View) -> ExcessAbove:
-        """The sums over one block."""
         rows, columns, values = elements_above(view.probs, THRESHOLD)
         weights = view.weights[rows]
         codes = columns * BINS + bin_index(values)
@@ -113,7 +110,6 @@ class ThresholdedExcess:
         return ExcessAbove(weight, _minus_labels(cells, view, THRESHOLD))
 
     def merge(self, left: ExcessAbove, right: ExcessAbove) -> ExcessAbove:
-        """The sums over two blocks."""
         return ExcessAbove(left.weight + right.weight, left.cells.plus(right.cells))
 
     def finish(self, state: ExcessAbove) -> float:

@@ -155,7 +155,6 @@ class ConfidenceBags:
     top: bool = False
 
     def partial(self, view: View) -> ConfidenceState:
-        """The sums over one block."""
         confidence, correct = view.forecast(top=self.top)
         cells = self.cells_of(confidence)
         codes = self.units.bags_of(view) * SIZE + cells
@@ -196,7 +195,6 @@ class ConfidenceBags:
         return bins
 
     def merge(self, left: ConfidenceState, right: ConfidenceState) -> ConfidenceState:
-        """The sums over two blocks."""
         return ConfidenceState(
             left.rows + right.rows,
             left.totals + right.totals,

@@ -96,7 +96,6 @@ class ScoresByClass:
     """
 
     def partial(self, view: View) -> ScoresByClassState:
-        """The sums over one block."""
         count = len(view) * view.classes
         rows = None
         if count <= PROBABILITIES:
@@ -111,7 +110,6 @@ class ScoresByClass:
         )
 
     def merge(self, left: ScoresByClassState, right: ScoresByClassState) -> ScoresByClassState:
-        """The sums over two blocks."""
         count, rows = left.probabilities + right.probabilities, left.rows
         if rows is None or right.rows is None or count > PROBABILITIES:
             rows = None

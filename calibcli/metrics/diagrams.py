@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.metrics.base import Additive
 from calibcli.metrics.bins import BINS, EDGES, Bin, bin_index
 from calibcli.metrics.lattice import lattice_cells, lattice_edges
 from calibcli.metrics.view import View
@@ -91,19 +92,14 @@ def _quotient(numerator: NumpyArray, denominator: NumpyArray) -> NumpyArray:
 
 
 @dataclass(frozen=True)
-class ConfidenceLattice:
+class ConfidenceLattice(Additive):
     """The statistic: sums by cell of the confidence, (lower, upper] as the 15 bins have it.
 
     State: array (5, 3840), the sums in the order of `Sums`. Memory: 150 kB.
     """
 
     def partial(self, view: View) -> NumpyArray:
-        """The sums over one block."""
         return _sums(view, view.forecast(), cell_index(view.confidence), LATTICE_CELLS)
-
-    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two blocks."""
-        return left + right
 
     def finish(self, state: NumpyArray) -> Sums:
         """The sums of the cells (3840,)."""
@@ -133,7 +129,6 @@ class EventLattice:
     """
 
     def partial(self, view: View) -> NumpyArray | None:
-        """The sums over one block."""
         if view.event is None:
             return None
         confidence, correct = view.forecast()
@@ -141,7 +136,6 @@ class EventLattice:
         return _sums(view, (confidence, correct), cells, EVENT_CELLS)
 
     def merge(self, left: NumpyArray | None, right: NumpyArray | None) -> NumpyArray | None:
-        """The sums over two blocks."""
         return None if left is None or right is None else left + right
 
     def finish(self, state: NumpyArray | None) -> Sums | None:
@@ -234,7 +228,6 @@ class PredictedClasses:
     """
 
     def partial(self, view: View) -> PredictedState:
-        """The sums over one block."""
         cells = view.prediction * BINS + np.maximum(bin_index(view.top_confidence), 0)
         codes, place = np.unique(cells, return_inverse=True)
         weights = view.weights if view.weighted else None
@@ -243,7 +236,6 @@ class PredictedClasses:
         return PredictedState(codes, sums, labelled, view.class_mass)
 
     def merge(self, left: PredictedState, right: PredictedState) -> PredictedState:
-        """The sums over two blocks."""
         codes, place = np.unique(np.append(left.codes, right.codes), return_inverse=True)
         sums = np.zeros((_SUMS, len(codes)))
         sums[:, place[: len(left.codes)]] += left.sums
@@ -260,7 +252,7 @@ class PredictedClasses:
 
 
 @dataclass(frozen=True)
-class KeyDiagrams:
+class KeyDiagrams(Additive):
     """The statistic: the reliability bins of the rows of each value of a key column.
 
     State: array (5, S, 15), the sums in the order of `Sums`. Memory: 600 bytes for each value.
@@ -277,14 +269,9 @@ class KeyDiagrams:
     role: str
 
     def partial(self, view: View) -> NumpyArray:
-        """The sums over one block."""
         cells = view.keys[self.role] * BINS + np.maximum(bin_index(view.confidence), 0)
         sums = _sums(view, view.forecast(), cells, self.count * BINS)
         return sums.reshape(_SUMS, self.count, BINS)
-
-    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two blocks."""
-        return left + right
 
     def finish(self, state: NumpyArray) -> Sums:
         """The sums of the bins (S, 15)."""

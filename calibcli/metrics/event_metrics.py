@@ -57,12 +57,18 @@ def clipped_log_odds(probability: NumpyArray, nearest: float = _NEAREST) -> Nump
     return odds
 
 
-def _logistic(curve: ConfidenceCurve, design: NumpyArray, offset: NumpyArray) -> NumpyArray | None:
-    """Coefficients (q,) of a logistic regression of the outcomes on a design (m, q), by Newton.
+def logistic_coefficients(
+    weight: NumpyArray, events: NumpyArray, design: NumpyArray, offset: NumpyArray
+) -> NumpyArray | None:
+    """Coefficients (q,) of a logistic regression on a design (m, q) and an offset (m,), by Newton.
 
     None where the largest likelihood is at no finite coefficients, or at many.
+
+    Parameters
+    ----------
+    weight, events : float64 array (m,)
+        Of groups of rows: the weight of all, and of those in which the event came.
     """
-    weight, events = curve.own_weight, curve.own_correct
     others = weight - events
     theta = np.zeros(design.shape[1])
     theta[1:] = 1.0
@@ -95,17 +101,21 @@ def _logistic(curve: ConfidenceCurve, design: NumpyArray, offset: NumpyArray) ->
     return None
 
 
+def _coefficient(curve: ConfidenceCurve, design: NumpyArray, offset: NumpyArray) -> float:
+    """The last coefficient of a logistic regression of the outcomes."""
+    if not len(curve):
+        return math.nan
+    theta = logistic_coefficients(curve.own_weight, curve.own_correct, design, offset)
+    return math.nan if theta is None else float(theta[-1])
+
+
 def _in_the_large(curve: ConfidenceCurve) -> float:
-    odds = clipped_log_odds(curve.confidence)
-    theta = _logistic(curve, np.ones((len(curve), 1)), odds) if len(curve) else None
-    return math.nan if theta is None else float(theta[0])
+    return _coefficient(curve, np.ones((len(curve), 1)), clipped_log_odds(curve.confidence))
 
 
 def _slope(curve: ConfidenceCurve) -> float:
     odds = clipped_log_odds(curve.confidence)
-    design = np.stack((np.ones_like(odds), odds), axis=1)
-    theta = _logistic(curve, design, np.zeros_like(odds)) if len(curve) else None
-    return math.nan if theta is None else float(theta[1])
+    return _coefficient(curve, np.stack((np.ones_like(odds), odds), axis=1), np.zeros_like(odds))
 
 
 def _expected_observed(curve: ConfidenceCurve) -> float:

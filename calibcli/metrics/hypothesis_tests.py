@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray, hashed, namespace, put, sum_classes, to_numpy
+from calibcli.metrics.base import Additive
 from calibcli.metrics.drawn_labels import (
     DRAWN_BAGS,
     bags_of_rows,
@@ -35,6 +36,7 @@ from calibcli.metrics.drawn_labels import (
     number_of_sets,
     picked_sets,
 )
+from calibcli.metrics.event_metrics import logistic_coefficients
 from calibcli.metrics.kernel_calibration import KernelFeatures
 from calibcli.metrics.view import View
 
@@ -140,7 +142,6 @@ class CalibrationTests:
     role: str | None = None
 
     def partial(self, view: View) -> ScoreSums:
-        """The sums over one tile."""
         rows = _Scores(view)
         features = KernelFeatures(self.seed).of(view)
         bags, count = self._bags(view)
@@ -159,7 +160,6 @@ class CalibrationTests:
         )
 
     def merge(self, left: ScoreSums, right: ScoreSums) -> ScoreSums:
-        """The sums over two tiles."""
         for sums, more in zip(left, right, strict=True):
             np.add(sums, more, out=sums)
         return left
@@ -483,7 +483,6 @@ def _combined(tests: list[_Judged], note: str) -> TestResult:
 
 
 _LOWEST, _HIGHEST, _CELLS = -30.0, 50.0, 1 << 13
-_STEPS, _LARGEST_STEP, _PRECISION = 100, 4.0, 1e-10
 
 
 class Coefficient(NamedTuple):
@@ -494,7 +493,7 @@ class Coefficient(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LogisticRecalibration:
+class LogisticRecalibration(Additive):
     """The statistic: intercept and slope of a logistic regression on the log-odds.
 
     They are of the view's event, or else of the predicted class being right. The rows are kept as
@@ -505,7 +504,6 @@ class LogisticRecalibration:
     """
 
     def partial(self, view: View) -> NumpyArray:
-        """The sums over one tile."""
         odds, event = event_log_odds(view)
         known = np.isfinite(odds)
         odds, event, weights = odds[known], event[known], view.weights[known]
@@ -514,10 +512,6 @@ class LogisticRecalibration:
         squares = weights**2
         summed = (weights, weights * odds, weights * event, squares, squares * event)
         return np.stack([np.bincount(cells, v, minlength=_CELLS) for v in summed])
-
-    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two tiles."""
-        return left + right
 
     def finish(self, state: NumpyArray) -> tuple[Coefficient | None, Coefficient | None]:
         """In the large (the intercept where the slope is 1), and the slope; None if infinite."""
@@ -551,26 +545,16 @@ def event_log_odds(view: View) -> tuple[NumpyArray, NumpyArray]:
 def _fit(
     groups: NumpyArray, design: NumpyArray, offset: NumpyArray
 ) -> tuple[NumpyArray, NumpyArray] | None:
-    """Coefficients (q,) and standard errors (q,) of a logistic regression on groups, by Newton.
+    """Coefficients (q,) and standard errors (q,) of a logistic regression on groups.
 
     The errors are those of the sandwich, which are right under weights.
     """
     weights, _, events, squares, squared_events = groups
-    theta = np.zeros(design.shape[1])
-    if design.shape[1] > 1:
-        theta[1] = 1.0
-    for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-np.clip(design @ theta + offset, -500, 500)))
-        spread = weights * chance * (1 - chance)
-        hessian = design.T @ (spread[:, None] * design)
-        if not np.linalg.det(hessian) > 0:
-            return None
-        step = np.linalg.solve(hessian, design.T @ (events - weights * chance))
-        theta = theta + step * min(1.0, _LARGEST_STEP / max(np.abs(step).max(), _LARGEST_STEP))
-        if np.abs(step).max() < _PRECISION:
-            break
-    else:
+    theta = logistic_coefficients(weights, events, design, offset)
+    if theta is None:
         return None
+    chance = 1 / (1 + np.exp(-np.clip(design @ theta + offset, -500, 500)))
+    hessian = design.T @ ((weights * chance * (1 - chance))[:, None] * design)
     variance = squared_events * (1 - 2 * chance) + squares * chance**2
     inverse = np.linalg.inv(hessian)
     meat = design.T @ (variance[:, None] * design)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import Additive, Metric
 from calibcli.metrics.resampling import Bagged, Interval, Units, quantiles
 from calibcli.metrics.view import View
 
@@ -25,7 +25,7 @@ def ratio(numerator: float, denominator: float) -> float:
 
 
 @dataclass(frozen=True)
-class RowMean:
+class RowMean(Additive):
     """Weighted mean over rows of one value a row.
 
     State: (sum of weight x value, sum of weights), float64.
@@ -40,7 +40,6 @@ class RowMean:
     value: Callable[[View], NumpyArray]
 
     def partial(self, view: View) -> NumpyArray:
-        """The sums over one block."""
         values = self.value(view)
         if not view.weighted:
             return np.array([values.sum(), len(values)])
@@ -48,10 +47,6 @@ class RowMean:
         present = view.weights > 0
         weights = view.weights[present]
         return np.array([(weights * values[present]).sum(), weights.sum()])
-
-    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two blocks."""
-        return left + right
 
     def finish(self, state: NumpyArray) -> float:
         """The mean; NaN without rows."""
@@ -66,7 +61,7 @@ class BagSums(Bagged):
 
 
 @dataclass(frozen=True)
-class MeanBags:
+class MeanBags(Additive):
     """The statistic: by bag, the weight and the sum of weight x value of a mean over rows.
 
     State: array (2, B).
@@ -76,7 +71,6 @@ class MeanBags:
     mean: RowMean
 
     def partial(self, view: View) -> NumpyArray:
-        """The sums over one block."""
         bags, size = self.units.bags_of(view), self.units.bags()
         values = self.mean.value(view)
         if not view.weighted:
@@ -85,10 +79,6 @@ class MeanBags:
         weights, bags = view.weights[present], bags[present]
         weighted = (weights, weights * values[present])
         return np.stack([np.bincount(bags, v, minlength=size) for v in weighted])
-
-    def merge(self, left: NumpyArray, right: NumpyArray) -> NumpyArray:
-        """The sums over two blocks."""
-        return left + right
 
     def finish(self, state: NumpyArray) -> BagSums:
         """The sums by name."""

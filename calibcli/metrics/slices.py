@@ -91,7 +91,6 @@ class SliceSums:
     units: Units | None = None
 
     def partial(self, view: View) -> SliceState:
-        """The sums over one block."""
         own = view.prediction if self.role is None else view.keys[self.role]
         present = view.weights > 0
         own, weights = own[present], view.weights[present]
@@ -127,7 +126,6 @@ class SliceSums:
         return (*state, np.concatenate(parts, axis=2))
 
     def merge(self, left: SliceState, right: SliceState) -> SliceState:
-        """The sums over two blocks."""
         return tuple(a + b for a, b in zip(left, right, strict=True))
 
     def finish(self, state: SliceState) -> SliceState:

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, to_numpy
+from calibcli.arrays import NumpyArray, softmax, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine, Tile
@@ -64,14 +64,14 @@ class World:
     @cached_property
     def confidence(self) -> float:
         """The mean confidence."""
-        return float(_softmax(self.logits).max(axis=1).mean())
+        return float(softmax(self.logits).max(axis=1).mean())
 
     def draw(
         self, generator: np.random.Generator, rows: int, temperature: float = 1.0
     ) -> tuple[NumpyArray, NumpyArray]:
         """Logits (rows, K), and labels (rows,) from them divided by a temperature."""
         logits = self.logits[generator.integers(len(self.logits), size=rows)]
-        cumulated = np.cumsum(_softmax(logits / temperature), axis=1)
+        cumulated = np.cumsum(softmax(logits / temperature), axis=1)
         uniform = generator.random(rows) * cumulated[:, -1]
         labels = (cumulated[:, :-1] <= uniform[:, None]).sum(axis=1)
         return logits, labels
@@ -83,7 +83,7 @@ class World:
         """
         logits = self.logits[:: max(len(self.logits) // _TRUTH_ROWS, 1)]
         prediction = logits.argmax(axis=1)
-        right = _softmax(logits / temperature)[np.arange(len(logits)), prediction]
+        right = softmax(logits / temperature)[np.arange(len(logits)), prediction]
         wrong = (prediction + 1) % logits.shape[1]
         return METRICS.find(metric).measure(
             np.concatenate((logits, logits)),
@@ -307,9 +307,3 @@ def _two_digits(rows: float) -> int:
     """Rounded up to two digits."""
     unit = 10 ** max(math.floor(math.log10(rows)) - 1, 0)
     return int(math.ceil(rows / unit) * unit)
-
-
-def _softmax(logits: NumpyArray) -> NumpyArray:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NumpyArray = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities

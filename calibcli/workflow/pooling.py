@@ -27,9 +27,9 @@ from calibcli.arrays import (
 from calibcli.calibrators.base import GROUP
 from calibcli.calibrators.groups import MOST_GROUPS, Groups, Stages, interpolated, rows_by_group
 from calibcli.engine.data import Data
-from calibcli.engine.engine import Tile, join
+from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
-from calibcli.engine.source import ArraySource, each_key, names_of_keys
+from calibcli.engine.source import ArraySource, each_key, join
 from calibcli.errors import UsageError
 from calibcli.fitting.results import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.fitting.scale import SMALLEST_LOSS
@@ -146,17 +146,7 @@ def _gathered(data: Data, batch: list[int], step: int) -> tuple[ArraySource, Num
         rows = np.flatnonzero(keep)
         parts.append(chunk.picked(rows))
         row_numbers.append(chunk.start + rows)
-    whole = join(parts)
-    names = names_of_keys(data.source, whole.keys or {})
-    source = ArraySource(
-        whole.scores,
-        whole.labels,
-        whole.weights,
-        data.source.kind,
-        keys=whole.keys,
-        key_names=names,
-    )
-    return source, np.concatenate(row_numbers)
+    return ArraySource.of(join(parts), data.source), np.concatenate(row_numbers)
 
 
 STRENGTHS = (np.inf, 1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 0.0)
