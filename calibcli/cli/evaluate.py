@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -166,8 +166,7 @@ class _Job:
             talk_about_groups(dataset, names, self.talk)
             if self.content is not None and self.params is not None:
                 check_params_classes(self.content, data.classes, self.params, dataset)
-            event = self.measuring.event(data.classes, dataset.class_names)
-            panel = replace(self.panel, event=event)
+            panel = self.measuring.settled(self.panel, data.classes, dataset.class_names)
             panel = self.pictures.widened(self.diagnosing.widened(panel, data), data)
             (evaluation,) = measure(data, [Through(self.stages)], panel)
             self.pictures.add(

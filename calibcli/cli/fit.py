@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -211,7 +211,7 @@ def fit_command(
         by, keys = fitting.by, measuring.keys
         job = FitJob(stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys)
         keep_inputs(outputs, job.dataset, job.test)
-        panel = replace(panel, event=measuring.event(job.classes, job.dataset.class_names))
+        panel = measuring.settled(panel, job.classes, job.dataset.class_names)
         outcome = job.fit(plan, fitting.folds, panel)
         if printing.format is not ReportFormat.TABLE:
             for note in outcome.notes:

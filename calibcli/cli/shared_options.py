@@ -6,8 +6,9 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -15,8 +16,8 @@ import typer
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
     from calibcli.metrics.panel import Panel
-    from calibcli.metrics.view import Event
     from calibcli.tables import ReadOptions
+    from calibcli.workflow.pricing import GivenCosts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -257,12 +258,40 @@ class MeasureOptions:
     ] = None
     view: ViewFlag = ViewOption.AUTO
     positive: PositiveFlag = None
+    cost: Annotated[
+        str | None,
+        _measuring(
+            metavar="fp=X,fn=Y|FILE",
+            help="What errors cost, to measure decisions: of two classes, or a matrix of true "
+            "class and decision (.json, .csv, .npy).",
+            show_default=False,
+        ),
+    ] = None
 
-    def event(self, classes: int, names: Sequence[str] | None) -> Event:
-        """What the confidence is of, for so many classes of these names."""
+    @cached_property
+    def _given(self) -> GivenCosts | None:
+        if self.cost is None:
+            return None
+        from calibcli.workflow.pricing import parse_costs
+
+        return parse_costs(self.cost)
+
+    def settled(self, panel: Panel, classes: int, names: Sequence[str] | None) -> Panel:
+        """A panel for so many classes of these names: what confidence is of, and what errors cost.
+
+        Raises
+        ------
+        UsageError
+            What they say is not for such classes, or something cannot be measured without costs.
+        """
         from calibcli.metrics.view import choose_event
 
-        return choose_event(self.view.value, self.positive, classes, names)
+        event = choose_event(self.view.value, self.positive, classes, names)
+        costs = None if self._given is None else self._given.of(classes, event, names)
+        panel = replace(panel, event=event, classes=classes, costs=costs)
+        # Before any work is done.
+        _ = panel.metrics
+        return panel
 
     def panel(self, seed: int) -> Panel:
         """The metrics that these options ask for, with intervals."""
@@ -270,6 +299,8 @@ class MeasureOptions:
         from calibcli.metrics.panel import Panel
         from calibcli.metrics.resampling import Bootstrap
 
+        # What cannot be costs is refused before anything is read.
+        _ = self._given
         role = None if self.cluster is None else CLUSTER
         names = [name.strip() for name in self.metrics.split(",")]
         return Panel(names, bootstrap=Bootstrap(self.bootstrap, seed, role))

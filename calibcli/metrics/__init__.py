@@ -10,7 +10,8 @@ Statistics
     (what diagrams are drawn from). `lattice` keeps sums where rows would be too many.
 Metrics
     `accuracy` (and ranking), `proper_scores`; `decomposition` (CORP, by `corp`); calibration
-    errors: `ece` (ECE and MCE), `equal_mass`, `smooth`, `cumulative`, `class_errors`.
+    errors: `ece` (ECE and MCE), `equal_mass`, `smooth`, `cumulative`, `class_errors`; what
+    decisions cost (`costs`).
 Uncertainty
     `resampling` (the bootstrap and its bags), `residual_cells` (sums of residuals by bag and cell),
     `error_intervals` (of calibration errors, which chance makes larger). The kinds of resampling

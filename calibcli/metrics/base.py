@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from calibcli.arrays import Array, NumpyArray
 from calibcli.metrics.resampling import Chance, Interval, Units
 from calibcli.metrics.view import View
 
+if TYPE_CHECKING:
+    from calibcli.metrics.costs import Costs
+
 Group: TypeAlias = Literal[
-    "accuracy and ranking", "proper scores", "decomposition", "calibration errors"
+    "accuracy and ranking", "proper scores", "decomposition", "calibration errors", "decisions"
 ]
 """What a metric is about, in the order of tables."""
 
@@ -122,6 +125,11 @@ class Metric:
     better: Better = "lower"
     group: Group = "calibration errors"
     resampling: Resampling | None = None
+
+    def with_costs(self, costs: Costs | None) -> Metric:
+        """The metric where decisions have these costs; the same unless it is about them."""
+        del costs
+        return self
 
     def measure(self, logits: Array, labels: Array, weights: NumpyArray | None = None) -> float:
         """The metric of rows in memory.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from calibcli.metrics.base import Metric, Sample, Statistic
 from calibcli.metrics.bins import RELIABILITY, Bin
+from calibcli.metrics.costs import COST_METRICS, Costs
 from calibcli.metrics.diagrams import EVENT_LATTICE, rare_event_bins
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bagged, Bootstrap, Chance, Interval, Units
@@ -84,6 +85,8 @@ class Panel:
         What the confidence is of, for those who make views.
     classes : int or None
         How many there are, where the default names of metrics shall depend on it.
+    costs : Costs or None
+        What decisions cost, where their mean cost is to be measured too.
 
     Raises
     ------
@@ -97,6 +100,7 @@ class Panel:
     units: Units | None = None
     event: Event = "auto"
     classes: int | None = None
+    costs: Costs | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(dict.fromkeys(self.names)))
@@ -107,7 +111,9 @@ class Panel:
         """The metrics, in the order of the names."""
         usual = "two-classes" if self.classes == 2 else "default"
         names = [usual if name == "default" else name for name in self.names]
-        return tuple(METRICS.find(name) for name in METRICS.expand(names))
+        if self.costs is not None:
+            names += [metric.name for metric in COST_METRICS]
+        return tuple(METRICS.find(n).with_costs(self.costs) for n in METRICS.expand(names))
 
     @cached_property
     def _resampled(self) -> dict[str, Statistic]:

@@ -10,6 +10,7 @@ from calibcli.metrics.class_errors import (
     CLASS_WISE_ECE_THRESHOLDED,
     TOP_LABEL_ECE,
 )
+from calibcli.metrics.costs import COST_NAMES
 from calibcli.metrics.cumulative import ECCE_MAD, ECCE_R, KS
 from calibcli.metrics.decomposition import CORP_CLASS_WISE, CORP_TOP
 from calibcli.metrics.ece import ECE, MCE
@@ -53,5 +54,5 @@ METRICS: Registry[Metric] = Registry(
     group="calibcli.metrics",
     instances=True,
     sets={"default": DEFAULT, "two-classes": TWO_CLASSES, "all": None},
-    patterns=(TOP_ACCURACY,),
+    patterns=(TOP_ACCURACY, *COST_NAMES),
 )

@@ -1,0 +1,186 @@
+"""What errors cost, as users say it: ``fp=1,fn=50`` for two classes, or a matrix in a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from calibcli.arrays import NumpyArray
+from calibcli.errors import UsageError
+from calibcli.metrics.costs import Costs
+from calibcli.metrics.view import Event
+
+CostsLike: TypeAlias = Mapping[str, float] | ArrayLike
+"""Costs of two classes by outcome, ``{"fp": 1, "fn": 50}``, or a matrix (K, K)."""
+
+_OUTCOMES = {"fp": "false positive", "fn": "false negative", "tp": "true positive"}
+_OUTCOMES["tn"] = "true negative"
+_LARGEST_FILE = 256 << 20
+_LARGEST_COST = 1e15
+"""Sums of larger ones would lose what the others cost."""
+
+
+@dataclass(frozen=True, eq=False)
+class GivenCosts:
+    """Costs before the classes are known that they are for.
+
+    Parameters
+    ----------
+    title : str
+        What messages call them.
+    outcomes : mapping of str to float or None
+        Of two classes: ``fp``, ``fn``, and perhaps ``tp`` and ``tn``.
+    matrix : array (K, K) or None
+        True class, decision.
+    """
+
+    title: str
+    outcomes: Mapping[str, float] | None = None
+    matrix: NumpyArray | None = None
+
+    def of(self, classes: int, event: Event, names: Sequence[str] | None = None) -> Costs:
+        """The costs for so many classes, of whose the positive one is the event's, or class 1.
+
+        Raises
+        ------
+        UsageError
+            They are for another number of classes, or cannot be costs.
+        """
+        positive = event if isinstance(event, int) else 1
+        try:
+            return self._checked(classes, positive, names)
+        except UsageError as error:
+            raise UsageError(f"{self.title}: {error}") from None
+
+    def _checked(self, classes: int, positive: int, names: Sequence[str] | None) -> Costs:
+        if self.outcomes is not None:
+            if classes != 2:
+                raise UsageError(
+                    f"fp and fn are for two classes; here are {classes}: give a matrix"
+                )
+            by_name = {_OUTCOMES[key].replace(" ", "_"): v for key, v in self.outcomes.items()}
+            return Costs.of_errors(**by_name, positive=positive)
+        assert self.matrix is not None
+        costs = Costs.of_matrix(self.matrix, positive)
+        if costs.classes != classes:
+            which = f" ({', '.join(names[:3])}, …)" if names and classes > 3 else ""
+            raise UsageError(f"is for {costs.classes} classes; here are {classes}{which}")
+        return costs
+
+
+def parse_costs(text: str) -> GivenCosts:
+    """Costs from ``"fp=1,fn=50"``, or from a file with a matrix: .json, .csv or .npy.
+
+    Raises
+    ------
+    UsageError
+        They cannot be read, or cannot be costs.
+    """
+    title = f"--cost {text}"
+    try:
+        if "=" in text and not Path(text).is_file():
+            return GivenCosts(title, outcomes=_outcomes(text))
+        return GivenCosts(title, matrix=_bounded(_read_matrix(Path(text))))
+    except UsageError as error:
+        raise UsageError(f"{title}: {error}") from None
+
+
+def given_costs(costs: CostsLike) -> GivenCosts:
+    """Costs as Python has them.
+
+    Raises
+    ------
+    UsageError
+        They cannot be costs.
+    """
+    if not isinstance(costs, Mapping):
+        try:
+            matrix = np.asarray(costs, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise UsageError("costs must be numbers, a row a true class") from None
+        return GivenCosts("costs", matrix=_bounded(matrix))
+    return GivenCosts("costs", outcomes=_complete({str(k): float(v) for k, v in costs.items()}))
+
+
+def _outcomes(text: str) -> dict[str, float]:
+    """The costs in ``"fp=1,fn=50"``."""
+    costs: dict[str, float] = {}
+    for part in text.split(","):
+        key, sign, number = (each.strip() for each in part.partition("="))
+        if not sign or key in costs:
+            raise UsageError(f"{part!r} is not one of fp=, fn=, tp= and tn=, each once")
+        try:
+            costs[key] = float(number)
+        except ValueError:
+            raise UsageError(f"{number!r} is not a number") from None
+    return _complete(costs)
+
+
+def _complete(costs: dict[str, float]) -> dict[str, float]:
+    unknown = next((key for key in costs if key not in _OUTCOMES), None)
+    if unknown is not None:
+        raise UsageError(f"there is no {unknown!r}; there are fp, fn, tp and tn")
+    for key in ("fp", "fn"):
+        if key not in costs:
+            raise UsageError(f"what a {_OUTCOMES[key]} costs is missing ({key}=)")
+    for key, cost in costs.items():
+        if not abs(cost) <= _LARGEST_COST:
+            raise UsageError(f"{key}={cost:g} is no cost; it must be at most {_LARGEST_COST:g}")
+    for wrong, right in (("fp", "tn"), ("fn", "tp")):
+        if costs[wrong] < costs.get(right, 0.0):
+            raise UsageError(
+                f"a {_OUTCOMES[wrong]} costs {costs[wrong]:g}, less than a {_OUTCOMES[right]} "
+                f"({costs.get(right, 0.0):g})"
+            )
+    return costs
+
+
+def _bounded(matrix: NumpyArray) -> NumpyArray:
+    largest = float(np.abs(matrix).max(initial=0.0))
+    if largest > _LARGEST_COST and math.isfinite(largest):
+        raise UsageError(f"{largest:g} is no cost; it must be at most {_LARGEST_COST:g}")
+    return matrix
+
+
+def _read_matrix(path: Path) -> NumpyArray:
+    readers = {".json": _of_json, ".csv": _of_csv, ".npy": _of_npy}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError("give fp=X,fn=Y, or a matrix in a file: .json, .csv or .npy")
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"{error.strerror or error}") from None
+    if len(content) > _LARGEST_FILE:
+        raise UsageError(f"has more than {_LARGEST_FILE >> 20} MB, as no matrix of costs has")
+    try:
+        matrix = np.asarray(reader(content))
+        if matrix.dtype.kind not in "iuf":
+            raise UsageError("must hold numbers only, a row a true class")
+        return matrix.astype(np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError, EOFError, csv.Error):
+        raise UsageError("must hold a square of numbers, a row a true class") from None
+
+
+def _of_json(content: bytes) -> Any:
+    return json.loads(content.decode("utf-8-sig"))
+
+
+def _of_csv(content: bytes) -> Any:
+    lines = csv.reader(io.StringIO(content.decode("utf-8-sig")))
+    return [[float(cell) for cell in line] for line in lines if any(map(str.strip, line))]
+
+
+def _of_npy(content: bytes) -> Any:
+    # An array of objects would have to be unpickled.
+    return np.load(io.BytesIO(content), allow_pickle=False)
