@@ -110,6 +110,33 @@ def test_an_interrupted_fit_leaves_nothing(large, number):
     assert [path.name for path in Path().iterdir()] == [large]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("first", ["p.json", "o.parquet", "o.txt"])
+def test_a_signal_when_a_file_appears_leaves_all_of_them(val, number, first):
+    process = start("fit", val, "-p", "p.json", "-o", "o.parquet", "--openmetrics", "o.txt")
+    while not Path(first).exists() and process.poll() is None:
+        pass
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert all(Path(name).exists() for name in ("p.json", "o.parquet", "o.txt"))
+
+
+def test_a_side_output_that_fails_leaves_nothing(val):
+    # All but the page, which has hundreds of kilobytes, is below the limit.
+    done = shell(f"ulimit -f 100; calib fit {val} -q -p p.json -o o.parquet --report r.html")
+    assert done.returncode == 2
+    assert done.stderr == b"calib: r.html: File too large; nothing was written\n"
+    assert list(Path().iterdir()) == []
+
+
+def test_the_stream_that_failed_is_named(val):
+    done = shell(f"calib fit {val} -q -p p.json -o - > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr == b"calib: standard output: No space left on device\n"
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "npz", "arrow"])
 def test_a_killed_process_leaves_no_partial_output(large, calib_here, suffix):
     assert calib_here("fit", large, "-q", "-p", "p.json", "-o", f"whole.{suffix}")[0] == 0

@@ -26,7 +26,7 @@ LAYERS = [
     ["metrics"],
     ["options", "params", "registry"],
     ["arrays"],
-    ["errors"],
+    ["errors", "interrupts"],
     ["version"],
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -18,8 +18,8 @@ from table_files import (
     write_rows,
 )
 
-from calibcli.errors import UsageError
-from calibcli.tables import atomic, atomic_write, check_output, open_writer
+from calibcli.errors import CalibError, UsageError
+from calibcli.tables import Outputs, atomic, atomic_write, check_output, open_writer
 
 ROOT = Path(__file__).parents[1]
 P = np.full((100, 5), 0.2, np.float32)
@@ -201,3 +201,126 @@ def test_a_folder_that_is_not_writable_is_refused_first(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="is not writable"):
         check_output(str(tmp_path / "a.npz"), force=False)
+
+
+# Several files that belong together
+
+
+def names(folder):
+    return sorted(each.name for each in folder.iterdir())
+
+
+def test_files_appear_together_and_the_last_one_last(folder, monkeypatch):
+    order = []
+    give_name = atomic._Pending.give_name
+
+    def noticed(pending, **options):
+        order.append(Path(pending.path).name)
+        assert not (folder / order[-1]).exists()
+        give_name(pending, **options)
+
+    monkeypatch.setattr(atomic._Pending, "give_name", noticed)
+    with Outputs() as outputs:
+        outputs.open(str(folder / "p.json"), last=True).write(b"p")
+        outputs.open(str(folder / "o.npz")).write(b"o")
+        outputs.open(str(folder / "r.html")).write(b"r")
+        assert not {"p.json", "o.npz", "r.html"} & set(names(folder))
+    assert order == ["o.npz", "r.html", "p.json"]
+    assert names(folder) == ["o.npz", "p.json", "r.html"]
+    assert (folder / "o.npz").read_bytes() == b"o"
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_a_file_that_gets_no_name_takes_the_others_back(folder, monkeypatch, force, fails):
+    old = {"a": b"old a", "b": b"old b"} if force else {}
+    for name, content in old.items():
+        (folder / name).write_bytes(content)
+    give_name = atomic._Pending.give_name
+    count = 0
+
+    def failing(pending, **options):
+        nonlocal count
+        count += 1
+        if count == fails + 1:
+            pending._target = folder / ("x" * 300)
+        give_name(pending, **options)
+
+    monkeypatch.setattr(atomic._Pending, "give_name", failing)
+
+    def write():
+        with Outputs(force=force) as outputs:
+            for name in ("a", "b", "c"):
+                outputs.open(str(folder / name)).write(b"new")
+
+    with pytest.raises(CalibError, match="File name too long; nothing was written"):
+        write()
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == old
+
+
+def test_a_failure_of_one_file_leaves_all_out(folder):
+    def write():
+        with Outputs() as outputs:
+            outputs.open(str(folder / "a")).write(b"a")
+            outputs.open(str(folder / "absent" / "b"))
+
+    with pytest.raises(UsageError, match="there is no folder"):
+        write()
+    assert folder_is_empty(folder)
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(folder):
+    path = folder / ("x" * 255)
+    for _ in range(2):
+        with atomic_write(str(path), force=True) as file:
+            file.write(b"x")
+    assert names(folder) == [path.name]
+
+
+def test_a_signal_between_two_names_waits_until_all_are_there(folder, monkeypatch):
+    give_name = atomic._Pending.give_name
+
+    def interrupted(pending, **options):
+        give_name(pending, **options)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(atomic._Pending, "give_name", interrupted)
+
+    def write():
+        with Outputs() as outputs:
+            for name in ("a", "b"):
+                outputs.open(str(folder / name)).write(b"x")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert names(folder) == ["a", "b"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_a_killed_process_left_is_removed(folder):
+    left = folder / ".calib-0123456789ab.tmp"
+    left.write_bytes(b"x")
+    (folder / ".calib-mine.txt").write_bytes(b"x")
+    with atomic_write(str(folder / "a")) as file:
+        file.write(b"a")
+    assert names(folder) == [".calib-mine.txt", "a"]
+
+
+def test_what_another_process_is_writing_is_left_alone(folder, monkeypatch):
+    monkeypatch.setattr(atomic, "_open_unnamed", lambda _: None)
+    with atomic_write(str(folder / "a")) as file:
+        file.write(b"a")
+        with atomic_write(str(folder / "b")) as other:
+            other.write(b"b")
+    assert names(folder) == ["a", "b"]
+
+
+def test_links_in_a_circle_are_one_line(folder):
+    (folder / "l").symlink_to(folder / "l")
+    with pytest.raises(UsageError, match="Too many levels of symbolic links"):
+        atomic.check_writable(str(folder / "l"), force=True)
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(UsageError, match="empty name"):
+        atomic.check_writable("", force=True)

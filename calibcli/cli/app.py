@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -18,6 +17,7 @@ from calibcli.cli.configured import Converting, configure
 from calibcli.cli.console import forget, tell
 from calibcli.cli.help import group_help
 from calibcli.errors import CalibError
+from calibcli.interrupts import files_written, taken_over
 from calibcli.version import __version__
 
 _HELP = """Probabilities that can be believed, from stored logits.
@@ -154,17 +154,12 @@ def run(arguments: list[str]) -> int:
     """
     if "_CALIB_COMPLETE" in os.environ:
         app(prog_name=_NAME)  # the shell asks for completions
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _interrupt)
     failure: BaseException | None = None
     try:
-        _invoke(arguments)
+        with taken_over():
+            _invoke(arguments)
     except BaseException as error:  # noqa: BLE001 (no traceback reaches a user)
         failure = error
-    # Everything is cleaned up: the process may be killed from here on.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return 0 if failure is None else _end(failure)
 
 
@@ -184,7 +179,11 @@ def _end(error: BaseException) -> int:  # noqa: PLR0911 (an exit code each)
         _settle_stdout()
         return _fail(str(error), error.exit_code, error.page)
     if isinstance(error, KeyboardInterrupt):
-        return _fail("interrupted", INTERRUPTED)
+        files = files_written()
+        return _fail(
+            f"interrupted after {', '.join(files)} had been written" if files else "interrupted",
+            INTERRUPTED,
+        )
     if isinstance(error, (BrokenPipeError, SystemExit)):
         # The second is how Rich puts the first.
         forget(sys.stdout)
@@ -235,7 +234,3 @@ def _fail(message: str, code: int, page: str = "") -> int:
     more = f" (more: calib docs {page})" if page else ""
     tell(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}{more}")
     return code
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calibcli.cli.option_values import Trait
 from calibcli.cli.shared_options import (
     ComputeOptions,
     Force,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
     from calibcli.engine.engine import Engine
     from calibcli.params import Params
+    from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
 
 _HELP = """Write calibrated probabilities of every row, in the order of the rows.
@@ -65,6 +67,7 @@ class ApplyOptions:
             help=".parquet, .npz or .arrow; - writes an Arrow stream to stdout.",
             show_default=False,
         ),
+        Trait.WRITES_FILE,
     ]
     by: Annotated[
         str | None,
@@ -116,12 +119,11 @@ def apply_command(
         talk_about_groups,
         talk_about_output,
     )
-    from calibcli.tables import check_output
+    from calibcli.tables import Outputs, check_output
     from calibcli.workflow.records import read_calibrators
 
-    output, force = applying.output, applying.force
     check_stdin([params, *inputs])
-    check_output(output, force=force)
+    check_output(applying.output, force=applying.force)
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
@@ -137,15 +139,16 @@ def apply_command(
         ) as dataset,
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
-        keep_inputs({"-o": output}, dataset)
+        keep_inputs({"-o": applying.output}, dataset)
         check_params_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
-        rows = write_calibrated(engine, dataset, stages, output, force=force)
+        with Outputs(force=applying.force) as files:
+            rows = write_calibrated(engine, dataset, stages, applying.output, files)
         talk_about_groups(dataset, names, talk)
-    if output != "-":
-        talk.say(f"wrote {output} (rows: {rows})")
+    if applying.output != "-":
+        talk.wrote([f"{applying.output} (rows: {rows})"])
         if printing.format is PlainFormat.JSON:
-            sys.stdout.write(_document(dataset, rows, content, params, output))
+            sys.stdout.write(_document(dataset, rows, content, params, applying.output))
 
 
 def _document(dataset: Dataset, rows: int, content: Params, params: str, output: str) -> str:
@@ -169,7 +172,7 @@ def _document(dataset: Dataset, rows: int, content: Params, params: str, output:
 
 
 def write_calibrated(
-    engine: Engine, dataset: Dataset, stages: Sequence[Calibrator], path: str, *, force: bool
+    engine: Engine, dataset: Dataset, stages: Sequence[Calibrator], path: str, files: Outputs
 ) -> int:
     """Write the calibrated probabilities of a dataset; returns the number of rows."""
     from calibcli.tables import open_writer
@@ -177,7 +180,7 @@ def write_calibrated(
 
     chunks = dataset.chunks(chunk_rows(engine, dataset), with_columns=True)
     written = 0
-    with open_writer(path, dataset, force=force) as writer:
+    with open_writer(path, dataset, outputs=files) as writer:
         for part in calibrated_chunks(engine, dataset, chunks, stages, intervals=True):
             interval = dict(zip(_INTERVAL, part.interval or (), strict=False))
             writer.write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from calibcli.cli.config_file import (
     named_file,
 )
 from calibcli.cli.help import command_help
-from calibcli.cli.option_values import convert_values
+from calibcli.cli.option_values import Trait, convert_values
 from calibcli.cli.shared_options import options_in, shared
 from calibcli.errors import CalibError, UsageError
 
@@ -145,6 +146,7 @@ class ConfiguredCommand(HelpfulCommand):
         if configured and ctx.params.get("quiet") is False:
             typer.echo(f"calib: configured by {', '.join(configured.values())}", err=True)
         try:
+            self._keep_inputs(ctx)
             return super().invoke(ctx)
         except CalibError as error:
             named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", str(error)))
@@ -156,6 +158,47 @@ class ConfiguredCommand(HelpfulCommand):
             if places:
                 error.args = (f"{error} (set by {', '.join(places)})",)
             raise
+
+    def _keep_inputs(self, ctx: Any) -> None:
+        """Refuse to write over a file that an option or argument names, through links too."""
+        params: list[Any] = self.params
+        texts = {
+            param: [each for each in _several(ctx.params.get(param.name)) if isinstance(each, str)]
+            for param in params
+        }
+        read = {
+            path: _flag(param)
+            for param, paths in texts.items()
+            if Trait.WRITES_FILE not in param.traits
+            for path in paths
+        }
+        if ctx.meta.get(_FILE) is not None:
+            read[str(ctx.meta[_FILE].path)] = "the configuration file"
+        for param, paths in texts.items():
+            for path in paths if Trait.WRITES_FILE in param.traits else ():
+                same = next((each for each in read if same_file(path, each)), None)
+                if same is not None:
+                    raise UsageError(
+                        f"{_flag(param)} {path}: is an input; give the output another name "
+                        f"({read[same]} reads it)"
+                    )
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _flag(param: Any) -> str:
+    """What a user calls an option or an argument."""
+    return min(param.opts, key=len) if param.opts[0].startswith("-") else str(param.metavar)
+
+
+def same_file(path: str, other: str) -> bool:
+    """Whether two names are one file that exists, through links too."""
+    try:
+        return path != "-" and os.path.samefile(path, other)  # noqa: PTH121 (no folder is entered)
+    except (OSError, ValueError):
+        return False
 
 
 def configuration_of(context: Any) -> Configuration:

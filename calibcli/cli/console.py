@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
@@ -69,6 +69,11 @@ class Talk:
         """A line, unless nothing is to be said."""
         if not self.quiet:
             tell(f"calib: {text}")
+
+    def wrote(self, names: Sequence[str]) -> None:
+        """Say which files are there, if there are any."""
+        if names:
+            self.say(f"wrote {', '.join(names)}")
 
     @contextmanager
     def progress(self, engine: Engine, doing: str, rows: int) -> Iterator[Engine]:

@@ -92,6 +92,7 @@ def evaluate_command(
     from calibcli.cli.console import Talk
     from calibcli.cli.reading import check_stdin, keep_apart
     from calibcli.report.document import combine
+    from calibcli.tables import Outputs
 
     check_stdin([params, *inputs])
     talk = Talk(printing.quiet)
@@ -114,8 +115,9 @@ def evaluate_command(
             pictures.add_files("calibrate", fingerprint(params))
     document = combine([job.evaluate(name) for name in inputs])
     gates.judge(document)
-    pictures.write(document, talk)
-    gates.write(document, talk)
+    with Outputs(force=force) as files:
+        written = pictures.write(document, files) + gates.write(document, files)
+    talk.wrote(written)
     gates.conclude(document, talk)
 
 

@@ -12,6 +12,7 @@ import typer
 
 from calibcli.cli.fit_job import FitJob, Targets
 from calibcli.cli.gate_options import GateOptions, Gates
+from calibcli.cli.option_values import Trait
 from calibcli.cli.pictures import PictureOptions, Pictures
 from calibcli.cli.shared_options import (
     ComputeOptions,
@@ -134,6 +135,7 @@ class FitOptions:
             help="Parameter file, .json or .safetensors.",
             show_default="INPUT.params.json",
         ),
+        Trait.WRITES_FILE,
     ] = None
     output: Annotated[
         str | None,
@@ -144,10 +146,12 @@ class FitOptions:
             help="Calibrated probabilities, .parquet, .npz or .arrow.",
             show_default="INPUT.calibrated.parquet",
         ),
+        Trait.WRITES_FILE,
     ] = None
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the rounds of an adaptive loss, as JSON."),
+        Trait.WRITES_FILE,
     ] = None
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose the method's penalties by cross-validation.")
@@ -197,6 +201,7 @@ def fit_command(
     """Parse, fit, write, print."""
     from calibcli.cli.console import Talk, show
     from calibcli.cli.reading import keep_apart, keep_inputs
+    from calibcli.tables import Outputs
 
     plan = _plan(fitting)
     pictures = Pictures(picturing, force=fitting.force, seed=computing.seed)
@@ -225,9 +230,10 @@ def fit_command(
             _refuse(outcome)
         pictures.add(outcome.before, outcome.after, class_names=job.dataset.class_names)
         job.add_files(pictures)
-        with pictures.written(document, talk):
-            job.write(content, outcome, targets, force=fitting.force)
-        gates.write(document, talk)
+        with Outputs(force=fitting.force) as files:
+            job.write(content, outcome, targets, files)
+            written = pictures.write(document, files) + gates.write(document, files)
+        talk.wrote(written)
         gates.conclude(document, talk, stdout_taken=targets.stdout_taken)
 
 

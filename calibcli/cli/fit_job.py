@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.metrics.panel import Panel
     from calibcli.params import Params
+    from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.automatic import AutoPlan
     from calibcli.workflow.fitting import Outcome
@@ -164,20 +165,17 @@ class FitJob:
         if self._test_prints is not None:
             pictures.add_files("test", self._test_prints.result())
 
-    def write(self, content: Params, outcome: Outcome, targets: Targets, *, force: bool) -> None:
-        """Write all files; where one of them cannot be written, none appears."""
+    def write(self, content: Params, outcome: Outcome, targets: Targets, files: Outputs) -> None:
+        """Write the calibrated rows, the trace, and last the parameter file that speaks of them."""
         from calibcli.params import encode
-        from calibcli.tables import atomic_write
 
+        self._write_calibrated(outcome, targets.output, files)
+        if targets.trace is not None:
+            files.open(targets.trace).write(_trace(outcome))
         blob = encode(content, safetensors=targets.params.endswith(".safetensors"))
-        with ExitStack() as files:
-            files.enter_context(atomic_write(targets.params, force=force)).write(blob)
-            if targets.trace is not None:
-                trace = files.enter_context(atomic_write(targets.trace, force=force))
-                trace.write(_trace(outcome))
-            self._write_calibrated(outcome, targets.output, force=force)
+        files.open(targets.params, last=True).write(blob)
 
-    def _write_calibrated(self, outcome: Outcome, path: str | None, *, force: bool) -> None:
+    def _write_calibrated(self, outcome: Outcome, path: str | None, files: Outputs) -> None:
         from calibcli.cli.apply import write_calibrated
         from calibcli.cli.reading import talk_about_output
 
@@ -187,7 +185,7 @@ class FitJob:
         dataset = self.test or self.dataset
         talk_about_output(dataset, self.talk)
         with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
-            write_calibrated(engine, dataset, outcome.fit.calibrators, path, force=force)
+            write_calibrated(engine, dataset, outcome.fit.calibrators, path, files)
 
 
 def _trace(outcome: Outcome) -> bytes:

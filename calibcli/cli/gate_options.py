@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from calibcli.cli.option_values import Trait
 from calibcli.cli.shared_options import options_in
 from calibcli.errors import GateError, UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibcli.cli.shared_options import ReportOptions
     from calibcli.metrics.panel import Panel
     from calibcli.report.baseline import Baseline
+    from calibcli.tables import Outputs
     from calibcli.workflow.quantities import Measurement
 
 _option = options_in("Gates")
@@ -57,10 +58,12 @@ class GateOptions:
     junit: Annotated[
         str | None,
         _option(metavar="FILE", help="Write the gates as test cases, .xml."),
+        Trait.WRITES_FILE,
     ] = None
     openmetrics: Annotated[
         str | None,
         _option(metavar="FILE", help="Write metrics and gates as gauges."),
+        Trait.WRITES_FILE,
     ] = None
     github: Annotated[
         bool | None,
@@ -196,20 +199,16 @@ class Gates:
         significant = self._options.significant
         add_gates(document, self._gates, baseline=self._baseline, significant=significant)
 
-    def write(self, document: dict[str, Any], talk: Talk) -> None:
-        """Write the files that were asked for."""
+    def write(self, document: dict[str, Any], outputs: Outputs) -> list[str]:
+        """Write the files that were asked for, and return their names."""
         asked = {"junit": self._options.junit, "openmetrics": self._options.openmetrics}
         paths = {kind: path for kind, path in asked.items() if path is not None}
-        if not paths:
-            return
-        from calibcli.report.formats import RENDERERS
-        from calibcli.tables import atomic_write
+        if paths:
+            from calibcli.report.formats import RENDERERS
 
-        with ExitStack() as files:
             for kind, path in paths.items():
-                content = RENDERERS[kind](document).encode()
-                files.enter_context(atomic_write(path, force=self._force)).write(content)
-        talk.say(f"wrote {', '.join(paths.values())}")
+                outputs.open(path).write(RENDERERS[kind](document).encode())
+        return list(paths.values())
 
     def conclude(self, document: dict[str, Any], talk: Talk, *, stdout_taken: bool = False) -> None:
         """Print a document, and tell everybody what came of the gates.

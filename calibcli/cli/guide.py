@@ -106,7 +106,7 @@ def demo_command(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")] = False,
 ) -> None:
     """Write the files, those that are there already left as they are."""
-    from calibcli.tables import atomic_write, check_writable
+    from calibcli.tables import Outputs, check_writable
 
     target = Path(folder)
     contents = {
@@ -122,9 +122,9 @@ def demo_command(
     target.mkdir(parents=True, exist_ok=True)
     for path in new:
         check_writable(path, force=force)
-    for path, content in new.items():
-        with atomic_write(path, force=force) as file:
-            file.write(content)
+    with Outputs(force=force) as files:
+        for path, content in new.items():
+            files.open(path).write(content)
     lines = [f"{path}{'' if path in new else ' (is there already)'}" for path in contents]
     validation = target / "digits_val.parquet"
     lines += ["", "A first step:", f"  calib fit {validation}", "What then: calib docs choosing"]

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from enum import Enum
+from enum import Enum, auto
 from typing import Any, get_args, get_origin, get_type_hints
 
 import typer
+
+
+class Trait(Enum):
+    """What is special about the text of an option; it stands behind the option in `Annotated`."""
+
+    WRITES_FILE = auto()
+    """It names a file that the command writes."""
+
+    MAY_BE_EMPTY = auto()
+    """It names a class, whose name can be empty text."""
 
 
 def value_type(hint: Any) -> type:
@@ -36,9 +46,14 @@ def convert_values(parameters: Iterable[Any], function: Callable[..., Any] | Non
         if "process_value" in vars(parameter):
             continue  # done before
         hint = hints.get(parameter.name, bool if getattr(parameter, "is_flag", False) else str)
-        info = next(iter(getattr(hint, "__metadata__", ())), None)
+        metadata: tuple[Any, ...] = getattr(hint, "__metadata__", ())
+        info = metadata[0] if metadata else None
+        traits = frozenset(each for each in metadata if isinstance(each, Trait))
         kind, least, most = value_type(hint), getattr(info, "min", None), getattr(info, "max", None)
-        convert = functools.partial(converted, kind=kind, least=least, most=most)
+        convert = functools.partial(
+            converted, kind=kind, least=least, most=most, empty=Trait.MAY_BE_EMPTY in traits
+        )
+        parameter.traits = traits
         parameter.process_value = functools.partial(
             _process, parameter, convert, parameter.process_value
         )
@@ -68,7 +83,9 @@ def _process(
     return value if callback is None else callback(context, parameter, value)
 
 
-def converted(value: Any, *, kind: Any, least: float | None, most: float | None) -> Any:
+def converted(
+    value: Any, *, kind: Any, least: float | None, most: float | None, empty: bool = False
+) -> Any:
     """A value of a type.
 
     Parameters
@@ -78,6 +95,8 @@ def converted(value: Any, *, kind: Any, least: float | None, most: float | None)
         bool, int, float, str or an enumeration.
     least, most : float or None
         Bounds of a number.
+    empty : bool
+        Whether text may be empty. Mostly that is a variable of a shell that was not set.
 
     Raises
     ------
@@ -87,6 +106,8 @@ def converted(value: Any, *, kind: Any, least: float | None, most: float | None)
     if issubclass(kind, Enum):
         return value if isinstance(value, kind) else _choice(str(value), kind)
     if kind not in (int, float):
+        if value == "" and not empty:
+            raise ValueError("is empty; a variable that is not set?")
         return value
     try:
         number = kind(value)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from calibcli.cli.option_values import Trait
 from calibcli.cli.shared_options import options_in
 from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from calibcli.cli.console import Talk
     from calibcli.engine.data import Data
     from calibcli.metrics.diagrams import KeyDiagrams
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.report.document import Document
     from calibcli.report.plot_data import Picture
     from calibcli.report.plot_style import Kind
+    from calibcli.tables import Outputs
 
 _option = options_in("Pictures")
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -49,6 +49,7 @@ class PictureOptions:
         _option(
             metavar="FILE", help="Draw reliability diagrams, .png, .svg or .pdf (needs matplotlib)."
         ),
+        Trait.WRITES_FILE,
     ] = None
     plot_style: Annotated[
         PlotStyle,
@@ -64,6 +65,7 @@ class PictureOptions:
     report: Annotated[
         str | None,
         _option(metavar="FILE", help="Write a page with tables and interactive diagrams, .html."),
+        Trait.WRITES_FILE,
     ] = None
 
 
@@ -178,25 +180,12 @@ class Pictures:
         """Whether the files that are read shall be named by their SHA-256."""
         return self._options.report is not None
 
-    @contextmanager
-    def written(self, document: Document, talk: Talk) -> Iterator[None]:
-        """Draw everything; the files get their names where what is done within succeeds."""
-        from calibcli.tables import atomic_write
-
-        if not self.wanted or not self._evaluations:
-            yield
-            return
-        contents = self._draw(document)
-        with ExitStack() as files:
-            for path, content in contents.items():
-                files.enter_context(atomic_write(path, force=self._force)).write(content)
-            yield
-        talk.say(f"wrote {', '.join(contents)}")
-
-    def write(self, document: Document, talk: Talk) -> None:
-        """Draw everything, and write it."""
-        with self.written(document, talk):
-            pass
+    def write(self, document: Document, outputs: Outputs) -> list[str]:
+        """Draw everything, and return the names of the files."""
+        contents = self._draw(document) if self.wanted and self._evaluations else {}
+        for path, content in contents.items():
+            outputs.open(path).write(content)
+        return list(contents)
 
     def _draw(self, document: Document) -> dict[str, bytes]:
         """The bytes of each file, by its path."""

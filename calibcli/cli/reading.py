@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibcli.cli.configured import same_file
 from calibcli.cli.shared_options import InputOptions
 from calibcli.errors import CalibError, DataError, ParamsError, UsageError
 
@@ -183,8 +184,7 @@ def keep_inputs(outputs: Mapping[str, str | None], *datasets: Dataset | None) ->
     """Refuse to write over a file that is read: the output has no logits, which would be lost."""
     files = [file for dataset in filter(None, datasets) for file in dataset.files]
     for option, path in outputs.items():
-        target = Path(path or "-")
-        if any(target.is_file() and Path(f).is_file() and target.samefile(f) for f in files):
+        if path is not None and any(same_file(path, file) for file in files):
             raise UsageError(f"{option} {path}: is an input; give the output another name")
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from calibcli.cli.option_values import Trait
+
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
     from calibcli.metrics.panel import Panel
@@ -139,6 +141,7 @@ class InputOptions:
             help="Leave out rows with this label, -100 for example.",
             show_default=False,
         ),
+        Trait.MAY_BE_EMPTY,
     ] = None
 
     def read_options(self, *, labels_required: bool, single_pass: bool) -> ReadOptions:
@@ -229,6 +232,7 @@ PositiveFlag = Annotated[
         help="The positive class of two, by name or number.",
         show_default="class 1",
     ),
+    Trait.MAY_BE_EMPTY,
 ]
 
 

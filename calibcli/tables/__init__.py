@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from calibcli.tables.atomic import atomic_write, check_writable
+    from calibcli.tables.atomic import Outputs, atomic_write, check_writable
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.opening import open_dataset
     from calibcli.tables.read_options import ReadOptions, parse_classes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset",
+    "Outputs",
     "ReadOptions",
     "Writer",
     "atomic_write",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "atomic": ("atomic_write", "check_writable"),
+    "atomic": ("Outputs", "atomic_write", "check_writable"),
     "dataset": ("Dataset",),
     "opening": ("open_dataset",),
     "read_options": ("ReadOptions", "parse_classes"),

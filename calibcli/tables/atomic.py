@@ -1,21 +1,28 @@
-"""Files that appear under their name complete or not at all."""
+"""Files that appear under their names together, each of them complete, or not at all."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NoReturn, Self
 
 from calibcli.errors import CalibError, UsageError
+from calibcli.interrupts import check_interrupts, interrupts_held, note_files
 
 STDOUT = "-"
 NEW_FILE_MODE = 0o666  # cut by the umask, as for any new file
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
-"""Failures of writing, as opposed to those of reading, which say themselves what they are."""
+_STDOUT_NAME = "standard output"
+_FOR_A_LOOK = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags to open whatever has a hidden name without following or waiting."""
+_HIDDEN, _HIDDEN_END = ".calib-", ".tmp"
+"""Around the random part of a name that a file has before it gets its own. It is short, since a
+name may be as long as the file system allows."""
 
 
 def check_writable(path: str, *, force: bool) -> None:
@@ -31,16 +38,23 @@ def check_writable(path: str, *, force: bool) -> None:
     Raises
     ------
     UsageError
-        The file exists, is a folder or a device, or its folder is not there or not writable.
+        The name is empty, the file exists, is a folder or a device, or its folder is not there or
+        not writable.
     """
     if path == STDOUT:
         return
-    target = Path(path).resolve()
-    if target.is_dir():
+    if not path:
+        raise UsageError("an output has an empty name; give it one, or - for standard output")
+    try:
+        target = _target(path)
+        mode = target.stat().st_mode if target.exists() else None
+    except OSError as error:
+        raise UsageError(f"{path}: {os.strerror(error.errno or 0)}") from None
+    if mode is not None and stat.S_ISDIR(mode):
         raise UsageError(f"{path}: is a folder; give the name of a file in it")
-    if target.exists() and not target.is_file():
+    if mode is not None and not stat.S_ISREG(mode):
         raise UsageError(f"{path}: is not a regular file")
-    if target.exists() and not force:
+    if mode is not None and not force:
         raise UsageError(f"{path}: exists already; --force replaces it")
     if not target.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {target.parent}")
@@ -48,40 +62,144 @@ def check_writable(path: str, *, force: bool) -> None:
         raise UsageError(f"{path}: the folder {target.parent} is not writable")
 
 
-@contextmanager
-def atomic_write(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
-    """A binary file that gets its name when all of it is on disk.
+def _target(path: str) -> Path:
+    """The file that a path is, through links; raises OSError where they go round in circles."""
+    try:
+        target = Path(path).resolve()
+    except RuntimeError as error:  # how Python 3.11 and 3.12 put it
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return target
 
-    Until then it has no name at all where the system can do that (Linux), so that even a killed
-    process leaves nothing behind; elsewhere it is a hidden file in the same folder, deleted on
-    any exception. ``-`` is standard output, which is written as it comes.
+
+class Outputs:
+    """The files of a command, which appear together when the context is left without an error.
+
+    Until then they have no name where the system can do that (Linux), so that even a killed process
+    leaves nothing behind; elsewhere they are hidden files in the folders of the targets. All of
+    them are on disk before the first one gets its name. They get their names in one short step,
+    during which signals wait, in the order in which they were opened, those with `last` behind the
+    others; where one of them fails, those before it are taken back. A process that is killed within
+    that step can leave some of the files, each of them complete, and hidden ones, which the next
+    command that writes to the same folder removes.
+
+    Parameters
+    ----------
+    force : bool
+        Whether files that exist may be replaced.
 
     Raises
     ------
     UsageError
-        See `check_writable`.
+        A file has appeared meanwhile, and `force` is not set.
     CalibError
         The disk is full, or cannot be written. Nothing is left behind.
     """
-    check_writable(path, force=force)
-    if path == STDOUT:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    target = Path(path).resolve()
-    try:
-        pending = _Pending(target)
+
+    def __init__(self, *, force: bool = False) -> None:
+        self._force = force
+        self._pending: list[_Pending] = []
+        self._final: list[_Pending] = []
+        self._streams: list[BinaryIO] = []
+
+    def open(self, path: str, *, last: bool = False) -> BinaryIO:
+        """A file to write to; ``-`` is standard output, which is written as it comes.
+
+        Parameters
+        ----------
+        path : str
+        last : bool
+            Whether the file is to appear after the others, as one that speaks of them.
+
+        Raises
+        ------
+        UsageError
+            See `check_writable`.
+        CalibError
+            The file cannot be created.
+        """
+        check_writable(path, force=self._force)
+        if path == STDOUT:
+            stream = _standard_output()
+            self._streams.append(stream)
+            return stream
+        pending = _Pending(path, _target(path))
+        (self._final if last else self._pending).append(pending)
+        return pending.file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            yield pending.file
-            pending.publish(force=force)
+            if kind is None:
+                self._publish()
         finally:
-            pending.discard()
-    except FileExistsError as error:
-        raise UsageError(f"{path}: exists by now; --force replaces it") from error
-    except OSError as error:
-        if error.errno not in _FULL:
+            for pending in (*self._pending, *self._final):
+                pending.discard()
+
+    def _publish(self) -> None:
+        """Bring everything to disk, then give all files their names."""
+        files = [*self._pending, *self._final]
+        for stream in self._streams:
+            stream.flush()
+        for pending in files:
+            pending.bring_to_disk()
+        check_interrupts()
+        with interrupts_held():
+            named: list[_Pending] = []
+            try:
+                for pending in files:
+                    pending.give_name(force=self._force)
+                    named.append(pending)
+            except BaseException:
+                for pending in reversed(named):
+                    pending.take_back()
+                raise
+            for pending in named:
+                pending.settle()
+            note_files([pending.path for pending in files])
+
+
+@contextmanager
+def atomic_write(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
+    """A binary file that gets its name when all of it is on disk: `Outputs` of one file."""
+    with Outputs(force=force) as outputs:
+        yield outputs.open(path)
+
+
+class _NamedFile(io.FileIO):
+    """A file whose failures say which file it is, whoever writes to it."""
+
+    def __init__(self, descriptor: int, shown: str, *, closefd: bool = True) -> None:
+        super().__init__(descriptor, "r+b" if closefd else "wb", closefd=closefd)
+        self._shown = shown
+
+    def write(self, content: Any) -> int:
+        """Write, and put the file's name to a failure; a closed pipe stays one."""
+        try:
+            return super().write(content)
+        except BrokenPipeError:
             raise
-        raise CalibError(f"{path}: {os.strerror(error.errno)}; nothing was written") from error
+        except OSError as error:
+            _cannot_write(self._shown, error)
+
+
+def _cannot_write(path: str, error: OSError) -> NoReturn:
+    problem = os.strerror(error.errno) if error.errno else str(error)
+    undone = "" if path == _STDOUT_NAME else "; nothing was written"
+    raise CalibError(f"{path}: {problem}{undone}") from error
+
+
+def _standard_output() -> BinaryIO:
+    """Standard output for bytes; what was printed before comes first."""
+    sys.stdout.flush()
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, AttributeError):  # it was replaced by something in memory
+        return sys.stdout.buffer
+    return io.BufferedWriter(_NamedFile(descriptor, _STDOUT_NAME, closefd=False))
 
 
 def _open_unnamed(folder: Path) -> int | None:
@@ -94,51 +212,162 @@ def _open_unnamed(folder: Path) -> int | None:
         return None
 
 
-class _Pending:
-    """A file that is being written, in the folder of the target."""
+def _hidden_name(folder: Path) -> Path:
+    return folder / f"{_HIDDEN}{os.urandom(6).hex()}{_HIDDEN_END}"
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._hidden = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
+
+def _lock(descriptor: int) -> bool:
+    """Mark an open file as being written, for `_sweep` of other processes; False if one has."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the hidden files that a killed process left in a folder."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_HIDDEN) and entry.name.endswith(_HIDDEN_END):
+                with suppress(OSError):
+                    descriptor = os.open(entry.path, _FOR_A_LOOK)
+                    try:
+                        if _lock(descriptor):
+                            Path(entry.path).unlink()
+                    finally:
+                        os.close(descriptor)
+
+
+class _Pending:
+    """A file that is being written, in the folder of the target.
+
+    Parameters
+    ----------
+    path : str
+        As the user named it.
+    target : Path
+        The same, through links.
+    """
+
+    def __init__(self, path: str, target: Path) -> None:
+        self.path, self._target = path, target
+        self._hidden: Path | None = None
+        self._replaced: Path | None = None
+        self._replaced_file: int | None = None
+        self._can_be_undone = True
+        _sweep(target.parent)
         descriptor = _open_unnamed(target.parent)
         self._named = descriptor is None
         if descriptor is None:
-            descriptor = os.open(self._hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, NEW_FILE_MODE)
+            self._hidden = _hidden_name(target.parent)
+            try:
+                descriptor = os.open(
+                    self._hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, NEW_FILE_MODE
+                )
+            except OSError as error:
+                _cannot_write(path, error)
+        _lock(descriptor)
         self._unnamed = f"/proc/self/fd/{descriptor}"
-        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+        self.file: BinaryIO = io.BufferedRandom(_NamedFile(descriptor, path))
 
-    def publish(self, *, force: bool) -> None:
-        """Bring everything to disk and give it its name."""
+    def bring_to_disk(self) -> None:
+        """Write what is in buffers, the system's included."""
         self.file.flush()
-        os.fsync(self.file.fileno())
-        folder = os.open(self._target.parent, os.O_RDONLY)
+        try:
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            _cannot_write(self.path, error)
+
+    def give_name(self, *, force: bool) -> None:
+        """Put the file under its name, in place of one that is there if `force` is set."""
         try:
             if force:
-                self._link(self._hidden, folder)
+                self._keep_replaced()
+                if self._hidden is None:
+                    self._hidden = _hidden_name(self._target.parent)
+                    self._link(self._hidden)
                 self._hidden.replace(self._target)
+                self._hidden = None
             else:
                 # Unlike a rename, a link never takes the place of a file.
-                self._link(self._target, folder)
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+                self._link(self._target)
+        except FileExistsError as error:
+            raise UsageError(f"{self.path}: exists by now; --force replaces it") from error
+        except OSError as error:
+            _cannot_write(self.path, error)
 
-    def _link(self, name: Path, folder: int) -> None:
+    def _keep_replaced(self) -> None:
+        """Give the file that is there a second name, from which it can be had back."""
+        if not self._target.exists():
+            return
+        # Where there are no links it cannot be had back.
+        self._can_be_undone = False
+        with suppress(OSError):
+            self._replaced_file = os.open(self._target, os.O_RDONLY)
+            _lock(self._replaced_file)
+        with suppress(OSError):
+            hidden = _hidden_name(self._target.parent)
+            os.link(self._target, hidden)
+            self._replaced = hidden
+            self._can_be_undone = True
+
+    def _link(self, name: Path) -> None:
         if not self._named:
             # Only with a folder's descriptor is this the call that can name a nameless file.
-            os.link(self._unnamed, name, src_dir_fd=folder, follow_symlinks=True)
-        elif name != self._hidden:
+            folder = os.open(name.parent, os.O_RDONLY)
             try:
-                os.link(self._hidden, name)
-            except OSError:
-                # Some file systems have no links.
-                if name.exists():
-                    raise
-                self._hidden.replace(name)
+                os.link(self._unnamed, name, src_dir_fd=folder, follow_symlinks=True)
+            finally:
+                os.close(folder)
+            return
+        assert self._hidden is not None
+        try:
+            os.link(self._hidden, name)
+        except OSError:
+            # Some file systems have no links.
+            if name.exists():
+                raise
+            self._hidden.replace(name)
+            self._hidden = None
+
+    def take_back(self) -> None:
+        """Undo `give_name`."""
+        with suppress(OSError):
+            if self._replaced is not None:
+                self._replaced.replace(self._target)
+                self._replaced = None
+            elif self._can_be_undone:
+                self._target.unlink()
+
+    def settle(self) -> None:
+        """Bring the name to disk; what was replaced is gone."""
+        self._forget_replaced()
+        with suppress(OSError):
+            folder = os.open(self._target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _forget_replaced(self) -> None:
+        if self._replaced is not None:
+            with suppress(OSError):
+                self._replaced.unlink()
+            self._replaced = None
+        if self._replaced_file is not None:
+            os.close(self._replaced_file)
+            self._replaced_file = None
 
     def discard(self) -> None:
         """Forget everything that has no name yet."""
-        with suppress(OSError):
+        with suppress(OSError, CalibError):
             self.file.close()
-        with suppress(FileNotFoundError):
-            self._hidden.unlink()
+        self._forget_replaced()
+        if self._hidden is not None:
+            with suppress(OSError):
+                self._hidden.unlink()

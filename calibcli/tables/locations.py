@@ -117,6 +117,8 @@ def expand(inputs: Sequence[str]) -> list[Location]:
     DataError
         A file or folder does not exist, or holds no data file.
     """
+    if "" in inputs:
+        raise UsageError("an input has an empty name; give a file, or - for standard input")
     if not inputs:
         raise UsageError("no input file was given")
     if list(inputs).count(STDIN) > 1:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from typing import Any, BinaryIO, Protocol
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
-from calibcli.tables.atomic import STDOUT, atomic_write, check_writable
+from calibcli.tables.atomic import STDOUT, Outputs, check_writable
 from calibcli.tables.formats.base import Sink
 from calibcli.tables.formats.registry import FORMATS, OUTPUTS, FileFormat, import_function
 
@@ -134,7 +134,12 @@ def check_output(path: str, *, force: bool) -> None:
 
 @contextmanager
 def open_writer(
-    path: str, source: Described, *, force: bool = False, stdout: BinaryIO | None = None
+    path: str,
+    source: Described,
+    *,
+    outputs: Outputs | None = None,
+    force: bool = False,
+    stdout: BinaryIO | None = None,
 ) -> Iterator[Writer]:
     """A writer of calibrated probabilities; the file appears when the context is left.
 
@@ -144,8 +149,10 @@ def open_writer(
         ``.parquet``, ``.npz`` or ``.arrow``; ``-`` writes an Arrow IPC stream to standard output.
     source : Described
         Where the rows come from.
+    outputs : Outputs or None
+        The files that it is to appear with, instead of when the context is left.
     force : bool
-        Whether an existing file may be replaced.
+        Whether an existing file may be replaced, where there are no `outputs`.
     stdout : binary file or None
         Instead of the process's standard output.
 
@@ -157,7 +164,11 @@ def open_writer(
         The disk is full, or cannot be written. Nothing is left behind.
     """
     form = output_format(path)
-    with _given(stdout) if path == STDOUT and stdout else atomic_write(path, force=force) as file:
+    with ExitStack() as stack:
+        if path == STDOUT and stdout:
+            file = stack.enter_context(_given(stdout))
+        else:
+            file = (outputs or stack.enter_context(Outputs(force=force))).open(path)
         writer = Writer(import_function(form.sink)(file, source.rows, source.class_names))
         try:
             yield writer

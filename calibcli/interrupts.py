@@ -1,0 +1,117 @@
+"""Signals that end a command, and the moments at which they have to wait.
+
+A handler of Python raises where the main thread happens to be. That is right while numbers are
+computed, and wrong between two renames of files that belong together. So that step holds signals
+back, and once the files of a command are there the first signal no longer stops it: what is left is
+to say what was done.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals that end a process."""
+
+
+class _Interrupts:
+    """What has come so far, and what the command has written by then."""
+
+    def __init__(self) -> None:
+        self.taken_over = False
+        self.count = 0
+        self.lost = False
+        self.files: tuple[str, ...] = ()
+
+    def handle(self, _number: int, _frame: object) -> None:
+        """End the command, unless its files are there and it is the first signal."""
+        self.count += 1
+        if self.files and self.count == 1:
+            return
+        raise KeyboardInterrupt
+
+    def notice_lost(self, event: Any) -> None:
+        """Remember an interrupt that was raised where nothing can be raised, as in a destructor."""
+        if issubclass(event.exc_type, KeyboardInterrupt):
+            self.lost = True
+        else:
+            sys.__unraisablehook__(event)
+
+
+_state = _Interrupts()
+
+
+@contextmanager
+def taken_over() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, once, at a moment when it can be obeyed.
+
+    A signal that the caller has the process ignore stays ignored.
+    """
+    global _state  # noqa: PLW0603 (a process has one set of signals)
+    _state = _Interrupts()
+    _state.taken_over = True
+    hook, sys.unraisablehook = sys.unraisablehook, _state.notice_lost
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _state.handle)
+    try:
+        yield
+        check_interrupts()
+    finally:
+        # Everything is cleaned up: the process may be killed from here on.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = hook
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Signals that come meanwhile are delivered when the context is left."""
+    if threading.current_thread() is not threading.main_thread():
+        # Python runs handlers in the main thread, and nothing is raised here.
+        yield
+        return
+    came: list[int] = []
+    before = {}
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None is a handler that was not set from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def check_interrupts() -> None:
+    """Raise the interrupt that got lost, if there was one and there is something to stop.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        A signal came where an exception goes nowhere.
+    """
+    if _state.lost and not _state.files:
+        raise KeyboardInterrupt
+
+
+def files_written() -> tuple[str, ...]:
+    """The files that the running command has written, as the user named them."""
+    return _state.files
+
+
+def note_files(paths: Sequence[str]) -> None:
+    """Remember that files are there; the first signal from here on lets the command finish."""
+    if _state.taken_over:
+        _state.files += tuple(paths)
