@@ -107,7 +107,12 @@ class Page:
     def colours(self, *, dark: bool) -> None:
         """Prefer light or dark colours."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+
+    def paper(self, *, dark: bool) -> None:
+        """Lay the page out as for a printer, of somebody whose screen has these colours."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
 
     def settle(self) -> None:
         """Wait until everything is drawn."""

@@ -123,7 +123,7 @@ def test_the_page_says_how_sure_it_is():
     assert "failed fails if ece > 0.02 : it is 0.04000 [0.0123, 0.0456]" in words
     assert "By scan All 1 values of scan" in words
     sure = "0.5000 [0.0123, 0.0456]"
-    assert f"<i> 12 75 % 50 % {sure} 0.25 {sure} {sure}" in words
+    assert f"<i> {sure} 0.25 12 75 % 50 % {sure} {sure}" in words
 
 
 def test_changes_have_their_intervals():
@@ -357,7 +357,7 @@ def test_the_table_of_slices_sorts_and_draws(page: Page, files: dict[str, Path])
     table = "document.querySelector('table[data-of=slice]')"
     names = f"Array.from({table}.tBodies[0].rows, row => row.cells[0].textContent)"
     assert page.value(names) == [entry["name"] for entry in entries]
-    for column, key in ((1, "rows"), (5, "adjusted_p")):
+    for column, key in ((2, "adjusted_p"), (3, "rows")):
         page.value(f"{table}.querySelectorAll('th button')[{column}].click()")
         found = {entry["name"]: entry[key] for entry in entries}
         values = [found[name] for name in page.value(names)]
@@ -403,3 +403,86 @@ def test_curve_and_colours_change_while_looking(page: Page, files: dict[str, Pat
     )
     assert points > 15
     assert page.console == []
+
+
+SHOWN = """(selector => Array.from(document.querySelectorAll(selector), node => {
+  const box = node.getBoundingClientRect();
+  return box.width > 0 && box.height > 0;
+}))"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_paper_has_every_table_in_dark_letters(page: Page, files: dict[str, Path], dark: bool):
+    page.open(files["slices"], width=720, dark=dark)
+    page.paper(dark=dark)
+    page.settle()
+    rows = page.value(f"{SHOWN}('table.listing tbody tr')")
+    assert len(rows) == 12 + 4
+    assert all(rows)
+    # Nothing is cut off within a box that a screen would scroll.
+    boxes = "Array.from(document.querySelectorAll('.tall'), b => b.scrollHeight - b.clientHeight)"
+    assert page.value(boxes) == [0, 0]
+    assert not any(page.value(f"{SHOWN}('.controls')"))
+    style = "getComputedStyle(document.querySelector('.key .dot'))"
+    assert page.value(f"{style}.printColorAdjust") == "exact"
+    assert page.value(f"{style}.backgroundColor") == "rgb(0, 114, 178)"
+    inks = page.value("getComputedStyle(document.body).color")
+    assert max(map(int, re.findall(r"\d+", inks))) < 60
+    lines = "Chart.getChart(document.querySelector('#cards canvas')).data.datasets[1]"
+    assert page.value(f"{lines}.pointBackgroundColor") == "#0072b2"
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("table[data-of=slice]", {"ECE", "adjusted p"}),
+        ("#classes", {"ECE", "says \N{MINUS SIGN} right"}),
+    ],
+)
+def test_a_phone_shows_error_and_p_without_scrolling(
+    page: Page, files: dict[str, Path], table: str, names: set[str]
+):
+    page.open(files["slices"], width=390, height=844)
+    heads = page.value(
+        f"Array.from(document.querySelectorAll('{table} thead th'), head => "
+        "[head.textContent, head.getBoundingClientRect().right])"
+    )
+    assert names <= {name for name, right in heads if right <= 390}
+
+
+def test_headings_say_which_rows_are_drawn(page: Page, files: dict[str, Path]):
+    page.open(files["slices"])
+    heading = "document.querySelector('#cards h3').textContent"
+    assert page.value(heading) == "val.npz"
+    page.value("document.querySelector('table[data-of=slice]').tBodies[0].rows[0].click()")
+    first = sliced(slices=12)[0]["slices"][0]["slices"][0]["name"]
+    assert page.value(heading) == f"val.npz · <site>: {first}"
+    page.value("document.querySelector('#classes tbody tr').click()")
+    assert page.value(heading).startswith("val.npz · predicted class ")
+
+
+def test_the_legend_names_what_is_drawn(page: Page, files: dict[str, Path]):
+    marks = "Array.from(document.querySelectorAll('#marks > span'), mark => mark.textContent)"
+    page.open(files["one"])
+    assert page.value(marks) == ["the model"]
+    page.open(files["ten"])
+    assert page.value(marks) == ["before", "after"]
+    dots = page.value(
+        "Array.from(document.querySelectorAll('.dot'), d => getComputedStyle(d).backgroundColor)"
+    )
+    assert dots == ["rgb(213, 94, 0)", "rgb(0, 114, 178)"]
+
+
+def test_one_diagram_has_its_numbers_beside_it(page: Page, files: dict[str, Path]):
+    page.open(files["slices"])
+    picture, numbers = (
+        page.value(
+            f"(b => [b.left, b.right, b.top, b.bottom])"
+            f"(document.querySelector('{place}').getBoundingClientRect())"
+        )
+        for place in ("#cards .square", "#cards table")
+    )
+    assert picture[1] <= numbers[0]
+    assert picture[2] < numbers[3] <= picture[3] + 400
+    page.open(files["slices"], width=390)
+    assert page.value("document.querySelector('#cards details').open") is False

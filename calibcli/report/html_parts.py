@@ -138,7 +138,8 @@ def measured_files(files: Sequence[Mapping[str, Any]]) -> str:
     if not files:
         return quiet("From a stream; there is no file to name.")
     lines = [
-        f"<tr><td>{escape(file['role'])}</td><td>{escape(file['path'])}</td>"
+        f"<tr><td>{escape(file['role'])}</td>"
+        f'<td><span class="path">{escape(file["path"])}</span></td>'
         f"<td>{count(file['bytes'])}</td><td><code>{escape(file['sha256'])}</code></td></tr>"
         for file in files
     ]

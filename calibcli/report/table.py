@@ -77,6 +77,8 @@ class TableColumn:
     rank : int
         Narrow terminals drop the highest ranks first, and a page shows them last; 0 is never
         dropped.
+    leads : bool
+        Whether a page shows it next to the names, where a phone has it in sight.
     only : str
         The one kind of format that shows the column; empty for all.
     interval_apart : bool
@@ -94,6 +96,7 @@ class TableColumn:
     at_point: bool = False
     leading: bool = False
     rank: int = 0
+    leads: bool = False
     only: Literal["", "page", "text"] = ""
     interval_apart: bool = True
     longest: int = 0
@@ -162,8 +165,12 @@ class Table:
 
     def by_rank(self) -> Table:
         """The table with what matters most first."""
-        ranks = [column.rank for column in self.columns]
-        return self.pick(sorted(range(len(ranks)), key=ranks.__getitem__))
+        first, *others = range(len(self.columns))
+
+        def importance(place: int) -> tuple[bool, int]:
+            return not self.columns[place].leads, self.columns[place].rank
+
+        return self.pick([first, *sorted(others, key=importance)])
 
     def cells(self, place: int) -> list[Cell]:
         """The cells of a column."""

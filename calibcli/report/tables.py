@@ -415,8 +415,8 @@ def _slices_table(part: Mapping[str, Any], most: int) -> Table:
         *(TableColumn(heading) for heading in ("rows", "says", "right")),
         TableColumn("NLL", rank=1, interval_apart=False),
         TableColumn("Brier", rank=3, interval_apart=False),
-        TableColumn("ECE"),
-        TableColumn("adjusted p"),
+        TableColumn("ECE", leads=True),
+        TableColumn("adjusted p", leads=True),
     ]
     return Table(
         heads,

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const { measurements } = data;
   const BINS = 15;
   const ALL = -1;
   const byId = (id) => document.getElementById(id);
@@ -9,8 +10,8 @@
   const state = {
     picked: ALL,
     style: "binned",
-    measurement: data.measurements.length - 1,
-    sort: { column: 9, descending: true },
+    measurement: measurements.length - 1,
+    sort: { key: "part", descending: true },
     filter: "",
   };
   let charts = [];
@@ -46,6 +47,13 @@
 
   const shownRows = (measurement) =>
     shownBins(measurement).reduce((sum, bin) => sum + bin[1], 0);
+
+  // What the rows of a class or of a slice are called.
+  const pickedName = (position) => {
+    if (!isClass(position)) return `${data.column}: ${data.slices[position - data.names.length]}`;
+    const name = data.names[position];
+    return name === String(data.numbers[position]) ? `predicted class ${name}` : `predicted ${name}`;
+  };
 
   const showsCurve = () => state.style === "corp" && state.picked === ALL;
 
@@ -252,10 +260,20 @@
     return `says ${percent(mean(3))}, right ${percent(mean(4))} · ${rows}`;
   };
 
-  const shade = (index) => {
-    const { measurements } = data;
-    const fitted = measurements.length === 2 && measurements[0].name === "before";
-    return colour(fitted && index === 0 ? "--before" : "--accent");
+  const isFit = measurements.length === 2 && measurements[0].name === "before";
+  const shadeName = (index) => (isFit && index === 0 ? "--before" : "--accent");
+  const shade = (index) => colour(shadeName(index));
+
+  // What is drawn: the measurement, and which of its rows.
+  const titled = ({ name }) => (state.picked === ALL ? name : `${name} · ${pickedName(state.picked)}`);
+
+  const key = () => {
+    const names = isFit ? measurements.map(({ name }) => name) : ["the model"];
+    byId("marks").replaceChildren(...names.map((name, index) => {
+      const dot = element("i", { className: "dot" });
+      dot.style.background = `var(${shadeName(index)})`;
+      return element("span", {}, dot, name);
+    }));
   };
 
   const draw = () => {
@@ -265,20 +283,23 @@
     const open = Array.from(cards.querySelectorAll("details"), (details) => details.open);
     cards.replaceChildren();
     Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
-    const largest = Math.max(...data.measurements.flatMap((m) => shownBins(m).map((bin) => bin[2])), 0.01);
+    const largest = Math.max(...measurements.flatMap((m) => shownBins(m).map((bin) => bin[2])), 0.01);
     const canvases = [];
-    data.measurements.forEach((measurement, index) => {
+    const alone = measurements.length === 1;
+    measurements.forEach((measurement, index) => {
       const square = element("canvas");
       const flat = element("canvas");
       const text = described(measurement);
       square.setAttribute("role", "img");
-      square.setAttribute("aria-label", `Reliability diagram, ${measurement.name}: ${text}`);
+      const title = titled(measurement);
+      square.setAttribute("aria-label", `Reliability diagram, ${title}: ${text}`);
       flat.setAttribute("role", "img");
-      flat.setAttribute("aria-label", `Histogram of the confidence, ${measurement.name}`);
+      flat.setAttribute("aria-label", `Histogram of the confidence, ${title}`);
       const table = binsTable(measurement);
-      table.open = open[index] === true;
-      cards.append(element("article", { className: data.measurements.length === 1 ? "card alone" : "card" },
-        element("header", {}, element("h3", {}, measurement.name), element("span", { className: "quiet" }, text)),
+      // One diagram alone leaves room for its numbers beside it.
+      table.open = open.length ? open[index] : alone && matchMedia("(min-width: 56rem)").matches;
+      cards.append(element("article", { className: alone ? "card alone" : "card" },
+        element("header", {}, element("h3", {}, title), element("span", { className: "quiet" }, text)),
         element("div", { className: "square" }, square),
         element("div", { className: "flat" }, flat),
         table));
@@ -286,7 +307,7 @@
     });
     // Only now do the cards have their width.
     canvases.forEach(([square, flat], index) => {
-      const measurement = data.measurements[index];
+      const measurement = measurements[index];
       charts.push(new Chart(square, reliability(measurement, shade(index))));
       charts.push(new Chart(flat, histogram(measurement, shade(index), largest)));
     });
@@ -296,43 +317,9 @@
 
   // ---- the table of classes ----
 
-  const COLUMNS = [
-    ["class", ""],
-    ["labelled", "rows with this label"],
-    ["expected", "sum of the class's probability over all rows"],
-    ["predicted", "rows that are predicted so"],
-    ["recall", "share of the rows with this label that are predicted so"],
-    ["is right", "share of the predictions that are right (precision)"],
-    ["says", "mean confidence of the predictions"],
-    ["says − right", "mean confidence minus how often they are right, in percentage points; grey where chance explains it (two standard errors)"],
-    ["ECE", "top-label calibration error: the ECE of the rows that are predicted so"],
-    ["of the error", "share of the top-label calibration error of all rows that is made here"],
-  ];
-  const GAP = 7;
-
-  // The columns of a class as numbers; null sorts last.
-  const line = (position) => {
-    const [labelled, expected, predicted, recall, right, says, error, part, deviation] =
-      data.measurements[state.measurement].classes[position].figures;
-    const gap = right === null ? null : says - right;
-    return [data.numbers[position], labelled, expected, predicted, recall, right, says, gap, error, part, deviation];
-  };
-
-  const order = (lines) => {
-    const { column, descending } = state.sort;
-    // Of the gap its size counts, not its sign.
-    const value = (entry) => (column === GAP && entry[GAP] !== null ? Math.abs(entry[GAP]) : entry[column]);
-    return lines.map((_, position) => position).sort((a, b) => {
-      const left = value(lines[a]);
-      const right = value(lines[b]);
-      if (left === null || right === null) return (left === null) - (right === null) || a - b;
-      return (descending ? right - left : left - right) || a - b;
-    });
-  };
-
   const WIDEST_GAP = 0.25;
 
-  const gapCell = (gap, deviation) => {
+  const gapCell = ({ gap, deviation }) => {
     if (gap === null) return element("td", { className: "gap" }, "–");
     const points = (100 * Math.abs(gap)).toFixed(1);
     const bar = element("i");
@@ -346,33 +333,66 @@
       element("span", { className: "track" }, bar), element("b", {}, `${sign}${points} pp`));
   };
 
+  const textCell = (text) => element("td", {}, text);
+
+  // What matters most stands next to the names, where a phone has it in sight.
+  const COLUMNS = [
+    { head: "class", key: "number", cell: ({ name }) => element("td", { title: name }, name) },
+    { head: "ECE", key: "error", cell: ({ error }) => textCell(error === null ? "–" : error.toFixed(3)),
+      title: "top-label calibration error: the ECE of the rows that are predicted so" },
+    { head: "of the error", key: "part", cell: ({ part }) => textCell(percent(part)),
+      title: "share of the top-label calibration error of all rows that is made here" },
+    { head: "says − right", key: "size", cell: gapCell,
+      title: "mean confidence minus how often they are right, in percentage points; grey where chance explains it (two standard errors)" },
+    { head: "says", key: "says", cell: ({ says }) => textCell(percent(says)),
+      title: "mean confidence of the predictions" },
+    { head: "is right", key: "right", cell: ({ right }) => textCell(percent(right)),
+      title: "share of the predictions that are right (precision)" },
+    { head: "predicted", key: "predicted", cell: ({ predicted }) => textCell(count(predicted)),
+      title: "rows that are predicted so" },
+    { head: "labelled", key: "labelled", cell: ({ labelled }) => textCell(count(labelled)),
+      title: "rows with this label" },
+    { head: "expected", key: "expected", cell: ({ expected }) => textCell(count(expected)),
+      title: "sum of the class's probability over all rows" },
+    { head: "recall", key: "recall", cell: ({ recall }) => textCell(percent(recall)),
+      title: "share of the rows with this label that are predicted so" },
+  ];
+
+  // A line of the table by the keys of its columns.
+  const entryOf = (position) => {
+    const [labelled, expected, predicted, recall, right, says, error, part, deviation] =
+      measurements[state.measurement].classes[position].figures;
+    const gap = right === null ? null : says - right;
+    return {
+      position, number: data.numbers[position], name: data.names[position], labelled, expected,
+      predicted, recall, right, says, gap, size: gap === null ? null : Math.abs(gap), error, part, deviation,
+    };
+  };
+
+  // What is null comes last, either way.
+  const compared = ({ key, descending }) => (a, b) => {
+    const [left, right] = [a[key], b[key]];
+    if (left === null || right === null) return (left === null) - (right === null) || a.position - b.position;
+    return (descending ? right - left : left - right) || a.position - b.position;
+  };
+
   const tabulate = () => {
-    const lines = data.numbers.map((_, position) => line(position));
     const wanted = state.filter.trim().toLowerCase();
-    const body = document.createDocumentFragment();
-    let found = 0;
-    for (const position of order(lines)) {
-      const name = data.names[position];
-      if (wanted && !name.toLowerCase().includes(wanted) && String(data.numbers[position]) !== wanted) continue;
-      found += 1;
-      const [, labelled, expected, predicted, recall, right, says, gap, error, part, deviation] = lines[position];
-      const row = element("tr", { tabIndex: 0, className: position === state.picked ? "picked" : "" },
-        element("td", { title: name }, name),
-        ...[count(labelled), count(expected), count(predicted), percent(recall), percent(right), percent(says)]
-          .map((text) => element("td", {}, text)),
-        gapCell(gap, deviation),
-        element("td", {}, error === null ? "–" : error.toFixed(3)),
-        element("td", {}, percent(part)));
-      row.dataset.position = position;
-      body.append(row);
-    }
-    document.querySelector("#classes tbody").replaceChildren(body);
+    const isWanted = ({ name, number }) =>
+      !wanted || name.toLowerCase().includes(wanted) || String(number) === wanted;
+    const entries = data.names.map((_, position) => entryOf(position)).filter(isWanted).sort(compared(state.sort));
+    document.querySelector("#classes tbody").replaceChildren(...entries.map((entry) => {
+      const row = element("tr", { tabIndex: 0, className: entry.position === state.picked ? "picked" : "" },
+        ...COLUMNS.map(({ cell }) => cell(entry)));
+      row.dataset.position = entry.position;
+      return row;
+    }));
     const hidden = data.classes - data.numbers.length;
-    byId("found").textContent = wanted ? `${count(found)} of ${count(data.numbers.length)}`
+    byId("found").textContent = wanted ? `${count(entries.length)} of ${count(data.numbers.length)}`
       : hidden ? `the ${count(data.numbers.length)} of ${count(data.classes)} classes that add the most to the error` : "";
-    document.querySelectorAll("#classes thead th").forEach((head, column) => {
+    document.querySelectorAll("#classes thead th").forEach((head, place) => {
       head.setAttribute("aria-sort",
-        column !== state.sort.column ? "none" : state.sort.descending ? "descending" : "ascending");
+        COLUMNS[place].key !== state.sort.key ? "none" : state.sort.descending ? "descending" : "ascending");
     });
   };
 
@@ -404,13 +424,9 @@
   const makePicker = () => {
     const picker = byId("picker");
     picker.append(element("option", { value: ALL }, "all"));
-    data.slices.forEach((name, position) => {
-      picker.append(element("option", { value: data.names.length + position }, `${data.column}: ${name}`));
-    });
-    data.names.forEach((name, position) => {
-      const label = name === String(data.numbers[position]) ? `predicted class ${name}` : `predicted ${name}`;
-      picker.append(element("option", { value: position }, label));
-    });
+    const add = (position) => picker.append(element("option", { value: position }, pickedName(position)));
+    data.slices.forEach((_, position) => add(data.names.length + position));
+    data.names.forEach((_, position) => add(position));
     picker.addEventListener("change", () => pick(Number(picker.value)));
     picker.parentElement.hidden = picker.length === 1;
   };
@@ -419,17 +435,17 @@
     if (!data.names.length) return;
     byId("class-section").hidden = false;
     const choices = byId("measurements");
-    choices.hidden = data.measurements.length === 1;
-    data.measurements.forEach((measurement, index) => {
+    choices.hidden = measurements.length === 1;
+    measurements.forEach((measurement, index) => {
       const input = element("input", { type: "radio", name: "measurement", value: index, checked: index === state.measurement });
       input.addEventListener("change", () => { state.measurement = index; tabulate(); });
       choices.append(element("label", {}, input, element("span", {}, measurement.name)));
     });
-    const heads = COLUMNS.map(([name, title], column) => {
-      const button = element("button", { type: "button", title }, name);
+    const heads = COLUMNS.map(({ head, key, title = "" }) => {
+      const button = element("button", { type: "button", title }, head);
       button.addEventListener("click", () => {
         const { sort } = state;
-        state.sort = { column, descending: sort.column === column ? !sort.descending : column !== 0 };
+        state.sort = { key, descending: sort.key === key ? !sort.descending : key !== "number" };
         tabulate();
       });
       return element("th", { scope: "col" }, button);
@@ -443,7 +459,7 @@
   // ---- tables that the page came with ----
 
   // What a cell is sorted by: its number, nothing where it has none, or its text.
-  const key = (row, column) => {
+  const sortKey = (row, column) => {
     const cell = row.cells[column];
     if (column === 0) return cell.textContent;
     return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
@@ -451,7 +467,7 @@
 
   const sortRows = (table, column, descending) => {
     const compare = (left, right) => {
-      const [a, b] = [key(left, column), key(right, column)];
+      const [a, b] = [sortKey(left, column), sortKey(right, column)];
       if (a === null || b === null) return (a === null) - (b === null);
       const order = column === 0 ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
       return descending ? -order : order;
@@ -487,6 +503,10 @@
   for (const input of document.querySelectorAll("#styles input")) {
     input.addEventListener("change", () => { state.style = input.value; draw(); });
   }
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { draw(); if (data.names.length) tabulate(); });
+  // Paper is white whatever the screen's colours are.
+  for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+    matchMedia(query).addEventListener("change", draw);
+  }
+  key();
   draw();
 })();
