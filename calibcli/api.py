@@ -449,7 +449,7 @@ def _title(given: Any, otherwise: str = "by") -> str:
 
 
 def _precision(source: ArraySource) -> type[Any]:
-    """Of what is computed from the scores."""
+    """The type of what is computed from the scores."""
     return np.float64 if source.dtype == np.float64 else np.float32
 
 

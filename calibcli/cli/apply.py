@@ -108,7 +108,7 @@ def apply_command(
     computing: ComputeOptions,
     printing: PlainOutputOptions,
 ) -> None:
-    """Parse, run through, write."""
+    """Run rows through a calibrator, and write what comes out."""
     from calibcli.cli.console import Talk
     from calibcli.cli.reading import (
         check_params_classes,

@@ -46,7 +46,7 @@ def config_command(
     ] = False,
     format: FormatOption = PlainFormat.TABLE,
 ) -> None:
-    """Look and print."""
+    """Look up what options are set to, and print it."""
     from calibcli.cli.configured import configuration_of
 
     configuration = configuration_of(context)

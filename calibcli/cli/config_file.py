@@ -97,8 +97,8 @@ def _read(path: Path, name: str) -> ConfigFile | None:
         raise UsageError(f"{name}: this is not TOML: {error}") from None
     if path.name == PYPROJECT:
         tool = tables.get("tool")
-        own = tool.get("calib") if isinstance(tool, dict) else None
-        if own is not None and not isinstance(own, dict):
+        table = tool.get("calib") if isinstance(tool, dict) else None
+        if table is not None and not isinstance(table, dict):
             raise UsageError(f"{name}: tool.calib must be a table")
-        return None if own is None else ConfigFile(path, name, own)
+        return None if table is None else ConfigFile(path, name, table)
     return ConfigFile(path, name, tables)

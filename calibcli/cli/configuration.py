@@ -215,10 +215,10 @@ class Configuration:
             place = self.file.where(command, key)
             if name in names or (command is None and name in self._general):
                 raise UsageError(f"{place}: the option is set twice in this table")
-            own = users if command is None else self.options[command]
-            if name not in own:
+            options = users if command is None else self.options[command]
+            if name not in options:
                 of = "any command" if command is None else f"calib {command}"
-                hint = _hint(name, own, users)
+                hint = _hint(name, options, users)
                 raise UsageError(f"{place}: this is no option of {of}; {hint}")
             names[name] = value
         return names
@@ -240,17 +240,17 @@ class Configuration:
         UsageError
             A value of a wrong type.
         """
-        found = {}
+        settings = {}
         for name, option in self.options[command].items():
             if name in self._general:
-                found[name] = self._setting(option, self._general[name], None)
+                settings[name] = self._setting(option, self._general[name], None)
             if name in self._special.get(command, ()):
-                found[name] = self._setting(option, self._special[command][name], command)
+                settings[name] = self._setting(option, self._special[command][name], command)
             for variable in variables(command, name):
                 text = self._environment.get(variable)
                 if text:
-                    found[name] = _from_variable(option, variable, text)
-        return found
+                    settings[name] = _from_variable(option, variable, text)
+        return settings
 
     def misspelt(self) -> Iterator[tuple[str, str]]:
         """Variables that nothing reads, each with the one that may have been meant."""
@@ -279,11 +279,11 @@ def _from_variable(option: ConfigurableOption, variable: str, text: str) -> Sett
         raise UsageError(f"{variable}={text}: this {error}") from None
 
 
-def _hint(name: str, own: Mapping[str, Any], users: Mapping[str, list[str]]) -> str:
+def _hint(name: str, options: Mapping[str, Any], users: Mapping[str, list[str]]) -> str:
     """What to write instead of a key that is not known."""
-    matches = get_close_matches(name, own, 1)
+    matches = get_close_matches(name, options, 1)
     # "metric" for "metrics" is a slip, though another command has an option of that name.
-    slip = bool(get_close_matches(name, own, 1, 0.9))
+    slip = bool(get_close_matches(name, options, 1, 0.9))
     if name in users and not slip:
         return f"it is one of calib {' and '.join(users[name])}"
     return f'did you mean "{matches[0]}"?' if matches else "calib config --all lists them"

@@ -132,9 +132,9 @@ class ConfiguredCommand(HelpfulCommand):
             if given.get(options[name].parameter.name) is None:
                 # Refuses what the parser would, and says where it is.
                 options[name].value_of(setting, ctx)
-        found = {str(options[name].parameter.name): each for name, each in settings.items()}
-        ctx.default_map = {name: setting.value for name, setting in found.items()}
-        ctx.meta[_SETTINGS] = found
+        by_parameter = {str(options[name].parameter.name): each for name, each in settings.items()}
+        ctx.default_map = {name: setting.value for name, setting in by_parameter.items()}
+        ctx.meta[_SETTINGS] = by_parameter
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what it says of options tells which of them nobody typed."""

@@ -198,7 +198,7 @@ def fit_command(
     printing: ReportOptions,
     picturing: PictureOptions,
 ) -> None:
-    """Parse, fit, write, print."""
+    """Fit a calibrator, write its files, and print what it is worth."""
     from calibcli.cli.console import Talk, show
     from calibcli.cli.reading import keep_apart, keep_inputs
     from calibcli.tables import Outputs

@@ -38,7 +38,7 @@ class Targets:
 
     @property
     def paths(self) -> dict[str, str | None]:
-        """By the options that name them."""
+        """The targets, by the options that name them."""
         return {"-p": self.params, "-o": self.output, "--trace": self.trace}
 
 

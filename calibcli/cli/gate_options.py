@@ -241,8 +241,8 @@ class Gates:
     def _on_github(self) -> bool:
         if self._options.github is not None:
             return self._options.github
-        there = os.environ.get("GITHUB_ACTIONS") == "true"
-        return there and bool(os.environ.get("GITHUB_STEP_SUMMARY"))
+        is_action = os.environ.get("GITHUB_ACTIONS") == "true"
+        return is_action and bool(os.environ.get("GITHUB_STEP_SUMMARY"))
 
     def _tell_github(self, document: dict[str, Any], talk: Talk) -> None:
         """Append to the step summary, and annotate on stderr what stdout does not annotate."""

@@ -142,7 +142,7 @@ def docs_command(
         ),
     ] = None,
 ) -> None:
-    """List or show."""
+    """List the pages, or show one."""
     pages = documentation()
     if page is None:
         width = max(map(len, pages)) + 2

@@ -48,13 +48,13 @@ def inspect_command(
     computing: ComputeOptions,
     format: FormatOption = PlainFormat.TABLE,
 ) -> None:
-    """Look and print."""
-    found = _params(file) if _is_params(file) else _data(file, reading, computing)
+    """Look at a file, and print what is in it."""
+    facts = _params(file) if _is_params(file) else _data(file, reading, computing)
     if format is PlainFormat.JSON:
-        document = {"schema_version": 1, "command": "inspect", "file": file, **found}
+        document = {"schema_version": 1, "command": "inspect", "file": file, **facts}
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         return
-    _print(found)
+    _print(facts)
 
 
 def _is_params(file: str) -> bool:
@@ -120,7 +120,7 @@ def _labels(dataset: Dataset, data: Data) -> dict[str, Any]:
     }
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -128,7 +128,7 @@ def _print(found: dict[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
-    for key, value in found.items():
+    for key, value in facts.items():
         if value in (None, [], {}):
             continue
         grid.add_row(key.replace("_", " "), Text("\n".join(_lines(value))))

@@ -135,15 +135,8 @@ def methods_command(
         "source": "source",
         "from": "origin",
     }
-    _print(
-        {"schema_version": 1, "classes": classes, "methods": entries},
-        entries,
-        facts,
-        format,
-        group="preserves {preserves}",
-        card=name is not None,
-    )
-    _tell_broken(MAPS)
+    group, card = "preserves {preserves}", name is not None
+    _show("methods", MAPS, entries, facts, format, group=group, card=card, classes=classes)
 
 
 def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
@@ -196,15 +189,8 @@ def losses_command(
         "source": "source",
         "from": "origin",
     }
-    _print(
-        {"schema_version": 1, "losses": entries},
-        entries,
-        facts,
-        format,
-        group="proper: {proper}, adaptive: {adaptive}",
-        card=name is not None,
-    )
-    _tell_broken(OBJECTIVES)
+    group, card = "proper: {proper}, adaptive: {adaptive}", name is not None
+    _show("losses", OBJECTIVES, entries, facts, format, group=group, card=card)
 
 
 def metrics_command(
@@ -236,21 +222,7 @@ def metrics_command(
         "convention": "convention",
         "from": "origin",
     }
-    _print(
-        {"schema_version": 1, "metrics": entries},
-        entries,
-        facts,
-        format,
-        group="{group}",
-        card=name is not None,
-    )
-    _tell_broken(METRICS)
-
-
-def _tell_broken(registry: Registry[Any]) -> None:
-    """Say which plugins are not listed, and why."""
-    for line in registry.broken.values():
-        tell(f"calib: {line}")
+    _show("metrics", METRICS, entries, facts, format, group="{group}", card=name is not None)
 
 
 def _chosen(registry: Registry[Any], name: str | None, also: Iterable[str] = ()) -> dict[str, Any]:
@@ -258,20 +230,24 @@ def _chosen(registry: Registry[Any], name: str | None, also: Iterable[str] = ())
     return dict(registry) if name is None else {name: registry.find(name, also)}
 
 
-def _print(
-    document: dict[str, Any],
+def _show(
+    command: str,
+    registry: Registry[Any],
     entries: list[dict[str, Any]],
     facts: dict[str, str],
     format: PlainFormat,
     *,
     group: str,
     card: bool,
+    **figures: int,
 ) -> None:
-    """Print a document as JSON, or its entries: a line each, or one with all facts.
+    """Print entries as JSON, or a line each, or one with all facts; say which plugins are broken.
 
     Parameters
     ----------
-    document : dict
+    command : str
+    registry : Registry
+        That the entries are of.
     entries : list of dict
     facts : dict of str
         Keys of an entry by what a card calls them.
@@ -279,21 +255,26 @@ def _print(
     group : str
         Heading of a group of lines, with the keys of an entry in braces.
     card : bool
+        Whether the one entry is shown with all facts.
+    **figures : int
+        What the JSON document has beside the entries.
     """
     if format is PlainFormat.JSON:
+        document = {"schema_version": 1, **figures, command: entries}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
-        return
-    from rich.console import Console
+    else:
+        from rich.console import Console
 
-    console = Console(highlight=False)
-    if card:
-        for entry in entries:
+        console = Console(highlight=False)
+        if card:
+            (entry,) = entries
             console.print(f"[bold]{entry['name']}[/bold]  {entry['title']}")
             console.print(_facts(entry, facts))
-        return
-    _print_lines(console, entries, group)
-    command = next(key for key, value in document.items() if value is entries)
-    console.print(f"Everything about one: calib {command} NAME", soft_wrap=True)
+        else:
+            _print_lines(console, entries, group)
+            console.print(f"Everything about one: calib {command} NAME", soft_wrap=True)
+    for line in registry.broken.values():
+        tell(f"calib: {line}")
 
 
 def _print_lines(console: Console, entries: list[dict[str, Any]], group: str) -> None:

@@ -112,7 +112,7 @@ def gates(
         ),
     ] = None,
 ) -> None:
-    """Parse, simulate, print."""
+    """Simulate gates, and print how many rows they take."""
     from calibcli.cli.console import Talk
     from calibcli.errors import UsageError
     from calibcli.workflow.planning import Sampling, plan_gates, standard_world
@@ -182,8 +182,8 @@ def _read(
         talk_about_groups(dataset, names, talk)
         if content is not None and params is not None:
             check_params_classes(content, data.classes, params, dataset)
-        told = dataset.name if params is None else f"{dataset.name} calibrated by {params}"
-        return world_of(data, told, stages)
+        model = dataset.name if params is None else f"{dataset.name} calibrated by {params}"
+        return world_of(data, model, stages)
 
 
 def _share(at_limit: float | None) -> str:
@@ -201,8 +201,8 @@ def _print(world: World, metric: str, power: float, plans: Sequence[GatePlan]) -
     from calibcli.report.texts import percent, plural
 
     console, name = Console(highlight=False), metric_title(metric)
-    told = f"{world.name}, mean confidence {percent(world.confidence)}"
-    console.print(Text(f"model: {told}"), soft_wrap=True)
+    text = f"{world.name}, mean confidence {percent(world.confidence)}"
+    console.print(Text(f"model: {text}"), soft_wrap=True)
     console.print()
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("gate", no_wrap=True)
@@ -210,12 +210,12 @@ def _print(world: World, metric: str, power: float, plans: Sequence[GatePlan]) -
     grid.add_column("with which", overflow="fold")
     for plan in plans:
         verb = f"{plan.goal}es" if plan.goal == "pass" else f"{plan.goal}s"
-        told = (
+        text = (
             f"it {verb} {percent(power)} of models whose true {name} is {plan.error:g}, and "
             f"{_share(plan.at_limit)} of those at the limit"
         )
         rows = f"{plan.rows:,}" if plan.simulated else f"{plan.rows:,} (extrapolated)"
-        grid.add_row(f"--fail-if '{plan.condition}'", rows, told)
+        grid.add_row(f"--fail-if '{plan.condition}'", rows, text)
     console.print(grid)
     most = max(plan.rows for plan in plans)
     console.print(

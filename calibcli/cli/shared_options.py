@@ -145,7 +145,7 @@ class InputOptions:
     ] = None
 
     def read_options(self, *, labels_required: bool, single_pass: bool) -> ReadOptions:
-        """As the readers take them."""
+        """The same options as the readers take them."""
         from calibcli.tables import ReadOptions, parse_classes
 
         return ReadOptions(
@@ -369,17 +369,17 @@ def shared(*groups: type[Any], basic: Sequence[str] = ()) -> Callable[[Command],
     """Give a command the options of these dataclasses; it takes an object of each, by its name.
 
     A parameter ``data: InputOptions`` of the command is filled from the flags that the fields of
-    `InputOptions` declare. Flags of a dataclass that it has no parameter for are taken, and left
-    at that. The short help has the parameters `basic`, or all if there are none.
+    `InputOptions` declare. Flags of a dataclass that it has no parameter for are taken, and not
+    handed over. The short help has the parameters `basic`, or all if there are none.
     """
 
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
-        own = list(inspect.signature(command).parameters.values())
-        taken = {p.name: hints[p.name] for p in own if hints[p.name] in groups}
+        declared = list(inspect.signature(command).parameters.values())
+        taken = {p.name: hints[p.name] for p in declared if hints[p.name] in groups}
         parameters = [
             p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
-            for p in own
+            for p in declared
             if p.name not in taken
         ]
         for group in groups:

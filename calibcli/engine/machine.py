@@ -104,15 +104,15 @@ def default_memory() -> int:
 
 def available_memory() -> int:
     """Memory in bytes that can be taken without swapping, as far as the system tells."""
-    found = [_control_group_room()]
+    sizes = [_control_group_room()]
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
         match = re.search(r"MemAvailable:\s+(\d+) kB", text)
-        found.append(int(match[1]) << 10 if match else None)
+        sizes.append(int(match[1]) << 10 if match else None)
     except OSError:
         if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    known = [size for size in found if size is not None]
+            sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    known = [size for size in sizes if size is not None]
     return min(known) if known else 2 << 30
 
 

@@ -190,43 +190,35 @@ class ArraySource:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
         return len(self.scores)
 
     @property
     def columns(self) -> int:
-        """Number of score columns."""
         return int(self.scores.shape[1])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the scores."""
         dtype: np.dtype[Any] = self.scores.dtype
         return dtype
 
     @property
     def has_labels(self) -> bool:
-        """Whether every row has a label."""
         return self.labels is not None
 
     @property
     def has_weights(self) -> bool:
-        """Whether every row has a weight."""
         return self.weights is not None
 
     @property
     def key_roles(self) -> tuple[str, ...]:
-        """Roles of the keys."""
         return tuple(self.keys or ())
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
-        """The rows, at most ``rows`` at a time, without a copy."""
         whole = Chunk(0, self.scores, self.labels, self.weights, keys=self.keys)
         for begin in range(0, self.rows, max(rows, 1)):
             yield whole.rows(begin, min(begin + rows, self.rows))
 
     def resident(self) -> bool:
-        """True: the rows are in memory."""
         return True
 
     def partitions(self) -> Sequence[Any]:

@@ -139,7 +139,7 @@ class _Index:
         return _quantile(smoother, errors, self.share)
 
     def __call__(self, curve: ConfidenceCurve) -> float:
-        """Of all rows; NaN without any."""
+        """The index of all rows; NaN without any."""
         if not len(curve):
             return math.nan
         smoother = _Smoother.of(curve.confidence, curve.own_weight)

@@ -99,8 +99,10 @@ def curve_of_cells(
         without weight are left out.
     """
     filled = weight > 0
-    own = weight[filled]
-    return cumulated_curve(confidence[filled] / own, np.cumsum(own), np.cumsum(correct[filled]))
+    cell_weight = weight[filled]
+    return cumulated_curve(
+        confidence[filled] / cell_weight, np.cumsum(cell_weight), np.cumsum(correct[filled])
+    )
 
 
 def cumulated_curve(

@@ -151,8 +151,8 @@ def _by_cell(view: View) -> tuple[CellSums, CellSums]:
     cells = lattice_cells(probs, each)
     device = getattr(probs, "device", None)
     cells = cells + xp.arange(view.classes, dtype=cells.dtype, device=device) * each
-    own = to_numpy(pick(cells, view.device_labels))
-    events = CellSums.of(own, view.weights, size)
+    label_cells = to_numpy(pick(cells, view.device_labels))
+    events = CellSums.of(label_cells, view.weights, size)
     if not (is_numpy_array(cells) or view.weighted):
         # Counted on the device, where integers add up to the same in any order.
         counts = xp.bincount(xp.reshape(cells, (-1,)), minlength=size)
@@ -186,10 +186,12 @@ def _groups_of_rows(rows: list[Rows]) -> ProbabilityGroups:
     first = np.ones(ordered.shape, dtype=bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     starts = np.flatnonzero(first)
-    own = weights[present][order]
-    events = own * (labels[present][order] == np.arange(len(order))[:, None])
+    ordered_weights = weights[present][order]
+    events = ordered_weights * (labels[present][order] == np.arange(len(order))[:, None])
     classes = starts // order.shape[1]
-    return ProbabilityGroups(classes, *(np.add.reduceat(v.ravel(), starts) for v in (own, events)))
+    return ProbabilityGroups(
+        classes, *(np.add.reduceat(v.ravel(), starts) for v in (ordered_weights, events))
+    )
 
 
 SCORES_BY_CLASS = ScoresByClass()

@@ -137,8 +137,8 @@ def sweep_errors(weight: NumpyArray, expected: NumpyArray, excess: NumpyArray) -
     for count in range(2, min(MOST_BINS, math.ceil(weight[-1]) - 1) + 1):
         ends = equal_mass_ends(weight, count)
         gaps = np.diff(excess[np.ix_(rising, ends)], prepend=0.0)
-        own = np.diff(weight[ends], prepend=0.0)
-        accuracies = (np.diff(expected[ends], prepend=0.0) - gaps) / own
+        bin_weight = np.diff(weight[ends], prepend=0.0)
+        accuracies = (np.diff(expected[ends], prepend=0.0) - gaps) / bin_weight
         rises = (np.diff(accuracies) >= -_ROUNDING).all(axis=1)
         rising = rising[rises]
         if not len(rising):

@@ -91,9 +91,9 @@ class SliceSums:
     units: Units | None = None
 
     def partial(self, view: View) -> SliceState:
-        own = view.prediction if self.role is None else view.keys[self.role]
+        slices = view.prediction if self.role is None else view.keys[self.role]
         present = view.weights > 0
-        own, weights = own[present], view.weights[present]
+        slices, weights = slices[present], view.weights[present]
         confidence, correct = view.confidence[present], view.correct[present]
         nll, brier = -view.true_log_prob[present], view.squared_error[present]
         squares, excess = weights**2, confidence - correct
@@ -104,8 +104,8 @@ class SliceSums:
             *(weights * confidence, squares * confidence * (1 - confidence)),
             weights * confidence * (1 - confidence),
         )
-        sums = np.stack([np.bincount(own, v, minlength=self.count) for v in summed], axis=1)
-        cells = own * BINS + np.maximum(bin_index(confidence), 0)
+        sums = np.stack([np.bincount(slices, v, minlength=self.count) for v in summed], axis=1)
+        cells = slices * BINS + np.maximum(bin_index(confidence), 0)
         uncertain = squares * confidence * (1 - confidence)
         binned = (weights, weights * excess, squares * excess**2, uncertain)
         by_bin = [np.bincount(cells, v, minlength=self.count * BINS) for v in binned]
@@ -114,7 +114,7 @@ class SliceSums:
             return state
         # Fewer bags where slices are many.
         bags = self.units.bags(max(min(BAGS, _MOST_CELLS // self.count), _FEWEST_BAGS))
-        place = own * bags + self.units.bags_of(view, bags)[present]
+        place = slices * bags + self.units.bags_of(view, bags)[present]
         means = (weights, weights * nll, weights * brier)
         by_bag = [np.bincount(place, v, self.count * bags) for v in means]
         place = place * BINS + np.maximum(bin_index(confidence), 0)

@@ -59,12 +59,12 @@ def residuals_on_lattice(curve: ConfidenceCurve, cells: int = FINE_CELLS) -> Num
     A residual is shared by the two cells whose centres it lies between, the nearer one getting the
     more, so that its place is kept on average.
     """
-    own = (curve.confidence * curve.own_weight - curve.own_correct) / curve.total
+    residuals = (curve.confidence * curve.own_weight - curve.own_correct) / curve.total
     place = np.clip(curve.confidence * cells - 0.5, 0.0, cells - 1.0)
     lower = np.minimum(place.astype(np.intp), cells - 2)
     share = place - lower
-    total: NumpyArray = np.bincount(lower, own * (1 - share), minlength=cells)
-    total += np.bincount(lower + 1, own * share, minlength=cells)
+    total: NumpyArray = np.bincount(lower, residuals * (1 - share), minlength=cells)
+    total += np.bincount(lower + 1, residuals * share, minlength=cells)
     return total
 
 

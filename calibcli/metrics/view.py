@@ -216,8 +216,8 @@ class View:
     @cached_property
     def true_log_prob(self) -> NumpyArray:
         """Log-probability of the label (n,), float64."""
-        own = pick(self.shifted, self.device_labels)
-        return to_numpy(own - namespace(own).log(self.total)).astype(np.float64)
+        of_label = pick(self.shifted, self.device_labels)
+        return to_numpy(of_label - namespace(of_label).log(self.total)).astype(np.float64)
 
     @cached_property
     def true_prob(self) -> NumpyArray:
@@ -238,12 +238,12 @@ class View:
     def label_rank(self) -> NumpyArray:
         """How many classes come before the label (n,): more probable, or as probable and first."""
         xp = namespace(self.shifted)
-        own = pick(self.shifted, self.device_labels)[:, None]
-        ahead = to_numpy(xp.sum(self.shifted > own, axis=-1))
-        level = to_numpy(xp.sum(self.shifted == own, axis=-1))
+        of_label = pick(self.shifted, self.device_labels)[:, None]
+        ahead = to_numpy(xp.sum(self.shifted > of_label, axis=-1))
+        level = to_numpy(xp.sum(self.shifted == of_label, axis=-1))
         (tied,) = np.nonzero(level > 1)
         if len(tied):
-            equal = to_numpy(self.shifted == own)[tied]
+            equal = to_numpy(self.shifted == of_label)[tied]
             before = np.arange(self.classes) < self.labels[tied, None]
             ahead[tied] += (equal & before).sum(axis=-1)
         return ahead

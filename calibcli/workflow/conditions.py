@@ -181,9 +181,9 @@ class _Parser:
     ) -> tuple[str, str]:
         """What follows a name behind dots: a stage, an end, both or nothing."""
         parts: list[tuple[int, str]] = []
-        while (found := _PART.match(self._text, self._at)) is not None:
-            parts.append((self._at, found[0][1:]))
-            self._at = found.end()
+        while (match := _PART.match(self._text, self._at)) is not None:
+            parts.append((self._at, match[0][1:]))
+            self._at = match.end()
         chosen = []
         for known in (stages, ends):
             taken = bool(parts) and parts[0][1] in known
@@ -211,17 +211,17 @@ class _Parser:
     def _take(self, pattern: re.Pattern[str]) -> str | None:
         """What a pattern matches at this place, behind any space."""
         self._skip()
-        found = pattern.match(self._text, self._at)
-        if found is None:
+        match = pattern.match(self._text, self._at)
+        if match is None:
             return None
-        self._at = found.end()
-        return found[0]
+        self._at = match.end()
+        return match[0]
 
     def _expect(self, pattern: re.Pattern[str], expected: str) -> str:
-        found = self._take(pattern)
-        if found is None:
+        token = self._take(pattern)
+        if token is None:
             raise self._unexpected(expected)
-        return found
+        return token
 
     def _unexpected(self, expected: str) -> UsageError:
         rest = self._rest()

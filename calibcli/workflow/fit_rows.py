@@ -44,9 +44,9 @@ def prior_factors(prior: TargetPrior, class_weights: NumpyArray) -> NumpyArray:
     shares = np.where(present, shares, 0.0)
     if shares.sum() <= 0:
         raise UsageError("--target-prior gives no share to any class that has rows")
-    own = class_weights / class_weights.sum()
+    row_shares = class_weights / class_weights.sum()
     factors: NumpyArray = np.zeros(classes)
-    np.divide(shares / shares.sum(), own, out=factors, where=present)
+    np.divide(shares / shares.sum(), row_shares, out=factors, where=present)
     return factors
 
 

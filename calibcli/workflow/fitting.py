@@ -197,8 +197,8 @@ def _notes(data: Data, plan: Plan) -> tuple[str, ...]:
 
 
 def _compared(loss: str, after: Evaluation, plain: Evaluation) -> str:
-    own, other = after.values["nll"], plain.values["nll"]
+    nll, plain_nll = after.values["nll"], plain.values["nll"]
     return (
-        f"{loss} is not a proper score and no link is in use: held-out NLL {own:.4g}, "
-        f"that of a fit by plain nll {other:.4g}"
+        f"{loss} is not a proper score and no link is in use: held-out NLL {nll:.4g}, "
+        f"that of a fit by plain nll {plain_nll:.4g}"
     )

@@ -65,18 +65,18 @@ def check_gates(
     UsageError
     """
     for gate in gates:
-        told = f"--fail-if {gate.expression!r}"
+        flag = f"--fail-if {gate.expression!r}"
         for operand in gate.operands:
-            _check_operand(operand, measured, told, intervals=intervals, slices=slices)
+            _check_operand(operand, measured, flag, intervals=intervals, slices=slices)
         if not significant:
             continue
         if not intervals:
             raise UsageError("--significant needs intervals; --bootstrap 0 has none")
         if gate.operator == "==":
-            raise UsageError(f"{told}: no interval shows that numbers are equal (--significant)")
+            raise UsageError(f"{flag}: no interval shows that numbers are equal (--significant)")
         if not _comparable(gate):
             raise UsageError(
-                f"{told}: the interval of this difference is not known (--significant); compare "
+                f"{flag}: the interval of this difference is not known (--significant); compare "
                 "a metric with a number, with itself before the fit, or with the baseline"
             )
 
@@ -84,27 +84,27 @@ def check_gates(
 def _check_operand(
     operand: Operand,
     measured: Collection[Measurement],
-    told: str,
+    flag: str,
     *,
     intervals: bool,
     slices: bool,
 ) -> None:
     if isinstance(operand, Quantity):
-        _check_stage(operand, measured, told)
+        _check_stage(operand, measured, flag)
     if operand.of_slices and not slices:
-        raise UsageError(f"{told}: only calib evaluate measures slices of the rows")
+        raise UsageError(f"{flag}: only calib evaluate measures slices of the rows")
     if operand.needs_intervals and not intervals:
-        raise UsageError(f"{told}: {operand} needs intervals; --bootstrap 0 has none")
+        raise UsageError(f"{flag}: {operand} needs intervals; --bootstrap 0 has none")
 
 
-def _check_stage(quantity: Quantity, measured: Collection[Measurement], told: str) -> None:
+def _check_stage(quantity: Quantity, measured: Collection[Measurement], flag: str) -> None:
     stage = quantity.stage
     if stage in ("", "chance") or stage in measured:
         return
     if stage in ("baseline", "delta"):
-        raise UsageError(f"{told}: {quantity} needs --baseline FILE.json")
+        raise UsageError(f"{flag}: {quantity} needs --baseline FILE.json")
     raise UsageError(
-        f"{told}: only a fit measures before and after; write {Quantity(quantity.metric)}"
+        f"{flag}: only a fit measures before and after; write {Quantity(quantity.metric)}"
     )
 
 

@@ -167,9 +167,11 @@ def make_plans(
         fitted = [MAPS[name] for name in names if name in MAPS]
         lossless = not fitted or any(issubclass(family, CurveMap) for family in fitted)
         for loss in losses if len(losses) == 1 or not lossless else [NegativeLogLikelihood.name]:
-            own = [text for text, owner in owners.items() if owner in (loss, *names)]
-            plans.append(make_plan(method, loss, own, link=link, prior=prior, reduce=reduce))
-            used.update(own)
+            plan_settings = [text for text, owner in owners.items() if owner in (loss, *names)]
+            plans.append(
+                make_plan(method, loss, plan_settings, link=link, prior=prior, reduce=reduce)
+            )
+            used.update(plan_settings)
     for setting in owners:
         if setting not in used:
             raise UsageError(f"--set {setting}: nothing that is compared here has this option")
@@ -205,10 +207,10 @@ def _allowing_zero(method: str, families: tuple[Family | None, ...]) -> tuple[Fa
     able = [hasattr(family, "allow_zero") for family in families]
     if not any(able):
         raise UsageError(f"--allow-zero: {method} never gives a probability of exactly 0 or 1")
-    found: Sequence[Any] = families
+    instances: Sequence[Any] = families
     return tuple(
         replace(family, allow_zero=True) if has_option else family
-        for family, has_option in zip(found, able, strict=True)
+        for family, has_option in zip(instances, able, strict=True)
     )
 
 

@@ -73,7 +73,9 @@ class GroupRows:
         labels = source.labels[rows]
         weights = None if source.weights is None else source.weights[rows]
         keys = each_key(source.keys, itemgetter(rows))
-        own = replace(source, scores=source.scores[rows], labels=labels, weights=weights, keys=keys)
+        group_source = replace(
+            source, scores=source.scores[rows], labels=labels, weights=weights, keys=keys
+        )
         classes, plain = self.data.classes, None if weights is None else to_numpy(weights)
         class_rows = np.bincount(to_numpy(labels), minlength=classes)
         by_class = np.bincount(to_numpy(labels), plain, classes)[None].astype(np.float64)
@@ -81,7 +83,7 @@ class GroupRows:
             self.data.survey, rows=len(rows), class_rows=class_rows, class_weights=by_class
         )
         split = Folds(1, self.data.seed)
-        return replace(self.data, source=own, survey=survey, split=split)
+        return replace(self.data, source=group_source, survey=survey, split=split)
 
 
 def numbers_of(tile: Tile) -> NumpyArray:

@@ -176,7 +176,6 @@ class Quantity(Operand):
         return ".".join(filter(None, (self.metric, self.stage, self.end)))
 
     def metrics(self) -> tuple[str, ...]:
-        """Its metric."""
         return (self.metric,)
 
     @property
@@ -186,29 +185,26 @@ class Quantity(Operand):
 
     @property
     def uncertain(self) -> bool:
-        """Whether it has an interval of its own: no end of one, nor what chance would give."""
         return self.end in ("", "estimate") and self.stage != "chance"
 
     @property
     def needs_intervals(self) -> bool:
-        """Whether it is there only where intervals are."""
         return bool(self.end) or self.stage == "chance"
 
     def estimate(self, subject: Subject) -> Estimate:
-        """The number, with its interval where it has one."""
         if self.stage == "chance":
-            found = read_estimate(subject.now.get(self.metric, {}).get("chance"), "mean")
+            estimate = read_estimate(subject.now.get(self.metric, {}).get("chance"), "mean")
         elif self.stage in ("delta", "change"):
             earlier = subject.baseline is not None and self.stage == "delta"
             against = Quantity(self.metric, "baseline" if earlier else "before")
-            found = left_minus_right(Quantity(self.metric), against, subject)
+            estimate = left_minus_right(Quantity(self.metric), against, subject)
         else:
             stages = {"": subject.now, "before": subject.before, "baseline": subject.baseline}
             entry = (stages[self.measured] or {}).get(self.metric)
-            found = read_estimate(entry, "estimate" if self.end == "estimate" else "value")
+            estimate = read_estimate(entry, "estimate" if self.end == "estimate" else "value")
         if self.uncertain:
-            return found
-        return found.end(self.end) if self.end else Estimate(*[found.value] * 3)
+            return estimate
+        return estimate.end(self.end) if self.end else Estimate(*[estimate.value] * 3)
 
 
 @dataclass(frozen=True)
@@ -221,7 +217,6 @@ class _SliceMetric(Operand):
     of_slices = True
 
     def divided_by(self) -> tuple[Division, ...]:
-        """Its column."""
         return (self.by,)
 
     @property
@@ -327,7 +322,6 @@ class FailedSlices(Operand):
         return "slices.failed" + (f" by {self.by}" if self.by else "")
 
     def divided_by(self) -> tuple[Division, ...]:
-        """Its column, if it names one."""
         return (self.by,) if self.by else ()
 
     def estimate(self, subject: Subject) -> Estimate:

@@ -152,8 +152,8 @@ def _options(plan: Plan) -> dict[str, dict[str, Any]]:
         for family in plan.families
         if family and settings_of(family)
     }
-    own = plan.objective.options()
-    return options | ({plan.loss: own} if own else {})
+    loss_options = plan.objective.options()
+    return options | ({plan.loss: loss_options} if loss_options else {})
 
 
 def _pooling(groups: GroupReport) -> dict[str, Any]:

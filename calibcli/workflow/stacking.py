@@ -67,8 +67,8 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial:
         The penalty on the weights pulls to the best of them alone.
     """
     rows = _collect(data, trials)
-    own = rows.log_probs[:, np.arange(len(rows.labels)), rows.labels]
-    start = np.eye(len(trials))[int(np.argmax(own @ rows.weights))]
+    label_log_probs = rows.log_probs[:, np.arange(len(rows.labels)), rows.labels]
+    start = np.eye(len(trials))[int(np.argmax(label_log_probs @ rows.weights))]
     weights, solution = _solve(rows, start, start)
     kept = np.flatnonzero((weights > _LEAST_WEIGHT) | (start > 0)).tolist()
     if len(kept) < len(trials):
@@ -98,7 +98,7 @@ def _solve(rows: _Rows, start: NumpyArray, anchor: NumpyArray) -> tuple[NumpyArr
 
     total = float(rows.weights.sum())
     shares = rows.weights / total
-    own = rows.log_probs[:, np.arange(len(rows.labels)), rows.labels] @ shares
+    label_log_probs = rows.log_probs[:, np.arange(len(rows.labels)), rows.labels] @ shares
 
     def value_and_gradient(weights: NumpyArray) -> tuple[float, NumpyArray]:
         logits = np.tensordot(weights, rows.log_probs, 1)
@@ -109,10 +109,10 @@ def _solve(rows: _Rows, start: NumpyArray, anchor: NumpyArray) -> tuple[NumpyArr
         probs = shifted / sums * shares[:, None]
         expected = np.tensordot(rows.log_probs, probs, ((1, 2), (0, 1)))
         pull = weights - anchor
-        value = normaliser - float(weights @ own) + _RIDGE / total * float(pull @ pull)
-        return value, expected - own + 2 * _RIDGE / total * pull
+        value = normaliser - float(weights @ label_log_probs) + _RIDGE / total * float(pull @ pull)
+        return value, expected - label_log_probs + 2 * _RIDGE / total * pull
 
-    found = minimize(
+    optimum = minimize(
         value_and_gradient,
         start,
         jac=True,
@@ -120,10 +120,12 @@ def _solve(rows: _Rows, start: NumpyArray, anchor: NumpyArray) -> tuple[NumpyArr
         bounds=[(0.0, None)] * len(start),
         options={"maxiter": 500, "ftol": 1e-13, "gtol": 1e-8},
     )
-    weights: NumpyArray = found.x
-    gradient = np.where((weights <= 0) & (found.jac > 0), 0.0, found.jac)
+    weights: NumpyArray = optimum.x
+    gradient = np.where((weights <= 0) & (optimum.jac > 0), 0.0, optimum.jac)
     norm = float(np.abs(gradient).max(initial=0.0))
-    return weights, Solution(weights, float(found.fun), norm, norm <= 1e-4, "gradient", found.nit)
+    return weights, Solution(
+        weights, float(optimum.fun), norm, norm <= 1e-4, "gradient", optimum.nit
+    )
 
 
 def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:

@@ -54,7 +54,6 @@ class ArrowBatch:
         return matrix
 
     def values(self, name: str) -> Values:
-        """One value a row; strings as indices into their distinct values."""
         array = _storage(self.batch.column(name))
         if _is_list(array.type):
             return Values(_matrix(array, name, 1)[:, 0])
@@ -74,7 +73,6 @@ class ArrowBatch:
         return Values(array.to_numpy(zero_copy_only=False), None, missing)
 
     def columns(self, names: Sequence[str]) -> Any:
-        """Some of the columns, as they are."""
         return self.batch.select(list(names))
 
 
@@ -365,7 +363,7 @@ class ArrowSink:
 
     left_out: tuple[str, ...] = ()
     plain: ClassVar[bool]
-    """As of `Assembler`."""
+    """Whether dictionary-encoded columns are decoded, see `Assembler`."""
 
     def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
         self._file = file
@@ -374,5 +372,4 @@ class ArrowSink:
 
     @property
     def renamed(self) -> dict[str, str]:
-        """Columns of the input that were renamed."""
         return self._assembler.renamed

@@ -205,7 +205,6 @@ class IpcFileSink(ArrowSink):
     _new = staticmethod(pa.ipc.new_file)
 
     def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
-        """Write a record batch."""
         batch = self._assembler.batch(computed, columns)
         if self._writer is None:
             self._writer = self._new(self._file, batch.schema)
@@ -219,7 +218,6 @@ class IpcFileSink(ArrowSink):
             self._writer.close()
 
     def abandon(self) -> None:
-        """Let the writer go."""
         self._writer = None
 
 

@@ -154,7 +154,6 @@ class ArrayBatch:
         return matrix[:, None] if matrix.ndim == 1 else matrix
 
     def values(self, name: str) -> Values:
-        """One value a row; strings as indices into their distinct values."""
         array = self.arrays[name].reshape(len(self))
         if array.dtype.kind == "S":
             try:
