@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from calibcli.arrays import log_softmax
-from calibcli.metrics import confidence, one_vs_rest
+from calibcli.metrics import confidence, decomposition
 from calibcli.metrics.decomposition import cells_per_class
 from calibcli.metrics.lattice import CellSums, lattice_cells
 from calibcli.metrics.panel import Panel
@@ -45,7 +45,7 @@ def evaluate(log_probs: Array, labels: Array, weights: Array | None = None, cuts
 def on_lattice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every statistic on its lattice from 50 rows on."""
     monkeypatch.setattr(confidence, "ROWS", 50)
-    monkeypatch.setattr(one_vs_rest, "PROBABILITIES", 500)
+    monkeypatch.setattr(decomposition, "PROBABILITIES", 500)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
