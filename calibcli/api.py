@@ -101,6 +101,14 @@ class FittedCalibrator:
         ------
         UsageError
             The last stage offers no interval; that of the method ``venn-abers`` does.
+
+        Examples
+        --------
+        >>> logits, labels = [2.9, -2.9, 2.9, -2.9] * 5, [1, 0, 1, 1] * 5
+        >>> calibrator = fit(logits, labels, method="venn-abers", folds=0)
+        >>> low, high = calibrator.predict_interval([2.9])
+        >>> [round(float(end[0]), 2) for end in (low, high)]
+        [0.91, 1.0]
         """
         source = self._read(logits, input)
         empty = np.empty(0, _precision(source))
@@ -128,7 +136,23 @@ class FittedCalibrator:
         return calibrated_chunks(engine, source, chunks, self.stages, intervals=intervals)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write a parameter file: JSON, or safetensors if the name ends so."""
+        """Write a parameter file: JSON, or safetensors if the name ends so.
+
+        Raises
+        ------
+        UsageError
+            There is such a file, without ``force``; or it cannot be written there.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> calibrator = fit([[3, 0], [0, 3], [3, 0], [0, 3]], [0, 1, 1, 1], folds=0)
+        >>> with TemporaryDirectory() as folder:
+        ...     calibrator.save(f"{folder}/params.json")
+        ...     again = load(f"{folder}/params.json")
+        >>> bool((again.predict_proba([[1, 0]]) == calibrator.predict_proba([[1, 0]])).all())
+        True
+        """
         from calibcli.tables.atomic import atomic_write
 
         with atomic_write(str(path), force=force) as file:
@@ -250,6 +274,16 @@ def load(path: str | Path) -> FittedCalibrator:
     ------
     ParamsError
         The file is not a valid parameter file.
+
+    Examples
+    --------
+    `FittedCalibrator.save` writes one:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     fit([[3, 0], [0, 3]] * 9, [0, 1, 1] * 6, folds=0).save(f"{folder}/params.json")
+    ...     load(f"{folder}/params.json").params.classes
+    2
     """
     params, stages = read_calibrators(path)
     return FittedCalibrator(params, stages)
@@ -303,6 +337,11 @@ def evaluate(
     >>> evaluation = evaluate([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.9, 0.1]], [0, 1, 1, 0])
     >>> {name: round(evaluation.values[name], 3) for name in ("accuracy", "nll", "brier")}
     {'accuracy': 0.75, 'nll': 0.338, 'brier': 0.21}
+
+    With 95 % intervals:
+
+    >>> evaluate([0.2, 0.7] * 200, [0, 1, 1, 1] * 100, bootstrap=1000).intervals["ece"].low > 0
+    True
     """
     _check_counts(0, 0, bootstrap, seed)
     source = _labelled("an evaluation", scores, labels, weights, input, cluster)

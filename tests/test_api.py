@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -336,10 +334,3 @@ def test_what_the_interface_returns_and_raises_is_exported(fitted):
     with pytest.raises(calibcli.DataError) as raised:
         calibcli.fit(logits, labels[1:])
     assert isinstance(raised.value, calibcli.CalibError)
-
-
-@pytest.mark.parametrize("module", [calibcli, calibcli.api], ids=lambda module: module.__name__)
-def test_examples_print_what_they_say(module: ModuleType) -> None:
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,24 +1,15 @@
-"""The examples in the docstrings of the metrics, of which each metric has one."""
+"""Each metric has an example; that they print what they show is tested with all others."""
 
 from __future__ import annotations
 
-import doctest
 import importlib
 import pkgutil
-
-import pytest
 
 from calibcli import metrics
 from calibcli.metrics.base import Metric
 from calibcli.metrics.registry import METRICS
 
 MODULES = [f"calibcli.metrics.{module.name}" for module in pkgutil.iter_modules(metrics.__path__)]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_give_what_they_show(name: str) -> None:
-    result = doctest.testmod(importlib.import_module(name))
-    assert result.failed == 0
 
 
 def test_each_metric_has_an_example() -> None:
