@@ -25,6 +25,8 @@ def evaluated(name: str = "test.npz", **metrics: dict[str, Any]) -> dict[str, An
         "rows": 3,
         "weight": 3.0,
         "classes": 2,
+        "view": "top",
+        "positive": None,
         "metrics": metrics or {"ece": entry(0.03, 0.02, 0.05), "nll": entry(math.inf)},
         "reliability": [],
     }

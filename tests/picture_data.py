@@ -11,7 +11,7 @@ from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES, Key
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.slices import SliceSums, read_slices
 from calibcli.metrics.view import View
-from calibcli.report.document import combine, evaluate_document, fit_document, slices_document
+from calibcli.report.document import combine, evaluate_document, fit_document, slices_part
 from calibcli.report.plot_data import Picture
 
 Array = np.ndarray[Any, Any]
@@ -51,14 +51,21 @@ def fitted(
     """The document of a fit, and the pictures of before and after."""
     logits, labels = calibrated(rows, classes)
     before, after = evaluate(logits * 1.6, labels), evaluate(logits, labels)
-    work = {"converged": True, "iterations": 3, "passes": 4, "seconds": 0.1, "device": "cpu"}
+    work = {
+        "converged": True,
+        "iterations": 3,
+        "passes": 4,
+        "seconds": 0.1,
+        "device": "cpu",
+        "notes": [],
+    }
     document = fit_document(
         source=source("val.npz"),
         rows=rows,
         classes=classes,
         method="temperature",
         loss="nll",
-        fit=work,
+        fit={**work, "notes": []},
         stages=[{"kind": "temperature", "parameters": {"temperature": 1.6}}],
         before=before,
         after=after,
@@ -94,6 +101,6 @@ def sliced(rows: int = 600, slices: int = 3, seed: int = 0) -> tuple[dict[str, A
     panel = Panel(also=(*PANEL.also, sums, bins))
     found = panel.finish(panel.partial(View(logits, labels, keys={"by": by})))
     document = evaluate_document(found, source=source("val.npz"))
-    document["slices"] = [slices_document(read_slices(found.also[sums], names, 0), "<site>")]
+    document["slices"] = [slices_part(read_slices(found.also[sums], names, 0), "<site>")]
     drawn = picture("val.npz", document, found)
     return document, [replace(drawn, slices=found.also[bins], slice_names=names)]

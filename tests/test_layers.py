@@ -24,7 +24,7 @@ LAYERS = [
     ["calibrators"],
     ["objectives"],
     ["metrics"],
-    ["options", "params", "registry"],
+    ["options", "params", "registry", "schema"],
     ["arrays"],
     ["errors", "interrupts"],
     ["version"],

@@ -372,8 +372,15 @@ def test_a_value_at_the_end_of_its_interval_is_shown_inside() -> None:
 
 
 def test_failed_fit_is_loud() -> None:
-    work = {"converged": False, "iterations": 1, "passes": 2, "seconds": 0.0, "device": "cpu"}
-    text = printed(fitted(fit=work), width=120)
+    work = {
+        "converged": False,
+        "iterations": 1,
+        "passes": 2,
+        "seconds": 0.0,
+        "device": "cpu",
+        "notes": [],
+    }
+    text = printed(fitted(fit={**work, "notes": []}), width=120)
     assert "DID NOT CONVERGE in 1 iteration, 2 passes over the data" in text
 
 

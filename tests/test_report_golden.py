@@ -13,9 +13,10 @@ from rich.console import Console
 
 from calibcli.metrics.bins import BINS, EDGES, Bin
 from calibcli.metrics.panel import Evaluation
-from calibcli.report.document import Document, combine, evaluate_document, fit_document
+from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.formats import RENDERERS
 from calibcli.report.render_terminal import print_document
+from calibcli.schema import Document
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
     from calibcli.engine.engine import Engine
     from calibcli.params import Params
+    from calibcli.schema import ApplyDocument
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
 
@@ -153,7 +154,7 @@ def apply_command(
 
 def _document(dataset: Dataset, rows: int, content: Params, params: str, output: str) -> str:
     """The result as JSON."""
-    document = {
+    document: ApplyDocument = {
         "schema_version": 1,
         "command": "apply",
         "input": {

@@ -14,6 +14,7 @@ from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
     from calibcli.cli.configuration import ConfigurableOption, Configuration
+    from calibcli.schema import ConfigDocument, SettingPart
 
 _HELP = """Say what options are set to by a configuration file or the environment, and where.
 
@@ -68,11 +69,16 @@ def config_command(
             typer.echo(f"calib: {error}", err=True)
         return
     file = None if configuration.file is None else str(configuration.file.path.absolute())
-    document = {"schema_version": 1, "command": "config", "file": file, "options": entries}
+    document: ConfigDocument = {
+        "schema_version": 1,
+        "command": "config",
+        "file": file,
+        "options": entries,
+    }
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def _entries(configuration: Configuration, command: str, context: Any) -> Iterator[dict[str, Any]]:
+def _entries(configuration: Configuration, command: str, context: Any) -> Iterator[SettingPart]:
     """The options of a command, with their values and where these come from."""
     from calibcli.cli.configuration import plain
 
@@ -97,7 +103,7 @@ def _entries(configuration: Configuration, command: str, context: Any) -> Iterat
         }
 
 
-def _print(configuration: Configuration, entries: list[dict[str, Any]]) -> None:
+def _print(configuration: Configuration, entries: list[SettingPart]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -8,19 +8,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from calibcli.cli.shared_options import OutputOptions, ReportOptions
 
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
+    from calibcli.schema import Document
 
 _PATIENCE = 0.5
 """Seconds after which work counts as long."""
 
 
 def show(
-    document: dict[str, Any],
+    document: Document,
     output: OutputOptions | ReportOptions,
     *,
     stdout_taken: bool = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from calibcli.cli.shared_options import complete_methods, options_in
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.metrics.slices import SliceSums
+    from calibcli.schema import EvaluateDocument
     from calibcli.tables.dataset import Dataset
 
 _option = options_in("Looking closer")
@@ -81,27 +82,27 @@ class DiagnosticOptions:
         """The panel, with the statistics of the slices."""
         return replace(panel, also=(*panel.also, *self.statistics(data)))
 
-    def document(
+    def add_to(
         self,
+        document: EvaluateDocument,
         data: Data,
         stages: Sequence[Calibrator],
         evaluation: Evaluation,
         panel: Panel,
         dataset: Dataset,
-    ) -> dict[str, Any]:
-        """What they show, for the result document."""
+    ) -> None:
+        """Look at the rows, and put what they show into the document."""
         from calibcli.metrics.resampling import Bootstrap
 
         bootstrap = panel.bootstrap or Bootstrap()
-        shown: dict[str, Any] = {}
         statistics = self.statistics(data)
         if statistics:
             from calibcli.metrics.slices import BY, read_slices
-            from calibcli.report.document import slices_document
+            from calibcli.report.document import slices_part
 
             classes = dataset.class_names or tuple(map(str, range(data.classes)))
-            shown["slices"] = [
-                slices_document(
+            document["slices"] = [
+                slices_part(
                     read_slices(
                         evaluation.also[each],
                         classes if each.role is None else data.key_names(BY),
@@ -112,15 +113,14 @@ class DiagnosticOptions:
                 for each in statistics
             ]
         if self.tests:
-            from calibcli.report.document import tests_document
+            from calibcli.report.document import test_parts
             from calibcli.workflow.diagnostics import run_tests
 
             results = run_tests(data, stages, bootstrap.seed, bootstrap.role, event=panel.event)
-            shown["tests"] = tests_document(results)
+            document["tests"] = test_parts(results)
         if self.refit is not None:
             # It imports all that fits.
-            from calibcli.report.document import refit_document
+            from calibcli.report.document import refit_part
             from calibcli.workflow.refit import refit
 
-            shown["refit"] = refit_document(refit(data, self.refit, panel.bootstrap, stages))
-        return shown
+            document["refit"] = refit_part(refit(data, self.refit, panel.bootstrap, stages))

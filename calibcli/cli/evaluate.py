@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from calibcli.cli.console import Talk
     from calibcli.metrics.panel import Panel
     from calibcli.params import Params
+    from calibcli.schema import EvaluateDocument
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
 
@@ -138,7 +139,7 @@ class _Job:
     content: Params | None = None
     stages: tuple[Calibrator, ...] = ()
 
-    def evaluate(self, name: str) -> dict[str, Any]:
+    def evaluate(self, name: str) -> EvaluateDocument:
         """The result document of one input."""
         from calibcli.cli.reading import (
             check_params_classes,
@@ -184,5 +185,5 @@ class _Job:
                 params=self.params,
                 class_names=dataset.class_names,
             )
-            diagnostics = self.diagnosing.document(data, self.stages, evaluation, panel, dataset)
-            return {**document, **diagnostics}
+            self.diagnosing.add_to(document, data, self.stages, evaluation, panel, dataset)
+            return document

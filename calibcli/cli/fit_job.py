@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibcli.cli.shared_options import ComputeOptions, InputOptions
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.metrics.panel import Panel
     from calibcli.params import Params
+    from calibcli.schema import FitDocument, TraceDocument, TraceStagePart
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.automatic import AutoPlan
@@ -120,10 +121,10 @@ class FitJob:
             tested_on=self._test_prints.result() if self._test_prints else None,
         )
 
-    def document(self, outcome: Outcome, content: Params, targets: Targets) -> dict[str, Any]:
+    def document(self, outcome: Outcome, content: Params, targets: Targets) -> FitDocument:
         """The result document, of an outcome that was measured."""
         from calibcli.cli.reading import describe
-        from calibcli.report.document import fit_document, leaderboard_entries
+        from calibcli.report.document import fit_document
 
         assert outcome.before is not None
         assert outcome.after is not None
@@ -154,7 +155,7 @@ class FitJob:
             output=None if targets.output == "-" else targets.output,
             balanced=outcome.balanced,
             plain=outcome.plain,
-            leaderboard=leaderboard_entries(outcome.leaderboard),
+            leaderboard=outcome.leaderboard,
             groups=outcome.groups,
             class_names=self.dataset.class_names,
         )
@@ -190,10 +191,14 @@ class FitJob:
 
 def _trace(outcome: Outcome) -> bytes:
     """The rounds of each stage, as JSON."""
-    stages = [
+    stages: list[TraceStagePart] = [
         {"kind": stage.calibrator.kind, "rounds": list(stage.trace)}
         for stage in outcome.fit.stages
         if stage.solution is not None
     ]
-    document = {"schema_version": 1, "loss": outcome.plan.loss, "stages": stages}
+    document: TraceDocument = {
+        "schema_version": 1,
+        "loss": outcome.plan.loss,
+        "stages": stages,
+    }
     return (json.dumps(document, indent=1) + "\n").encode()

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from calibcli.cli.option_values import Trait
 from calibcli.cli.shared_options import options_in
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibcli.cli.shared_options import ReportOptions
     from calibcli.metrics.panel import Panel
     from calibcli.report.baseline import Baseline
+    from calibcli.schema import Document, Judged
     from calibcli.tables import Outputs
     from calibcli.workflow.quantities import Measurement
 
@@ -192,14 +193,14 @@ class Gates:
             )
         return options
 
-    def judge(self, document: dict[str, Any]) -> None:
+    def judge(self, document: Judged) -> None:
         """Judge a document by all gates; what came of it goes into the document."""
         from calibcli.report.gate_results import add_gates
 
         significant = self._options.significant
         add_gates(document, self._gates, baseline=self._baseline, significant=significant)
 
-    def write(self, document: dict[str, Any], outputs: Outputs) -> list[str]:
+    def write(self, document: Document, outputs: Outputs) -> list[str]:
         """Write the files that were asked for, and return their names."""
         asked = {"junit": self._options.junit, "openmetrics": self._options.openmetrics}
         paths = {kind: path for kind, path in asked.items() if path is not None}
@@ -210,7 +211,7 @@ class Gates:
                 outputs.open(path).write(RENDERERS[kind](document).encode())
         return list(paths.values())
 
-    def conclude(self, document: dict[str, Any], talk: Talk, *, stdout_taken: bool = False) -> None:
+    def conclude(self, document: Document, talk: Talk, *, stdout_taken: bool = False) -> None:
         """Print a document, and tell everybody what came of the gates.
 
         Raises
@@ -244,7 +245,7 @@ class Gates:
         is_action = os.environ.get("GITHUB_ACTIONS") == "true"
         return is_action and bool(os.environ.get("GITHUB_STEP_SUMMARY"))
 
-    def _tell_github(self, document: dict[str, Any], talk: Talk) -> None:
+    def _tell_github(self, document: Document, talk: Talk) -> None:
         """Append to the step summary, and annotate on stderr what stdout does not annotate."""
         from calibcli.cli.console import tell
         from calibcli.report.github import SUMMARY_BYTES, fit_summary, workflow_commands
@@ -265,8 +266,9 @@ class Gates:
             talk.say(f"the step summary cannot be written: {path}: {error.strerror}")
 
 
-def _say_each(document: dict[str, Any], talk: Talk) -> None:
+def _say_each(document: Document, talk: Talk) -> None:
+    from calibcli.report.document import gates_of
     from calibcli.report.gate_results import sentence
 
-    for entry in document.get("gates", []):
+    for entry in gates_of(document):
         talk.say(f"gate {sentence(entry)}")

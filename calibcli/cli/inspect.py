@@ -20,6 +20,7 @@ from calibcli.cli.shared_options import (
 
 if TYPE_CHECKING:
     from calibcli.engine.data import Data
+    from calibcli.schema import DataDocument, ParametersDocument
     from calibcli.tables.dataset import Dataset
 
 _HELP = """Say what calib sees in a data file or a parameter file.
@@ -36,6 +37,10 @@ _EXAMPLES = """[b]Examples[/b]
 """
 
 
+_ASKED = ("schema_version", "command", "file")
+"""Keys of a document that say nothing new to a person."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("inspect", help=_HELP, epilog=_EXAMPLES)(inspect_command)
@@ -49,12 +54,11 @@ def inspect_command(
     format: FormatOption = PlainFormat.TABLE,
 ) -> None:
     """Look at a file, and print what is in it."""
-    facts = _params(file) if _is_params(file) else _data(file, reading, computing)
+    document = _params(file) if _is_params(file) else _data(file, reading, computing)
     if format is PlainFormat.JSON:
-        document = {"schema_version": 1, "command": "inspect", "file": file, **facts}
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         return
-    _print(facts)
+    _print(document)
 
 
 def _is_params(file: str) -> bool:
@@ -68,11 +72,14 @@ def _is_params(file: str) -> bool:
     return start.lstrip()[:1] == b"{" or start[8:9] == b"{"
 
 
-def _params(file: str) -> dict[str, Any]:
+def _params(file: str) -> ParametersDocument:
     from calibcli.workflow.records import read_calibrators
 
     params, stages = read_calibrators(file)
     return {
+        "schema_version": 1,
+        "command": "inspect",
+        "file": file,
         "kind": "parameters",
         "classes": params.classes,
         "class_names": list(params.class_names) if params.class_names else None,
@@ -85,14 +92,17 @@ def _params(file: str) -> dict[str, Any]:
     }
 
 
-def _data(file: str, reading: InputOptions, computing: ComputeOptions) -> dict[str, Any]:
+def _data(file: str, reading: InputOptions, computing: ComputeOptions) -> DataDocument:
     from calibcli.cli.console import Talk
     from calibcli.cli.reading import opened
     from calibcli.engine.data import open_data
 
     with opened([file], reading, Talk(quiet=True), labels_required=False) as dataset:
         data = open_data(computing.engine(), dataset)
-        return {
+        document: DataDocument = {
+            "schema_version": 1,
+            "command": "inspect",
+            "file": file,
             "kind": "data",
             "format": dataset.format,
             "rows": data.rows,
@@ -103,24 +113,24 @@ def _data(file: str, reading: InputOptions, computing: ComputeOptions) -> dict[s
             "other_columns": list(dataset.other_columns),
             "impossible_classes": data.impossible,
             "zero_probabilities": data.survey.zeros,
-            **_labels(dataset, data),
         }
+        _add_labels(document, dataset, data)
+        return document
 
 
-def _labels(dataset: Dataset, data: Data) -> dict[str, Any]:
+def _add_labels(document: DataDocument, dataset: Dataset, data: Data) -> None:
     if not dataset.has_labels:
-        return {"labels": "none"}
+        document["labels"] = "none"
+        return
     counts = data.survey.class_rows
     names = dataset.class_names or tuple(map(str, range(len(counts))))
     smallest, largest = int(counts.argmin()), int(counts.argmax())
-    return {
-        "rows_of_largest_class": {names[largest]: int(counts[largest])},
-        "rows_of_smallest_class": {names[smallest]: int(counts[smallest])},
-        "absent_classes": [names[k] for k in range(len(counts)) if counts[k] == 0],
-    }
+    document["rows_of_largest_class"] = {names[largest]: int(counts[largest])}
+    document["rows_of_smallest_class"] = {names[smallest]: int(counts[smallest])}
+    document["absent_classes"] = [names[k] for k in range(len(counts)) if counts[k] == 0]
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(document: ParametersDocument | DataDocument) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -128,8 +138,8 @@ def _print(facts: dict[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
-    for key, value in facts.items():
-        if value in (None, [], {}):
+    for key, value in document.items():
+        if key in _ASKED or value in (None, [], {}):
             continue
         grid.add_row(key.replace("_", " "), Text("\n".join(_lines(value))))
     Console(highlight=False).print(grid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -20,13 +20,23 @@ from calibcli.cli.shared_options import (
 from calibcli.registry import BUILT_IN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table
 
     from calibcli.calibrators.base import Family
     from calibcli.registry import Registry
+    from calibcli.schema import (
+        EntryPart,
+        LossesDocument,
+        LossPart,
+        MethodPart,
+        MethodsDocument,
+        MetricInfoPart,
+        MetricsDocument,
+        OptionPart,
+    )
 
 _METHODS_HELP = """List the calibrators that can be fitted.
 
@@ -67,7 +77,7 @@ _METRICS_EXAMPLES = """[b]Examples[/b]
   calib metrics --format json
 """
 
-_NO_FAMILIES: list[dict[str, Any]] = [
+_NO_FAMILIES: list[MethodPart] = [
     {
         "name": "none",
         "title": "no calibration: the softmax of the logits",
@@ -135,14 +145,14 @@ def methods_command(
         "source": "source",
         "from": "origin",
     }
+    document: MethodsDocument = {"schema_version": 1, "classes": classes, "methods": entries}
     group, card = "preserves {preserves}", name is not None
-    _show("methods", MAPS, entries, facts, format, group=group, card=card, classes=classes)
+    _show("methods", MAPS, document, entries, facts, format, group=group, card=card)
 
 
-def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
+def _method(name: str, kind: type[Family], classes: int) -> MethodPart:
     """What there is to say about a family of maps at so many classes."""
     from calibcli.calibrators.registry import MAPS
-    from calibcli.options import options_of
 
     family = kind()
     possible = 2 if family.binary_only else classes
@@ -155,8 +165,14 @@ def _method(name: str, kind: type[Family], classes: int) -> dict[str, Any]:
         "cost": family.cost,
         "source": family.source,
         "origin": str(MAPS.origin(name)),
-        "options": [asdict(option) for option in options_of(kind)],
+        "options": _options(kind),
     }
+
+
+def _options(kind: type[Any]) -> list[OptionPart]:
+    from calibcli.options import options_of
+
+    return [cast("OptionPart", asdict(option)) for option in options_of(kind)]
 
 
 def losses_command(
@@ -165,9 +181,8 @@ def losses_command(
 ) -> None:
     """List the objectives."""
     from calibcli.objectives.registry import OBJECTIVES
-    from calibcli.options import options_of
 
-    entries = [
+    entries: list[LossPart] = [
         {
             "name": each,
             "title": kind.title,
@@ -177,7 +192,7 @@ def losses_command(
             "convex": kind.convex,
             "source": kind.source,
             "origin": str(OBJECTIVES.origin(each)),
-            "options": [asdict(option) for option in options_of(kind)],
+            "options": _options(kind),
         }
         for each, kind in _chosen(OBJECTIVES, name).items()
     ]
@@ -189,8 +204,9 @@ def losses_command(
         "source": "source",
         "from": "origin",
     }
+    document: LossesDocument = {"schema_version": 1, "losses": entries}
     group, card = "proper: {proper}, adaptive: {adaptive}", name is not None
-    _show("losses", OBJECTIVES, entries, facts, format, group=group, card=card)
+    _show("losses", OBJECTIVES, document, entries, facts, format, group=group, card=card)
 
 
 def metrics_command(
@@ -200,7 +216,7 @@ def metrics_command(
     """List the metrics."""
     from calibcli.metrics.registry import DEFAULT, METRICS
 
-    entries = [
+    entries: list[MetricInfoPart] = [
         {
             "name": each,
             "title": metric.title,
@@ -222,7 +238,9 @@ def metrics_command(
         "convention": "convention",
         "from": "origin",
     }
-    _show("metrics", METRICS, entries, facts, format, group="{group}", card=name is not None)
+    document: MetricsDocument = {"schema_version": 1, "metrics": entries}
+    card = name is not None
+    _show("metrics", METRICS, document, entries, facts, format, group="{group}", card=card)
 
 
 def _chosen(registry: Registry[Any], name: str | None, also: Iterable[str] = ()) -> dict[str, Any]:
@@ -233,13 +251,13 @@ def _chosen(registry: Registry[Any], name: str | None, also: Iterable[str] = ())
 def _show(
     command: str,
     registry: Registry[Any],
-    entries: list[dict[str, Any]],
+    document: MethodsDocument | LossesDocument | MetricsDocument,
+    entries: Sequence[EntryPart],
     facts: dict[str, str],
     format: PlainFormat,
     *,
     group: str,
     card: bool,
-    **figures: int,
 ) -> None:
     """Print entries as JSON, or a line each, or one with all facts; say which plugins are broken.
 
@@ -248,7 +266,9 @@ def _show(
     command : str
     registry : Registry
         That the entries are of.
-    entries : list of dict
+    document : MethodsDocument, LossesDocument or MetricsDocument
+    entries : sequence of EntryPart
+        Those of the document.
     facts : dict of str
         Keys of an entry by what a card calls them.
     format : PlainFormat
@@ -256,11 +276,8 @@ def _show(
         Heading of a group of lines, with the keys of an entry in braces.
     card : bool
         Whether the one entry is shown with all facts.
-    **figures : int
-        What the JSON document has beside the entries.
     """
     if format is PlainFormat.JSON:
-        document = {"schema_version": 1, **figures, command: entries}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         from rich.console import Console
@@ -277,11 +294,11 @@ def _show(
         tell(f"calib: {line}")
 
 
-def _print_lines(console: Console, entries: list[dict[str, Any]], group: str) -> None:
+def _print_lines(console: Console, entries: Sequence[EntryPart], group: str) -> None:
     """A line for each entry, below the headings of their groups in order of appearance."""
     from rich.text import Text
 
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[EntryPart]] = {}
     for entry in entries:
         shown = {key: _shown(value) for key, value in entry.items()}
         groups.setdefault(group.format(**shown), []).append(entry)
@@ -298,15 +315,16 @@ def _print_lines(console: Console, entries: list[dict[str, Any]], group: str) ->
         console.print()
 
 
-def _facts(entry: dict[str, Any], facts: dict[str, str]) -> Table:
+def _facts(entry: EntryPart, facts: dict[str, str]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
+    values: Mapping[str, object] = entry
     for label, key in facts.items():
-        value = entry[key]
+        value = values[key]
         if key == "parameters" and value is None:
             value = "grow with the rows"
         # Where everything comes from this package, it goes without saying.

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.metrics.diagrams import KeyDiagrams
     from calibcli.metrics.panel import Evaluation, Panel
-    from calibcli.report.document import Document
     from calibcli.report.plot_data import Picture
     from calibcli.report.plot_style import Kind
+    from calibcli.schema import Document
     from calibcli.tables import Outputs
 
 _option = options_in("Pictures")

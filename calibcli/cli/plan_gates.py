@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -22,6 +22,7 @@ from calibcli.cli.shared_options import (
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
+    from calibcli.schema import PlanDocument, PlanPart
     from calibcli.workflow.planning import GatePlan, World
 
 _HELP = """Plan gates: how many rows it takes to tell a good model from a bad one.
@@ -138,7 +139,7 @@ def gates(
 
 def _document(
     world: World, planning: PlanOptions, seed: int, plans: Sequence[GatePlan]
-) -> dict[str, Any]:
+) -> PlanDocument:
     return {
         "schema_version": 1,
         "command": "gates",
@@ -147,7 +148,7 @@ def _document(
         "limit": planning.limit,
         "power": planning.power,
         "seed": seed,
-        "plans": [asdict(each) for each in plans],
+        "plans": [cast("PlanPart", asdict(each)) for each in plans],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibcli.cli.configured import same_file
 from calibcli.cli.shared_options import InputOptions
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calibcli.cli.console import Talk
     from calibcli.engine.data import Data
     from calibcli.params import Params
+    from calibcli.schema import ClustersPart, InputPart
     from calibcli.tables.dataset import Dataset
 
 
@@ -93,7 +94,7 @@ def talk_about_groups(dataset: Dataset, known: Mapping[str, tuple[str, ...]], ta
             )
 
 
-def describe(dataset: Dataset, data: Data) -> dict[str, Any]:
+def describe(dataset: Dataset, data: Data) -> InputPart:
     """The input's entry in a result document."""
     import numpy as np
 
@@ -109,7 +110,7 @@ def describe(dataset: Dataset, data: Data) -> dict[str, Any]:
     }
 
 
-def _clusters(dataset: Dataset, data: Data) -> dict[str, Any] | None:
+def _clusters(dataset: Dataset, data: Data) -> ClustersPart | None:
     from calibcli.engine.folds import CLUSTER
 
     if data.clusters is None:

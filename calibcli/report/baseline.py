@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from calibcli.errors import BaselineError
-from calibcli.report.document import SCHEMA_VERSION, Document
+from calibcli.report.document import is_fit, results_of
+from calibcli.schema import SCHEMA_VERSION, Judged, MeasurementPart
 from calibcli.workflow.quantities import Metrics
 
 _READABLE = (1, SCHEMA_VERSION)
@@ -36,7 +37,7 @@ class Baseline:
         self.name = name
         self._parts = _measurements(_parse(content, name), name)
 
-    def metrics(self, source: str, measured: Document) -> Metrics:
+    def metrics(self, source: str, measured: MeasurementPart | None) -> Metrics:
         """The metrics of an input, to be compared with those that were measured of it.
 
         Raises
@@ -74,7 +75,7 @@ class Baseline:
                 )
 
 
-def _parse(content: bytes, name: str) -> Document:
+def _parse(content: bytes, name: str) -> Judged:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -93,17 +94,17 @@ def _parse(content: bytes, name: str) -> Document:
     if document.get("command") not in COMMANDS:
         other = document.get("command", "another command")
         raise BaselineError(f"{name}: is of calib {other}; a baseline is of calib evaluate or fit")
-    return document
+    return cast("Judged", document)
 
 
-def _measurements(document: Document, name: str) -> dict[str, Document]:
+def _measurements(document: Judged, name: str) -> dict[str, MeasurementPart]:
     """Measurements by the name of the input; of a fit those afterwards."""
-    found: dict[str, Document] = {}
+    parts: dict[str, MeasurementPart] = {}
     try:
-        for result in document.get("results", [document]):
-            part = result["after"] if document["command"] == "fit" else result
-            found[str(result["input"]["name"])] = part
-        for part in found.values():
+        for result in results_of(document):
+            part = result["after"] if is_fit(result) else cast("MeasurementPart", result)
+            parts[str(result["input"]["name"])] = part  # type: ignore[assignment]
+        for part in parts.values():
             _view_in_words(part)
             for entry in _metrics(part).values():
                 _check_numbers(entry)
@@ -111,18 +112,18 @@ def _measurements(document: Document, name: str) -> dict[str, Document]:
         raise BaselineError(
             f"{name}: has no metrics where calib writes them; make it anew"
         ) from None
-    if not found:
+    if not parts:
         raise BaselineError(f"{name}: has no results")
-    return found
+    return parts
 
 
-def _metrics(part: Document) -> Metrics:
-    return {str(metric): dict(entry) for metric, entry in part["metrics"].items()}
+def _metrics(part: MeasurementPart) -> Metrics:
+    return {str(metric): {**entry} for metric, entry in part["metrics"].items()}
 
 
-def _view_in_words(part: Document) -> str:
+def _view_in_words(part: MeasurementPart | None) -> str:
     """What the confidence of a measurement is; that of the top label before there were views."""
-    event = part.get("positive")
+    event = None if part is None else part.get("positive")
     return "the view of the top label" if event is None else f"P({event['name']})"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from calibcli.metrics.registry import METRICS
-from calibcli.report.document import Document, main_figure
+from calibcli.report.document import is_fit, main_figure, measurements, results_of
 from calibcli.report.texts import plural, short_names
+from calibcli.schema import Document, IntervalPart, MeasurementPart, MetricPart, Result
 
 _LONG_TABLE = 10
 """A table of more metrics is divided by what they are about."""
@@ -26,54 +26,50 @@ class Column:
     ----------
     title : str
         ``"before"``, ``"after"``, or the shortest name that tells an input from the others.
-    part : dict
-        The part of the document with ``metrics`` and ``reliability``.
+    part : MeasurementPart
     """
 
     title: str
-    part: Document
+    part: MeasurementPart
 
     def value(self, metric: str) -> float | None:
         """The value of a metric, or None where it was not measured."""
-        found: float | None = self.part["metrics"].get(metric, {}).get("value")
-        return found
+        return self.metric(metric)["value"]
 
     def figure(self, metric: str) -> float | None:
         """The main figure of a metric: of errors the estimate, where there is one."""
         return main_figure(self.metric(metric))
 
-    def metric(self, metric: str) -> Document:
-        """All that the document has of a metric; nothing where it was not measured."""
-        found: Document = self.part["metrics"].get(metric, {})
-        return found
+    def metric(self, metric: str) -> MetricPart:
+        """All that the document has of a metric; no value where it was not measured."""
+        return self.part["metrics"].get(metric, {"value": None})
 
 
-def is_fit(document: Document) -> bool:
-    """Whether it is the document of ``calib fit``."""
-    return bool(document["command"] == "fit")
-
-
-def measured_input(result: Document) -> str:
+def measured_input(result: Result) -> str:
     """Name of the input that the metrics of a result are of."""
-    on_test = is_fit(result) and (result["after"] or {}).get("measured_on") == "test"
-    return str(result["test" if on_test else "input"]["name"])
+    source = result["input"]
+    if is_fit(result) and result["after"] and result["after"]["measured_on"] == "test":
+        source = result["test"] or source
+    return source["name"]
 
 
 def columns(document: Document) -> list[Column]:
     """The measurements of a document, in their order."""
     if is_fit(document):
-        return [Column(n, document[n]) for n in ("before", "after") if document[n] is not None]
-    if document["command"] == "compare":
-        return []
-    results = document.get("results", [document])
+        return [Column(stage, part) for stage, part in measurements(document).items()]
+    results = results_of(document)
     names = short_names([result["input"]["name"] for result in results])
-    return [Column(name, result) for name, result in zip(names, results, strict=True)]
+    return [
+        Column(name, part)
+        for name, result in zip(names, results, strict=True)
+        for part in measurements(result).values()
+    ]
 
 
 def balanced_columns(document: Document) -> list[Column]:
     """Before and after a fit with all classes counting the same; empty where not measured."""
     pair = document.get("balanced") if is_fit(document) else None
-    return [Column(name, pair[name]) for name in ("before", "after")] if pair else []
+    return [Column("before", pair["before"]), Column("after", pair["after"])] if pair else []
 
 
 def metric_names(shown: Sequence[Column]) -> list[str]:
@@ -118,7 +114,7 @@ def change(
     before: float | None,
     after: float | None,
     shown: str,
-    interval: Mapping[str, Any] | None = None,
+    interval: IntervalPart | None = None,
 ) -> str:
     """``"better"``, ``"worse"``, ``"same"`` or ``"unclear"``, for a difference shown as ``shown``.
 
@@ -130,7 +126,7 @@ def change(
         return "same"
     if before is None or after is None or math.isnan(after - before) or not better(metric):
         return ""
-    low, high = (interval.get("low"), interval.get("high")) if interval else (None, None)
+    low, high = (interval["low"], interval["high"]) if interval else (None, None)
     if low is not None and high is not None and low <= 0 <= high:
         return "unclear"
     return "better" if (after < before) == (better(metric) == "lower") else "worse"
@@ -152,12 +148,12 @@ def caption(document: Document) -> str:
     """On which rows the metrics were measured, in a sentence; nothing where that is plain."""
     if not is_fit(document):
         return ""
-    part: dict[str, Any] | None = document["after"] or document["before"]
+    part = document["after"] or document["before"]
     if part is None:
         return "Nothing was measured."
     rows, place = plural(part["rows"], "row"), part["measured_on"]
     if place == "test":
-        return f"Measured on the {rows} of {document['test']['name']}."
+        return f"Measured on the {rows} of {measured_input(document)}."
     if place == "cross-fit":
         clusters = document["input"].get("clusters")
         unseen = "not seen it"

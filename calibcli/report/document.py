@@ -1,37 +1,106 @@
-"""The result document: the plain dictionary behind every format, and the JSON contract.
-
-``docs/json.md`` describes it key by key.
-"""
+"""Result documents, made from what was measured: what every format shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, cast
 
 from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.resampling import Interval
+from calibcli.schema import (
+    SCHEMA_VERSION,
+    BalancedPart,
+    BinPart,
+    CandidatePart,
+    CompareDocument,
+    Document,
+    EvaluateDocument,
+    FitDocument,
+    FitMeasurementPart,
+    GatePart,
+    GroupsPart,
+    InputPart,
+    IntervalPart,
+    MeasurementPart,
+    MetricPart,
+    NumberPart,
+    RefitPart,
+    Result,
+    ScorePart,
+    SeveralDocument,
+    SlicePart,
+    SlicesPart,
+    SolvedPart,
+    StagePart,
+    TestPart,
+    ViewPart,
+)
 from calibcli.workflow.measuring import MeasuredOn
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from calibcli.metrics.hypothesis_tests import TestResult
     from calibcli.metrics.slices import Slice
     from calibcli.workflow.choosing import Leaderboard, Standing
     from calibcli.workflow.pooling import GroupReport
     from calibcli.workflow.refit import Refit
 
-SCHEMA_VERSION = 2
 
-Document: TypeAlias = dict[str, Any]
+def is_fit(document: Document) -> TypeIs[FitDocument]:
+    """Whether it is the document of ``calib fit``."""
+    return document["command"] == "fit"
 
 
-def main_figure(metric: Mapping[str, Any]) -> float | None:
+def is_of_several(document: Document) -> TypeIs[SeveralDocument]:
+    """Whether it is of several inputs."""
+    return "results" in document
+
+
+def results_of(document: Document) -> Sequence[Result]:
+    """What was found out about each input."""
+    return document["results"] if is_of_several(document) else [document]
+
+
+def did_not_converge(document: Document) -> bool:
+    """Whether it is of a fit that did not converge."""
+    return is_fit(document) and not document["fit"]["converged"]
+
+
+def measurements(result: Result) -> dict[str, MeasurementPart]:
+    """What was measured of an input: ``before`` and ``after`` a fit, or else at once, ``""``."""
+    if is_fit(result):
+        pair = {"before": result["before"], "after": result["after"]}
+        return {stage: part for stage, part in pair.items() if part is not None}
+    return {} if result["command"] == "compare" else {"": result}
+
+
+def measured_part(result: Result) -> MeasurementPart | None:
+    """What was measured last of an input; None where nothing was."""
+    return next(reversed(measurements(result).values()), None)
+
+
+def leaderboard_of(document: Document) -> Sequence[CandidatePart]:
+    """The candidates that were compared, the best first; nothing where none were."""
+    if is_fit(document):
+        return document["leaderboard"] or []
+    return document["leaderboard"] if document["command"] == "compare" else []
+
+
+def gates_of(document: Document) -> Sequence[GatePart]:
+    """What came of each gate; nothing where there were none."""
+    return [] if document["command"] == "compare" else document.get("gates", [])
+
+
+def main_figure(metric: MetricPart | NumberPart) -> float | None:
     """What is shown first of a metric of a document: its estimate, or else its value."""
-    figure: float | None = metric.get("estimate", metric.get("value"))
-    return figure
+    return metric.get("estimate", metric["value"])
 
 
-def measurement(evaluation: Evaluation, class_names: Sequence[str] | None = None) -> Document:
+def measurement(
+    evaluation: Evaluation, class_names: Sequence[str] | None = None
+) -> MeasurementPart:
     """The part that every evaluation shares: size, view, metrics, reliability bins."""
     return {
         "rows": evaluation.rows,
@@ -39,11 +108,11 @@ def measurement(evaluation: Evaluation, class_names: Sequence[str] | None = None
         "classes": evaluation.classes,
         **_view(evaluation, class_names),
         "metrics": {name: _metric(evaluation, name) for name in evaluation.values},
-        "reliability": [asdict(part) for part in evaluation.reliability],
+        "reliability": [cast("BinPart", asdict(part)) for part in evaluation.reliability],
     }
 
 
-def _view(evaluation: Evaluation, class_names: Sequence[str] | None) -> Document:
+def _view(evaluation: Evaluation, class_names: Sequence[str] | None) -> ViewPart:
     """What the confidence is of."""
     event = evaluation.event
     if event is None:
@@ -52,82 +121,90 @@ def _view(evaluation: Evaluation, class_names: Sequence[str] | None) -> Document
     return {"view": "positive", "positive": {"class": event, "name": name}}
 
 
-def _metric(evaluation: Evaluation, name: str) -> Document:
+def _metric(evaluation: Evaluation, name: str) -> MetricPart:
     """A metric's value, and what is known of its uncertainty."""
-    part: Document = {"value": evaluation.values[name]}
+    part: MetricPart = {"value": evaluation.values[name]}
     if name in evaluation.estimates:
         part["estimate"] = evaluation.estimates[name]
     if name in evaluation.intervals:
-        part |= evaluation.intervals[name]._asdict()
+        part["low"], part["high"] = evaluation.intervals[name]
     if name in evaluation.changes:
-        part["change"] = evaluation.changes[name]._asdict()
+        part["change"] = _interval(evaluation.changes[name])
     if name in evaluation.chances:
-        part["chance"] = evaluation.chances[name]._asdict()
+        mean, low, high = evaluation.chances[name]
+        part["chance"] = {"mean": mean, "low": low, "high": high}
     return part
+
+
+def _interval(interval: Interval) -> IntervalPart:
+    return {"low": interval.low, "high": interval.high}
+
+
+def _number(value: float, interval: Interval | None) -> NumberPart:
+    low, high = (None, None) if interval is None else interval
+    return {"value": value, "low": low, "high": high}
 
 
 def evaluate_document(
     evaluation: Evaluation,
     *,
-    source: Mapping[str, Any],
+    source: InputPart,
     params: str | None = None,
     class_names: Sequence[str] | None = None,
-) -> Document:
+) -> EvaluateDocument:
     """The document of ``calib evaluate`` for one input.
 
     Parameters
     ----------
     evaluation : Evaluation
-    source : mapping
-        The input: ``name`` and ``kind``, and what else there is to say about it.
+    source : InputPart
     params : str or None
         The parameter file that the rows were run through first.
     class_names : sequence of str or None
     """
-    return {
+    head = {
         "schema_version": SCHEMA_VERSION,
         "command": "evaluate",
-        "input": dict(source),
+        "input": source,
         "params": params,
-        **measurement(evaluation, class_names),
     }
+    # mypy fears other keys in a measurement.
+    return cast("EvaluateDocument", head | measurement(evaluation, class_names))
 
 
 def fit_document(
     *,
-    source: Mapping[str, Any],
+    source: InputPart,
     rows: int,
     classes: int,
     method: str,
     loss: str,
-    fit: Mapping[str, Any],
-    stages: Sequence[Mapping[str, Any]],
+    fit: SolvedPart,
+    stages: Sequence[StagePart],
     before: Evaluation | None,
     after: Evaluation | None,
     measured_on: MeasuredOn,
     options: Mapping[str, Any] | None = None,
     folds: int | None = None,
-    test: Mapping[str, Any] | None = None,
+    test: InputPart | None = None,
     params: str | None = None,
     output: str | None = None,
     balanced: tuple[Evaluation, Evaluation] | None = None,
     plain: Evaluation | None = None,
-    leaderboard: Sequence[Mapping[str, Any]] | None = None,
+    leaderboard: Leaderboard | None = None,
     groups: GroupReport | None = None,
     class_names: Sequence[str] | None = None,
-) -> Document:
+) -> FitDocument:
     """The document of ``calib fit``.
 
     Parameters
     ----------
-    source, test : mapping
+    source, test : InputPart
         The input that was fitted, and the test input where there is one.
     rows, classes : int
         Size of the input that was fitted.
-    fit : mapping
-        ``converged``, ``iterations``, ``passes``, ``seconds``, ``device``, and optionally
-        ``notes``, lines for people.
-    stages : sequence of mapping
+    fit : SolvedPart
+    stages : sequence of StagePart
         As in the parameter file.
     before, after : Evaluation or None
         Of the same rows, those that ``measured_on`` names. Where ``after`` was not measured,
@@ -140,29 +217,29 @@ def fit_document(
         Before and after of the same rows, all classes counting the same.
     plain : Evaluation or None
         After a fit by plain nll, of the same rows.
-    leaderboard : sequence of mapping or None
-        What the method was chosen from, as `calibcli.report.document` makes it.
+    leaderboard : Leaderboard or None
+        What the method was chosen from.
     groups : GroupReport or None
         What the maps of groups are worth, where they have any.
     class_names : sequence of str or None
     """
-    place = {"measured_on": measured_on if after else "input", "folds": folds or None}
+    place = "nothing" if after is None else measured_on
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "fit",
-        "input": dict(source),
-        "test": None if test is None else dict(test),
+        "input": source,
+        "test": test,
         "rows": rows,
         "classes": classes,
         "method": method,
         "loss": loss,
         "options": dict(options or {}),
-        "fit": dict(fit),
-        "stages": [dict(stage) for stage in stages],
-        "before": None if before is None else {**place, **measurement(before, class_names)},
-        "after": None if after is None else {**place, **measurement(after, class_names)},
-        "balanced": None if balanced is None else _pair(balanced, class_names),
-        "leaderboard": None if leaderboard is None else [dict(entry) for entry in leaderboard],
+        "fit": fit,
+        "stages": list(stages),
+        "before": _fit_measurement(before, place, folds, class_names),
+        "after": _fit_measurement(after, place, folds, class_names),
+        "balanced": None if balanced is None else _balanced(*balanced, class_names),
+        "leaderboard": None if leaderboard is None else _candidates(leaderboard),
         "plain_nll": None if plain is None else measurement(plain, class_names),
         "groups": None if groups is None else _groups(groups),
         "params": params,
@@ -170,14 +247,32 @@ def fit_document(
     }
 
 
-def _pair(
-    pair: tuple[Evaluation, Evaluation], class_names: Sequence[str] | None = None
-) -> Document:
-    before, after = (measurement(each, class_names) for each in pair)
-    return {"before": before, "after": after}
+def _fit_measurement(
+    evaluation: Evaluation | None,
+    measured_on: MeasuredOn,
+    folds: int | None,
+    class_names: Sequence[str] | None,
+) -> FitMeasurementPart | None:
+    if evaluation is None:
+        return None
+    part: FitMeasurementPart = {
+        "measured_on": "input" if measured_on == "nothing" else measured_on,
+        "folds": folds or None,
+        **measurement(evaluation, class_names),
+    }
+    return part
 
 
-def _groups(report: GroupReport) -> Document:
+def _balanced(
+    before: Evaluation, after: Evaluation, class_names: Sequence[str] | None
+) -> BalancedPart:
+    return {
+        "before": measurement(before, class_names),
+        "after": measurement(after, class_names),
+    }
+
+
+def _groups(report: GroupReport) -> GroupsPart:
     return {
         "column": report.column,
         "strength": report.strength,
@@ -193,22 +288,18 @@ def _groups(report: GroupReport) -> Document:
     }
 
 
-def leaderboard_entries(board: Leaderboard | None) -> list[Document] | None:
-    """The standings of a leaderboard, from the best to the worst; None where there is none."""
-    if board is None:
-        return None
+def _candidates(board: Leaderboard) -> list[CandidatePart]:
+    """The standings of a leaderboard, from the best to the worst."""
     return [_candidate(standing, standing is board.chosen) for standing in board.standings]
 
 
-def _candidate(standing: Standing, chosen: bool) -> Document:
-    trial, values = standing.trial, standing.evaluation.values
-    metrics = {}
-    for name, value in values.items():
-        found = standing.evaluation.intervals.get(name)
-        low, high = (None, None) if found is None else (found.low, found.high)
-        metrics[name] = {"value": value, "low": low, "high": high}
-        if name in standing.evaluation.estimates:
-            metrics[name]["estimate"] = standing.evaluation.estimates[name]
+def _candidate(standing: Standing, chosen: bool) -> CandidatePart:
+    trial, evaluation = standing.trial, standing.evaluation
+    metrics: dict[str, NumberPart] = {}
+    for name, value in evaluation.values.items():
+        metrics[name] = _number(value, evaluation.intervals.get(name))
+        if name in evaluation.estimates:
+            metrics[name]["estimate"] = evaluation.estimates[name]
     return {
         "method": trial.plan.title,
         "loss": trial.plan.loss,
@@ -228,32 +319,32 @@ def _candidate(standing: Standing, chosen: bool) -> Document:
 def compare_document(
     board: Leaderboard,
     *,
-    source: Mapping[str, Any],
+    source: InputPart,
     rows: int,
     classes: int,
     folds: int,
     class_names: Sequence[str] | None = None,
-) -> Document:
+) -> CompareDocument:
     """The document of ``calib compare``."""
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "compare",
-        "input": dict(source),
+        "input": source,
         "rows": rows,
         "classes": classes,
         "folds": folds,
         **_view(board.chosen.evaluation, class_names),
-        "leaderboard": leaderboard_entries(board),
+        "leaderboard": _candidates(board),
         "why": board.why,
     }
 
 
-def slices_document(found: Sequence[Slice], column: str | None) -> dict[str, Any]:
+def slices_part(slices: Sequence[Slice], column: str | None) -> SlicesPart:
     """The slices of a column, or of the predicted classes, as the document has them."""
-    return {"column": column, "slices": [_slice(each) for each in found]}
+    return {"column": column, "slices": [_slice(each) for each in slices]}
 
 
-def _slice(each: Slice) -> dict[str, Any]:
+def _slice(each: Slice) -> SlicePart:
     return {
         "name": each.name,
         "rows": each.rows,
@@ -268,30 +359,25 @@ def _slice(each: Slice) -> dict[str, Any]:
     }
 
 
-def _number(value: float, interval: Interval) -> dict[str, float]:
-    return {"value": value, "low": interval.low, "high": interval.high}
-
-
-def tests_document(results: Sequence[TestResult]) -> list[dict[str, Any]]:
+def test_parts(results: Sequence[TestResult]) -> list[TestPart]:
     """The tests as the document has them."""
-    return [asdict(result) for result in results]
+    return [cast("TestPart", asdict(result)) for result in results]
 
 
-def refit_document(found: Refit) -> dict[str, Any]:
+def refit_part(refit: Refit) -> RefitPart:
     """Scores in their parts as the document has them."""
-    scores = {}
-    for name, part in found.parts.items():
-        calibration = {"value": part.calibration}
-        calibration |= part.interval._asdict() if part.interval else {}
-        scores[name] = {
+    scores: dict[str, ScorePart] = {
+        name: {
             "value": part.score,
-            "calibration": calibration,
+            "calibration": _number(part.calibration, part.interval),
             "refinement": part.refinement,
         }
-    return {"method": found.method, "folds": found.folds, "scores": scores}
+        for name, part in refit.parts.items()
+    }
+    return {"method": refit.method, "folds": refit.folds, "scores": scores}
 
 
-def combine(documents: Sequence[Document]) -> Document:
+def combine(documents: Sequence[EvaluateDocument]) -> EvaluateDocument | SeveralDocument:
     """One document of several: itself where it is alone, otherwise a list under ``results``."""
     if len(documents) == 1:
         return documents[0]

@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from calibcli.report.comparison import columns, is_fit, measured_input
-from calibcli.report.document import Document
+from calibcli.report.comparison import measured_input
+from calibcli.report.document import measurements, results_of
 from calibcli.report.github import to_github
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.texts import exact
+from calibcli.schema import Document
 
 
 def to_json(document: Document) -> str:
@@ -49,17 +50,15 @@ def to_csv(document: Document) -> str:
         writer.writerow(["input", "method", "loss", "metric", "value"])
         for entry in document["leaderboard"]:
             head = [document["input"]["name"], entry["method"], entry["loss"]]
-            for metric, number in entry["metrics"].items():
-                writer.writerow([*map(_harmless, head), metric, exact(number["value"])])
+            for metric, figure in entry["metrics"].items():
+                writer.writerow([*map(_harmless, head), metric, exact(figure["value"])])
         return text.getvalue()
     writer.writerow(["input", "measured", "metric", "value"])
-    for column in columns(document):
-        if is_fit(document):
-            head = [measured_input(document), column.title]
-        else:
-            head = [column.part["input"]["name"], ""]
-        for metric in column.part["metrics"]:
-            writer.writerow([*map(_harmless, head), metric, exact(column.value(metric))])
+    for result in results_of(document):
+        for stage, part in measurements(result).items():
+            head = [_harmless(measured_input(result)), stage]
+            for metric, number in part["metrics"].items():
+                writer.writerow([*head, metric, exact(number["value"])])
     return text.getvalue()
 
 

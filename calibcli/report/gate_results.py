@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from calibcli.report.baseline import Baseline
-from calibcli.report.comparison import is_fit, measured_input
-from calibcli.report.document import Document
+from calibcli.report.comparison import measured_input
+from calibcli.report.document import gates_of, is_fit, measured_part, results_of
 from calibcli.report.texts import cut_end, interval_text, plural, short_names, significant
+from calibcli.schema import Document, GatePart, IntervalPart, Judged
 from calibcli.workflow.conditions import OPERATORS, Gate, parse_gate
 from calibcli.workflow.gates import Judgement, judge
 from calibcli.workflow.quantities import Estimate, FailedSlices, Operand, Subject, WorstSlice
 
 
 def add_gates(
-    document: Document,
+    document: Judged,
     gates: Sequence[Gate],
     *,
     baseline: Baseline | None = None,
@@ -32,21 +33,23 @@ def add_gates(
         document["gates"] = [_entry(each) for each in judgements]
 
 
-def _subjects(document: Document, baseline: Baseline | None) -> Iterator[Subject]:
-    for result in document.get("results", [document]):
+def _subjects(document: Judged, baseline: Baseline | None) -> Iterator[Subject]:
+    for result in results_of(document):
         name = measured_input(result)
-        measured = result["after"] or result["before"] or {} if is_fit(result) else result
         name_then = result["input"]["name"]
-        earlier = None if baseline is None else baseline.metrics(name_then, measured)
+        earlier = None
+        if baseline is not None:
+            earlier = baseline.metrics(name_then, measured_part(result))
         if is_fit(result):
-            before, after = result["before"], result["after"] or {}
-            yield Subject(name, after.get("metrics", {}), (before or {}).get("metrics"), earlier)
-        else:
-            slices = result.get("slices", ())
-            yield Subject(name, result["metrics"], None, earlier, slices)
+            before, after = result["before"], result["after"]
+            yield Subject(
+                name, after["metrics"] if after else {}, before and before["metrics"], earlier
+            )
+        elif result["command"] == "evaluate":
+            yield Subject(name, result["metrics"], None, earlier, result.get("slices", ()))
 
 
-def _entry(judgement: Judgement) -> Document:
+def _entry(judgement: Judgement) -> GatePart:
     return {
         "expression": judgement.gate.expression,
         "input": judgement.subject,
@@ -56,7 +59,7 @@ def _entry(judgement: Judgement) -> Document:
         **_interval(judgement.left),
         "difference": {
             "value": _known(judgement.difference.value),
-            **_interval(judgement.difference),
+            **_interval(judgement.difference),  # type: ignore[typeddict-item]
         },
         "significant": judgement.significant,
         "slice": judgement.slice,
@@ -64,33 +67,36 @@ def _entry(judgement: Judgement) -> Document:
     }
 
 
-def _interval(estimate: Estimate) -> Document:
-    ends = (math.nan, math.nan) if estimate.exact else (estimate.low, estimate.high)
-    return dict(zip(("low", "high"), map(_known, ends), strict=True))
+def _interval(estimate: Estimate) -> IntervalPart:
+    low, high = (math.nan, math.nan) if estimate.exact else (estimate.low, estimate.high)
+    return {"low": _known(low), "high": _known(high)}
 
 
 def _known(number: float) -> float | None:
     return None if math.isnan(number) else number
 
 
-def word(entry: Document) -> str:
+def word(entry: GatePart) -> str:
     """``"passed"`` or ``"failed"``."""
     return "passed" if entry["passed"] else "failed"
 
 
-def failed_gates(document: Document) -> list[Document]:
+def failed_gates(document: Document) -> list[GatePart]:
     """The gates of a document that failed."""
-    return [entry for entry in document.get("gates", []) if not entry["passed"]]
+    return [entry for entry in gates_of(document) if not entry["passed"]]
 
 
-def figures(entry: Document) -> str:
+def figures(entry: GatePart) -> str:
     """By which numbers a gate was judged: ``0.0312 [0.0236, 0.0537]``, or what is not known."""
     if entry["reason"]:
-        return str(entry["reason"])
+        return entry["reason"]
     value, bound = entry["value"], entry["bound"]
-    gate = parse_gate(entry["expression"])
-    if isinstance(gate.left, FailedSlices):
-        return _count_of_slices(entry)
+    assert value is not None
+    assert bound is not None
+    gate, part = parse_gate(entry["expression"]), entry["slice"]
+    if part and isinstance(gate.left, FailedSlices):
+        first = f", {cut_end(part['name'])} first" if part["name"] else ""
+        return f"{int(value)} of {plural(part['of'], 'slice')}{first}"
     text = _told(value, bound)
     if isinstance(gate.right, Operand):
         text += f" against {_told(bound, value)}"
@@ -102,21 +108,10 @@ def figures(entry: Document) -> str:
         text += f" {interval_text(entry)}"
     if entry["significant"] and entry["passed"] and OPERATORS[gate.operator](value, bound):
         text += ", within chance"
-    return text + (_which_slice(entry) if isinstance(gate.left, WorstSlice) else "")
-
-
-def _count_of_slices(entry: Document) -> str:
-    """``2 of 12 slices, math first``."""
-    part = entry["slice"]
-    first = f", {cut_end(part['name'])} first" if part["name"] else ""
-    return f"{int(entry['value'])} of {plural(part['of'], 'slice')}{first}"
-
-
-def _which_slice(entry: Document) -> str:
-    """Of how many slices a number is the worst."""
-    part = entry["slice"]
-    at_once = f", interval for all {part['of']} at once" if interval_text(entry) else ""
-    return f": {cut_end(part['name'])}, the worst of {plural(part['of'], 'slice')}{at_once}"
+    if part and part["name"] and isinstance(gate.left, WorstSlice):
+        at_once = f", interval for all {part['of']} at once" if interval_text(entry) else ""
+        text += f": {cut_end(part['name'])}, the worst of {plural(part['of'], 'slice')}{at_once}"
+    return text
 
 
 def _told(number: float, other: float) -> str:
@@ -125,14 +120,14 @@ def _told(number: float, other: float) -> str:
     return repr(number) if number != other and float(text) == float(significant(other)) else text
 
 
-def sentence(entry: Document) -> str:
+def sentence(entry: GatePart) -> str:
     """``test.parquet: ece > 0.02 failed: 0.0312``."""
     return f"{entry['input']}: {entry['expression']} {word(entry)}: {figures(entry)}"
 
 
 def verdict_on_gates(document: Document) -> str:
     """``1 of 2 gates failed: …`` or ``2 gates passed``; nothing without gates."""
-    entries, failed = document.get("gates", []), failed_gates(document)
+    entries, failed = gates_of(document), failed_gates(document)
     if not entries:
         return ""
     if not failed:
@@ -161,7 +156,7 @@ class GateLine(NamedTuple):
 
 def gate_lines(document: Document) -> list[GateLine]:
     """A line for each gate of each input."""
-    entries = document.get("gates", [])
+    entries = gates_of(document)
     names = _names(entries) or [""] * len(entries)
     return [
         GateLine(name, entry["expression"], word(entry), figures(entry), bool(entry["reason"]))
@@ -169,7 +164,7 @@ def gate_lines(document: Document) -> list[GateLine]:
     ]
 
 
-def _names(entries: Sequence[Document]) -> list[str]:
+def _names(entries: Sequence[GatePart]) -> list[str]:
     """The input of each gate in short, where there are several."""
     names = [entry["input"] for entry in entries]
     return short_names(names) if len(set(names)) > 1 else []

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
-from calibcli.report.document import Document
+from calibcli.report.document import did_not_converge, gates_of
 from calibcli.report.gate_results import failed_gates, sentence, verdict_on_gates
 from calibcli.report.render_markdown import to_markdown
-from calibcli.report.summary import did_not_converge
 from calibcli.report.texts import plural
+from calibcli.schema import Document
 
 MOST_ANNOTATIONS = 10
 """So many of a kind does GitHub show of a step."""
@@ -36,7 +36,7 @@ def workflow_commands(document: Document) -> list[str]:
         left = len(told) - MOST_ANNOTATIONS + 1
         more = f"{plural(left, 'more gate')} failed; the step summary has all of them"
         told = [*told[: MOST_ANNOTATIONS - 1], _command("error", "calib: gate failed", more)]
-    if document.get("gates") and not failed:
+    if gates_of(document) and not failed:
         told.append(_command("notice", "calib", verdict_on_gates(document)))
     return told
 

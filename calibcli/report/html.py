@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from calibcli.report.comparison import columns
-from calibcli.report.document import Document
+from calibcli.report.document import results_of
 from calibcli.report.html_cells import escape
 from calibcli.report.html_data import payload, to_script
 from calibcli.report.html_parts import (
@@ -25,6 +25,7 @@ from calibcli.report.html_parts import (
 from calibcli.report.html_tables import further_tables, metrics_tables, slice_sections
 from calibcli.report.plot_data import Picture
 from calibcli.report.texts import short_names
+from calibcli.schema import Document
 
 LIBRARY = "chart.umd.min.js"
 
@@ -43,8 +44,7 @@ def render_report(
 
     Parameters
     ----------
-    document : dict
-        As `calibcli.report.document` makes it.
+    document : Document
     pictures : sequence of Picture
         One for each of the document's columns, in their order.
     files_read : sequence of mapping
@@ -58,7 +58,7 @@ def render_report(
         HTML; the same for the same arguments.
     """
     names = [column.title for column in columns(document)]
-    inputs = [result["input"]["name"] for result in document.get("results", [document])]
+    inputs = [result["input"]["name"] for result in results_of(document)]
     title = ", ".join(short_names(inputs)[:_NAMED]) + (" …" if len(inputs) > _NAMED else "")
     return Template(asset("report.html")).substitute(
         title=escape(title),

@@ -62,9 +62,7 @@ def slices_shown(pictures: Sequence[Picture]) -> tuple[str | None, list[str]]:
     parts = [
         part
         for picture in pictures
-        if picture.slices is not None
-        for part in picture.part["slices"]
-        if part["column"] is not None
+        if picture.slices is not None and (part := picture.slices_by_column()) is not None
     ]
     most = SHOWN_ON_PAGE // max(len(parts), 1)
     worst = ([entry["name"] for entry in part["slices"][:most]] for part in parts)

@@ -12,16 +12,16 @@ from calibcli.report.comparison import (
     change,
     columns,
     convention,
-    is_fit,
     metric_names,
     metric_title,
 )
-from calibcli.report.document import Document
+from calibcli.report.document import is_fit, results_of
 from calibcli.report.gate_results import failed_gates, gate_lines
 from calibcli.report.html_cells import escape, number, plain_table, quiet
 from calibcli.report.summary import summary
 from calibcli.report.texts import count, difference_text, percent, plural, significant
 from calibcli.report.verdict import Verdict, verdict
+from calibcli.schema import Document
 
 _JOINED = "\N{NO-BREAK SPACE}"
 
@@ -114,12 +114,10 @@ def gates_list(document: Document) -> str:
 
 def summary_list(document: Document) -> str:
     """What was read, fitted and written; not how long it took, which is never the same twice."""
-    if is_fit(document):
-        document = {**document, "fit": {**document["fit"], "seconds": None}}
     lines = [
         f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>"
-        for result in document.get("results", [document])
-        for label, text in summary(result)
+        for result in results_of(document)
+        for label, text in summary(result, timed=False)
     ]
     return f"<dl>{''.join(lines)}</dl>"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calibcli.report.comparison import is_fit
-from calibcli.report.document import Document
+from calibcli.report.document import is_fit
 from calibcli.report.html_cells import CHOSEN, escape, html_table, quiet
 from calibcli.report.table import Table
 from calibcli.report.tables import (
@@ -20,6 +19,7 @@ from calibcli.report.tables import (
     slices_tables,
 )
 from calibcli.report.texts import capitalised
+from calibcli.schema import Document
 
 _INTERVALS = "In brackets: 95 % intervals."
 
@@ -67,7 +67,7 @@ def _title(table: Table) -> str:
 
 
 def _methods(document: Document, table: Table) -> Sequence[str]:
-    notes = document["fit"].get("notes", []) if is_fit(document) else []
+    notes = document["fit"]["notes"] if is_fit(document) else []
     about = f"Of held-out rows. {_INTERVALS} {capitalised(table.shown_on('page').legend)}."
     return [
         *(f"<p>{CHOSEN}{escape(text)}.</p>" for text in notes[:1]),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from calibcli.report.document import Document
+from calibcli.report.document import gates_of
 from calibcli.report.gate_results import failed_gates, figures, sentence
+from calibcli.schema import Document
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot have, not even escaped."""
@@ -14,7 +15,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 def to_junit(document: Document) -> str:
     """A test suite with a case for each gate of each input."""
-    entries = document.get("gates", [])
+    entries = gates_of(document)
     counts = {
         "tests": str(len(entries)),
         "failures": str(len(failed_gates(document))),

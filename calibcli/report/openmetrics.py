@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from calibcli.report.comparison import is_fit, measured_input
-from calibcli.report.document import Document
+from calibcli.report.comparison import measured_input
+from calibcli.report.document import gates_of, measurements, results_of
+from calibcli.schema import Document
 
 
 class _Sample(NamedTuple):
     labels: Mapping[str, str]
-    value: float
+    value: float | None
 
+
+_NUMBERS: Final = ("value", "estimate", "low", "high")
+"""Of a metric, those that are shown."""
 
 _FAMILIES = {
     "calib_metric": "A metric of calibration or of accuracy.",
@@ -41,23 +45,19 @@ def to_openmetrics(document: Document) -> str:
 
 
 def _samples(document: Document) -> Iterator[tuple[str, _Sample]]:
-    for result in document.get("results", [document]):
-        stages = ("before", "after") if is_fit(result) else ("measured",)
-        for stage in stages:
-            part = result[stage] if is_fit(result) else result
-            if part is None:
-                continue
-            place = {"input": measured_input(result), "stage": stage}
+    for result in results_of(document):
+        for stage, part in measurements(result).items():
+            place = {"input": measured_input(result), "stage": stage or "measured"}
             yield "calib_rows", _Sample(place, part["rows"])
             for metric, entry in part["metrics"].items():
                 labels = {**place, "metric": metric}
-                for key in ("value", "estimate", "low", "high"):
+                for key in _NUMBERS:
                     if key in entry:
                         family = "calib_metric" + f"_{key}" * (key != "value")
                         yield family, _Sample(labels, entry[key])
-    for entry in document.get("gates", []):
-        labels = {"input": entry["input"], "gate": entry["expression"]}
-        yield "calib_gate_passed", _Sample(labels, entry["passed"])
+    for gate in gates_of(document):
+        labels = {"input": gate["input"], "gate": gate["expression"]}
+        yield "calib_gate_passed", _Sample(labels, gate["passed"])
 
 
 def _family(name: str, samples: list[_Sample]) -> Iterator[str]:

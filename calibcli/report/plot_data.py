@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
 from calibcli.metrics.bins import EDGES
 from calibcli.metrics.consistency import ConsistencyBand, CorpCurve, consistency_bars, corp_curve
 from calibcli.metrics.diagrams import ClassDiagrams, Sums, bins_of
-from calibcli.report.document import Document
+from calibcli.schema import EvaluateDocument, MeasurementPart, SlicePart, SlicesPart
 
 Style: TypeAlias = Literal["binned", "corp"]
 """How reliability is drawn: 15 equal-width bins, or the CORP curve."""
@@ -70,8 +70,7 @@ class Picture:
     ----------
     title : str
         ``"before"``, ``"after"``, or the short name of an input.
-    part : dict
-        The measurement's part of the document, with ``rows`` and ``metrics``.
+    part : MeasurementPart
     lattice : Sums
         Of the cells of the confidence (3840,).
     classes : ClassDiagrams or None
@@ -85,7 +84,7 @@ class Picture:
     """
 
     title: str
-    part: Document
+    part: MeasurementPart
     lattice: Sums
     classes: ClassDiagrams | None = None
     class_names: tuple[str, ...] | None = None
@@ -106,8 +105,14 @@ class Picture:
 
     def metric(self, name: str) -> float | None:
         """The value of a metric, or None where it was not measured."""
-        value: float | None = self.part["metrics"].get(name, {}).get("value")
-        return value
+        metric = self.part["metrics"].get(name)
+        return metric["value"] if metric else None
+
+    def slices_by_column(self) -> SlicesPart | None:
+        """The slices by a column, if there are any."""
+        # What was measured at once has its slices beside the metrics.
+        parts = cast("EvaluateDocument", self.part).get("slices", [])
+        return next((part for part in parts if part["column"] is not None), None)
 
     def class_name(self, number: int) -> str:
         """What a class is called; its number where it has no name."""
@@ -169,9 +174,9 @@ def count_slices(pictures: Sequence[Picture]) -> int:
     return len(_slice_entries(pictures))
 
 
-def _slice_entries(pictures: Sequence[Picture]) -> Sequence[Document]:
-    parts: Sequence[Document] = pictures[-1].part["slices"]
-    return next((part["slices"] for part in parts if part["column"] is not None), [])
+def _slice_entries(pictures: Sequence[Picture]) -> Sequence[SlicePart]:
+    part = pictures[-1].slices_by_column()
+    return part["slices"] if part else []
 
 
 def slice_multiples(pictures: Sequence[Picture], most: int) -> list[Multiple]:

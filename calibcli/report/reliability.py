@@ -7,15 +7,15 @@ direction; on the right how many rows there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.text import Text
 
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.texts import count, percent
 from calibcli.report.verdict import verdict
+from calibcli.schema import BinPart, MeasurementPart
 
 SIDE_BY_SIDE = 110
 """From this width on two diagrams stand next to each other."""
@@ -40,7 +40,7 @@ VERDICT_STYLES = {
     "none": "dim",
 }
 
-Bins = Sequence[Mapping[str, Any]]
+Bins = Sequence[BinPart]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Layout:
 
 
 def reliability_diagrams(
-    parts: Sequence[tuple[str, Mapping[str, Any]]], glyphs: Glyphs, width: int
+    parts: Sequence[tuple[str, MeasurementPart]], glyphs: Glyphs, width: int
 ) -> list[Text]:
     """Diagrams of several measurements, as lines that are at most ``width`` wide.
 
@@ -97,7 +97,7 @@ def reliability_diagrams(
 
 
 def reliability_diagram(
-    part: Mapping[str, Any], glyphs: Glyphs, width: int, *, heading: str, lowest: int = 0
+    part: MeasurementPart, glyphs: Glyphs, width: int, *, heading: str, lowest: int = 0
 ) -> list[Text]:
     """One diagram: a heading with the verdict, the scale, and a line for each bin from some on."""
     bins = part["reliability"][lowest:]
@@ -142,8 +142,8 @@ def _lowest_filled(bins: Bins) -> int:
 
 def _end(bins: Bins) -> float:
     """Where the scale ends: at the first round share that is not below any that is shown."""
-    filled = [part for part in bins if part["confidence"] is not None]
-    largest = max((max(part["confidence"], part["accuracy"]) for part in filled), default=1.0)
+    shares = [share for part in bins for share in (part["confidence"], part["accuracy"])]
+    largest = max((share for share in shares if share is not None), default=1.0)
     return next((end for end in _ENDS if end >= largest), 1.0)
 
 
@@ -159,7 +159,7 @@ def _scale(width: int, last: float) -> str:
     return line[: -len(end)] + end
 
 
-def _line(part: Mapping[str, Any], largest: int, layout: _Layout, glyphs: Glyphs) -> Text:
+def _line(part: BinPart, largest: int, layout: _Layout, glyphs: Glyphs) -> Text:
     confidence, accuracy = part["confidence"], part["accuracy"]
     gap = " " * _GAP
     if confidence is None or accuracy is None:

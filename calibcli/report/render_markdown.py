@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from calibcli.report.comparison import columns, convention, is_fit, metric_names, metric_title
-from calibcli.report.document import Document
+from calibcli.report.comparison import columns, convention, metric_names, metric_title
+from calibcli.report.document import is_fit, results_of
 from calibcli.report.gate_results import gate_lines
 from calibcli.report.summary import summary
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, flat
@@ -22,6 +22,7 @@ from calibcli.report.tables import (
 )
 from calibcli.report.texts import visible
 from calibcli.report.verdict import verdict
+from calibcli.schema import Document
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 _MARK = "*"
@@ -42,7 +43,7 @@ def _escape(text: str) -> str:
 def _markdown(document: Document) -> Iterator[str]:
     yield f"### calib {document['command']}"
     yield ""
-    for result in document.get("results", [document]):
+    for result in results_of(document):
         for name, text in summary(result):
             yield f"- {f'**{name}** ' if name else ''}{_escape(text)}"
     yield ""

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from calibcli.report.comparison import columns, convention, is_fit, metric_names, metric_title
-from calibcli.report.document import Document
+from calibcli.report.comparison import columns, convention, metric_names, metric_title
+from calibcli.report.document import did_not_converge, gates_of, is_fit, is_of_several
 from calibcli.report.gate_results import gate_lines
 from calibcli.report.glyphs import glyphs_for
 from calibcli.report.reliability import VERDICT_STYLES, reliability_diagrams
-from calibcli.report.summary import did_not_converge, summary
+from calibcli.report.summary import summary
 from calibcli.report.table import Cell, Table, TableRow, flat
 from calibcli.report.tables import (
     SHOWN_IN_TEXT,
@@ -28,6 +28,7 @@ from calibcli.report.tables import (
     metrics_table,
 )
 from calibcli.report.texts import align_at_point, cut_inside, visible
+from calibcli.schema import Document, Result
 
 DIAGRAMS = 2
 """Diagrams are drawn of so many inputs; of more, a table of verdicts says the same."""
@@ -66,7 +67,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
     """
     page = _Terminal(console)
     shown = columns(document)
-    if len(document.get("results", [])) > 1:
+    if is_of_several(document):
         page.say_table(inputs_table(document))
     else:
         page.say_summary(document)
@@ -92,7 +93,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
             page.say()
             page.say_quietly(f"{table.input_name}: {table.caption}".removeprefix(": "))
         page.say_diagrams(document)
-    if document.get("gates"):
+    if gates_of(document):
         page.say()
         page.say_gates(document)
     if conventions:
@@ -122,7 +123,7 @@ class _Terminal:
         for line in lines:
             self._console.print(_escape(line, "dim"))
 
-    def say_summary(self, document: Document) -> None:
+    def say_summary(self, document: Result) -> None:
         """What was read, fitted and written."""
         grid = _grid()
         grid.add_column(style="bold")

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from calibcli.metrics.resampling import FEW_CLUSTERS
-from calibcli.report.comparison import is_fit
-from calibcli.report.document import Document
+from calibcli.report.document import is_fit, measured_part
 from calibcli.report.texts import duration, plural, significant
+from calibcli.schema import FitDocument, InputPart, Result
 
 FEW = 3
 """So many numbers are listed; of more, how many there are and from where to where."""
@@ -21,8 +21,8 @@ Lines = list[tuple[str, str]]
 """A label and what there is to say under it."""
 
 
-def summary(document: Document) -> Lines:
-    """Labelled lines about a document of one input; no metrics."""
+def summary(document: Result, *, timed: bool = True) -> Lines:
+    """Labelled lines about one input; no metrics, and if not ``timed`` no times."""
     source = document["input"]
     lines = [("read", _size(document, source)), *_view(document)]
     lines += [*_clusters(source), *_absent(source)]
@@ -30,9 +30,9 @@ def summary(document: Document) -> Lines:
         if document["test"] is not None:
             lines += [("test", document["test"]["name"]), *_clusters(document["test"])]
             lines += _absent(document["test"])
-        lines += [("fitted", _fitted(document)), *_stages(document)]
-        lines += [("note", note) for note in document["fit"].get("notes", [])]
-        written = [document[key] for key in ("params", "output") if document[key]]
+        lines += [("fitted", _fitted(document, timed=timed)), *_stages(document)]
+        lines += [("note", note) for note in document["fit"]["notes"]]
+        written = [path for path in (document["params"], document["output"]) if path]
         lines += [("wrote", ", ".join(written))] if written else []
     elif document["command"] == "compare":
         lines += [("held out", f"{document['folds']} folds"), ("chosen", document["why"])]
@@ -41,20 +41,15 @@ def summary(document: Document) -> Lines:
     return lines
 
 
-def did_not_converge(document: Document) -> bool:
-    """Whether it is of a fit that did not converge."""
-    return is_fit(document) and not document["fit"]["converged"]
-
-
-def _size(document: Document, source: Mapping[str, Any]) -> str:
+def _size(document: Result, source: InputPart) -> str:
     rows, classes = plural(document["rows"], "row"), plural(document["classes"], "class")
     return f"{source['name']}: {rows}, {classes}, {source['kind']}"
 
 
-def _view(document: Document) -> Iterator[tuple[str, str]]:
+def _view(document: Result) -> Iterator[tuple[str, str]]:
     """Which class the figures are about, where that is not the predicted one."""
-    part = (document["after"] or document["before"]) if is_fit(document) else document
-    event = (part or {}).get("positive")
+    part = measured_part(document)
+    event = part and part["positive"]
     if event is not None:
         yield (
             "positive",
@@ -62,14 +57,14 @@ def _view(document: Document) -> Iterator[tuple[str, str]]:
         )
 
 
-def _clusters(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _clusters(source: InputPart) -> Iterator[tuple[str, str]]:
     clusters = source.get("clusters")
     if clusters is not None:
         few = " (few: intervals are rough)" if clusters["count"] < FEW_CLUSTERS else ""
         yield "clusters", f"{clusters['count']:,} of {clusters['column']}, never split{few}"
 
 
-def _absent(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _absent(source: InputPart) -> Iterator[tuple[str, str]]:
     absent = source.get("absent_classes") or []
     if absent:
         listed = ", ".join(map(str, absent[:MANY]))
@@ -77,10 +72,9 @@ def _absent(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "note", f"no row of {'class' if len(absent) == 1 else 'classes'} {listed}{more}"
 
 
-def _fitted(document: Document) -> str:
+def _fitted(document: FitDocument, *, timed: bool) -> str:
     fit = document["fit"]
-    # What shall be the same in every run leaves the time out.
-    took = "" if fit["seconds"] is None else f"{duration(fit['seconds'])} "
+    took = f"{duration(fit['seconds'])} " if timed else ""
     ending = "converged after" if fit["converged"] else "DID NOT CONVERGE in"
     work = ", ".join(
         [
@@ -92,7 +86,7 @@ def _fitted(document: Document) -> str:
     return f"{document['method']} by {document['loss']}: {ending} {work}"
 
 
-def _stages(document: Document) -> Iterator[tuple[str, str]]:
+def _stages(document: FitDocument) -> Iterator[tuple[str, str]]:
     for stage in document["stages"]:
         kind = stage["kind"]
         described = [

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from calibcli.metrics.registry import METRICS
 from calibcli.report.comparison import (
@@ -18,12 +17,11 @@ from calibcli.report.comparison import (
     change,
     columns,
     convention,
-    is_fit,
     metric_names,
     metric_title,
     section_headings,
 )
-from calibcli.report.document import Document, main_figure
+from calibcli.report.document import is_fit, leaderboard_of, main_figure, results_of
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
     LONGEST_NAME,
@@ -38,6 +36,16 @@ from calibcli.report.texts import (
     significant,
 )
 from calibcli.report.verdict import verdict
+from calibcli.schema import (
+    CandidatePart,
+    Document,
+    EvaluateDocument,
+    MeasurementPart,
+    MemberPart,
+    NumberPart,
+    SlicePart,
+    SlicesPart,
+)
 
 SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 500
 """Groups and slices that are shown of many: the worst."""
@@ -176,7 +184,8 @@ def _metrics(
 def _value(column: Column, name: str) -> Cell:
     metric = column.metric(name)
     sure = any(map(interval_text, column.part["metrics"].values()))
-    interval = interval_text(metric) or (NO_INTERVAL if sure and metric else "")
+    measured = name in column.part["metrics"]
+    interval = interval_text(metric) or (NO_INTERVAL if sure and measured else "")
     value = column.figure(name)
     return Cell(significant(value), value, interval=interval, look="value")
 
@@ -207,7 +216,7 @@ def inputs_table(document: Document) -> Table:
     return Table([names[0], *numbers, names[1]], rows, wraps=True)
 
 
-def reliability_table(measured: Mapping[str, Any]) -> Table:
+def reliability_table(measured: MeasurementPart) -> Table:
     """Filled bins, the most confident first."""
     rows = [
         TableRow(
@@ -219,7 +228,7 @@ def reliability_table(measured: Mapping[str, Any]) -> Table:
             ]
         )
         for part in reversed(measured["reliability"])
-        if part["confidence"] is not None
+        if part["confidence"] is not None and part["accuracy"] is not None
     ]
     return Table(
         [TableColumn(name) for name in ("confidence", "says", verdict(measured).came, "rows")], rows
@@ -228,7 +237,7 @@ def reliability_table(measured: Mapping[str, Any]) -> Table:
 
 def leaderboard_table(document: Document) -> Table | None:
     """Methods from the best to the worst, where any were compared."""
-    entries = document.get("leaderboard")
+    entries = leaderboard_of(document)
     if not entries:
         return None
     heads = [
@@ -259,24 +268,26 @@ def leaderboard_table(document: Document) -> Table | None:
     return Table(heads, rows, heading="Methods", kind="metrics methods")
 
 
-def _measured(number: Mapping[str, Any]) -> Cell:
+def _measured(number: NumberPart) -> Cell:
     figure = main_figure(number)
     return Cell(significant(figure), figure, interval=interval_text(number))
 
 
-def _behind(value: float) -> str:
-    return significant(value) if math.isnan(value) else f"{value:.4f}" if value else "0"
+def _behind(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return significant(value)
+    return f"{value:.4f}" if value else "0"
 
 
-def method_title(entry: Document) -> str:
+def method_title(entry: CandidatePart | MemberPart) -> str:
     """The method, with the loss where it is not the usual one."""
-    return str(entry["method"]) + ("" if entry["loss"] == "nll" else f" ({entry['loss']})")
+    return entry["method"] + ("" if entry["loss"] == "nll" else f" ({entry['loss']})")
 
 
 def member_lines(document: Document) -> list[str]:
     """A line for each stack of a leaderboard: what it is made of."""
     lines = []
-    for entry in document.get("leaderboard") or []:
+    for entry in leaderboard_of(document):
         if entry["members"]:
             parts = (f"{each['weight']:.2f} {method_title(each)}" for each in entry["members"])
             lines.append(f"{method_title(entry)}: log-probabilities times {', '.join(parts)}")
@@ -285,7 +296,7 @@ def member_lines(document: Document) -> list[str]:
 
 def groups_table(document: Document, most: int) -> Table | None:
     """The groups of a fit with maps of their own, where it has any; the worst first."""
-    part = document.get("groups")
+    part = document["groups"] if is_fit(document) else None
     if not part:
         return None
     rows = []
@@ -305,7 +316,7 @@ def groups_table(document: Document, most: int) -> Table | None:
             ),
         ]
         rows.append(TableRow(cells))
-    every, column = len(part["groups"]), str(part["column"])
+    every, column = len(part["groups"]), part["column"]
     about = (
         f"The {most} of {every} groups of {column!r} with the largest NLL afterwards."
         if every > most
@@ -342,22 +353,22 @@ def slices_tables(document: Document) -> Iterator[Table]:
         yield from _slices_tables(result, name, SHOWN_ON_PAGE // max(parts, 1))
 
 
-def _results(document: Document) -> Iterator[tuple[Document, str]]:
-    """The results of a document, each with a short name where there are several."""
-    results = document.get("results", [document])
+def _results(document: Document) -> Iterator[tuple[EvaluateDocument, str]]:
+    """The results of a document that evaluates, each with a short name where there are several."""
+    results = [each for each in results_of(document) if each["command"] == "evaluate"]
     names = short_names([result["input"]["name"] for result in results])
     for result, name in zip(results, names, strict=True):
         yield result, name if len(results) > 1 else ""
 
 
-def _refit_table(result: Document) -> Table | None:
+def _refit_table(result: EvaluateDocument) -> Table | None:
     refit = result.get("refit")
     if not refit:
         return None
     rows = []
     for name, part in refit["scores"].items():
         known, calibration = METRICS.get(name), _measured(part["calibration"])
-        score, rest = (Cell(significant(part[key])) for key in ("value", "refinement"))
+        score, rest = (Cell(significant(each)) for each in (part["value"], part["refinement"]))
         named = Cell(known.title if known else name, prose=True)
         rows.append(TableRow([named, score, calibration, rest]))
     about = (
@@ -371,7 +382,7 @@ def _refit_table(result: Document) -> Table | None:
     )
 
 
-def _tests_table(result: Document) -> Table | None:
+def _tests_table(result: EvaluateDocument) -> Table | None:
     tests = result.get("tests")
     if not tests:
         return None
@@ -398,12 +409,12 @@ def _tests_table(result: Document) -> Table | None:
     return Table(heads, rows, "Tests", caption=_TESTS_CAPTION, wraps=True)
 
 
-def _slices_tables(result: Document, name: str, most: int) -> Iterator[Table]:
+def _slices_tables(result: EvaluateDocument, name: str, most: int) -> Iterator[Table]:
     for part in result.get("slices", []):
         yield replace(_slices_table(part, most), input_name=name)
 
 
-def _slices_table(part: Mapping[str, Any], most: int) -> Table:
+def _slices_table(part: SlicesPart, most: int) -> Table:
     column, shown, every = part["column"], part["slices"][:most], len(part["slices"])
     widest = max((entry["ece"]["high"] or 0.0 for entry in shown), default=0.0) or 1.0
     what = f"values of {column}" if column else "predicted classes"
@@ -432,12 +443,12 @@ def _slices_table(part: Mapping[str, Any], most: int) -> Table:
     )
 
 
-def _slice_row(entry: Mapping[str, Any], widest: float) -> TableRow:
+def _slice_row(entry: SlicePart, widest: float) -> TableRow:
     p = entry["adjusted_p"]
-    nll, brier, ece = (_measured(entry[name]) for name in ("nll", "brier", "ece"))
-    ends = entry["ece"]["low"], entry["ece"]["value"], entry["ece"]["high"]
-    if None not in ends:
-        ece = replace(ece, whisker=Whisker(*(end / widest for end in ends)))
+    nll, brier, ece = map(_measured, (entry["nll"], entry["brier"], entry["ece"]))
+    low, value, high = entry["ece"]["low"], entry["ece"]["value"], entry["ece"]["high"]
+    if low is not None and value is not None and high is not None:
+        ece = replace(ece, whisker=Whisker(low / widest, value / widest, high / widest))
     cells = [
         Cell(entry["name"], tip=entry["name"], prose=True),
         Cell(count(entry["rows"]), entry["rows"]),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from calibcli.schema import IntervalPart, MetricPart
 
 DIGITS = 4
 _SMALLEST_P = 1e-4
@@ -64,26 +67,26 @@ def difference_text(before: float | None, after: float | None) -> str:
     return text if float(text) else "0"
 
 
-def interval_text(part: Mapping[str, Any] | None) -> str:
+def interval_text(part: IntervalPart | MetricPart | None) -> str:
     """``[0.0236, 0.0537]``, of a part of a document with ``low`` and ``high``; or nothing."""
     ends = _ends(part)
     return f"[{ends[0]}, {ends[1]}]" if ends else ""
 
 
-def range_text(part: Mapping[str, Any] | None) -> str:
+def range_text(part: IntervalPart | MetricPart | None) -> str:
     """``0.0066 to 0.0195``, of a part of a document with ``low`` and ``high``; or nothing."""
     ends = _ends(part)
     return f"{ends[0]} to {ends[1]}" if ends else ""
 
 
-def _ends(part: Mapping[str, Any] | None) -> tuple[str, str] | None:
+def _ends(part: IntervalPart | MetricPart | None) -> tuple[str, str] | None:
     """Both ends with the same decimals, three digits of the larger one, rounded outwards.
 
     A value at the very end of its interval so is shown inside it.
     """
-    if not part or part.get("low") is None or part.get("high") is None:
+    low, high = (part.get("low"), part.get("high")) if part else (None, None)
+    if low is None or high is None:
         return None
-    low, high = float(part["low"]), float(part["high"])
     largest = max(abs(low), abs(high))
     if not math.isfinite(largest):
         return None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from calibcli.report.texts import percent, visible
+from calibcli.schema import MeasurementPart
 
 SMALL = 0.01
 """A difference of one percentage point is called none."""
@@ -93,28 +93,31 @@ class Verdict:
         return "right" if self.event is None else "came"
 
 
-def verdict(measured: Mapping[str, Any]) -> Verdict:
+def verdict(measured: MeasurementPart) -> Verdict:
     """Compare what the model says on average with how often it is right.
 
     Parameters
     ----------
-    measured : mapping
-        A measurement of a document.
+    measured : MeasurementPart
     """
     positive = measured.get("positive")
     event = positive and visible(positive["name"])
-    filled = [part for part in measured["reliability"] if part["weight"]]
+    filled = [
+        (part["weight"], part["confidence"], part["accuracy"], part["rows"])
+        for part in measured["reliability"]
+        if part["confidence"] is not None and part["accuracy"] is not None and part["weight"]
+    ]
     if not filled:
         return Verdict("none", event=event)
-    total = math.fsum(part["weight"] for part in filled)
-    says = math.fsum(part["weight"] * part["confidence"] for part in filled) / total
-    right = math.fsum(part["weight"] * part["accuracy"] for part in filled) / total
-    side = _side(says, right, sum(part["rows"] for part in filled))
+    total = math.fsum(weight for weight, *_ in filled)
+    says = math.fsum(weight * confidence for weight, confidence, _, _ in filled) / total
+    right = math.fsum(weight * accuracy for weight, _, accuracy, _ in filled) / total
+    side = _side(says, right, sum(rows for *_, rows in filled))
     if side != "good":
         return Verdict(side, says, right, event)
     shares = {"over": 0.0, "under": 0.0, "good": 0.0}
-    for part in filled:
-        shares[_side(part["confidence"], part["accuracy"], part["rows"])] += part["weight"] / total
+    for weight, confidence, accuracy, rows in filled:
+        shares[_side(confidence, accuracy, rows)] += weight / total
     if min(shares["over"], shares["under"]) >= CONSIDERABLE:
         return Verdict("mixed", says, right, event)
     return Verdict("good", says, right, event)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from calibcli.errors import UsageError
+from calibcli.schema import GateSlicePart
 from calibcli.workflow.conditions import OPERATORS, Gate
 from calibcli.workflow.quantities import (
     Division,
@@ -137,8 +137,8 @@ class Judgement:
         Whether the interval of the difference decided.
     reason : str
         What is not known, where that is why it failed.
-    slice : dict or None
-        The slice that the left side is of, as the document has it.
+    slice : GateSlicePart or None
+        The slice that the left side is of.
     """
 
     gate: Gate
@@ -149,7 +149,7 @@ class Judgement:
     difference: Estimate
     significant: bool
     reason: str = ""
-    slice: dict[str, Any] | None = None
+    slice: GateSlicePart | None = None
 
 
 def judge(gate: Gate, subject: Subject, *, significant: bool = False) -> Judgement:
@@ -168,7 +168,7 @@ def judge(gate: Gate, subject: Subject, *, significant: bool = False) -> Judgeme
         fails = _clears(gate.operator, between)
     else:
         fails = OPERATORS[gate.operator](left.value, right.value)
-    part = gate.left.slice_document(subject)
+    part = gate.left.slice_part(subject)
     return Judgement(gate, subject.name, not fails, left, right, between, significant, reason, part)
 
 

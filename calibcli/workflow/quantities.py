@@ -12,15 +12,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from statistics import NormalDist
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, cast
 
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import LEVEL
+from calibcli.schema import (
+    GateSlicePart,
+    IntervalPart,
+    MetricPart,
+    NumberPart,
+    SlicePart,
+    SlicesPart,
+)
 
 Measurement: TypeAlias = Literal["", "before", "after", "change", "baseline", "delta", "chance"]
 End: TypeAlias = Literal["", "estimate", "low", "high"]
-Metrics: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Metrics by name as a result document has them: ``value``, ``low``, ``high``, ``change``, …"""
+Metrics: TypeAlias = Mapping[str, MetricPart]
+"""Metrics by name."""
 
 PREDICTED = "class"
 """How a condition calls the slices of the predicted classes; a column of that name is quoted."""
@@ -84,15 +92,14 @@ class Subject:
         Its metrics; of a fit those afterwards.
     before, baseline : mapping or None
         Of the same rows before the fit, and of an earlier run.
-    slices : sequence of mapping
-        Slices of the rows as the document has them: ``column`` and ``slices``.
+    slices : sequence of SlicesPart
     """
 
     name: str
     now: Metrics
     before: Metrics | None = None
     baseline: Metrics | None = None
-    slices: Sequence[Mapping[str, Any]] = ()
+    slices: Sequence[SlicesPart] = ()
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,10 @@ class Division:
             return PREDICTED
         return f'"{PREDICTED}"' if self.column == PREDICTED else quoted(self.column)
 
-    def slices(self, subject: Subject) -> list[Mapping[str, Any]]:
+    def slices(self, subject: Subject) -> Sequence[SlicePart]:
         """The slices that a subject has of it."""
         parts = [part["slices"] for part in subject.slices if part["column"] == self.column]
-        return list(parts[0]) if parts else []
+        return parts[0] if parts else []
 
 
 class Operand:
@@ -150,7 +157,7 @@ class Operand:
         """Why the number is not known."""
         return f"{self} is not known"
 
-    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+    def slice_part(self, subject: Subject) -> GateSlicePart | None:
         """The slice that the number is of, and out of how many; None of all rows."""
         return None
 
@@ -193,7 +200,9 @@ class Quantity(Operand):
 
     def estimate(self, subject: Subject) -> Estimate:
         if self.stage == "chance":
-            estimate = read_estimate(subject.now.get(self.metric, {}).get("chance"), "mean")
+            entry = subject.now.get(self.metric)
+            chance = entry.get("chance") if entry else None
+            estimate = read_estimate(chance and chance["mean"], chance)
         elif self.stage in ("delta", "change"):
             earlier = subject.baseline is not None and self.stage == "delta"
             against = Quantity(self.metric, "baseline" if earlier else "before")
@@ -201,7 +210,8 @@ class Quantity(Operand):
         else:
             stages = {"": subject.now, "before": subject.before, "baseline": subject.baseline}
             entry = (stages[self.measured] or {}).get(self.metric)
-            estimate = read_estimate(entry, "estimate" if self.end == "estimate" else "value")
+            key: Literal["estimate", "value"] = "estimate" if self.end == "estimate" else "value"
+            estimate = read_estimate(entry.get(key) if entry else None, entry)
         if self.uncertain:
             return estimate
         return estimate.end(self.end) if self.end else Estimate(*[estimate.value] * 3)
@@ -236,7 +246,7 @@ class SliceQuantity(_SliceMetric):
 
     def estimate(self, subject: Subject) -> Estimate:
         """The number of the slice; NaN where there is no such slice."""
-        return _of_slice(self._slice(subject) or {}, self.metric).end(self.end)
+        return _of_slice(self._slice(subject), self.metric).end(self.end)
 
     def absence(self, subject: Subject) -> str:
         """That there is no such slice, and what there is."""
@@ -248,11 +258,11 @@ class SliceQuantity(_SliceMetric):
         hint = f"did you mean {quoted(close[0])}?" if close else f"there are {listed or 'none'}"
         return f"no row has {self.by}={quoted(self.value)}; {hint}"
 
-    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+    def slice_part(self, subject: Subject) -> GateSlicePart | None:
         """The slice."""
         return {"column": self.by.column, "name": self.value, "of": 1}
 
-    def _slice(self, subject: Subject) -> Mapping[str, Any] | None:
+    def _slice(self, subject: Subject) -> SlicePart | None:
         slices = self.by.slices(subject)
         return next((each for each in slices if each["name"] == self.value), None)
 
@@ -289,7 +299,7 @@ class WorstSlice(_SliceMetric):
             return super().absence(subject)
         return f"{SliceQuantity(self.metric, self.by, name)} is not known"
 
-    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+    def slice_part(self, subject: Subject) -> GateSlicePart | None:
         """The slice whose number or end it is."""
         slices = self.by.slices(subject)
         times = simultaneous(max(len(slices), 1))
@@ -298,7 +308,7 @@ class WorstSlice(_SliceMetric):
         name = slices[ends.index(self._worst(known))]["name"] if known else None
         return {"column": self.by.column, "name": name, "of": len(slices)}
 
-    def _estimates(self, slices: Sequence[Mapping[str, Any]]) -> list[Estimate]:
+    def _estimates(self, slices: Sequence[SlicePart]) -> list[Estimate]:
         return [_of_slice(each, self.metric) for each in slices]
 
     def _worst(self, numbers: Sequence[float]) -> float:
@@ -336,14 +346,14 @@ class FailedSlices(Operand):
         """That there are no slices."""
         return f"{self} is not known: there are no slices"
 
-    def slice_document(self, subject: Subject) -> dict[str, Any] | None:
+    def slice_part(self, subject: Subject) -> GateSlicePart | None:
         """Which of them failed first, and how many slices there are."""
         slices = list(self._slices(subject))
         name = next((each["name"] for each in slices if _clearly_wrong(each)), None)
         column = self.by.column if self.by else None
         return {"column": column, "name": name, "of": len(slices)}
 
-    def _slices(self, subject: Subject) -> Iterator[Mapping[str, Any]]:
+    def _slices(self, subject: Subject) -> Iterator[SlicePart]:
         if self.by is not None:
             yield from self.by.slices(subject)
         else:
@@ -357,10 +367,12 @@ def simultaneous(count: int) -> float:
     return normal.inv_cdf(tail / count) / normal.inv_cdf(tail)
 
 
-def read_estimate(entry: Mapping[str, Any] | None, key: str = "value") -> Estimate:
-    """A part of a document as numbers; null, as JSON has it for NaN and infinity, is not known."""
-    known = entry or {}
-    numbers = (known.get(name) for name in (key, "low", "high"))
+def read_estimate(
+    value: float | None, interval: IntervalPart | MetricPart | None = None
+) -> Estimate:
+    """Numbers of a document; null, as JSON has it for NaN and infinity, is not known."""
+    low, high = (interval.get("low"), interval.get("high")) if interval else (None, None)
+    numbers = (value, low, high)
     return Estimate(*(math.nan if number is None else float(number) for number in numbers))
 
 
@@ -378,7 +390,8 @@ def left_minus_right(left: Operand, right: Operand, subject: Subject) -> Estimat
         return value
     sides = (left.measured, right.measured)
     if sides in (("", "before"), ("before", "")):
-        change = read_estimate(subject.now.get(left.metric, {}).get("change"))
+        entry = subject.now.get(left.metric)
+        change = read_estimate(None, entry.get("change") if entry else None)
         signed = change if sides[0] == "" else change.mirrored()
         return Estimate(value.value, signed.low, signed.high)
     return unpaired(first, second) if "baseline" in sides else value
@@ -396,11 +409,14 @@ def unpaired(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(value, value - below, value + above)
 
 
-def _of_slice(part: Mapping[str, Any], metric: str) -> Estimate:
-    entry = part.get(metric)
-    return read_estimate(entry if isinstance(entry, Mapping) else {"value": entry})
+def _of_slice(part: SlicePart | None, metric: str) -> Estimate:
+    entry = None if part is None else cast("Mapping[str, Any]", part).get(metric)
+    if isinstance(entry, Mapping):
+        number = cast("NumberPart", entry)
+        return read_estimate(number["value"], number)
+    return read_estimate(entry)
 
 
-def _clearly_wrong(part: Mapping[str, Any]) -> bool:
+def _clearly_wrong(part: SlicePart) -> bool:
     p = part["adjusted_p"]
     return p is not None and p <= 1 - LEVEL

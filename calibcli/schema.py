@@ -1,0 +1,652 @@
+"""The JSON that calib prints: which keys an object has, what they hold, and what that means.
+
+A class is an object. The annotation of a key says what it means, in Markdown, and of a key that can
+be absent also when it is there. The tables of ``docs/json.md`` are made from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict
+
+SCHEMA_VERSION: Final = 2
+"""Of the documents of ``calib evaluate``, ``fit`` and ``compare``."""
+
+
+class ClustersPart(TypedDict):
+    """Clusters, whose rows are never split."""
+
+    column: Annotated[str, "the column that has them"]
+    count: Annotated[int, "number of its values"]
+
+
+class InputPart(TypedDict):
+    """An input."""
+
+    name: Annotated[str, "the input in short, as tables show it"]
+    files: Annotated[Sequence[str], "every file of it, in the order of their rows"]
+    kind: Annotated[
+        Literal["logits", "log-probs", "probs"], "what the scores are; `log-probs` are logarithms"
+    ]
+    picked: Annotated[
+        Mapping[str, str],
+        "what was taken for `logits`, `labels`, `weights`, `classes`, `input` and the roles of "
+        "columns of groups (`group`, `by`, `cluster`), in words for people; only what there is",
+    ]
+    absent_classes: NotRequired[
+        Annotated[
+            Sequence[str] | Sequence[int],
+            "classes without a row, by name or number",
+            "but for `calib apply`",
+        ]
+    ]
+    clusters: NotRequired[
+        Annotated[
+            ClustersPart | None,
+            "what `--cluster` names; null without it",
+            "but for `calib apply`",
+        ]
+    ]
+
+
+class IntervalPart(TypedDict):
+    """An interval of 95 %."""
+
+    low: Annotated[float | None, "its lower end"]
+    high: Annotated[float | None, "its upper end"]
+
+
+class NumberPart(TypedDict):
+    """A number, and how sure it is."""
+
+    value: Annotated[float | None, "the number"]
+    estimate: NotRequired[
+        Annotated[
+            float | None,
+            "the error without what noise adds to `value`",
+            "of calibration errors with an interval, in a leaderboard",
+        ]
+    ]
+    low: Annotated[float | None, "lower end of its 95 % interval; null where it has none"]
+    high: Annotated[float | None, "upper end"]
+
+
+class ChancePart(TypedDict):
+    """An error that chance shows of a perfectly calibrated model with the same probabilities."""
+
+    mean: Annotated[float | None, "its mean"]
+    low: Annotated[float | None, "95 times in 100 it is between this"]
+    high: Annotated[float | None, "and this"]
+
+
+class MetricPart(TypedDict):
+    """A metric."""
+
+    value: Annotated[
+        float | None,
+        "the number, of these rows; of a calibration error the plug-in that papers quote",
+    ]
+    estimate: NotRequired[
+        Annotated[
+            float | None,
+            "the error without what noise adds to `value`; it lies between `low` and `high`",
+            "of calibration errors, with `low`",
+        ]
+    ]
+    low: NotRequired[
+        Annotated[
+            float | None,
+            "lower end of its 95 % interval",
+            "but for `--bootstrap 0`, a value that is not finite, and `corp_class_wise_*`",
+        ]
+    ]
+    high: NotRequired[Annotated[float | None, "upper end", "with `low`"]]
+    change: NotRequired[
+        Annotated[
+            IntervalPart,
+            "95 % interval of after minus before, rows being paired",
+            "in the `after` of a fit",
+        ]
+    ]
+    chance: NotRequired[
+        Annotated[
+            ChancePart,
+            "what a perfectly calibrated model with these probabilities would have",
+            "of calibration errors, with `low`",
+        ]
+    ]
+
+
+class BinPart(TypedDict):
+    """A bin."""
+
+    lower: Annotated[float, "it holds the rows with lower < confidence ≤ upper"]
+    upper: Annotated[float, "the first bin holds those of 0 too"]
+    rows: Annotated[int, "number of rows"]
+    weight: Annotated[float, "sum of their weights"]
+    confidence: Annotated[float | None, "weighted mean of the confidence; null in an empty bin"]
+    accuracy: Annotated[
+        float | None,
+        "weighted share of rows where it came true: of the positive class, or of right "
+        "predictions; null in an empty bin",
+    ]
+
+
+# A class cannot have a key that Python reserves.
+PositivePart = TypedDict(
+    "PositivePart",
+    {
+        "class": Annotated[int, "its number"],
+        "name": Annotated[str, "its name; the number where classes have none"],
+    },
+)
+"""The positive class."""
+
+
+class ViewPart(TypedDict):
+    """A view of the probabilities."""
+
+    view: Annotated[
+        Literal["positive", "top"],
+        'what the confidence is: `"positive"`, the probability of the positive class, or `"top"`, '
+        "that of the predicted one",
+    ]
+    positive: Annotated[PositivePart | None, 'the positive class; null in the view `"top"`']
+
+
+class MeasurementPart(ViewPart):
+    """A measurement."""
+
+    rows: Annotated[int, "number of rows"]
+    weight: Annotated[float, "sum of the weights; the number of rows where there are none"]
+    classes: Annotated[int, "number of classes"]
+    metrics: Annotated[Mapping[str, MetricPart], "by name"]
+    reliability: Annotated[
+        Sequence[BinPart],
+        "the 15 equal-width bins of confidence, the lowest first; of a positive class with less "
+        "than 10 % of the weight at most 15 bins of equal mass",
+    ]
+
+
+class SlicePart(TypedDict):
+    """A slice."""
+
+    name: Annotated[str, "the value of the column, or the predicted class"]
+    rows: Annotated[int, "number of rows"]
+    weight: Annotated[float, "sum of their weights"]
+    confidence: Annotated[float, "mean confidence"]
+    accuracy: Annotated[float, "share of right predictions"]
+    nll: Annotated[NumberPart, "negative log-likelihood"]
+    brier: Annotated[NumberPart, "Brier score"]
+    ece: Annotated[NumberPart, "expected calibration error"]
+    p: Annotated[float | None, "of a two-sided test of accuracy against confidence"]
+    adjusted_p: Annotated[
+        float | None, "the same, adjusted for all slices of the list (Benjamini-Hochberg)"
+    ]
+
+
+class SlicesPart(TypedDict):
+    """Slices of a column."""
+
+    column: Annotated[str | None, "the column; null for the predicted class"]
+    slices: Annotated[Sequence[SlicePart], "the worst first"]
+
+
+class TestPart(TypedDict):
+    """A test."""
+
+    name: Annotated[str, "its name"]
+    title: Annotated[str, "its name for people"]
+    hypothesis: Annotated[str, "what a calibrated model has, and how it is tested"]
+    statistic: Annotated[float | None, "null where it could not be done"]
+    p: Annotated[float | None, "its p-value; null where it could not be done"]
+    degrees: Annotated[
+        int | None, "how many numbers of a calibrated model are tested at once; null for one"
+    ]
+    estimate: Annotated[float | None, "the parameter that is tested, if it is one"]
+    error: Annotated[float | None, "standard error of the estimate"]
+    note: Annotated[str, "why it could not be done, or an empty string"]
+
+
+class ScorePart(TypedDict):
+    """A score in its parts."""
+
+    value: Annotated[float | None, "the score, which is the sum of the two"]
+    calibration: Annotated[NumberPart, "what the refit takes away"]
+    refinement: Annotated[float | None, "what it leaves"]
+
+
+class RefitPart(TypedDict):
+    """A refit."""
+
+    method: Annotated[str, "the method that was fitted"]
+    folds: Annotated[int, "number of folds"]
+    scores: Annotated[Mapping[str, ScorePart], "by name: `nll` and `brier`"]
+
+
+class GateSlicePart(TypedDict):
+    """The slice that a gate is about."""
+
+    column: Annotated[str | None, "its column; null for predicted classes, or for all columns"]
+    name: Annotated[
+        str | None,
+        "the slice that `value` is of; of `slices.failed` the first that failed, or null",
+    ]
+    of: Annotated[int, "number of slices; the interval of `worst(…)` holds for all of them at once"]
+
+
+class GatePart(TypedDict):
+    """A gate."""
+
+    expression: Annotated[str, 'the condition under which the gate fails, `"ece > 0.02"`']
+    input: Annotated[
+        str, "name of the input that was measured; of a fit by `--test` that of the test input"
+    ]
+    passed: Annotated[bool, "whether the condition does not hold, and everything in it is known"]
+    value: Annotated[
+        float | None,
+        "what stands on the left of the sign; null where it is not known, or infinite",
+    ]
+    bound: Annotated[float | None, "what stands on the right"]
+    low: Annotated[float | None, "lower end of the 95 % interval of `value`, where it has one"]
+    high: Annotated[float | None, "upper end"]
+    difference: Annotated[NumberPart, "`value` minus `bound`"]
+    significant: Annotated[bool, "whether the interval of the difference decided (`--significant`)"]
+    slice: Annotated[GateSlicePart | None, "of a condition about slices"]
+    reason: Annotated[str | None, "what is not known, where it failed for that"]
+
+
+class MemberPart(TypedDict):
+    """A member of a stack."""
+
+    method: Annotated[str, "its stages"]
+    loss: Annotated[str, "what was minimised"]
+    weight: Annotated[float, "what its log-probabilities are multiplied by"]
+
+
+class BehindPart(TypedDict):
+    """The distance of a candidate from the best."""
+
+    nll: Annotated[float | None, "held-out NLL minus that of the best"]
+    standard_error: Annotated[float | None, "of that difference, over the rows or their clusters"]
+
+
+class CandidatePart(TypedDict):
+    """A candidate."""
+
+    method: Annotated[
+        str,
+        'stages with `+` between them; `"stack"` for a mixture; `sms/10` is `sms` with a tenth of '
+        "its penalties",
+    ]
+    loss: Annotated[str, "what was minimised"]
+    chosen: Annotated[bool, "whether it is the one to take; of one it is true"]
+    parameters: Annotated[
+        int, "numbers that were fitted; where they grow with the rows, about as many"
+    ]
+    seconds: Annotated[float, "wall-clock time of the fit to all rows"]
+    converged: Annotated[bool, "whether every stage of it did"]
+    metrics: Annotated[Mapping[str, NumberPart], "by name, of held-out rows"]
+    behind: Annotated[BehindPart, "how far it is from the best"]
+    members: Annotated[Sequence[MemberPart], "what a stack mixes; empty for other methods"]
+
+
+class BeforeAfterPart(TypedDict):
+    """A number before and after a fit, of rows that the fit has not seen."""
+
+    before: Annotated[float | None, "before"]
+    after: Annotated[float | None, "after"]
+
+
+class GroupPart(TypedDict):
+    """A group."""
+
+    name: Annotated[str, 'the value of the column; `"(missing)"` where it has none']
+    rows: Annotated[int, "number of rows that were measured"]
+    share: Annotated[float, "what the group's own map counts in its map, from 0 to 1"]
+    nll: Annotated[BeforeAfterPart, "of rows that the fit has not seen"]
+
+
+class GroupsPart(TypedDict):
+    """The groups of a fit."""
+
+    column: Annotated[str, "the column that has them"]
+    strength: Annotated[
+        float | None,
+        "how many rows the map of all rows counts for in every group; null stands for infinity, "
+        "that is, for one map for all",
+    ]
+    groups: Annotated[Sequence[GroupPart], "the largest NLL afterwards first"]
+
+
+class SolvedPart(TypedDict):
+    """How a fit was solved."""
+
+    converged: Annotated[bool, "whether the solver certifies its answer"]
+    iterations: Annotated[int, "steps of the solver"]
+    passes: Annotated[int, "passes over the data"]
+    gradient_norm: Annotated[float | None, "largest component of the gradient at the answer"]
+    seconds: Annotated[float, "wall-clock time of the fit alone"]
+    device: Annotated[str, 'where it ran, for example `"cpu"`']
+    notes: Annotated[Sequence[str], "what a person should know about the fit"]
+
+
+class StagePart(TypedDict):
+    """A fitted stage."""
+
+    kind: Annotated[str, "what it is"]
+    parameters: Annotated[Mapping[str, Any], "its parameters by name"]
+
+
+class FitMeasurementPart(MeasurementPart):
+    """A measurement before or after a fit."""
+
+    measured_on: Annotated[
+        Literal["test", "cross-fit", "input"],
+        '`"test"`: the rows of `--test`. `"cross-fit"`: the rows of the input, each by a fit that '
+        'has not seen it. `"input"`: the rows of the input; only in a `before` that has no `after`',
+    ]
+    folds: Annotated[int | None, "number of folds of a cross-fit"]
+
+
+class BalancedPart(TypedDict):
+    """Measurements with every class counting the same."""
+
+    before: Annotated[MeasurementPart, "of the input scores"]
+    after: Annotated[MeasurementPart, "of the calibrated probabilities"]
+
+
+class EvaluateDocument(MeasurementPart):
+    """``calib evaluate`` of one input."""
+
+    schema_version: Annotated[Literal[2], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["evaluate"], "the command"]
+    input: Annotated[InputPart, "what was measured"]
+    params: Annotated[str | None, "the parameter file that the rows were run through first"]
+    slices: NotRequired[
+        Annotated[Sequence[SlicesPart], "in this order", "with `--by` and `--by-class`"]
+    ]
+    tests: NotRequired[Annotated[Sequence[TestPart], "one for each test", "with `--tests`"]]
+    refit: NotRequired[
+        Annotated[RefitPart, "how much of the scores is due to calibration", "with `--refit`"]
+    ]
+    gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
+
+
+class SeveralDocument(TypedDict):
+    """``calib evaluate`` of several inputs."""
+
+    schema_version: Annotated[Literal[2], "as of one input"]
+    command: Annotated[Literal["evaluate"], "the command"]
+    results: Annotated[
+        Sequence[EvaluateDocument], "one for each input, in the order of the command line"
+    ]
+    gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
+
+
+class FitDocument(TypedDict):
+    """``calib fit``."""
+
+    schema_version: Annotated[Literal[2], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["fit"], "the command"]
+    input: Annotated[InputPart, "what was fitted"]
+    test: Annotated[InputPart | None, "the input of `--test`"]
+    rows: Annotated[int, "rows of the input that was fitted"]
+    classes: Annotated[int, "number of classes"]
+    method: Annotated[str, "names of the stages with commas between them, as after `-m`"]
+    loss: Annotated[str, "what was minimised"]
+    options: Annotated[
+        Mapping[str, Any],
+        "options of methods and losses that were set or have a default, by name",
+    ]
+    fit: Annotated[SolvedPart, "how it was solved"]
+    stages: Annotated[
+        Sequence[StagePart], "the fitted stages as in the [parameter file](params.md)"
+    ]
+    before: Annotated[FitMeasurementPart | None, "of the input scores"]
+    after: Annotated[FitMeasurementPart | None, "of the calibrated probabilities, of the same rows"]
+    balanced: Annotated[
+        BalancedPart | None,
+        "the same rows with every class counting the same, where the fit is for other class shares "
+        "than those of its rows (class-wise losses, `--target-prior`) and these are unequal",
+    ]
+    leaderboard: Annotated[
+        Sequence[CandidatePart] | None, "what the method was chosen from (`-m auto`), best first"
+    ]
+    plain_nll: Annotated[
+        MeasurementPart | None,
+        "a fit of the same stages by plain nll, measured on the same rows; where the loss is "
+        "improper and has no link",
+    ]
+    groups: Annotated[GroupsPart | None, "of a fit by `--by`: what the maps of groups are worth"]
+    params: Annotated[str | None, "path of the parameter file that was written"]
+    output: Annotated[str | None, "path of the calibrated probabilities that were written"]
+    gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
+
+
+class CompareDocument(ViewPart):
+    """``calib compare``."""
+
+    schema_version: Annotated[Literal[2], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["compare"], "the command"]
+    input: Annotated[InputPart, "what was fitted and measured"]
+    rows: Annotated[int, "rows of the input"]
+    classes: Annotated[int, "number of classes"]
+    folds: Annotated[int, "folds that were held out"]
+    leaderboard: Annotated[Sequence[CandidatePart], "from the best to the worst by held-out NLL"]
+    why: Annotated[str, "why the chosen one was chosen, for people"]
+
+
+Result: TypeAlias = EvaluateDocument | FitDocument | CompareDocument
+"""What a command found out about one input."""
+
+Judged: TypeAlias = EvaluateDocument | FitDocument | SeveralDocument
+"""What can have gates."""
+
+Document: TypeAlias = Result | SeveralDocument
+"""What the tables, pages and reports of a command show."""
+
+
+class ApplyDocument(TypedDict):
+    """``calib apply``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["apply"], "the command"]
+    input: Annotated[InputPart, "what was read"]
+    rows: Annotated[int, "rows that were written"]
+    classes: Annotated[int, "number of classes"]
+    stages: Annotated[Sequence[str], "kinds of the stages that they went through"]
+    params: Annotated[str, "path of the parameter file"]
+    output: Annotated[str, "path of the file that was written"]
+
+
+class ModelPart(TypedDict):
+    """A model of which samples are drawn."""
+
+    name: Annotated[str, "the input, or the standard model"]
+    confidence: Annotated[float, "its mean confidence"]
+
+
+class PlanPart(TypedDict):
+    """The rows that a kind of gate takes."""
+
+    condition: Annotated[str, "what stands after `--fail-if`"]
+    goal: Annotated[
+        Literal["pass", "fail"], "what the gate does as often as `power` says, to models"
+    ]
+    error: Annotated[float, "with this true error"]
+    rows: Annotated[int, "with so many rows, rounded up to two digits"]
+    simulated: Annotated[
+        bool, "whether so many rows were simulated; more than 20,000 are extrapolated"
+    ]
+    at_limit: Annotated[
+        float | None,
+        "how often it does the same to models whose true error is the limit; null of an end of an "
+        "interval, by which it is at most 2.5 %",
+    ]
+
+
+class PlanDocument(TypedDict):
+    """``calib gates plan``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["gates"], "the command"]
+    model: Annotated[ModelPart, "of which samples were drawn"]
+    metric: Annotated[str, "the error that is gated"]
+    limit: Annotated[float, "what separates good from bad"]
+    power: Annotated[float, "how often a gate is to say what is true"]
+    seed: Annotated[int, "of the samples"]
+    plans: Annotated[Sequence[PlanPart], "one for each kind of gate"]
+
+
+class ParametersDocument(TypedDict):
+    """``calib inspect`` of a parameter file."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["inspect"], "the command"]
+    file: Annotated[str, "the file"]
+    kind: Annotated[Literal["parameters"], "what is in it"]
+    classes: Annotated[int, "number of classes"]
+    class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
+    fitted_on: Annotated[str, "kind of the scores that it was fitted to, `input` in the file"]
+    stages: Annotated[Sequence[str], "what each stage does, for people"]
+    fit: Annotated[Mapping[str, Any] | None, "as in the [file](params.md)"]
+    metrics: Annotated[Mapping[str, Any] | None, "as in the file"]
+    data: Annotated[Sequence[Mapping[str, Any]], "the files that it was fitted to, as in the file"]
+    software: Annotated[Mapping[str, str], "versions, as in the file"]
+
+
+class DataDocument(TypedDict):
+    """``calib inspect`` of rows."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["inspect"], "the command"]
+    file: Annotated[str, "the file"]
+    kind: Annotated[Literal["data"], "what is in it"]
+    format: Annotated[str, "how it is stored"]
+    rows: Annotated[int, "number of rows"]
+    classes: Annotated[int, "number of classes"]
+    class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
+    picked: Annotated[Mapping[str, str], "as of [an input](#an-input)"]
+    stored_as: Annotated[str, 'type of the scores, `"float32"`']
+    other_columns: Annotated[Sequence[str], "columns that are neither"]
+    impossible_classes: Annotated[bool, "whether a logit is -inf"]
+    zero_probabilities: Annotated[int, "probabilities of 0"]
+    labels: NotRequired[Annotated[Literal["none"], "that there are none", "without labels"]]
+    rows_of_largest_class: NotRequired[
+        Annotated[Mapping[str, int], "by its name or number", "with labels"]
+    ]
+    rows_of_smallest_class: NotRequired[
+        Annotated[Mapping[str, int], "by its name or number", "with labels"]
+    ]
+    absent_classes: NotRequired[Annotated[Sequence[str], "classes without a row", "with labels"]]
+
+
+class OptionPart(TypedDict):
+    """An option of a method or a loss."""
+
+    name: Annotated[str, "as in `--set METHOD.NAME=VALUE`"]
+    default: Annotated[Any, "its default"]
+    help: Annotated[str, "what it does"]
+    choices: Annotated[Sequence[str | int], "the values that it can have; empty for any"]
+    optional: Annotated[bool, "whether it can be left open"]
+    least: Annotated[float | None, "its smallest value"]
+
+
+class EntryPart(TypedDict):
+    """What there is to say about a method, a loss or a metric."""
+
+    name: Annotated[str, "as commands take it"]
+    title: Annotated[str, "what it is, in a line"]
+    origin: Annotated[str, "where it comes from: `calibcli`, or the plugin and its version"]
+    options: Annotated[Sequence[OptionPart], "its options; metrics have none"]
+
+
+class MethodPart(EntryPart):
+    """A method."""
+
+    preserves: Annotated[Literal["order", "accuracy", "nothing"], "what a fit leaves as it was"]
+    parameters: Annotated[int | None, "numbers to fit; null where they grow with the rows"]
+    rows_needed: Annotated[int, "below so many rows it is hardly worth a try"]
+    cost: Annotated[str, "what a fit takes"]
+    source: Annotated[str, "the paper"]
+
+
+class MethodsDocument(TypedDict):
+    """``calib methods``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    classes: Annotated[int, "class count that the figures are for"]
+    methods: Annotated[Sequence[MethodPart], "all, or the one that was named"]
+
+
+class LossPart(EntryPart):
+    """A loss."""
+
+    proper: Annotated[bool, "whether the true probabilities have the least of it"]
+    link: Annotated[bool, "whether its answer has a link that leads to probabilities"]
+    adaptive: Annotated[bool, "whether it learns something while it is minimised"]
+    convex: Annotated[bool, "whether it is convex in the logits"]
+    source: Annotated[str, "the paper"]
+
+
+class LossesDocument(TypedDict):
+    """``calib losses``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    losses: Annotated[Sequence[LossPart], "all, or the one that was named"]
+
+
+class MetricInfoPart(EntryPart):
+    """What there is to say about a metric."""
+
+    group: Annotated[str, "what it is about"]
+    better: Annotated[Literal["lower", "higher", "neither"], "which way is better"]
+    default: Annotated[bool, "whether it is measured without `--metrics`"]
+    interval: Annotated[str, "how its 95 % interval is made"]
+    convention: Annotated[str, "what must be known to compare it with other numbers"]
+
+
+class MetricsDocument(TypedDict):
+    """``calib metrics``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    metrics: Annotated[Sequence[MetricInfoPart], "all, or the one that was named"]
+
+
+class SettingPart(TypedDict):
+    """An option of a command, as it is configured."""
+
+    command: Annotated[str, "the command"]
+    option: Annotated[str, "the option's name in a configuration file"]
+    value: Annotated[Any, "its value"]
+    default: Annotated[Any, "its value where nothing sets it"]
+    layer: Annotated[str, 'what sets it: `"default"`, a file, or the environment']
+    source: Annotated[str, "where exactly: file, table and key, or the variable"]
+    error: Annotated[str | None, "why the command would refuse the value"]
+
+
+class ConfigDocument(TypedDict):
+    """``calib config``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["config"], "the command"]
+    file: Annotated[str | None, "path of the configuration file, if there is one"]
+    options: Annotated[Sequence[SettingPart], "those that are set; with `--all` all"]
+
+
+class TraceStagePart(TypedDict):
+    """The rounds of a stage."""
+
+    kind: Annotated[str, "the stage"]
+    rounds: Annotated[
+        Sequence[Mapping[str, Any]], "what was learned in [each round](losses.md#a-round)"
+    ]
+
+
+class TraceDocument(TypedDict):
+    """The file of ``calib fit --trace``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    loss: Annotated[str, "what was minimised"]
+    stages: Annotated[Sequence[TraceStagePart], "those that were solved"]
