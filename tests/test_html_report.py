@@ -111,7 +111,14 @@ def test_the_page_says_how_sure_it_is():
     document, pictures = evaluated("val.npz")
     ends = {"low": 0.0123, "high": 0.0456}
     document["metrics"]["ece"] |= {**ends, "chance": {"mean": 0.01, "low": 0.001, "high": 0.0311}}
-    known = {"passed": False, "reason": None, "value": 0.04, "bound": 0.02, "significant": False}
+    known = {
+        "passed": False,
+        "reason": None,
+        "slice": None,
+        "value": 0.04,
+        "bound": 0.02,
+        "significant": False,
+    }
     gate = {"expression": "ece > 0.02", "input": "val.npz", **known, **ends, "difference": ends}
     slices = [
         {"name": "<i>", "rows": 12, "confidence": 0.75, "accuracy": 0.5, "adjusted_p": 0.25}
@@ -151,6 +158,7 @@ def test_gates_are_told_first():
         "difference": {"value": 0.01, "low": None, "high": None},
         "significant": False,
         "reason": None,
+        "slice": None,
     }
     document["gates"] = [gate | {"passed": False}]
     words = words_of(page_of((document, pictures)))
