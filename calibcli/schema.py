@@ -154,6 +154,29 @@ class ViewPart(TypedDict):
     positive: Annotated[PositivePart | None, 'the positive class; null in the view `"top"`']
 
 
+class PairingPart(TypedDict):
+    """What runs of the same rows are paired by."""
+
+    rows: Annotated[
+        str,
+        "a hash of labels, weights, and the columns of `--cluster` and `--id`, in their order; "
+        "never of scores",
+    ]
+    seed: Annotated[int, "`--seed`"]
+    units: Annotated[int, "rows or clusters that are resampled"]
+    clusters: Annotated[bool, "whether they are clusters"]
+    bags: Annotated[
+        str,
+        "their shares of the weight by bag; like all that follows float32 numbers, little-endian, "
+        "in base64",
+    ]
+    metrics: Annotated[
+        Mapping[str, str],
+        "by name: of a mean its sums by bag, divided by the weight of all rows; of any other "
+        "metric its values in up to 256 resamples",
+    ]
+
+
 class MeasurementPart(ViewPart):
     """A measurement."""
 
@@ -165,6 +188,14 @@ class MeasurementPart(ViewPart):
         Sequence[BinPart],
         "the 15 equal-width bins of confidence, the lowest first; of a positive class with less "
         "than 10 % of the weight at most 15 bins of equal mass",
+    ]
+    pairing: NotRequired[
+        Annotated[
+            PairingPart,
+            "for comparisons with other runs of the same rows; at most 200 kB of a document, so "
+            "that the last of many inputs have none",
+            "with intervals, of `calib evaluate` and in the `after` of a fit",
+        ]
     ]
 
 
@@ -252,8 +283,27 @@ class GatePart(TypedDict):
     high: Annotated[float | None, "upper end"]
     difference: Annotated[NumberPart, "`value` minus `bound`"]
     significant: Annotated[bool, "whether the interval of the difference decided (`--significant`)"]
+    joined: Annotated[
+        Literal["paired", "independent"] | None,
+        "how the rows are compared with those of `--baseline`; null of a condition that does not",
+    ]
     slice: Annotated[GateSlicePart | None, "of a condition about slices"]
     reason: Annotated[str | None, "what is not known, where it failed for that"]
+
+
+class BaselineInputPart(TypedDict):
+    """An input and the baseline."""
+
+    input: Annotated[str, "the input"]
+    joined: Annotated[Literal["paired", "independent"], "how the two runs are compared"]
+    reason: Annotated[str | None, "why they cannot be paired"]
+
+
+class BaselinePart(TypedDict):
+    """The baseline."""
+
+    name: Annotated[str, "the file"]
+    inputs: Annotated[Sequence[BaselineInputPart], "one for each input"]
 
 
 class MemberPart(TypedDict):
@@ -371,6 +421,9 @@ class EvaluateDocument(MeasurementPart):
         Annotated[RefitPart, "how much of the scores is due to calibration", "with `--refit`"]
     ]
     gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
+    baseline: NotRequired[
+        Annotated[BaselinePart, "how each input is compared with it", "with `--baseline`"]
+    ]
 
 
 class SeveralDocument(TypedDict):
@@ -382,6 +435,9 @@ class SeveralDocument(TypedDict):
         Sequence[EvaluateDocument], "one for each input, in the order of the command line"
     ]
     gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
+    baseline: NotRequired[
+        Annotated[BaselinePart, "how each input is compared with it", "with `--baseline`"]
+    ]
 
 
 class FitDocument(TypedDict):
@@ -422,6 +478,9 @@ class FitDocument(TypedDict):
     params: Annotated[str | None, "path of the parameter file that was written"]
     output: Annotated[str | None, "path of the calibrated probabilities that were written"]
     gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
+    baseline: NotRequired[
+        Annotated[BaselinePart, "how each input is compared with it", "with `--baseline`"]
+    ]
 
 
 class CompareDocument(ViewPart):

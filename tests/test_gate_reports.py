@@ -45,6 +45,7 @@ def test_the_document_has_every_gate_of_every_input() -> None:
         "high": 0.05,
         "difference": {"value": pytest.approx(0.01), "low": 0.0, "high": pytest.approx(0.03)},
         "significant": False,
+        "joined": None,
         "slice": None,
         "reason": None,
     }

@@ -115,7 +115,7 @@ def evaluate_command(
         if pictures.wants_fingerprints:
             pictures.add_files("calibrate", fingerprint(params))
     document = combine([job.evaluate(name) for name in inputs])
-    gates.judge(document)
+    gates.judge(document, talk)
     with Outputs(force=force) as files:
         written = pictures.write(document, files) + gates.write(document, files)
     talk.wrote(written)

@@ -223,7 +223,7 @@ def fit_command(
                 talk.say(note)
         content = job.params(outcome)
         document = job.document(outcome, content, targets)
-        gates.judge(document)
+        gates.judge(document, talk)
         if fitting.strict and not outcome.fit.converged:
             document |= {"params": None, "output": None}
             show(document, printing, stdout_taken=targets.stdout_taken)

@@ -193,12 +193,17 @@ class Gates:
             )
         return options
 
-    def judge(self, document: Judged) -> None:
-        """Judge a document by all gates; what came of it goes into the document."""
-        from calibcli.report.gate_results import add_gates
+    def judge(self, document: Judged, talk: Talk) -> None:
+        """Judge a document by all gates; what came of it goes into the document.
+
+        Which inputs are not paired with the baseline is said, and why.
+        """
+        from calibcli.report.gate_results import add_gates, reasons_unpaired
 
         significant = self._options.significant
         add_gates(document, self._gates, baseline=self._baseline, significant=significant)
+        for line in reasons_unpaired(document):
+            talk.say(line)
 
     def write(self, document: Document, outputs: Outputs) -> list[str]:
         """Write the files that were asked for, and return their names."""

@@ -272,6 +272,16 @@ class MeasureOptions:
         ),
     ] = None
 
+    id: Annotated[
+        str | None,
+        _measuring(
+            metavar="COL",
+            help="Column that names the rows, which shows that a baseline or another input has "
+            "the same ones.",
+            show_default="labels, weights and clusters show it",
+        ),
+    ] = None
+
     @cached_property
     def _given(self) -> GivenCosts | None:
         if self.cost is None:
@@ -307,12 +317,16 @@ class MeasureOptions:
         _ = self._given
         role = None if self.cluster is None else CLUSTER
         names = [name.strip() for name in self.metrics.split(",")]
-        return Panel(names, bootstrap=Bootstrap(self.bootstrap, seed, role))
+        return Panel(names, bootstrap=Bootstrap(self.bootstrap, seed, role), recorded=True)
 
     @property
     def keys(self) -> dict[str, str]:
         """The key columns that they need, by role."""
-        return cluster_keys(self.cluster)
+        if self.id is None:
+            return cluster_keys(self.cluster)
+        from calibcli.workflow.measuring import ID
+
+        return {**cluster_keys(self.cluster), ID: self.id}
 
 
 Settings = Annotated[

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from calibcli.arrays import Array, NumpyArray
-from calibcli.metrics.resampling import Chance, Interval, Units
+from calibcli.metrics.pairing import Recorded
+from calibcli.metrics.resampling import Bagged, Chance, Interval, Units
 from calibcli.metrics.view import View
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ class Resampling(Protocol):
 
     def chance(self, metric: Metric, finished: Any) -> Chance | None:
         """What a calibrated model would have; None where that says nothing."""
+
+    def record(self, finished: Any, sample: Any) -> NumpyArray:
+        """What is kept of a sample, so that another run of the same rows can be paired with it."""
+
+    def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
+        """The 95 % interval of now minus then, of runs of the same rows in the same bags."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.drawn_labels import drawn_labels
 from calibcli.metrics.error_intervals import NormSample, blocks_of, pooled, shrunken
 from calibcli.metrics.lattice import CellSums
-from calibcli.metrics.resampling import LEVEL, Bagged, Chance, Units, percentiles
+from calibcli.metrics.pairing import MOST_VALUES, Recorded, change_by_spread
+from calibcli.metrics.resampling import LEVEL, Bagged, Chance, Interval, Units, percentiles
 from calibcli.metrics.residual_cells import OTHER_STREAM
 from calibcli.metrics.view import View
 
@@ -643,3 +644,11 @@ class ClassNorm:
         sample = ClassSample(cells, self.shares(cells), np.empty((0, len(cells.codes))), cells.tail)
         errors = sample.errors(np.zeros(len(cells.codes)))
         return Chance(float(errors.mean()), *percentiles(errors, cells.tail))
+
+    def record(self, finished: ClassCells, sample: ClassSample) -> NumpyArray:
+        """The errors with the noise of drawn labels, if the likeliest signal is the truth."""
+        return sample.errors(sample.likeliest)[:MOST_VALUES]
+
+    def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
+        """The interval of the difference of two errors, by those with labels of the same draws."""
+        return change_by_spread(now, then)

@@ -22,7 +22,8 @@ from calibcli.metrics.bins import BINS, EDGES, Reliability, bin_index
 from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
 from calibcli.metrics.error_intervals import ErrorSample, Pairing, smoothed
 from calibcli.metrics.lattice import CellSums, lattice_cells
-from calibcli.metrics.resampling import Chance, Interval, Units, percentiles
+from calibcli.metrics.pairing import MOST_VALUES, Recorded, change_by_spread
+from calibcli.metrics.resampling import Bagged, Chance, Interval, Units, percentiles
 from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged
 from calibcli.metrics.view import View
 
@@ -271,6 +272,14 @@ class ConfidenceNorm:
         """The error of labels that are drawn from the confidences."""
         return cells.chance(self.residuals(cells, cells.chance_of_sum))
 
+    def record(self, finished: ConfidenceCells, sample: ErrorSample) -> NumpyArray:
+        """The errors in resamples, if the likeliest signal is the truth."""
+        return sample.paired_errors(sample.likeliest)[:MOST_VALUES]
+
+    def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
+        """The interval of the difference of two errors, by those in the same resamples."""
+        return change_by_spread(now, then)
+
 
 @dataclass(frozen=True)
 class BinNorm(ConfidenceNorm):
@@ -427,6 +436,14 @@ class CurveValue:
     def chance(self, metric: Metric, cells: ConfidenceCells) -> None:
         """Nothing: it is no calibration error."""
         return
+
+    def record(self, finished: ConfidenceCells, sample: ValueSample) -> NumpyArray:
+        """The values in resamples."""
+        return sample.values[:MOST_VALUES]
+
+    def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
+        """The percentiles of the differences, resample by resample."""
+        return percentiles(now.numbers - then.numbers, bagged.tail)
 
 
 def cumulated(residuals: NumpyArray) -> NumpyArray:

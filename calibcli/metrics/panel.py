@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from calibcli.metrics.base import Metric, Sample, Statistic
 from calibcli.metrics.bins import RELIABILITY, Bin
 from calibcli.metrics.costs import COST_METRICS, Costs
 from calibcli.metrics.diagrams import EVENT_LATTICE, rare_event_bins
+from calibcli.metrics.pairing import IdentifiedRows, PairingRecord, RowsIdentity
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bagged, Bootstrap, Chance, Interval, Units
 from calibcli.metrics.view import Event, View
@@ -42,6 +45,8 @@ class Evaluation:
         What calibration errors would be of a calibrated model; where intervals were asked for.
     event : int or None
         The class whose probability the confidence is; None: the predicted class of each row.
+    record : PairingRecord or None
+        What another run of the same rows can be paired by, where that was asked for.
     """
 
     rows: int
@@ -55,6 +60,11 @@ class Evaluation:
     estimates: dict[str, float] = field(default_factory=dict)
     chances: dict[str, Chance] = field(default_factory=dict)
     event: int | None = None
+    record: PairingRecord | None = field(default=None, compare=False, repr=False)
+
+    def figure(self, name: str) -> float:
+        """The main figure of a metric: its estimate, or else its value."""
+        return self.estimates.get(name, self.values[name])
 
 
 class PanelState(NamedTuple):
@@ -87,6 +97,10 @@ class Panel:
         How many there are, where the default names of metrics shall depend on it.
     costs : Costs or None
         What decisions cost, where their mean cost is to be measured too.
+    recorded : bool
+        Whether to keep what another run of the same rows can be paired by, if there are intervals.
+    identity : RowsIdentity or None
+        Which rows these are, for what is kept.
 
     Raises
     ------
@@ -101,6 +115,8 @@ class Panel:
     event: Event = "auto"
     classes: int | None = None
     costs: Costs | None = None
+    recorded: bool = False
+    identity: RowsIdentity | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(dict.fromkeys(self.names)))
@@ -129,7 +145,9 @@ class Panel:
     @cached_property
     def _statistics(self) -> tuple[Statistic, ...]:
         asked = (metric.statistic for metric in self.metrics)
-        drawn: tuple[Statistic, ...] = (RELIABILITY, EVENT_LATTICE)
+        drawn: list[Statistic] = [RELIABILITY, EVENT_LATTICE]
+        if self.identity is not None:
+            drawn.append(self.identity)
         shared = dict.fromkeys([*drawn, *asked, *self.also, *self._resampled.values()])
         return tuple(shared)
 
@@ -172,7 +190,11 @@ class Panel:
         bins = finished[RELIABILITY].bins() if rare is None else rare.bins()
         also = {statistic: finished[statistic] for statistic in self.also}
         size = state.rows, state.weight, state.classes
-        return Evaluation(*size, values, bins, also, event=state.event)
+        record = None
+        if self.identity is not None:
+            rows: IdentifiedRows = finished[self.identity]
+            record = PairingRecord(rows.rows, rows.bagged, {})
+        return Evaluation(*size, values, bins, also, event=state.event, record=record)
 
     def _add_uncertainty(
         self,
@@ -180,31 +202,40 @@ class Panel:
         evaluations: Sequence[Evaluation],
         finished: Sequence[dict[Statistic, Any]],
     ) -> None:
-        """Write a metric's intervals, changes and chance ranges into the evaluations."""
+        """Write a metric's intervals, changes, chance ranges and records into the evaluations."""
+        name, first = metric.name, evaluations[0]
+        before: Sample | None = None
+        for evaluation, statistics in zip(evaluations, finished, strict=True):
+            sample = self._add_sample(metric, evaluation, statistics)
+            if evaluation is first:
+                before = sample
+            elif sample is not None and before is not None:
+                interval = sample.change_from(before)
+                if interval is not None:
+                    change = evaluation.figure(name) - first.figure(name)
+                    evaluation.changes[name] = interval.around(change)
+
+    def _add_sample(
+        self, metric: Metric, evaluation: Evaluation, statistics: dict[Statistic, Any]
+    ) -> Sample | None:
+        """Write what is known of a metric of one model; its sample, if it has an interval."""
         resampling, name = metric.resampling, metric.name
         if resampling is None:
-            return
-        first: Sample | None = None
-        for evaluation, statistics in zip(evaluations, finished, strict=True):
-            bagged: Bagged | None = statistics[self._resampled[name]]
-            value = evaluation.values[name]
-            if bagged is None or bagged.filled < 2 or not math.isfinite(value):
-                continue
-            chance = resampling.chance(metric, bagged)
-            if chance is not None:
-                evaluation.chances[name] = chance
-            sample = resampling.sample(metric, bagged, value)
-            if sample is None:
-                continue
-            estimate = value
-            if sample.estimate is not None:
-                estimate = evaluation.estimates[name] = sample.estimate
-            evaluation.intervals[name] = sample.interval.around(estimate)
-            if evaluation is evaluations[0]:
-                first = sample
-            elif first is not None:
-                base = evaluations[0]
-                change = estimate - base.estimates.get(name, base.values[name])
-                interval = sample.change_from(first)
-                if interval is not None:
-                    evaluation.changes[name] = interval.around(change)
+            return None
+        bagged: Bagged | None = statistics[self._resampled[name]]
+        value = evaluation.values[name]
+        if bagged is None or bagged.filled < 2 or not math.isfinite(value):
+            return None
+        chance = resampling.chance(metric, bagged)
+        if chance is not None:
+            evaluation.chances[name] = chance
+        sample = resampling.sample(metric, bagged, value)
+        if sample is None:
+            return None
+        if sample.estimate is not None:
+            evaluation.estimates[name] = sample.estimate
+        evaluation.intervals[name] = sample.interval.around(evaluation.figure(name))
+        if evaluation.record is not None:
+            numbers = resampling.record(bagged, sample)
+            evaluation.record.metrics[name] = numbers.astype(np.float32)
+        return sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
 from typing import ClassVar
@@ -12,7 +12,8 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Additive, Metric
-from calibcli.metrics.resampling import Bagged, Interval, Units, quantiles
+from calibcli.metrics.pairing import Recorded
+from calibcli.metrics.resampling import Bagged, Interval, Units, quantiles, tail_share
 from calibcli.metrics.view import View
 
 _REPLICATES = 2000
@@ -159,6 +160,28 @@ class MeanOfRows:
     def chance(self, metric: Metric, finished: BagSums) -> None:
         """Nothing: no score of a calibrated model is known from its probabilities alone."""
         return
+
+    def record(self, finished: BagSums, sample: MeanSample) -> NumpyArray:
+        """The sums by bag, divided by the weight of all rows."""
+        shares: NumpyArray = finished.sums / finished.bags.sum()
+        return shares
+
+    def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
+        """The interval of the difference of two means.
+
+        Bags in which both models have the same sum add nothing, so that those in which they differ
+        are what is resampled: three rows that one of them gets right are no proof.
+        """
+        after, before = (
+            self.sample(
+                metric,
+                BagSums(bagged.units, *np.array([bagged.bags, each.numbers], np.float64)),
+                each.figure,
+            )
+            for each in (now, then)
+        )
+        differing = int(np.count_nonzero(now.numbers != then.numbers))
+        return replace(after, tail=tail_share(differing)).change_from(before)
 
 
 MEAN_OF_ROWS = MeanOfRows()

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from calibcli.errors import BaselineError
 from calibcli.report.document import is_fit, results_of
+from calibcli.report.pairings import Joined, join_runs
 from calibcli.schema import SCHEMA_VERSION, Judged, MeasurementPart
 from calibcli.workflow.quantities import Metrics
 
@@ -45,6 +46,24 @@ class Baseline:
         BaselineError
             There are several inputs, and none of this name; or it was another view.
         """
+        return _metrics(self._part(source, measured))
+
+    def joined(self, source: str, measured: MeasurementPart | None) -> Joined:
+        """How the measurement of an input is compared with what was measured of it then.
+
+        Raises
+        ------
+        BaselineError
+            As of `metrics`; or what was kept for it cannot be read.
+        """
+        try:
+            return join_runs(measured, self._part(source, measured))
+        except ValueError:
+            raise BaselineError(
+                f"{self.name}: has no pairing as calib writes it; make it anew"
+            ) from None
+
+    def _part(self, source: str, measured: MeasurementPart | None) -> MeasurementPart:
         part = (
             next(iter(self._parts.values())) if len(self._parts) == 1 else self._parts.get(source)
         )
@@ -58,7 +77,7 @@ class Baseline:
             raise BaselineError(
                 f"{self.name}: is of {then}, here it is {view}; make it anew, or set --view"
             )
-        return _metrics(part)
+        return part
 
     def check(self, metrics: Sequence[str]) -> None:
         """Refuse metrics that were not measured then.

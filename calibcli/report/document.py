@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.resampling import Interval
+from calibcli.report.pairings import MOST_BYTES, pairing_bytes, pairing_part
 from calibcli.schema import (
     SCHEMA_VERSION,
     BalancedPart,
@@ -102,11 +103,13 @@ def measurement(
     evaluation: Evaluation, class_names: Sequence[str] | None = None
 ) -> MeasurementPart:
     """The part that every evaluation shares: size, view, metrics, reliability bins."""
+    view = _view(evaluation, class_names)
     return {
         "rows": evaluation.rows,
         "weight": evaluation.weight,
         "classes": evaluation.classes,
-        **_view(evaluation, class_names),
+        "view": view["view"],
+        "positive": view["positive"],
         "metrics": {name: _metric(evaluation, name) for name in evaluation.values},
         "reliability": [cast("BinPart", asdict(part)) for part in evaluation.reliability],
     }
@@ -119,6 +122,13 @@ def _view(evaluation: Evaluation, class_names: Sequence[str] | None) -> ViewPart
         return {"view": "top", "positive": None}
     name = class_names[event] if class_names else str(event)
     return {"view": "positive", "positive": {"class": event, "name": name}}
+
+
+def _add_pairing(part: MeasurementPart | None, evaluation: Evaluation | None) -> None:
+    """Write what another run of the same rows can be paired by, where that was kept."""
+    pairing = None if evaluation is None else pairing_part(evaluation.record)
+    if part is not None and pairing is not None:
+        part["pairing"] = pairing
 
 
 def _metric(evaluation: Evaluation, name: str) -> MetricPart:
@@ -168,8 +178,10 @@ def evaluate_document(
         "input": source,
         "params": params,
     }
+    part = measurement(evaluation, class_names)
+    _add_pairing(part, evaluation)
     # mypy fears other keys in a measurement.
-    return cast("EvaluateDocument", head | measurement(evaluation, class_names))
+    return cast("EvaluateDocument", head | part)
 
 
 def fit_document(
@@ -224,6 +236,8 @@ def fit_document(
     class_names : sequence of str or None
     """
     place = "nothing" if after is None else measured_on
+    after_part = _fit_measurement(after, place, folds, class_names)
+    _add_pairing(after_part, after)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "fit",
@@ -237,7 +251,7 @@ def fit_document(
         "fit": fit,
         "stages": list(stages),
         "before": _fit_measurement(before, place, folds, class_names),
-        "after": _fit_measurement(after, place, folds, class_names),
+        "after": after_part,
         "balanced": None if balanced is None else _balanced(*balanced, class_names),
         "leaderboard": None if leaderboard is None else _candidates(leaderboard),
         "plain_nll": None if plain is None else measurement(plain, class_names),
@@ -378,9 +392,17 @@ def refit_part(refit: Refit) -> RefitPart:
 
 
 def combine(documents: Sequence[EvaluateDocument]) -> EvaluateDocument | SeveralDocument:
-    """One document of several: itself where it is alone, otherwise a list under ``results``."""
+    """One document of several: itself where it is alone, otherwise a list under ``results``.
+
+    What can be paired with other runs is kept of as many as there is room for.
+    """
     if len(documents) == 1:
         return documents[0]
+    room = MOST_BYTES
+    for document in documents:
+        room -= pairing_bytes(document.get("pairing"))
+        if room < 0:
+            document.pop("pairing", None)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": documents[0]["command"],

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from calibcli.report.baseline import Baseline
 from calibcli.report.comparison import measured_input
 from calibcli.report.document import gates_of, is_fit, measured_part, results_of
+from calibcli.report.pairings import Joined
 from calibcli.report.texts import cut_end, interval_text, plural, short_names, significant
-from calibcli.schema import Document, GatePart, IntervalPart, Judged
+from calibcli.schema import (
+    BaselineInputPart,
+    Document,
+    EvaluateDocument,
+    FitDocument,
+    GatePart,
+    IntervalPart,
+    Judged,
+)
 from calibcli.workflow.conditions import OPERATORS, Gate, parse_gate
 from calibcli.workflow.gates import Judgement, judge
 from calibcli.workflow.quantities import Estimate, FailedSlices, Operand, Subject, WorstSlice
@@ -23,30 +33,50 @@ def add_gates(
     baseline: Baseline | None = None,
     significant: bool = False,
 ) -> None:
-    """Judge each input of a document by each gate; what came of it goes under ``gates``."""
-    judgements = [
-        judge(gate, subject, significant=significant)
-        for subject in _subjects(document, baseline)
-        for gate in gates
-    ]
+    """Judge each input of a document by each gate; what came of it goes under ``gates``.
+
+    How each is compared with a baseline goes under ``baseline``.
+    """
+    judgements, inputs = [], []
+    for result in results_of(document):
+        if result["command"] == "compare":
+            continue
+        subject = _subject(result)
+        if baseline is not None:
+            measured, name_then = measured_part(result), result["input"]["name"]
+            joined = baseline.joined(name_then, measured)
+            earlier = baseline.metrics(name_then, measured)
+            subject = replace(subject, baseline=earlier, paired=joined.changes)
+            inputs.append(_baseline_input(subject.name, joined))
+        judgements += [judge(gate, subject, significant=significant) for gate in gates]
     if judgements:
         document["gates"] = [_entry(each) for each in judgements]
+    if baseline is not None:
+        document["baseline"] = {"name": baseline.name, "inputs": inputs}
 
 
-def _subjects(document: Judged, baseline: Baseline | None) -> Iterator[Subject]:
-    for result in results_of(document):
-        name = measured_input(result)
-        name_then = result["input"]["name"]
-        earlier = None
-        if baseline is not None:
-            earlier = baseline.metrics(name_then, measured_part(result))
-        if is_fit(result):
-            before, after = result["before"], result["after"]
-            yield Subject(
-                name, after["metrics"] if after else {}, before and before["metrics"], earlier
-            )
-        elif result["command"] == "evaluate":
-            yield Subject(name, result["metrics"], None, earlier, result.get("slices", ()))
+def _subject(result: EvaluateDocument | FitDocument) -> Subject:
+    name = measured_input(result)
+    if is_fit(result):
+        before, after = result["before"], result["after"]
+        return Subject(name, after["metrics"] if after else {}, before and before["metrics"])
+    return Subject(name, result["metrics"], slices=result.get("slices", ()))
+
+
+def _baseline_input(name: str, joined: Joined) -> BaselineInputPart:
+    word: Literal["paired", "independent"] = "independent" if joined.reason else "paired"
+    return {"input": name, "joined": word, "reason": joined.reason or None}
+
+
+def reasons_unpaired(document: Judged) -> list[str]:
+    """A line for each input that is not paired with the baseline: why."""
+    part = document.get("baseline")
+    return [
+        f"{part['name']}: not paired with {entry['input']}, but taken for independent of it: "
+        f"{entry['reason']}"
+        for entry in (part["inputs"] if part else ())
+        if part and entry["reason"]
+    ]
 
 
 def _entry(judgement: Judgement) -> GatePart:
@@ -62,6 +92,7 @@ def _entry(judgement: Judgement) -> GatePart:
             **_interval(judgement.difference),  # type: ignore[typeddict-item]
         },
         "significant": judgement.significant,
+        "joined": judgement.joined or None,
         "slice": judgement.slice,
         "reason": judgement.reason or None,
     }
@@ -106,6 +137,7 @@ def figures(entry: GatePart) -> str:
             text += f", difference {told} {of_difference}"
     elif interval_text(entry):
         text += f" {interval_text(entry)}"
+    text += f", {entry['joined']}" if entry["joined"] else ""
     if entry["significant"] and entry["passed"] and OPERATORS[gate.operator](value, bound):
         text += ", within chance"
     if part and part["name"] and isinstance(gate.left, WorstSlice):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from calibcli.errors import UsageError
 from calibcli.schema import GateSlicePart
@@ -139,6 +140,9 @@ class Judgement:
         What is not known, where that is why it failed.
     slice : GateSlicePart or None
         The slice that the left side is of.
+    joined : str
+        How the rows are compared with those of a baseline: ``"paired"``, ``"independent"``, or
+        nothing where they are not.
     """
 
     gate: Gate
@@ -150,6 +154,7 @@ class Judgement:
     significant: bool
     reason: str = ""
     slice: GateSlicePart | None = None
+    joined: Literal["", "paired", "independent"] = ""
 
 
 def judge(gate: Gate, subject: Subject, *, significant: bool = False) -> Judgement:
@@ -168,8 +173,29 @@ def judge(gate: Gate, subject: Subject, *, significant: bool = False) -> Judgeme
         fails = _clears(gate.operator, between)
     else:
         fails = OPERATORS[gate.operator](left.value, right.value)
-    part = gate.left.slice_part(subject)
-    return Judgement(gate, subject.name, not fails, left, right, between, significant, reason, part)
+    return Judgement(
+        gate,
+        subject.name,
+        not fails,
+        left,
+        right,
+        between,
+        significant,
+        reason,
+        gate.left.slice_part(subject),
+        _joined(gate, subject),
+    )
+
+
+def _joined(gate: Gate, subject: Subject) -> Literal["", "paired", "independent"]:
+    """How a gate compares the rows with those of a baseline, if it does."""
+    quantities = [operand for operand in gate.operands if isinstance(operand, Quantity)]
+    stages = [quantity.measured for quantity in quantities]
+    compares = "delta" in stages or ("baseline" in stages and len(quantities) == 2)
+    if subject.baseline is None or not compares:
+        return ""
+    paired = all(quantity.metric in subject.paired for quantity in quantities)
+    return "paired" if paired and "before" not in stages else "independent"
 
 
 def _unknown(

@@ -15,15 +15,19 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.engine.folds import Folds
+from calibcli.engine.folds import CLUSTER, Folds
 from calibcli.engine.source import each_key, names_of_keys
 from calibcli.errors import DataError
+from calibcli.metrics.pairing import RowsIdentity, hash_of_names
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Units
 from calibcli.metrics.view import Event, View
 
 MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
 """Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
+
+ID = "id"
+"""Role of the key column that names the rows."""
 
 Predictor = Callable[[Tile], Array]
 """Makes calibrated logits (n, K) of a tile."""
@@ -97,7 +101,17 @@ def resampled(panel: Panel, data: Data) -> Panel:
         if count < 2:
             raise DataError("--cluster: all rows are in one cluster, so intervals mean nothing")
     units = Units(count, bootstrap.role, bootstrap.seed, bootstrap.replicates)
-    return replace(panel, units=units)
+    return replace(panel, units=units, identity=_identity(panel, data, units))
+
+
+def _identity(panel: Panel, data: Data, units: Units) -> RowsIdentity | None:
+    """What tells the rows from others, if that is to be kept: without the columns of slices."""
+    if not panel.recorded:
+        return None
+    known = getattr(data.source, "key_roles", ())
+    names = names_of_keys(data.source, [role for role in (CLUSTER, ID) if role in known])
+    hashes = tuple((role, hash_of_names(each)) for role, each in names.items())
+    return RowsIdentity(units, hashes)
 
 
 def view_of(tile: Tile, predictor: Predictor, event: Event) -> View:

@@ -15,7 +15,7 @@ from statistics import NormalDist
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, cast
 
 from calibcli.metrics.registry import METRICS
-from calibcli.metrics.resampling import LEVEL
+from calibcli.metrics.resampling import LEVEL, Interval
 from calibcli.schema import (
     GateSlicePart,
     IntervalPart,
@@ -93,6 +93,8 @@ class Subject:
     before, baseline : mapping or None
         Of the same rows before the fit, and of an earlier run.
     slices : sequence of SlicesPart
+    paired : mapping of str to Interval
+        Intervals of now minus the baseline, of the metrics of the same rows in both.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Subject:
     before: Metrics | None = None
     baseline: Metrics | None = None
     slices: Sequence[SlicesPart] = ()
+    paired: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,13 +211,22 @@ class Quantity(Operand):
             against = Quantity(self.metric, "baseline" if earlier else "before")
             estimate = left_minus_right(Quantity(self.metric), against, subject)
         else:
-            stages = {"": subject.now, "before": subject.before, "baseline": subject.baseline}
-            entry = (stages[self.measured] or {}).get(self.metric)
+            entry = self._entry(subject)
             key: Literal["estimate", "value"] = "estimate" if self.end == "estimate" else "value"
             estimate = read_estimate(entry.get(key) if entry else None, entry)
         if self.uncertain:
             return estimate
         return estimate.end(self.end) if self.end else Estimate(*[estimate.value] * 3)
+
+    def main_figure(self, subject: Subject) -> Estimate:
+        """The estimate of the metric where it has one, else its value."""
+        entry = self._entry(subject)
+        return read_estimate(entry.get("estimate", entry["value"]) if entry else None, entry)
+
+    def _entry(self, subject: Subject) -> MetricPart | None:
+        """What the document has of the metric, in this measurement of it."""
+        stages = {"": subject.now, "before": subject.before, "baseline": subject.baseline}
+        return (stages[self.measured] or {}).get(self.metric)
 
 
 @dataclass(frozen=True)
@@ -394,14 +406,30 @@ def left_minus_right(left: Operand, right: Operand, subject: Subject) -> Estimat
         change = read_estimate(None, entry.get("change") if entry else None)
         signed = change if sides[0] == "" else change.mirrored()
         return Estimate(value.value, signed.low, signed.high)
-    return unpaired(first, second) if "baseline" in sides else value
+    return _since_baseline(left, right, subject) if "baseline" in sides else value
+
+
+def _since_baseline(left: Quantity, right: Quantity, subject: Subject) -> Estimate:
+    """Left minus right, one of them of the baseline: paired where the rows are the same."""
+    sides = (left.measured, right.measured)
+    paired = subject.paired.get(left.metric) if "" in sides else None
+    if paired is None:
+        change = unpaired(*(each.main_figure(subject) for each in (left, right)))
+    elif sides[0] == "":
+        change = Estimate(math.nan, *paired)
+    else:
+        change = Estimate(math.nan, *paired).mirrored()
+    value = left.estimate(subject).value - right.estimate(subject).value
+    # Of errors the interval is that of the difference of estimates.
+    return Estimate(value, min(change.low, value), max(change.high, value))
 
 
 def unpaired(first: Estimate, second: Estimate) -> Estimate:
     """The difference of two independent estimates, with an interval from theirs.
 
     Their distances to the ends are added as standard errors are, each on its side (Zou and Donner,
-    2008, doi:10.1002/sim.3095). Of the same rows, whose errors go together, it is too wide.
+    2008, doi:10.1002/sim.3095). Of the same rows, whose errors go together, it is too wide: see
+    `calibcli.metrics.paired_changes`.
     """
     value = first.value - second.value
     below = math.hypot(first.value - first.low, second.high - second.value)
