@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, host_weights, like, namespace
+from calibcli.arrays import Array, NumpyArray, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
     LearntState,
-    host,
+    confidences,
     largest_change,
 )
 from calibcli.objectives.base import RowTerms, check_range
@@ -109,9 +109,7 @@ class AdaFocal(Adaptive):
     def statistic(
         self, logits: Array, labels: Array, weights: Array | None = None
     ) -> list[NumpyArray]:
-        likelihood = Likelihood(logits, labels)
-        confidence = host(1 / likelihood.total)
-        return [np.stack([confidence, host(likelihood.hits), host_weights(labels, weights)])]
+        return confidences(logits, labels, weights)
 
     def updated(self, statistic: Any) -> AdaFocal:
         confidence, correct, weights = np.concatenate(statistic, axis=-1)

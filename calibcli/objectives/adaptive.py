@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, namespace, sum_rows, to_numpy
+from calibcli.arrays import Array, NumpyArray, host_weights, namespace, sum_rows, to_numpy
 from calibcli.objectives.base import Objective
+from calibcli.objectives.likelihood import Likelihood
 
 
 class LearntState(ABC):
@@ -120,6 +121,13 @@ def total_weight(labels: Array, weights: Array | None) -> float:
 def host(values: Array) -> NumpyArray:
     """Values (n,), float64, in host memory."""
     return to_numpy(values).astype(np.float64)
+
+
+def confidences(logits: Array, labels: Array, weights: Array | None) -> list[NumpyArray]:
+    """Confidence, whether it was right, and weight of each row, as a list of one array (3, n)."""
+    likelihood = Likelihood(logits, labels)
+    confidence = host(1 / likelihood.total)
+    return [np.stack([confidence, host(likelihood.hits), host_weights(labels, weights)])]
 
 
 def largest_change(new: NumpyArray, old: NumpyArray, scale: float | NumpyArray = 1.0) -> float:

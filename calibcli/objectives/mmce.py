@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, argmax, host_weights, like, namespace
+from calibcli.arrays import Array, NumpyArray, argmax, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
     LearntState,
-    host,
+    confidences,
 )
 from calibcli.objectives.base import RowTerms, check_range
 from calibcli.objectives.likelihood import Likelihood
@@ -123,9 +123,7 @@ class Mmce(Adaptive):
     def statistic(
         self, logits: Array, labels: Array, weights: Array | None = None
     ) -> list[NumpyArray]:
-        likelihood = Likelihood(logits, labels)
-        confidence = host(1 / likelihood.total)
-        return [np.stack([confidence, host(likelihood.hits), host_weights(labels, weights)])]
+        return confidences(logits, labels, weights)
 
     def updated(self, statistic: Any) -> Mmce:
         confidence, correct, weights = np.concatenate(statistic, axis=-1)
