@@ -17,11 +17,10 @@ from calibcli.objectives.base import Objective
 from calibcli.objectives.brier import Brier
 from calibcli.objectives.bsce import Bsce, BsceGra
 from calibcli.objectives.cals import Cals, CalsHr, Multipliers, Strengths
-from calibcli.objectives.class_wise import ClassWise
+from calibcli.objectives.class_wise import ClassWise, Macro
 from calibcli.objectives.dual_focal import DualFocal, DualFocalGra
 from calibcli.objectives.focal import Flsd, Focal, FocalGra, InverseFocal
 from calibcli.objectives.label_smoothing import LabelSmoothing
-from calibcli.objectives.macro import Macro
 from calibcli.objectives.mbls import Mbls
 from calibcli.objectives.mmce import Mmce
 from calibcli.objectives.nll import NegativeLogLikelihood

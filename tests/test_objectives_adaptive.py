@@ -18,8 +18,7 @@ from calibcli.objectives.adafocal import AdaFocal, BinnedGamma, edges_of_equal_m
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.aurc import Aurc, rank_weights
 from calibcli.objectives.cals import Cals, CalsHr
-from calibcli.objectives.class_wise import ClassWise, fit_shape, normalise
-from calibcli.objectives.macro import Macro
+from calibcli.objectives.class_wise import ClassWise, Macro, fit_shape, normalise
 from calibcli.objectives.mmce import Mmce
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.registry import OBJECTIVES

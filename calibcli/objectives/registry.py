@@ -8,7 +8,7 @@ from calibcli.registry import Registry
 _OBJECTIVES = {
     "nll": "nll:NegativeLogLikelihood",
     "brier": "brier:Brier",
-    "macro": "macro:Macro",
+    "macro": "class_wise:Macro",
     "class-wise": "class_wise:ClassWise",
     "cals": "cals:Cals",
     "cals-hr": "cals:CalsHr",
