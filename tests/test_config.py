@@ -110,6 +110,7 @@ def test_a_table_of_a_command_is_stronger_than_what_holds_for_all(configured, tm
 def test_the_nearest_file_counts_and_calib_toml_comes_first(configured, tmp_path):
     inner = tmp_path / "project" / "src" / "deep"
     inner.mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
 
     def seed(folder: Path) -> tuple[Any, ...] | None:
         entry = configured("inspect", cwd=folder).get("inspect seed")
@@ -130,6 +131,54 @@ def test_the_nearest_file_counts_and_calib_toml_comes_first(configured, tmp_path
     # One file, not a sum of files.
     write(inner / "calib.toml", "threads = 1")
     assert seed(inner) is None
+
+
+def test_the_search_ends_at_the_project(configured, tmp_path):
+    inner = tmp_path / "project" / "src"
+    inner.mkdir(parents=True)
+    write(tmp_path / "calib.toml", "seed = 1")
+    assert configured("inspect", cwd=inner) == {}
+    (tmp_path / "project" / ".git").write_text("gitdir: elsewhere")
+    assert configured("inspect", cwd=inner) == {}
+    write(tmp_path / "project" / "calib.toml", "seed = 2")
+    assert configured("inspect", cwd=inner)["inspect seed"]["value"] == 2
+
+
+def test_a_file_that_was_only_found_cannot_overwrite(calib, sample_data, tmp_path):
+    val = sample_data / "digits_longtail_val.npz"
+    victim = write(tmp_path / "victim", "precious")
+    folder = tmp_path / "project"
+    config = write(folder / "calib.toml", "force = true\n")
+    for text, problem in (
+        (
+            "force = true",
+            "calib.toml: force = true: this is taken from no file that was only found",
+        ),
+        (f'openmetrics = "{victim}"', "this is outside of the folder of the configuration file"),
+        ('[fit]\nparams = "../victim"', "this is outside of the folder of the configuration file"),
+    ):
+        write(config, f"quiet = true\n{text}\n")
+        done = calib("fit", val, "--force", cwd=folder)
+        assert done.returncode == 2
+        assert problem in done.stderr.decode()
+    assert victim.read_text() == "precious"
+    assert [path.name for path in folder.iterdir()] == ["calib.toml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ('openmetrics = "m.txt"\nseed = 1', ["-q"], ["openmetrics"]),
+        ('openmetrics = "m.txt"\nseed = 1\nquiet = true', [], ["openmetrics", "quiet", "seed"]),
+        ("seed = 1", ["-q"], []),
+    ],
+)
+def test_what_a_found_file_writes_is_always_said(calib, sample_data, tmp_path, text, options, said):
+    write(tmp_path / "calib.toml", text)
+    done = calib("evaluate", sample_data / "digits_test.parquet", *options)
+    assert done.returncode == 0, done.stderr
+    names = [part.split(": ")[-1] for part in done.stderr.decode().strip().split(", ")]
+    assert sorted(filter(None, names)) == said
 
 
 def test_a_file_can_be_named_and_left_out(calib, configured, tmp_path):
@@ -273,7 +322,7 @@ def test_keys_are_the_options_as_they_are_typed(configured, tmp_path):
     }
 
 
-def test_a_fit_and_what_follows_it(calib, sample_data, tmp_path):
+def test_a_fit_and_what_follows_it(calib, sample_data, tmp_path, monkeypatch):
     """Output files, a list, a switch and its negation, in the commands that they are for."""
     write(
         tmp_path / "calib.toml",
@@ -291,6 +340,7 @@ def test_a_fit_and_what_follows_it(calib, sample_data, tmp_path):
         """,
     )
     val, test = (sample_data / f"digits_longtail_{name}.npz" for name in ("val", "test"))
+    monkeypatch.setenv("CALIB_CONFIG", "calib.toml")
     done = calib("fit", val)
     assert done.returncode == 0, done.stderr
     assert done.stderr.decode().splitlines()[0] == (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,14 @@ class ConfigFile:
         Its name from the working directory.
     tables : dict
         What it says, below ``[tool.calib]`` in a ``pyproject.toml``.
+    named : bool
+        Whether the user named it. One that was only found may be somebody else's.
     """
 
     path: Path
     shown: str
     tables: dict[str, Any]
+    named: bool = True
 
     def where(self, command: str | None, key: str = "") -> str:
         """The place of a key, for a person."""
@@ -43,24 +46,34 @@ class ConfigFile:
 
 
 def find_file() -> ConfigFile | None:
-    """The nearest file from the working directory upwards.
+    """The nearest file from the working directory upwards, within the project that it is in.
 
-    In one folder, ``calib.toml`` comes before ``pyproject.toml``, which counts only if it has a
-    table ``[tool.calib]``.
+    A project is the folder with ``.git``; without one only the working directory is looked at. In
+    one folder, ``calib.toml`` comes before ``pyproject.toml``, which counts only if it has a table
+    ``[tool.calib]``.
     """
     try:
         here = Path.cwd()
     except OSError:  # the folder is gone
         return None
-    for folder in (here, *here.parents):
+    for folder in _project(here):
         for name in (CALIB_TOML, PYPROJECT):
             path = str(folder / name)
             # Unlike that of `Path`, this one has no folder that it must not look into.
             if os.path.isfile(path):  # noqa: PTH113
                 file = _read(Path(path), os.path.relpath(path))
                 if file is not None:
-                    return file
+                    return replace(file, named=False)
     return None
+
+
+def _project(here: Path) -> tuple[Path, ...]:
+    """The folders from one up to the first with ``.git``; the one alone if there is none."""
+    folders = (here, *here.parents)
+    for count, folder in enumerate(folders, 1):
+        if os.path.lexists(folder / ".git"):
+            return folders[:count]
+    return (here,)
 
 
 def named_file(name: str, given_by: str) -> ConfigFile:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from calibcli.cli.config_file import OTHER_VARIABLES, PYPROJECT, ConfigFile
-from calibcli.cli.option_values import value_type
+from calibcli.cli.option_values import Trait, value_type
 from calibcli.errors import UsageError
 
 PREFIX = "CALIB_"
@@ -94,6 +95,31 @@ class ConfigurableOption:
         word = _IN_WORDS.get(self.kind, "text")
         raise ValueError(f"must be {word}" + (", or a list of that" if self.repeated else ""))
 
+    @property
+    def writes_file(self) -> bool:
+        """Whether it names a file that the command writes."""
+        return Trait.WRITES_FILE in self.parameter.traits
+
+    def check_untrusted(self, value: Any, folder: Path) -> None:
+        """Refuse a value that a file which was only found must not set.
+
+        Raises
+        ------
+        ValueError
+            The option needs trust, or names a file outside of the folder of the file.
+        """
+        if Trait.NEEDS_TRUST in self.parameter.traits and value:
+            raise ValueError(
+                "is taken from no file that was only found; name the file with --config, or type "
+                f"--{self.name}"
+            )
+        outside = self.writes_file and value != "-" and not _is_below(folder, value)
+        if outside:
+            raise ValueError(
+                "is outside of the folder of the configuration file, which was only found; name it "
+                "with --config"
+            )
+
     def from_environment(self, text: str) -> Any:
         """The text of a variable, for the parser; raises ValueError if it is no switch."""
         if self.repeated:
@@ -120,6 +146,14 @@ class ConfigurableOption:
         except typer.BadParameter as error:
             reason = " ".join(error.message.split()).rstrip(".")
             raise UsageError(f"{setting.source} = {shown(setting.value)}: {reason}") from None
+
+
+def _is_below(folder: Path, path: str) -> bool:
+    """Whether a file is in a folder or below it, through links."""
+    try:
+        return Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def plain(value: Any) -> Any:
@@ -228,7 +262,10 @@ class Configuration:
         assert self.file is not None
         place = self.file.where(command, option.name)
         try:
-            return Setting(option.from_file(value), "file", place)
+            typed = option.from_file(value)
+            if not self.file.named:
+                option.check_untrusted(typed, self.file.path.parent)
+            return Setting(typed, "file", place)
         except ValueError as error:
             raise UsageError(f"{place} = {shown(value)}: this {error}") from None
 

@@ -143,8 +143,11 @@ class ConfiguredCommand(HelpfulCommand):
             for name, setting in ctx.meta.get(_SETTINGS, {}).items()
             if ctx.get_parameter_source(name).name == "DEFAULT_MAP"
         }
-        if configured and ctx.params.get("quiet") is False:
-            typer.echo(f"calib: configured by {', '.join(configured.values())}", err=True)
+        said = (
+            configured if ctx.params.get("quiet") is False else self._always_said(ctx, configured)
+        )
+        if said:
+            typer.echo(f"calib: configured by {', '.join(said.values())}", err=True)
         try:
             self._keep_inputs(ctx)
             return super().invoke(ctx)
@@ -158,6 +161,25 @@ class ConfiguredCommand(HelpfulCommand):
             if places:
                 error.args = (f"{error} (set by {', '.join(places)})",)
             raise
+
+    def _always_said(self, ctx: Any, configured: dict[str, str]) -> dict[str, str]:
+        """What even a quiet command says of its settings, by a file that was only found.
+
+        That is where it writes, and everything if the same file has it be quiet.
+        """
+        file: ConfigFile | None = ctx.meta.get(_FILE)
+        if file is None or file.named:
+            return {}
+        settings = ctx.meta[_SETTINGS]
+        if "quiet" in configured and settings["quiet"].layer == "file":
+            return configured
+        params: list[Any] = self.params
+        writing = {param.name for param in params if Trait.WRITES_FILE in param.traits}
+        return {
+            name: source
+            for name, source in configured.items()
+            if name in writing and settings[name].layer == "file"
+        }
 
     def _keep_inputs(self, ctx: Any) -> None:
         """Refuse to write over a file that an option or argument names, through links too."""

@@ -20,6 +20,10 @@ class Trait(Enum):
     WRITES_FILE = auto()
     """It names a file that the command writes."""
 
+    NEEDS_TRUST = auto()
+    """It can do harm, so that no file sets it that was not named: somebody else may have put it
+    into a folder above."""
+
     MAY_BE_EMPTY = auto()
     """It names a class, whose name can be empty text."""
 

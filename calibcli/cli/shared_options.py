@@ -376,6 +376,7 @@ class PlainOutputOptions:
 Force = Annotated[
     bool,
     _output("--force", help="Overwrite files that exist."),
+    Trait.NEEDS_TRUST,
 ]
 
 
