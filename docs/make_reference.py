@@ -1,26 +1,40 @@
-"""Write the generated parts of ``cli.md`` and ``params.md`` anew.
+"""Write the generated parts of ``cli.md``, ``json.md`` and ``params.md`` anew.
 
-The reference of the command line is made from the commands themselves, and that of the stages of a
-parameter file from the docstrings of the calibrators.
+The reference of the command line is made from the commands themselves, that of the JSON from its
+types, and that of the stages of a parameter file from the docstrings of the calibrators.
 """  # noqa: INP001 (a script)
 
 from __future__ import annotations
 
+import ast
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from typer import Context
 from typer.main import get_command
 from typer.models import ArgumentInfo, OptionInfo
 
 DOCS = Path(__file__).resolve().parent
-BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
+sys.path.insert(0, str(DOCS.parent))
+from calibcli import schema  # noqa: E402 (from this checkout, installed or not)
+
 BAR = r"\|"
 """A bar inside a table."""
 
@@ -233,21 +247,112 @@ def _link_options() -> Iterator[str]:
         yield f"| `{option}` | number | As in `calib losses`; for {', '.join(names)} alone. |"
 
 
-GENERATED: dict[str, Callable[[], str]] = {
-    "cli.md": command_reference,
-    "params.md": stage_reference,
+PLAIN_JSON = {str: "string", int: "integer", float: "number", bool: "boolean", Any: "anything"}
+"""Types of a document in words."""
+
+
+def key_table(name: str, headings: dict[str, str]) -> str:
+    """The keys of an object of `calibcli.schema`.
+
+    Parameters
+    ----------
+    name : str
+        Its class.
+    headings : dict of str
+        The heading that each class stands under, by the name of the class.
+    """
+    inherited: set[str] = set()
+    rows = []
+    for base in _bases(name):
+        keys = get_type_hints(getattr(schema, base))
+        listed = ", ".join(f"`{key}`" for key in keys)
+        rows.append([listed, "", "always", f"as of {_link(base, headings)}"])
+        inherited |= set(keys)
+    for key, hint in get_type_hints(getattr(schema, name), include_extras=True).items():
+        if key not in inherited:
+            optional = get_origin(hint) is NotRequired
+            shape, meaning, *when = get_args(get_args(hint)[0] if optional else hint)
+            words = _in_words(shape, headings)
+            rows.append([f"`{key}`", words, when[0] if optional else "always", meaning])
+    heads = ["key", "type", "there", "what it is"]
+    if all(row[2] == "always" for row in rows):
+        for row in (heads, *rows):
+            del row[2]
+    lines = [heads, ["---"] * len(heads), *rows]
+    cells = (" | ".join(cell.replace("|", BAR) for cell in line) for line in lines)
+    return "".join(f"| {line} |\n" for line in cells) + "\n"
+
+
+def _link(name: str, headings: dict[str, str]) -> str:
+    """``[an input](#an-input)``."""
+    heading = headings[name]
+    return f"[{heading[:1].lower()}{heading[1:]}](#{anchor(heading)})"
+
+
+def anchor(heading: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _bases(name: str) -> list[str]:
+    """The classes of documents that a class adds keys to; Python 3.11 forgets them."""
+    classes = (n for n in ast.parse(inspect.getsource(schema)).body if isinstance(n, ast.ClassDef))
+    bases = {each.name: [ast.unparse(base) for base in each.bases] for each in classes}
+    return [base for base in bases.get(name, []) if base in bases]
+
+
+def _in_words(shape: Any, headings: dict[str, str], ending: str = "") -> str:
+    """A type in words; with the ending ``"s"`` several of it."""
+    origin, parts = get_origin(shape), get_args(shape)
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(part)}`" for part in parts)
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(part, headings) for part in parts)
+    if origin is Sequence:
+        return f"list of {_in_words(parts[0], headings, 's')}"
+    if origin is Mapping:
+        return "object" if parts[1] is Any else f"object of {_in_words(parts[1], headings, 's')}"
+    if is_typeddict(shape):
+        return f"[object{ending}](#{anchor(headings[shape.__name__])})"
+    return "null" if shape is NoneType else PLAIN_JSON[shape] + ending
+
+
+REFERENCES: dict[str, Callable[[], str]] = {
+    "commands": command_reference,
+    "stages": stage_reference,
 }
-"""Pages with a generated part."""
+"""Generated parts by the name in their first line; all others are the keys of an object."""
+
+GENERATED = ("cli.md", "json.md", "params.md")
+"""Pages with generated parts."""
+
+_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- generated: end -->\n)", re.DOTALL)
+
+
+def headings_of(text: str) -> dict[str, str]:
+    """The heading that each generated part of a page stands under."""
+    headings, heading = {}, ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif line.startswith("<!-- generated: "):
+            headings.setdefault(line.split()[2], heading)
+    return headings
 
 
 def page(name: str) -> str:
-    """A page with its generated part written anew."""
-    head, _, rest = (DOCS / name).read_text(encoding="utf-8").partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{GENERATED[name]()}{END}{tail}"
+    """A page with its generated parts written anew."""
+    text = (DOCS / name).read_text(encoding="utf-8")
+    headings = headings_of(text)
+
+    def anew(part: re.Match[str]) -> str:
+        begin, name, end = part.groups()
+        make = REFERENCES.get(name)
+        return f"{begin}\n{make() if make else key_table(name, headings)}{end}"
+
+    return _PART.sub(anew, text)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(DOCS.parent))
     for each in GENERATED:
         (DOCS / each).write_text(page(each), encoding="utf-8")

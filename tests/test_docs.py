@@ -12,13 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, is_typeddict
 
 import numpy as np
 import pytest
 
 import calibcli
-from calibcli import params
+from calibcli import params, schema
 from calibcli.calibrators.links import link_of
 from calibcli.calibrators.registry import CALIBRATORS, MAPS, read_calibrator
 from calibcli.errors import ParamsError
@@ -150,6 +150,12 @@ def test_generated_parts_are_up_to_date(name: str) -> None:
     assert make_reference.page(name) == read(f"docs/{name}"), "run python docs/make_reference.py"
 
 
+def test_json_page_has_every_object() -> None:
+    objects = [name for name, kind in vars(schema).items() if is_typeddict(kind)]
+    parts = re.findall(r"<!-- generated: (\w+(?:Document|Part)) -->", read("docs/json.md"))
+    assert sorted(parts) == sorted(objects)
+
+
 @pytest.mark.parametrize("command", [None, *(each.name for each in make_reference.commands())])
 def test_every_option_in_the_help_is_documented(
     command: str | None, calib: Callable[..., Any]
@@ -176,9 +182,8 @@ def test_every_help_ends_with_three_examples() -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """What GitHub makes of the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """The anchors of a page."""
+    return {make_reference.anchor(each) for each in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
