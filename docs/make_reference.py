@@ -266,7 +266,7 @@ def key_table(name: str, headings: dict[str, str]) -> str:
     for base in _bases(name):
         keys = get_type_hints(getattr(schema, base))
         listed = ", ".join(f"`{key}`" for key in keys)
-        rows.append([listed, "", "always", f"as of {_link(base, headings)}"])
+        rows.append([listed, "", "as there", f"as of {_link(base, headings)}"])
         inherited |= set(keys)
     for key, hint in get_type_hints(getattr(schema, name), include_extras=True).items():
         if key not in inherited:
@@ -275,7 +275,7 @@ def key_table(name: str, headings: dict[str, str]) -> str:
             words = _in_words(shape, headings)
             rows.append([f"`{key}`", words, when[0] if optional else "always", meaning])
     heads = ["key", "type", "there", "what it is"]
-    if all(row[2] == "always" for row in rows):
+    if all(row[2] in ("always", "as there") for row in rows):
         for row in (heads, *rows):
             del row[2]
     lines = [heads, ["---"] * len(heads), *rows]
