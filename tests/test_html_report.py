@@ -115,6 +115,7 @@ def test_the_page_says_how_sure_it_is():
         "passed": False,
         "reason": None,
         "slice": None,
+        "joined": None,
         "value": 0.04,
         "bound": 0.02,
         "significant": False,
@@ -159,6 +160,7 @@ def test_gates_are_told_first():
         "significant": False,
         "reason": None,
         "slice": None,
+        "joined": None,
     }
     document["gates"] = [gate | {"passed": False}]
     words = words_of(page_of((document, pictures)))

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from calibcli.metrics.view import View
 from calibcli.report.comparison import change, short_names
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.formats import to_csv, to_json
-from calibcli.report.gate_results import add_gates
 from calibcli.report.github import to_github
 from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
 from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
@@ -48,9 +46,6 @@ from calibcli.report.texts import (
     significant,
 )
 from calibcli.report.verdict import verdict
-from calibcli.workflow.conditions import parse_gate
-
-DOCS = Path(__file__).parents[1] / "docs" / "json.md"
 
 
 def measured(scale: float = 1.0) -> Any:
@@ -327,6 +322,30 @@ def test_any_width(width: int) -> None:
         assert max(map(len, text.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [30, 44, 60, 80])
+def test_no_number_of_a_leaderboard_is_cut_short(width: int) -> None:
+    number = {"value": 0.22812, "low": 0.1, "high": 0.3}
+    entry = {
+        "loss": "nll",
+        "parameters": 132,
+        "seconds": 0.0521,
+        "metrics": dict.fromkeys(("nll", "brier", "ece"), number),
+        "behind": {"nll": 0.0162, "standard_error": 0.0074},
+        "members": [],
+    }
+    board = [entry | {"method": name, "chosen": name == "svs"} for name in ("svs", "temperature")]
+    head = {"command": "compare", "input": SOURCE, "rows": 600, "classes": 10, "folds": 5}
+    document = {**head, "positive": None, "leaderboard": board, "why": "it is the best"}
+    text = printed(document, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    table = text[text.index("method ") : text.index("* chosen")]
+    assert {"0.2281", "0.0162", "svs*", "temperature"} <= set(table.split())
+    assert set(table.split()) <= {
+        *("method", "NLL", "behind", "s.e.", "Brier", "ECE", "size", "fit", "svs*", "temperature"),
+        *("0.2281", "0.0162", "0.0074", "132", "0.052", "s"),
+    }
+
+
 @pytest.mark.parametrize("width", [60, 70, 80, 90])
 def test_no_number_is_cut_short(width: int) -> None:
     """What a narrow terminal has no room for is left out, and never a part of a number."""
@@ -430,37 +449,6 @@ def test_markdown_cells_keep_to_themselves() -> None:
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in table[: 2 + len(DEFAULT)]} == {4}
     assert "a&#124;b.npz" in table[0]
-
-
-def keys_of(value: Any) -> set[str]:
-    if isinstance(value, dict):
-        return set(value).union(*map(keys_of, value.values()))
-    return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
-
-
-def test_every_key_is_documented(calib: Any, sample_data: Path, tmp_path: Path) -> None:
-    """And everything that the documentation promises is there."""
-    val = str(sample_data / "digits_val.parquet")
-    files = ("-p", str(tmp_path / "p.json"), "-o", str(tmp_path / "o.npz"))
-    commands = (
-        ("compare", val, "--methods", "none,temperature", "--stack"),
-        ("fit", val, "--by", "scan", *files),
-        ("gates", "plan", "--metric", "ece", "--limit", "0.1", "--power", "0.6"),
-    )
-    printed = [json.loads(calib(*each, "-q", "--format", "json").stdout) for each in commands]
-    for each in printed:
-        each.pop("stages", None)  # their keys are those of the parameter file
-    fit = fitted(stages=[], test=SOURCE)
-    gated = evaluated()
-    add_gates(gated, [parse_gate("ece > 0.02")])
-    keys = keys_of([*printed, fit, gated, combine([evaluated(), evaluated()])])
-    documented = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
-    assert keys <= documented
-    tables = re.findall(
-        r"^\| ((?:`\w+`(?:, )?)+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    promised = {key for cell in tables for key in re.findall(r"`(\w+)`", cell)}
-    assert promised <= keys
 
 
 def test_after_is_null_where_nothing_was_measured() -> None:

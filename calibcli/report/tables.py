@@ -244,12 +244,12 @@ def leaderboard_table(document: Document) -> Table | None:
         TableColumn("method", align="left"),
         TableColumn("NLL", at_point=True, interval_apart=False),
         TableColumn("behind", at_point=True, legend="held-out NLL minus that of the best"),
-        TableColumn("s.e.", at_point=True, legend="its standard error"),
-        TableColumn("Brier", at_point=True, interval_apart=False, rank=3),
-        TableColumn("ECE", at_point=True, interval_apart=False),
-        TableColumn("size", rank=2, legend="fitted numbers"),
+        TableColumn("s.e.", at_point=True, rank=1, legend="its standard error"),
+        TableColumn("Brier", at_point=True, interval_apart=False, rank=4),
+        TableColumn("ECE", at_point=True, interval_apart=False, rank=1),
+        TableColumn("size", rank=3, legend="fitted numbers"),
         # A time is never the same twice, and a page is.
-        TableColumn("fit", rank=3, only="text", legend="time of a fit to all rows"),
+        TableColumn("fit", rank=4, only="text", legend="time of a fit to all rows"),
     ]
     rows = []
     for entry in entries:

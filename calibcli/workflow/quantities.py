@@ -8,6 +8,7 @@ says how it is written, what must be measured for it, and reads itself from a `S
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -128,7 +129,7 @@ class Division:
         return parts[0] if parts else []
 
 
-class Operand:
+class Operand(ABC):
     """One side of a condition; the default is a number of the whole input that is known exactly."""
 
     of_slices: ClassVar[bool] = False
@@ -152,9 +153,9 @@ class Operand:
         """Whether it is there only where intervals are."""
         return False
 
+    @abstractmethod
     def estimate(self, subject: Subject) -> Estimate:
         """The number, with its interval where it has one."""
-        raise NotImplementedError
 
     def absence(self, subject: Subject) -> str:
         """Why the number is not known."""
