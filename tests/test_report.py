@@ -44,6 +44,7 @@ from calibcli.report.texts import (
     percent,
     plural,
     significant,
+    visible,
 )
 from calibcli.report.verdict import verdict
 
@@ -474,7 +475,7 @@ def hostile() -> dict[str, Any]:
 def test_terminal_shows_control_characters() -> None:
     text = printed(hostile(), width=200)
     assert "\x1b" not in text
-    assert "\\x1b[31m\\n::stop::" in text
+    assert "\\x1b[31m\\n\\x3a:stop::" in text
 
 
 def test_markdown_shows_names_as_they_are() -> None:
@@ -489,13 +490,16 @@ def test_markdown_shows_names_as_they_are() -> None:
 def test_no_name_is_a_workflow_command() -> None:
     document = combine([evaluated(name="::error::oops"), evaluated(name="b")])
     document["results"][0]["slices"] = [{"column": None, "slices": []}]
-    assert re.search(r"(?m)^\s*::", to_markdown(document))
-    assert not re.search(r"(?m)^\s*(::|##\[)", to_github(document))
+    command = r"(?m)^\s*(::|##\[)"
+    assert re.search(command, "::error::oops")
+    for text in (to_github(document), to_markdown(document), to_csv(document)):
+        assert not re.search(command, text)
+    assert not re.search(command, printed(document, width=60))
 
 
 def test_csv_names_are_no_formulas() -> None:
     rows = list(csv.reader(io.StringIO(to_csv(hostile()))))
-    assert {row[0] for row in rows[1:]} == {HOSTILE, "'=1+1"}
+    assert {row[0] for row in rows[1:]} == {visible(HOSTILE), "'=1+1"}
 
 
 # Tables

@@ -230,7 +230,9 @@ def _settle_stdout() -> None:
 
 def _fail(message: str, code: int, page: str = "") -> int:
     """Print one line, whatever names and values from a file are in it, with the page about it."""
-    line = " ".join(message.splitlines())
+    from calibcli.report.texts import visible
+
+    line = visible(" ".join(message.splitlines()))
     more = f" (more: calib docs {page})" if page else ""
     tell(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}{more}")
     return code

@@ -48,7 +48,17 @@ def show(
 
 
 def tell(line: str) -> None:
-    """Write a line to stderr. That nobody reads it any more does not change what is done."""
+    """Write a line to stderr, whatever names and values of a file are in it."""
+    from calibcli.report.texts import visible
+
+    command_runner(visible(line))
+
+
+def command_runner(line: str) -> None:
+    """Write a line to stderr as it is, as a command to GitHub's runner has to be.
+
+    That nobody reads it any more does not change what is done.
+    """
     try:
         sys.stderr.write(f"{line}\n")
     except OSError:
@@ -85,6 +95,8 @@ class Talk:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+        from calibcli.report.texts import visible
+
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -92,7 +104,7 @@ class Talk:
             TimeElapsedColumn(),
         )
         bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        task = bar.add_task(doing, total=max(rows, 1), number=1)
+        task = bar.add_task(visible(doing), total=max(rows, 1), number=1)
         begin, done = time.monotonic(), 0
 
         def advance(count: int) -> None:

@@ -213,7 +213,9 @@ class Gates:
             from calibcli.report.formats import RENDERERS
 
             for kind, path in paths.items():
-                outputs.open(path).write(RENDERERS[kind](document).encode())
+                outputs.open(path).write(
+                    RENDERERS[kind](document).encode(errors="backslashreplace")
+                )
         return list(paths.values())
 
     def conclude(self, document: Document, talk: Talk, *, stdout_taken: bool = False) -> None:
@@ -252,20 +254,20 @@ class Gates:
 
     def _tell_github(self, document: Document, talk: Talk) -> None:
         """Append to the step summary, and annotate on stderr what stdout does not annotate."""
-        from calibcli.cli.console import tell
+        from calibcli.cli.console import command_runner
         from calibcli.report.github import SUMMARY_BYTES, fit_summary, workflow_commands
         from calibcli.report.render_markdown import to_markdown
 
         if self._printing.format.value != "github":
             for command in workflow_commands(document):
-                tell(command)
+                command_runner(command)
         path = os.environ.get("GITHUB_STEP_SUMMARY")
         if not path:
             return
         try:
             with Path(path).open("ab") as file:
                 page = fit_summary(to_markdown(document), SUMMARY_BYTES - file.tell() - 1)
-                file.write(page.encode())
+                file.write(page.encode(errors="backslashreplace"))
         except OSError as error:
             # A page that is missing is no reason to fail a job.
             talk.say(f"the step summary cannot be written: {path}: {error.strerror}")

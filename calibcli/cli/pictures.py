@@ -199,7 +199,7 @@ class Pictures:
             page = render_report(
                 document, pictures, files_read=self._files, made_with=_made_with(self._seed)
             )
-            contents[self._options.report] = page.encode()
+            contents[self._options.report] = page.encode(errors="backslashreplace")
         return contents
 
     def _pictures(self, document: Document) -> list[Picture]:

@@ -15,7 +15,7 @@ from calibcli.report.github import to_github
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.render_markdown import to_markdown
-from calibcli.report.texts import exact
+from calibcli.report.texts import exact, visible
 from calibcli.schema import Document
 
 
@@ -65,7 +65,7 @@ def to_csv(document: Document) -> str:
 def _harmless(name: str) -> str:
     """A name that a spreadsheet takes for text: what begins as a formula has a quote before it."""
     begins = len(name) > 1 and name[0] in "=+-@\t\r"
-    return f"'{name}" if begins else name
+    return f"'{visible(name)}" if begins else visible(name)
 
 
 RENDERERS: dict[str, Callable[[Document], str]] = {
