@@ -26,7 +26,7 @@ LAYERS = [
     ["metrics"],
     ["options", "params", "registry", "schema"],
     ["arrays"],
-    ["errors", "interrupts"],
+    ["errors", "interrupts", "visible"],
     ["version"],
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -44,9 +44,9 @@ from calibcli.report.texts import (
     percent,
     plural,
     significant,
-    visible,
 )
 from calibcli.report.verdict import verdict
+from calibcli.visible import visible
 
 
 def measured(scale: float = 1.0) -> Any:

@@ -19,6 +19,7 @@ from calibcli.cli.help import group_help
 from calibcli.errors import CalibError
 from calibcli.interrupts import files_written, taken_over
 from calibcli.version import __version__
+from calibcli.visible import visible
 
 _HELP = """Probabilities that can be believed, from stored logits.
 
@@ -230,8 +231,6 @@ def _settle_stdout() -> None:
 
 def _fail(message: str, code: int, page: str = "") -> int:
     """Print one line, whatever names and values from a file are in it, with the page about it."""
-    from calibcli.report.texts import visible
-
     line = visible(" ".join(message.splitlines()))
     more = f" (more: calib docs {page})" if page else ""
     tell(f"calib: {line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}{more}")

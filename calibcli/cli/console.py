@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
 from calibcli.cli.shared_options import OutputOptions, ReportOptions
+from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
@@ -49,8 +50,6 @@ def show(
 
 def tell(line: str) -> None:
     """Write a line to stderr, whatever names and values of a file are in it."""
-    from calibcli.report.texts import visible
-
     command_runner(visible(line))
 
 
@@ -94,8 +93,6 @@ class Talk:
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        from calibcli.report.texts import visible
 
         columns = (
             TextColumn("{task.description}", markup=False),

@@ -15,8 +15,9 @@ from calibcli.report.github import to_github
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.render_markdown import to_markdown
-from calibcli.report.texts import exact, visible
+from calibcli.report.texts import exact
 from calibcli.schema import Document
+from calibcli.visible import visible
 
 
 def to_json(document: Document) -> str:

@@ -20,9 +20,9 @@ from calibcli.report.tables import (
     metrics_table,
     reliability_table,
 )
-from calibcli.report.texts import visible
 from calibcli.report.verdict import verdict
 from calibcli.schema import Document
+from calibcli.visible import visible
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 _MARK = "*"

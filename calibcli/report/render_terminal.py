@@ -27,8 +27,9 @@ from calibcli.report.tables import (
     member_lines,
     metrics_table,
 )
-from calibcli.report.texts import align_at_point, cut_inside, visible
+from calibcli.report.texts import align_at_point, cut_inside
 from calibcli.schema import Document, Result
+from calibcli.visible import visible
 
 DIAGRAMS = 2
 """Diagrams are drawn of so many inputs; of more, a table of verdicts says the same."""

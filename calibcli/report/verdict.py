@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from calibcli.report.texts import percent, visible
+from calibcli.report.texts import percent
 from calibcli.schema import MeasurementPart
+from calibcli.visible import visible
 
 SMALL = 0.01
 """A difference of one percentage point is called none."""
