@@ -177,6 +177,74 @@ class PairingPart(TypedDict):
     ]
 
 
+class RulePart(TypedDict):
+    """A rule to decide by."""
+
+    rule: Annotated[
+        Literal["least", "best", "argmax", "always", "never", "constant"],
+        "`least` expected cost; of two classes the `best` threshold, each fold's chosen on the "
+        "others; `argmax`, the most probable class; `always` or `never` the positive class; of "
+        "more classes the `constant` decision that costs least",
+    ]
+    threshold: Annotated[
+        float | None,
+        "the positive class's probability from which on is decided for it; of `best` that of all "
+        "rows together; null where there is none",
+    ]
+    flagged: Annotated[float | None, "share of the rows that are decided for the positive class"]
+    decision: Annotated[str | None, "the class of a `constant` decision, by name or number"]
+    cost: Annotated[NumberPart, "mean cost of a row"]
+    change: NotRequired[
+        Annotated[
+            IntervalPart,
+            "95 % interval of the cost after minus before, rows being paired",
+            "in the `after` of a fit, with intervals; not of `best`, both thresholds being chosen",
+        ]
+    ]
+
+
+class ThresholdPart(TypedDict):
+    """A threshold."""
+
+    threshold: Annotated[float, "of the positive class's probability"]
+    flagged: Annotated[float, "share of the rows that reach it"]
+    cost: Annotated[NumberPart, "mean cost of a row"]
+    net_benefit: Annotated[
+        NumberPart, "shares of true positives less those of false ones times t / (1 - t)"
+    ]
+    treat_all: Annotated[float | None, "net benefit of the positive class for every row"]
+
+
+class CoveragePart(TypedDict):
+    """The surest rows."""
+
+    coverage: Annotated[float, "share of the rows that are decided"]
+    limit: Annotated[
+        float | None, "those whose decision is expected to cost less; null for all rows"
+    ]
+    cost: Annotated[NumberPart, "mean cost of a row that is decided"]
+
+
+class DecisionsPart(TypedDict):
+    """Decisions, and what they cost."""
+
+    costs: Annotated[
+        Sequence[Sequence[float]] | None,
+        "what was given: a row a true class, a column a decision; null for more than 100 classes",
+    ]
+    positive: Annotated[int | None, "of two classes the one that thresholds are about"]
+    threshold: Annotated[
+        float | None,
+        "`fp / (fp + fn)`, the best threshold of two classes where probabilities are calibrated",
+    ]
+    folds: Annotated[int, "folds of the choice of the best threshold; 0 without one"]
+    rules: Annotated[Sequence[RulePart], "ways to decide"]
+    curve: Annotated[Sequence[ThresholdPart], "by threshold, ascending; of two classes"]
+    abstention: Annotated[
+        Sequence[CoveragePart], "risk against coverage: from all rows to the surest few"
+    ]
+
+
 class MeasurementPart(ViewPart):
     """A measurement."""
 
@@ -197,6 +265,7 @@ class MeasurementPart(ViewPart):
             "with intervals, of `calib evaluate` and in the `after` of a fit",
         ]
     ]
+    decisions: NotRequired[Annotated[DecisionsPart, "what decisions cost", "with `--cost`"]]
 
 
 class SlicePart(TypedDict):

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from calibcli.engine.data import open_data
+from calibcli.engine.engine import Engine
+from calibcli.engine.folds import CLUSTER
+from calibcli.engine.source import ArraySource
 from calibcli.errors import UsageError
 from calibcli.metrics.costs import ARGMAX_COST, COST, Costs, decide_from
+from calibcli.metrics.decisions import Decisions, ThresholdPoint, threshold_lattice
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import METRICS
+from calibcli.metrics.resampling import Bootstrap
 from calibcli.metrics.view import View
+from calibcli.workflow.deciding import measure_decisions
+from calibcli.workflow.measuring import Through
 from calibcli.workflow.pricing import given_costs, parse_costs
 
 Array = np.ndarray[Any, Any]
@@ -197,3 +206,256 @@ def test_files_that_are_no_costs_are_refused_in_a_line(
 def test_fp_and_fn_are_for_two_classes():
     with pytest.raises(UsageError, match="fp and fn are for two classes; here are 3"):
         parse_costs("fp=1,fn=2").of(3, "auto")
+
+
+# ---- thresholds, net benefit, abstention ----
+
+
+def decide(
+    odds: Array,
+    labels: Array,
+    costs: Costs,
+    *,
+    weights: Array | None = None,
+    bootstrap: int = 200,
+    folds: int = 5,
+    cluster: Array | None = None,
+    event: Any = "auto",
+) -> Decisions:
+    """What decisions cost by log-odds (n,) of class 1, or logits (n, K)."""
+    scores = odds if odds.ndim == 2 else odds[:, None]
+    source = ArraySource(scores, labels, weights, "logits")
+    if cluster is not None:
+        names = {CLUSTER: tuple(map(str, range(int(cluster.max()) + 1)))}
+        source = replace(source, keys={CLUSTER: cluster}, key_names=names)
+    data = open_data(Engine("cpu", 1), source, folds)
+    role = None if cluster is None else CLUSTER
+    panel = Panel(["nll"], bootstrap=Bootstrap(bootstrap, 0, role), event=event, costs=costs)
+    (decisions,) = measure_decisions(data, [Through()], panel)
+    return decisions
+
+
+def log_odds(probability: Any) -> Any:
+    return np.log(probability) - np.log1p(-np.asarray(probability))
+
+
+def point(decisions: Decisions, threshold: float) -> ThresholdPoint:
+    return next(p for p in decisions.curve if p.threshold == pytest.approx(threshold))
+
+
+def test_net_benefit_is_that_of_the_decision_curve_of_the_cancer_data():
+    """Of `df_binary` and `cancerpredmarker` of the R package dcurves, whose tests have the values.
+
+    Of 750 patients, 105 with cancer, the model's risk is 25 % or more for 72 with and 72 without.
+    """
+    probability = np.repeat([0.4, 0.4, 0.1, 0.1], [72, 72, 33, 573])
+    labels = np.repeat([1, 0, 1, 0], [72, 72, 33, 573])
+    decisions = decide(log_odds(probability), labels, Costs.of_errors(1, 3))
+    at = point(decisions, 0.25)
+    assert at.net_benefit.value == pytest.approx(0.064, abs=1e-9)
+    assert at.treat_all == pytest.approx(-0.1466667, abs=1e-7)
+    assert at.flagged == pytest.approx(144 / 750)
+    assert at.cost.value == pytest.approx((72 + 3 * 33) / 750)
+
+
+def test_the_net_benefit_of_treating_all_is_that_of_a_published_table():
+    """Table 4 of PMC6993280, at a prevalence of 30 %."""
+    labels = np.repeat([1, 0], [300, 700])
+    decisions = decide(np.zeros(1000), labels, Costs.of_errors(1, 9))
+    published = {0.05: 0.263, 0.1: 0.222, 0.2: 0.125, 0.3: 0.0, 0.4: -0.167, 0.5: -0.4, 0.6: -0.75}
+    for threshold, benefit in published.items():
+        assert point(decisions, threshold).treat_all == pytest.approx(benefit, abs=5e-4)
+    at = point(decisions, 0.5)
+    assert at.net_benefit.value == at.treat_all  # a probability of 1/2 reaches 1/2
+    assert point(decisions, 0.55).net_benefit.value == 0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_costs_by_threshold_are_those_of_a_plain_loop(weighted: bool):
+    odds, labels = calibrated(700)
+    odds = np.round(odds + 0.7, 1)
+    weights = np.random.default_rng(2).integers(0, 4, 700) * 1.0 if weighted else np.ones(700)
+    costs = Costs.of_errors(1, 6, -2, 0.25)
+    decisions = decide(odds, labels, costs, weights=weights if weighted else None)
+    probs = View(as_two(odds), labels).confidence
+    for at in decisions.curve:
+        decided = probs >= at.threshold
+        cost = costs.realised(labels, decided.astype(int))
+        share = np.average(decided, weights=weights)
+        true = np.average(decided & (labels == 1), weights=weights)
+        odds_at = at.threshold / (1 - at.threshold)
+        assert at.cost.value == pytest.approx(np.average(cost, weights=weights))
+        assert at.flagged == pytest.approx(share)
+        assert at.net_benefit.value == pytest.approx(true - odds_at * (share - true))
+    rules = {rule.name: rule.cost.value for rule in decisions.rules}
+    for name, decision in (
+        ("least", probs >= costs.threshold),
+        ("argmax", probs > 0.5),
+        ("always", probs >= 0),
+        ("never", probs < 0),
+    ):
+        cost = costs.realised(labels, decision.astype(int))
+        assert rules[name] == pytest.approx(np.average(cost, weights=weights)), name
+
+
+def test_the_cost_of_the_best_threshold_is_of_rows_that_it_was_not_chosen_on():
+    odds, labels = calibrated(900)
+    costs = Costs.of_errors(1, 4)
+    decisions = decide(odds, labels, costs)
+    source = ArraySource(odds[:, None], labels, None, "logits")
+    folds = open_data(Engine("cpu", 1), source, 5).split.at(np.arange(900))
+    probs = View(as_two(odds), labels).confidence
+    grid = threshold_lattice(costs)
+
+    def best_of(rows: Array) -> float:
+        p, y = probs[rows], labels[rows]
+        decided = (p >= grid[:, None]).astype(np.int64)
+        total = costs.realised(y[None], decided).sum(axis=1)
+        least = np.flatnonzero(total == total.min())
+        return float(grid[least[np.argmin(np.abs(grid[least] - costs.threshold))]])
+
+    total = 0.0
+    for fold in range(5):
+        held = folds == fold
+        total += costs.realised(labels[held], decide_from(probs[held], best_of(~held))).sum()
+    best = decisions.rule("best")
+    assert best is not None
+    assert best.cost.value == pytest.approx(total / 900)
+    assert best.threshold == best_of(np.ones(900, bool))
+    assert decisions.folds == 5
+    assert decide(odds, labels, costs, folds=1).rule("best") is None
+
+
+def test_of_calibrated_probabilities_the_best_threshold_is_the_theoretical_one():
+    """And its cross-fitted cost that of new rows, while the one of its own rows is too small."""
+    costs, thresholds, excess, own = Costs.of_errors(1, 4), [], [], []
+    new_odds, new_labels = calibrated(100_000, seed=99)
+    new = View(as_two(new_odds), new_labels).confidence
+    for seed in range(30):
+        odds, labels = calibrated(1500, seed)
+        best = decide(odds, labels, costs, bootstrap=0).rule("best")
+        assert best is not None
+        thresholds.append(best.threshold)
+        truth = costs.realised(new_labels, decide_from(new, best.threshold)).mean()
+        probs = View(as_two(odds), labels).confidence
+        excess.append(best.cost.value - truth)
+        own.append(costs.realised(labels, decide_from(probs, best.threshold)).mean() - truth)
+    error = np.std(excess) / np.sqrt(len(excess))
+    assert np.mean(thresholds) == pytest.approx(0.2, abs=0.02)
+    assert abs(np.mean(excess)) < 3 * error
+    assert np.mean(own) < -2 * np.std(own) / np.sqrt(len(own))
+
+
+def test_inflated_probabilities_are_best_cut_elsewhere():
+    odds, labels = calibrated(50_000)
+    decisions = decide(odds + np.log(6), labels, Costs.of_errors(1, 4))
+    best, least = decisions.rule("best"), decisions.rule("least")
+    assert best is not None
+    assert least is not None
+    # Odds of 1/4 are odds of 6/4 there.
+    assert best.threshold == pytest.approx(0.6, abs=0.03)
+    assert best.cost.interval.high < least.cost.interval.low
+
+
+def test_the_surest_rows_cost_the_least():
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal((4000, 4))
+    probs = View(logits, np.zeros(4000, int)).probs
+    labels = (probs.cumsum(axis=1) > rng.random(4000)[:, None]).argmax(axis=1)
+    matrix = np.array([[0, 1, 2, 3], [1, 0, 2, 3], [5, 5, 0, 1], [1, 1, 1, -1]])
+    costs = Costs.of_matrix(matrix)
+    decisions = decide(logits, labels, costs)
+    decision, expected = costs.least(probs)
+    cost = costs.realised(labels, decision)
+    assert [each.coverage for each in decisions.coverages] == pytest.approx(
+        [1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.1], abs=0.003
+    )
+    for each in decisions.coverages:
+        kept = expected < (np.inf if each.limit is None else each.limit)
+        assert each.coverage == pytest.approx(kept.mean())
+        assert each.cost.value == pytest.approx(cost[kept].mean())
+        if each.limit is not None:  # they cost what they are expected to, the model being right
+            spread = cost[kept].std() / np.sqrt(kept.sum())
+            assert abs(each.cost.value - expected[kept].mean()) < 4 * spread
+    constant = decisions.rule("constant")
+    assert constant is not None
+    by_decision = matrix[labels].mean(axis=0)
+    assert constant.cost.value == pytest.approx(by_decision.min())
+    assert constant.decision == by_decision.argmin()
+
+
+def test_rows_that_are_equally_sure_stay_together():
+    decisions = decide(np.zeros(100), np.repeat([0, 1], 50), Costs.of_errors(1, 2))
+    assert [each.coverage for each in decisions.coverages] == [1.0]
+
+
+def test_a_mean_of_rows_without_errors_has_no_interval():
+    odds = np.repeat([-9.0, 0.0], [500, 500])
+    labels = np.repeat([0, 1], [500, 500])
+    labels[500:700] = 0
+    decisions = decide(odds, labels, Costs.of_errors(1, 4))
+    surest = decisions.coverages[-1]
+    assert surest.cost.value == 0
+    assert surest.cost.interval is None
+    least = decisions.rule("least")
+    assert least is not None
+    assert least.cost.interval is not None
+    assert decide(odds, labels, Costs.of_errors(1, 4), bootstrap=0).rules[0].cost.interval is None
+
+
+def test_weights_count_as_so_many_rows():
+    odds, labels = calibrated(400)
+    weights = np.random.default_rng(1).integers(1, 4, 400)
+    costs = Costs.of_errors(1, 4)
+    once = decide(odds, labels, costs, weights=weights * 1.0)
+    repeated = decide(np.repeat(odds, weights), np.repeat(labels, weights), costs)
+    for name in ("least", "argmax", "always", "never"):
+        assert once.rule(name).cost.value == pytest.approx(repeated.rule(name).cost.value)
+    assert once.rule("best").threshold == repeated.rule("best").threshold
+    for one, many in zip(once.curve, repeated.curve, strict=True):
+        assert one.net_benefit.value == pytest.approx(many.net_benefit.value)
+    assert [c.limit for c in once.coverages] == [c.limit for c in repeated.coverages]
+
+
+def test_clusters_widen_intervals_and_stay_whole_in_folds():
+    odds, labels = calibrated(150)
+    users = np.repeat(np.arange(150), 20)
+    costs = Costs.of_errors(1, 4)
+    odds, labels = np.repeat(odds, 20), np.repeat(labels, 20)
+    by_row = decide(odds, labels, costs).rule("least").cost.interval
+    by_user = decide(odds, labels, costs, cluster=users).rule("least").cost.interval
+    assert by_user.high - by_user.low > 3 * (by_row.high - by_row.low)
+    # A user's rows are the same: a threshold that has seen one of them has seen all.
+    few = decide(odds[:1200], labels[:1200], costs, cluster=users[:1200]).rule("best")
+    seen = decide(odds[:1200], labels[:1200], costs).rule("best")
+    assert few.cost.value > seen.cost.value
+
+
+def test_intervals_of_costs_cover():
+    costs, covered = Costs.of_errors(1, 4), 0
+    new_odds, new_labels = calibrated(200_000, seed=99)
+    truth = COST.with_costs(costs).measure(as_two(new_odds), new_labels)
+    for seed in range(60):
+        interval = decide(*calibrated(800, seed), costs).rule("least").cost.interval
+        covered += interval.low <= truth <= interval.high
+    assert covered >= 53
+
+
+def test_the_positive_class_may_be_the_first():
+    odds, labels = calibrated(500)
+    second = decide(odds, labels, Costs.of_errors(1, 4))
+    first = decide(-odds, 1 - labels, Costs.of_errors(1, 4, positive=0), event=0)
+    for a, b in zip(second.rules, first.rules, strict=True):
+        assert a.cost.value == pytest.approx(b.cost.value)
+
+
+def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch):
+    odds, labels = calibrated(3000)
+    costs = Costs.of_errors(1, 4)
+    whole = decide(odds, labels, costs)
+    monkeypatch.setattr(Engine, "tile_rows", lambda *_: 97)
+    cut = decide(odds, labels, costs)
+    for a, b in zip(whole.rules, cut.rules, strict=True):
+        assert (a.name, a.threshold) == (b.name, b.threshold)
+        assert a.cost.value == pytest.approx(b.cost.value, rel=1e-12)
+        assert tuple(a.cost.interval) == pytest.approx(tuple(b.cost.interval), rel=1e-9)

@@ -163,7 +163,8 @@ class _Job:
             self.talk.progress(engine, doing, dataset.rows) as watched,
         ):
             keep_inputs(self.outputs, dataset)
-            data = open_data(watched, dataset, self.diagnosing.folds, self.computing.seed)
+            folds = max(self.diagnosing.folds, self.measuring.folds)
+            data = open_data(watched, dataset, folds, self.computing.seed)
             talk_about(data, dataset.name, self.talk)
             talk_about_clusters(data, dataset, self.talk)
             talk_about_groups(dataset, names, self.talk)
@@ -171,7 +172,8 @@ class _Job:
                 check_params_classes(self.content, data.classes, self.params, dataset)
             panel = self.measuring.settled(self.panel, data.classes, dataset.class_names)
             panel = self.pictures.widened(self.diagnosing.widened(panel, data), data)
-            (evaluation,) = measure(data, [Through(self.stages)], panel)
+            predictor = Through(self.stages)
+            (evaluation,) = measure(data, [predictor], panel)
             self.pictures.add(
                 evaluation,
                 class_names=dataset.class_names,
@@ -185,5 +187,6 @@ class _Job:
                 params=self.params,
                 class_names=dataset.class_names,
             )
+            self.measuring.add_decisions(document, data, predictor, panel, dataset.class_names)
             self.diagnosing.add_to(document, data, self.stages, evaluation, panel, dataset)
             return document

@@ -88,6 +88,7 @@ class FitJob:
         from calibcli.cli.reading import talk_about, talk_about_clusters
         from calibcli.engine.data import open_data
         from calibcli.workflow.automatic import AutoPlan
+        from calibcli.workflow.deciding import CHOICE_FOLDS
         from calibcli.workflow.fitted_plans import long_fit_note
         from calibcli.workflow.fitting import fit_and_measure
 
@@ -98,7 +99,8 @@ class FitJob:
             talk_about_clusters(self.data, self.dataset, self.talk)
             self.test_data: Data | None = None
             if self.test is not None:
-                self.test_data = open_data(engine, self.test)
+                choice = 1 if panel.costs is None else CHOICE_FOLDS
+                self.test_data = open_data(engine, self.test, choice, seed)
                 talk_about(self.test_data, self.test.name, self.talk)
             plans = plan.plans(self.data) if isinstance(plan, AutoPlan) else [plan]
             note = long_fit_note(self.data, plans, 0 if self.test_data else folds)
@@ -157,6 +159,7 @@ class FitJob:
             plain=outcome.plain,
             leaderboard=outcome.leaderboard,
             groups=outcome.groups,
+            decisions=outcome.decisions,
             class_names=self.dataset.class_names,
         )
 

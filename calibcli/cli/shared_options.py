@@ -16,9 +16,12 @@ import typer
 from calibcli.cli.option_values import Trait
 
 if TYPE_CHECKING:
+    from calibcli.engine.data import Data
     from calibcli.engine.engine import Engine
     from calibcli.metrics.panel import Panel
+    from calibcli.schema import EvaluateDocument
     from calibcli.tables import ReadOptions
+    from calibcli.workflow.measuring import Predictor
     from calibcli.workflow.pricing import GivenCosts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -327,6 +330,32 @@ class MeasureOptions:
         from calibcli.workflow.measuring import ID
 
         return {**cluster_keys(self.cluster), ID: self.id}
+
+    @property
+    def folds(self) -> int:
+        """Folds of the choice of a threshold; 1 without any."""
+        if self.cost is None:
+            return 1
+        from calibcli.workflow.deciding import CHOICE_FOLDS
+
+        return CHOICE_FOLDS
+
+    def add_decisions(
+        self,
+        document: EvaluateDocument,
+        data: Data,
+        predictor: Predictor,
+        panel: Panel,
+        names: Sequence[str] | None,
+    ) -> None:
+        """Put what decisions cost into the document, where errors have a cost."""
+        if panel.costs is None:
+            return
+        from calibcli.report.document import decisions_part
+        from calibcli.workflow.deciding import measure_decisions
+
+        (decisions,) = measure_decisions(data, [predictor], panel)
+        document["decisions"] = decisions_part(decisions, class_names=names)
 
 
 Settings = Annotated[

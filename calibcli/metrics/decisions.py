@@ -34,6 +34,9 @@ THRESHOLD_CELLS = 1 << 14
 COVERAGES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.1)
 """Shares of the rows that are decided, where decisions may be left to somebody else."""
 
+FEW_ERRORS = 5
+"""Of so few bags of rows that cost anything, a resample does not show how sure their mean is."""
+
 _LEVEL_THRESHOLDS = np.arange(1, 20) / 20
 _OCTAVES = 2.0 ** (np.arange(-8, 9) / 2)
 
@@ -497,6 +500,8 @@ def _mean(
 ) -> tuple[float, MeanSample | None]:
     """The mean of sums by bag (B,), and its noise; over some of the rows where weights say so."""
     noisy = bool(sums.units.replicates) and sums.filled >= 2
+    # Where no row has a cost, or next to none, all resamples would agree that others have none.
+    noisy = noisy and not (0 <= np.count_nonzero(values) < FEW_ERRORS)
     if weights is None:
         value = ratio(values.sum(), sums.bags.sum())
         if not noisy or not math.isfinite(value):

@@ -15,6 +15,7 @@ from calibcli.schema import (
     BinPart,
     CandidatePart,
     CompareDocument,
+    DecisionsPart,
     Document,
     EvaluateDocument,
     FitDocument,
@@ -28,6 +29,7 @@ from calibcli.schema import (
     NumberPart,
     RefitPart,
     Result,
+    RulePart,
     ScorePart,
     SeveralDocument,
     SlicePart,
@@ -42,6 +44,7 @@ from calibcli.workflow.measuring import MeasuredOn
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
+    from calibcli.metrics.decisions import Decisions, MeanCost, Rule
     from calibcli.metrics.hypothesis_tests import TestResult
     from calibcli.metrics.slices import Slice
     from calibcli.workflow.choosing import Leaderboard, Standing
@@ -155,6 +158,63 @@ def _number(value: float, interval: Interval | None) -> NumberPart:
     return {"value": value, "low": low, "high": high}
 
 
+_MOST_COSTS = 100
+"""Classes whose costs are written: a square of more numbers says nothing to anybody."""
+
+
+def decisions_part(
+    decisions: Decisions,
+    before: Decisions | None = None,
+    class_names: Sequence[str] | None = None,
+) -> DecisionsPart:
+    """What decisions cost; after a fit with their changes from before."""
+    costs = decisions.costs
+    return {
+        "costs": costs.matrix.tolist() if costs.classes <= _MOST_COSTS else None,
+        "positive": costs.positive if costs.classes == 2 else None,
+        "threshold": costs.threshold,
+        "folds": decisions.folds,
+        "rules": [
+            _rule(rule, None if before is None else before.rule(rule.name), class_names)
+            for rule in decisions.rules
+        ],
+        "curve": [
+            {
+                "threshold": point.threshold,
+                "flagged": point.flagged,
+                "cost": _mean_cost(point.cost),
+                "net_benefit": _mean_cost(point.net_benefit),
+                "treat_all": point.treat_all,
+            }
+            for point in decisions.curve
+        ],
+        "abstention": [
+            {"coverage": each.coverage, "limit": each.limit, "cost": _mean_cost(each.cost)}
+            for each in decisions.coverages
+        ],
+    }
+
+
+def _rule(rule: Rule, before: Rule | None, class_names: Sequence[str] | None) -> RulePart:
+    names, decision = class_names, rule.decision
+    part: RulePart = {
+        "rule": rule.name,
+        "threshold": rule.threshold,
+        "flagged": rule.flagged,
+        "decision": None if decision is None else names[decision] if names else str(decision),
+        "cost": _mean_cost(rule.cost),
+    }
+    change = None if before is None else rule.cost.change_from(before.cost)
+    # Chance has chosen both thresholds, which no resample of the rows shows.
+    if change is not None and rule.name != "best":
+        part["change"] = _interval(change)
+    return part
+
+
+def _mean_cost(cost: MeanCost) -> NumberPart:
+    return _number(cost.value, cost.interval)
+
+
 def evaluate_document(
     evaluation: Evaluation,
     *,
@@ -205,6 +265,7 @@ def fit_document(
     plain: Evaluation | None = None,
     leaderboard: Leaderboard | None = None,
     groups: GroupReport | None = None,
+    decisions: tuple[Decisions, Decisions] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> FitDocument:
     """The document of ``calib fit``.
@@ -233,12 +294,14 @@ def fit_document(
         What the method was chosen from.
     groups : GroupReport or None
         What the maps of groups are worth, where they have any.
+    decisions : (Decisions, Decisions) or None
+        What decisions cost before and after.
     class_names : sequence of str or None
     """
     place = "nothing" if after is None else measured_on
     after_part = _fit_measurement(after, place, folds, class_names)
     _add_pairing(after_part, after)
-    return {
+    document: FitDocument = {
         "schema_version": SCHEMA_VERSION,
         "command": "fit",
         "input": source,
@@ -259,6 +322,11 @@ def fit_document(
         "params": params,
         "output": output,
     }
+    earlier, later = document["before"], document["after"]
+    if decisions is not None and earlier is not None and later is not None:
+        earlier["decisions"] = decisions_part(decisions[0], class_names=class_names)
+        later["decisions"] = decisions_part(decisions[1], decisions[0], class_names)
+    return document
 
 
 def _fit_measurement(

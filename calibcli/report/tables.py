@@ -21,6 +21,7 @@ from calibcli.report.comparison import (
     metric_title,
     section_headings,
 )
+from calibcli.report.decision_tables import decision_tables
 from calibcli.report.document import is_fit, leaderboard_of, main_figure, results_of
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
@@ -332,7 +333,8 @@ def groups_table(document: Document, most: int) -> Table | None:
 
 
 def diagnostic_tables(document: Document) -> Iterator[Table]:
-    """Refit, tests and slices of every input, in this order."""
+    """Decisions, refit, tests and slices of every input, in this order."""
+    yield from decision_tables(document)
     for result, name in _results(document):
         for table in (_refit_table(result), _tests_table(result)):
             if table is not None:
@@ -341,7 +343,7 @@ def diagnostic_tables(document: Document) -> Iterator[Table]:
 
 
 def refit_and_tests(document: Document) -> Iterator[Table]:
-    """Refit and tests of every input."""
+    """Decisions, refit and tests of every input."""
     return (table for table in diagnostic_tables(document) if not table.picks)
 
 

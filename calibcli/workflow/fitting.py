@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 from calibcli.engine.data import Data
 from calibcli.fitting.results import Fit
+from calibcli.metrics.decisions import Decisions
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.automatic import AutoPlan, better_method, choose
 from calibcli.workflow.choosing import Leaderboard
+from calibcli.workflow.deciding import measure_decisions
 from calibcli.workflow.fit_rows import IMBALANCED, imbalance, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan
 from calibcli.workflow.measuring import (
@@ -50,6 +52,8 @@ class Outcome:
         What the plan was chosen from, where it was.
     groups : GroupReport or None
         How far groups have maps of their own, and what these are worth.
+    decisions : (Decisions, Decisions) or None
+        What decisions cost before and after, where it is known what errors cost.
     """
 
     plan: Plan
@@ -64,6 +68,7 @@ class Outcome:
     plain: Evaluation | None = None
     leaderboard: Leaderboard | None = None
     groups: GroupReport | None = None
+    decisions: tuple[Decisions, Decisions] | None = None
 
 
 def fit_and_measure(
@@ -159,7 +164,15 @@ def _measured(
         balanced=_balanced(judged, predictors[:2], panel) if plan.changes_prior else None,
         plain=others[0] if others else None,
         groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
+        decisions=None if panel.costs is None else _decisions(judged, predictors[:2], panel),
     )
+
+
+def _decisions(
+    judged: Data, predictors: list[Predictor], panel: Panel
+) -> tuple[Decisions, Decisions]:
+    before, after = measure_decisions(judged, predictors, panel)
+    return before, after
 
 
 def _balanced(

@@ -19,6 +19,7 @@ from calibcli.version import __version__
 
 # For annotations alone: what applies a parameter file needs nothing that fits one.
 if TYPE_CHECKING:
+    from calibcli.metrics.decisions import Decisions
     from calibcli.metrics.panel import Evaluation
     from calibcli.workflow.choosing import Leaderboard
     from calibcli.workflow.fitting import Outcome
@@ -69,6 +70,7 @@ def to_params(
             "leaderboard": _leaderboard(outcome.leaderboard),
             "reduce": plan.reduce,
             "by": None if outcome.groups is None else _pooling(outcome.groups),
+            **({} if outcome.decisions is None else {"decision": _decision(outcome.decisions[1])}),
         },
         metrics={
             "measured_on": outcome.measured_on,
@@ -81,6 +83,20 @@ def to_params(
         software={"calibcli": __version__, "numpy": np.__version__, **_plugins_of_plan(plan)},
         plugins=_plugins_of(fit.calibrators),
     )
+
+
+_MOST_COSTS = 100
+"""Classes whose costs are kept."""
+
+
+def _decision(decisions: Decisions) -> dict[str, Any]:
+    """What errors cost, and the best threshold of two classes, for `calib apply`."""
+    costs, best = decisions.costs, decisions.rule("best")
+    return {
+        "costs": costs.matrix.tolist() if costs.classes <= _MOST_COSTS else None,
+        "positive": costs.positive if costs.classes == 2 else None,
+        "threshold": None if best is None else best.threshold,
+    }
 
 
 def to_calibrators(params: Params) -> tuple[Calibrator, ...]:
