@@ -22,10 +22,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from calibcli.arrays import NumpyArray, to_numpy
-from calibcli.metrics.costs import COST, Costs, argmax_decision
+from calibcli.metrics.costs import Costs, argmax_decision
 from calibcli.metrics.lattice import lattice_edges
 from calibcli.metrics.resampling import Bagged, Interval, Units
-from calibcli.metrics.row_mean import MEAN_OF_ROWS, BagSums, MeanSample, ratio
+from calibcli.metrics.row_mean import MeanSample, ratio
 from calibcli.metrics.view import View
 
 THRESHOLD_CELLS = 1 << 14
@@ -38,6 +38,8 @@ FEW_ERRORS = 5
 """Of so few bags of rows that cost anything, a resample does not show how sure their mean is."""
 
 _LEVEL_THRESHOLDS = np.arange(1, 20) / 20
+_REPLICATES = 2000
+
 _OCTAVES = 2.0 ** (np.arange(-8, 9) / 2)
 
 RuleName: TypeAlias = Literal["least", "best", "argmax", "always", "never", "constant"]
@@ -426,34 +428,42 @@ def read_decisions(
     best : float or None
         The best threshold of all rows.
     """
-    costs = statistic.costs
-    least = MeanCost(*_mean(sums, sums.sure[:, 1].sum(axis=1)))
-    argmax = MeanCost(*_mean(sums, sums.argmax))
-    rules: list[Rule]
-    curve: list[ThresholdPoint] = []
+    costs, folds = statistic.costs, len(statistic.by_fold)
+    coverages = _coverages(sums, statistic.limits)
     if costs.threshold is None:
-        constant = sums.labelled @ costs.matrix
-        decision = int(constant.sum(axis=0).argmin())
-        always = MeanCost(*_mean(sums, constant[:, decision]))
-        rules = [Rule("least", least), Rule("argmax", argmax)]
-        rules.append(Rule("constant", always, decision=decision))
-    else:
-        curve = _curve(sums, costs)
-        theoretical = next(p for p in curve if p.threshold == costs.threshold)
-        rules = [Rule("least", least, costs.threshold, theoretical.flagged)]
-        everything = _by_outcome(sums, costs)
-        if sums.chosen is not None:
-            cost = outcome_costs(costs, sums.chosen.T, everything)
-            flagged = ratio(sums.chosen.sum(), sums.bags.sum())
-            rules.append(Rule("best", MeanCost(*_mean(sums, cost)), best, flagged))
-        rules.append(Rule("argmax", argmax, 0.5))
-        for name, decided in (("always", everything), ("never", 0.0 * everything)):
-            cost = outcome_costs(costs, decided, everything)
-            rules.append(
-                Rule(name, MeanCost(*_mean(sums, cost)), flagged=float(name == "always"))  # type: ignore[arg-type]
-            )
-    folds = len(statistic.by_fold)
-    return Decisions(costs, tuple(rules), tuple(curve), _coverages(sums, statistic.limits), folds)
+        return Decisions(costs, _rules_of_many(sums, costs), (), coverages)
+    curve = _curve(sums, costs)
+    return Decisions(costs, _rules_of_two(sums, costs, curve, best), curve, coverages, folds)
+
+
+def _rules_of_many(sums: DecidedBags, costs: Costs) -> tuple[Rule, ...]:
+    constant = sums.labelled @ costs.matrix
+    decision = int(constant.sum(axis=0).argmin())
+    least, argmax, always = _means(
+        sums, sums.sure[:, 1].sum(axis=1), sums.argmax, constant[:, decision]
+    )
+    always_one = Rule("constant", always, decision=decision)
+    return Rule("least", least), Rule("argmax", argmax), always_one
+
+
+def _rules_of_two(
+    sums: DecidedBags, costs: Costs, curve: Sequence[ThresholdPoint], best: float | None
+) -> tuple[Rule, ...]:
+    everything = _by_outcome(sums, costs)
+    least, argmax, always, never = _means(
+        sums,
+        sums.sure[:, 1].sum(axis=1),
+        sums.argmax,
+        outcome_costs(costs, everything, everything),
+        outcome_costs(costs, 0.0 * everything, everything),
+    )
+    theoretical = next(point for point in curve if point.threshold == costs.threshold)
+    rules = [Rule("least", least, costs.threshold, theoretical.flagged)]
+    if sums.chosen is not None:
+        (cost,) = _means(sums, outcome_costs(costs, sums.chosen.T, everything))
+        rules.append(Rule("best", cost, best, ratio(sums.chosen.sum(), sums.bags.sum())))
+    rules.append(Rule("argmax", argmax, 0.5))
+    return (*rules, Rule("always", always, flagged=1.0), Rule("never", never, flagged=0.0))
 
 
 def _by_outcome(sums: DecidedBags, costs: Costs) -> NumpyArray:
@@ -461,24 +471,26 @@ def _by_outcome(sums: DecidedBags, costs: Costs) -> NumpyArray:
     return sums.labelled[:, [1 - costs.positive, costs.positive]].T
 
 
-def _curve(sums: DecidedBags, costs: Costs) -> list[ThresholdPoint]:
+def _curve(sums: DecidedBags, costs: Costs) -> tuple[ThresholdPoint, ...]:
     assert sums.curve is not None
     everything, total = _by_outcome(sums, costs), float(sums.bags.sum())
-    flagged = np.cumsum(sums.curve[:, :, ::-1], axis=2)[:, :, ::-1][:, :, 1:]
-    points = []
-    for place, threshold in enumerate(curve_thresholds(costs).tolist()):
-        decided = flagged[:, :, place].T
-        odds = threshold / (1 - threshold) if threshold < 1 else math.nan
-        points.append(
-            ThresholdPoint(
-                threshold,
-                ratio(decided.sum(), total),
-                MeanCost(*_mean(sums, outcome_costs(costs, decided, everything))),
-                MeanCost(*_mean(sums, decided[1] - odds * decided[0])),
-                ratio(everything[1].sum() - odds * everything[0].sum(), total),
-            )
+    thresholds = curve_thresholds(costs)
+    odds = np.full(len(thresholds), math.nan)
+    np.divide(thresholds, 1 - thresholds, out=odds, where=thresholds < 1)
+    flagged = np.cumsum(sums.curve[:, :, ::-1], axis=2)[:, :, ::-1][:, :, 1:].transpose(1, 2, 0)
+    cost = _means(sums, *outcome_costs(costs, flagged, everything[:, None]))
+    benefit = _means(sums, *(flagged[1] - odds[:, None] * flagged[0]))
+    others, events = everything.sum(axis=1)
+    return tuple(
+        ThresholdPoint(
+            float(threshold),
+            ratio(flagged[:, place].sum(), total),
+            cost[place],
+            benefit[place],
+            ratio(events - odds[place] * others, total),
         )
-    return points
+        for place, threshold in enumerate(thresholds)
+    )
 
 
 def _coverages(sums: DecidedBags, limits: NumpyArray) -> tuple[Coverage, ...]:
@@ -486,35 +498,41 @@ def _coverages(sums: DecidedBags, limits: NumpyArray) -> tuple[Coverage, ...]:
     reached = np.cumsum(sums.sure, axis=2)
     total = float(sums.bags.sum())
     limited: Sequence[float | None] = [*limits.tolist(), None]
-    found = []
+    surest = []
     for place, limit in enumerate(limited):
         kept, cost = reached[:, 0, place], reached[:, 1, place]
         share = ratio(kept.sum(), total)
         if share > 0 and (limit is None or share < 1):
-            found.append(Coverage(share, limit, MeanCost(*_mean(sums, cost, kept))))
-    return tuple(reversed(found))
+            (mean,) = _means(sums, cost, weights=kept)
+            surest.append(Coverage(share, limit, mean))
+    return tuple(reversed(surest))
 
 
-def _mean(
-    sums: DecidedBags, values: NumpyArray, weights: NumpyArray | None = None
-) -> tuple[float, MeanSample | None]:
-    """The mean of sums by bag (B,), and its noise; over some of the rows where weights say so."""
-    noisy = bool(sums.units.replicates) and sums.filled >= 2
-    # Where no row has a cost, or next to none, all resamples would agree that others have none.
-    noisy = noisy and not (0 <= np.count_nonzero(values) < FEW_ERRORS)
-    if weights is None:
-        value = ratio(values.sum(), sums.bags.sum())
-        if not noisy or not math.isfinite(value):
-            return value, None
-        return value, MEAN_OF_ROWS.sample(COST, BagSums(sums.units, sums.bags, values), value)
-    value = ratio(values.sum(), weights.sum())
-    if not noisy or np.count_nonzero(weights) < 2:
-        return value, None
+def _means(
+    sums: DecidedBags, *values: NumpyArray, weights: NumpyArray | None = None
+) -> list[MeanCost]:
+    """The means of sums by bag (B,), and their noise.
+
+    Parameters
+    ----------
+    sums : DecidedBags
+    *values : array (B,)
+    weights : array (B,) or None
+        By bag, of the rows that the means are over; None for all.
+    """
+    over = sums.bags if weights is None else weights
+    means = [ratio(each.sum(), over.sum()) for each in values]
+    if not sums.units.replicates or sums.filled < 2:
+        return [MeanCost(mean) for mean in means]
     draws = sums.draws(_REPLICATES)
-    kept = draws @ weights
+    kept = draws @ over
     # A resample without any of these rows says nothing of their mean.
-    means = (draws @ values)[kept > 0] / kept[kept > 0]
-    return value, MeanSample(means, values - value * weights, sums.tail, sums.student)
-
-
-_REPLICATES = 2000
+    replicates = (np.stack(values) @ draws.T)[:, kept > 0] / kept[kept > 0]
+    noisy = zip(values, means, replicates, strict=True)
+    return [
+        # Where next to no row has a cost, all resamples would agree that no other row has one.
+        MeanCost(mean, MeanSample(drawn, each - mean * over, sums.tail, sums.student))
+        if np.count_nonzero(each) >= FEW_ERRORS and math.isfinite(mean)
+        else MeanCost(mean)
+        for each, mean, drawn in noisy
+    ]
