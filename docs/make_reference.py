@@ -309,7 +309,7 @@ def _in_words(shape: Any, headings: dict[str, str], ending: str = "") -> str:
     if origin in (Union, UnionType):
         return " or ".join(_in_words(part, headings) for part in parts)
     if origin is Sequence:
-        return f"list of {_in_words(parts[0], headings, 's')}"
+        return f"list{ending} of {_in_words(parts[0], headings, 's')}"
     if origin is Mapping:
         return "object" if parts[1] is Any else f"object of {_in_words(parts[1], headings, 's')}"
     if is_typeddict(shape):

@@ -322,11 +322,19 @@ def fit_document(
         "params": params,
         "output": output,
     }
+    _add_decisions(document, decisions, class_names)
+    return document
+
+
+def _add_decisions(
+    document: FitDocument,
+    decisions: tuple[Decisions, Decisions] | None,
+    class_names: Sequence[str] | None,
+) -> None:
     earlier, later = document["before"], document["after"]
     if decisions is not None and earlier is not None and later is not None:
         earlier["decisions"] = decisions_part(decisions[0], class_names=class_names)
         later["decisions"] = decisions_part(decisions[1], decisions[0], class_names)
-    return document
 
 
 def _fit_measurement(
