@@ -15,7 +15,6 @@ from calibcli.report.texts import (
     percent,
     short_names,
     significant,
-    visible,
 )
 from calibcli.schema import (
     DecisionsPart,
@@ -25,6 +24,7 @@ from calibcli.schema import (
     RulePart,
     ThresholdPart,
 )
+from calibcli.visible import visible
 
 _RULES = {
     "least": "least expected cost",
