@@ -31,6 +31,10 @@ for _name in [name for name in os.environ if name.startswith("CALIB_") and name 
     del os.environ[_name]
 os.environ["CALIB_CONFIG"] = ""
 
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # What cannot be imported without torch.
 _TORCH = re.compile(r"(torch|objective_oracles|calibcli\.torch_losses)\b")
 

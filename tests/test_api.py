@@ -181,10 +181,11 @@ def test_classes_in_another_order_give_probabilities_in_that_order(seed, method)
     order = np.random.default_rng(seed).permutation(3)
     found = calibcli.fit(z, y, method=method, folds=0)
     moved = calibcli.fit(z[:, order], np.argsort(order)[y], method=method, folds=0)
-    if found.outcome.fit.converged and moved.outcome.fit.converged:
-        np.testing.assert_allclose(
-            moved.predict_proba(z[:, order]), found.predict_proba(z)[:, order], atol=1e-4
-        )
+    assert found.outcome.fit.converged
+    assert moved.outcome.fit.converged
+    np.testing.assert_allclose(
+        moved.predict_proba(z[:, order]), found.predict_proba(z)[:, order], atol=1e-4
+    )
 
 
 def test_an_impossible_class_stays_so(fitted):

@@ -350,6 +350,8 @@ def test_constant_scores_give_the_shares_of_the_classes(method, rows, classes):
     labels = np.arange(rows) % 2
     found = fit(np.zeros((rows, classes)), labels, method=method)
     probs = found.predict_proba(np.zeros((1, classes)))[0]
+    assert probs.sum() == pytest.approx(1)
+    assert (probs > 0).all()
     if rows == 30 and classes == 2:
         np.testing.assert_allclose(probs, 0.5, atol=1e-6)
     if rows == 30 and classes == 3:

@@ -347,7 +347,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_the_shared_data_is_read(shared_data):
-    folder = shared_data / "data"
+    folder, kinds = shared_data / "data", set()
     for path in sorted(folder.glob("*/*.npz")):
         stored = np.load(path)
         if "labels" not in stored or not {"logits", "probs"} & set(stored.files):
@@ -358,3 +358,5 @@ def test_the_shared_data_is_read(shared_data):
             (chunk,) = dataset.chunks(dataset.rows)
             assert same_bits(chunk.scores, stored[key])
             assert same_bits(chunk.labels, stored["labels"])
+        kinds.add(key)
+    assert kinds == {"logits", "probs"}
