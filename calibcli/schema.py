@@ -475,6 +475,34 @@ class BalancedPart(TypedDict):
     after: Annotated[MeasurementPart, "of the calibrated probabilities"]
 
 
+class DifferencePart(TypedDict):
+    """A difference from another input of the same rows."""
+
+    value: Annotated[float, "this input minus the other; of calibration errors of estimates"]
+    low: Annotated[float, "lower end of its 95 % interval, rows being paired"]
+    high: Annotated[float, "upper end"]
+    p: Annotated[float, "of no difference; below 0.05 where the interval leaves out 0"]
+    adjusted_p: Annotated[float, "the same, adjusted for the number of all differences (Holm)"]
+    clear: Annotated[bool, "whether `adjusted_p` is below 0.05"]
+
+
+class ComparedPart(TypedDict):
+    """An input that is compared."""
+
+    input: Annotated[str, "its name"]
+    reason: Annotated[str | None, "why it cannot be compared"]
+    metrics: Annotated[Mapping[str, DifferencePart], "by name; empty where it cannot be compared"]
+
+
+class DifferencesPart(TypedDict):
+    """Differences of inputs from one of them."""
+
+    against: Annotated[str, "the input that others are compared with"]
+    best_by: Annotated[str | None, "with `--against best`: the metric of which it has the best"]
+    number: Annotated[int, "how many differences there are"]
+    inputs: Annotated[Sequence[ComparedPart], "the others"]
+
+
 class EvaluateDocument(MeasurementPart):
     """``calib evaluate`` of one input."""
 
@@ -502,6 +530,9 @@ class SeveralDocument(TypedDict):
     command: Annotated[Literal["evaluate"], "the command"]
     results: Annotated[
         Sequence[EvaluateDocument], "one for each input, in the order of the command line"
+    ]
+    differences: NotRequired[
+        Annotated[DifferencesPart, "how inputs differ from one of them", "with intervals"]
     ]
     gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
     baseline: NotRequired[

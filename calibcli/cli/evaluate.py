@@ -19,17 +19,21 @@ from calibcli.cli.shared_options import (
     ReportOptions,
     shared,
 )
+from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from calibcli.calibrators.base import Calibrator
     from calibcli.cli.console import Talk
     from calibcli.metrics.panel import Panel
     from calibcli.params import Params
-    from calibcli.schema import EvaluateDocument
+    from calibcli.schema import EvaluateDocument, SeveralDocument
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
 
-Every INPUT is measured by itself; several stand side by side.
+Every INPUT is measured by itself; several stand side by side, under names of their own where they \
+are given as NAME=INPUT. How they differ is said where their rows are the same.
 
 More: calib docs reading-a-report, calib docs metrics, calib docs ci, calib docs pictures."""
 
@@ -40,7 +44,20 @@ _EXAMPLES = """[b]Examples[/b]
   calib evaluate sample_data/digits_longtail_test.npz --metrics all
 
   calib evaluate sample_data/digits_test.parquet --by-class --fail-if 'ece > 0.2'
+
+  calib evaluate old=sample_data/digits_val.parquet new=sample_data/digits_test.parquet
 """
+
+
+_Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="first|best|NAME",
+        help="The input that others of the same rows are compared with, with paired intervals; "
+        "best: the one with the lowest NLL.",
+        show_default="first",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -87,15 +104,17 @@ def evaluate_command(
             help="Calibrate the rows by this parameter file first.",
         ),
     ] = None,
+    against: _Against = None,
     force: Force = False,
 ) -> None:
     """Parse, measure, print."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.reading import check_stdin, keep_apart
-    from calibcli.report.document import combine
+    from calibcli.cli.reading import check_stdin, keep_apart, named_inputs
     from calibcli.tables import Outputs
 
-    check_stdin([params, *inputs])
+    named = named_inputs(inputs)
+    check_stdin([params, *(name for _, name in named)])
+    _check_against(against, named, measuring)
     talk = Talk(printing.quiet)
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
@@ -108,18 +127,24 @@ def evaluate_command(
     job = _Job(
         reading, measuring, panel, diagnosing, keys, computing, talk, pictures, outputs, params
     )
-    if params is not None:
-        from calibcli.workflow.records import read_calibrators
-
-        job.content, job.stages = read_calibrators(params)
-        if pictures.wants_fingerprints:
-            pictures.add_files("calibrate", fingerprint(params))
-    document = combine([job.evaluate(name) for name in inputs])
+    job.read_params()
+    document = job.evaluate_all(named, against)
     gates.judge(document, talk)
     with Outputs(force=force) as files:
         written = pictures.write(document, files) + gates.write(document, files)
     talk.wrote(written)
     gates.conclude(document, talk)
+
+
+def _check_against(
+    against: str | None, named: Sequence[tuple[str | None, str]], measuring: MeasureOptions
+) -> None:
+    if against is None:
+        return
+    if len(named) < 2:
+        raise UsageError("--against compares inputs, and there is only one")
+    if not measuring.bootstrap:
+        raise UsageError("--against needs intervals; --bootstrap 0 has none")
 
 
 @dataclass
@@ -138,6 +163,34 @@ class _Job:
     params: str | None
     content: Params | None = None
     stages: tuple[Calibrator, ...] = ()
+
+    def read_params(self) -> None:
+        """Read the parameter file, if there is one."""
+        if self.params is None:
+            return
+        from calibcli.workflow.records import read_calibrators
+
+        self.content, self.stages = read_calibrators(self.params)
+        if self.pictures.wants_fingerprints:
+            self.pictures.add_files("calibrate", fingerprint(self.params))
+
+    def evaluate_all(
+        self, named: Sequence[tuple[str | None, str]], against: str | None
+    ) -> EvaluateDocument | SeveralDocument:
+        """The document of all inputs, with their names and how they differ from one of them."""
+        from calibcli.cli.reading import distinct
+        from calibcli.report.differences import add_differences
+        from calibcli.report.document import combine, is_of_several
+
+        documents = [self.evaluate(name) for _, name in named]
+        sources = [document["input"] for document in documents]
+        names = [name or source["name"] for (name, _), source in zip(named, sources, strict=True)]
+        for source, name in zip(sources, distinct(names, [text for _, text in named]), strict=True):
+            source["name"] = name
+        document = combine(documents)
+        if is_of_several(document):
+            add_differences(document, against)
+        return document
 
     def evaluate(self, name: str) -> EvaluateDocument:
         """The result document of one input."""

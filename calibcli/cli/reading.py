@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -157,6 +158,52 @@ def talk_about_output(dataset: Dataset, talk: Talk) -> None:
     """Say which columns of an input the output leaves out."""
     if dataset.left_out:
         talk.say(f"{dataset.name}: not in the output: {', '.join(dataset.left_out)}")
+
+
+def named_inputs(inputs: Sequence[str]) -> list[tuple[str | None, str]]:
+    """The name that each input is given as ``NAME=INPUT``, None for none, and the input.
+
+    What is a file, a folder or a pattern that files match as it stands is one, whatever is in its
+    name.
+
+    Raises
+    ------
+    UsageError
+        Two inputs of one name.
+    """
+    from glob import glob
+
+    named: list[tuple[str | None, str]] = []
+    for text in inputs:
+        match = _NAMED.fullmatch(text)
+        is_file = Path(text).exists() or bool(glob(text))  # noqa: PTH207 (it may be absolute)
+        named.append((match[1].strip(), match[2]) if match and not is_file else (None, text))
+    names = [name for name, _ in named if name is not None]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice}: two inputs have this name")
+    return named
+
+
+_NAMED = re.compile(r"([^=/\\:*?\[]*[^=/\\:*?\[\s][^=/\\:*?\[]*)=(.+)", re.DOTALL)
+"""``NAME=INPUT``; neither a folder, a URL nor a pattern has its first ``=`` behind a bare name."""
+
+
+def distinct(names: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """The names of some inputs, those that are the same with their folders, or else numbered."""
+    from calibcli.report.texts import short_names
+
+    alike = {name for name in names if names.count(name) > 1}
+    longer = dict(zip(inputs, short_names(inputs), strict=True))
+    shown: list[str] = []
+    for name, text in zip(names, inputs, strict=True):
+        each = base = longer[text] if name in alike else name
+        number = 1
+        while each in shown:
+            number += 1
+            each = f"{base} ({number})"
+        shown.append(each)
+    return shown
 
 
 def check_stdin(names: Sequence[str | None]) -> None:

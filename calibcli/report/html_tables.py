@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from calibcli.report.differences import reasons_not_compared
 from calibcli.report.document import is_fit
 from calibcli.report.html_cells import CHOSEN, escape, html_table, quiet
 from calibcli.report.table import Table
@@ -11,6 +12,7 @@ from calibcli.report.tables import (
     CHANCE_LEGEND,
     SHOWN_ON_PAGE,
     balanced_table,
+    differences_table,
     groups_table,
     leaderboard_table,
     member_lines,
@@ -32,6 +34,10 @@ def metrics_tables(document: Document) -> str:
     parts = [html_table(table)]
     if balanced is not None:
         parts += [f"<p>{escape(balanced.caption)}</p>", html_table(balanced)]
+    differences = differences_table(document)
+    if differences is not None:
+        parts += [html_table(differences), quiet(differences.caption)]
+    parts += [quiet(text) for text in reasons_not_compared(document)]
     legend = [_INTERVALS] if _has_intervals(table) else []
     if table.legend:
         legend.append(capitalised(f"{table.legend}."))

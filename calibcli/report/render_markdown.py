@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from calibcli.report.comparison import columns, convention, metric_names, metric_title
+from calibcli.report.differences import reasons_not_compared
 from calibcli.report.document import is_fit, results_of
 from calibcli.report.gate_results import gate_lines
 from calibcli.report.summary import summary
@@ -14,6 +15,7 @@ from calibcli.report.tables import (
     SHOWN_IN_TEXT,
     balanced_table,
     diagnostic_tables,
+    differences_table,
     groups_table,
     leaderboard_table,
     member_lines,
@@ -59,9 +61,13 @@ def _markdown(document: Document) -> Iterator[str]:
     if metrics is None and is_fit(document):
         yield "Nothing was measured."
         yield ""
-    for table in (metrics, balanced_table(document), groups_table(document, SHOWN_IN_TEXT)):
+    groups = groups_table(document, SHOWN_IN_TEXT)
+    for table in (metrics, balanced_table(document), differences_table(document), groups):
         if table is not None:
             yield from _captioned(table)
+    for text in reasons_not_compared(document):
+        yield _escape(text)
+        yield ""
     for table in diagnostic_tables(document):
         yield from _captioned(table)
     yield from _measured(document)

@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from calibcli.report.comparison import columns, convention, metric_names, metric_title
+from calibcli.report.differences import reasons_not_compared
 from calibcli.report.document import did_not_converge, gates_of, is_fit, is_of_several
 from calibcli.report.gate_results import gate_lines
 from calibcli.report.glyphs import glyphs_for
@@ -21,6 +22,7 @@ from calibcli.report.tables import (
     SHOWN_IN_TEXT,
     balanced_table,
     diagnostic_tables,
+    differences_table,
     groups_table,
     inputs_table,
     leaderboard_table,
@@ -87,6 +89,13 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
         page.say_table(groups)
         page.say()
         page.say(groups.caption)
+    differences = differences_table(document)
+    if differences is not None:
+        page.say()
+        page.say_table(differences)
+        page.say()
+        page.say_quietly(differences.caption)
+    page.say_quietly(*reasons_not_compared(document))
     if shown:
         for table in diagnostic_tables(document):
             page.say()
@@ -192,17 +201,26 @@ class _Terminal:
 
     def _folded(self, table: Table) -> Iterator[Table]:
         """Tables with the first column, and as many of the others as there is room for."""
-        name, *widths = (width + _COLUMN_GAP for width in self._widths(table))
-        room = self._console.width - name
+        widths = [width + _COLUMN_GAP for width in self._widths(table)]
+        room = self._console.width - widths[0]
         part: list[int] = []
-        left = room
-        for place, width in enumerate(widths, start=1):
-            if part and width > left:
+        for group in self._groups(table):
+            if part and sum(widths[place] for place in [*part, *group]) > room:
                 yield table.pick([0, *part])
-                part, left = [], room
-            part.append(place)
-            left -= width
+                part = []
+            part += group
         yield table.pick([0, *part])
+
+    @staticmethod
+    def _groups(table: Table) -> list[list[int]]:
+        """The places of columns that stay together, without the first column."""
+        groups: list[list[int]] = []
+        for place, column in enumerate(table.columns[1:], start=1):
+            if column.beside and groups:
+                groups[-1].append(place)
+            else:
+                groups.append([place])
+        return groups
 
     def _widths(self, table: Table) -> list[int]:
         """Cells that each column takes, the first one with its arrows."""

@@ -89,6 +89,8 @@ class TableColumn:
         Whose numbers these are, for what stands alone: a page of Markdown.
     legend : str
         What the heading means.
+    beside : bool
+        Whether it belongs to the column before it, and is nothing without that.
     """
 
     heading: str
@@ -102,6 +104,7 @@ class TableColumn:
     longest: int = 0
     input_name: str = ""
     legend: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,11 +201,12 @@ def flat(table: Table) -> Table:
             ]
         )
         if any(cell.word for cell in whole):
-            columns.append(TableColumn("", align="left", rank=_WORD_RANK))
+            columns.append(TableColumn("", align="left", rank=_WORD_RANK, beside=True))
             cells.append([Cell(cell.word, look=cell.look, prose=True) for cell in whole])
         if column.interval_apart and any(cell.interval for cell in whole):
             side: Literal["left", "right"] = "left" if column.leading else "right"
-            columns.append(TableColumn(INTERVAL_HEADING, align=side, rank=_INTERVAL_RANK))
+            heading, rank = INTERVAL_HEADING, _INTERVAL_RANK
+            columns.append(TableColumn(heading, align=side, rank=rank, beside=True))
             look = "quiet" if column.leading else ""
             cells.append([Cell(cell.interval, look=look) for cell in whole])
     rows = [

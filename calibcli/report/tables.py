@@ -22,16 +22,19 @@ from calibcli.report.comparison import (
     section_headings,
 )
 from calibcli.report.decision_tables import decision_tables
+from calibcli.report.differences import difference_word, differences_of
 from calibcli.report.document import is_fit, leaderboard_of, main_figure, results_of
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
     LONGEST_NAME,
+    NO_VALUE,
     count,
     difference_text,
     duration,
     interval_text,
     p_value,
     percent,
+    plural,
     range_text,
     short_names,
     significant,
@@ -39,6 +42,7 @@ from calibcli.report.texts import (
 from calibcli.report.verdict import verdict
 from calibcli.schema import (
     CandidatePart,
+    DifferencePart,
     Document,
     EvaluateDocument,
     MeasurementPart,
@@ -79,6 +83,10 @@ _PLUG_IN = TableColumn(
         "noise adds"
     ),
 )
+_CLEAR_DIFFERENCES = (
+    "Better and worse are clear after Holm's correction for all {number}; maybe better and maybe "
+    "worse are clear by themselves only, as 1 in 20 is by chance."
+)
 _TESTS_CAPTION = (
     "A small p speaks against calibration. The last line answers for all: 5 in 100 calibrated "
     "models have it below 0.05; one of the others is below it more often."
@@ -117,10 +125,7 @@ def _one_table(column: Column, document: Document) -> Table:
 
 def _several_table(shown: Sequence[Column]) -> Table:
     names = metric_names(shown)
-    heads = [
-        TableColumn(column.title, at_point=True, leading=True, interval_apart=False)
-        for column in shown
-    ]
+    heads = [TableColumn(column.title, at_point=True, leading=True) for column in shown]
     cells = []
     for name in names:
         winner = best(name, shown)
@@ -198,6 +203,49 @@ def _plug_in(column: Column, name: str) -> Cell:
 
 def _chance(column: Column, name: str) -> Cell:
     return Cell(range_text(column.metric(name).get("chance")), look="chances")
+
+
+def differences_table(document: Document) -> Table | None:
+    """How inputs of the same rows differ from one of them; None where none could be compared."""
+    part = differences_of(document)
+    compared = [entry for entry in part["inputs"] if entry["metrics"]] if part else []
+    if part is None or not compared:
+        return None
+    named = zip(results_of(document), columns(document), strict=True)
+    by_name = {result["input"]["name"]: column for result, column in named}
+    against, shown = by_name[part["against"]], [by_name[entry["input"]] for entry in compared]
+    differing = {name for entry in compared for name in entry["metrics"]}
+    names = [name for name in metric_names([against]) if name in differing]
+    cells = [
+        [
+            _difference(name, against.figure(name), column.figure(name), entry["metrics"].get(name))
+            for column, entry in zip(shown, compared, strict=True)
+        ]
+        for name in names
+    ]
+    heads = [
+        TableColumn(f"{column.title} - {against.title}", at_point=True, leading=True)
+        for column in shown
+    ]
+    rows = plural(against.part["rows"], "row")
+    best = f", which has the best {metric_title(part['best_by'])}" if part["best_by"] else ""
+    about = (
+        f"Differences from {against.title}{best}, paired: both measured the same {rows}. "
+        f"{_CLEAR_DIFFERENCES.format(number=plural(part['number'], 'difference'))}"
+    )
+    table = _metrics(heads, names, cells, "metrics several")
+    return replace(table, heading="Differences", caption=about, folds=True)
+
+
+def _difference(
+    name: str, reference: float | None, figure: float | None, entry: DifferencePart | None
+) -> Cell:
+    if entry is None:
+        return Cell(NO_VALUE)
+    shift = difference_text(reference, figure)
+    word = difference_word(name, entry, shift)
+    look = word.removeprefix("maybe ") if entry["clear"] or word == "same" else "unclear"
+    return Cell(shift, entry["value"], interval=interval_text(entry), word=word, look=look)
 
 
 def inputs_table(document: Document) -> Table:

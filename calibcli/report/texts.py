@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from calibcli.schema import IntervalPart, MetricPart
+    from calibcli.schema import DifferencePart, IntervalPart, MetricPart
 
 DIGITS = 4
 _SMALLEST_P = 1e-4
@@ -63,19 +63,19 @@ def difference_text(before: float | None, after: float | None) -> str:
     return text if float(text) else "0"
 
 
-def interval_text(part: IntervalPart | MetricPart | None) -> str:
+def interval_text(part: IntervalPart | MetricPart | DifferencePart | None) -> str:
     """``[0.0236, 0.0537]``, of a part of a document with ``low`` and ``high``; or nothing."""
     ends = _ends(part)
     return f"[{ends[0]}, {ends[1]}]" if ends else ""
 
 
-def range_text(part: IntervalPart | MetricPart | None) -> str:
+def range_text(part: IntervalPart | MetricPart | DifferencePart | None) -> str:
     """``0.0066 to 0.0195``, of a part of a document with ``low`` and ``high``; or nothing."""
     ends = _ends(part)
     return f"{ends[0]} to {ends[1]}" if ends else ""
 
 
-def _ends(part: IntervalPart | MetricPart | None) -> tuple[str, str] | None:
+def _ends(part: IntervalPart | MetricPart | DifferencePart | None) -> tuple[str, str] | None:
     """Both ends with the same decimals, three digits of the larger one, rounded outwards.
 
     A value at the very end of its interval so is shown inside it.
