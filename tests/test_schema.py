@@ -149,6 +149,15 @@ def test_documents_with_gates_are_of_their_types(calib_here: CalibHere) -> None:
 
 
 @pytest.mark.usefixtures("rows")
+def test_documents_with_a_baseline_are_of_their_types(calib_here: CalibHere) -> None:
+    Path("b.json").write_text(json.dumps(printed(calib_here, "evaluate a.parquet")))
+    gate = "--baseline b.json --significant --fail-if nll.delta>0"
+    document = printed(calib_here, f"evaluate a.parquet {gate}")
+    assert document["baseline"]
+    assert not [*faults(document, schema.EvaluateDocument)]
+
+
+@pytest.mark.usefixtures("rows")
 def test_documents_about_files_are_of_their_types(calib_here: CalibHere) -> None:
     fit = f"{FIT} -m temperature --loss cals --trace t.json"
     assert not [*faults(printed(calib_here, fit), schema.FitDocument)]
