@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES, KeyDiagrams
+from calibcli.metrics.diagrams import (
+    CONFIDENCE_LATTICE,
+    EVENT_LATTICE,
+    PREDICTED_CLASSES,
+    KeyDiagrams,
+)
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.slices import SliceSums, read_slices
 from calibcli.metrics.view import View
@@ -15,7 +20,7 @@ from calibcli.report.document import combine, evaluate_document, fit_document, s
 from calibcli.report.plot_data import Picture
 
 Array = np.ndarray[Any, Any]
-PANEL = Panel(also=(CONFIDENCE_LATTICE, PREDICTED_CLASSES))
+PANEL = Panel(also=(CONFIDENCE_LATTICE, EVENT_LATTICE, PREDICTED_CLASSES))
 FILES = [{"role": "fit", "path": "val.npz", "bytes": 1234, "sha256": "0f" * 32}]
 MADE_WITH = {"calib": "1.0", "seed": "0"}
 
@@ -40,9 +45,8 @@ def source(name: str) -> dict[str, Any]:
 def picture(
     title: str, part: dict[str, Any], found: Evaluation, names: tuple[str, ...] | None = None
 ) -> Picture:
-    return Picture(
-        title, part, found.also[CONFIDENCE_LATTICE], found.also[PREDICTED_CLASSES], names
-    )
+    lattice, classes = found.also[CONFIDENCE_LATTICE], found.also[PREDICTED_CLASSES]
+    return Picture(title, part, lattice, classes, names, event=found.also[EVENT_LATTICE])
 
 
 def fitted(
@@ -89,6 +93,26 @@ def evaluated(
         picture(name, part, one) for name, part, one in zip(inputs, documents, found, strict=True)
     ]
     return combine(documents), pictures
+
+
+def rare(
+    rows: int = 3000, slices: int = 3, shift: float = 5.0, *, top: bool = False
+) -> tuple[dict[str, Any], list[Picture]]:
+    """The document of an evaluation of a rare class by a column, and its picture."""
+    rng = np.random.default_rng(3)
+    score = rng.standard_normal(rows) - shift
+    logits = np.stack([np.zeros(rows), score], axis=1)
+    labels = (rng.random(rows) < 1 / (1 + np.exp(-0.8 * score))).astype(int)
+    by = rng.integers(0, slices, rows)
+    names = tuple(f"part {place}" for place in range(slices))
+    sums, bins = SliceSums(slices, "by"), KeyDiagrams(slices, "by")
+    panel = Panel(also=(*PANEL.also, sums, bins))
+    view = View(logits, labels, keys={"by": by}, event="top" if top else "auto")
+    found = panel.finish(panel.partial(view))
+    document = evaluate_document(found, source=source("val.npz"), class_names=("ok", "fraud"))
+    document["slices"] = [slices_part(read_slices(found.also[sums], names, 0), "site")]
+    drawn = picture("val.npz", document, found, ("ok", "fraud"))
+    return document, [replace(drawn, slices=found.also[bins], slice_names=names)]
 
 
 def sliced(rows: int = 600, slices: int = 3, seed: int = 0) -> tuple[dict[str, Any], list[Picture]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from browser import Page, browse, find_browser
-from picture_data import FILES, MADE_WITH, evaluated, fitted, sliced
+from picture_data import FILES, MADE_WITH, evaluated, fitted, rare, sliced
 
 from calibcli.report.html import LIBRARY, asset, render_report
 from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, to_script
@@ -217,6 +217,23 @@ def test_diagrams_hold_the_figures_of_the_document():
     assert sum(c["figures"][7] for c in before["classes"]) == pytest.approx(1, abs=0.002)
 
 
+def test_diagrams_of_a_rare_class_hold_the_figures_of_the_document():
+    document, pictures = rare()
+    html = page_of((document, pictures))
+    data, filled = data_of(html), [b for b in document["reliability"] if b["weight"]]
+    (drawn,) = data["measurements"]
+    assert [entry[1] for entry in drawn["bins"]] == [b["rows"] for b in filled]
+    for entry, expected in zip(drawn["bins"], filled, strict=True):
+        assert entry[3:5] == pytest.approx([expected["confidence"], expected["accuracy"]], abs=1e-6)
+    assert sum(bar[2] for bar in drawn["bars"]) == 3000
+    assert data["axes"]["says"] == "P(fraud)"
+    assert data["scale"] == [0.001, 1.0]
+    words = words_of(html)
+    assert "P(fraud) against how often it came true." in words
+    assert "Bins of equal mass" in words
+    assert "15 bins" not in words
+
+
 def test_many_classes_stay_small():
     html = page_of(fitted(rows=8_000, classes=1000))
     assert len(data_of(html)["names"]) == 1000
@@ -274,6 +291,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "three": evaluated("a/val.npz", "a/test.npz", "b/other.npz"),
         "one": evaluated("val.npz", rows=40, classes=2),
         "slices": sliced(slices=12),
+        "rare": rare(),
     }
     for name, pair in made.items():
         (folder / f"{name}.html").write_text(page_of(pair), encoding="utf-8")
@@ -291,7 +309,7 @@ DRAWN = """Array.from(document.querySelectorAll("canvas"), canvas => {
 })"""
 
 
-@pytest.mark.parametrize("name", ["ten", "thousand", "three", "one", "slices"])
+@pytest.mark.parametrize("name", ["ten", "thousand", "three", "one", "slices", "rare"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_renders(page: Page, files: dict[str, Path], name: str, dark: bool, width: int):
@@ -312,6 +330,29 @@ def test_the_page_renders(page: Page, files: dict[str, Path], name: str, dark: b
         " const b = c.getBoundingClientRect(); return [b.width, b.height]; })"
     )
     assert all(0.8 < height / across < 1.1 for across, height in boxes)
+
+
+def test_a_rare_class_has_logarithmic_axes(page: Page, files: dict[str, Path]):
+    page.console.clear()
+    page.open(files["rare"])
+    chart = "Chart.getChart(document.querySelector('#cards canvas'))"
+    titles = page.value(f"['x', 'y'].map(name => {chart}.scales[name].options.title.text)")
+    assert titles == ["says P(fraud)", "came true (observed share)"]
+    assert page.value(f"['x', 'y'].map(name => {chart}.scales[name].type)") == ["logarithmic"] * 2
+    ticks = page.value(f"{chart}.scales.x.ticks.map(tick => tick.label)")
+    assert ticks == ["0.1 %", "1 %", "10 %", "100 %"]
+    heads = "Array.from(document.querySelectorAll('#cards thead th'), head => head.textContent)"
+    assert page.value(heads)[:3] == ["P(fraud)", "says", "came true"]
+    data = data_of(files["rare"].read_text(encoding="utf-8"))
+    points = page.value(f"{chart}.data.datasets[1].data.map(p => [p.says, p.right])")
+    assert points == [entry[3:5] for entry in data["measurements"][0]["bins"]]
+    # A slice has the same axes, and a predicted class those of its confidence.
+    page.value("picker.value = '2', picker.dispatchEvent(new Event('change')), null")
+    assert page.value(f"{chart}.scales.x.type") == "logarithmic"
+    page.value("picker.value = '0', picker.dispatchEvent(new Event('change')), null")
+    assert page.value(f"{chart}.scales.x.type") == "linear"
+    assert page.value(f"{chart}.scales.x.options.title.text") == "says (confidence)"
+    assert page.console == []
 
 
 def row_names(page: Page) -> list[str]:

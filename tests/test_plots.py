@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_data import calibrated, evaluate, evaluated, fitted, sliced
+from picture_data import calibrated, evaluate, evaluated, fitted, rare, sliced
 
 from calibcli.errors import UsageError
 from calibcli.metrics.bins import BINS, EDGES, RELIABILITY
@@ -35,12 +35,14 @@ from calibcli.metrics.view import View
 from calibcli.report import plot
 from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
 from calibcli.report.plot_data import (
+    Scale,
     class_multiples,
+    common_scale,
     count_slices,
     slice_multiples,
     worst_classes,
 )
-from calibcli.report.plot_style import house_style
+from calibcli.report.plot_sheet import house_style
 
 Array = np.ndarray[Any, Any]
 STATISTICS = [CONFIDENCE_LATTICE, PREDICTED_CLASSES]
@@ -131,7 +133,8 @@ def test_bins_of_slices_are_those_of_their_rows(seed: int, cuts: list[int], weig
         part = None if weights is None else weights[a:b]
         view = View(logits[a:b], labels[a:b], part, keys={"by": by[a:b]})
         states.append(statistic.partial(view))
-    found = statistic.finish(reduce(statistic.merge, states))
+    found, cells = statistic.finish(reduce(statistic.merge, states))
+    assert cells is None
     assert found.rows.shape == (5, BINS)
     for place in range(5):
         own = by == place
@@ -165,6 +168,28 @@ def test_a_block_of_torch_gives_the_same():
             numbers(here), numbers(statistic.finish(statistic.partial(there))), strict=True
         ):
             np.testing.assert_allclose(left, right, atol=1e-9)
+
+
+@given(st.lists(st.integers(0, 80), max_size=3), st.booleans())
+def test_cells_of_slices_are_those_of_their_rows(cuts: list[int], weighted: bool):
+    logits, labels = calibrated(80, 2)
+    by = np.arange(80) % 3
+    weights = np.arange(80) % 4 * 0.5 if weighted else None
+    statistic = KeyDiagrams(4, "by")
+    states = []
+    for a, b in pairwise([0, *sorted(cuts), 80]):
+        part = None if weights is None else weights[a:b]
+        states.append(statistic.partial(View(logits[a:b], labels[a:b], part, keys={"by": by[a:b]})))
+    _, cells = statistic.finish(reduce(statistic.merge, states))
+    assert cells is not None
+    for place in range(4):
+        found, own = cells.of(place), by == place
+        one = View(logits, labels, weights) if weighted else View(logits, labels)
+        weight = one.weights[own]
+        assert found.rows.sum() == own.sum()
+        assert found.weight.sum() == pytest.approx(weight.sum())
+        assert found.confidence.sum() == pytest.approx((weight * one.confidence[own]).sum())
+        assert found.correct.sum() == pytest.approx((weight * one.correct[own]).sum())
 
 
 # ---- curves and bands ----
@@ -258,15 +283,16 @@ def figures() -> list[Any]:
     _, five = evaluated(*(f"data/a_rather_long_name_of_a_file_{k}.npz" for k in range(5)))
     _, odd = evaluated("cost_$x^2$_$.npz", "données.npz", "数字.npz")
     _, two = fitted(classes=2)
+    _, parts = sliced(2000, 40)
     few = [class_multiples(p, MOST_MULTIPLES) for p in (pair, many, odd, two)]
     return [
         *(plot._columns(pictures, "binned") for pictures in (pair, one, five, odd)),
         plot._columns(pair, "corp"),
-        plot._grid(few[0], ["before", "after"], 10, "class"),
-        plot._grid(few[1], ["before", "after"], 40, "class"),
-        plot._grid(few[3], ["before", "after"], 2, "class"),
-        plot._grid(slice_multiples(sliced(2000, 40)[1], MOST_MULTIPLES), ["val.npz"], 40, "slice"),
-        plot._grid(few[2], ["cost_$x^2$_$.npz", "données.npz", "数字.npz"], 10, "class"),
+        plot._grid(few[0], pair, 10, "class"),
+        plot._grid(few[1], many, 40, "class"),
+        plot._grid(few[3], two, 2, "class"),
+        plot._grid(slice_multiples(parts, MOST_MULTIPLES), parts, 40, "slice"),
+        plot._grid(few[2], odd, 10, "class"),
     ]
 
 
@@ -332,7 +358,7 @@ def test_too_many_measurements_are_not_laid_over_each_other():
     _, pictures = evaluated(*(f"{k}.npz" for k in range(5)), rows=50)
     multiples = class_multiples(pictures, 3)
     with pytest.raises(UsageError, match="at most 4 inputs, here are 5"):
-        plot_multiples(multiples, [p.title for p in pictures], "png", of=10, noun="class")
+        plot_multiples(multiples, pictures, "png", of=10, noun="class")
 
 
 def test_of_many_classes_the_worst_are_shown():
@@ -359,6 +385,79 @@ def test_the_worst_slices_come_first():
     assert both[0].title == "b"
     assert [m.diagrams[0].rows for m in both] == [0, 0, 0]
     assert sum(m.diagrams[1].rows for m in both) == 2000
+
+
+# ---- two classes ----
+
+
+def test_bins_of_a_rare_class_are_those_of_the_document():
+    document, (picture,) = rare()
+    filled = [entry for entry in document["reliability"] if entry["weight"]]
+    assert 10 < len(filled) <= BINS
+    diagram = picture.diagram
+    assert diagram.edges.tolist() == [filled[0]["lower"], *(entry["upper"] for entry in filled)]
+    assert diagram.bins.rows.tolist() == [entry["rows"] for entry in filled]
+    for name, values in (("confidence", "mean_confidence"), ("accuracy", "accuracy")):
+        expected = [entry[name] for entry in filled]
+        assert getattr(diagram.bins, values).tolist() == pytest.approx(expected)
+    assert max(diagram.bins.rows) < 2 * min(diagram.bins.rows)
+    assert diagram.error == pytest.approx(document["metrics"]["ece"]["value"])
+    assert picture.curve.grid.max() < 0.5
+
+
+def test_the_view_of_the_top_label_has_bins_of_equal_width():
+    _, (picture,) = rare(top=True)
+    assert picture.positive is None
+    assert picture.diagram.edges.tolist() == EDGES.tolist()
+    assert common_scale([picture]) == Scale()
+
+
+@pytest.mark.parametrize(("shift", "high"), [(7.5, 0.1), (5.0, 1.0)])
+def test_axes_of_a_rare_class_are_logarithmic(shift: float, high: float):
+    _, (picture,) = rare(20_000, shift=shift)
+    scale = common_scale([picture])
+    assert scale.high == high
+    says = picture.diagram.bins.mean_confidence
+    assert scale.low <= says.min() < 10 * scale.low
+    edges, bins = picture.diagram.histogram(scale)
+    assert bins.rows.sum() == 20_000
+    assert len(bins.rows) > 5
+    # Every bar has the rows between its edges.
+    cells = picture.event
+    assert cells is not None
+    for left, right, rows in zip(edges[:-1], edges[1:], bins.rows, strict=True):
+        own = (cells.mean_confidence > left) & (cells.mean_confidence <= right)
+        assert cells.rows[own].sum() == pytest.approx(rows, abs=1)
+
+
+def test_axes_are_linear_where_many_rows_are_not_rare():
+    _, (picture,) = rare()
+    _, (even,) = evaluated("even.npz", classes=2)
+    assert common_scale([picture, even]) == Scale()
+    assert even.diagram.edges.tolist() == EDGES.tolist()
+
+
+@plots
+def test_figures_of_a_rare_class_say_what_they_show():
+    _, pictures = rare()
+    multiples = slice_multiples(pictures, MOST_MULTIPLES)
+    with house_style():
+        figure = plot._columns(pictures, "binned")
+        small = plot._grid(multiples, pictures, 3, "slice")
+        figure.draw_without_rendering()
+        small.draw_without_rendering()
+    above, below = figure.axes
+    assert (below.get_xlabel(), above.get_ylabel()) == ("P(fraud)", "observed share")
+    assert above.get_xscale() == above.get_yscale() == below.get_xscale() == "log"
+    assert figure.legends[0].get_texts()[0].get_text() == "bins of equal mass"
+    # Each slice has bins of its own, and all rows are in them.
+    diagrams = [multiple.diagrams[0] for multiple in multiples]
+    assert sum(diagram.rows for diagram in diagrams) == 3000
+    assert all(len(diagram.bins.rows) > 5 for diagram in diagrams)
+    assert small.axes[0].get_xscale() == "log"
+    entries = pictures[0].part["slices"][0]["slices"]
+    errors = [diagram.error for diagram in diagrams]
+    assert errors == pytest.approx([entry["ece"]["value"] for entry in entries])
 
 
 # ---- the command line ----

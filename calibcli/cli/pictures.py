@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from calibcli.metrics.diagrams import KeyDiagrams
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.report.plot_data import Picture
-    from calibcli.report.plot_style import Kind
+    from calibcli.report.plot_sheet import Kind
     from calibcli.schema import Document
     from calibcli.tables import Outputs
 
@@ -138,13 +138,13 @@ class Pictures:
 
     def panel(self, panel: Panel) -> Panel:
         """The panel, with what the pictures are drawn from."""
-        from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES
+        from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, EVENT_LATTICE, PREDICTED_CLASSES
 
         if not self.wanted:
             return panel
         by_class = self._options.report is not None or self._options.plot_by is PlotBy.CLASS
-        also = (CONFIDENCE_LATTICE, PREDICTED_CLASSES) if by_class else (CONFIDENCE_LATTICE,)
-        return replace(panel, also=(*panel.also, *also))
+        classes = (PREDICTED_CLASSES,) if by_class else ()
+        return replace(panel, also=(*panel.also, CONFIDENCE_LATTICE, EVENT_LATTICE, *classes))
 
     def widened(self, panel: Panel, data: Data) -> Panel:
         """The panel, with what slices of some data are drawn from."""
@@ -203,7 +203,7 @@ class Pictures:
         return contents
 
     def _pictures(self, document: Document) -> list[Picture]:
-        from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, PREDICTED_CLASSES
+        from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, EVENT_LATTICE, PREDICTED_CLASSES
         from calibcli.report.comparison import columns
         from calibcli.report.plot_data import Picture
 
@@ -219,6 +219,7 @@ class Pictures:
                 self._seed,
                 evaluation.also.get(_slice_diagrams(names)),
                 names,
+                evaluation.also[EVENT_LATTICE],
             )
             for column, evaluation, names in zip(
                 columns(document), self._evaluations, self._slice_names, strict=True
@@ -232,15 +233,14 @@ class Pictures:
         kind = cast("Kind", Path(path).suffix[1:].lower())
         if self._options.plot_by is None:
             return plot_reliability(pictures, kind, self._options.plot_style.value)
-        names = [picture.title for picture in pictures]
         if self._options.plot_by is PlotBy.SLICE:
             multiples, count = slice_multiples(pictures, MOST_MULTIPLES), count_slices(pictures)
-            return plot_multiples(multiples, names, kind, of=count, noun="slice")
+            return plot_multiples(multiples, pictures, kind, of=count, noun="slice")
         classes = pictures[-1].classes
         if classes is None:
             raise UsageError("--plot-by class: the inputs differ in their number of classes")
         multiples = class_multiples(pictures, MOST_MULTIPLES)
-        return plot_multiples(multiples, names, kind, of=classes.classes, noun="class")
+        return plot_multiples(multiples, pictures, kind, of=classes.classes, noun="class")
 
 
 def _slice_diagrams(names: tuple[str, ...]) -> KeyDiagrams:

@@ -7,7 +7,7 @@ larger than memory is the same as that of its rows in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,9 @@ LATTICE_CELLS = BINS * CELLS_PER_BIN
 
 EVENT_CELLS = 1 << 11
 """Cells of the lattice of an event: 1e-3 wide at 1/2, 6e-5 at 0.001."""
+
+KEY_CELLS = 1 << 9
+"""The same of the rows of each value of a column; its edges are edges of the finer lattice."""
 
 RARE = 0.1
 """An event of a smaller share of the rows is rare: its bins have equal mass."""
@@ -175,11 +178,24 @@ def rare_event_bins(lattice: Sums | None) -> EdgedSums | None:
     weight, events = float(lattice.weight.sum()), float(lattice.correct.sum())
     if not weight or events >= RARE * weight:
         return None
+    return pooled_by_mass(lattice)
+
+
+def pooled_by_mass(lattice: Sums) -> EdgedSums:
+    """At most 15 bins of equal mass, of the cells of a lattice; one empty bin without rows."""
+    weight = float(lattice.weight.sum())
+    if not weight:
+        return pooled_cells(lattice, np.array([0]))
     reached = np.cumsum(lattice.weight) / weight
     ends = np.searchsorted(reached, np.arange(1, BINS + 1) / BINS * (1 - 1e-12))
     ends = np.unique(np.minimum(ends, np.flatnonzero(lattice.filled)[-1]))
-    starts = np.append(0, ends[:-1] + 1)
-    edges = lattice_edges(EVENT_CELLS)[np.append(starts, EVENT_CELLS)]
+    return pooled_cells(lattice, np.append(0, ends[:-1] + 1))
+
+
+def pooled_cells(lattice: Sums, starts: NumpyArray) -> EdgedSums:
+    """Bins of the cells of a lattice (cells,), which start at some cells (b,), the first at 0."""
+    cells = len(lattice.weight)
+    edges = lattice_edges(cells)[np.append(starts, cells)]
     sums = Sums(*(np.add.reduceat(values, starts) for values in vars(lattice).values()))
     return EdgedSums(edges, sums)
 
@@ -236,10 +252,7 @@ class PredictedClasses:
         return PredictedState(codes, sums, labelled, view.class_mass)
 
     def merge(self, left: PredictedState, right: PredictedState) -> PredictedState:
-        codes, place = np.unique(np.append(left.codes, right.codes), return_inverse=True)
-        sums = np.zeros((_SUMS, len(codes)))
-        sums[:, place[: len(left.codes)]] += left.sums
-        sums[:, place[len(left.codes) :]] += right.sums
+        codes, sums = _joined(left.codes, left.sums, right.codes, right.sums)
         labelled, expected = left.labelled + right.labelled, left.expected + right.expected
         return PredictedState(codes, sums, labelled, expected)
 
@@ -251,11 +264,43 @@ class PredictedClasses:
         return ClassDiagrams(Sums(*by_class), state.labelled, state.expected)
 
 
+class KeyCells(NamedTuple):
+    """Sums of the filled cells of an event's lattice, 512 x value + cell in ``codes`` (m,).
+
+    ``sums`` is an array (5, m); codes are ascending.
+    """
+
+    codes: NumpyArray
+    sums: NumpyArray
+
+    def of(self, value: int) -> Sums:
+        """The sums of all cells (512,) of the rows with some value of the key."""
+        first, last = np.searchsorted(self.codes, [value * KEY_CELLS, (value + 1) * KEY_CELLS])
+        everything = np.zeros((_SUMS, KEY_CELLS))
+        everything[:, self.codes[first:last] - value * KEY_CELLS] = self.sums[:, first:last]
+        return Sums(*everything)
+
+
+class KeyBins(NamedTuple):
+    """Sums of the 15 bins of each value of a key column (S, 15), and of an event's cells.
+
+    ``cells`` is None where the confidence is that of the predicted class.
+    """
+
+    bins: Sums
+    cells: KeyCells | None
+
+
+KeyState: TypeAlias = tuple[NumpyArray, KeyCells | None]
+
+
 @dataclass(frozen=True)
-class KeyDiagrams(Additive):
+class KeyDiagrams:
     """The statistic: the reliability bins of the rows of each value of a key column.
 
-    State: array (5, S, 15), the sums in the order of `Sums`. Memory: 600 bytes for each value.
+    State: array (5, S, 15), the sums in the order of `Sums`, and the filled cells of an event.
+    Memory: 600 bytes for each value, and of an event 50 for each value and cell that some row is
+    in, at most 26 kB for each value.
 
     Parameters
     ----------
@@ -268,14 +313,35 @@ class KeyDiagrams(Additive):
     count: int
     role: str
 
-    def partial(self, view: View) -> NumpyArray:
-        cells = view.keys[self.role] * BINS + np.maximum(bin_index(view.confidence), 0)
-        sums = _sums(view, view.forecast(), cells, self.count * BINS)
-        return sums.reshape(_SUMS, self.count, BINS)
+    def partial(self, view: View) -> KeyState:
+        keys, forecast = view.keys[self.role], view.forecast()
+        places = keys * BINS + np.maximum(bin_index(view.confidence), 0)
+        bins = _sums(view, forecast, places, self.count * BINS).reshape(_SUMS, self.count, BINS)
+        if view.event is None:
+            return bins, None
+        places = keys * KEY_CELLS + lattice_cells(view.confidence, KEY_CELLS)
+        codes, places = np.unique(places, return_inverse=True)
+        return bins, KeyCells(codes, _sums(view, forecast, places, len(codes)))
 
-    def finish(self, state: NumpyArray) -> Sums:
-        """The sums of the bins (S, 15)."""
-        return Sums(*state)
+    def merge(self, left: KeyState, right: KeyState) -> KeyState:
+        bins, (one, other) = left[0] + right[0], (left[1], right[1])
+        return bins, None if one is None or other is None else KeyCells(*_joined(*one, *other))
+
+    def finish(self, state: KeyState) -> KeyBins:
+        """The sums by name."""
+        bins, cells = state
+        return KeyBins(Sums(*bins), cells)
+
+
+def _joined(
+    left: NumpyArray, left_sums: NumpyArray, right: NumpyArray, right_sums: NumpyArray
+) -> tuple[NumpyArray, NumpyArray]:
+    """The codes of two blocks (m,), ascending, and their sums (5, m)."""
+    codes, place = np.unique(np.append(left, right), return_inverse=True)
+    sums = np.zeros((_SUMS, len(codes)))
+    sums[:, place[: len(left)]] += left_sums
+    sums[:, place[len(left) :]] += right_sums
+    return codes, sums
 
 
 def _sums(

@@ -23,8 +23,8 @@ from calibcli.report.html_parts import (
     summary_list,
 )
 from calibcli.report.html_tables import further_tables, metrics_tables, slice_sections
-from calibcli.report.plot_data import Picture
-from calibcli.report.texts import short_names
+from calibcli.report.plot_data import Picture, axis_names, bin_words, common_scale
+from calibcli.report.texts import capitalised, short_names
 from calibcli.schema import Document
 
 LIBRARY = "chart.umd.min.js"
@@ -69,6 +69,8 @@ def render_report(
         data=to_script(payload(pictures, names)),
         gates=gates_list(document),
         lead=lead(document),
+        about=escape(_about(pictures)),
+        bins=capitalised(bin_words(pictures)),
         summary=summary_list(document),
         metrics=metrics_tables(document),
         further=further_tables(document),
@@ -77,6 +79,21 @@ def render_report(
         files=measured_files(files_read),
         software=software(made_with),
     )
+
+
+def _about(pictures: Sequence[Picture]) -> str:
+    """What the diagrams show, in a sentence or two."""
+    if pictures[0].positive is None:
+        return "What the model says against how often it is right."
+    said, _ = axis_names(pictures)
+    about = f"{said} against how often it came true."
+    scale = common_scale(pictures)
+    if scale.is_logarithmic:
+        about += (
+            " Equal distances are equal ratios; what never came true stands on the lower edge, and "
+            "the first bar has all rows that are below it."
+        )
+    return about
 
 
 def asset(name: str) -> str:

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from calibcli.metrics.consistency import BAND_LEVEL
-from calibcli.report.plot_data import Diagram, Picture, worst_classes
+from calibcli.report.plot_data import (
+    Diagram,
+    Picture,
+    Scale,
+    axis_names,
+    common_scale,
+    weight_shares,
+    worst_classes,
+)
 from calibcli.report.tables import SHOWN_ON_PAGE
 from calibcli.report.texts import percent
 from calibcli.report.verdict import verdict
@@ -22,7 +30,8 @@ MOST_CLASS_DIAGRAMS = 5000
 _MOST_POINTS = 300
 """Points of a consistency band: more than a screen can tell apart."""
 
-_DECIMALS = 4
+_DECIMALS, _FINE = 4, 7
+"""Of shares, and of what may be the probability of a rare class."""
 
 
 def payload(pictures: Sequence[Picture], part_names: Sequence[str]) -> dict[str, Any]:
@@ -36,6 +45,9 @@ def payload(pictures: Sequence[Picture], part_names: Sequence[str]) -> dict[str,
         What the measurements are called on the page.
     """
     numbers, column, slices = class_numbers(pictures), *slices_shown(pictures)
+    of_slices = [picture.of_slices(slices) if slices else [] for picture in pictures]
+    scale = common_scale(pictures, [diagram for diagrams in of_slices for diagram in diagrams])
+    says, right = axis_names(pictures)
     return {
         "level": BAND_LEVEL,
         "classes": 0 if pictures[0].classes is None else pictures[0].classes.classes,
@@ -43,9 +55,11 @@ def payload(pictures: Sequence[Picture], part_names: Sequence[str]) -> dict[str,
         "names": [pictures[0].class_name(number) for number in numbers],
         "column": column,
         "slices": slices,
+        "scale": [scale.low, scale.high],
+        "axes": None if pictures[0].positive is None else {"says": says, "right": right},
         "measurements": [
-            _measurement(picture, name, numbers, slices)
-            for picture, name in zip(pictures, part_names, strict=True)
+            _measurement(picture, name, numbers, diagrams, scale)
+            for picture, name, diagrams in zip(pictures, part_names, of_slices, strict=True)
         ],
     }
 
@@ -78,25 +92,51 @@ def to_script(value: Any) -> str:
 
 
 def _measurement(
-    picture: Picture, name: str, numbers: Sequence[int], slices: Sequence[str]
+    picture: Picture,
+    name: str,
+    numbers: Sequence[int],
+    slices: Sequence[Diagram],
+    scale: Scale,
 ) -> dict[str, Any]:
     curve = picture.curve
     found = verdict(picture.part)
     thin = np.unique(np.linspace(0, len(curve.grid) - 1, _MOST_POINTS).astype(int))
     thin = thin[: len(curve.grid)]
+    digits = _DECIMALS if picture.event is None else _FINE
     return {
         "name": name,
         "verdict": found.kind,
         "says": None if found.says is None else percent(found.says),
         "right": None if found.right is None else percent(found.right),
         "rows": picture.part["rows"],
-        "bins": _bins(picture.diagram),
-        "curve": [_short(curve.confidence), _short(curve.accuracy)],
-        "band": [_short(v[thin]) for v in (curve.grid, curve.band.lower, curve.band.upper)],
+        "curve": [_short(v, digits) for v in (curve.confidence, curve.accuracy)],
+        "band": [_short(v[thin], digits) for v in (curve.grid, curve.band.lower, curve.band.upper)],
         "classes": _classes(picture, numbers),
-        "slices": [{"bins": _bins(diagram)} for diagram in picture.of_slices(slices)]
-        if slices
-        else [],
+        "slices": [_drawn(diagram, scale) for diagram in slices],
+        **_drawn(picture.diagram, scale),
+    }
+
+
+def _drawn(diagram: Diagram, scale: Scale) -> dict[str, Any]:
+    """The filled bins of a diagram, and of an event's where they and the bars below them lie."""
+    bins = {"bins": _bins(diagram)}
+    if diagram.cells is None:
+        return bins
+    edges, bars = diagram.histogram(scale)
+    shares = weight_shares(bars)
+    return {
+        **bins,
+        "spans": [
+            _short(ends, _FINE)
+            for ends, filled in zip(
+                zip(*diagram.spans, strict=True), diagram.bins.filled, strict=True
+            )
+            if filled
+        ],
+        "bars": [
+            [*_short([edges[b], edges[b + 1]], _FINE), int(bars.rows[b]), *_short([shares[b]])]
+            for b in np.flatnonzero(bars.filled).tolist()
+        ],
     }
 
 
@@ -104,11 +144,12 @@ def _bins(diagram: Diagram) -> list[list[float | None]]:
     """Of each filled bin: its number, rows, share, confidence, accuracy, and its band."""
     bins, bars, shares = diagram.bins, diagram.bars, diagram.shares
     confidence, accuracy = bins.mean_confidence, bins.accuracy
+    digits = _DECIMALS if diagram.cells is None else _FINE
     return [
         [
             b,
             int(bins.rows[b]),
-            *_short([shares[b], confidence[b], accuracy[b], bars.lower[b], bars.upper[b]]),
+            *_short([shares[b], confidence[b], accuracy[b], bars.lower[b], bars.upper[b]], digits),
         ]
         for b in np.flatnonzero(bins.filled).tolist()
     ]
@@ -148,6 +189,6 @@ def _deviation(diagram: Diagram) -> float:
     return diagram.excess / math.sqrt(variance) if variance > 0 else math.nan
 
 
-def _short(values: Any) -> list[float | None]:
-    """The numbers with four decimals, None for those that are not finite."""
-    return [round(float(value), _DECIMALS) if math.isfinite(value) else None for value in values]
+def _short(values: Any, decimals: int = _DECIMALS) -> list[float | None]:
+    """The numbers with some decimals, None for those that are not finite."""
+    return [round(float(value), decimals) if math.isfinite(value) else None for value in values]

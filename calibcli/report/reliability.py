@@ -31,6 +31,9 @@ FEW_ROWS = 30
 _ENDS = (0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0)
 """Of scales; their quarters have few digits."""
 
+_SHORT = 0.1
+"""Of a scale that ends here or before, shares have more digits."""
+
 _STYLES = {"right": "cyan", "over": "red", "under": "yellow", "mark": "bold", "rows": "blue"}
 VERDICT_STYLES = {
     "over": "bold red",
@@ -166,13 +169,20 @@ def _line(part: BinPart, largest: int, layout: _Layout, glyphs: Glyphs) -> Text:
         return Text(gap.join([glyphs.missing.rjust(PERCENT_WIDTH)] * 2), "dim")
     line = Text()
     for share in (confidence, accuracy):
-        line.append(percent(share).rjust(PERCENT_WIDTH) + gap)
+        line.append(_share(share, layout.end).rjust(PERCENT_WIDTH) + gap)
     line += _bar(confidence / layout.end, accuracy / layout.end, layout.bar, glyphs)
     line.append(gap + count(part["rows"]).rjust(layout.count) + " ")
     line.append(glyphs.bar(part["rows"] / largest * layout.histogram), _STYLES["rows"])
     if part["rows"] < FEW_ROWS:
         line.stylize("dim")
     return line
+
+
+def _share(share: float, end: float) -> str:
+    """``84 %``; of a short scale ``8.4 %`` and ``0.84 %``, so that bins differ."""
+    if end > _SHORT or not share:
+        return percent(share)
+    return f"{100 * share:.{1 if share >= 0.01 else 2}f} %"
 
 
 def _bar(confidence: float, accuracy: float, width: int, glyphs: Glyphs) -> Text:

@@ -461,10 +461,11 @@ def _tests_table(result: EvaluateDocument) -> Table | None:
 
 def _slices_tables(result: EvaluateDocument, name: str, most: int) -> Iterator[Table]:
     for part in result.get("slices", []):
-        yield replace(_slices_table(part, most), input_name=name)
+        came = "came" if result.get("positive") else "right"
+        yield replace(_slices_table(part, most, came), input_name=name)
 
 
-def _slices_table(part: SlicesPart, most: int) -> Table:
+def _slices_table(part: SlicesPart, most: int, came: str) -> Table:
     column, shown, every = part["column"], part["slices"][:most], len(part["slices"])
     widest = max((entry["ece"]["high"] or 0.0 for entry in shown), default=0.0) or 1.0
     what = f"values of {column}" if column else "predicted classes"
@@ -473,7 +474,7 @@ def _slices_table(part: SlicesPart, most: int) -> Table:
     )
     heads = [
         TableColumn(str(column or "class"), align="left", longest=LONGEST_NAME),
-        *(TableColumn(heading) for heading in ("rows", "says", "right")),
+        *(TableColumn(heading) for heading in ("rows", "says", came)),
         TableColumn("NLL", rank=1, interval_apart=False),
         TableColumn("Brier", rank=3, interval_apart=False),
         TableColumn("ECE", leads=True),

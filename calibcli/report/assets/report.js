@@ -42,11 +42,42 @@
     isClass(position) ? measurement.classes[position] : measurement.slices[position - data.names.length];
 
   // The rows on show: all of them, those that are predicted to be of a class, or those of a slice.
-  const shownBins = (measurement) =>
-    state.picked === ALL ? measurement.bins : part(measurement, state.picked).bins;
+  const shown = (measurement) => (state.picked === ALL ? measurement : part(measurement, state.picked));
 
-  const shownRows = (measurement) =>
-    shownBins(measurement).reduce((sum, bin) => sum + bin[1], 0);
+  // The bins on show. Those of a probability say where they begin and end; others have equal width.
+  const shownBins = (measurement) => {
+    const { bins, spans } = shown(measurement);
+    return bins.map(([number, rows, share, says, right, lower, upper], i) => {
+      const [from, to] = spans ? spans[i] : [number / BINS, (number + 1) / BINS];
+      return { rows, share, says, right, lower, upper, from, to };
+    });
+  };
+
+  // The bars of the histogram on show.
+  const shownBars = (measurement) => {
+    const { bars } = shown(measurement);
+    return bars ? bars.map(([from, to, rows, share]) => ({ from, to, rows, share })) : shownBins(measurement);
+  };
+
+  const shownRows = (measurement) => shownBins(measurement).reduce((sum, bin) => sum + bin.rows, 0);
+
+  // Of the rows that are predicted to be of a class, the prediction is looked at, whatever is of all rows.
+  const ofPrediction = () => !data.axes || (state.picked !== ALL && isClass(state.picked));
+
+  const words = () => (ofPrediction()
+    ? { bin: "confidence", x: "says (confidence)", y: "is right (accuracy)", right: "is right" }
+    : { bin: data.axes.says, x: `says ${data.axes.says}`, y: `came true (${data.axes.right})`, right: "came true" });
+
+  // Where both axes begin and end; those that begin above 0 are logarithmic.
+  const limits = () => (ofPrediction() ? [0, 1] : data.scale);
+
+  const within = (value) => Math.min(Math.max(value, limits()[0]), limits()[1]);
+
+  // As many digits as tell rare probabilities apart.
+  const chance = (share) => {
+    if (share === null || !limits()[0] || share >= 0.1 || share === 0) return percent(share);
+    return `${share < 0.0001 ? (100 * share).toPrecision(2) : (100 * share).toFixed(share < 0.01 ? 2 : 1)} %`;
+  };
 
   // What the rows of a class or of a slice are called.
   const pickedName = (position) => {
@@ -67,7 +98,7 @@
       ctx.save();
       ctx.fillStyle = colour("--band");
       if (showsCurve()) {
-        const [grid, lower, upper] = measurement.band;
+        const [grid, lower, upper] = measurement.band.map((values) => values.map(within));
         ctx.beginPath();
         grid.forEach((value, i) => ctx.lineTo(x.getPixelForValue(value), y.getPixelForValue(upper[i])));
         for (let i = grid.length - 1; i >= 0; i -= 1) {
@@ -75,12 +106,13 @@
         }
         ctx.fill();
       } else {
-        for (const [number, , , , , lower, upper] of shownBins(measurement)) {
-          const left = x.getPixelForValue((number + 0.07) / BINS);
-          const right = x.getPixelForValue((number + 0.93) / BINS);
-          const top = y.getPixelForValue(upper);
+        for (const { from, to, lower, upper } of shownBins(measurement)) {
+          const [left, right] = [from, to].map((end) => x.getPixelForValue(within(end)));
+          const margin = 0.07 * (right - left);
+          const top = y.getPixelForValue(within(upper));
+          const height = y.getPixelForValue(within(lower)) - top;
           // A band that is narrower than a line is still to be seen.
-          ctx.fillRect(left, top, right - left, Math.max(y.getPixelForValue(lower) - top, 1.5));
+          ctx.fillRect(left + margin, top, right - left - 2 * margin, Math.max(height, 1.5));
         }
       }
       ctx.restore();
@@ -99,14 +131,28 @@
     callbacks: lines,
   });
 
-  const share = (name, title, width) => ({
-    type: "linear",
-    min: 0,
-    max: 1,
+  // An axis of probabilities, ticked at quarters or at powers of ten.
+  const axis = ([min, max]) => {
+    const ticks = min
+      ? Array.from({ length: Math.round(Math.log10(max / min)) + 1 }, (_, step) => min * 10 ** step)
+      : [0, 0.25, 0.5, 0.75, 1];
+    return {
+      type: min ? "logarithmic" : "linear",
+      min,
+      max,
+      afterBuildTicks: (scale) => { scale.ticks = ticks.map((value) => ({ value })); },
+    };
+  };
+
+  const share = (title, width) => ({
+    ...axis(limits()),
     title: { display: true, text: title, color: colour("--quiet") },
     grid: { color: colour("--grid"), drawTicks: false },
     border: { display: false },
-    ticks: { stepSize: 0.25, color: colour("--quiet"), padding: 6, maxRotation: 0, callback: (v) => `${100 * v} %` },
+    ticks: {
+      color: colour("--quiet"), padding: 6, maxRotation: 0, autoSkip: false,
+      callback: (v) => `${Number((100 * v).toPrecision(3))} %`,
+    },
     ...(width ? { afterFit: (scale) => { scale.width = width; } } : {}),
   });
 
@@ -124,17 +170,21 @@
     const bins = shownBins(measurement);
     const [confidence, accuracy] = measurement.curve;
     const points = showsCurve()
-      ? confidence.map((x, i) => ({ x, y: accuracy[i] }))
-      : bins.map((bin) => ({ x: bin[3], y: bin[4], bin }));
+      ? confidence.map((says, i) => ({ says, right: accuracy[i] }))
+      : bins.map((bin) => ({ ...bin, bin }));
+    // What never came stands on the edge of logarithmic axes.
+    for (const point of points) Object.assign(point, { x: within(point.says), y: within(point.right) });
+    const [low, high] = limits();
+    const { bin: named, x: xTitle, y: yTitle, right } = words();
     const radius = (context) =>
-      context.raw && context.raw.bin ? 2.5 + 5.5 * Math.sqrt(context.raw.bin[2]) : 0;
+      context.raw && context.raw.bin ? 2.5 + 5.5 * Math.sqrt(context.raw.share) : 0;
     const curve = showsCurve();
     return {
       type: "scatter",
       data: {
         datasets: [
           {
-            data: [{ x: 0, y: 0 }, { x: 1, y: 1 }],
+            data: [{ x: low, y: low }, { x: high, y: high }],
             showLine: true,
             borderColor: colour("--quiet"),
             borderDash: [5, 4],
@@ -164,20 +214,20 @@
         layout: { padding: { top: 8, right: EDGE } },
         interaction: { mode: "nearest", axis: "x", intersect: false },
         scales: {
-          x: share("x", "says (confidence)"),
-          y: share("y", "is right (accuracy)", AXIS_WIDTH),
+          x: share(xTitle),
+          y: share(yTitle, AXIS_WIDTH),
         },
         plugins: {
           legend: { display: false },
           tooltip: tooltip({
             title: ([item]) => (item && item.raw.bin
-              ? `confidence ${percent(item.raw.bin[0] / BINS)} to ${percent((item.raw.bin[0] + 1) / BINS)}` : ""),
+              ? `${named} ${chance(item.raw.from)} to ${chance(item.raw.to)}` : ""),
             label: ({ raw }) => [
-              `says ${percent(raw.x)}`,
-              `is right ${percent(raw.y)}`,
+              `says ${chance(raw.says)}`,
+              `${right} ${chance(raw.right)}`,
               ...(raw.bin ? [
-                `calibrated: ${percent(raw.bin[5])} to ${percent(raw.bin[6])}`,
-                `${count(raw.bin[1])} rows (${percent(raw.bin[2])})`,
+                `calibrated: ${chance(raw.lower)} to ${chance(raw.upper)}`,
+                `${count(raw.rows)} rows (${percent(raw.share)})`,
               ] : []),
             ],
           }),
@@ -187,21 +237,35 @@
     };
   };
 
+  // Bars between their ends, the one under the pointer in full colour.
+  const bars = (shownHere, shade) => ({
+    id: "bars",
+    beforeDatasetsDraw(chart) {
+      const { ctx, scales: { x, y } } = chart;
+      const active = chart.getActiveElements().map(({ index }) => index);
+      ctx.save();
+      shownHere.forEach(({ from, to, share: height }, index) => {
+        const [left, right] = [from, to].map((end) => x.getPixelForValue(within(end)));
+        const [top, bottom] = [height, 0].map((value) => y.getPixelForValue(value));
+        ctx.fillStyle = active.includes(index) ? shade : faded(shade, 0.6);
+        ctx.fillRect(left + 0.04 * (right - left), top, 0.92 * (right - left), bottom - top);
+      });
+      ctx.restore();
+    },
+  });
+
   const histogram = (measurement, shade, tallest) => {
-    const bins = shownBins(measurement);
-    const points = Array.from({ length: BINS }, (_, number) => ({ x: (number + 0.5) / BINS, y: 0 }));
-    for (const bin of bins) Object.assign(points[bin[0]], { y: bin[2], bin });
+    const shownHere = shownBars(measurement);
+    const middle = (from, to) => (limits()[0] ? Math.sqrt(from * to) : (from + to) / 2);
     return {
-      type: "bar",
+      type: "scatter",
       data: {
         datasets: [{
           hovers: true,
-          data: points,
-          backgroundColor: faded(shade, 0.6),
-          hoverBackgroundColor: shade,
-          categoryPercentage: 1,
-          barPercentage: 0.92,
-          minBarLength: 0,
+          data: shownHere.map((bar) => ({ ...bar, x: middle(within(bar.from), within(bar.to)), y: bar.share })),
+          pointRadius: 0,
+          pointHoverRadius: 0,
+          pointHitRadius: 8,
         }],
       },
       options: {
@@ -210,7 +274,7 @@
         layout: { padding: { top: 4, right: EDGE } },
         interaction: { mode: "nearest", axis: "x", intersect: false },
         scales: {
-          x: { type: "linear", min: 0, max: 1, offset: false, display: false },
+          x: { ...axis(limits()), offset: false, display: false },
           y: {
             min: 0,
             max: tallest * 1.05,
@@ -225,23 +289,24 @@
         plugins: {
           legend: { display: false },
           tooltip: tooltip({
-            title: () => "",
-            label: ({ raw }) => (raw.bin
-              ? `${count(raw.bin[1])} rows (${percent(raw.bin[2])})` : "no rows"),
+            title: ([item]) => (item ? `${words().bin} ${chance(item.raw.from)} to ${chance(item.raw.to)}` : ""),
+            label: ({ raw }) => `${count(raw.rows)} rows (${percent(raw.share)})`,
           }),
         },
       },
+      plugins: [bars(shownHere, shade)],
     };
   };
 
   const binsTable = (measurement) => {
-    const head = ["confidence", "says", "is right", "calibrated", "rows"].map((text) => element("th", {}, text));
+    const { bin: named, right } = words();
+    const head = [named, "says", right, "calibrated", "rows"].map((text) => element("th", {}, text));
     const rows = shownBins(measurement).slice().reverse().map((bin) => element("tr", {}, ...[
-      `${percent(bin[0] / BINS)} to ${percent((bin[0] + 1) / BINS)}`,
-      percent(bin[3]),
-      percent(bin[4]),
-      `${percent(bin[5])} to ${percent(bin[6])}`,
-      count(bin[1]),
+      `${chance(bin.from)} to ${chance(bin.to)}`,
+      chance(bin.says),
+      chance(bin.right),
+      `${chance(bin.lower)} to ${chance(bin.upper)}`,
+      count(bin.rows),
     ].map((text, i) => element(i ? "td" : "th", i ? {} : { scope: "row" }, text))));
     return element("details", {},
       element("summary", {}, "The numbers"),
@@ -251,13 +316,14 @@
 
   const described = (measurement) => {
     const rows = `${count(shownRows(measurement))} rows`;
+    const right = ofPrediction() ? "right" : "came";
     if (state.picked === ALL) {
-      return measurement.says === null ? rows : `says ${measurement.says}, right ${measurement.right} · ${rows}`;
+      return measurement.says === null ? rows : `says ${measurement.says}, ${right} ${measurement.right} · ${rows}`;
     }
     const bins = shownBins(measurement);
     if (!bins.length) return isClass(state.picked) ? "never predicted" : "no rows";
-    const mean = (place) => bins.reduce((sum, bin) => sum + bin[2] * bin[place], 0);
-    return `says ${percent(mean(3))}, right ${percent(mean(4))} · ${rows}`;
+    const mean = (name) => bins.reduce((sum, bin) => sum + bin.share * bin[name], 0);
+    return `says ${chance(mean("says"))}, ${right} ${chance(mean("right"))} · ${rows}`;
   };
 
   const isFit = measurements.length === 2 && measurements[0].name === "before";
@@ -283,7 +349,7 @@
     const open = Array.from(cards.querySelectorAll("details"), (details) => details.open);
     cards.replaceChildren();
     Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
-    const largest = Math.max(...measurements.flatMap((m) => shownBins(m).map((bin) => bin[2])), 0.01);
+    const largest = Math.max(...measurements.flatMap((m) => shownBars(m).map((bar) => bar.share)), 0.01);
     const canvases = [];
     const alone = measurements.length === 1;
     measurements.forEach((measurement, index) => {
@@ -294,7 +360,7 @@
       const title = titled(measurement);
       square.setAttribute("aria-label", `Reliability diagram, ${title}: ${text}`);
       flat.setAttribute("role", "img");
-      flat.setAttribute("aria-label", `Histogram of the confidence, ${title}`);
+      flat.setAttribute("aria-label", `Where the rows are, ${title}`);
       const table = binsTable(measurement);
       // One diagram alone leaves room for its numbers beside it.
       table.open = open.length ? open[index] : alone && matchMedia("(min-width: 56rem)").matches;
