@@ -25,8 +25,9 @@ from calibcli.metrics.diagrams import (
     rare_event_bins,
 )
 from calibcli.metrics.lattice import lattice_edges
-from calibcli.report.texts import cut_inside, visible
+from calibcli.report.texts import cut_inside
 from calibcli.schema import EvaluateDocument, MeasurementPart, SlicePart, SlicesPart
+from calibcli.visible import visible
 
 Style: TypeAlias = Literal["binned", "corp"]
 """How reliability is drawn: by bins, or as the CORP curve."""
