@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -237,11 +238,11 @@ def _open_safetensors(content: bytes) -> tuple[str, dict[str, np.ndarray[Any, An
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        text = metadata.pop(_METADATA_KEY)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        text = dict(metadata).pop(_METADATA_KEY)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ParamsError(f"not a parameter file in safetensors format ({error!r})") from None
-    if metadata:
-        raise ParamsError(f"unknown key {min(metadata)!r} in the metadata")
+    if len(metadata) > 1:
+        raise ParamsError(f"unknown key {min({*metadata} - {_METADATA_KEY})!r} in the metadata")
     for name, tensor in tensors.items():
         if tensor.dtype != np.float64:
             raise ParamsError(f"the tensor {name!r} is of {tensor.dtype}; it must be of float64")
@@ -353,12 +354,22 @@ def _names(names: list[Any] | None, classes: int) -> tuple[str, ...] | None:
         return None
     if len(names) != classes or not all(isinstance(name, str) for name in names):
         raise ParamsError(f"'class_names' must be {classes} texts")
-    if len(set(names)) < classes:
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = first_twice(names)
+    if twice is not None:
         raise ParamsError(f"'class_names' has {twice!r} twice")
     if any("\ud800" <= character <= "\udfff" for name in names for character in name):
         raise ParamsError("'class_names' has a character that is none (half of a surrogate pair)")
     return tuple(names)
+
+
+def first_twice(names: Sequence[str]) -> str | None:
+    """The first of some names that is there before; None where all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _check_information(key: str, value: Any, depth: int = 0) -> None:

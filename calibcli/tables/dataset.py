@@ -71,6 +71,7 @@ class Dataset:
         self.has_weights = layout.weights is not None
         self.key_roles = tuple(layout.keys)
         self._keys_are_known = False
+        self._verified: set[str] = set()
         self.format = first.file.format
         locations = [partition.file.location for partition in partitions]
         self.name = _short_name(locations)
@@ -108,6 +109,7 @@ class Dataset:
         DataError
             A file cannot be read, or a value in it cannot be used; it says which file and row.
         """
+        self._verify(with_columns=with_columns)
         for partition in self._partitions:
             yield from partition.chunks(rows, with_columns)
         self._keys_are_known = True
@@ -146,9 +148,18 @@ class Dataset:
 
     def _number_keys(self) -> None:
         if self.key_roles and not self._keys_are_known and self.rows != UNKNOWN_ROWS:
+            self._verify()
             for partition in self._partitions:
                 partition.number_keys()
             self._keys_are_known = True
+
+    def _verify(self, *, with_columns: bool = False) -> None:
+        """Compare what is read with its checksums, once, before the first row of it is used."""
+        names = set(self.layout.names(with_columns=with_columns)) - self._verified
+        if names:
+            for file in dict.fromkeys(partition.file for partition in self._partitions):
+                file.verify(sorted(names))
+            self._verified |= names
 
     def resident(self) -> bool:
         """Whether all rows come as one chunk of memory-mapped scores, which costs nothing."""
@@ -156,6 +167,7 @@ class Dataset:
 
     def partitions(self) -> Sequence[FilePartition]:
         """One for each row group, range of rows or group of record batches, in order."""
+        self._verify()
         # Every partition travels with the numbers of all groups, so that they agree.
         self._number_keys()
         return [each for partition in self._partitions for each in partition.split()]

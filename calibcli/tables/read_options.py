@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibcli.errors import UsageError
+from calibcli.params import first_twice
 
 KINDS = ("logits", "log-probs", "probs")
 
@@ -99,6 +100,6 @@ def check_classes(names: tuple[str, ...] | list[str], where: str) -> None:
         raise UsageError(f"{where}: at least two class names are needed")
     if not all(names):
         raise UsageError(f"{where}: a class name is empty")
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = first_twice(names)
     if twice is not None:
         raise UsageError(f"{where}: class {twice!r} is there twice")

@@ -235,6 +235,21 @@ def _key_field(key: HiveKey) -> Any:
     return pa.field(key.name, pa.int64() if key.whole else pa.string())
 
 
+def validated(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches from outside, each validated in full before anything touches it.
+
+    Lengths and offsets that do not agree with the buffers, and indices beyond their dictionary,
+    would be read past the end of memory; text must be UTF-8.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+    """
+    for batch in batches:
+        batch.validate(full=True)
+        yield batch
+
+
 def cut(batches: Iterable[Any], skip: int, rows: int) -> Iterator[Any]:
     """Rows ``skip`` to before ``skip + rows`` of some batches; what is after is not read."""
     for batch in batches:

@@ -146,6 +146,15 @@ class DataFile(ABC):
             The file is damaged.
         """
 
+    def verify(self, names: Sequence[str]) -> None:  # noqa: B027 (most formats have nothing to do)
+        """Compare some fields with their checksums, where `read` does not do so by itself.
+
+        Raises
+        ------
+        DataError
+            The file is damaged.
+        """
+
     def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
         """Up to ``rows`` rows from ``begin`` on; None at the end."""
         return next(self.read(names, begin, begin + rows, rows), None)

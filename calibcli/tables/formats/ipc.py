@@ -19,6 +19,7 @@ from calibcli.tables.formats.arrow import (
     cut,
     refusing_damage,
     regroup,
+    validated,
     with_keys,
 )
 from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile
@@ -132,10 +133,7 @@ def _batches(
         batches = map(reader.get_batch, range(first, reader.num_record_batches))
     else:
         batches = iter(reader)
-    for batch in batches:
-        # Lengths that do not agree with the buffers would be read past their end.
-        batch.validate()
-        yield batch
+    yield from validated(batches)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -192,10 +190,11 @@ def open_ipc_pipe(location: Location, stream: IO[bytes]) -> PipedIpc:
     """
     with refusing_damage(location, _TITLE):
         reader = pa.ipc.open_stream(pa.PythonFile(stream, "r"))
-        first = list(itertools.islice((batch for batch in reader if batch.num_rows), 1))
-    fields = arrow_fields(location, reader.schema, UNKNOWN_ROWS)
-    names = class_names(reader.schema)
-    return PipedIpc(location, "ipc-stream", fields, names, batches=iter(reader), first=first)
+        batches = validated(iter(reader))
+        first = list(itertools.islice((batch for batch in batches if batch.num_rows), 1))
+        fields = arrow_fields(location, reader.schema, UNKNOWN_ROWS)
+        names = class_names(reader.schema)
+    return PipedIpc(location, "ipc-stream", fields, names, batches=batches, first=first)
 
 
 class IpcFileSink(ArrowSink):

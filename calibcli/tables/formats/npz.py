@@ -48,6 +48,7 @@ _BROKEN = (
     ValueError,
     NotImplementedError,
 )
+_COPY = "it is damaged; copy it again from where it came from"
 _ALIGNMENT = 64
 _ZIP64_BYTES = 20
 _PADDING = struct.Struct("<HH")
@@ -68,12 +69,35 @@ class Member:
         Where its data begin in that file; None where they are compressed.
     entry : str
         Its name in the zip file.
+    checksum : int or None
+        CRC-32 of the header and the data at ``offset``, where the file has one.
     """
 
     header: ArrayHeader
     path: str
     offset: int | None
     entry: str = ""
+    checksum: int | None = None
+
+    def verify(self, where: str) -> None:
+        """Compare what lies at ``offset`` with its checksum; `_Compressed` does it as it reads.
+
+        Raises
+        ------
+        DataError
+            They differ.
+        """
+        if self.checksum is None or self.offset is None:
+            return
+        checksum, buffer = 0, memoryview(bytearray(COPIED_BYTES))
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset - self.header.length)
+            left = self.header.length + self.header.bytes
+            while left and (count := file.readinto(buffer[: min(left, COPIED_BYTES)])):
+                checksum = zlib.crc32(buffer[:count], checksum)
+                left -= count
+        if left or checksum != self.checksum:
+            raise DataError(f"{where}: the data do not agree with their checksum (CRC-32); {_COPY}")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -104,6 +128,13 @@ class ArrayData(DataFile):
                 if end - begin > pace:
                     for reader in readers.values():
                         reader.release()
+
+    def verify(self, names: Sequence[str]) -> None:
+        """Compare the arrays that are mapped with their checksums, in one pass over each."""
+        wanted = set(names)
+        for field, member in zip(self.fields, self.members, strict=True):
+            if field.name in wanted:
+                member.verify(f"{self.location.name}, key {field.name!r}")
 
     def head(self, names: Sequence[str], begin: int, rows: int) -> ArrayBatch | None:
         """Up to ``rows`` rows from ``begin`` on."""
@@ -156,10 +187,13 @@ class _Compressed:
     def __init__(self, stream: IO[bytes], header: ArrayHeader, where: str) -> None:
         self._stream, self._header, self._where = stream, header, where
         self._row_bytes = header.bytes // max(1, header.shape[0])
+        self._left = header.bytes
         self.most = max(1, DECODED_BYTES // max(1, self._row_bytes))
 
     def take(self, rows: int) -> NumpyArray:
         data = self.bytes(rows * self._row_bytes)
+        if not self._left:
+            self._end()
         return np.frombuffer(data, self._header.dtype).reshape(rows, *self._header.shape[1:])
 
     def bytes(self, count: int) -> bytes:
@@ -169,7 +203,19 @@ class _Compressed:
             raise DataError(f"{self._where}: cannot be decompressed ({error})") from error
         if len(data) < count:
             raise DataError(f"{self._where}: the compressed data end too early")
+        self._left -= count
         return data
+
+    def _end(self) -> None:
+        """Reach the end of the stream, where the zip file's checksum is compared."""
+        try:
+            rest = self._stream.read(1)
+        except _BROKEN as error:
+            raise DataError(
+                f"{self._where}: the data do not agree with their checksum ({error}); {_COPY}"
+            ) from error
+        if rest:
+            raise DataError(f"{self._where}: there are more data than the header promises")
 
     def skip(self, rows: int) -> None:
         left = rows * self._row_bytes
@@ -255,7 +301,9 @@ def _member(
         start = _data_offset(file, entry)
         if start + entry.file_size > Path(location.path).stat().st_size:
             raise DataError(f"{name}: the file ends before the array does; it is incomplete")
-        return Member(header, location.path, start + header.length)
+        if header.length + header.bytes != entry.file_size:
+            raise DataError(f"{name}: there are more data than the header promises")
+        return Member(header, location.path, start + header.length, entry.filename, entry.CRC)
     if header.fortran and len(header.shape) > 1:
         with archive.open(entry) as stream:
             path = spool.copy(stream, name)
@@ -277,6 +325,7 @@ def _class_names(data: ArrayData) -> tuple[str, ...] | None:
     field = next((field for field in data.fields if field.name == CLASSES_KEY), None)
     if field is None or field.element != "string" or field.axes != 1 or field.rows < 2:
         return None
+    data.verify((CLASSES_KEY,))
     batch = data.head((CLASSES_KEY,), 0, field.rows)
     names = [] if batch is None else batch.arrays[CLASSES_KEY].astype(str).tolist()
     return tuple(names) if 1 < len(set(names)) == len(names) else None

@@ -21,6 +21,7 @@ from calibcli.tables.formats.arrow import (
     cut,
     refusing_damage,
     regroup,
+    validated,
     with_keys,
 )
 from calibcli.tables.formats.base import DECODED_BYTES, DataFile, Field
@@ -75,7 +76,7 @@ class ParquetData(DataFile):
                 columns=stored,
                 use_threads=len(stored) > 1,
             )
-            inside = cut(batches, begin - self.starts[groups[0]], end - begin)
+            inside = cut(validated(batches), begin - self.starts[groups[0]], end - begin)
             for batch in regroup(inside, rows):
                 yield ArrowBatch(with_keys(batch, names, keys))
 
@@ -128,7 +129,9 @@ def _opened(location: Location, columns: int = 1) -> Iterator[Any]:
         pa.OSFile(location.path) if location.url is None else location.open() as source,
     ):
         buffer = max(BUFFER_BYTES // max(columns, 1), 1 << 14)
-        yield pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False)
+        yield pq.ParquetFile(
+            source, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True
+        )
 
 
 class ParquetSink(ArrowSink):
