@@ -1,7 +1,7 @@
 """Probabilities that can be believed, from stored logits.
 
-The command line is `calib`; for notebooks and services there are four functions: `fit`, `load`,
-`evaluate` and `compare`.
+The command line is `calib`; for notebooks and services there are `fit`, `load`,
+`evaluate`, `evaluate_decisions` and `compare`.
 
 >>> import calibcli
 >>> logits = [[4.0, 0.0], [0.0, 4.0], [4.0, 0.0], [0.0, 4.0]]
@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 from calibcli.version import __version__
 
 if TYPE_CHECKING:
-    from calibcli.api import FittedCalibrator, compare, evaluate, fit, load
+    from calibcli.api import (
+        FittedCalibrator,
+        compare,
+        evaluate,
+        evaluate_decisions,
+        fit,
+        load,
+    )
     from calibcli.errors import (
         CalibError,
         DataError,
@@ -29,13 +36,17 @@ if TYPE_CHECKING:
         ParamsError,
         UsageError,
     )
+    from calibcli.metrics.decisions import Decisions
     from calibcli.metrics.panel import Evaluation
     from calibcli.params import Params
     from calibcli.workflow.choosing import Leaderboard
     from calibcli.workflow.fitting import Outcome
 
 _HOMES = {
-    "calibcli.api": ("FittedCalibrator", "compare", "evaluate", "fit", "load"),
+    "calibcli.api": (
+        *("FittedCalibrator", "compare", "evaluate", "evaluate_decisions", "fit", "load"),
+    ),
+    "calibcli.metrics.decisions": ("Decisions",),
     "calibcli.errors": (
         *("CalibError", "DataError", "GateError", "NotConvergedError", "ParamsError"),
         "UsageError",
@@ -50,6 +61,7 @@ _HOMES = {
 __all__ = [
     "CalibError",
     "DataError",
+    "Decisions",
     "Evaluation",
     "FittedCalibrator",
     "GateError",
@@ -62,6 +74,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "evaluate_decisions",
     "fit",
     "load",
 ]

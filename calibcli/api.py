@@ -22,6 +22,7 @@ from calibcli.engine.folds import CLUSTER
 from calibcli.engine.machine import choose_device
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
+from calibcli.metrics.decisions import Decisions
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.metrics.view import ViewChoice, choose_event
@@ -36,10 +37,12 @@ from calibcli.workflow.automatic import (
     make_any_plan,
 )
 from calibcli.workflow.choosing import Leaderboard, candidates
+from calibcli.workflow.deciding import measure_decisions
 from calibcli.workflow.fit_rows import TargetPrior
 from calibcli.workflow.fitting import Outcome, fit_and_measure
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.plans import ReducedTo, make_plans
+from calibcli.workflow.pricing import CostsLike, given_costs, make_decider
 from calibcli.workflow.records import read_calibrators, to_params
 
 LARGEST_SEED = (1 << 63) - 1
@@ -121,6 +124,50 @@ class FittedCalibrator:
             upper.append(part.interval[1])
         return np.concatenate(lower), np.concatenate(upper)
 
+    def decide(
+        self,
+        logits: ArrayLike,
+        input: InputKind | None = None,
+        *,
+        threshold: float | str | None = None,
+        costs: CostsLike | None = None,
+        positive: int | None = None,
+        by: ArrayLike | None = None,
+    ) -> Any:
+        """Decisions (n,), int64: classes by a threshold, or by what errors cost.
+
+        Parameters
+        ----------
+        logits, input, by
+            As for `predict_proba`.
+        threshold : float or str, optional
+            Of two classes: the positive one is decided for from this probability on; ``"best"`` is
+            the threshold that `fit` has learnt with ``costs``.
+        costs : mapping or array (K, K), optional
+            Of two classes ``{"fp": 1, "fn": 50}``, or by true class and decision: the decision of
+            least expected cost.
+        positive : int, optional
+            The positive class of two; that of the fit's costs, or class 1, if left out.
+
+        Raises
+        ------
+        UsageError, ParamsError
+            There is not one of threshold and costs, or it is none for these classes.
+
+        Examples
+        --------
+        >>> logits, labels = [[2, 0], [0, 2], [2, 0], [0, 2]], [0, 1, 1, 1]
+        >>> calibrator = fit(logits, labels, method="temperature", folds=0)
+        >>> calibrator.predict_proba([[2, 0], [0, 2]])[:, 1].round(2)
+        array([0.25, 0.75])
+        >>> calibrator.decide([[2, 0], [0, 2]], costs={"fp": 1, "fn": 9})
+        array([1, 1])
+        """
+        given = None if costs is None else given_costs(costs)
+        name = None if positive is None else str(positive)
+        decider = make_decider(self.params, threshold, given, name)
+        return decider(self.predict_proba(logits, input, by=by))
+
     def _read(self, logits: ArrayLike, input: InputKind | None) -> ArraySource:
         source = _source(logits, None, None, input or _kind(self.params.input))
         if max(source.columns, 2) != self.params.classes:
@@ -178,6 +225,7 @@ def fit(
     folds: int = 5,
     cluster: ArrayLike | None = None,
     bootstrap: int = 0,
+    costs: CostsLike | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int = 0,
@@ -222,6 +270,9 @@ def fit(
         out, and resampled, together. There are at most as many folds as clusters.
     bootstrap : int
         Samples behind the 95 % intervals of the metrics before and after; 0: no intervals.
+    costs : mapping or array (K, K), optional
+        What errors cost: of two classes ``{"fp": 1, "fn": 50}``, or by true class and decision.
+        The outcome then has `decisions`, and `FittedCalibrator.decide` a best threshold.
     seed : int
         Of the folds and of the intervals.
 
@@ -262,7 +313,9 @@ def fit(
     needed = 5 if folds < 2 and holds_out else folds
     data = open_data(Engine(choose_device(device), threads), source, needed, seed)
     resampling = _bootstrap(bootstrap, seed, cluster)
-    outcome = fit_and_measure(data, plan, Panel(bootstrap=resampling), cross_fitted=folds >= 2)
+    priced = None if costs is None else given_costs(costs).of(data.classes, "auto")
+    panel = Panel(bootstrap=resampling, costs=priced)
+    outcome = fit_and_measure(data, plan, panel, cross_fitted=folds >= 2)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 
@@ -300,6 +353,7 @@ def evaluate(
     positive: int | None = None,
     cluster: ArrayLike | None = None,
     bootstrap: int = 0,
+    costs: CostsLike | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Metrics and reliability bins of scores (n, K) and labels (n,).
@@ -324,6 +378,9 @@ def evaluate(
         resampled together.
     bootstrap : int
         Samples behind the 95 % intervals, which are in `Evaluation.intervals`; 0: no intervals.
+    costs : mapping or array (K, K), optional
+        What errors cost: of two classes ``{"fp": 1, "fn": 50}``, or by true class and decision.
+        ``values`` then has ``cost`` and ``argmax_cost``; `evaluate_decisions` says more.
     seed : int
         Of the intervals.
 
@@ -349,7 +406,54 @@ def evaluate(
     resampling = _bootstrap(bootstrap, seed, cluster)
     names = Panel().names if metrics is None else metrics
     event = choose_event(view, None if positive is None else str(positive), data.classes)
-    return measure(data, [Through()], Panel(names, bootstrap=resampling, event=event))[0]
+    priced = None if costs is None else given_costs(costs).of(data.classes, event)
+    panel = Panel(names, bootstrap=resampling, event=event, costs=priced)
+    return measure(data, [Through()], panel)[0]
+
+
+def evaluate_decisions(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    costs: CostsLike,
+    *,
+    weights: ArrayLike | None = None,
+    input: InputKind = "probs",
+    positive: int | None = None,
+    cluster: ArrayLike | None = None,
+    folds: int = 5,
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> Decisions:
+    """What decisions by scores (n, K) cost: by rule, by threshold, and on the surest rows.
+
+    Parameters
+    ----------
+    scores, labels, weights, input, positive, cluster, bootstrap, seed
+        As for `evaluate`.
+    costs : mapping or array (K, K)
+        What errors cost: of two classes ``{"fp": 1, "fn": 50}``, or by true class and decision.
+    folds : int
+        Of the choice of the best threshold of two classes; below 2 it is not judged.
+
+    Raises
+    ------
+    UsageError, DataError
+        With one line that says what is wrong, and where.
+
+    Examples
+    --------
+    >>> probs, labels = [0.9, 0.1, 0.3, 0.2], [1, 0, 1, 0]
+    >>> decisions = evaluate_decisions(probs, labels, {"fp": 1, "fn": 4}, folds=0)
+    >>> {rule.name: rule.cost.value for rule in decisions.rules}
+    {'least': 0.25, 'argmax': 1.0, 'always': 0.5, 'never': 2.0}
+    """
+    _check_counts(folds, 0, bootstrap, seed)
+    source = _labelled("an evaluation", scores, labels, weights, input, cluster)
+    data = open_data(Engine(), source, folds, seed)
+    event = choose_event("auto", None if positive is None else str(positive), data.classes)
+    priced = given_costs(costs).of(data.classes, event)
+    panel = Panel(bootstrap=_bootstrap(bootstrap, seed, cluster), event=event, costs=priced)
+    return measure_decisions(data, [Through()], panel)[0]
 
 
 def compare(

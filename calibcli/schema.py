@@ -606,6 +606,15 @@ Document: TypeAlias = Result | SeveralDocument
 """What the tables, pages and reports of a command show."""
 
 
+class ApplyDecisionPart(TypedDict):
+    """How rows were decided."""
+
+    positive: Annotated[int | None, "the positive class of two; null for more classes"]
+    threshold: Annotated[
+        float | None, "of its probability; null for more classes, which are decided by costs"
+    ]
+
+
 class ApplyDocument(TypedDict):
     """``calib apply``."""
 
@@ -617,6 +626,9 @@ class ApplyDocument(TypedDict):
     stages: Annotated[Sequence[str], "kinds of the stages that they went through"]
     params: Annotated[str, "path of the parameter file"]
     output: Annotated[str, "path of the file that was written"]
+    decision: NotRequired[
+        Annotated[ApplyDecisionPart, "how rows were decided", "with `--threshold` or `--cost`"]
+    ]
 
 
 class ModelPart(TypedDict):

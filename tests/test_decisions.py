@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+import calibcli
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.folds import CLUSTER
@@ -459,3 +462,187 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch):
         assert (a.name, a.threshold) == (b.name, b.threshold)
         assert a.cost.value == pytest.approx(b.cost.value, rel=1e-12)
         assert tuple(a.cost.interval) == pytest.approx(tuple(b.cost.interval), rel=1e-9)
+
+
+# ---- commands ----
+
+
+@pytest.fixture
+def run(calib_here: Any, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """The command line, where there is a file of 3,000 rows whose odds are six times too large."""
+    odds, labels = calibrated(3000)
+    np.savez(tmp_path / "fraud.npz", logits=as_two(odds + np.log(6)), labels=labels)
+    command: Callable[..., tuple[int, str, str]] = calib_here
+    return command
+
+
+COSTS = ("--cost", "fp=1,fn=4")
+
+
+def test_evaluate_shows_what_decisions_cost(run: Any) -> None:
+    code, out, _ = run("evaluate", "fraud.npz", *COSTS, "--format", "json")
+    assert code == 0
+    document = json.loads(out)
+    part = document["decisions"]
+    assert part["costs"] == [[0, 1], [4, 0]]
+    assert (part["threshold"], part["positive"], part["folds"]) == (0.2, 1, 5)
+    rules = {rule["rule"]: rule for rule in part["rules"]}
+    assert rules["least"]["cost"] == pytest.approx(document["metrics"]["cost"], rel=1e-9)
+    assert rules["argmax"]["cost"] == pytest.approx(document["metrics"]["argmax_cost"], rel=1e-9)
+    assert rules["best"]["threshold"] == pytest.approx(0.6, abs=0.1)
+    assert any(point["threshold"] == 0.2 for point in part["curve"])
+    assert part["abstention"][0]["coverage"] == 1
+    code, out, _ = run("evaluate", "fraud.npz", *COSTS)
+    assert code == 0
+    for words in ("least expected cost", "best threshold", "net benefit", "expected below"):
+        assert words in out
+    assert "(fp 1, fn 4). 0.2 is the best threshold where" in out
+    code, out, _ = run("evaluate", "fraud.npz", *COSTS, "--format", "markdown", "-q")
+    assert code == 0
+    assert "| best threshold |" in out
+
+
+def test_a_fit_shows_what_is_gained_and_apply_decides_by_it(run: Any, tmp_path: Path) -> None:
+    files = ("-p", "p.json", "-o", "o.npz", "--force")
+    code, out, _ = run("fit", "fraud.npz", "-m", "platt", *COSTS, *files, "--format", "json")
+    assert code == 0
+    document = json.loads(out)
+    before, after = document["before"]["decisions"], document["after"]["decisions"]
+    costs = [part["rules"][0]["cost"]["value"] for part in (before, after)]
+    assert costs[1] < costs[0]
+    change = after["rules"][0]["change"]
+    assert change == pytest.approx(document["after"]["metrics"]["cost"]["change"], rel=1e-9)
+    assert "change" not in before["rules"][0]
+    learnt = json.loads((tmp_path / "p.json").read_text())["fit"]["decision"]
+    assert learnt["costs"] == [[0, 1], [4, 0]]
+    assert learnt["threshold"] == after["rules"][1]["threshold"]
+
+    for option, threshold in (
+        (("--threshold", "best"), learnt["threshold"]),
+        (("--threshold", "0.35"), 0.35),
+        (COSTS, 0.2),
+    ):
+        target = ("-o", "d.npz", "--force", "--format", "json")
+        code, out, _ = run("apply", "p.json", "fraud.npz", *option, *target)
+        assert code == 0
+        assert json.loads(out)["decision"] == {"positive": 1, "threshold": threshold}
+        with np.load(tmp_path / "d.npz") as written:
+            expected = written["probs"][:, 1].astype(np.float64) >= threshold
+            assert written["decision"].tolist() == expected.astype(int).tolist()
+            assert written["decision"].dtype == np.int64
+    target = ("-o", "d.parquet", "--force")
+    assert run("apply", "p.json", "fraud.npz", "--threshold", "best", *target)[0] == 0
+    assert "decision" in pq.read_table(tmp_path / "d.parquet").column_names
+    code, out, _ = run("apply", "p.json", "fraud.npz", "-o", "d.npz", "--force")
+    with np.load(tmp_path / "d.npz") as written:
+        assert "decision" not in written
+    # Where class 0 is the positive one it is decided for from its own probability on.
+    zero = ("--threshold", "0.9", "--positive", "0")
+    assert run("apply", "p.json", "fraud.npz", *zero, "-o", "d.npz", "--force")[0] == 0
+    with np.load(tmp_path / "d.npz") as written:
+        assert np.array_equal(written["decision"], 1 - (written["probs"][:, 0] >= 0.9))
+
+
+def test_test_rows_judge_the_best_threshold_by_folds_of_their_own(run: Any) -> None:
+    files = ("-p", "t.json", "-o", "t.npz", "--force", "--format", "json")
+    code, out, _ = run(
+        "fit", "fraud.npz", "--test", "fraud.npz", "-m", "platt", *COSTS, *files, "-q"
+    )
+    assert code == 0
+    part = json.loads(out)["after"]["decisions"]
+    assert part["folds"] == 5
+    assert [rule["rule"] for rule in part["rules"]][:2] == ["least", "best"]
+
+
+def test_gates_see_costs(run: Any) -> None:
+    files = ("-p", "g.json", "-o", "g.npz", "--force", "-q", "-m", "platt")
+    passes = ("--fail-if", "cost.after > cost.before", "--significant")
+    assert run("fit", "fraud.npz", *COSTS, *files, *passes)[0] == 0
+    assert run("fit", "fraud.npz", *COSTS, *files, "--fail-if", "cost.change < 0")[0] == 1
+    code, _, err = run("evaluate", "fraud.npz", "--fail-if", "cost > 1")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "calib: cost: nothing says what errors cost; add --cost",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--threshold", "1.5"), "--threshold 1.5 is neither best nor a number from 0 to 1"),
+        (("--threshold", "nan"), "--threshold nan is neither best nor a number from 0 to 1"),
+        (("--threshold", "worst"), "--threshold worst is neither best nor a number from 0 to 1"),
+        (("--threshold", "best"), "n.json: has learnt no threshold; calib fit --cost fp=X,fn=Y"),
+        (("--threshold", "0.2", *COSTS), "decide by --threshold or by --cost, one of them"),
+        (("--positive", "1"), "--positive is about decisions; add --threshold or --cost"),
+        (("--threshold", "0.2", "--positive", "x"), "--positive x: is none of the classes 0 and"),
+        (("--cost", "fp=1"), "--cost fp=1: what a false negative costs is missing (fn=)"),
+    ],
+)
+def test_decisions_that_cannot_be_are_refused(
+    run: Any, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "n.json").write_text(
+        json.dumps(
+            {
+                "format": "calib-params",
+                "version": 1,
+                "classes": 2,
+                "input": "logits",
+                "stages": [],
+                "fit": {"decision": {"positive": True, "threshold": "0.3"}},
+            }
+        )
+    )
+    code, out, err = run("apply", "n.json", "fraud.npz", "-o", "n.npz", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "n.npz").exists()
+
+
+def test_a_matrix_decides_many_classes(run: Any, tmp_path: Path, rng_logits: Any) -> None:
+    logits, labels = rng_logits
+    np.savez(tmp_path / "three.npz", logits=logits, labels=labels)
+    (tmp_path / "m.csv").write_text("0,1,1\n9,0,1\n1,1,0\n")
+    files = ("-p", "three.json", "-o", "three.out.npz", "--force", "-q")
+    code, out, _ = run("fit", "three.npz", "--cost", "m.csv", *files, "--format", "json")
+    assert code == 0
+    part = json.loads(out)["after"]["decisions"]
+    assert [rule["rule"] for rule in part["rules"]] == ["least", "argmax", "constant"]
+    assert (part["threshold"], part["curve"], part["positive"]) == (None, [], None)
+    done = run(*("apply", "three.json", "three.npz", "--cost", "m.csv", "-o", "d3.npz", "--force"))
+    assert done[0] == 0
+    with np.load(tmp_path / "d3.npz") as written:
+        expected = written["probs"] @ np.array([[0, 1, 1], [9, 0, 1], [1, 1, 0]])
+        assert np.array_equal(written["decision"], expected.argmin(axis=1))
+    code, _, err = run("apply", "three.json", "three.npz", "--threshold", "0.2", "-o", "e.npz")
+    assert code == 2
+    assert err.splitlines()[-1] == "calib: --threshold 0.2 is for two classes; here are 3"
+
+
+@pytest.fixture
+def rng_logits() -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((400, 3)), rng.integers(0, 3, 400)
+
+
+# ---- Python ----
+
+
+def test_python_decides_as_the_commands_do():
+    odds, labels = calibrated(2000)
+    logits = as_two(odds + np.log(6))
+    calibrator = calibcli.fit(logits, labels, method="platt", costs={"fp": 1, "fn": 4})
+    before, after = calibrator.outcome.decisions
+    assert after.rule("least").cost.value < before.rule("least").cost.value
+    probs = calibrator.predict_proba(logits)[:, 1]
+    assert np.array_equal(calibrator.decide(logits, costs={"fp": 1, "fn": 4}), probs >= 0.2)
+    assert np.array_equal(calibrator.decide(logits, threshold=0.5), probs >= 0.5)
+    best = after.rule("best").threshold
+    assert np.array_equal(calibrator.decide(logits, threshold="best"), probs >= best)
+    again = calibcli.evaluate_decisions(logits, labels, [[0, 1], [4, 0]], input="logits")
+    assert again.rule("best").threshold == before.rule("best").threshold
+    values = calibcli.evaluate(logits, labels, input="logits", costs={"fp": 1, "fn": 4}).values
+    assert values["cost"] == pytest.approx(before.rule("least").cost.value)
+    with pytest.raises(UsageError, match="one of them"):
+        calibrator.decide(logits)

@@ -20,6 +20,7 @@ from calibcli.cli.shared_options import (
     PlainOutputOptions,
     shared,
 )
+from calibcli.errors import ParamsError, UsageError
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
     from calibcli.schema import ApplyDocument
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
+    from calibcli.workflow.pricing import Decider
 
 _HELP = """Write calibrated probabilities of every row, in the order of the rows.
 
 Needs no labels. The output has probs, prediction, confidence, the label if it was there, and \
 every other column of the input. After venn-abers it also has confidence_lower and \
-confidence_upper.
+confidence_upper, with --threshold or --cost a decision.
 
-More: calib docs inputs, calib docs params."""
+More: calib docs inputs, calib docs params, calib docs decisions."""
 
 _INTERVAL = ("confidence_lower", "confidence_upper")
 """Columns that some methods add."""
@@ -78,7 +80,52 @@ class ApplyOptions:
             show_default="as in PARAMS",
         ),
     ] = None
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T|best",
+            help="Write a decision too: the positive class of two from this probability on; best "
+            "is what calib fit --cost has learnt.",
+            show_default="no decision",
+        ),
+    ] = None
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp=X,fn=Y|FILE",
+            help="Write the decision of least expected cost, of two classes or by a matrix.",
+            show_default="no decision",
+        ),
+    ] = None
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The positive class of two, by name or number.",
+            show_default="as in PARAMS, or class 1",
+        ),
+    ] = None
     force: Force = False
+
+    def decider(self, content: Params, params: str, names: Sequence[str] | None) -> Decider | None:
+        """How rows are decided, if they are to be.
+
+        Raises
+        ------
+        CalibError
+            They cannot be decided so.
+        """
+        if self.threshold is None and self.cost is None:
+            if self.positive is not None:
+                raise UsageError("--positive is about decisions; add --threshold or --cost")
+            return None
+        from calibcli.workflow.pricing import make_decider, parse_costs
+
+        given = None if self.cost is None else parse_costs(self.cost)
+        try:
+            return make_decider(content, self.threshold, given, self.positive, names)
+        except ParamsError as error:
+            raise ParamsError(f"{params}: {error}") from None
 
 
 @shared(
@@ -93,6 +140,8 @@ class ApplyOptions:
         "labels",
         "input",
         "classes",
+        "threshold",
+        "cost",
         "by",
         "memory",
         "format",
@@ -143,16 +192,24 @@ def apply_command(
         keep_inputs({"-o": applying.output}, dataset)
         check_params_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
+        decider = applying.decider(content, params, dataset.class_names)
         with Outputs(force=applying.force) as files:
-            rows = write_calibrated(engine, dataset, stages, applying.output, files)
+            rows = write_calibrated(engine, dataset, stages, applying.output, files, decider)
         talk_about_groups(dataset, names, talk)
     if applying.output != "-":
         talk.wrote([f"{applying.output} (rows: {rows})"])
         if printing.format is PlainFormat.JSON:
-            sys.stdout.write(_document(dataset, rows, content, params, applying.output))
+            sys.stdout.write(_document(dataset, rows, content, params, applying.output, decider))
 
 
-def _document(dataset: Dataset, rows: int, content: Params, params: str, output: str) -> str:
+def _document(
+    dataset: Dataset,
+    rows: int,
+    content: Params,
+    params: str,
+    output: str,
+    decider: Decider | None,
+) -> str:
     """The result as JSON."""
     document: ApplyDocument = {
         "schema_version": 1,
@@ -169,13 +226,26 @@ def _document(dataset: Dataset, rows: int, content: Params, params: str, output:
         "params": params,
         "output": output,
     }
+    if decider is not None:
+        document["decision"] = {"positive": decider.positive, "threshold": decider.threshold}
     return json.dumps(document, indent=2) + "\n"
 
 
 def write_calibrated(
-    engine: Engine, dataset: Dataset, stages: Sequence[Calibrator], path: str, files: Outputs
+    engine: Engine,
+    dataset: Dataset,
+    stages: Sequence[Calibrator],
+    path: str,
+    files: Outputs,
+    decider: Decider | None = None,
 ) -> int:
-    """Write the calibrated probabilities of a dataset; returns the number of rows."""
+    """Write the calibrated probabilities of a dataset, and decisions if there is a decider.
+
+    Returns
+    -------
+    int
+        The number of rows.
+    """
     from calibcli.tables import open_writer
     from calibcli.workflow.applying import calibrated_chunks, chunk_rows
 
@@ -183,14 +253,16 @@ def write_calibrated(
     written = 0
     with open_writer(path, dataset, outputs=files) as writer:
         for part in calibrated_chunks(engine, dataset, chunks, stages, intervals=True):
-            interval = dict(zip(_INTERVAL, part.interval or (), strict=False))
+            extra = dict(zip(_INTERVAL, part.interval or (), strict=False))
+            if decider is not None:
+                extra["decision"] = decider(part.probs)
             writer.write(
                 part.chunk.columns,
                 part.probs,
                 part.prediction,
                 part.confidence,
                 part.chunk.labels,
-                interval,
+                extra,
             )
             written += len(part.probs)
     return written

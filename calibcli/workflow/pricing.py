@@ -1,4 +1,7 @@
-"""What errors cost, as users say it: ``fp=1,fn=50`` for two classes, or a matrix in a file."""
+"""What errors cost, as users say it, and how rows are decided then.
+
+Costs are ``fp=1,fn=50`` for two classes, or a matrix in a file.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from calibcli.arrays import NumpyArray
-from calibcli.errors import UsageError
-from calibcli.metrics.costs import Costs
-from calibcli.metrics.view import Event
+from calibcli.errors import ParamsError, UsageError
+from calibcli.metrics.costs import Costs, decide_from
+from calibcli.metrics.view import Event, choose_event
+from calibcli.params import Params
 
 CostsLike: TypeAlias = Mapping[str, float] | ArrayLike
 """Costs of two classes by outcome, ``{"fp": 1, "fn": 50}``, or a matrix (K, K)."""
@@ -184,3 +188,106 @@ def _of_csv(content: bytes) -> Any:
 def _of_npy(content: bytes) -> Any:
     # An array of objects would have to be unpickled.
     return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Decider:
+    """How rows are decided by their probabilities.
+
+    Parameters
+    ----------
+    positive : int or None
+        Of two classes, the one that is decided for from a threshold on.
+    threshold : float or None
+        Of its probability; None: by costs.
+    costs : Costs or None
+    """
+
+    positive: int | None = None
+    threshold: float | None = None
+    costs: Costs | None = None
+
+    def __call__(self, probs: NumpyArray) -> NumpyArray:
+        """The decision (n,), int64, of probabilities (n, K)."""
+        if self.costs is not None:
+            return self.costs.least(probs)[0]
+        assert self.positive is not None
+        assert self.threshold is not None
+        return decide_from(probs[:, self.positive], self.threshold, self.positive)
+
+
+def make_decider(
+    params: Params,
+    threshold: float | str | None = None,
+    given: GivenCosts | None = None,
+    positive: str | None = None,
+    names: Sequence[str] | None = None,
+) -> Decider:
+    """How to decide, by a threshold or by costs.
+
+    Parameters
+    ----------
+    params : Params
+        Of the calibrator.
+    threshold : float, str or None
+        A number from 0 to 1, or ``"best"``: the one that a fit with costs has learnt.
+    given : GivenCosts or None
+    positive : str or None
+        Name or number of the positive class of two; None: that of the fit's costs, or class 1.
+    names : sequence of str or None
+        Of the classes, where the file of the calibrator has none.
+
+    Raises
+    ------
+    UsageError
+        Both are given or neither, the threshold is none, or there are more than two classes for it.
+    ParamsError
+        The fit has learnt no threshold.
+    """
+    if (threshold is None) == (given is None):
+        raise UsageError("decide by --threshold or by --cost, one of them")
+    if threshold is not None and params.classes != 2:
+        raise UsageError(f"--threshold {threshold} is for two classes; here are {params.classes}")
+    learnt = _learnt(params)
+    event: Event = "top"
+    if params.classes == 2:
+        event = choose_event("positive", positive, 2, params.class_names or names)
+        if event == "auto":
+            event = learnt.get("positive", 1)
+    elif positive is not None:
+        raise UsageError(f"--positive {positive} is for two classes; here are {params.classes}")
+    chosen = event if isinstance(event, int) else None
+    if given is not None:
+        costs = given.of(params.classes, event, params.class_names or names)
+        return Decider(chosen, costs.threshold, costs)
+    if threshold != "best":
+        return Decider(chosen, _fraction(threshold))
+    if "threshold" not in learnt:
+        raise ParamsError("has learnt no threshold; calib fit --cost fp=X,fn=Y learns one")
+    if learnt["positive"] != chosen:
+        raise ParamsError(f"its threshold is of class {learnt['positive']}, not of class {chosen}")
+    return Decider(chosen, learnt["threshold"])
+
+
+def _fraction(threshold: float | str | None) -> float:
+    try:
+        number = float(threshold if threshold is not None else math.nan)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise UsageError(f"--threshold {threshold} is neither best nor a number from 0 to 1")
+    return number
+
+
+def _learnt(params: Params) -> dict[str, Any]:
+    """The positive class and the best threshold of a fit with costs; only what there is."""
+    part = params.fit.get("decision")
+    if not isinstance(part, dict):
+        return {}
+    positive, threshold = part.get("positive"), part.get("threshold")
+    learnt: dict[str, Any] = {}
+    if positive in (0, 1) and not isinstance(positive, bool):
+        learnt["positive"] = positive
+        if isinstance(threshold, int | float) and 0 <= threshold <= 1:
+            learnt["threshold"] = float(threshold)
+    return learnt
