@@ -177,16 +177,9 @@ def apply_command(
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
+    once = {"labels_required": False, "single_pass": True}
     with (
-        opened(
-            inputs,
-            reading,
-            talk,
-            labels_required=False,
-            single_pass=True,
-            keys=keys,
-            key_names=names,
-        ) as dataset,
+        opened(inputs, reading, talk, keys=keys, key_names=names, **once) as dataset,
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
         keep_inputs({"-o": applying.output}, dataset)
