@@ -35,6 +35,9 @@ BAGS = 256
 """Bags at most, which leaves the width of an interval a standard error of 4 %."""
 
 
+_KEPT = 2000
+"""Replicates that are drawn at once, so that who needs fewer need not draw again."""
+
 _PAIRED = 200
 """Resamples that show by how much two models are apart with other rows."""
 
@@ -157,7 +160,10 @@ class Bagged:
     def draws(self, least: int = 0) -> NumpyArray:
         """How often each bag counts in each replicate (R, B), of ``least`` replicates or more."""
         replicates = max(self.units.replicates, least)
-        return _kept_draws(self.bags.astype(np.float64).tobytes(), replicates, self.units.seed)
+        kept = max(replicates, _KEPT)
+        return _kept_draws(self.bags.astype(np.float64).tobytes(), kept, self.units.seed)[
+            :replicates
+        ]
 
 
 def draws(weights: NumpyArray, replicates: int, seed: int) -> NumpyArray:
