@@ -7,6 +7,8 @@ import io
 import json
 import math
 import re
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,9 +178,13 @@ def test_counts_and_times() -> None:
 # Words
 
 
-def bins(*parts: tuple[float, float, int]) -> list[dict[str, Any]]:
-    keys = ("confidence", "accuracy", "rows", "weight")
-    return [dict(zip(keys, (*part, float(part[2])), strict=True)) for part in parts]
+def bins(*parts: tuple[float, float, int], edges: Any = None) -> list[dict[str, Any]]:
+    keys = ("lower", "upper", "confidence", "accuracy", "rows", "weight")
+    edges = np.linspace(0, 1, len(parts) + 1) if edges is None else edges
+    return [
+        dict(zip(keys, (*ends, *part, float(part[2])), strict=True))
+        for ends, part in zip(pairwise(edges), parts, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +285,17 @@ def test_bar_shows_the_direction() -> None:
     assert "▒" not in under
 
 
+def test_bins_of_a_rare_class_have_digits_that_tell_them_apart() -> None:
+    shares = (3e-5, 0, 50), (0.0031, 0.0039, 50), (0.091, 0.14, 50)
+    rare = bins(*shares, edges=(0, 0.0001, 0.02, 1))
+    lines = reliability_diagrams([("", {"reliability": rare})], UNICODE, 80)
+    assert [(line.plain[:6], line.plain[8:14]) for line in lines[2:5]] == [
+        (" 9.1 %", "  14 %"),
+        ("0.31 %", "0.39 %"),
+        ("<.01 %", "   0 %"),
+    ]
+
+
 # Terminals
 
 
@@ -296,6 +313,20 @@ def test_plain_ascii_where_it_is_needed() -> None:
     assert "".join(vars(ASCII).values()).isascii()
     single = [g for name, g in vars(UNICODE).items() if name != "partial"]
     assert all(len(glyph) == 1 for glyph in [*single, *UNICODE.partial])
+    assert ASCII.number("-1.604 ± 0.3112") == "-1.604 +/- 0.3112"
+
+
+def test_no_codes_stand_for_our_own_punctuation(calib: Any, sample_data: Path) -> None:
+    test = sample_data / "digits_test.parquet"
+    done = calib("evaluate", test, "--tests", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert done.stdout.isascii()
+    assert b"\\" not in done.stdout + done.stderr
+    assert b"+/-" in done.stdout
+    assert b"classes zero, one, two, ~ (from" in done.stderr
+    # Names keep their codes.
+    done = calib("evaluate", "é.npz", env={"PYTHONIOENCODING": "ascii"})
+    assert b"\\xe9.npz" in done.stderr
 
 
 def printed(document: dict[str, Any], **options: Any) -> str:

@@ -9,6 +9,7 @@ imported by the function that needs it, so that ``calib --help`` is there at onc
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import signal
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def _mend_streams() -> None:
-    """Standard streams that are open, and stdout one that can show any name of a file.
+    """Standard streams that are open, and able to show any name of a file.
 
     Where the caller closed a stream, Python has None for it. It is opened to nowhere, or else the
     next file that is opened would get its number, and with it what is meant for the stream.
@@ -48,5 +49,24 @@ def _mend_streams() -> None:
         if getattr(sys, name) is None:
             mode = "r" if number == 0 else "w"
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    codecs.register_error(_ERRORS, _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+_ERRORS = "calib.plainly"
+_PLAIN = {"…": "~", "·": "*", "×": "x", "–": "-", "−": "-"}  # noqa: RUF001
+"""What stands for our own punctuation where an encoding lacks it, as wide as that."""
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What an encoding lacks, in plain characters: our punctuation by others, names by codes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    plain = _PLAIN.get(error.object[error.start])
+    if plain is not None:
+        return plain, error.start + 1
+    return codecs.backslashreplace_errors(
+        UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+    )

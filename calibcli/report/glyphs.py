@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from calibcli.report.texts import INFINITE, NO_VALUE
+from calibcli.report.texts import INFINITE, NO_VALUE, PLUS_MINUS
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Glyphs:
     missing: str
     infinite: str
     minus: str
+    plus_minus: str
     ellipsis: str
 
     def bar(self, length: float) -> str:
@@ -47,11 +48,11 @@ class Glyphs:
             return self.missing
         if text.strip("-*") == INFINITE:
             text = text.replace(INFINITE, self.infinite)
-        return text.replace("-", self.minus)
+        return text.replace("-", self.minus).replace(PLUS_MINUS, self.plus_minus)
 
 
-UNICODE = Glyphs("▏▎▍▌▋▊▉█", "▒", "▓", "┃", "↓", "↑", "–", "∞", "−", "…")  # noqa: RUF001
-ASCII = Glyphs("#", ".", "+", "|", "v", "^", "-", "inf", "-", "~")
+UNICODE = Glyphs("▏▎▍▌▋▊▉█", "▒", "▓", "┃", "↓", "↑", "–", "∞", "−", PLUS_MINUS, "…")  # noqa: RUF001
+ASCII = Glyphs("#", ".", "+", "|", "v", "^", "-", "inf", "-", "+/-", "~")
 
 
 def glyphs_for(console: Console, environ: Mapping[str, str] = os.environ) -> Glyphs:

@@ -31,8 +31,8 @@ FEW_ROWS = 30
 _ENDS = (0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0)
 """Of scales; their quarters have few digits."""
 
-_SHORT = 0.1
-"""Of a scale that ends here or before, shares have more digits."""
+_FINE_BELOW = 0.1
+"""Shares of rare classes have more digits below it."""
 
 _STYLES = {"right": "cyan", "over": "red", "under": "yellow", "mark": "bold", "rows": "blue"}
 VERDICT_STYLES = {
@@ -48,12 +48,16 @@ Bins = Sequence[BinPart]
 
 @dataclass(frozen=True)
 class _Layout:
-    """Widths in cells: of a bar from 0 % to the end, of the number of rows, and of their bar."""
+    """Widths in cells: of a bar from 0 % to the end, of the number of rows, and of their bar.
+
+    Shares are ``fine`` where bins have equal mass, which are as narrow as there are rows.
+    """
 
     bar: int
     count: int
     histogram: int
     end: float = 1.0
+    fine: bool = False
 
     @classmethod
     def of(cls, bins: Bins, width: int) -> _Layout:
@@ -62,7 +66,13 @@ class _Layout:
         histogram = max(4, min(12, width // 8))
         rest = width - 2 * (PERCENT_WIDTH + _GAP) - _GAP - rows - 1 - histogram
         # A multiple of four puts 25 %, 50 % and 75 % on the edges of cells.
-        return cls(max(8, min(WIDEST_BAR, rest // 4 * 4)), rows, histogram, _end(bins))
+        return cls(
+            max(8, min(WIDEST_BAR, rest // 4 * 4)),
+            rows,
+            histogram,
+            _end(bins),
+            _have_equal_mass(bins),
+        )
 
 
 def reliability_diagrams(
@@ -150,6 +160,11 @@ def _end(bins: Bins) -> float:
     return next((end for end in _ENDS if end >= largest), 1.0)
 
 
+def _have_equal_mass(bins: Bins) -> bool:
+    widths = [part["upper"] - part["lower"] for part in bins]
+    return bool(widths) and max(widths) > 1.01 * min(widths)
+
+
 def _scale(width: int, last: float) -> str:
     """``0    25    50    75  100 %`` over a bar; each number above its place."""
     line = "0".ljust(width)
@@ -169,7 +184,8 @@ def _line(part: BinPart, largest: int, layout: _Layout, glyphs: Glyphs) -> Text:
         return Text(gap.join([glyphs.missing.rjust(PERCENT_WIDTH)] * 2), "dim")
     line = Text()
     for share in (confidence, accuracy):
-        line.append(_share(share, layout.end).rjust(PERCENT_WIDTH) + gap)
+        text = _fine_percent(share) if layout.fine else percent(share)
+        line.append(text.rjust(PERCENT_WIDTH) + gap)
     line += _bar(confidence / layout.end, accuracy / layout.end, layout.bar, glyphs)
     line.append(gap + count(part["rows"]).rjust(layout.count) + " ")
     line.append(glyphs.bar(part["rows"] / largest * layout.histogram), _STYLES["rows"])
@@ -178,10 +194,12 @@ def _line(part: BinPart, largest: int, layout: _Layout, glyphs: Glyphs) -> Text:
     return line
 
 
-def _share(share: float, end: float) -> str:
-    """``84 %``; of a short scale ``8.4 %`` and ``0.84 %``, so that bins differ."""
-    if end > _SHORT or not share:
+def _fine_percent(share: float) -> str:
+    """``84 %``, ``8.4 %``, ``0.84 %``: what tells bins of a rare class apart."""
+    if share >= _FINE_BELOW or not share:
         return percent(share)
+    if share < 1e-4:
+        return "<.01 %"
     return f"{100 * share:.{1 if share >= 0.01 else 2}f} %"
 
 

@@ -28,6 +28,7 @@ from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
     LONGEST_NAME,
     NO_VALUE,
+    PLUS_MINUS,
     count,
     difference_text,
     duration,
@@ -438,7 +439,7 @@ def _tests_table(result: EvaluateDocument) -> Table | None:
         return None
     rows = []
     for test in tests:
-        error = "" if test["error"] is None else f" ± {significant(test['error'])}"
+        error = "" if test["error"] is None else f" {PLUS_MINUS} {significant(test['error'])}"
         degrees = f" ({test['degrees']} df)" if test["degrees"] else ""
         unknown = test["statistic"] is None or math.isnan(test["statistic"])
         statistic = Cell("" if unknown else significant(test["statistic"]) + degrees)

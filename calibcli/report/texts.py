@@ -16,6 +16,7 @@ _SMALLEST_P = 1e-4
 
 NO_VALUE, INFINITE = "-", "inf"
 """What stands for a number that is not known, and for infinity."""
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 LONGEST_NAME = 24
 """Characters of the name of a group or a slice in a table."""
