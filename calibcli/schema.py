@@ -245,9 +245,29 @@ class DecisionsPart(TypedDict):
     ]
 
 
+class VerdictPart(TypedDict):
+    """A verdict."""
+
+    kind: Annotated[
+        Literal["over", "under", "mixed", "good", "nearly", "unclear", "none"],
+        '`"over"` or `"under"` confident on average; `"mixed"`: right on average, but not '
+        'everywhere; `"good"`; `"nearly"`: errors that are small, but no chance; `"unclear"`: '
+        'nothing found, in rows that may hide an error that matters; `"none"` without rows',
+    ]
+    says: Annotated[
+        float | None, "mean confidence; of a positive class its mean probability; null without rows"
+    ]
+    right: Annotated[float | None, "accuracy; of a positive class how often it came"]
+    event: Annotated[str | None, 'name of the positive class; null in the view `"top"`']
+    on_average: Annotated[bool, "whether some of the rows are off to the other side"]
+    remarks: Annotated[Sequence[str], "what else there is to say, for people"]
+    text: Annotated[str, "all of it in the one sentence that every format has"]
+
+
 class MeasurementPart(ViewPart):
     """A measurement."""
 
+    verdict: Annotated[VerdictPart, "what is to be said of it"]
     rows: Annotated[int, "number of rows"]
     weight: Annotated[float, "sum of the weights; the number of rows where there are none"]
     classes: Annotated[int, "number of classes"]
@@ -423,6 +443,7 @@ class GroupPart(TypedDict):
     name: Annotated[str, 'the value of the column; `"(missing)"` where it has none']
     rows: Annotated[int, "number of rows that were measured"]
     share: Annotated[float, "what the group's own map counts in its map, from 0 to 1"]
+    learnt: Annotated[str | None, "its own map in words; null where it has none"]
     nll: Annotated[BeforeAfterPart, "of rows that the fit has not seen"]
 
 
@@ -435,6 +456,7 @@ class GroupsPart(TypedDict):
         "how many rows the map of all rows counts for in every group; null stands for infinity, "
         "that is, for one map for all",
     ]
+    pooled: Annotated[str, "the map of all rows in words"]
     groups: Annotated[Sequence[GroupPart], "the largest NLL afterwards first"]
 
 
@@ -442,6 +464,7 @@ class SolvedPart(TypedDict):
     """How a fit was solved."""
 
     converged: Annotated[bool, "whether the solver certifies its answer"]
+    changed: Annotated[bool, "whether the parameter file changes any probability"]
     iterations: Annotated[int, "steps of the solver"]
     passes: Annotated[int, "passes over the data"]
     gradient_norm: Annotated[float | None, "largest component of the gradient at the answer"]
@@ -468,8 +491,8 @@ class FitMeasurementPart(MeasurementPart):
     folds: Annotated[int | None, "number of folds of a cross-fit"]
 
 
-class BalancedPart(TypedDict):
-    """Measurements with every class counting the same."""
+class SharesPart(TypedDict):
+    """Measurements of rows that are weighted to other class shares."""
 
     before: Annotated[MeasurementPart, "of the input scores"]
     after: Annotated[MeasurementPart, "of the calibrated probabilities"]
@@ -503,6 +526,12 @@ class DifferencesPart(TypedDict):
     inputs: Annotated[Sequence[ComparedPart], "the others"]
 
 
+class TargetPart(SharesPart):
+    """Measurements with the class shares that a fit is for."""
+
+    shares: Annotated[Sequence[float], "of `--target-prior`, which sum to 1"]
+
+
 class EvaluateDocument(MeasurementPart):
     """``calib evaluate`` of one input."""
 
@@ -510,6 +539,12 @@ class EvaluateDocument(MeasurementPart):
     command: Annotated[Literal["evaluate"], "the command"]
     input: Annotated[InputPart, "what was measured"]
     params: Annotated[str | None, "the parameter file that the rows were run through first"]
+    seen: Annotated[
+        str | None,
+        "what says that a fit has seen these rows, which flatters every figure: the parameter "
+        "file, by the SHA-256 of the files that it was fitted to, or the input, being the output "
+        "of a fit",
+    ]
     slices: NotRequired[
         Annotated[Sequence[SlicesPart], "in this order", "with `--by` and `--by-class`"]
     ]
@@ -562,9 +597,13 @@ class FitDocument(TypedDict):
     before: Annotated[FitMeasurementPart | None, "of the input scores"]
     after: Annotated[FitMeasurementPart | None, "of the calibrated probabilities, of the same rows"]
     balanced: Annotated[
-        BalancedPart | None,
-        "the same rows with every class counting the same, where the fit is for other class shares "
-        "than those of its rows (class-wise losses, `--target-prior`) and these are unequal",
+        SharesPart | None,
+        "the same rows with every class counting the same, where the fit is for that (class-wise "
+        "losses, `--target-prior balanced`) and the rows have other shares",
+    ]
+    target: Annotated[
+        TargetPart | None,
+        "the same rows weighted to the shares of `--target-prior`, where they have others",
     ]
     leaderboard: Annotated[
         Sequence[CandidatePart] | None, "what the method was chosen from (`-m auto`), best first"
@@ -681,6 +720,10 @@ class ParametersDocument(TypedDict):
     class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
     fitted_on: Annotated[str, "kind of the scores that it was fitted to, `input` in the file"]
     stages: Annotated[Sequence[str], "what each stage does, for people"]
+    maps: Annotated[
+        Mapping[str, str] | None,
+        "of a fit by `--by`: what was learnt of all rows, and of each group that has a map",
+    ]
     fit: Annotated[Mapping[str, Any] | None, "as in the [file](params.md)"]
     metrics: Annotated[Mapping[str, Any] | None, "as in the file"]
     data: Annotated[Sequence[Mapping[str, Any]], "the files that it was fitted to, as in the file"]

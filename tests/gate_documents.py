@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from calibcli.report.gate_results import add_gates
+from calibcli.report.verdict import Verdict
 from calibcli.workflow.conditions import parse_gate
 
 
@@ -22,6 +23,8 @@ def evaluated(name: str = "test.npz", **metrics: dict[str, Any]) -> dict[str, An
         "command": "evaluate",
         "input": {"name": name, "kind": "logits", "files": [name]},
         "params": None,
+        "seen": None,
+        "verdict": Verdict("none").stored(),
         "rows": 3,
         "weight": 3.0,
         "classes": 2,

@@ -120,14 +120,17 @@ def test_junit_has_a_case_for_each_gate() -> None:
     assert root.tag == "testsuites"
     (suite,) = root
     assert [suite.get(key) for key in ("tests", "failures", "errors")] == ["3", "2", "0"]
-    assert [case.get("name") for case in suite] == ["ece > 0.02", "ece > 1", "ks > 0"]
-    assert {case.get("classname") for case in suite} == {"calib.evaluate.test.npz"}
-    failures = [failure for case in suite for failure in case]
+    *cases, said = suite
+    assert [case.get("name") for case in cases] == ["ece > 0.02", "ece > 1", "ks > 0"]
+    assert {case.get("classname") for case in cases} == {"calib.evaluate.test.npz"}
+    failures = [failure for case in cases for failure in case]
     assert [failure.get("message") for failure in failures] == [
         "0.03000 [0.0200, 0.0500]",
         "ks is not known",
     ]
     assert [failure.get("type") for failure in failures] == ["gate", "not known"]
+    assert said.tag == "system-out"
+    assert said.text.startswith("verdict: ")
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=20))

@@ -49,7 +49,7 @@ def test_the_page_says_everything_without_a_script():
     for part in ("before", "after"):
         for metric in document[part]["metrics"].values():
             assert significant(metric["value"]) in words
-    assert "before overconfident On average the model says" in words
+    assert "before overconfident Says 75 %, right 64 %. It promises" in words
     assert "after no clear error" in words  # so few rows do not show that it is good
     assert "by 5-fold cross-fitting" in words
     assert FILES[0]["sha256"] in words
@@ -103,7 +103,7 @@ def test_methods_and_groups_have_tables():
     assert "chosen it is the simplest." in words
     assert "monotone+svs: log-probabilities times 1.00 svs." in words
     assert "3.21" not in words
-    assert "<b> 77 50 % 0.5000 0.2500 \N{MINUS SIGN}0.2500" in words
+    assert "<b> 77 as all rows 50 % 0.5000 0.2500 \N{MINUS SIGN}0.2500" in words
     assert "&lt;b&gt;" in html
 
 
@@ -114,8 +114,8 @@ def test_the_page_says_how_sure_it_is():
     known = {
         "passed": False,
         "reason": None,
-        "slice": None,
         "joined": None,
+        "slice": None,
         "value": 0.04,
         "bound": 0.02,
         "significant": False,
@@ -159,13 +159,13 @@ def test_gates_are_told_first():
         "difference": {"value": 0.01, "low": None, "high": None},
         "significant": False,
         "reason": None,
-        "slice": None,
         "joined": None,
+        "slice": None,
     }
     document["gates"] = [gate | {"passed": False}]
     words = words_of(page_of((document, pictures)))
     assert "1 of 1 gate failed. failed fails if ece > 0.02 : it is 0.03000" in words
-    assert words.index("fails if") < words.index("On average")
+    assert words.index("fails if") < words.index("It promises")
     document["gates"] = [gate | {"passed": True}] * 2
     assert "All 2 gates passed." in words_of(page_of((document, pictures)))
 

@@ -68,7 +68,8 @@ def evaluated(**changes: Any) -> dict[str, Any]:
 
 
 def fitted(**changes: Any) -> dict[str, Any]:
-    work = {"converged": True, "iterations": 3, "passes": 4, "seconds": 0.1, "device": "cpu"}
+    work = {"converged": True, "changed": True, "iterations": 3, "passes": 4}
+    work |= {"seconds": 0.1, "device": "cpu"}
     arguments: dict[str, Any] = {
         "source": SOURCE,
         "rows": 400,
@@ -187,6 +188,18 @@ def bins(*parts: tuple[float, float, int], edges: Any = None) -> list[dict[str, 
     ]
 
 
+def judged_bins(*parts: tuple[float, float, int]) -> Any:
+    part = of_bins(bins(*parts))
+    return part | {"verdict": verdict(part).stored()}
+
+
+UNSEEN = "could not be seen with"
+
+
+def of_bins(reliability: list[dict[str, Any]]) -> Any:
+    return {"reliability": reliability, "metrics": {}, "positive": None}
+
+
 @pytest.mark.parametrize(
     ("parts", "kind", "text"),
     [
@@ -194,7 +207,13 @@ def bins(*parts: tuple[float, float, int], edges: Any = None) -> list[dict[str, 
         ([(0.75, 0.84, 10_000)], "under", "underconfident: says 75 %, right 84 %"),
         ([(0.845, 0.84, 10_000)], "good", "well calibrated: says 84 %, right 84 %"),
         # Six percentage points are chance where there are only 50 rows.
-        ([(0.90, 0.84, 50)], "good", "no clear error: says 90 %, right 84 %"),
+        (
+            [(0.90, 0.84, 50)],
+            "unclear",
+            f"no clear error: says 90 %, right 84 %; errors below 14 points {UNSEEN} 50 rows",
+        ),
+        # Nor does a single error show anything of 100 rows that should have 0.1.
+        ([(0.999, 0.99, 100)], "good", None),
         (
             [(0.60, 0.70, 5000), (0.90, 0.80, 5000)],
             "mixed",
@@ -207,15 +226,15 @@ def bins(*parts: tuple[float, float, int], edges: Any = None) -> list[dict[str, 
     ],
 )
 def test_verdict(parts: list[tuple[float, float, int]], kind: str, text: str | None) -> None:
-    found = verdict({"reliability": bins(*parts)})
+    found = verdict(of_bins(bins(*parts)))
     assert found.kind == kind
     assert text is None or found.text == text
 
 
 def test_verdict_uses_weights() -> None:
-    parts = bins((0.9, 0.5, 1000), (0.6, 0.6, 1000))
+    parts = bins((0.9, 0.5, 10_000), (0.6, 0.6, 10_000))
     parts[0]["weight"] = 1e-6
-    assert verdict({"reliability": parts}).kind == "good"
+    assert verdict(of_bins(parts)).kind == "good"
 
 
 def test_change_is_judged_by_the_metric() -> None:
@@ -256,7 +275,7 @@ def test_diagrams_fit_the_width(data: st.DataObject, width: int, glyphs: Any, pa
         rows = data.draw(st.lists(st.integers(0, 10**7), min_size=15, max_size=15))
         share = st.floats(0, 1)
         drawn = [(data.draw(share), data.draw(share), n) if n else (None, None, 0) for n in rows]
-        shown.append(("title", {"reliability": bins(*drawn)}))  # type: ignore[arg-type]
+        shown.append(("title", judged_bins(*drawn)))  # type: ignore[arg-type]
     lines = [line.plain for line in reliability_diagrams(shown, glyphs, width)]
     # The heading and the key are sentences: the terminal cuts them where it is too narrow.
     bars = [line for line in lines[:-1] if "says" not in line]
@@ -276,7 +295,7 @@ def test_two_diagrams_stand_side_by_side_where_there_is_room() -> None:
 
 def test_bar_shows_the_direction() -> None:
     over, under = (
-        reliability_diagrams([("", {"reliability": bins(part)})], UNICODE, 80)[2].plain
+        reliability_diagrams([("", judged_bins(part))], UNICODE, 80)[2].plain
         for part in ((0.9, 0.5, 100), (0.5, 0.9, 100))
     )
     assert re.search("█▒+┃", over)
@@ -425,6 +444,7 @@ def test_a_value_at_the_end_of_its_interval_is_shown_inside() -> None:
 def test_failed_fit_is_loud() -> None:
     work = {
         "converged": False,
+        "changed": True,
         "iterations": 1,
         "passes": 2,
         "seconds": 0.0,

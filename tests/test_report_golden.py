@@ -80,6 +80,7 @@ def fit(**changes: Any) -> Document:
         "loss": "nll",
         "fit": {
             "converged": True,
+            "changed": True,
             "iterations": 11,
             "passes": 14,
             "seconds": 0.03149,
@@ -109,6 +110,7 @@ SURE = replace(
 )
 FAILED = {
     "converged": False,
+    "changed": True,
     "iterations": 1,
     "passes": 1,
     "seconds": 312.0,

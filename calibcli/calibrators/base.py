@@ -64,6 +64,11 @@ class Calibrator(ABC):
             Unknown or missing names, wrong shapes, numbers that are not finite or not allowed.
         """
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it is known to leave every probability as it is."""
+        return False
+
     def for_groups(self, numbers: NumpyArray) -> Calibrator:
         """The map for rows of the groups (n,), for a calibrator that tells groups apart."""
         return self

@@ -56,6 +56,17 @@ class Groups(Calibrator):
     def for_groups(self, numbers: NumpyArray) -> Calibrator:
         return _OfRows(self, numbers)
 
+    @property
+    def changes_nothing(self) -> bool:
+        return all(stage.changes_nothing for stage in self.parts())
+
+    def learnt(self) -> dict[str, str]:
+        """The own map of each group in words, by its name; nothing of one that has none."""
+        return {
+            name: " + ".join(stage.summary() for stage in stages)
+            for name, stages in zip(self.names, self.own, strict=True)
+        }
+
     def parts(self) -> Sequence[Calibrator]:
         return [stage for stages in (self.pooled, *self.own) for stage in stages]
 

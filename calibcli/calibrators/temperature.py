@@ -29,6 +29,10 @@ class Temperature(Calibrator):
     temperature: float
     kind = "temperature"
 
+    @property
+    def changes_nothing(self) -> bool:
+        return self.temperature == 1
+
     def transform(self, logits: Array) -> Array:
         return logits * (1 / self.temperature)
 

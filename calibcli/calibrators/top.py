@@ -120,6 +120,10 @@ class Top(Calibrator):
         pair = log_probs_after(self.stages[:-1], xp.stack([xp.zeros_like(score), score], axis=-1))
         return self.stages[-1].interval(pair, xp.ones_like(prediction))
 
+    @property
+    def changes_nothing(self) -> bool:
+        return all(stage.changes_nothing for stage in self.parts())
+
     def parts(self) -> Sequence[Calibrator]:
         return self.stages
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -187,7 +187,9 @@ def apply_command(
         talk_about_output(dataset, talk)
         decider = applying.decider(content, params, dataset.class_names)
         with Outputs(force=applying.force) as files:
-            rows = write_calibrated(engine, dataset, stages, applying.output, files, decider)
+            rows = write_calibrated(
+                engine, dataset, stages, applying.output, files, content.data, decider
+            )
         talk_about_groups(dataset, names, talk)
     if applying.output != "-":
         talk.wrote([f"{applying.output} (rows: {rows})"])
@@ -230,9 +232,13 @@ def write_calibrated(
     stages: Sequence[Calibrator],
     path: str,
     files: Outputs,
+    fitted_to: Sequence[Mapping[str, Any]] | None,
     decider: Decider | None = None,
 ) -> int:
     """Write the calibrated probabilities of a dataset, and decisions if there is a decider.
+
+    Where a fit has seen the rows the file says so: they are among ``fitted_to``, fingerprints of
+    files, or that is None.
 
     Returns
     -------
@@ -244,7 +250,8 @@ def write_calibrated(
 
     chunks = dataset.chunks(chunk_rows(engine, dataset), with_columns=True)
     written = 0
-    with open_writer(path, dataset, outputs=files) as writer:
+    seen = fitted_to is None or dataset.seen or dataset.is_among(fitted_to)
+    with open_writer(path, dataset, outputs=files, seen=seen) as writer:
         for part in calibrated_chunks(engine, dataset, chunks, stages, intervals=True):
             extra = dict(zip(_INTERVAL, part.interval or (), strict=False))
             if decider is not None:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from calibcli.calibrators.base import Calibrator
     from calibcli.cli.console import Talk
+    from calibcli.engine.data import Data
     from calibcli.metrics.panel import Panel
     from calibcli.params import Params
     from calibcli.schema import EvaluateDocument, SeveralDocument
+    from calibcli.tables.dataset import Dataset
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
 
@@ -195,7 +197,6 @@ class _Job:
     def evaluate(self, name: str) -> EvaluateDocument:
         """The result document of one input."""
         from calibcli.cli.reading import (
-            check_params_classes,
             describe,
             group_keys,
             keep_inputs,
@@ -205,7 +206,7 @@ class _Job:
             talk_about_groups,
         )
         from calibcli.engine.data import open_data
-        from calibcli.report.document import evaluate_document
+        from calibcli.report.document import evaluate_document, judge_again
         from calibcli.workflow.measuring import Through, measure
 
         keys, names = group_keys(self.stages, self.params)
@@ -221,8 +222,7 @@ class _Job:
             talk_about(data, dataset.name, self.talk)
             talk_about_clusters(data, dataset, self.talk)
             talk_about_groups(dataset, names, self.talk)
-            if self.content is not None and self.params is not None:
-                check_params_classes(self.content, data.classes, self.params, dataset)
+            self._check_classes(data, dataset)
             panel = self.measuring.settled(self.panel, data.classes, dataset.class_names)
             panel = self.pictures.widened(self.diagnosing.widened(panel, data), data)
             predictor = Through(self.stages)
@@ -239,7 +239,21 @@ class _Job:
                 source=describe(dataset, data),
                 params=self.params,
                 class_names=dataset.class_names,
+                seen=self._seen(dataset),
             )
             self.measuring.add_decisions(document, data, predictor, panel, dataset.class_names)
             self.diagnosing.add_to(document, data, self.stages, evaluation, panel, dataset)
-            return document
+            return judge_again(document)
+
+    def _check_classes(self, data: Data, dataset: Dataset) -> None:
+        """Refuse rows whose classes are not those of the parameter file."""
+        from calibcli.cli.reading import check_params_classes
+
+        if self.content is not None and self.params is not None:
+            check_params_classes(self.content, data.classes, self.params, dataset)
+
+    def _seen(self, dataset: Dataset) -> str | None:
+        """What fit has seen the rows: of the parameter file, or of the input if it says so."""
+        if self.content is not None and dataset.is_among(self.content.data):
+            return self.params
+        return dataset.name if dataset.seen else None

@@ -228,7 +228,8 @@ def fit_command(
             document |= {"params": None, "output": None}
             show(document, printing, stdout_taken=targets.stdout_taken)
             _refuse(outcome)
-        pictures.add(outcome.before, outcome.after, class_names=job.dataset.class_names)
+        judged = outcome.target or outcome.balanced or (outcome.before, outcome.after)
+        pictures.add(*judged, class_names=job.dataset.class_names)
         job.add_files(pictures)
         with Outputs(force=fitting.force) as files:
             job.write(content, outcome, targets, files)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from calibcli.cli.shared_options import ComputeOptions, InputOptions
@@ -78,6 +79,11 @@ class FitJob:
         self._prints = hasher.submit(self.dataset.fingerprints)
         self._test_prints = hasher.submit(self.test.fingerprints) if self.test else None
 
+    @cached_property
+    def seen(self) -> bool:
+        """Whether the test input is, in part, what is fitted."""
+        return self.test is not None and self.test.is_among(self._prints.result())
+
     @property
     def classes(self) -> int:
         """The number of classes of the input."""
@@ -140,6 +146,7 @@ class FitJob:
             options=content.fit["options"],
             fit={
                 "converged": outcome.fit.converged,
+                "changed": not outcome.fit.changes_nothing,
                 "iterations": outcome.fit.iterations,
                 "passes": outcome.fit.passes,
                 "gradient_norm": outcome.fit.gradient_norm,
@@ -156,11 +163,13 @@ class FitJob:
             params=None if targets.params == "-" else targets.params,
             output=None if targets.output == "-" else targets.output,
             balanced=outcome.balanced,
+            target=None if outcome.target is None else (*outcome.target, outcome.plan.shares or ()),
             plain=outcome.plain,
             leaderboard=outcome.leaderboard,
             groups=outcome.groups,
             decisions=outcome.decisions,
             class_names=self.dataset.class_names,
+            seen=self.seen,
         )
 
     def add_files(self, pictures: Pictures) -> None:
@@ -189,7 +198,8 @@ class FitJob:
         dataset = self.test or self.dataset
         talk_about_output(dataset, self.talk)
         with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
-            write_calibrated(engine, dataset, outcome.fit.calibrators, path, files)
+            fitted_to = None if self.test is None else self._prints.result()
+            write_calibrated(engine, dataset, outcome.fit.calibrators, path, files, fitted_to)
 
 
 def _trace(outcome: Outcome) -> bytes:

@@ -19,6 +19,7 @@ from calibcli.cli.shared_options import (
 )
 
 if TYPE_CHECKING:
+    from calibcli.calibrators.groups import Groups
     from calibcli.engine.data import Data
     from calibcli.schema import DataDocument, ParametersDocument
     from calibcli.tables.dataset import Dataset
@@ -73,9 +74,11 @@ def _is_params(file: str) -> bool:
 
 
 def _params(file: str) -> ParametersDocument:
+    from calibcli.calibrators.groups import groups_in
     from calibcli.workflow.records import read_calibrators
 
     params, stages = read_calibrators(file)
+    groups = groups_in(stages)
     return {
         "schema_version": 1,
         "command": "inspect",
@@ -85,11 +88,24 @@ def _params(file: str) -> ParametersDocument:
         "class_names": list(params.class_names) if params.class_names else None,
         "fitted_on": params.input,
         "stages": [f"{stage.kind}: {stage.summary()}" for stage in stages],
+        "maps": None if groups is None else _maps(groups),
         "fit": params.fit,
         "metrics": params.metrics,
         "data": params.data,
         "software": params.software,
     }
+
+
+def _maps(groups: Groups) -> dict[str, str]:
+    """What was learnt of all rows, and of each group that has a map of its own."""
+    everywhere = " + ".join(stage.summary() for stage in groups.pooled)
+    shares = zip(groups.learnt().items(), groups.weights.tolist(), strict=True)
+    own = {
+        f"{groups.column} {name}": f"{learnt}, with a share of {share:.0%}"
+        for (name, learnt), share in shares
+        if learnt and share > 0
+    }
+    return {"all rows": everywhere, **own}
 
 
 def _data(file: str, reading: InputOptions, computing: ComputeOptions) -> DataDocument:

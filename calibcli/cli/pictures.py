@@ -204,7 +204,7 @@ class Pictures:
 
     def _pictures(self, document: Document) -> list[Picture]:
         from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, EVENT_LATTICE, PREDICTED_CLASSES
-        from calibcli.report.comparison import columns
+        from calibcli.report.comparison import judged_columns
         from calibcli.report.plot_data import Picture
 
         # Classes of inputs that differ in their number have nothing to do with each other.
@@ -222,7 +222,7 @@ class Pictures:
                 evaluation.also[EVENT_LATTICE],
             )
             for column, evaluation, names in zip(
-                columns(document), self._evaluations, self._slice_names, strict=True
+                judged_columns(document), self._evaluations, self._slice_names, strict=True
             )
         ]
 

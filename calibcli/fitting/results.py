@@ -87,6 +87,11 @@ class Fit:
         return tuple(stage.calibrator for stage in self.stages)
 
     @property
+    def changes_nothing(self) -> bool:
+        """Whether every probability stays as it was."""
+        return all(stage.calibrator.changes_nothing for stage in self.stages)
+
+    @property
     def left_alone(self) -> bool:
         """Whether it changes nothing, since it found nothing to fit."""
         solutions = [stage.solution for stage in self.stages if stage.solution is not None]

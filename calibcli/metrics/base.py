@@ -122,6 +122,12 @@ class Metric:
         What it is about; tables of many metrics are divided by it.
     resampling : Resampling or None
         How its intervals and its chance range are made; None for a metric that has none.
+    ideal : float or None
+        What a calibrated model has, where that is one number and any other is wrong.
+    too_high : str
+        ``"above"`` or ``"below"``: where beside the ideal the confidence is too high on average.
+    over_classes : bool
+        Whether it is a mean over the classes, of all of which the error is that many times as much.
     """
 
     name: str
@@ -132,6 +138,9 @@ class Metric:
     better: Better = "lower"
     group: Group = "calibration errors"
     resampling: Resampling | None = None
+    ideal: float | None = None
+    too_high: Literal["", "above", "below"] = ""
+    over_classes: bool = False
 
     def with_costs(self, costs: Costs | None) -> Metric:
         """The metric where decisions have these costs; the same unless it is about them."""

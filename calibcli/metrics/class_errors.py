@@ -157,6 +157,7 @@ CLASS_WISE_ECE = Metric(
     statistic=ClassWiseExcess(),
     value=float,
     resampling=ClassNorm("all", _of_classes),
+    over_classes=True,
 )
 
 CLASS_WISE_ECE_THRESHOLDED = Metric(
@@ -170,6 +171,7 @@ CLASS_WISE_ECE_THRESHOLDED = Metric(
     statistic=ThresholdedExcess(),
     value=float,
     resampling=ClassNorm("thresholded", _of_classes_above_threshold),
+    over_classes=True,
 )
 
 TOP_LABEL_ECE = Metric(

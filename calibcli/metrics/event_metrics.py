@@ -149,6 +149,8 @@ EXPECTED_OBSERVED = _of_event(
     ),
     value=_expected_observed,
     better="",
+    ideal=1.0,
+    too_high="above",
 )
 
 IN_THE_LARGE = _of_event(
@@ -160,6 +162,8 @@ IN_THE_LARGE = _of_event(
     ),
     value=_in_the_large,
     better="",
+    ideal=0.0,
+    too_high="below",
 )
 
 SLOPE = _of_event(
@@ -171,6 +175,7 @@ SLOPE = _of_event(
     ),
     value=_slope,
     better="",
+    ideal=1.0,
 )
 
 AVERAGE_PRECISION = _of_event(

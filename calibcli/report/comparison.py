@@ -9,10 +9,21 @@ from dataclasses import dataclass
 from calibcli.metrics.registry import METRICS
 from calibcli.report.document import is_fit, main_figure, measurements, results_of
 from calibcli.report.texts import plural, short_names
-from calibcli.schema import Document, IntervalPart, MeasurementPart, MetricPart, Result
+from calibcli.report.verdict import Verdict
+from calibcli.schema import (
+    Document,
+    FitDocument,
+    FitMeasurementPart,
+    IntervalPart,
+    MeasurementPart,
+    MetricPart,
+    Result,
+)
 
 _LONG_TABLE = 10
 """A table of more metrics is divided by what they are about."""
+
+_MOST_SHARES = 10
 
 _HARDLY = 0.002
 """A relative change up to this is none that anybody should act on."""
@@ -66,10 +77,24 @@ def columns(document: Document) -> list[Column]:
     ]
 
 
-def balanced_columns(document: Document) -> list[Column]:
-    """Before and after a fit with all classes counting the same; empty where not measured."""
-    pair = document.get("balanced") if is_fit(document) else None
+def target_columns(document: Document) -> list[Column]:
+    """Before and after a fit for other class shares, of rows weighted to these; empty otherwise."""
+    pair = (document["target"] or document["balanced"]) if is_fit(document) else None
     return [Column("before", pair["before"]), Column("after", pair["after"])] if pair else []
+
+
+def judged_columns(document: Document) -> list[Column]:
+    """The measurements that a verdict is on: with the class shares that a fit is for."""
+    return target_columns(document) or columns(document)
+
+
+def verdict_lines(document: Document) -> list[tuple[str, str]]:
+    """What is to be said of each measurement, in a sentence, under what it is of."""
+    judged = judged_columns(document)
+    several = is_fit(document) or len(judged) > 1
+    return [
+        (column.title if several else "verdict", Verdict.of(column.part).text) for column in judged
+    ]
 
 
 def metric_names(shown: Sequence[Column]) -> list[str]:
@@ -141,7 +166,15 @@ def best(metric: str, shown: Sequence[Column]) -> float | None:
     return min(values) if better(metric) == "lower" else max(values)
 
 
-BALANCED_CAPTION = "The same rows, every class counting the same."
+def target_caption(document: Document) -> str:
+    """Which class shares the rows of `target_columns` are weighted to."""
+    target = document["target"] if is_fit(document) else None
+    if target is None:
+        return "The same rows, every class counting the same."
+    shares = target["shares"]
+    listed = ", ".join(f"{share:.4g}" for share in shares[:_MOST_SHARES])
+    more = ", …" if len(shares) > _MOST_SHARES else ""
+    return f"The same rows, weighted to the class shares of --target-prior: {listed}{more}."
 
 
 def caption(document: Document) -> str:
@@ -151,6 +184,16 @@ def caption(document: Document) -> str:
     part = document["after"] or document["before"]
     if part is None:
         return "Nothing was measured."
+    measured = _measured_on(document, part)
+    if target_columns(document):
+        measured += (
+            " The fit is for other class shares than these rows have: where it is worse on them it "
+            "is so by design. Below they are weighted to the shares it is for."
+        )
+    return measured
+
+
+def _measured_on(document: FitDocument, part: FitMeasurementPart) -> str:
     rows, place = plural(part["rows"], "row"), part["measured_on"]
     if place == "test":
         return f"Measured on the {rows} of {measured_input(document)}."

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.resampling import Interval
 from calibcli.report.pairings import MOST_BYTES, pairing_bytes, pairing_part
+from calibcli.report.verdict import Verdict, verdict
 from calibcli.schema import (
     SCHEMA_VERSION,
-    BalancedPart,
     BinPart,
     CandidatePart,
     CompareDocument,
@@ -32,10 +32,12 @@ from calibcli.schema import (
     RulePart,
     ScorePart,
     SeveralDocument,
+    SharesPart,
     SlicePart,
     SlicesPart,
     SolvedPart,
     StagePart,
+    TargetPart,
     TestPart,
     ViewPart,
 )
@@ -50,6 +52,11 @@ if TYPE_CHECKING:
     from calibcli.workflow.choosing import Leaderboard, Standing
     from calibcli.workflow.pooling import GroupReport
     from calibcli.workflow.refit import Refit
+
+
+SEEN = "a fit has seen these rows, which flatters it"
+UNCHANGED = "the fit changed nothing"
+BY_DESIGN = "the fit is for other class shares than these rows have"
 
 
 def is_fit(document: Document) -> TypeIs[FitDocument]:
@@ -103,19 +110,37 @@ def main_figure(metric: MetricPart | NumberPart) -> float | None:
 
 
 def measurement(
-    evaluation: Evaluation, class_names: Sequence[str] | None = None
+    evaluation: Evaluation,
+    class_names: Sequence[str] | None = None,
+    remarks: Sequence[str] = (),
+    *,
+    seen: bool = False,
 ) -> MeasurementPart:
-    """The part that every evaluation shares: size, view, metrics, reliability bins."""
+    """The part that every evaluation shares: verdict, size, view, metrics, reliability bins."""
     view = _view(evaluation, class_names)
-    return {
+    part: MeasurementPart = {
+        "verdict": Verdict("none").stored(),
         "rows": evaluation.rows,
         "weight": evaluation.weight,
         "classes": evaluation.classes,
         "view": view["view"],
         "positive": view["positive"],
         "metrics": {name: _metric(evaluation, name) for name in evaluation.values},
-        "reliability": [cast("BinPart", asdict(part)) for part in evaluation.reliability],
+        "reliability": [cast("BinPart", asdict(each)) for each in evaluation.reliability],
     }
+    part["verdict"] = verdict(part, seen=SEEN if seen else None, remarks=remarks).stored()
+    return part
+
+
+def judge_again(document: EvaluateDocument) -> EvaluateDocument:
+    """The document with the verdict on all that was looked at: slices and tests too."""
+    document["verdict"] = verdict(
+        document,
+        slices=document.get("slices", ()),
+        tests=document.get("tests", ()),
+        seen=SEEN if document["seen"] else None,
+    ).stored()
+    return document
 
 
 def _view(evaluation: Evaluation, class_names: Sequence[str] | None) -> ViewPart:
@@ -221,6 +246,7 @@ def evaluate_document(
     source: InputPart,
     params: str | None = None,
     class_names: Sequence[str] | None = None,
+    seen: str | None = None,
 ) -> EvaluateDocument:
     """The document of ``calib evaluate`` for one input.
 
@@ -231,14 +257,17 @@ def evaluate_document(
     params : str or None
         The parameter file that the rows were run through first.
     class_names : sequence of str or None
+    seen : str or None
+        What fit has seen the rows: a parameter file, or the input itself as the output of a fit.
     """
     head = {
         "schema_version": SCHEMA_VERSION,
         "command": "evaluate",
         "input": source,
         "params": params,
+        "seen": seen,
     }
-    part = measurement(evaluation, class_names)
+    part = measurement(evaluation, class_names, seen=bool(seen))
     _add_pairing(part, evaluation)
     # mypy fears other keys in a measurement.
     return cast("EvaluateDocument", head | part)
@@ -262,11 +291,13 @@ def fit_document(
     params: str | None = None,
     output: str | None = None,
     balanced: tuple[Evaluation, Evaluation] | None = None,
+    target: tuple[Evaluation, Evaluation, Sequence[float]] | None = None,
     plain: Evaluation | None = None,
     leaderboard: Leaderboard | None = None,
     groups: GroupReport | None = None,
     decisions: tuple[Decisions, Decisions] | None = None,
     class_names: Sequence[str] | None = None,
+    seen: bool = False,
 ) -> FitDocument:
     """The document of ``calib fit``.
 
@@ -288,6 +319,8 @@ def fit_document(
         Paths of the files that were written.
     balanced : (Evaluation, Evaluation) or None
         Before and after of the same rows, all classes counting the same.
+    target : (Evaluation, Evaluation, sequence of float) or None
+        Before and after of the same rows, weighted to the class shares that the fit is for; these.
     plain : Evaluation or None
         After a fit by plain nll, of the same rows.
     leaderboard : Leaderboard or None
@@ -297,10 +330,10 @@ def fit_document(
     decisions : (Decisions, Decisions) or None
         What decisions cost before and after.
     class_names : sequence of str or None
+    seen : bool
+        Whether the test input is what was fitted.
     """
     place = "nothing" if after is None else measured_on
-    after_part = _fit_measurement(after, place, folds, class_names)
-    _add_pairing(after_part, after)
     document: FitDocument = {
         "schema_version": SCHEMA_VERSION,
         "command": "fit",
@@ -314,27 +347,33 @@ def fit_document(
         "fit": fit,
         "stages": list(stages),
         "before": _fit_measurement(before, place, folds, class_names),
-        "after": after_part,
-        "balanced": None if balanced is None else _balanced(*balanced, class_names),
+        "after": _paired(after, place, folds, class_names, fit, [target, balanced], seen=seen),
+        "balanced": None if balanced is None else _shifted(*balanced, class_names, fit),
+        "target": None if target is None else _target(*target, class_names, fit),
         "leaderboard": None if leaderboard is None else _candidates(leaderboard),
         "plain_nll": None if plain is None else measurement(plain, class_names),
         "groups": None if groups is None else _groups(groups),
         "params": params,
         "output": output,
     }
-    _add_decisions(document, decisions, class_names)
-    return document
+    return _with_decisions(document, decisions, class_names)
 
 
-def _add_decisions(
+def _with_decisions(
     document: FitDocument,
     decisions: tuple[Decisions, Decisions] | None,
     class_names: Sequence[str] | None,
-) -> None:
+) -> FitDocument:
     earlier, later = document["before"], document["after"]
     if decisions is not None and earlier is not None and later is not None:
         earlier["decisions"] = decisions_part(decisions[0], class_names=class_names)
         later["decisions"] = decisions_part(decisions[1], decisions[0], class_names)
+    return document
+
+
+def _remarks(fit: SolvedPart, *, by_design: bool = False) -> list[str]:
+    """What the verdict on what a fit gives has to say of the fit."""
+    return [*([BY_DESIGN] if by_design else []), *([] if fit["changed"] else [UNCHANGED])]
 
 
 def _fit_measurement(
@@ -342,35 +381,70 @@ def _fit_measurement(
     measured_on: MeasuredOn,
     folds: int | None,
     class_names: Sequence[str] | None,
+    remarks: Sequence[str] = (),
+    *,
+    seen: bool = False,
 ) -> FitMeasurementPart | None:
     if evaluation is None:
         return None
     part: FitMeasurementPart = {
         "measured_on": "input" if measured_on == "nothing" else measured_on,
         "folds": folds or None,
-        **measurement(evaluation, class_names),
+        **measurement(evaluation, class_names, remarks, seen=seen),
     }
     return part
 
 
-def _balanced(
-    before: Evaluation, after: Evaluation, class_names: Sequence[str] | None
-) -> BalancedPart:
+def _paired(
+    after: Evaluation | None,
+    measured_on: MeasuredOn,
+    folds: int | None,
+    class_names: Sequence[str] | None,
+    fit: SolvedPart,
+    others: Sequence[object],
+    *,
+    seen: bool,
+) -> FitMeasurementPart | None:
+    """What a fit gives, with what another run can be paired by; ``others`` have other shares."""
+    remarks = _remarks(fit, by_design=any(others))
+    part = _fit_measurement(after, measured_on, folds, class_names, remarks, seen=seen)
+    _add_pairing(part, after)
+    return part
+
+
+def _shifted(
+    before: Evaluation,
+    after: Evaluation,
+    class_names: Sequence[str] | None,
+    fit: SolvedPart,
+) -> SharesPart:
     return {
         "before": measurement(before, class_names),
-        "after": measurement(after, class_names),
+        "after": measurement(after, class_names, _remarks(fit)),
     }
+
+
+def _target(
+    before: Evaluation,
+    after: Evaluation,
+    shares: Sequence[float],
+    class_names: Sequence[str] | None,
+    fit: SolvedPart,
+) -> TargetPart:
+    return {"shares": list(shares), **_shifted(before, after, class_names, fit)}
 
 
 def _groups(report: GroupReport) -> GroupsPart:
     return {
         "column": report.column,
         "strength": report.strength,
+        "pooled": report.pooled,
         "groups": [
             {
                 "name": score.name,
                 "rows": score.rows,
                 "share": score.share,
+                "learnt": score.learnt or None,
                 "nll": {"before": score.before, "after": score.after},
             }
             for score in report.scores

@@ -10,7 +10,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from calibcli.report.comparison import columns
+from calibcli.report.comparison import judged_columns
 from calibcli.report.document import results_of
 from calibcli.report.html_cells import escape
 from calibcli.report.html_data import payload, to_script
@@ -57,7 +57,7 @@ def render_report(
     str
         HTML; the same for the same arguments.
     """
-    names = [column.title for column in columns(document)]
+    names = [column.title for column in judged_columns(document)]
     inputs = [result["input"]["name"] for result in results_of(document)]
     title = ", ".join(short_names(inputs)[:_NAMED]) + (" …" if len(inputs) > _NAMED else "")
     return Template(asset("report.html")).substitute(

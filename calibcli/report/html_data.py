@@ -22,7 +22,7 @@ from calibcli.report.plot_data import (
 )
 from calibcli.report.tables import SHOWN_ON_PAGE
 from calibcli.report.texts import percent
-from calibcli.report.verdict import verdict
+from calibcli.report.verdict import Verdict
 
 MOST_CLASS_DIAGRAMS = 5000
 """Class diagrams on a page, of all measurements; of more classes, those that matter most."""
@@ -99,13 +99,13 @@ def _measurement(
     scale: Scale,
 ) -> dict[str, Any]:
     curve = picture.curve
-    found = verdict(picture.part)
+    found = Verdict.of(picture.part)
     thin = np.unique(np.linspace(0, len(curve.grid) - 1, _MOST_POINTS).astype(int))
     thin = thin[: len(curve.grid)]
     digits = _DECIMALS if picture.event is None else _FINE
     return {
         "name": name,
-        "verdict": found.kind,
+        "verdict": found.look,
         "says": None if found.says is None else percent(found.says),
         "right": None if found.right is None else percent(found.right),
         "rows": picture.part["rows"],

@@ -12,6 +12,7 @@ from calibcli.report.comparison import (
     change,
     columns,
     convention,
+    judged_columns,
     metric_names,
     metric_title,
 )
@@ -19,8 +20,8 @@ from calibcli.report.document import is_fit, results_of
 from calibcli.report.gate_results import failed_gates, gate_lines
 from calibcli.report.html_cells import escape, number, plain_table, quiet
 from calibcli.report.summary import summary
-from calibcli.report.texts import count, difference_text, percent, plural, significant
-from calibcli.report.verdict import Verdict, verdict
+from calibcli.report.texts import capitalised, count, difference_text, plural, significant
+from calibcli.report.verdict import Verdict
 from calibcli.schema import Document
 
 _JOINED = "\N{NO-BREAK SPACE}"
@@ -28,7 +29,7 @@ _JOINED = "\N{NO-BREAK SPACE}"
 
 def lead(document: Document) -> str:
     """What was found, in plain words: a sentence or two for each measurement."""
-    shown = columns(document)
+    shown = judged_columns(document)
     several = len(shown) > 1
     paragraphs = [
         f"<p>{f'<b>{escape(column.title)}</b> ' if several else ''}{_sentence(column)}</p>"
@@ -42,32 +43,12 @@ def lead(document: Document) -> str:
 
 
 def _sentence(column: Column) -> str:
-    found = verdict(column.part)
+    found = Verdict.of(column.part)
     pill = f'<span class="pill {found.look}">{escape(found.word)}</span>'
-    if found.says is None or found.right is None:
+    said = found.text.removeprefix(found.word).lstrip(": ").replace(" %", f"{_JOINED}%")
+    if not found.figures:
         return f"{pill} There is nothing to judge."
-    return f"{pill} {escape(_in_words(found))}"
-
-
-def _in_words(found: Verdict) -> str:
-    assert found.says is not None
-    assert found.right is not None
-    # A number and its sign stay on one line.
-    says, right = (percent(share).replace(" ", _JOINED) for share in (found.says, found.right))
-    average = f"On average the model says {says} and is right {right} of the time"
-    if found.event is not None:
-        average = (
-            f"On average P({found.event}) is {says}, and {right} of the rows are {found.event}"
-        )
-    points = 100 * abs(found.says - found.right)
-    if found.unclear:
-        return f"{average}: with so few rows, chance alone may have made the difference."
-    return {
-        "over": f"{average}: it promises {points:.1f} percentage points too much.",
-        "under": f"{average}: it promises {points:.1f} percentage points too little.",
-        "mixed": f"{average}, but too high at some confidences and too low at others.",
-        "good": f"{average}: its probabilities can be believed, as far as these rows can tell.",
-    }[found.kind]
+    return f"{pill} {escape(capitalised(said))}.{escape(found.promise)}"
 
 
 def _changed(before: Column, after: Column) -> str:

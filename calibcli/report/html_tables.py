@@ -11,7 +11,6 @@ from calibcli.report.table import Table
 from calibcli.report.tables import (
     CHANCE_LEGEND,
     SHOWN_ON_PAGE,
-    balanced_table,
     differences_table,
     groups_table,
     leaderboard_table,
@@ -19,6 +18,7 @@ from calibcli.report.tables import (
     metrics_table,
     refit_and_tests,
     slices_tables,
+    target_table,
 )
 from calibcli.report.texts import capitalised
 from calibcli.schema import Document
@@ -28,12 +28,12 @@ _INTERVALS = "In brackets: 95 % intervals."
 
 def metrics_tables(document: Document) -> str:
     """The metrics of every measurement; of a fit, how they changed."""
-    table, balanced = metrics_table(document), balanced_table(document)
+    table, target = metrics_table(document), target_table(document)
     if table is None:
         return ""
     parts = [html_table(table)]
-    if balanced is not None:
-        parts += [f"<p>{escape(balanced.caption)}</p>", html_table(balanced)]
+    if target is not None:
+        parts += [f"<p>{escape(target.caption)}</p>", html_table(target)]
     differences = differences_table(document)
     if differences is not None:
         parts += [html_table(differences), quiet(differences.caption)]

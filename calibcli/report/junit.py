@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
+from calibcli.report.comparison import verdict_lines
 from calibcli.report.document import gates_of
 from calibcli.report.gate_results import failed_gates, figures, sentence
 from calibcli.schema import Document
@@ -39,6 +40,8 @@ def to_junit(document: Document) -> str:
             kind = "not known" if entry["reason"] else "gate"
             told = {"message": _allowed(figures(entry)), "type": kind}
             ET.SubElement(case, "failure", told).text = _allowed(sentence(entry))
+    said = [f"{name}: {text}" for name, text in verdict_lines(document)]
+    ET.SubElement(suite, "system-out").text = _allowed("\n".join(said))
     ET.indent(root)
     # All in ASCII, with references for other characters: right in whatever encoding it is printed.
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root).decode()}\n'

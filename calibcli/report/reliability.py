@@ -14,7 +14,7 @@ from rich.text import Text
 
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.texts import count, percent
-from calibcli.report.verdict import verdict
+from calibcli.report.verdict import Verdict
 from calibcli.schema import BinPart, MeasurementPart
 
 SIDE_BY_SIDE = 110
@@ -115,9 +115,11 @@ def reliability_diagram(
     """One diagram: a heading with the verdict, the scale, and a line for each bin from some on."""
     bins = part["reliability"][lowest:]
     layout = _Layout.of(bins, width)
-    found = verdict(part)
+    found = Verdict.of(part)
     first = Text.assemble((heading, "bold"), "  " if heading else "")
-    first.append(found.text, VERDICT_STYLES[found.look])
+    # The whole sentence stands with what was read; here it may have half of the width.
+    text = f"{found.word}: {found.figures}" if found.figures else found.word
+    first.append(text, VERDICT_STYLES[found.look])
     gap = " " * _GAP
     names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", found.came))
     scale = "".join(names) + _scale(layout.bar, layout.end) + gap + "rows".rjust(layout.count)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from calibcli.report.comparison import columns, convention, metric_names, metric_title
+from calibcli.report.comparison import (
+    columns,
+    convention,
+    judged_columns,
+    metric_names,
+    metric_title,
+    verdict_lines,
+)
 from calibcli.report.differences import reasons_not_compared
 from calibcli.report.document import is_fit, results_of
 from calibcli.report.gate_results import gate_lines
@@ -13,7 +20,6 @@ from calibcli.report.summary import summary
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, flat
 from calibcli.report.tables import (
     SHOWN_IN_TEXT,
-    balanced_table,
     diagnostic_tables,
     differences_table,
     groups_table,
@@ -21,8 +27,8 @@ from calibcli.report.tables import (
     member_lines,
     metrics_table,
     reliability_table,
+    target_table,
 )
-from calibcli.report.verdict import verdict
 from calibcli.schema import Document
 from calibcli.visible import visible
 
@@ -48,6 +54,8 @@ def _markdown(document: Document) -> Iterator[str]:
     for result in results_of(document):
         for name, text in summary(result):
             yield f"- {f'**{name}** ' if name else ''}{_escape(text)}"
+    for name, text in verdict_lines(document):
+        yield f"- **{_escape(name)}** {_escape(text)}"
     yield ""
     yield from _gates(document)
     leaderboard = leaderboard_table(document)
@@ -62,7 +70,7 @@ def _markdown(document: Document) -> Iterator[str]:
         yield "Nothing was measured."
         yield ""
     groups = groups_table(document, SHOWN_IN_TEXT)
-    for table in (metrics, balanced_table(document), differences_table(document), groups):
+    for table in (metrics, target_table(document), differences_table(document), groups):
         if table is not None:
             yield from _captioned(table)
     for text in reasons_not_compared(document):
@@ -74,13 +82,11 @@ def _markdown(document: Document) -> Iterator[str]:
 
 
 def _measured(document: Document) -> Iterator[str]:
-    """What the bins say, in a line and in full, and how the metrics are defined."""
+    """What the bins say in full, and how the metrics are defined."""
     shown = columns(document)
-    for column in shown:
-        named = f"**{_escape(column.title)}** " if len(shown) > 1 else ""
-        yield f"- {named}{verdict(column.part).text}"
-    for column in shown:
-        yield ""
+    for place, column in enumerate(judged_columns(document)):
+        if place:
+            yield ""
         bins = reliability_table(column.part)
         yield from _details(f"Reliability: {column.title}", _table(bins))
     names = metric_names(shown)

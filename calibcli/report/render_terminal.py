@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from calibcli.report.comparison import columns, convention, metric_names, metric_title
+from calibcli.report.comparison import (
+    columns,
+    convention,
+    judged_columns,
+    metric_names,
+    metric_title,
+    verdict_lines,
+)
 from calibcli.report.differences import reasons_not_compared
 from calibcli.report.document import did_not_converge, gates_of, is_fit, is_of_several
 from calibcli.report.gate_results import gate_lines
@@ -20,7 +27,6 @@ from calibcli.report.summary import summary
 from calibcli.report.table import Cell, Table, TableRow, flat
 from calibcli.report.tables import (
     SHOWN_IN_TEXT,
-    balanced_table,
     diagnostic_tables,
     differences_table,
     groups_table,
@@ -28,8 +34,10 @@ from calibcli.report.tables import (
     leaderboard_table,
     member_lines,
     metrics_table,
+    target_table,
 )
 from calibcli.report.texts import align_at_point, cut_inside
+from calibcli.report.verdict import Verdict
 from calibcli.schema import Document, Result
 from calibcli.visible import visible
 
@@ -72,6 +80,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
     shown = columns(document)
     if is_of_several(document):
         page.say_table(inputs_table(document))
+        page.say_verdicts(document)
     else:
         page.say_summary(document)
     page.say()
@@ -141,11 +150,24 @@ class _Terminal:
         for label, text in summary(document):
             failed = label == "fitted" and did_not_converge(document)
             grid.add_row(_escape(label), _escape(text, "bold red" if failed else ""))
+        looks = [Verdict.of(column.part).look for column in judged_columns(document)]
+        for (label, text), look in zip(verdict_lines(document), looks, strict=True):
+            grid.add_row(_escape(label), _escape(text, VERDICT_STYLES[look]))
         self._console.print(grid)
+
+    def say_verdicts(self, document: Document) -> None:
+        """The verdicts on several inputs that are longer than the table has room for."""
+        remarked = [bool(Verdict.of(column.part).remarks) for column in judged_columns(document)]
+        if not any(remarked):
+            return
+        self.say()
+        for (label, text), longer in zip(verdict_lines(document), remarked, strict=True):
+            if longer:
+                self.say(f"{label}: {text}")
 
     def say_metrics(self, document: Document) -> None:
         """The tables of metrics, on which rows they were measured, and what marks mean."""
-        table, balanced = metrics_table(document), balanced_table(document)
+        table, target = metrics_table(document), target_table(document)
         if table is None:
             if is_fit(document):
                 self.say("Nothing was measured.")
@@ -154,11 +176,11 @@ class _Terminal:
         self.say()
         if table.caption:
             self.say(table.caption)
-        if balanced is not None:
+        if target is not None:
             self.say()
-            self.say_table(balanced)
+            self.say_table(target)
             self.say()
-            self.say(balanced.caption)
+            self.say(target.caption)
         best = f", {_MARK} best of its row" if table.folds else ""
         lower, higher = self._glyphs.lower, self._glyphs.higher
         self.say_quietly(f"{lower} lower is better, {higher} higher is better{best}")
@@ -289,7 +311,7 @@ class _Terminal:
 
     def say_diagrams(self, document: Document) -> None:
         """The reliability diagrams."""
-        shown = columns(document)
+        shown = judged_columns(document)
         if len(shown) > DIAGRAMS:
             return
         titled = is_fit(document) or len(shown) > 1

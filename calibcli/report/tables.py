@@ -8,9 +8,7 @@ from dataclasses import replace
 
 from calibcli.metrics.registry import METRICS
 from calibcli.report.comparison import (
-    BALANCED_CAPTION,
     Column,
-    balanced_columns,
     best,
     better,
     caption,
@@ -20,6 +18,8 @@ from calibcli.report.comparison import (
     metric_names,
     metric_title,
     section_headings,
+    target_caption,
+    target_columns,
 )
 from calibcli.report.decision_tables import decision_tables
 from calibcli.report.differences import difference_word, differences_of
@@ -40,7 +40,7 @@ from calibcli.report.texts import (
     short_names,
     significant,
 )
-from calibcli.report.verdict import verdict
+from calibcli.report.verdict import Verdict
 from calibcli.schema import (
     CandidatePart,
     DifferencePart,
@@ -59,6 +59,8 @@ SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 500
 CHANCE_HEADING = "by chance"
 NO_INTERVAL = "none"
 """Of a metric that has no interval, among others that have one."""
+
+_LONGEST_MAP = 48
 
 _CLEAR = 0.05
 """A p-value below it is no chance."""
@@ -105,10 +107,10 @@ def metrics_table(document: Document) -> Table | None:
     return replace(table, caption=caption(document))
 
 
-def balanced_table(document: Document) -> Table | None:
-    """Before and after a fit with all classes counting the same, where that was measured."""
-    pair = balanced_columns(document)
-    return replace(_change_table(*pair), caption=BALANCED_CAPTION) if pair else None
+def target_table(document: Document) -> Table | None:
+    """Before and after a fit for other class shares, of rows weighted to these."""
+    pair = target_columns(document)
+    return replace(_change_table(*pair), caption=target_caption(document)) if pair else None
 
 
 def _one_table(column: Column, document: Document) -> Table:
@@ -254,7 +256,7 @@ def inputs_table(document: Document) -> Table:
     rows = []
     for column in columns(document):
         part = column.part
-        judged = verdict(part)
+        judged = Verdict.of(part)
         shares = [
             Cell("" if share is None else percent(share)) for share in (judged.says, judged.right)
         ]
@@ -281,7 +283,8 @@ def reliability_table(measured: MeasurementPart) -> Table:
         if part["confidence"] is not None and part["accuracy"] is not None
     ]
     return Table(
-        [TableColumn(name) for name in ("confidence", "says", verdict(measured).came, "rows")], rows
+        [TableColumn(name) for name in ("confidence", "says", Verdict.of(measured).came, "rows")],
+        rows,
     )
 
 
@@ -356,6 +359,7 @@ def groups_table(document: Document, most: int) -> Table | None:
         cells = [
             Cell(entry["name"], tip=entry["name"], prose=True),
             Cell(count(entry["rows"]), entry["rows"]),
+            Cell(entry.get("learnt") or "as all rows", prose=True),
             Cell(percent(entry["share"]), entry["share"]),
             Cell(significant(before), before),
             Cell(significant(after), after),
@@ -372,10 +376,13 @@ def groups_table(document: Document, most: int) -> Table | None:
         if every > most
         else f"The {every} groups of {column!r}, the largest NLL afterwards first."
     )
+    if part.get("pooled"):
+        about += f" The map of all rows: {part['pooled']}."
     heads = [
         TableColumn(column, align="left", longest=LONGEST_NAME),
         TableColumn("rows"),
-        TableColumn("own map"),
+        TableColumn("own map", align="left", longest=_LONGEST_MAP),
+        TableColumn("its share"),
         *(TableColumn(name, at_point=True) for name in ("NLL before", "after", "change")),
     ]
     return Table(heads, rows, heading="Groups", caption=about, kind="listing sortable")

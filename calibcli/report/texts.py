@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import PurePath
@@ -76,6 +77,12 @@ def range_text(part: IntervalPart | MetricPart | DifferencePart | None) -> str:
     return f"{ends[0]} to {ends[1]}" if ends else ""
 
 
+def upper_end_text(part: IntervalPart | MetricPart) -> str:
+    """The upper end of an interval as `interval_text` shows it."""
+    ends = _ends(part)
+    return ends[1] if ends else NO_VALUE
+
+
 def _ends(part: IntervalPart | MetricPart | DifferencePart | None) -> tuple[str, str] | None:
     """Both ends with the same decimals, three digits of the larger one, rounded outwards.
 
@@ -122,6 +129,15 @@ def plural(number: int, noun: str) -> str:
     """``1 row``, ``2,000 rows``, ``2 passes``."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{count(number)} {noun}{ending}"
+
+
+def plural_noun(number: int, noun: str) -> str:
+    """``5 subjects``, ``2 countries``; ``3 values of 'Age group'`` of what is no single word."""
+    if not re.fullmatch("[a-z]+( [a-z]+)?", noun):
+        return f"{plural(number, 'value')} of {noun!r}"
+    if number != 1 and re.search("[^aeiou]y$", noun):
+        return f"{count(number)} {noun[:-1]}ies"
+    return plural(number, noun)
 
 
 def duration(seconds: float) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,6 +54,8 @@ class Dataset:
         Rows left out for their label.
     other_columns : tuple of str
         Columns that ride along.
+    seen : bool
+        Whether a file says of itself that a fit has seen its rows.
     left_out : tuple of str
         Arrays of an NPZ file that cannot: they have other rows, or no type that a table has.
     """
@@ -73,8 +75,10 @@ class Dataset:
         self._keys_are_known = False
         self._verified: set[str] = set()
         self.format = first.file.format
+        self.seen = any(partition.file.seen for partition in partitions)
         locations = [partition.file.location for partition in partitions]
         self.name = _short_name(locations)
+        self._has_label_file = layout.label_file is not None
         if layout.label_file is not None:
             locations.append(layout.label_file.location)
         self._locations = locations
@@ -185,18 +189,29 @@ class Dataset:
                 inside -= len(kept)
         return f"{partition.file.location.name}, row {inside}"
 
+    def is_among(self, prints: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether one of the files of rows has a fingerprint that is among some.
+
+        Only local files are compared, and of these only those that have the size of one of them.
+        """
+        known = {(each.get("bytes"), each.get("sha256")) for each in prints}
+        sizes = {size for size, _ in known}
+        for location in self._locations[: len(self._locations) - self._has_label_file]:
+            path = Path(location.path)
+            if location.url is None and path.is_file() and path.stat().st_size in sizes:
+                digest, size = _digest(location)
+                if (size, digest) in known:
+                    return True
+        return False
+
     def fingerprints(self) -> list[dict[str, str | int]]:
         """Path, size in bytes and SHA-256 of each file; nothing of a stream read in one pass."""
         if self.rows == UNKNOWN_ROWS:
             return []
         prints: list[dict[str, str | int]] = []
         for shown, location in zip(self.files, self._locations, strict=True):
-            digest, size = hashlib.sha256(), 0
-            with location.open() as file:
-                while content := file.read(COPIED_BYTES):
-                    digest.update(content)
-                    size += len(content)
-            prints.append({"path": shown, "bytes": size, "sha256": digest.hexdigest()})
+            digest, size = _digest(location)
+            prints.append({"path": shown, "bytes": size, "sha256": digest})
         return prints
 
     def close(self) -> None:
@@ -213,6 +228,16 @@ class Dataset:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _digest(location: Location) -> tuple[str, int]:
+    """SHA-256 of a file, and its size in bytes."""
+    digest, size = hashlib.sha256(), 0
+    with location.open() as file:
+        while content := file.read(COPIED_BYTES):
+            digest.update(content)
+            size += len(content)
+    return digest.hexdigest(), size
 
 
 def _short_name(locations: Sequence[Location]) -> str:

@@ -140,6 +140,7 @@ def open_writer(
     outputs: Outputs | None = None,
     force: bool = False,
     stdout: BinaryIO | None = None,
+    seen: bool = False,
 ) -> Iterator[Writer]:
     """A writer of calibrated probabilities; the file appears when the context is left.
 
@@ -155,6 +156,8 @@ def open_writer(
         Whether an existing file may be replaced, where there are no `outputs`.
     stdout : binary file or None
         Instead of the process's standard output.
+    seen : bool
+        Whether a fit has seen the rows, which the file then says of itself.
 
     Raises
     ------
@@ -169,7 +172,7 @@ def open_writer(
             file = stack.enter_context(_given(stdout))
         else:
             file = (outputs or stack.enter_context(Outputs(force=force))).open(path)
-        writer = Writer(import_function(form.sink)(file, source.rows, source.class_names))
+        writer = Writer(import_function(form.sink)(file, source.rows, source.class_names, seen))
         try:
             yield writer
             writer.finish()

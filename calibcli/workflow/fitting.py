@@ -27,6 +27,9 @@ from calibcli.workflow.measuring import (
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 
+_OTHER_SHARES = 1.1
+"""Class shares are others if one has grown by so much more than another."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -45,7 +48,9 @@ class Outcome:
     folds : int
     balanced : (Evaluation, Evaluation) or None
         Before and after, of the same rows with all classes counting the same; where the fit is for
-        other class shares than those of its rows.
+        equal class shares and the rows have others.
+    target : (Evaluation, Evaluation) or None
+        The same with the class shares that a user named.
     plain : Evaluation or None
         After a fit by plain nll, of the same rows; where the loss is improper and has no link.
     leaderboard : Leaderboard or None
@@ -65,6 +70,7 @@ class Outcome:
     measured_on: MeasuredOn = "nothing"
     folds: int = 0
     balanced: tuple[Evaluation, Evaluation] | None = None
+    target: tuple[Evaluation, Evaluation] | None = None
     plain: Evaluation | None = None
     leaderboard: Leaderboard | None = None
     groups: GroupReport | None = None
@@ -154,6 +160,7 @@ def _measured(
     before, after, *others = measure(judged, predictors, panel)
     if improper and "nll" in after.values:
         notes += (_compared(plan.loss, after, others[0]),)
+    shifted = _for_other_shares(judged, plan, predictors[:2], panel)
     return replace(
         outcome,
         notes=notes,
@@ -161,7 +168,8 @@ def _measured(
         after=after,
         measured_on="cross-fit" if test is None else "test",
         folds=data.folds if test is None else 0,
-        balanced=_balanced(judged, predictors[:2], panel) if plan.changes_prior else None,
+        balanced=shifted if plan.shares is None else None,
+        target=None if plan.shares is None else shifted,
         plain=others[0] if others else None,
         groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
         decisions=None if panel.costs is None else _decisions(judged, predictors[:2], panel),
@@ -175,13 +183,16 @@ def _decisions(
     return before, after
 
 
-def _balanced(
-    judged: Data, predictors: list[Predictor], panel: Panel
+def _for_other_shares(
+    judged: Data, plan: Plan, predictors: list[Predictor], panel: Panel
 ) -> tuple[Evaluation, Evaluation] | None:
-    """Figures with all classes counting the same, where they don't already."""
-    if imbalance(judged.class_weights) < IMBALANCED:
+    """Figures with the class shares that the fit is for, where the rows have others."""
+    if not plan.changes_prior:
         return None
-    factors = prior_factors("balanced", judged.class_weights)
+    prior = plan.prior or "balanced"
+    factors = prior_factors(prior, judged.class_weights)
+    if imbalance(factors) < (_OTHER_SHARES if plan.shares else IMBALANCED):
+        return None
     before, after = measure(judged.reweighted(factors), predictors, panel)
     return before, after
 

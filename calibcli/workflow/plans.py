@@ -71,6 +71,13 @@ class Plan:
         return "+".join(stage_names(self.method)) + self.variant
 
     @property
+    def shares(self) -> list[float] | None:
+        """The class shares that the fit is for, where they were named."""
+        if not isinstance(self.prior, tuple):
+            return None
+        return [share / sum(self.prior) for share in self.prior]
+
+    @property
     def changes_prior(self) -> bool:
         """Whether the fit is for other class shares than those of its rows."""
         return self.prior is not None or self.objective.sets_prior

@@ -348,6 +348,8 @@ class GroupScore:
         What its own map counts in its map, from 0 to 1.
     before, after : float
         NLL of its rows, which the fit has not seen.
+    learnt : str
+        Its own map in words; empty where it has none.
     """
 
     name: str
@@ -355,6 +357,7 @@ class GroupScore:
     share: float
     before: float
     after: float
+    learnt: str = ""
 
 
 @dataclass(frozen=True)
@@ -370,12 +373,15 @@ class GroupReport:
         Held-out NLL by strength.
     scores : tuple of GroupScore
         Of the groups that have rows, those with the largest NLL after the fit first.
+    pooled : str
+        The map of all rows in words.
     """
 
     column: str
     strength: float
     losses: dict[float, float]
     scores: tuple[GroupScore, ...]
+    pooled: str = ""
 
 
 def report_groups(data: Data, predictors: Sequence[Predictor], grouped: GroupedFit) -> GroupReport:
@@ -391,17 +397,19 @@ def report_groups(data: Data, predictors: Sequence[Predictor], grouped: GroupedF
     """
     names, groups = data.key_names(GROUP), grouped.groups
     shares = dict(zip(groups.names, groups.weights.tolist(), strict=True))
+    learnt = groups.learnt()
     rows, weight, before, after = data.fold(partial(_scores, tuple(predictors), len(names)), np.add)
     with np.errstate(invalid="ignore", divide="ignore"):
         before, after = before / weight, after / weight
     scores = [
-        GroupScore(name, int(n), shares.get(name, 0.0), float(b), float(a))
+        GroupScore(name, int(n), shares.get(name, 0.0), float(b), float(a), learnt.get(name, ""))
         for name, n, b, a in zip(names, rows, before, after, strict=True)
         if n
     ]
     # A mean of no weight is NaN, which has no place in an order.
     scores.sort(key=lambda score: (np.isnan(score.after), -score.after))
-    return GroupReport(groups.column, grouped.strength, grouped.losses, tuple(scores))
+    pooled = " + ".join(stage.summary() for stage in groups.pooled)
+    return GroupReport(groups.column, grouped.strength, grouped.losses, tuple(scores), pooled)
 
 
 def _scores(predictors: tuple[Predictor, ...], groups: int, tile: Tile) -> NumpyArray:

@@ -23,6 +23,9 @@ from calibcli.tables.locations import HiveKey, Location, first_line
 CLASSES_METADATA = b"calib.classes"
 """Schema metadata: the class names, a JSON list in the order of the score columns."""
 
+SEEN_METADATA = b"calib.seen"
+"""Schema metadata: there if a fit has seen the rows."""
+
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 MERGED_ROWS = 4096
@@ -214,6 +217,11 @@ def class_names(schema: Any) -> tuple[str, ...] | None:
     return None
 
 
+def seen_by_a_fit(schema: Any) -> bool:
+    """Whether the metadata of a schema say that a fit has seen the rows."""
+    return SEEN_METADATA in (schema.metadata or {})
+
+
 def _names(names: Any) -> tuple[str, ...] | None:
     if isinstance(names, list) and len(names) >= 2 and all(isinstance(n, str) for n in names):
         return tuple(names) if len(set(names)) == len(names) else None
@@ -333,11 +341,14 @@ class Assembler:
     plain : bool
         Whether dictionary-encoded columns are decoded: an IPC file has one dictionary a column,
         but the batches may have different ones.
+    seen : bool
+        Whether a fit has seen the rows; written there, too.
     """
 
-    def __init__(self, class_names: tuple[str, ...] | None, *, plain: bool) -> None:
+    def __init__(self, class_names: tuple[str, ...] | None, *, plain: bool, seen: bool) -> None:
         names = json.dumps(list(class_names), ensure_ascii=False) if class_names else None
-        self._metadata = None if names is None else {CLASSES_METADATA: names.encode()}
+        self._metadata = {} if names is None else {CLASSES_METADATA: names.encode()}
+        self._metadata |= {SEEN_METADATA: b"true"} if seen else {}
         self._plain = plain
         self.schema: Any = None
         self.renamed: dict[str, str] = {}
@@ -357,7 +368,7 @@ class Assembler:
                 fields.append(field.with_name(new).with_type(column.type))
                 values.append(column)
         if self.schema is None:
-            self.schema = pa.schema(fields, self._metadata)
+            self.schema = pa.schema(fields, self._metadata or None)
         values = [
             column if column.type == field.type else column.cast(field.type)
             for column, field in zip(values, self.schema, strict=True)
@@ -374,15 +385,19 @@ class ArrowSink:
     rows : int
         To come, or negative; not needed here.
     class_names : tuple of str or None
+    seen : bool
+        Whether a fit has seen the rows.
     """
 
     left_out: tuple[str, ...] = ()
     plain: ClassVar[bool]
     """Whether dictionary-encoded columns are decoded, see `Assembler`."""
 
-    def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None, seen: bool = False
+    ) -> None:
         self._file = file
-        self._assembler = Assembler(class_names, plain=self.plain)
+        self._assembler = Assembler(class_names, plain=self.plain, seen=seen)
         self._writer: Any = None
 
     @property

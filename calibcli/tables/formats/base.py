@@ -123,6 +123,8 @@ class DataFile(ABC):
         What messages call a field: ``"column"``, ``"key"``, or ``"array"`` for the only one.
     about : tuple of str
         Fields that say something about the file and are no data, such as class names.
+    seen : bool
+        Whether it says of itself that a fit has seen its rows.
     """
 
     location: Location
@@ -131,6 +133,7 @@ class DataFile(ABC):
     class_names: tuple[str, ...] | None = None
     unit: str = "column"
     about: tuple[str, ...] = ()
+    seen: bool = False
 
     def splits(self, rows: int) -> Sequence[int]:
         """Row numbers, from 0 on, at which reading may begin without reading what is before."""

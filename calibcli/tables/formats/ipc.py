@@ -19,6 +19,7 @@ from calibcli.tables.formats.arrow import (
     cut,
     refusing_damage,
     regroup,
+    seen_by_a_fit,
     validated,
     with_keys,
 )
@@ -103,7 +104,8 @@ def _open(location: Location, form: str) -> IpcData:
         whole = schema.names if mapped and len(counts) == 1 else ()
         fields = arrow_fields(location, schema, sum(counts), whole)
         starts = (0, *itertools.accumulate(counts[:-1]))
-        return IpcData(location, form, fields, class_names(schema), starts=starts, mapped=mapped)
+        named, seen = class_names(schema), seen_by_a_fit(schema)
+        return IpcData(location, form, fields, named, seen=seen, starts=starts, mapped=mapped)
 
 
 def _in_place(column: Any, mapping: MappedFile) -> bool:
@@ -193,8 +195,8 @@ def open_ipc_pipe(location: Location, stream: IO[bytes]) -> PipedIpc:
         batches = validated(iter(reader))
         first = list(itertools.islice((batch for batch in batches if batch.num_rows), 1))
         fields = arrow_fields(location, reader.schema, UNKNOWN_ROWS)
-        names = class_names(reader.schema)
-    return PipedIpc(location, "ipc-stream", fields, names, batches=batches, first=first)
+        names, seen = class_names(reader.schema), seen_by_a_fit(reader.schema)
+    return PipedIpc(location, "ipc-stream", fields, names, seen=seen, batches=batches, first=first)
 
 
 class IpcFileSink(ArrowSink):

@@ -29,6 +29,9 @@ from calibcli.tables.storage import COPIED_BYTES, MappedFile, Spool
 CLASSES_KEY = "classes"
 """An array of class names, in the order of the score columns."""
 
+SEEN_KEY = "calib.seen"
+"""There if a fit has seen the rows."""
+
 NPY_FIELD = "array"
 """The name of the one array of an NPY file."""
 
@@ -280,9 +283,10 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
         for key, member in zip(keys, members, strict=True)
     )
     data = ArrayData(
-        location, "npz", fields, unit="key", about=(CLASSES_KEY,), members=tuple(members)
+        location, "npz", fields, unit="key", about=(CLASSES_KEY, SEEN_KEY), members=tuple(members)
     )
-    return replace(data, class_names=_class_names(data))
+    seen = any(field.name == SEEN_KEY for field in fields)
+    return replace(data, class_names=_class_names(data), seen=seen)
 
 
 def _member(
@@ -345,11 +349,16 @@ class NpzSink:
         Number of rows to come; negative if it is not known.
     class_names : tuple of str or None
         Written as the array ``classes``.
+    seen : bool
+        Whether a fit has seen the rows.
     """
 
-    def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None, seen: bool = False
+    ) -> None:
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
         self._file, self._promised, self._class_names = file, rows, class_names
+        self._seen = seen
         self._arrays: dict[str, _Waiting] = {}
         self._direct: IO[bytes] | None = None
         self._rows = 0
@@ -387,7 +396,7 @@ class NpzSink:
 
     def _add_columns(self, columns: Any, arrays: dict[str, NumpyArray]) -> None:
         if not self._rows:
-            self.renamed = free_names(columns.schema.names, [*arrays, CLASSES_KEY])
+            self.renamed = free_names(columns.schema.names, [*arrays, CLASSES_KEY, SEEN_KEY])
             self.left_out = tuple(field.name for field in columns.schema if not _fits(field))
         for field, column in zip(columns.schema, columns.columns, strict=True):
             if field.name not in self.left_out:
@@ -423,6 +432,9 @@ class NpzSink:
         if self._class_names is not None:
             with self._open(CLASSES_KEY) as entry:
                 npy.write_array(entry, np.array(self._class_names), allow_pickle=False)
+        if self._seen:
+            with self._open(SEEN_KEY) as entry:
+                npy.write_array(entry, np.array([True]), allow_pickle=False)
         self._archive.close()
 
     def abandon(self) -> None:

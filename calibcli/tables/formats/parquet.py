@@ -21,6 +21,7 @@ from calibcli.tables.formats.arrow import (
     cut,
     refusing_damage,
     regroup,
+    seen_by_a_fit,
     validated,
     with_keys,
 )
@@ -115,6 +116,7 @@ def open_parquet(location: Location, _: Spool) -> ParquetData:
             "parquet",
             arrow_fields(location, schema, metadata.num_rows),
             class_names(schema),
+            seen=seen_by_a_fit(schema),
             starts=tuple(itertools.accumulate(counts[:-1], initial=0)),
             # The sizes of single columns are not asked for: pyarrow aborts where they are damaged.
             row_bytes=sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1),
@@ -142,8 +144,10 @@ class ParquetSink(ArrowSink):
 
     plain = False
 
-    def __init__(self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None) -> None:
-        super().__init__(file, rows, class_names)
+    def __init__(
+        self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None, seen: bool = False
+    ) -> None:
+        super().__init__(file, rows, class_names, seen)
         self._waiting: list[Any] = []
         self._rows = 0
 
