@@ -47,7 +47,7 @@ RELATIVE = 0.1
 CONSIDERABLE = 0.1
 """A share of the rows that is worth a word."""
 
-LEVEL = 0.05
+_BY_CHANCE = 0.05
 """How often chance alone may find something, in all that is looked at together."""
 
 _MOST_REMARKS = 3
@@ -58,7 +58,7 @@ _HALF_WIDTH = _NORMAL.inv_cdf(0.975)
 _UNEVEN = 1.3
 """A variance so many times that of as many equal rows is one of weights or clusters."""
 
-Kind: TypeAlias = Literal["over", "under", "mixed", "good", "nearly", "unclear", "none"]
+VerdictKind: TypeAlias = Literal["over", "under", "mixed", "good", "nearly", "unclear", "none"]
 Side: TypeAlias = Literal["over", "under", "good"]
 
 WORDS = {
@@ -97,7 +97,7 @@ class Verdict:
         Whether some of the rows are off to the other side.
     """
 
-    kind: Kind
+    kind: VerdictKind
     says: float | None = None
     right: float | None = None
     event: str | None = None
@@ -221,7 +221,7 @@ class _Average(NamedTuple):
     @property
     def clearly(self) -> float:
         """So many standard errors are no chance, of one of all that is looked at."""
-        return _NORMAL.inv_cdf(1 - LEVEL / 2 / self.looks)
+        return _NORMAL.inv_cdf(1 - _BY_CHANCE / 2 / self.looks)
 
 
 class _Finding(NamedTuple):
@@ -285,7 +285,7 @@ def _judged(
     tests: Sequence[_Finding],
     *,
     seen: bool,
-) -> tuple[Kind, tuple[str, ...], bool]:
+) -> tuple[VerdictKind, tuple[str, ...], bool]:
     """The kind of the verdict, its remarks, and whether it holds on average only."""
     shares = _shares(filled, average)
     errors = [*_errors(measured, average), *_known_values(measured, average)]
@@ -442,7 +442,7 @@ def _shares(filled: Sequence[_Bin], average: _Average) -> dict[Side, float]:
 def _told_by_tests(tests: Sequence[TestPart], measured: MeasurementPart) -> list[_Finding]:
     """What the answer of all tests says."""
     p = tests[-1]["p"] if tests else None
-    if p is None or not p < LEVEL:
+    if p is None or not p < _BY_CHANCE:
         return []
     text = p_value(p)
     equal = "" if text.startswith("<") else "= "
@@ -474,7 +474,7 @@ def _off_slices(part: SlicesPart, event: str | None) -> Iterator[_Finding]:
 
 def _slice_side(entry: SlicePart) -> Side:
     p = entry["adjusted_p"]
-    if p is None or not p < LEVEL:
+    if p is None or not p < _BY_CHANCE:
         return "good"
     return "over" if entry["confidence"] > entry["accuracy"] else "under"
 
