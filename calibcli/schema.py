@@ -312,6 +312,38 @@ class SlicesPart(TypedDict):
     slices: Annotated[Sequence[SlicePart], "the worst first"]
 
 
+class PeriodPart(TypedDict):
+    """A period."""
+
+    name: Annotated[str, "the value of the column"]
+    rows: Annotated[int, "number of rows"]
+    weight: Annotated[float, "sum of their weights"]
+    expected: Annotated[
+        float, "sum of the confidence: how many events, or right predictions, it expects"
+    ]
+    observed: Annotated[float, "how many came"]
+    low: Annotated[
+        float | None, "lower control limit of `observed`; null where there are too few events"
+    ]
+    high: Annotated[float | None, "upper control limit"]
+    signal: Annotated[
+        Literal["within", "high", "low", "too few"],
+        "whether `observed` is within the limits, above or below them",
+    ]
+
+
+class PeriodsPart(TypedDict):
+    """Periods of a column."""
+
+    column: Annotated[str, "the column"]
+    limits: Annotated[
+        Literal["binomial", "clusters"],
+        "what the limits are made of, 0.135 % at either end being out of them by chance: the noise "
+        "of independent rows with these probabilities, or that of clusters (Student's t)",
+    ]
+    periods: Annotated[Sequence[PeriodPart], "in the order of their names, numbers by their size"]
+
+
 class TestPart(TypedDict):
     """A test."""
 
@@ -547,6 +579,9 @@ class EvaluateDocument(MeasurementPart):
     ]
     slices: NotRequired[
         Annotated[Sequence[SlicesPart], "in this order", "with `--by` and `--by-class`"]
+    ]
+    periods: NotRequired[
+        Annotated[PeriodsPart, "expected and observed in the order of `--by`", "with `--in-order`"]
     ]
     tests: NotRequired[Annotated[Sequence[TestPart], "one for each test", "with `--tests`"]]
     refit: NotRequired[

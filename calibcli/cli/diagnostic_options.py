@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from calibcli.cli.shared_options import complete_methods, options_in
+from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calibcli.calibrators.base import Calibrator
     from calibcli.engine.data import Data
+    from calibcli.metrics.base import Statistic
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.metrics.slices import SliceSums
     from calibcli.schema import EvaluateDocument
@@ -37,6 +39,14 @@ class DiagnosticOptions:
         bool,
         _option("--by-class", help="Measure the rows of each predicted class, the worst first."),
     ] = False
+    in_order: Annotated[
+        bool,
+        _option(
+            "--in-order",
+            help="The values of --by are months, say: what is expected and what comes, in their "
+            "order, with control limits.",
+        ),
+    ] = False
     tests: Annotated[
         bool,
         _option("--tests", help="Test whether the model may be calibrated, with p-values."),
@@ -50,6 +60,16 @@ class DiagnosticOptions:
             show_default=False,
         ),
     ] = None
+
+    def check(self) -> None:
+        """Refuse options that say nothing together.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.in_order and self.by is None:
+            raise UsageError("--in-order is about the values of a column; add --by COL")
 
     @property
     def keys(self) -> dict[str, str]:
@@ -80,7 +100,12 @@ class DiagnosticOptions:
 
     def widened(self, panel: Panel, data: Data) -> Panel:
         """The panel, with the statistics of the slices."""
-        return replace(panel, also=(*panel.also, *self.statistics(data)))
+        also: tuple[Statistic, ...] = (*panel.also, *self.statistics(data))
+        if self.in_order:
+            from calibcli.workflow.diagnostics import periods_of_column
+
+            also = (*also, periods_of_column(data))
+        return replace(panel, also=also)
 
     def add_to(
         self,
@@ -112,6 +137,8 @@ class DiagnosticOptions:
                 )
                 for each in statistics
             ]
+        if self.in_order and self.by is not None:
+            self._add_periods(document, data, evaluation, self.by)
         if self.tests:
             from calibcli.report.document import test_parts
             from calibcli.workflow.diagnostics import run_tests
@@ -124,3 +151,15 @@ class DiagnosticOptions:
             from calibcli.workflow.refit import refit
 
             document["refit"] = refit_part(refit(data, self.refit, panel.bootstrap, stages))
+
+    def _add_periods(
+        self, document: EvaluateDocument, data: Data, evaluation: Evaluation, column: str
+    ) -> None:
+        from calibcli.metrics.periods import read_periods
+        from calibcli.metrics.slices import BY
+        from calibcli.report.document import periods_part
+        from calibcli.workflow.diagnostics import periods_of_column
+
+        sums = evaluation.also[periods_of_column(data)]
+        periods = read_periods(sums, data.key_names(BY))
+        document["periods"] = periods_part(periods, column, clustered=data.clusters is not None)

@@ -121,6 +121,7 @@ def evaluate_command(
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
     diagnosing = gates.diagnosing(diagnosing)
+    diagnosing.check()
     pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     outputs = {**pictures.paths, **gates.paths}

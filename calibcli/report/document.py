@@ -27,6 +27,8 @@ from calibcli.schema import (
     MeasurementPart,
     MetricPart,
     NumberPart,
+    PeriodPart,
+    PeriodsPart,
     RefitPart,
     Result,
     RulePart,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from calibcli.metrics.decisions import Decisions, MeanCost, Rule
     from calibcli.metrics.hypothesis_tests import TestResult
+    from calibcli.metrics.periods import Period
     from calibcli.metrics.slices import Slice
     from calibcli.workflow.choosing import Leaderboard, Standing
     from calibcli.workflow.pooling import GroupReport
@@ -520,6 +523,15 @@ def _slice(each: Slice) -> SlicePart:
         "ece": _number(each.ece, each.ece_interval),
         "p": each.p,
         "adjusted_p": each.adjusted_p,
+    }
+
+
+def periods_part(periods: Sequence[Period], column: str, *, clustered: bool) -> PeriodsPart:
+    """Periods as the document has them."""
+    return {
+        "column": column,
+        "limits": "clusters" if clustered else "binomial",
+        "periods": [cast("PeriodPart", asdict(period)) for period in periods],
     }
 
 

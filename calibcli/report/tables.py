@@ -24,6 +24,7 @@ from calibcli.report.comparison import (
 from calibcli.report.decision_tables import decision_tables
 from calibcli.report.differences import difference_word, differences_of
 from calibcli.report.document import is_fit, leaderboard_of, main_figure, results_of
+from calibcli.report.period_tables import SHOWN_PERIODS, period_tables
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
     LONGEST_NAME,
@@ -395,6 +396,7 @@ def diagnostic_tables(document: Document) -> Iterator[Table]:
         for table in (_refit_table(result), _tests_table(result)):
             if table is not None:
                 yield replace(table, input_name=name)
+        yield from period_tables(result, name, SHOWN_PERIODS)
         yield from _slices_tables(result, name, SHOWN_IN_TEXT)
 
 

@@ -16,6 +16,7 @@ from calibcli.metrics.hypothesis_tests import (
     TestResult,
 )
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.periods import PeriodSums
 from calibcli.metrics.resampling import Units
 from calibcli.metrics.slices import BY, SliceSums
 from calibcli.metrics.view import Event
@@ -40,6 +41,11 @@ def slices_of_column(data: Data, column: str) -> SliceSums:
             "looked at, so group them first"
         )
     return SliceSums(count, BY, _clusters(data))
+
+
+def periods_of_column(data: Data) -> PeriodSums:
+    """The statistic of what is expected and observed for each value of a key column."""
+    return PeriodSums(len(data.key_names(BY)), _clusters(data))
 
 
 def slices_of_classes(data: Data) -> SliceSums:
