@@ -25,7 +25,14 @@ from calibcli.arrays import (
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.drawn_labels import drawn_labels
-from calibcli.metrics.error_intervals import NormSample, blocks_of, pooled, shrunken
+from calibcli.metrics.error_intervals import (
+    End,
+    NormSample,
+    blocks_of,
+    less_noise,
+    pooled,
+    pooled_smoothly,
+)
 from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.pairing import MOST_VALUES, Recorded, change_by_spread
 from calibcli.metrics.resampling import LEVEL, Bagged, Chance, Interval, Units, percentiles
@@ -483,55 +490,100 @@ class ClassSample(NormSample):
 
     @property
     def sums(self) -> NumpyArray:
-        """What the error is a norm of (m,), of the rows."""
+        """The residuals (m,)."""
         return self.cells.residuals
 
-    @cached_property
-    def variance(self) -> NumpyArray:
-        """That of the sums (m,), of a calibrated model."""
-        return self.cells.variance
+    @property
+    def noise_of_sums(self) -> NumpyArray:
+        """Their noise (R, m), if the model is calibrated."""
+        return self.cells.noise
 
-    def apart_from(self, first: ClassSample) -> tuple[NumpyArray, NumpyArray]:
-        """How far this model's probabilities are apart from the first; see `NormSample`."""
-        paired, takes = self.cells.paired, self.cells.takes()
-        assert paired is not None
-        return takes @ paired.here[:, self.cells.codes], takes @ paired.there[:, first.cells.codes]
+    @cached_property
+    def by_chance(self) -> NumpyArray:
+        """Errors (R,) of labels that are drawn from the model's probabilities."""
+        cells = self.cells
+        nothing = np.zeros_like(cells.mean)
+        return self._errors(nothing, cells.noise, cells.mean, nothing)
 
     @property
     def is_paired(self) -> bool:
         """Whether the rows were seen together with those of the first model."""
         return self.cells.paired is not None
 
-    def norms(self, signals: NumpyArray) -> NumpyArray:
-        """The errors (R,) of signals (R, m) without noise."""
-        errors: NumpyArray = np.abs(self._possible(signals)) @ self.shares
-        return errors
+    def apart_from(self, first: ClassSample) -> tuple[NumpyArray, NumpyArray]:
+        """How far this model's probabilities are apart from the first; see `NormSample`."""
+        paired, takes = self.cells.paired, self.cells.draws()
+        assert paired is not None
+        return takes @ paired.here[:, self.cells.codes], takes @ paired.there[:, first.cells.codes]
 
-    def errors(self, signal: NumpyArray) -> NumpyArray:
-        """The error of a signal (m,) with noise, in every replicate (R,)."""
-        return self._errors(signal, self.cells.noise, self.cells.mean)
+    def simulated_with(self, before: ClassSample) -> tuple[NumpyArray, NumpyArray]:
+        """Errors (R,) of two models with the same noise; see `NormSample`.
 
-    def paired_errors(self, signal: NumpyArray) -> NumpyArray:
-        """The error of a signal (m,) with noise (R,), the same noise as in other models' errors.
-
-        That is of labels that are drawn from the first model's probabilities.
+        Labels are drawn from the first model's probabilities. With other rows the models would be
+        apart by more or less; where the truth lies between them says how much of that is whose.
         """
-        return self._errors(signal, *self._paired_noise)
+        cells, paired = self.cells, self.cells.paired
+        assert paired is not None
+        here, there = paired.here[:, cells.codes], paired.there[:, before.cells.codes]
+        between, back = here.sum(axis=0), there.sum(axis=0)
+        place = self._place(before, back, between)
+        takes = cells.draws(len(cells.noise)) - 1.0
+        of_first = np.clip((cells.probability - between) / cells.weight, 0.0, 1.0)
+        one = before._errors(
+            before.multiples.at(before.likeliest),
+            before.cells.noise + (place * takes) @ there,
+            before.cells.mean,
+            before.off,
+        )
+        other = self._errors(
+            self.multiples.at(self.likeliest),
+            cells.noise_of(paired.drawn) + ((1 - place) * takes) @ here,
+            of_first,
+            self.off,
+        )
+        return one, other
+
+    def _place(self, before: ClassSample, back: NumpyArray, between: NumpyArray) -> float:
+        """Where the truth most likely is between the models (0: the first), by least squares."""
+        here, there = self.cells, before.cells
+        sides = ((there, back, there.residuals), (here, -between, here.residuals - between))
+        weight = product = 0.0
+        for cells, direction, target in sides:
+            inverse = 1 / np.maximum(cells.variance, _LEAST_VARIANCE * cells.weight)
+            weight += float((inverse * direction**2).sum())
+            product += float((inverse * direction * target).sum())
+        return min(max(product / weight, 0.0), 1.0) if weight > 0 else 0.5
 
     @cached_property
-    def _paired_noise(self) -> tuple[NumpyArray, NumpyArray]:
-        """Noise (R, m), and the mean probabilities (m,) whose noise it is."""
-        cells, paired = self.cells, self.cells.paired
-        if paired is None:
-            return cells.noise, cells.mean
-        of_first = cells.probability - paired.here[:, cells.codes].sum(axis=0)
-        mean = np.clip(of_first / cells.weight, 0.0, 1.0)
-        return cells.noise_of(paired.drawn), mean
+    def off(self) -> NumpyArray:
+        """By how much the probabilities (m,) are off, as far as chance does not explain it."""
+        return self._possible(explained(self.cells)) / self.cells.weight
 
-    def _errors(self, signal: NumpyArray, noise: NumpyArray, drawn_from: NumpyArray) -> NumpyArray:
+    def norms(self, signals: NumpyArray) -> NumpyArray:
+        """The errors (R,) of signals (R, m) without noise."""
+        errors: NumpyArray = np.abs(signals) @ self.shares
+        return errors
+
+    def errors(self, signal: NumpyArray, end: End = "middle") -> NumpyArray:
+        """The error of a signal (m,) with noise, in every replicate (R,); see `NormSample`.
+
+        The noise is that of labels from the model's probabilities less what they are off by: less
+        the signal itself, all that was found, or what of this chance does not explain.
+        """
+        off = self.off
+        if end != "middle":
+            off = self._possible(signal if end == "low" else self.signals[0]) / self.cells.weight
+        return self._errors(signal, self.cells.noise, self.cells.mean, off)
+
+    def _errors(
+        self, signal: NumpyArray, noise: NumpyArray, drawn_from: NumpyArray, off: NumpyArray
+    ) -> NumpyArray:
+        """The error with noise that is scaled, of labels drawn from other probabilities (m,).
+
+        To be that of labels drawn from the model's less what they are ``off`` by.
+        """
         cells = self.cells
         signal = self._possible(signal)
-        off = signal / cells.weight
         true = np.clip(cells.mean - off, 0.0, 1.0)
         # The square is for rows of a cell that are off by more than others.
         variance = true * (1 - true) + off**2
@@ -542,9 +594,19 @@ class ClassSample(NormSample):
         errors = np.concatenate(
             [np.abs(noise[block] * factor + shift) @ shares for block in blocks_of(*noise.shape)]
         ).astype(np.float64)
-        exact = mean_deviations(cells.effective_rows, cells.mean, true, variance)
+        compared = true + signal / cells.weight
+        inside = np.clip(compared, 0.0, 1.0)
+        exact = mean_deviations(cells.effective_rows, inside, true, variance)
+        exact += np.abs(compared - inside)
         centred: NumpyArray = errors - errors.mean() + float((exact * cells.weight) @ self.shares)
         return centred
+
+
+def explained(cells: ClassCells) -> NumpyArray:
+    """The residuals (m,) less what chance explains: of all classes together, and of each."""
+    bins = cells.codes % BINS
+    alike = pooled_smoothly(cells.residuals, cells.weight, bins, cells.variance)
+    return alike + less_noise(cells.residuals - alike, cells.variance)
 
 
 _LEAST_VARIANCE = 1e-12
@@ -634,15 +696,14 @@ class ClassNorm:
 
         Without noise the residuals may be much as they are, or as if all classes were off alike.
         """
-        residuals = cells.residuals
-        alike = pooled(residuals, cells.weight, cells.codes % BINS)
-        signals = np.stack((alike + shrunken(residuals - alike, cells.variance), alike))
+        residuals, bins = cells.residuals, cells.codes % BINS
+        alike = pooled(residuals, cells.weight, bins)
+        signals = np.stack((alike + less_noise(residuals - alike, cells.variance), alike))
         return ClassSample(cells, self.shares(cells), signals, cells.tail)
 
     def chance(self, metric: Metric, cells: ClassCells) -> Chance:
         """The error of labels that are drawn from the probabilities."""
-        sample = ClassSample(cells, self.shares(cells), np.empty((0, len(cells.codes))), cells.tail)
-        errors = sample.errors(np.zeros(len(cells.codes)))
+        errors = self.sample(metric, cells, math.nan).by_chance
         return Chance(float(errors.mean()), *percentiles(errors, cells.tail))
 
     def record(self, finished: ClassCells, sample: ClassSample) -> NumpyArray:

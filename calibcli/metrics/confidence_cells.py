@@ -261,7 +261,7 @@ class ConfidenceNorm:
         calibrated = cells.errors_by_chance(residuals)
         apart = None
         if cells.apart is not None:
-            takes = cells.takes()
+            takes = cells.draws()
             apart = takes @ cells.apart[0], takes @ cells.apart[1]
         pairing = Pairing(lambda sums: residuals.linear(sums[:, cells.codes]), apart)
         return ErrorSample(

@@ -3,13 +3,16 @@
 An error is a norm of sums of residuals: probability minus label, by bin or cumulated. Noise adds to
 a norm. Of a calibrated model every such error is above 0, and so is the plain bootstrap's whole
 interval. Hence a test is inverted instead: the true residuals are taken to be a multiple of a
-signal. With the noise of the bootstrap added, which multiples are in keeping with the error that
-was found? How much noise adds depends on the signal, least where all residuals have one sign, so
-several signals are tried and the interval holds what any of them gives. It is for the error of
-infinitely many rows in the same bins, and begins at 0 if a calibrated model might well have the
-error that was found.
+signal. With noise added, which multiples are in keeping with the error that was found? How much
+noise adds depends on the signal, least where all residuals have one sign, so several signals are
+tried and the interval holds what any of them gives. It is for the error of infinitely many rows in
+the same bins, and begins at 0 if a calibrated model might well have the error that was found.
 
-Signals are residuals less what chance explains of them: `smoothed`, `pooled` and `shrunken`.
+The change between two models is of estimates that have the noise taken out, and its interval is a
+parametric bootstrap of these: see `change_interval`.
+
+Signals are residuals less what chance explains of them: `smoothed`, `pooled`,
+`pooled_smoothly` and `less_noise`.
 
 References
 ----------
@@ -25,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -40,6 +43,9 @@ _UPPER = 0.6
 _AT_ONCE = 1 << 17
 """Numbers in a block of replicates, that it stay in the cache."""
 
+_STRICT = 2.24
+"""Normal deviations beyond which there is 1 in 40."""
+
 _LEAST = float(np.finfo(np.float64).tiny)
 _GROUPS = 32
 _BLOCKS = (0, 1, 2, 4, 8, 16)
@@ -50,6 +56,10 @@ def blocks_of(replicates: int, sums: int) -> Iterator[slice]:
     """Slices of replicates with so many sums each."""
     step = max(_AT_ONCE // max(sums, 1), 1)
     return (slice(at, min(at + step, replicates)) for at in range(0, replicates, step))
+
+
+End: TypeAlias = Literal["low", "middle", "high"]
+"""Of an interval."""
 
 
 class NormSample(ABC):
@@ -80,44 +90,12 @@ class NormSample(ABC):
         """The errors (R,) of signals (R, m) without noise."""
 
     @abstractmethod
-    def errors(self, signal: NumpyArray) -> NumpyArray:
-        """The error of a signal (m,) with noise, in every replicate (R,)."""
+    def errors(self, signal: NumpyArray, end: End) -> NumpyArray:
+        """The error of a signal (m,) with noise, in every replicate (R,).
 
-    def signal_at(self, quantile: float, signal: NumpyArray) -> NumpyArray:
-        """The multiple of a signal (m,) of whose errors that of the rows is this quantile."""
-        value = self.value
-
-        def excess(times: float) -> float:
-            errors = self.errors(times * signal)
-            return float(quantiles(errors, np.array(quantile))) - value
-
-        low, at_low = 0.0, excess(0.0)
-        if at_low >= 0:
-            return 0.0 * signal
-        high, at_high = 1.0, excess(1.0)
-        while at_high < 0 and high < _LARGEST:
-            low, at_low, high = high, at_high, 2 * high
-            at_high = excess(high)
-        return _root(excess, (low, at_low), (high, at_high), _PRECISION * value) * signal
-
-    @cached_property
-    def interval(self) -> Interval:
-        """The errors in keeping with that of the rows, whichever the signal is."""
-        low, high = (
-            [self.error(self.signal_at(share, signal)) for signal in self.signals]
-            for share in (1 - self.tail, _UPPER * self.tail)
-        )
-        return Interval(min(low), max(high)).around(self.estimate)
-
-    @cached_property
-    def likeliest(self) -> NumpyArray:
-        """The signal (m,) whose errors have that of the rows as their median."""
-        return self.signal_at(0.5, self.signals[0])
-
-    @cached_property
-    def estimate(self) -> float:
-        """The error without what noise adds to it: that of the likeliest signal."""
-        return self.error(self.likeliest)
+        Where it is not known how much noise there is, as much as there may be for the ``"low"`` end
+        of an interval, and as little as there may be for the ``"high"`` one.
+        """
 
     @property
     @abstractmethod
@@ -126,25 +104,80 @@ class NormSample(ABC):
 
     @property
     @abstractmethod
-    def variance(self) -> NumpyArray:
-        """That of the sums (m,)."""
+    def noise_of_sums(self) -> NumpyArray:
+        """Their noise (R, m)."""
+
+    @property
+    @abstractmethod
+    def by_chance(self) -> NumpyArray:
+        """Errors (r,) of a calibrated model with the same probabilities."""
 
     @abstractmethod
     def apart_from(self, first: Any) -> tuple[NumpyArray, NumpyArray]:
         """How far this model's probabilities are apart from those of the first of the same rows.
 
-        Sums (1 + R, m) of the difference, and sums (1 + R, m) of its negative, as the first model's
-        sample has them: of the rows, and of resamples of them.
+        Sums (R, m) of the difference, and sums (R, m) of its negative, as the first model's sample
+        has them, of resamples of the rows.
         """
 
     @abstractmethod
-    def paired_errors(self, signal: NumpyArray) -> NumpyArray:
-        """The error of a signal (m,) with noise (R,), the same noise as in other models' errors."""
+    def simulated_with(self, before: Any) -> tuple[NumpyArray, NumpyArray]:
+        """Errors (R,) of the first model of the same rows, and of this one, with the same noise.
+
+        The residuals without it are the likeliest.
+        """
 
     @property
     @abstractmethod
     def is_paired(self) -> bool:
         """Whether the rows were seen together with those of the first model."""
+
+    @cached_property
+    def multiples(self) -> Multiples:
+        """Those of the likeliest signal."""
+        return Multiples(self, self.signals[0], "middle")
+
+    @cached_property
+    def may_be_chance(self) -> bool:
+        """Whether a calibrated model may well have the error of the rows."""
+        low, high = percentiles(self.by_chance, self.tail)
+        return low <= self.value <= high
+
+    def may_be_right(self, direction: NumpyArray) -> bool:
+        """Whether the model may be calibrated, also if one asks for residuals in a direction (m,).
+
+        Of all alternatives a test in one direction has the most power against those.
+        """
+        noise = self.noise_of_sums
+        variance = noise.var(axis=0)
+        # Sums that hardly vary must not decide.
+        weights = direction / (variance + variance.mean() + _LEAST)
+        deviation = float((noise @ weights).std())
+        return self.may_be_chance and abs(float(self.sums @ weights)) <= _STRICT * deviation
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The errors in keeping with that of the rows, whichever the signal is."""
+        low, high = (
+            [Multiples(self, signal, end).error_with(share, self.value) for signal in self.signals]
+            for end, share in self._ends
+        )
+        least = 0.0 if self.may_be_chance else max(min(low), _LEAST)
+        return Interval(least, max(high)).around(self.estimate)
+
+    @cached_property
+    def likeliest(self) -> float:
+        """The multiple of the first signal whose errors have that of the rows as their median."""
+        return self.multiples.with_quantile(0.5, self.value)
+
+    @cached_property
+    def estimate(self) -> float:
+        """The error without what noise adds to it: that of the likeliest multiple."""
+        return self.multiples.error(self.likeliest)
+
+    @property
+    def _ends(self) -> tuple[tuple[End, float], tuple[End, float]]:
+        return ("low", 1 - self.tail), ("high", _UPPER * self.tail)
 
     def change_from(self, before: NormSample) -> Interval | None:
         """The interval of the change from an error of the same rows; None where not paired."""
@@ -192,11 +225,17 @@ class ErrorSample(NormSample):
         """What the error is a norm of (m,), of the rows."""
         return self.residuals
 
-    @cached_property
-    def variance(self) -> NumpyArray:
-        """That of the sums (m,)."""
-        variance: NumpyArray = self.noise.var(axis=0)
-        return variance
+    @property
+    def noise_of_sums(self) -> NumpyArray:
+        """Their noise (R, m), of the bootstrap."""
+        return self.noise
+
+    @property
+    def by_chance(self) -> NumpyArray:
+        """Errors (r,) of a calibrated model with the same probabilities."""
+        if self.calibrated is not None:
+            return self.calibrated
+        return self.errors(np.zeros_like(self.residuals))
 
     def apart_from(self, first: ErrorSample) -> tuple[NumpyArray, NumpyArray]:
         """How far this model's probabilities are apart from the first; see `NormSample`."""
@@ -205,6 +244,11 @@ class ErrorSample(NormSample):
         assert first.pairing is not None
         here, there = self.pairing.apart
         return self.pairing.read(here), first.pairing.read(there)
+
+    def simulated_with(self, before: ErrorSample) -> tuple[NumpyArray, NumpyArray]:
+        """Errors (R,) of two models in the same resamples of the rows; see `NormSample`."""
+        one, other = (each.errors(each.multiples.at(each.likeliest)) for each in (before, self))
+        return one, other
 
     def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
@@ -219,14 +263,8 @@ class ErrorSample(NormSample):
         """The errors (R,) of signals (R, m) without noise."""
         return self.norm(signals)
 
-    def errors(self, signal: NumpyArray) -> NumpyArray:
-        """The error of a signal (m,) with noise, in every replicate (R,)."""
-        if self.calibrated is not None and not signal.any():
-            return self.calibrated
-        return self.paired_errors(signal)
-
-    def paired_errors(self, signal: NumpyArray) -> NumpyArray:
-        """The error of a signal (m,) with noise (R,), the same noise as in other models' errors."""
+    def errors(self, signal: NumpyArray, end: End = "middle") -> NumpyArray:
+        """The error of a signal (m,) with the noise of the bootstrap, at any end (R,)."""
         blocks = blocks_of(*self.noise.shape)
         return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
 
@@ -238,9 +276,9 @@ class Pairing(NamedTuple):
     ----------
     read : callable
         Sums by cell (R, cells), of all that there may be -> what the norm is of (R, m).
-    apart : (array (1 + R, cells), array (1 + R, cells)) or None
+    apart : (array (R, cells), array (R, cells)) or None
         Of this model's probabilities minus the first model's, by this model's cells, and the
-        negative by the first model's cells, of the rows and of resamples. None for the first model.
+        negative by the first model's cells, of resamples of the rows. None for the first model.
     """
 
     read: Callable[[NumpyArray], NumpyArray]
@@ -250,58 +288,87 @@ class Pairing(NamedTuple):
 def change_interval(before: NormSample, after: NormSample) -> Interval:
     """An interval for the error after minus the error before, of the same rows.
 
-    By how much two models are apart is known exactly; unknown is where the truth lies. It is taken
-    to be on the line through both models' probabilities (at 0 the first model is right, at 1 the
-    second), next to which both are off by what chance does not explain of their sums. Labels with
-    the same noise, judged by both models, show how likely each place on the line makes a change
-    smaller than the one that was found: a confidence distribution of the place. What is beside the
-    line may be there or be noise, and the interval holds what either gives. Beyond the ends of
-    the line both errors grow alike. With other rows the models would be apart by more or less, so
-    each place is taken with one resample of the rows, and the interval is of the changes that all
-    of these make.
+    The residuals of both models are taken to be the likeliest ones, and noise is added to both: the
+    same resamples of the rows, the same labels. Estimates are made of the errors that this gives,
+    as one was made of the error of the rows, and the interval is as far around the change of the
+    estimates as the simulated ones stray from their median (the parametric bootstrap: Efron and
+    Tibshirani 1993, chapter 6). An estimate of a calibrated model is 0 or above, hence too large on
+    average. But if one of the models is calibrated, the error of the other is what the two are
+    apart by, which is known without labels: the interval holds that too, unless labels speak
+    against it.
     """
+    errors_before, errors_after = after.simulated_with(before)
+    changes = after.multiples.estimates(errors_after, after.likeliest)
+    changes -= before.multiples.estimates(errors_before, before.likeliest)
+    tail = min(before.tail, after.tail)
+    low, middle, high = quantiles(changes, np.array([tail, 0.5, 1 - tail]))
+    change = after.estimate - before.estimate
+    ends = [Interval(float(change - middle + low), float(change - middle + high))]
     differences, negatives = after.apart_from(before)
-    between, back = differences[0], negatives[0]
-    nearest = _place(before, after, back, between)
-    change = after.value - before.value
-    beside = before.sums - nearest * back, after.sums - (1 - nearest) * between
-    count = len(differences) - 1
-    shares = (np.random.Generator(np.random.Philox(key=count)).permutation(count) + 0.5) / count
-    tail, ends = min(before.tail, after.tail), []
-    for known in (False, True):
-        off, off_after = (
-            less_noise(sums, sample.variance) if known else np.zeros_like(sums)
-            for sums, sample in zip(beside, (before, after), strict=True)
-        )
-        smaller = np.empty(len(_PLACES))
-        for position, place in enumerate(_PLACES):
-            changes = after.paired_errors((1 - place) * between + off_after)
-            changes -= before.paired_errors(place * back + off)
-            # Equal ones count half: models that are the same have the same errors.
-            smaller[position] = (np.sign(change - changes).mean() + 1) / 2
-        confidence = np.maximum.accumulate(smaller)
-        places = np.interp(shares, confidence, _PLACES)[:, None]
-        changes = after.norms((1 - places) * differences[1:] + off_after)
-        changes -= before.norms(places * negatives[1:] + off)
-        ends.append(percentiles(changes, tail))
+    if before.may_be_right(negatives.mean(axis=0)):
+        ends.append(percentiles(after.norms(differences), tail))
+    if after.may_be_right(differences.mean(axis=0)):
+        ends.append(percentiles(-before.norms(negatives), tail))
     return Interval(min(end.low for end in ends), max(end.high for end in ends))
 
 
-_PLACES = np.linspace(-2.0, 3.0, 16)
-"""Places on the line; farther out their errors grow alike."""
+class Multiples:
+    """The errors of multiples of a signal, with noise; of each multiple they are found once."""
+
+    def __init__(self, sample: NormSample, signal: NumpyArray, end: End) -> None:
+        self._sample, self._signal, self._end = sample, signal, end
+        self._errors: dict[float, NumpyArray] = {}
+
+    def error(self, times: float) -> float:
+        """The error of a multiple without noise."""
+        return self._sample.error(times * self._signal)
+
+    def at(self, times: float) -> NumpyArray:
+        """A multiple (m,)."""
+        return times * self._signal
+
+    def _quantile(self, share: float, times: float) -> float:
+        if times not in self._errors:
+            self._errors[times] = np.sort(self._sample.errors(times * self._signal, self._end))
+        return _quantile_of_sorted(self._errors[times], share)
+
+    def with_quantile(self, share: float, value: float) -> float:
+        """The multiple of whose errors with noise this quantile is a value; 0 if no other."""
+
+        def excess(times: float) -> float:
+            return self._quantile(share, times) - value
+
+        if excess(0.0) >= 0:
+            return 0.0
+        top = 1.0
+        while excess(top) < 0 and top < _LARGEST:
+            top *= 2
+        at = {times: excess(times) for times in sorted(self._errors)}
+        high = min((times for times in at if at[times] >= 0), default=top)
+        low = max(times for times in at if at[times] < 0 and times <= high)
+        return _root(excess, (low, at[low]), (high, at[high]), _PRECISION * value)
+
+    def error_with(self, share: float, value: float) -> float:
+        """The error without noise of the multiple `with_quantile`."""
+        return self.error(self.with_quantile(share, value))
+
+    def estimates(self, errors: NumpyArray, likeliest: float) -> NumpyArray:
+        """Of errors (R,) with noise, the error without it of which they are the median."""
+        for around in _AROUND:
+            self._quantile(0.5, around * (likeliest or 1.0))
+        places = sorted(self._errors)
+        medians = np.maximum.accumulate([self._quantile(0.5, times) for times in places])
+        return np.interp(errors, medians, [self.error(times) for times in places])
 
 
-def _place(before: NormSample, after: NormSample, back: NumpyArray, between: NumpyArray) -> float:
-    """Where the truth most likely is on the line between the models, by least squares."""
-    sides = ((before, back, before.sums), (after, -between, after.sums - between))
-    weight = product = 0.0
-    for sample, direction, target in sides:
-        inverse = np.divide(
-            1.0, sample.variance, out=np.zeros_like(target), where=sample.variance > 0
-        )
-        weight += float((inverse * direction**2).sum())
-        product += float((inverse * direction * target).sum())
-    return min(max(product / weight, float(_PLACES[0])), float(_PLACES[-1])) if weight > 0 else 0.5
+_AROUND = 0.0, 0.5, 1.0, 1.5, 2.0
+"""Multiples between which the errors of others are interpolated."""
+
+
+def _quantile_of_sorted(values: NumpyArray, share: float) -> float:
+    place = share * (len(values) - 1)
+    low = min(int(place), len(values) - 2)
+    return float(values[low] + (place - low) * (values[low + 1] - values[low]))
 
 
 def _root(
@@ -371,19 +438,24 @@ def pooled(residuals: NumpyArray, weight: NumpyArray, bins: NumpyArray) -> Numpy
     return weight * share[bins]
 
 
-def shrunken(residuals: NumpyArray, variance: NumpyArray) -> NumpyArray:
-    """Residuals (m,) of cells without an order, each less the share of it that is noise.
+def pooled_smoothly(
+    residuals: NumpyArray, weight: NumpyArray, bins: NumpyArray, variance: NumpyArray
+) -> NumpyArray:
+    """The same less what noise explains of the bins' sums, whose variance (m,) is that of cells.
 
-    Parameters
-    ----------
-    residuals, variance : array (m,)
-        The variance is that of the noise.
+    In units of their standard deviations the sums of the bins are transformed to frequencies, and
+    each block of these is shrunk as in `smoothed`.
     """
-    kept = np.maximum(residuals**2 - variance, 0.0)
-    signal: NumpyArray = np.divide(
-        kept, residuals, out=np.zeros_like(residuals), where=residuals != 0
-    )
-    return signal
+    deviation = np.sqrt(np.maximum(np.bincount(bins, variance), _LEAST))
+    frequencies = _cosines(len(deviation))
+    signal = frequencies @ (np.bincount(bins, residuals) / deviation)
+    for first, following in zip(_BLOCKS, (*_BLOCKS[1:], _GROUPS), strict=True):
+        part = signal[first:following]
+        energy = float((part**2).sum())
+        part *= max(0.0, 1 - len(part) / energy) if energy > 0 else 0.0
+    of_bins = deviation * (frequencies.T @ signal)
+    share: NumpyArray = of_bins / np.maximum(np.bincount(bins, weight), _LEAST)
+    return weight * share[bins]
 
 
 def less_noise(residuals: NumpyArray, variance: NumpyArray) -> NumpyArray:

@@ -38,9 +38,6 @@ BAGS = 256
 _KEPT = 2000
 """Replicates that are drawn at once, so that who needs fewer need not draw again."""
 
-_PAIRED = 200
-"""Resamples that show by how much two models are apart with other rows."""
-
 
 class Interval(NamedTuple):
     """An interval from ``low`` to ``high``."""
@@ -152,10 +149,6 @@ class Bagged:
     def tail(self) -> float:
         """The share of replicates to leave out at each end of an interval."""
         return tail_share(self.filled)
-
-    def takes(self) -> NumpyArray:
-        """How often each bag counts (1 + R, B): once each, and then as `draws` has it."""
-        return np.vstack((np.ones(len(self.bags)), self.draws()[:_PAIRED]))
 
     def draws(self, least: int = 0) -> NumpyArray:
         """How often each bag counts in each replicate (R, B), of ``least`` replicates or more."""
