@@ -708,7 +708,7 @@ class ClassNorm:
 
     def record(self, finished: ClassCells, sample: ClassSample) -> NumpyArray:
         """The errors with the noise of drawn labels, if the likeliest signal is the truth."""
-        return sample.errors(sample.likeliest)[:MOST_VALUES]
+        return sample.simulated[:MOST_VALUES]
 
     def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
         """The interval of the difference of two errors, by those with labels of the same draws."""

@@ -274,7 +274,7 @@ class ConfidenceNorm:
 
     def record(self, finished: ConfidenceCells, sample: ErrorSample) -> NumpyArray:
         """The errors in resamples, if the likeliest signal is the truth."""
-        return sample.paired_errors(sample.likeliest)[:MOST_VALUES]
+        return sample.simulated[:MOST_VALUES]
 
     def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
         """The interval of the difference of two errors, by those in the same resamples."""

@@ -170,6 +170,11 @@ class NormSample(ABC):
         """The multiple of the first signal whose errors have that of the rows as their median."""
         return self.multiples.with_quantile(0.5, self.value)
 
+    @property
+    def simulated(self) -> NumpyArray:
+        """The errors (R,) of the likeliest multiple with noise."""
+        return self.errors(self.multiples.at(self.likeliest), "middle")
+
     @cached_property
     def estimate(self) -> float:
         """The error without what noise adds to it: that of the likeliest multiple."""
@@ -247,8 +252,7 @@ class ErrorSample(NormSample):
 
     def simulated_with(self, before: ErrorSample) -> tuple[NumpyArray, NumpyArray]:
         """Errors (R,) of two models in the same resamples of the rows; see `NormSample`."""
-        one, other = (each.errors(each.multiples.at(each.likeliest)) for each in (before, self))
-        return one, other
+        return before.simulated, self.simulated
 
     def error(self, signal: NumpyArray) -> float:
         """The error of a signal (m,) without noise."""
