@@ -26,7 +26,7 @@ from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.drawn_labels import drawn_labels
 from calibcli.metrics.error_intervals import (
-    End,
+    EndOfInterval,
     NormSample,
     blocks_of,
     less_noise,
@@ -564,7 +564,7 @@ class ClassSample(NormSample):
         errors: NumpyArray = np.abs(signals) @ self.shares
         return errors
 
-    def errors(self, signal: NumpyArray, end: End = "middle") -> NumpyArray:
+    def errors(self, signal: NumpyArray, end: EndOfInterval = "middle") -> NumpyArray:
         """The error of a signal (m,) with noise, in every replicate (R,); see `NormSample`.
 
         The noise is that of labels from the model's probabilities less what they are off by: less

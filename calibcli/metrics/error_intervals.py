@@ -58,7 +58,7 @@ def blocks_of(replicates: int, sums: int) -> Iterator[slice]:
     return (slice(at, min(at + step, replicates)) for at in range(0, replicates, step))
 
 
-End: TypeAlias = Literal["low", "middle", "high"]
+EndOfInterval: TypeAlias = Literal["low", "middle", "high"]
 """Of an interval."""
 
 
@@ -90,7 +90,7 @@ class NormSample(ABC):
         """The errors (R,) of signals (R, m) without noise."""
 
     @abstractmethod
-    def errors(self, signal: NumpyArray, end: End) -> NumpyArray:
+    def errors(self, signal: NumpyArray, end: EndOfInterval) -> NumpyArray:
         """The error of a signal (m,) with noise, in every replicate (R,).
 
         Where it is not known how much noise there is, as much as there may be for the ``"low"`` end
@@ -181,7 +181,7 @@ class NormSample(ABC):
         return self.multiples.error(self.likeliest)
 
     @property
-    def _ends(self) -> tuple[tuple[End, float], tuple[End, float]]:
+    def _ends(self) -> tuple[tuple[EndOfInterval, float], tuple[EndOfInterval, float]]:
         return ("low", 1 - self.tail), ("high", _UPPER * self.tail)
 
     def change_from(self, before: NormSample) -> Interval | None:
@@ -267,7 +267,7 @@ class ErrorSample(NormSample):
         """The errors (R,) of signals (R, m) without noise."""
         return self.norm(signals)
 
-    def errors(self, signal: NumpyArray, end: End = "middle") -> NumpyArray:
+    def errors(self, signal: NumpyArray, end: EndOfInterval = "middle") -> NumpyArray:
         """The error of a signal (m,) with the noise of the bootstrap, at any end (R,)."""
         blocks = blocks_of(*self.noise.shape)
         return np.concatenate([self.norm(signal + self.noise[block]) for block in blocks])
@@ -319,7 +319,7 @@ def change_interval(before: NormSample, after: NormSample) -> Interval:
 class Multiples:
     """The errors of multiples of a signal, with noise; of each multiple they are found once."""
 
-    def __init__(self, sample: NormSample, signal: NumpyArray, end: End) -> None:
+    def __init__(self, sample: NormSample, signal: NumpyArray, end: EndOfInterval) -> None:
         self._sample, self._signal, self._end = sample, signal, end
         self._errors: dict[float, NumpyArray] = {}
 
