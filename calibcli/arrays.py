@@ -24,6 +24,9 @@ NumpyArray: TypeAlias = np.ndarray[Any, Any]
 InputKind: TypeAlias = Literal["logits", "log-probs", "probs"]
 """What a row of scores holds."""
 
+LARGEST_LOGIT = 1e15
+"""Larger ones no model gives, and their squares overflow; a mask of -1e9 is far below it."""
+
 SMALLEST_PROBABILITY = 1e-12
 """Stored probabilities of 0 are read as this: 0 in a file is most often a rounded small number."""
 

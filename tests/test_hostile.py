@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import ipc
 
+from calibcli.arrays import softmax
+from calibcli.calibrators.chain import calibrate
 from calibcli.cli.app import run
 from calibcli.params import ParamsError, decode
+from calibcli.workflow.records import to_calibrators
 
 RNG = np.random.default_rng(11)
 ROWS = 3000
@@ -170,3 +173,102 @@ def test_names_with_a_repetition_are_refused_in_one_pass() -> None:
     document = parameter_file(classes=120_001, stages=[], class_names=[*names, "119999"])
     with pytest.raises(ParamsError, match="'119999' twice"):
         decode(json.dumps(document).encode())
+
+
+TINY, HUGE = 5e-324, 1e308
+K = 4
+
+EXTREME: dict[str, list[dict[str, object]]] = {
+    "temperature": [{"temperature": TINY}, {"temperature": 1e-25}, {"temperature": HUGE}],
+    "class-temperature": [
+        {"temperatures": [TINY, 1, 1, 1], "by": by} for by in ("column", "prediction")
+    ],
+    "vector": [
+        {"scale": [-HUGE, 1, 1, 1], "bias": [0] * K},
+        {"scale": [1] * K, "bias": [HUGE, -HUGE, 0, 0]},
+        {"scale": [0] * K, "bias": [0] * K},
+    ],
+    "matrix": [{"matrix": [[HUGE] * K] * K, "bias": [0] * K}],
+    "ensemble-temperature": [
+        {"temperature": TINY, "weights": [0.5, 0.5, 0], "mixture": mixture}
+        for mixture in ("probabilities", "logits")
+    ],
+    "monotone": [
+        {"knots": [-HUGE, -1], "slopes": [HUGE, HUGE, HUGE]},
+        {"knots": [-2 * TINY, -TINY], "slopes": [1, 2, 3]},
+        {"knots": list(np.arange(-300.0, 0.0)), "slopes": [1] * 301},
+    ],
+    "gap-temperature": [
+        {"knots": [0, TINY], "scales": [0, 1], "feature": "gap"},
+        {"knots": [-HUGE, HUGE], "scales": [HUGE, HUGE], "feature": "entropy"},
+    ],
+    "laplace": [{"weight": TINY}],
+    "parameterized-temperature": [
+        {"sizes": [K, 1], "theta": [0] * (K + 1), "form": form}
+        for form in ("official", "published")
+    ]
+    + [{"sizes": [K, 2, 1], "theta": [HUGE] * (2 * K + 5), "form": "official"}],
+    "spline": [
+        {"counts": [2] * K, "scores": [0, TINY] * K, "values": [0, 1] * K},
+        {"counts": [2] * K, "scores": [-HUGE, HUGE] * K, "values": [HUGE, -HUGE] * K},
+        {"counts": [3] * K, "scores": [0, 1e-9, 2e-9] * K, "values": [-1e300, 1e300, 0] * K},
+    ],
+    "one-vs-rest": [
+        {
+            "interpolation": "linear",
+            "counts": [2] * K,
+            "scores": [-HUGE, HUGE] * K,
+            "values": [TINY, 1] * K,
+        },
+        {"interpolation": "step", "counts": [HUGE, 1, 1, 1], "scores": [0] * K, "values": [0] * K},
+    ],
+    "log-linear": [
+        {"members": [[], []], "weights": [HUGE, -HUGE]},
+        {
+            "members": [[{"kind": "temperature", "parameters": {"temperature": TINY}}]],
+            "weights": [0],
+        },
+    ],
+    "groups": [
+        {
+            "column": "lang",
+            "names": ["a"],
+            "pooled": [],
+            "own": [[{"kind": "temperature", "parameters": {"temperature": TINY}}]],
+            "weights": [0.5],
+        }
+    ],
+    "top": [{"stages": [{"kind": "platt", "parameters": {"slope": HUGE, "intercept": 0.0}}]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [(kind, values) for kind, each in EXTREME.items() for values in each]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e15])
+def test_extreme_parameters_are_refused_or_safe(
+    kind: str, values: dict[str, object], dtype: type, scale: float
+) -> None:
+    document = parameter_file(stages=[{"kind": kind, "parameters": values}])
+    try:
+        stages = to_calibrators(decode(json.dumps(document).encode()))
+    except ParamsError:
+        return
+    logits = np.sign(LOGITS[:50]) * scale
+    probs = softmax(calibrate(stages, logits.astype(dtype)))
+    assert np.isfinite(probs).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"kind": "temperature", "parameters": {"temperature": 1e-10}},
+        {"kind": "vector", "parameters": {"scale": [1e12] * K, "bias": [0] * K}},
+    ],
+)
+def test_stages_that_are_extreme_together_are_refused(stage: object) -> None:
+    to_calibrators(decode(json.dumps(parameter_file(stages=[stage])).encode()))
+    with pytest.raises(ParamsError, match="overflow"):
+        to_calibrators(decode(json.dumps(parameter_file(stages=[stage] * 3)).encode()))

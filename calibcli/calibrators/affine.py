@@ -61,6 +61,9 @@ class VectorScaling(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits * like(self.scale, logits) + like(self.bias, logits)
 
+    def reach(self, bound: float) -> float:
+        return bound * float(np.abs(self.scale).max()) + float(np.abs(self.bias).max())
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> VectorScaling:
         parameters.expect("scale", "bias")
@@ -225,6 +228,9 @@ class MatrixScaling(Calibrator):
 
     def transform(self, logits: Array) -> Array:
         return logits @ like(self.matrix.T, logits) + like(self.bias, logits)
+
+    def reach(self, bound: float) -> float:
+        return bound * float(np.abs(self.matrix).sum(axis=1).max()) + float(np.abs(self.bias).max())
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> MatrixScaling:

@@ -23,6 +23,9 @@ from calibcli.calibrators.parameters import Parameters
 GROUP = "group"
 """The role of the column whose values have maps of their own."""
 
+LARGEST_REACH = 1e37
+"""Differences of larger logits overflow in float32."""
+
 Preserves: TypeAlias = Literal["order", "accuracy", "nothing"]
 
 
@@ -68,6 +71,14 @@ class Calibrator(ABC):
     def changes_nothing(self) -> bool:
         """Whether it is known to leave every probability as it is."""
         return False
+
+    def reach(self, bound: float) -> float:
+        """How large the new logits can be, for finite logits of at most this absolute value.
+
+        It states where the arithmetic of the map is safe: a parameter file whose stages can reach
+        beyond `LARGEST_REACH` is refused. A stage that does not say it is taken to keep the bound.
+        """
+        return bound
 
     def for_groups(self, numbers: NumpyArray) -> Calibrator:
         """The map for rows of the groups (n,), for a calibrator that tells groups apart."""

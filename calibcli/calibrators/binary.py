@@ -16,6 +16,9 @@ from calibcli.arrays import Array, NumpyArray, namespace
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
+_FARTHEST = 1e30
+"""Log-odds beyond this are cut there; every probability is 0 or 1 long before."""
+
 
 class BinaryLinearMap(SmoothMap):
     """A logit that is a weighted sum of features of the logit of class 1."""
@@ -77,6 +80,9 @@ class Platt(BinaryCalibrator):
     def transform(self, logits: Array) -> Array:
         return as_two(binary_logit(logits) * self.slope + self.intercept)
 
+    def reach(self, bound: float) -> float:
+        return 2 * bound * abs(self.slope) + abs(self.intercept)
+
 
 @dataclass(frozen=True)
 class PlattMap(BinaryLinearMap):
@@ -118,6 +124,9 @@ class Beta(BinaryCalibrator):
     def transform(self, logits: Array) -> Array:
         logit = binary_logit(logits)
         return as_two(self.b * softplus(logit) - self.a * softplus(-logit) + self.c)
+
+    def reach(self, bound: float) -> float:
+        return (2 * bound + 1) * (self.a + self.b) + abs(self.c)
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> Self:
@@ -167,7 +176,14 @@ class Quadratic(BinaryCalibrator):
 
     def transform(self, logits: Array) -> Array:
         logit = binary_logit(logits)
-        return as_two((logit * self.square + self.slope) * logit + self.intercept)
+        xp = namespace(logit)
+        with np.errstate(over="ignore"):
+            new = (logit * self.square + self.slope) * logit + self.intercept
+        return as_two(xp.clip(new, min=-_FARTHEST, max=_FARTHEST))
+
+    def reach(self, bound: float) -> float:
+        # The square of a large logit may overflow, to no harm; but 0 times infinity would be NaN.
+        return max(_FARTHEST, abs(self.square), abs(self.slope), abs(self.intercept))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from calibcli.arrays import Array, NumpyArray
-from calibcli.calibrators.base import GROUP, Calibrator
+import numpy as np
+
+from calibcli.arrays import LARGEST_LOGIT, Array, NumpyArray
+from calibcli.calibrators.base import GROUP, LARGEST_REACH, Calibrator
 from calibcli.calibrators.parameters import Parameters
+from calibcli.errors import ParamsError
 
 
 def for_rows(
@@ -32,6 +35,26 @@ def log_probs_after(stages: Sequence[Calibrator], logits: Array) -> Array:
     for stage in stages:
         logits = stage.log_probs(logits)
     return logits
+
+
+def reach_of(stages: Sequence[Calibrator], bound: float = LARGEST_LOGIT) -> float:
+    """How large the log-probabilities after all stages can be; see `Calibrator.reach`.
+
+    Raises
+    ------
+    ParamsError
+        A stage reaches beyond what can be computed.
+    """
+    for stage in stages:
+        # What overflows is beyond every bound.
+        with np.errstate(all="ignore"):
+            # Each stage may see log-probabilities in place of logits, which lie twice as far.
+            bound = float(stage.reach(2 * bound))
+        if not bound <= LARGEST_REACH:
+            raise ParamsError(
+                f"stage {stage.kind!r}: its numbers are so extreme that results would overflow"
+            )
+    return bound
 
 
 def described(stages: Sequence[Calibrator]) -> list[dict[str, Any]]:
@@ -63,6 +86,10 @@ class LogLinear(Calibrator):
             part = log_probs_after(stages, logits) * float(weight)
             total = part if total is None else total + part
         return logits * 0.0 if total is None else total
+
+    def reach(self, bound: float) -> float:
+        reached = [reach_of(stages, bound) for stages in self.members]
+        return float(np.abs(self.weights) @ reached)
 
     def parameters(self) -> dict[str, Any]:
         return {"members": [described(stages) for stages in self.members], "weights": self.weights}

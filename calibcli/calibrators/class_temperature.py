@@ -35,6 +35,9 @@ class ClassTemperature(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits * _scales(1 / self.temperatures, logits, self.by)
 
+    def reach(self, bound: float) -> float:
+        return bound / float(self.temperatures.min())
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> ClassTemperature:
         parameters.expect("temperatures", "by")

@@ -30,6 +30,7 @@ from calibcli.calibrators.piecewise import (
     likelihood_hessian,
     piecewise_linear,
     pull_slopes,
+    reach_of_pieces,
     read_knots,
 )
 
@@ -49,6 +50,9 @@ class _Curved(Calibrator):
 
     def parameters(self) -> dict[str, Any]:
         return {"knots": self.knots, "slopes": self.slopes, **self.affine.parameters()}
+
+    def reach(self, bound: float) -> float:
+        return self.affine.reach(bound) + reach_of_pieces(self.knots, self.slopes, bound)
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> _Curved:

@@ -29,8 +29,11 @@ from calibcli.calibrators.parameters import Parameters
 
 Interpolation: TypeAlias = Literal["linear", "step"]
 
-_FARTHEST = 1e6
+LARGEST_LOG_ODDS = 1e6
 """Log-odds of what is impossible or certain, for curves that go on beyond their last point."""
+
+FARTHEST_SCORE = 1e16
+"""Between scores of up to this, widths do not overflow; logits lie far inside."""
 
 ALLOW_ZERO = "let probabilities of exactly 0 and 1 through"
 """Help of an option that families of curves have."""
@@ -95,11 +98,16 @@ class Curves(Calibrator):
     def transform(self, logits: Array) -> Array:
         """New logits (n, K) from logits (n, K), of which some may be ``-inf``."""
         xp = namespace(logits)
-        at = xp.clip(xp.astype(log_odds(logits), xp.float64), min=-_FARTHEST, max=_FARTHEST)
+        at = xp.clip(
+            xp.astype(log_odds(logits), xp.float64), min=-LARGEST_LOG_ODDS, max=LARGEST_LOG_ODDS
+        )
         return xp.astype(self.log_values(at), logits.dtype)
 
     def logits(self, logits: Array) -> Array:
         return restore_impossible(self.transform(logits), impossible_classes(logits))
+
+    def reach(self, bound: float) -> float:
+        return LARGEST_LOG_ODDS
 
     @property
     def ends(self) -> NumpyArray:
@@ -282,7 +290,7 @@ def _whole(numbers: NumpyArray, array: Array) -> Array:
 
 
 def read_points(
-    parameters: Parameters, classes: int, prefix: str = ""
+    parameters: Parameters, classes: int, prefix: str = "", *, within: float = FARTHEST_SCORE
 ) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
     """``counts`` (C,), ``scores`` (m,) and ``values`` (m,) of a stage of curves, checked.
 
@@ -290,19 +298,21 @@ def read_points(
     ----------
     prefix : str
         Prefix of these names, in a stage that has more than one set of curves.
+    within : float
+        How far from 0 a score may lie.
 
     Raises
     ------
     ParamsError
         Wrong shapes, counts that don't add up, or scores that don't ascend.
     """
-    counts = parameters.array(f"{prefix}counts", (curves_at(classes),))
-    scores = parameters.array(f"{prefix}scores", None)
+    counts = parameters.array(f"{prefix}counts", (curves_at(classes),), within=2**53)
+    scores = parameters.array(f"{prefix}scores", None, within=within)
     if (counts < 1).any() or (counts != np.floor(counts)).any() or counts.sum() != len(scores):
         raise parameters.error(
             f"{prefix}counts must be whole numbers from 1 that sum to the number of {prefix}scores"
         )
-    if (np.diff(scores)[~ends_before(counts)] <= 0).any():
+    if (scores[1:] <= scores[:-1])[~ends_before(counts)].any():
         raise parameters.error(f"the {prefix}scores of a class must be in ascending order")
     return counts, scores, parameters.array(f"{prefix}values", scores.shape)
 

@@ -53,6 +53,9 @@ class EnsembleTemperature(Calibrator):
             return logits * float(self.weights[0] / self.temperature + self.weights[1])
         return namespace(logits).log(_mixture(self.weights, *_members(self.temperature, logits)))
 
+    def reach(self, bound: float) -> float:
+        return bound + bound / self.temperature
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> EnsembleTemperature:
         parameters.expect("temperature", "weights", "mixture")

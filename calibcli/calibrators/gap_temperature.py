@@ -55,6 +55,9 @@ class GapTemperature(Calibrator):
             logits * (_hats(self.knots, self.feature, logits) @ like(self.scales, logits))[:, None]
         )
 
+    def reach(self, bound: float) -> float:
+        return bound * float(self.scales.max())
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> GapTemperature:
         parameters.expect("knots", "scales", "feature")

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, log_softmax
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import described, log_probs_after
+from calibcli.calibrators.chain import described, log_probs_after, reach_of
 from calibcli.calibrators.parameters import Parameters
 from calibcli.errors import ParamsError
 
@@ -52,6 +52,9 @@ class Groups(Calibrator):
 
     def transform(self, logits: Array) -> Array:
         return _mapped(self.pooled, logits)
+
+    def reach(self, bound: float) -> float:
+        return 3 * max(reach_of(stages, bound) for stages in (self.pooled, *self.own))
 
     def for_groups(self, numbers: NumpyArray) -> Calibrator:
         return _OfRows(self, numbers)

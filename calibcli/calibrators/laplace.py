@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.parameters import Parameters
+
+_LEAST_WEIGHT = 1e-30
+"""A share of less, among all classes, would be 0 in float32."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,18 @@ class LaplaceMixture(Calibrator):
         # A mixture of distributions is one, until some of its classes are taken out.
         return mixed if mask is None else log_softmax(restore_impossible(mixed, mask))
 
+    def reach(self, bound: float) -> float:
+        # The share of a class among e^20, which no file can hold.
+        return 20 - math.log(self.weight)
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> LaplaceMixture:
         parameters.expect("weight")
         weight = parameters.number("weight", positive=True)
-        if weight >= 1:
-            raise parameters.error(f"weight is {weight}; it must be below 1")
+        if not _LEAST_WEIGHT <= weight < 1:
+            raise parameters.error(
+                f"weight is {weight}; it must be at least {_LEAST_WEIGHT:g} and below 1"
+            )
         return cls(weight)
 
     def summary(self) -> str:

@@ -14,6 +14,7 @@ from calibcli.calibrators.piecewise import (
     likelihood_hessian,
     piecewise_linear,
     pull_slopes,
+    reach_of_pieces,
     read_knots,
     spaced,
     weighted_quantiles,
@@ -45,6 +46,9 @@ class Monotone(Calibrator):
 
     def transform(self, logits: Array) -> Array:
         return piecewise_linear(self.knots, self.slopes, logits)
+
+    def reach(self, bound: float) -> float:
+        return reach_of_pieces(self.knots, self.slopes, bound)
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> Monotone:

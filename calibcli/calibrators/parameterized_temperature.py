@@ -16,7 +16,7 @@ INPUTS = 10
 """The network sees this many of a row's largest logits, in descending order."""
 
 SMALLEST, LARGEST = 1e-12, 1e12
-"""Between these a temperature is kept."""
+"""Between these a temperature is kept; an official one may be negative, but is not nearer to 0."""
 
 Form = Literal["published", "official"]
 
@@ -32,7 +32,7 @@ class ParameterizedTemperature(Calibrator):
     theta : float64 array
         Weights (out, in) and biases (out,) of layer after layer, in one row.
     form : str
-        ``"published"``, or ``"official"``: without absolute value and bounds, so that a
+        ``"published"``, or ``"official"``: without absolute value and upper bound, so that a
         temperature may be negative.
     """
 
@@ -47,6 +47,14 @@ class ParameterizedTemperature(Calibrator):
 
     def parameters(self) -> dict[str, Any]:
         return {"sizes": list(self.sizes), "theta": self.theta, "form": self.form}
+
+    def reach(self, bound: float) -> float:
+        reached = [bound]
+        for weights, biases in _layers(self.sizes, self.theta):
+            most = np.abs(weights).sum(axis=1) * reached[-1] + np.abs(biases)
+            reached.append(float(most.max()))
+        # A maximum of numbers and NaN may be a number.
+        return bound / SMALLEST + sum(reached)
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> ParameterizedTemperature:
@@ -148,9 +156,10 @@ class _Network:
 
     def temperature(self, form: Form) -> Array:
         """Temperatures (n,)."""
-        if form == "official":
-            return self.output
         xp = namespace(self.output)
+        if form == "official":
+            near = xp.abs(self.output) < SMALLEST
+            return xp.where(near, like(SMALLEST, self.output), self.output)
         return xp.clip(xp.abs(self.output), min=SMALLEST, max=LARGEST)
 
     def slope(self, form: Form) -> Array:

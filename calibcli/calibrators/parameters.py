@@ -75,8 +75,13 @@ class Parameters:
             raise self.error(f"{name} is {value}; it must be {wanted}")
         return float(value)
 
-    def array(self, name: str, shape: tuple[int, ...] | None) -> NumpyArray:
-        """A float64 array of finite numbers with this shape; None is for a row of any length."""
+    def array(
+        self, name: str, shape: tuple[int, ...] | None, *, within: float = np.inf
+    ) -> NumpyArray:
+        """A float64 array of finite numbers with this shape; None is for a row of any length.
+
+        None of them lies farther from 0 than ``within``.
+        """
         try:
             array = np.asarray(self[name])
         except ValueError:
@@ -97,6 +102,8 @@ class Parameters:
         if not np.isfinite(array).all():
             where = np.argwhere(~np.isfinite(array))[0].tolist()
             raise self.error(f"{name}{where} is not a finite number")
+        if len(array) and np.abs(array).max() > within:
+            raise self.error(f"{name} has a number beyond {within:g}")
         return array
 
     def choice(self, name: str, choices: tuple[Any, ...]) -> Any:

@@ -18,6 +18,9 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.parameters import Parameters
 
+_FARTHEST_KNOT, _CLOSEST_KNOTS, _MOST_KNOTS = 1e16, 1e-12, 255
+"""Between such knots, widths neither overflow nor vanish in float32, and a byte counts them."""
+
 
 def piecewise_linear(knots: NumpyArray, slopes: NumpyArray, values: Array) -> Array:
     """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,).
@@ -33,6 +36,12 @@ def piecewise_linear(knots: NumpyArray, slopes: NumpyArray, values: Array) -> Ar
         if change != 0:
             result -= float(change) * xp.clip(values - float(knot), max=0.0)
     return result
+
+
+def reach_of_pieces(knots: NumpyArray, slopes: NumpyArray, bound: float) -> float:
+    """How large `piecewise_linear`, and what it adds up, can be for values of up to a bound."""
+    farthest = bound + float(np.abs(knots).max(initial=0.0))
+    return 3 * float(np.abs(slopes).max()) * farthest
 
 
 def pull_slopes(knots: NumpyArray, values: Array, gradient: Array) -> NumpyArray:
@@ -184,10 +193,12 @@ def read_knots(parameters: Parameters, *, least: int = 0) -> NumpyArray:
     Raises
     ------
     ParamsError
-        They don't ascend, or are fewer than ``least``.
+        They don't ascend, lie too close or too far, or are too many or fewer than ``least``.
     """
-    knots = parameters.array("knots", None)
-    if len(knots) < least or (np.diff(knots) <= 0).any():
+    knots = parameters.array("knots", None, within=_FARTHEST_KNOT)
+    if len(knots) > _MOST_KNOTS:
+        raise parameters.error(f"there are {len(knots)} knots; {_MOST_KNOTS} are possible")
+    if len(knots) < least or (np.diff(knots) < _CLOSEST_KNOTS).any():
         wanted = f"in ascending order, at least {least}" if least else "in ascending order"
         raise parameters.error(f"knots must be {wanted}")
     return knots

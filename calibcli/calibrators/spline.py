@@ -14,11 +14,13 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import softplus
 from calibcli.calibrators.binning import condensed
 from calibcli.calibrators.curves import (
+    LARGEST_LOG_ODDS,
     BinarySample,
     Curve,
     CurveMap,
     Curves,
     curves_at,
+    ends_before,
     find_cells,
     points_of,
     read_points,
@@ -35,6 +37,12 @@ _OUTER = 0.01
 
 _CLOSEST = 1e-3
 """Knots that lie closer than this are one."""
+
+_CLOSEST_SCORES = 1e-9
+"""The squares of shorter widths would lose the values in rounding."""
+
+_FARTHEST, _LARGEST_INSIDE = 1e30, 1e300
+"""Log-odds beyond the first are cut there; sums beyond the second may overflow in float64."""
 
 _PENALTIES = 10.0 ** np.arange(4, -7, -1)
 """Strengths to choose from: the first leaves nearly straight lines, the last bends at will."""
@@ -61,7 +69,7 @@ class SplineCurves(Curves):
 
     def log_values(self, at: Array) -> Array:
         xp = namespace(at)
-        odds = self.odds(at)
+        odds = xp.clip(self.odds(at), min=-_FARTHEST, max=_FARTHEST)
         both = (-softplus(odds), -softplus(-odds))
         return xp.concat(both, axis=-1) if len(self.counts) == 1 else both[1]
 
@@ -80,6 +88,16 @@ class SplineCurves(Curves):
         first, last_score, falling, rising = (like(v, at) for v in self._tails)
         below, above = xp.clip(at - first, max=0.0), xp.clip(at - last_score, min=0.0)
         return inner + below * falling + above * rising
+
+    def reach(self, bound: float) -> float:
+        # Computed in float64, and cut to what float32 holds.
+        first, last, *slopes = self._tails
+        width = float((last - first).max())
+        farthest = LARGEST_LOG_ODDS + float(np.abs(self.scores).max())
+        bent = width * width * float(np.abs(self._bends).max())
+        steepest = farthest * float(np.abs(slopes).max())
+        inside = float(np.abs(self.values).max()) + bent + steepest
+        return _FARTHEST if inside < _LARGEST_INSIDE else inside
 
     @cached_property
     def _parts(self) -> list[tuple[NumpyArray, NumpyArray]]:
@@ -102,7 +120,12 @@ class SplineCurves(Curves):
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> SplineCurves:
         parameters.expect("counts", "scores", "values")
-        return cls(*read_points(parameters, classes))
+        counts, scores, values = read_points(parameters, classes)
+        if (np.diff(scores)[~ends_before(counts)] < _CLOSEST_SCORES).any():
+            raise parameters.error(
+                f"scores of a class must not lie closer than {_CLOSEST_SCORES:g} to each other"
+            )
+        return cls(counts, scores, values)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class Temperature(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits * (1 / self.temperature)
 
+    def reach(self, bound: float) -> float:
+        return bound / self.temperature
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> Temperature:
         parameters.expect("temperature")

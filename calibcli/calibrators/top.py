@@ -20,7 +20,7 @@ from calibcli.arrays import (
     sum_classes,
 )
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import described, log_probs_after
+from calibcli.calibrators.chain import described, log_probs_after, reach_of
 from calibcli.calibrators.parameters import Parameters
 
 _MARGIN = 1e-5
@@ -107,6 +107,9 @@ class Top(Calibrator):
         places = xp.arange(logits.shape[1], device=logits.device)
         mapped = xp.where(places[None, :] == rows.top[:, None], right[:, None], mapped)
         return xp.where(alone[:, None], logits, mapped)
+
+    def reach(self, bound: float) -> float:
+        return 2 * bound + 2 * reach_of(self.stages, 2 * bound)
 
     def for_groups(self, numbers: NumpyArray) -> Calibrator:
         return replace(self, stages=tuple(stage.for_groups(numbers) for stage in self.stages))

@@ -27,6 +27,7 @@ from calibcli.arrays import (
 from calibcli.calibrators.augmented_isotonic import augmented_isotonic
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curves import (
+    LARGEST_LOG_ODDS,
     BinarySample,
     Curve,
     CurveMap,
@@ -171,6 +172,9 @@ class VennAbers(Calibrator):
         # They cross only where both change between scores that are the same.
         return xp.minimum(p0, p1), xp.maximum(p0, p1)
 
+    def reach(self, bound: float) -> float:
+        return LARGEST_LOG_ODDS
+
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> VennAbers:
         parameters.expect(*(entry.name for entry in fields(cls)))
@@ -202,7 +206,8 @@ class VennAbers(Calibrator):
 
 
 def _read_steps(parameters: Parameters, prefix: str, classes: int) -> Steps:
-    steps = Steps(*read_points(parameters, classes, f"{prefix}_"))
+    # A class that no row speaks of has its steps as far out as numbers go; none is computed with.
+    steps = Steps(*read_points(parameters, classes, f"{prefix}_", within=np.inf))
     if (np.diff(steps.values)[~ends_before(steps.counts)] < 0).any():
         raise parameters.error(f"{prefix}_values of a class must not fall")
     return steps

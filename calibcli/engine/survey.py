@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibcli.arrays import (
+    LARGEST_LOGIT,
     SMALLEST_PROBABILITY,
     Array,
     InputKind,
@@ -23,9 +24,6 @@ LARGEST_LOG_PROB = 0.01
 
 WEIGHTS = (1e-15, 1e15)
 """Between these, powers of sums of weights neither overflow nor vanish."""
-
-LARGEST_LOGIT = 1e15
-"""Larger ones no model gives, and their squares overflow; a mask of -1e9 is far below it."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.chain import reach_of
 from calibcli.calibrators.groups import unfolded
 from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.errors import ParamsError
@@ -48,6 +49,8 @@ def to_params(
 ) -> Params:
     """The parameter file's content for a fit; nothing in it depends on the clock or the machine."""
     fit, plan = outcome.fit, outcome.plan
+    # What could not be read again is not written.
+    reach_of(fit.calibrators)
     return Params(
         classes=classes,
         input=kind,
@@ -105,12 +108,14 @@ def to_calibrators(params: Params) -> tuple[Calibrator, ...]:
     Raises
     ------
     ParamsError
-        A stage of an unknown kind, or with parameters that it can't have, or that needs a plugin
-        which is not installed.
+        A stage of an unknown kind, or with parameters that it can't have or that are too extreme,
+        or that needs a plugin which is not installed.
     """
     for plugin in params.plugins:
         _check_plugin(plugin)
-    return tuple(read_calibrator(s.kind, s.parameters, params.classes) for s in params.stages)
+    stages = tuple(read_calibrator(s.kind, s.parameters, params.classes) for s in params.stages)
+    reach_of(stages)
+    return stages
 
 
 def read_calibrators(path: str | Path) -> tuple[Params, tuple[Calibrator, ...]]:
