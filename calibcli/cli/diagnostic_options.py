@@ -72,6 +72,11 @@ class DiagnosticOptions:
             raise UsageError("--in-order is about the values of a column; add --by COL")
 
     @property
+    def pictured(self) -> set[str]:
+        """What there is to draw of what they show."""
+        return {"periods"} if self.in_order else set()
+
+    @property
     def keys(self) -> dict[str, str]:
         """The key columns that they need, by role."""
         if self.by is None:

@@ -122,7 +122,8 @@ def evaluate_command(
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
     diagnosing = gates.diagnosing(diagnosing)
     diagnosing.check()
-    pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by)
+    shown = measuring.pictured | diagnosing.pictured
+    pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by, shown=shown)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     outputs = {**pictures.paths, **gates.paths}
     keep_apart(outputs)

@@ -204,7 +204,8 @@ def fit_command(
     from calibcli.tables import Outputs
 
     plan = _plan(fitting)
-    pictures = Pictures(picturing, force=fitting.force, seed=computing.seed)
+    shown = measuring.pictured
+    pictures = Pictures(picturing, force=fitting.force, seed=computing.seed, shown=shown)
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "fit", printing, intervals=intervals, force=fitting.force)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +33,14 @@ class PlotStyle(StrEnum):
     CORP = "corp"
 
 
+class PlotOf(StrEnum):
+    """What a figure is about."""
+
+    RELIABILITY = "reliability"
+    DECISIONS = "decisions"
+    PERIODS = "periods"
+
+
 class PlotBy(StrEnum):
     """What a figure has a small diagram of each of."""
 
@@ -51,6 +59,13 @@ class PictureOptions:
         ),
         Trait.WRITES_FILE,
     ] = None
+    plot_of: Annotated[
+        PlotOf,
+        _option(
+            help="What --plot draws: reliability, what decisions cost (--cost), or what comes in "
+            "each period (--in-order)."
+        ),
+    ] = PlotOf.RELIABILITY
     plot_style: Annotated[
         PlotStyle,
         _option(help="15 bins, or a curve without bins (isotonic regression)."),
@@ -81,6 +96,8 @@ class Pictures:
         Of what calibrated models are drawn with.
     by : str or None
         The column that divides the rows into slices.
+    shown : collection of str
+        What there is to draw beside reliability: ``"decisions"``, ``"periods"``.
 
     Raises
     ------
@@ -90,8 +107,15 @@ class Pictures:
     """
 
     def __init__(
-        self, options: PictureOptions, *, force: bool, seed: int, by: str | None = None
+        self,
+        options: PictureOptions,
+        *,
+        force: bool,
+        seed: int,
+        by: str | None = None,
+        shown: Collection[str] = (),
     ) -> None:
+        self._shown = shown
         self._options, self._force, self._seed, self._by = options, force, seed, by
         self._evaluations: list[Evaluation] = []
         self._slice_names: list[tuple[str, ...]] = []
@@ -107,6 +131,8 @@ class Pictures:
             raise UsageError("--plot-by says what --plot FILE draws; there is no --plot")
         if options.plot_by is not None and options.plot_style is PlotStyle.CORP:
             raise UsageError("--plot-style corp draws all rows together: leave out --plot-by")
+        if options.plot_of is not PlotOf.RELIABILITY:
+            self._check_plot_of(options)
         if options.plot_by is PlotBy.SLICE and self._by is None:
             raise UsageError("--plot-by slice draws the slices of calib evaluate --by COL")
         for flag, path, suffixes in (
@@ -125,6 +151,16 @@ class Pictures:
             from calibcli.report.plot import check_drawing_library
 
             check_drawing_library()
+
+    def _check_plot_of(self, options: PictureOptions) -> None:
+        of = options.plot_of.value
+        needed = {"decisions": "--cost", "periods": "calib evaluate --by COL --in-order"}[of]
+        if options.plot is None:
+            raise UsageError(f"--plot-of {of} says what --plot FILE draws; there is no --plot")
+        if of not in self._shown:
+            raise UsageError(f"--plot-of {of} draws what {needed} shows; add it")
+        if options.plot_by is not None or options.plot_style is not PlotStyle.BINNED:
+            raise UsageError(f"--plot-of {of}: --plot-by and --plot-style are about reliability")
 
     @property
     def paths(self) -> dict[str, str | None]:
@@ -192,7 +228,7 @@ class Pictures:
         contents = {}
         pictures = self._pictures(document)
         if self._options.plot is not None:
-            contents[self._options.plot] = self._figure(self._options.plot, pictures)
+            contents[self._options.plot] = self._figure(self._options.plot, pictures, document)
         if self._options.report is not None:
             from calibcli.report.html import render_report
 
@@ -226,11 +262,16 @@ class Pictures:
             )
         ]
 
-    def _figure(self, path: str, pictures: Sequence[Picture]) -> bytes:
+    def _figure(self, path: str, pictures: Sequence[Picture], document: Document) -> bytes:
         from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
         from calibcli.report.plot_data import class_multiples, count_slices, slice_multiples
 
         kind = cast("Kind", Path(path).suffix[1:].lower())
+        if self._options.plot_of is not PlotOf.RELIABILITY:
+            from calibcli.report.plot_decisions import plot_decisions, plot_periods
+
+            of_decisions = self._options.plot_of is PlotOf.DECISIONS
+            return (plot_decisions if of_decisions else plot_periods)(document, kind)
         if self._options.plot_by is None:
             return plot_reliability(pictures, kind, self._options.plot_style.value)
         if self._options.plot_by is PlotBy.SLICE:

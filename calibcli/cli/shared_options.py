@@ -332,6 +332,11 @@ class MeasureOptions:
         return {**cluster_keys(self.cluster), ID: self.id}
 
     @property
+    def pictured(self) -> set[str]:
+        """What there is to draw of what they measure, beside reliability."""
+        return set() if self.cost is None else {"decisions"}
+
+    @property
     def folds(self) -> int:
         """Folds of the choice of a threshold; 1 without any."""
         if self.cost is None:
