@@ -286,16 +286,13 @@ def bin_words(pictures: Sequence[Picture]) -> str:
 def common_scale(pictures: Sequence[Picture], diagrams: Sequence[Diagram] = ()) -> Scale:
     """The axes of some measurements, and of further diagrams of their rows.
 
-    They are logarithmic where nearly all rows of a rare event have probabilities below `RARE`, and
-    end there where all have, and the event comes no more often in any bin.
+    They are logarithmic where in some measurement of a rare event most rows have probabilities
+    below `RARE`, and end there where all have, and the event comes no more often in any bin.
     """
     events = [picture.event for picture in pictures if picture.event is not None]
-    if not all(picture.is_rare for picture in pictures):
+    is_rare = all(picture.is_rare for picture in pictures)
+    if not is_rare or max(map(_share_below, events)) < _MOSTLY:
         return Scale()
-    for cells in events:
-        below = cells.select(cells.filled & (cells.confidence < RARE * cells.weight))
-        if float(below.weight.sum()) < _MOSTLY * float(cells.weight.sum()):
-            return Scale()
     drawn = [picture.diagram for picture in pictures]
     drawn_bins = [one.bins.select(one.bins.filled) for one in (*drawn, *diagrams) if one.rows]
     lowest = min(float(bins.mean_confidence.min()) for bins in drawn_bins)
@@ -303,6 +300,12 @@ def common_scale(pictures: Sequence[Picture], diagrams: Sequence[Diagram] = ()) 
     ends = [float(cells.mean_confidence[cells.filled].max()) for cells in events]
     ends += [float(bins.accuracy.max()) for bins in drawn_bins]
     return Scale(min(10.0**exponent, _MOST_LOW), RARE if max(ends) <= RARE else 1.0)
+
+
+def _share_below(cells: Sums) -> float:
+    """The share of the weight whose probability of a rare event is below `RARE`."""
+    below = cells.confidence < RARE * cells.weight
+    return float(cells.weight[below].sum()) / float(cells.weight.sum())
 
 
 @dataclass(frozen=True)
