@@ -587,6 +587,7 @@ class EvaluateDocument(MeasurementPart):
     refit: NotRequired[
         Annotated[RefitPart, "how much of the scores is due to calibration", "with `--refit`"]
     ]
+    title: NotRequired[Annotated[str, "what it is called", "with `--title`"]]
     gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
     baseline: NotRequired[
         Annotated[BaselinePart, "how each input is compared with it", "with `--baseline`"]
@@ -604,6 +605,7 @@ class SeveralDocument(TypedDict):
     differences: NotRequired[
         Annotated[DifferencesPart, "how inputs differ from one of them", "with intervals"]
     ]
+    title: NotRequired[Annotated[str, "what it is called", "with `--title`"]]
     gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
     baseline: NotRequired[
         Annotated[BaselinePart, "how each input is compared with it", "with `--baseline`"]
@@ -651,6 +653,7 @@ class FitDocument(TypedDict):
     groups: Annotated[GroupsPart | None, "of a fit by `--by`: what the maps of groups are worth"]
     params: Annotated[str | None, "path of the parameter file that was written"]
     output: Annotated[str | None, "path of the calibrated probabilities that were written"]
+    title: NotRequired[Annotated[str, "what it is called", "with `--title`"]]
     gates: NotRequired[Annotated[Sequence[GatePart], "what came of each", "with `--fail-if`"]]
     baseline: NotRequired[
         Annotated[BaselinePart, "how each input is compared with it", "with `--baseline`"]

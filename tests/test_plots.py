@@ -33,7 +33,13 @@ from calibcli.metrics.diagrams import (
 )
 from calibcli.metrics.view import View
 from calibcli.report import plot
-from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
+from calibcli.report.plot import (
+    MOST_MULTIPLES,
+    FigureLayout,
+    plot_multiples,
+    plot_overlay,
+    plot_reliability,
+)
 from calibcli.report.plot_data import (
     Scale,
     class_multiples,
@@ -288,6 +294,13 @@ def figures() -> list[Any]:
     return [
         *(plot._columns(pictures, "binned") for pictures in (pair, one, five, odd)),
         plot._columns(pair, "corp"),
+        plot._columns(five, "binned", FigureLayout(7.16, "A title over $x^2$ everything")),
+        plot._columns(pair, "binned", FigureLayout(3.5)),
+        plot._columns(one, "corp", FigureLayout(7.16)),
+        plot._overlaid(pair, "binned", FigureLayout(3.5, "A title")),
+        plot._overlaid(five[:4], "binned"),
+        plot._overlaid(odd, "corp", FigureLayout(7.16)),
+        plot._grid(few[0], pair, 40, "class", FigureLayout(7.16, "A title")),
         plot._grid(few[0], pair, 10, "class"),
         plot._grid(few[1], many, 40, "class"),
         plot._grid(few[3], two, 2, "class"),
@@ -321,6 +334,38 @@ def test_panels_are_squares_with_their_histograms_in_line():
     for above, below in (boxes[:2], boxes[2:]):
         assert above.width * width == pytest.approx(above.height * height)
         assert (above.x0, above.x1) == pytest.approx((below.x0, below.x1))
+
+
+@plots
+@pytest.mark.parametrize(("width", "rows"), [(2.0, 4), (3.5, 2), (7.16, 1), (12.0, 1)])
+def test_a_figure_is_as_wide_as_it_shall_be(width: float, rows: int):
+    pictures = evaluated(*(f"{k}.npz" for k in range(4)), rows=50)[1]
+    with house_style():
+        figure = plot._columns(pictures, "binned", FigureLayout(width))
+        overlaid = plot._overlaid(pictures, "binned", FigureLayout(width))
+    for each in (figure, overlaid):
+        assert each.get_size_inches()[0] == width
+        assert all(0 < axis.get_position().x0 < axis.get_position().x1 < 1 for axis in each.axes)
+    assert len({round(axis.get_position().y0, 6) for axis in figure.axes}) == 2 * rows
+
+
+@plots
+def test_an_overlay_has_hollow_dots_where_chance_explains_them():
+    _, pictures = fitted()
+    with house_style():
+        figure = plot._overlaid(pictures, "binned")
+    above, below = figure.axes
+    dots = [each for each in above.collections if len(each.get_offsets())]
+    assert len(dots) == len(below.patches) == 2
+    for picture, drawn in zip(pictures, dots, strict=True):
+        diagram = picture.diagram
+        share, filled = diagram.bins.accuracy, diagram.bins.filled
+        within = (share >= diagram.bars.lower) & (share <= diagram.bars.upper)
+        hollow = (drawn.get_facecolors() == 1).all(axis=1)
+        np.testing.assert_array_equal(hollow, within[filled])
+        assert hollow.any()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["before", "after", "within its 90 % band", "calibrated"]
 
 
 @plots
@@ -359,6 +404,8 @@ def test_too_many_measurements_are_not_laid_over_each_other():
     multiples = class_multiples(pictures, 3)
     with pytest.raises(UsageError, match="at most 4 inputs, here are 5"):
         plot_multiples(multiples, pictures, "png", of=10, noun="class")
+    with pytest.raises(UsageError, match=r"--plot-overlay .* at most 4 inputs, here are 5"):
+        plot_overlay(pictures, "png")
 
 
 def test_of_many_classes_the_worst_are_shown():
@@ -498,7 +545,13 @@ def test_both_commands_draw(calib_here: Any, sample_data: Path, tmp_path: Path):
     [
         (["--plot", "a.gif"], "--plot a.gif: the name must end in .png, .svg or .pdf"),
         (["--plot", "no/a.png"], "there is no folder"),
-        (["--report", "a.pdf"], "--report a.pdf: the name must end in .html or .htm"),
+        (["--report", "a.pdf"], "--report a.pdf: the name must end in .html, .htm or .tex"),
+        (["--plot-overlay"], "--plot-overlay says what --plot FILE draws; there is no --plot"),
+        (["--plot-width", "3"], "--plot-width says what --plot FILE draws; there is no --plot"),
+        (["--plot", "a.png", "--plot-width", "wide"], "is neither single, double nor a number"),
+        (["--plot", "a.png", "--plot-width", "1"], "a figure is 2 to 20 inches wide"),
+        (["--plot", "a.png", "--plot-width", "nan"], "a figure is 2 to 20 inches wide"),
+        (["--plot", "a.png", "--plot-by", "class", "--plot-overlay"], "leave out --plot-overlay"),
         (["--plot-by", "class"], "there is no --plot"),
         (["--plot", "a.png", "--plot-by", "class", "--plot-style", "corp"], "leave out --plot-by"),
         (["--plot", "a.png", "--plot-by", "slice"], "draws the slices of calib evaluate --by COL"),

@@ -47,7 +47,7 @@ _EXAMPLES = """[b]Examples[/b]
 
   calib evaluate sample_data/digits_test.parquet --by-class --fail-if 'ece > 0.2'
 
-  calib evaluate old=sample_data/digits_val.parquet new=sample_data/digits_test.parquet
+  calib evaluate a=sample_data/digits_val.parquet b=sample_data/digits_test.parquet --format latex
 """
 
 
@@ -194,6 +194,7 @@ class _Job:
         document = combine(documents)
         if is_of_several(document):
             add_differences(document, against)
+        self.pictures.entitle(document)
         return document
 
     def evaluate(self, name: str) -> EvaluateDocument:

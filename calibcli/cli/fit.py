@@ -224,6 +224,7 @@ def fit_command(
                 talk.say(note)
         content = job.params(outcome)
         document = job.document(outcome, content, targets)
+        pictures.entitle(document)
         gates.judge(document, talk)
         if fitting.strict and not outcome.fit.converged:
             document |= {"params": None, "output": None}

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.report.plot_data import Picture
     from calibcli.report.plot_sheet import Kind
-    from calibcli.schema import Document
+    from calibcli.schema import Document, Judged
     from calibcli.tables import Outputs
 
 _option = options_in("Pictures")
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-_REPORT_SUFFIXES = (".html", ".htm")
+_REPORT_SUFFIXES = (".html", ".htm", ".tex")
 
 
 class PlotStyle(StrEnum):
@@ -77,9 +77,28 @@ class PictureOptions:
             show_default=False,
         ),
     ] = None
+    plot_overlay: Annotated[
+        bool, _option("--plot-overlay", help="Draw all inputs in one panel, up to 4.")
+    ] = False
+    plot_width: Annotated[
+        str | None,
+        _option(
+            metavar="single|double|INCHES",
+            help="Width of the figure: a journal's column (3.5 in), two (7.16 in), or inches.",
+            show_default="as wide as its panels",
+        ),
+    ] = None
+    title: Annotated[
+        str | None,
+        _option(metavar="TEXT", help="Title of figure, page and tables.", show_default=False),
+    ] = None
     report: Annotated[
         str | None,
-        _option(metavar="FILE", help="Write a page with tables and interactive diagrams, .html."),
+        _option(
+            metavar="FILE",
+            help="Write a page with tables and interactive diagrams, .html, or tables for LaTeX, "
+            ".tex.",
+        ),
         Trait.WRITES_FILE,
     ] = None
 
@@ -127,8 +146,17 @@ class Pictures:
         from calibcli.tables import check_writable
 
         options = self._options
-        if options.plot is None and options.plot_by is not None:
-            raise UsageError("--plot-by says what --plot FILE draws; there is no --plot")
+        given = {
+            "--plot-by": options.plot_by is not None,
+            "--plot-overlay": options.plot_overlay,
+            "--plot-width": options.plot_width is not None,
+        }
+        lonely = next((flag for flag, is_given in given.items() if is_given), None)
+        if options.plot is None and lonely:
+            raise UsageError(f"{lonely} says what --plot FILE draws; there is no --plot")
+        if options.plot_by is not None and options.plot_overlay:
+            raise UsageError("--plot-by lays all inputs over each other; leave out --plot-overlay")
+        _width(options.plot_width)
         if options.plot_by is not None and options.plot_style is PlotStyle.CORP:
             raise UsageError("--plot-style corp draws all rows together: leave out --plot-by")
         if options.plot_of is not PlotOf.RELIABILITY:
@@ -159,8 +187,20 @@ class Pictures:
             raise UsageError(f"--plot-of {of} says what --plot FILE draws; there is no --plot")
         if of not in self._shown:
             raise UsageError(f"--plot-of {of} draws what {needed} shows; add it")
-        if options.plot_by is not None or options.plot_style is not PlotStyle.BINNED:
-            raise UsageError(f"--plot-of {of}: --plot-by and --plot-style are about reliability")
+        given = {
+            "--plot-by": options.plot_by is not None,
+            "--plot-style": options.plot_style is not PlotStyle.BINNED,
+            "--plot-overlay": options.plot_overlay,
+            "--plot-width": options.plot_width is not None,
+        }
+        about = next((flag for flag, is_given in given.items() if is_given), None)
+        if about:
+            raise UsageError(f"--plot-of {of}: {about} is about figures of reliability")
+
+    def entitle(self, document: Judged) -> None:
+        """Write the title into a document, if there is one."""
+        if self._options.title:
+            document["title"] = self._options.title
 
     @property
     def paths(self) -> dict[str, str | None]:
@@ -229,14 +269,22 @@ class Pictures:
         pictures = self._pictures(document)
         if self._options.plot is not None:
             contents[self._options.plot] = self._figure(self._options.plot, pictures, document)
-        if self._options.report is not None:
-            from calibcli.report.html import render_report
-
-            page = render_report(
-                document, pictures, files_read=self._files, made_with=_made_with(self._seed)
-            )
-            contents[self._options.report] = page.encode(errors="backslashreplace")
+        path = self._options.report
+        if path is not None:
+            page = self._report(path, document, pictures)
+            contents[path] = page.encode(errors="backslashreplace")
         return contents
+
+    def _report(self, path: str, document: Document, pictures: Sequence[Picture]) -> str:
+        if Path(path).suffix.lower() == ".tex":
+            from calibcli.report.render_latex import to_latex
+
+            return to_latex(document)
+        from calibcli.report.html import render_report
+
+        return render_report(
+            document, pictures, files_read=self._files, made_with=_made_with(self._seed)
+        )
 
     def _pictures(self, document: Document) -> list[Picture]:
         from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, EVENT_LATTICE, PREDICTED_CLASSES
@@ -263,7 +311,13 @@ class Pictures:
         ]
 
     def _figure(self, path: str, pictures: Sequence[Picture], document: Document) -> bytes:
-        from calibcli.report.plot import MOST_MULTIPLES, plot_multiples, plot_reliability
+        from calibcli.report.plot import (
+            MOST_MULTIPLES,
+            FigureLayout,
+            plot_multiples,
+            plot_overlay,
+            plot_reliability,
+        )
         from calibcli.report.plot_data import class_multiples, count_slices, slice_multiples
 
         kind = cast("Kind", Path(path).suffix[1:].lower())
@@ -272,16 +326,43 @@ class Pictures:
 
             of_decisions = self._options.plot_of is PlotOf.DECISIONS
             return (plot_decisions if of_decisions else plot_periods)(document, kind)
+        layout = FigureLayout(_width(self._options.plot_width), self._options.title or "")
         if self._options.plot_by is None:
-            return plot_reliability(pictures, kind, self._options.plot_style.value)
+            draw = plot_overlay if self._options.plot_overlay else plot_reliability
+            return draw(pictures, kind, self._options.plot_style.value, layout)
         if self._options.plot_by is PlotBy.SLICE:
             multiples, count = slice_multiples(pictures, MOST_MULTIPLES), count_slices(pictures)
-            return plot_multiples(multiples, pictures, kind, of=count, noun="slice")
+            return plot_multiples(multiples, pictures, kind, of=count, noun="slice", layout=layout)
         classes = pictures[-1].classes
         if classes is None:
             raise UsageError("--plot-by class: the inputs differ in their number of classes")
         multiples = class_multiples(pictures, MOST_MULTIPLES)
-        return plot_multiples(multiples, pictures, kind, of=classes.classes, noun="class")
+        return plot_multiples(
+            multiples, pictures, kind, of=classes.classes, noun="class", layout=layout
+        )
+
+
+def _width(text: str | None) -> float | None:
+    """Inches of a column of journals by its name, or of a number.
+
+    Raises
+    ------
+    UsageError
+        It is neither, or a figure has no room in it.
+    """
+    if text is None:
+        return None
+    from calibcli.report.plot import COLUMN_WIDTHS, NARROWEST, WIDEST
+
+    try:
+        width = COLUMN_WIDTHS[text] if text in COLUMN_WIDTHS else float(text)
+    except ValueError:
+        raise UsageError(
+            f"--plot-width {text}: is neither {', '.join(COLUMN_WIDTHS)} nor a number of inches"
+        ) from None
+    if not NARROWEST <= width <= WIDEST:
+        raise UsageError(f"--plot-width {text}: a figure is {NARROWEST} to {WIDEST} inches wide")
+    return width
 
 
 def _slice_diagrams(names: tuple[str, ...]) -> KeyDiagrams:

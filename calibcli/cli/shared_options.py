@@ -41,6 +41,7 @@ class Format(StrEnum):
     JSON = "json"
     MARKDOWN = "markdown"
     CSV = "csv"
+    LATEX = "latex"
 
 
 class ReportFormat(StrEnum):
@@ -50,6 +51,7 @@ class ReportFormat(StrEnum):
     JSON = "json"
     MARKDOWN = "markdown"
     CSV = "csv"
+    LATEX = "latex"
     GITHUB = "github"
     JUNIT = "junit"
     OPENMETRICS = "openmetrics"

@@ -107,6 +107,11 @@ def gates_of(document: Document) -> Sequence[GatePart]:
     return [] if document["command"] == "compare" else document.get("gates", [])
 
 
+def title_of(document: Document) -> str:
+    """What a user calls it; nothing where it has no title."""
+    return "" if document["command"] == "compare" else document.get("title", "")
+
+
 def main_figure(metric: MetricPart | NumberPart) -> float | None:
     """What is shown first of a metric of a document: its estimate, or else its value."""
     return metric.get("estimate", metric["value"])

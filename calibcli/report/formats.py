@@ -14,6 +14,7 @@ from calibcli.report.document import measurements, results_of
 from calibcli.report.github import to_github
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
+from calibcli.report.render_latex import to_latex
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.texts import exact
 from calibcli.schema import Document
@@ -73,6 +74,7 @@ RENDERERS: dict[str, Callable[[Document], str]] = {
     "json": to_json,
     "markdown": to_markdown,
     "csv": to_csv,
+    "latex": to_latex,
     "github": to_github,
     "junit": to_junit,
     "openmetrics": to_openmetrics,

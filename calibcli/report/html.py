@@ -23,7 +23,7 @@ from calibcli.report.comparison import (
     metric_title,
 )
 from calibcli.report.differences import reasons_not_compared
-from calibcli.report.document import is_fit, results_of
+from calibcli.report.document import is_fit, results_of, title_of
 from calibcli.report.gate_results import failed_gates, gate_lines
 from calibcli.report.html_data import payload, to_script
 from calibcli.report.plot_data import Picture, axis_names, bin_words, common_scale
@@ -95,7 +95,8 @@ def render_report(
     """
     names = [column.title for column in judged_columns(document)]
     inputs = [result["input"]["name"] for result in results_of(document)]
-    title = ", ".join(short_names(inputs)[:_NAMED]) + (" …" if len(inputs) > _NAMED else "")
+    listed = ", ".join(short_names(inputs)[:_NAMED]) + (" …" if len(inputs) > _NAMED else "")
+    title = title_of(document) or listed
     return Template(asset("report.html")).substitute(
         title=escape(title),
         command=escape(document["command"]),

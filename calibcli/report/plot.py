@@ -8,6 +8,7 @@ diagram for each class or slice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,13 @@ _PANEL, _HISTOGRAM, _SMALL = 2.4, 0.62, 1.35
 """Sizes of panels in inches: two with their labels fill the text width of a page."""
 
 _GAP, _ROW_GAP, _SMALL_ROW_GAP = 0.22, 0.3, 0.1
-_TITLE, _NO_TITLE, _HEADING = 0.26, 0.1, 0.22
+_TITLE, _NO_TITLE = 0.26, 0.1
+
+COLUMN_WIDTHS = {"single": 3.5, "double": 7.16}
+"""Columns of journals in inches: 89 and 182 mm, which fit in those of Nature, IEEE and Elsevier."""
+
+NARROWEST, WIDEST = 2, 20
+"""A figure in inches: in less no panel has room for its numbers."""
 
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _TICK_LABELS = ("0", "0.25", "0.5", "0.75", "1")
@@ -72,6 +79,30 @@ _LARGEST_DOT, _SMALLEST_DOT = 46.0, 5.0
 
 _BOX = 0.86
 """Width of the box of a consistency band, as a part of its bin's."""
+
+
+@dataclass(frozen=True)
+class FigureLayout:
+    """What a figure is to be like.
+
+    Attributes
+    ----------
+    width : float or None
+        In inches; None: as wide as panels of the usual size are.
+    title : str
+        Over everything; nothing for none.
+    """
+
+    width: float | None = None
+    title: str = ""
+
+    @property
+    def headings(self) -> list[str]:
+        """The title, if there is one."""
+        return [self.title] if self.title else []
+
+
+_PLAIN = FigureLayout()
 
 
 def check_drawing_library() -> None:
@@ -88,7 +119,12 @@ def check_drawing_library() -> None:
         raise UsageError("--plot needs matplotlib: pip install 'calibcli[plot]'")
 
 
-def plot_reliability(pictures: Sequence[Picture], kind: Kind, style: Style = "binned") -> bytes:
+def plot_reliability(
+    pictures: Sequence[Picture],
+    kind: Kind,
+    style: Style = "binned",
+    layout: FigureLayout = _PLAIN,
+) -> bytes:
     """A figure with a column for each measurement, four to a row.
 
     Parameters
@@ -99,6 +135,7 @@ def plot_reliability(pictures: Sequence[Picture], kind: Kind, style: Style = "bi
         ``"png"``, ``"svg"`` or ``"pdf"``.
     style : str
         ``"binned"`` or ``"corp"``.
+    layout : FigureLayout
 
     Returns
     -------
@@ -106,11 +143,45 @@ def plot_reliability(pictures: Sequence[Picture], kind: Kind, style: Style = "bi
         Of the file; the same for the same pictures.
     """
     with house_style():
-        return encode_figure(_columns(pictures, style), kind)
+        return encode_figure(_columns(pictures, style, layout), kind)
+
+
+def plot_overlay(
+    pictures: Sequence[Picture],
+    kind: Kind,
+    style: Style = "binned",
+    layout: FigureLayout = _PLAIN,
+) -> bytes:
+    """A figure with all measurements in one panel.
+
+    Parameters are those of `plot_reliability`.
+
+    Raises
+    ------
+    UsageError
+        More measurements than can be told apart.
+    """
+    _check_overlaid(len(pictures), "--plot-overlay")
+    with house_style():
+        return encode_figure(_overlaid(pictures, style, layout), kind)
+
+
+def _check_overlaid(count: int, flag: str) -> None:
+    if count > MOST_OVERLAID:
+        raise UsageError(
+            f"{flag} lays measurements over each other: at most {MOST_OVERLAID} inputs, here are "
+            f"{count}"
+        )
 
 
 def plot_multiples(
-    multiples: Sequence[Multiple], pictures: Sequence[Picture], kind: Kind, *, of: int, noun: str
+    multiples: Sequence[Multiple],
+    pictures: Sequence[Picture],
+    kind: Kind,
+    *,
+    of: int,
+    noun: str,
+    layout: FigureLayout = _PLAIN,
 ) -> bytes:
     """A figure of small diagrams that all measurements share.
 
@@ -125,19 +196,16 @@ def plot_multiples(
         How many there are in all.
     noun : str
         What each of them is: ``"class"`` or ``"slice"``.
+    layout : FigureLayout
 
     Raises
     ------
     UsageError
         More measurements than can be told apart in one panel.
     """
-    if len(pictures) > MOST_OVERLAID:
-        raise UsageError(
-            f"--plot-by {noun} lays measurements over each other: at most {MOST_OVERLAID} inputs, "
-            f"here are {len(pictures)}"
-        )
+    _check_overlaid(len(pictures), f"--plot-by {noun}")
     with house_style():
-        return encode_figure(_grid(multiples, pictures, of, noun), kind)
+        return encode_figure(_grid(multiples, pictures, of, noun, layout), kind)
 
 
 def colours(names: Sequence[str]) -> list[str]:
@@ -147,7 +215,40 @@ def colours(names: Sequence[str]) -> list[str]:
     return list(COLOURS[: len(names)])
 
 
-def _columns(pictures: Sequence[Picture], style: Style) -> Figure:
+def _overlaid(pictures: Sequence[Picture], style: Style, layout: FigureLayout = _PLAIN) -> Figure:
+    names = [picture.title for picture in pictures]
+    named = dict(zip(names, colours(names), strict=True))
+    sheet = Sheet(
+        1,
+        1,
+        _PANEL,
+        below=_HISTOGRAM,
+        between=(_GAP, _ROW_GAP),
+        title=_NO_TITLE,
+        legend=overlay_texts(named, style),
+        headings=layout.headings,
+        width=layout.width,
+    )
+    above, below = sheet.panel(0), sheet.panel_below(0)
+    scale, named_axes = common_scale(pictures), axis_names(pictures)
+    overlay(above, pictures, style, list(named.values()), scale)
+    overlay_histogram(below, pictures, list(named.values()), scale)
+    below.set_xlabel(named_axes[0])
+    _label(sheet, above, below, named_axes[1])
+    add_overlay_key(sheet.figure, style, named, sheet.legend_columns)
+    return sheet.figure
+
+
+def _label(sheet: Sheet, above: Axes, below: Axes, name: str) -> None:
+    """The names of the vertical axes of a panel and the one below it."""
+    above.set_ylabel(name)
+    below.set_ylabel("rows")
+    # The numbers of the two differ in width, their names stand in a line all the same.
+    for axis in (above, below):
+        axis.yaxis.set_label_coords(-0.4 / sheet.side, 0.5)
+
+
+def _columns(pictures: Sequence[Picture], style: Style, layout: FigureLayout = _PLAIN) -> Figure:
     titled = len(pictures) > 1
     entry = bin_words(pictures) if style == "binned" else "CORP curve"
     sheet = Sheet(
@@ -158,7 +259,10 @@ def _columns(pictures: Sequence[Picture], style: Style) -> Figure:
         between=(_GAP, _ROW_GAP),
         title=_TITLE if titled else _NO_TITLE,
         legend=key_texts([entry]),
+        headings=layout.headings,
+        width=layout.width,
     )
+    longest = int(_LONGEST_TITLE * min(1.0, sheet.side / _PANEL))
     names = [picture.title for picture in pictures]
     shades = colours(names) if names == BEFORE_AFTER else [BLUE] * len(names)
     scale, named = common_scale(pictures), axis_names(pictures)
@@ -166,16 +270,13 @@ def _columns(pictures: Sequence[Picture], style: Style) -> Figure:
     tallest = max(float(weight_shares(bins).max()) for _, bins in histograms)
     for place, (picture, shade) in enumerate(zip(pictures, shades, strict=True)):
         above, below = sheet.panel(place), sheet.panel_below(place)
-        reliability(above, picture, style, shade, scale, titled=titled)
+        title = cut_inside(picture.title, longest) if titled else ""
+        reliability(above, picture, style, shade, scale, title)
         edges, bins = histograms[place]
         histogram(below, edges, weight_shares(bins), shade, tallest, scale)
         below.set_xlabel(named[0])
         if sheet.is_first(place):
-            above.set_ylabel(named[1])
-            below.set_ylabel("rows")
-            # The numbers of the two differ in width, their names stand in a line all the same.
-            for axis in (above, below):
-                axis.yaxis.set_label_coords(-0.4 / _PANEL, 0.5)
+            _label(sheet, above, below, named[1])
         else:
             above.tick_params(labelleft=False)
             below.tick_params(labelleft=False)
@@ -183,14 +284,22 @@ def _columns(pictures: Sequence[Picture], style: Style) -> Figure:
     return sheet.figure
 
 
-def _grid(multiples: Sequence[Multiple], pictures: Sequence[Picture], of: int, noun: str) -> Figure:
+def _grid(
+    multiples: Sequence[Multiple],
+    pictures: Sequence[Picture],
+    of: int,
+    noun: str,
+    layout: FigureLayout = _PLAIN,
+) -> Figure:
     names = [picture.title for picture in pictures]
     scale, named_axes, bins = Scale(), axis_names([]), bin_words([])
     if noun == "slice":
         scale = common_scale(pictures, [d for multiple in multiples for d in multiple.diagrams])
         named_axes, bins = axis_names(pictures), bin_words(pictures)
     wide = 5 if len(multiples) % 5 == 0 else 4
-    fewer = of > len(multiples)
+    headings = layout.headings
+    if of > len(multiples):
+        headings.append(_CHOICES[noun].format(shown=len(multiples), all=plural(of, noun)))
     shades = colours(names)
     named = dict(zip(names, shades, strict=True)) if len(names) > 1 else {bins: shades[0]}
     sheet = Sheet(
@@ -199,8 +308,9 @@ def _grid(multiples: Sequence[Multiple], pictures: Sequence[Picture], of: int, n
         _SMALL,
         between=(_GAP, _SMALL_ROW_GAP),
         title=_TITLE,
-        top=_HEADING if fewer else 0.0,
         legend=key_texts(named),
+        headings=headings,
+        width=layout.width,
     )
     for place, multiple in enumerate(multiples):
         axis = sheet.panel(place)
@@ -210,15 +320,12 @@ def _grid(multiples: Sequence[Multiple], pictures: Sequence[Picture], of: int, n
             axis.set_ylabel(named_axes[1], labelpad=2)
         if sheet.is_last(place):
             axis.set_xlabel(named_axes[0], labelpad=2)
-    if fewer:
-        chosen = _CHOICES[noun].format(shown=len(multiples), all=plural(of, noun))
-        sheet.figure.text(0.5, 1 - 0.06 / sheet.height, chosen, fontsize=9, ha="center", va="top")
     add_key(sheet.figure, "binned", named, sheet.legend_columns)
     return sheet.figure
 
 
 def reliability(
-    axis: Axes, picture: Picture, style: Style, colour: str, scale: Scale, *, titled: bool
+    axis: Axes, picture: Picture, style: Style, colour: str, scale: Scale, title: str
 ) -> None:
     """Draw a measurement's reliability diagram, its band, and its figures."""
     _square(axis, scale)
@@ -234,17 +341,52 @@ def reliability(
         _bars(axis, picture.diagram, scale)
         _dots(axis, picture.diagram, colour, scale)
     _diagonal(axis, scale)
-    if titled:
-        axis.set_title(cut_inside(picture.title, _LONGEST_TITLE), parse_math=False)
+    if title:
+        axis.set_title(title, parse_math=False)
     _figures(axis, picture)
+
+
+def overlay(
+    axis: Axes, pictures: Sequence[Picture], style: Style, colours: Sequence[str], scale: Scale
+) -> None:
+    """Draw the reliability of every measurement in one panel.
+
+    Each has a band of its own, and several would hide each other: a dot within its band is hollow.
+    """
+    _square(axis, scale)
+    axis.tick_params(labelbottom=False)
+    for picture, colour in zip(pictures, colours, strict=True):
+        if style == "corp":
+            x, y = (
+                np.maximum(v, scale.low) for v in (picture.curve.confidence, picture.curve.accuracy)
+            )
+            axis.plot(x, y, color=colour, lw=1.3, zorder=3)
+        else:
+            diagram = picture.diagram
+            filled, share = diagram.bins.filled, diagram.bins.accuracy
+            within = (share >= diagram.bars.lower) & (share <= diagram.bars.upper)
+            faces = ["white" if each else colour for each in within[filled]]
+            _dots(axis, diagram, colour, scale, size=0.6, faces=faces)
+    _diagonal(axis, scale)
+
+
+def overlay_histogram(
+    axis: Axes, pictures: Sequence[Picture], colours: Sequence[str], scale: Scale
+) -> None:
+    """Draw how the weight of every measurement is spread over bars, as outlines."""
+    tallest = 0.0
+    for picture, colour in zip(pictures, colours, strict=True):
+        edges, bins = picture.diagram.histogram(scale)
+        shares = weight_shares(bins)
+        tallest = max(tallest, float(shares.max()))
+        axis.stairs(shares, np.clip(edges, scale.low, scale.high), color=colour, lw=1.0)
+    _spread(axis, tallest, scale)
 
 
 def histogram(
     axis: Axes, edges: NumpyArray, shares: NumpyArray, colour: str, tallest: float, scale: Scale
 ) -> None:
     """Draw how the weight is spread over bars with some edges, from the lowest to the highest."""
-    if scale.is_logarithmic:
-        axis.set_xscale("log")
     edges = np.clip(edges, scale.low, scale.high)
     axis.bar(
         edges[:-1],
@@ -256,6 +398,13 @@ def histogram(
         edgecolor="white",
         linewidth=0.5,
     )
+    _spread(axis, tallest, scale)
+
+
+def _spread(axis: Axes, tallest: float, scale: Scale) -> None:
+    """The axes of a histogram."""
+    if scale.is_logarithmic:
+        axis.set_xscale("log")
     axis.set_xlim(scale.low, scale.high)
     axis.set_xticks(*_ticks(scale))
     axis.minorticks_off()
@@ -305,9 +454,37 @@ def add_key(figure: Figure, style: Style, named: Mapping[str, str], columns: int
         Patch(facecolor=BAND, lw=0),
         Line2D([], [], color=DIAGONAL, lw=0.8, ls=_DASHES),
     ]
+    _add_legend(figure, handles, key_texts(named), columns)
+
+
+def overlay_texts(names: Iterable[str], style: Style) -> list[str]:
+    """What the legend of an overlay says, with these names of measurements."""
+    shown = [cut_inside(name, LONGEST_NAME) for name in names]
+    band = [f"within its {BAND_LEVEL * 100:.0f} % band"] if style == "binned" else []
+    return [*shown, *band, "calibrated"]
+
+
+def add_overlay_key(figure: Figure, style: Style, named: Mapping[str, str], columns: int) -> None:
+    """Draw the legend of an overlay below it."""
+    from matplotlib.lines import Line2D
+
+    line: dict[str, Any] = {"lw": 1.3}
+    dots: list[Any] = []
+    if style == "binned":
+        line = {"lw": 0.8, "marker": "o", "markersize": 4}
+        dots = [Line2D([], [], color=RULE, lw=0, marker="o", markersize=4, markerfacecolor="white")]
+    handles = [
+        *(Line2D([], [], color=colour, **line) for colour in named.values()),
+        *dots,
+        Line2D([], [], color=DIAGONAL, lw=0.8, ls=_DASHES),
+    ]
+    _add_legend(figure, handles, overlay_texts(named, style), columns)
+
+
+def _add_legend(figure: Figure, handles: Sequence[Any], texts: Sequence[str], columns: int) -> None:
     legend = figure.legend(
         handles,
-        key_texts(named),
+        texts,
         loc="lower center",
         bbox_to_anchor=(0.5, 0.0),
         ncols=columns,
@@ -364,10 +541,19 @@ def _bars(axis: Axes, diagram: Diagram, scale: Scale) -> None:
     axis.bar(left, upper - lower, right - left, align="edge", bottom=lower, color=BAND, linewidth=0)
 
 
-def _dots(axis: Axes, diagram: Diagram, colour: str, scale: Scale, *, size: float = 1.0) -> None:
+def _dots(
+    axis: Axes,
+    diagram: Diagram,
+    colour: str,
+    scale: Scale,
+    *,
+    size: float = 1.0,
+    faces: Sequence[str] | None = None,
+) -> None:
     """A dot for each bin, with a larger area the more rows there are, on a thin line.
 
-    On logarithmic axes what never came stands on the lower edge.
+    On logarithmic axes what never came stands on the lower edge. With ``faces``, colours inside the
+    dots, their edges have the colour.
     """
     filled = diagram.bins.filled
     bins = diagram.bins.select(filled)
@@ -378,9 +564,9 @@ def _dots(axis: Axes, diagram: Diagram, colour: str, scale: Scale, *, size: floa
         x,
         y,
         area * size,
-        color=colour,
-        edgecolors="white",
-        linewidths=0.5 * size**0.5,
+        color=colour if faces is None else faces,
+        edgecolors="white" if faces is None else colour,
+        linewidths=0.5 * size**0.5 if faces is None else 0.8,
         zorder=4,
         clip_on=False,
     )

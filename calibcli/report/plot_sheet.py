@@ -63,7 +63,10 @@ _METADATA: dict[Kind, dict[str, None]] = {
 }
 
 _LEFT, _RIGHT, _BOTTOM = 0.56, 0.14, 0.64
-_STACKED = 0.12
+_STACKED, _HEADING = 0.12, 0.22
+_LARGER = 1.4
+"""So many times their usual size are panels at most, however wide the figure is."""
+
 _LEGEND_ENTRY, _LEGEND_LETTER, _LEGEND_LINE = 0.33, 0.053, 0.16
 
 
@@ -82,8 +85,11 @@ class Sheet:
         Space over each square panel, in inches.
     legend : sequence of str
         What the legend below everything says.
-    top : float
-        Space for a heading over everything, in inches.
+    headings : sequence of str
+        Lines over everything.
+    width : float or None
+        Of the figure, in inches, for panels that are as large as it allows, and no more in a row
+        than have a fair size; None: as wide as the panels are.
     """
 
     def __init__(
@@ -96,25 +102,44 @@ class Sheet:
         between: tuple[float, float],
         title: float,
         legend: Sequence[str],
-        top: float = 0.0,
+        headings: Sequence[str] = (),
+        width: float | None = None,
     ) -> None:
         from matplotlib.figure import Figure
 
-        self._panels, self._side, self._below = panels, side, below
+        room = 0.0 if width is None else width - _LEFT - _RIGHT + between[0]
+        if width is not None:
+            # Half as large as usual is still a fair size.
+            most = max(min(most, int(room / (side / 2 + between[0]))), 1)
+        self._panels, self._below = panels, below
         self._rows = -(-panels // most)
         self._wide = -(-panels // self._rows)
+        if width is not None:
+            side = min(room / self._wide - between[0], side * _LARGER)
+        self.side = side
         self._step = side + between[0]
         tall = title + side + (below + _STACKED if below else 0.0)
         # With panels below, every row has an axis with numbers and a name; without, the last has.
         self._down = tall + between[1] + (0.2 if below else 0.0)
-        self.width = _LEFT + self._wide * self._step - between[0] + _RIGHT
-        # In one line where it fits, else in two.
-        entries = sum(_LEGEND_ENTRY + _LEGEND_LETTER * len(text) for text in legend)
-        self.legend_columns = len(legend) if entries <= self.width else -(-len(legend) // 2)
-        bottom = _BOTTOM + (_LEGEND_LINE if self.legend_columns < len(legend) else 0.0)
+        taken = _LEFT + self._wide * self._step - between[0] + _RIGHT
+        self.width = taken if width is None else width
+        self._left = _LEFT + (self.width - taken) / 2
+        lines = next(n for n in range(1, len(legend) + 1) if self._fits(legend, n))
+        self.legend_columns = -(-len(legend) // lines)
+        bottom = _BOTTOM + (lines - 1) * _LEGEND_LINE
+        top = _HEADING * len(headings)
         self.height = top + (self._rows - 1) * self._down + tall + bottom
         self._top, self._title = top, title
         self.figure = Figure(figsize=(self.width, self.height))
+        for line, text in enumerate(headings):
+            down = 1 - (0.06 + line * _HEADING) / self.height
+            self.figure.text(0.5, down, text, fontsize=9, ha="center", va="top", parse_math=False)
+
+    def _fits(self, legend: Sequence[str], lines: int) -> bool:
+        """Whether the legend has room in so many lines; in as many as it has entries it must."""
+        lengths = [_LEGEND_ENTRY + _LEGEND_LETTER * len(text) for text in legend]
+        columns = [lengths[at : at + lines] for at in range(0, len(lengths), lines)]
+        return lines == len(legend) or sum(map(max, columns)) <= self.width
 
     def is_first(self, place: int) -> bool:
         """Whether a panel is the first of its row."""
@@ -126,18 +151,18 @@ class Sheet:
 
     def panel(self, place: int) -> Axes:
         """A new square panel."""
-        return self._axes(place, self._title, self._side)
+        return self._axes(place, self._title, self.side)
 
     def panel_below(self, place: int) -> Axes:
         """A new flat panel below it."""
-        return self._axes(place, self._title + self._side + _STACKED, self._below)
+        return self._axes(place, self._title + self.side + _STACKED, self._below)
 
     def _axes(self, place: int, down: float, height: float) -> Axes:
         row, column = divmod(place, self._wide)
-        left = _LEFT + column * self._step
+        left = self._left + column * self._step
         bottom = self.height - self._top - row * self._down - down - height
         inches = (left / self.width, bottom / self.height)
-        return self.figure.add_axes((*inches, self._side / self.width, height / self.height))
+        return self.figure.add_axes((*inches, self.side / self.width, height / self.height))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from calibcli.report.comparison import (
     verdict_lines,
 )
 from calibcli.report.differences import reasons_not_compared
-from calibcli.report.document import is_fit, results_of
+from calibcli.report.document import is_fit, results_of, title_of
 from calibcli.report.gate_results import gate_lines
 from calibcli.report.summary import summary
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, flat
@@ -49,7 +49,7 @@ def _escape(text: str) -> str:
 
 
 def _markdown(document: Document) -> Iterator[str]:
-    yield f"### calib {document['command']}"
+    yield f"### {_escape(title_of(document)) or 'calib ' + document['command']}"
     yield ""
     for result in results_of(document):
         for name, text in summary(result):

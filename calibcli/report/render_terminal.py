@@ -19,7 +19,7 @@ from calibcli.report.comparison import (
     verdict_lines,
 )
 from calibcli.report.differences import reasons_not_compared
-from calibcli.report.document import did_not_converge, gates_of, is_fit, is_of_several
+from calibcli.report.document import did_not_converge, gates_of, is_fit, is_of_several, title_of
 from calibcli.report.gate_results import gate_lines
 from calibcli.report.glyphs import glyphs_for
 from calibcli.report.reliability import VERDICT_STYLES, reliability_diagrams
@@ -78,6 +78,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
     """
     page = _Terminal(console)
     shown = columns(document)
+    page.say_title(title_of(document))
     if is_of_several(document):
         page.say_table(inputs_table(document))
         page.say_verdicts(document)
@@ -136,6 +137,12 @@ class _Terminal:
         """Print lines; without any, an empty one."""
         for line in lines or ("",):
             self._console.print(_escape(line))
+
+    def say_title(self, title: str) -> None:
+        """Print what a document is called, if it has a title."""
+        if title:
+            self._console.print(_escape(title, "bold"))
+            self.say()
 
     def say_quietly(self, *lines: str) -> None:
         """Print remarks."""

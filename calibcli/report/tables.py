@@ -238,7 +238,7 @@ def differences_table(document: Document) -> Table | None:
         f"{_CLEAR_DIFFERENCES.format(number=plural(part['number'], 'difference'))}"
     )
     table = _metrics(heads, names, cells, "metrics several")
-    return replace(table, heading="Differences", caption=about, folds=True)
+    return replace(table, caption=about, folds=True)
 
 
 def _difference(
