@@ -70,7 +70,7 @@ def test_a_fit_several_inputs_and_many_classes_are_drawn(run: Run, tmp_path: Pat
             "draws what calib evaluate --by COL --in-order shows; add it",
         ),
         (("--plot-of", "decisions", "--cost", "fp=1,fn=2"), "there is no --plot"),
-        ((*DECISIONS, "a.svg", "--plot-by", "class"), "--plot-by and --plot-style are about"),
+        ((*DECISIONS, "a.svg", "--plot-by", "class"), "--plot-by is about figures of reliability"),
     ],
 )
 def test_figures_of_nothing_are_refused(

@@ -184,3 +184,22 @@ def test_names_are_those_of_the_baseline(calib_here: CalibHere) -> None:
     gates = json.loads(out)["gates"]
     assert [(gate["input"], gate["passed"]) for gate in gates] == [("a", False), ("b", True)]
     assert "a: nll.delta > 0" in err
+
+
+# What is meant
+
+
+def test_compare_does_not_pool_models_of_the_same_rows(calib_here: CalibHere) -> None:
+    flags = ("--methods", "none,temperature", "-q", "--format", "json")
+    code, out, err = calib_here("compare", "good.npz", "others.npz", "bad.npz", *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "calib: good.npz and bad.npz have the same labels, as models of the same rows do: calib "
+        "evaluate compares these"
+    )
+    assert err.count("\n") == 1
+    _, out, _ = calib_here("compare", "good.npz", "others.npz", *flags)
+    assert json.loads(out)["rows"] == 2 * ROWS
+    # A pattern says that its files are parts of one table.
+    _, out, _ = calib_here("compare", "[bg]*d.npz", *flags)
+    assert json.loads(out)["rows"] == 2 * ROWS

@@ -111,7 +111,7 @@ def compare_command(
 ) -> None:
     """Parse, compare, print."""
     from calibcli.cli.console import Talk, show
-    from calibcli.cli.reading import check_stdin, describe, opened, talk_about, talk_about_clusters
+    from calibcli.cli.reading import check_parts, describe, opened, talk_about, talk_about_clusters
     from calibcli.engine.data import open_data
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.resampling import Bootstrap
@@ -119,7 +119,7 @@ def compare_command(
     from calibcli.report.document import compare_document
     from calibcli.workflow.automatic import LEADERBOARD_METRICS, compare_plans
 
-    check_stdin(inputs)
+    check_parts(inputs, reading)
     chosen, keys = _plans(comparing), cluster_keys(comparing.cluster)
     talk = Talk(printing.quiet)
     engine = computing.engine()

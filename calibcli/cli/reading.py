@@ -206,6 +206,44 @@ def distinct(names: Sequence[str], inputs: Sequence[str]) -> list[str]:
     return shown
 
 
+def check_parts(inputs: Sequence[str], options: InputOptions) -> None:
+    """Refuse inputs that are no parts of one table, but have the same labels: several models.
+
+    Raises
+    ------
+    UsageError
+    """
+    from calibcli.tables import open_dataset
+
+    check_stdin(inputs)
+    if len(inputs) < 2 or "-" in inputs:
+        return
+    chosen = options.read_options(labels_required=True, single_pass=False)
+    by_labels: dict[tuple[int, str], str] = {}
+    for text in inputs:
+        with open_dataset([text], chosen) as dataset:
+            # A file of labels is for the rows of all inputs together.
+            if dataset.layout.labels is None or dataset.layout.label_file is not None:
+                return
+            key = (dataset.rows, _hash_of_labels(dataset))
+        if key in by_labels:
+            raise UsageError(
+                f"{by_labels[key]} and {text} have the same labels, as models of the same rows do: "
+                "calib evaluate compares these, calib compare chooses a method for one model "
+                "(parts of one table can be given as a folder or a pattern)"
+            )
+        by_labels[key] = text
+
+
+def _hash_of_labels(dataset: Dataset) -> str:
+    from hashlib import sha256
+
+    digest = sha256()
+    for labels in dataset.labels():
+        digest.update(labels.tobytes())
+    return digest.hexdigest()
+
+
 def check_stdin(names: Sequence[str | None]) -> None:
     """Refuse standard input as more than one of some inputs."""
     if names.count("-") > 1:

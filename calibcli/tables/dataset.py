@@ -11,11 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from calibcli.arrays import NumpyArray
 from calibcli.engine.source import Chunk
 from calibcli.errors import DataError
 from calibcli.params import STDIN
 from calibcli.tables.formats.base import UNKNOWN_ROWS
 from calibcli.tables.keys import KeyNumbers
+from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.layout import FilePartition, Layout
 from calibcli.tables.locations import STDIN_NAME, Location
 from calibcli.tables.storage import COPIED_BYTES, Spool
@@ -139,6 +141,12 @@ class Dataset:
         keys = {name: KeyNumbers(name) for name in columns[:most_columns]}
         partition = replace(first, layout=replace(layout, keys=keys))
         return next(partition.chunks(rows), None) if keys else None
+
+    def labels(self) -> Iterator[NumpyArray]:
+        """Class numbers of all rows in order, block by block, without the scores."""
+        for partition in self._partitions:
+            for labels in partition.labels():
+                yield labels[labels != NO_LABEL] if self.layout.drops else labels
 
     def key_names(self, role: str) -> tuple[str, ...]:
         """The names of the groups of a role, in the order in which they first come.

@@ -210,8 +210,8 @@ class FilePartition:
                 f"{self.file.location.name}: ends after {at} of {self.end} rows; it is damaged"
             )
 
-    def kept(self) -> Iterator[NumpyArray]:
-        """Row numbers within the file of the rows that are not left out, ascending."""
+    def labels(self) -> Iterator[NumpyArray]:
+        """Class numbers of the rows, without the scores; `NO_LABEL` of those to be left out."""
         layout, at = self.layout, self.begin
         source = self.file if layout.label_file is None else layout.label_file
         name = layout.labels if layout.label_file is None else source.fields[0].name
@@ -219,8 +219,15 @@ class FilePartition:
         for batch in source.read((name or "",), first, first + self.end - self.begin, LABEL_ROWS):
             with locating_rows(source.location.name, at - self.begin + first):
                 labels = layout.rule.decode(batch.values(name or ""))
-            yield at + np.flatnonzero(labels != NO_LABEL)
+            yield labels
             at += len(batch)
+
+    def kept(self) -> Iterator[NumpyArray]:
+        """Row numbers within the file of the rows that are not left out, ascending."""
+        at = self.begin
+        for labels in self.labels():
+            yield at + np.flatnonzero(labels != NO_LABEL)
+            at += len(labels)
 
     def number_keys(self) -> None:
         """Give the values of the key columns their numbers, without reading the scores."""
