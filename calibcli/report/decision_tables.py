@@ -160,13 +160,17 @@ def _curve_table(parts: Mapping[str, MeasurementPart]) -> Table | None:
     last_stage = stages[-1]
     heads = [
         TableColumn("threshold"),
-        TableColumn(f"decided {positive}", rank=2),
+        TableColumn(f"decided {positive}", rank=3),
         *(
             TableColumn(f"cost{stage}", at_point=True, interval_apart=False, rank=1)
             for stage in stages
         ),
         *(
-            TableColumn(f"net benefit{stage}", at_point=True, interval_apart=stage == last_stage)
+            TableColumn(
+                f"benefit{stage}" if stage else "net benefit",
+                at_point=True,
+                interval_apart=stage == last_stage,
+            )
             for stage in stages
         ),
         TableColumn(f"all {positive}", at_point=True),
