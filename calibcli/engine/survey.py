@@ -126,6 +126,9 @@ def _bad_label(start: int, labels: NumpyArray, classes: int) -> tuple[int, str] 
         return None
     label = int(labels[place[0]])
     hint = f" (--ignore-label {label} leaves such rows out)" if label < 0 else ""
+    if label == classes:
+        last = "1,2" if classes == 2 else "1,2,3" if classes == 3 else f"1,2,…,{classes}"
+        hint = f" (are they counted from 1? Then say so: --classes {last})"
     return start + place[0], f"label {label} is none of the classes 0 to {classes - 1}{hint}"
 
 

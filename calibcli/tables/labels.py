@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.formats.base import RowError, Values
 
+_LISTED = 12
+_SIGNS = (-1, 1)
 NO_LABEL = int(np.iinfo(np.int64).min)
 """Stands for a missing label, where labels need not be there, and for one to be left out."""
 
@@ -26,11 +29,15 @@ class LabelRule:
         The label of rows to leave out.
     required : bool
         Whether a missing label is an error.
+    numbers : tuple of int or None
+        The number that stands for each class, where it is not the class's place: -1 and 1, or the
+        numbers that the classes are named by.
     """
 
     classes: tuple[str, ...] | None = None
     ignore: int | str | None = None
     required: bool = True
+    numbers: tuple[int, ...] | None = None
 
     def decode(self, stored: Values) -> NumpyArray:
         """Class numbers (n,), int64; `NO_LABEL` where the row has none or is to be left out.
@@ -82,7 +89,23 @@ class LabelRule:
                     f"--ignore-label {self.ignore}: the labels are numbers, so it must be one"
                 ) from error
             numbers[numbers == ignored] = NO_LABEL
-        return numbers
+        return numbers if self.numbers is None else self._places(numbers, self.numbers)
+
+    @staticmethod
+    def _places(labels: NumpyArray, numbers: tuple[int, ...]) -> NumpyArray:
+        """The places of labels among the numbers that stand for the classes."""
+        known = np.array(numbers, np.int64)
+        order = np.argsort(known)
+        at = np.minimum(np.searchsorted(known, labels, sorter=order), len(known) - 1)
+        places: NumpyArray = order[at].astype(np.int64)
+        wrong = (known[places] != labels) & (labels != NO_LABEL)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            listed = ", ".join(map(str, numbers[:_LISTED]))
+            more = ", …" if numbers[_LISTED:] else ""
+            raise RowError(row, f"the label {labels[row]} is none of the classes {listed}{more}")
+        places[labels == NO_LABEL] = NO_LABEL
+        return places
 
     def _whole(self, values: NumpyArray) -> NumpyArray:
         values = values.astype(np.float64)
@@ -95,6 +118,59 @@ class LabelRule:
         whole = np.where(missing, 0, values).astype(np.int64)
         whole[missing] = NO_LABEL
         return whole
+
+
+def whole_numbers(names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The numbers that classes are named by; None if one of the names is no whole number."""
+    plain = names and all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names)
+    numbers = tuple(int(name) for name in names) if plain else ()
+    return numbers if numbers and len(set(numbers)) == len(numbers) else None
+
+
+class NumberedLabels:
+    """Finds out which numbers stand for the classes, from labels block by block.
+
+    Numbers are the places of the classes, counted from 0, unless the labels show otherwise: where
+    the classes are named by numbers and all labels are such names, they are names, and -1 and 1 are
+    two classes where no label is 0.
+
+    Parameters
+    ----------
+    classes : int
+    names : tuple of int or None
+        The numbers that the classes are named by, if they are.
+
+    Attributes
+    ----------
+    is_settled : bool
+        Whether no further label changes anything.
+    """
+
+    def __init__(self, classes: int, names: tuple[int, ...] | None) -> None:
+        signs = _SIGNS if classes == len(_SIGNS) and names is None else None
+        self._places = tuple(range(classes))
+        self._possible = None if names == self._places else names or signs
+        self._is_shown = self._possible != signs
+        self.is_settled = self._possible is None
+
+    def look_at(self, labels: NumpyArray) -> None:
+        """Take in some labels (n,), int64; those of rows to be left out are `NO_LABEL`.
+
+        Once it is settled what is meant, further labels change nothing.
+        """
+        seen = np.unique(labels[labels != NO_LABEL])
+        if np.isin(seen, self._possible or ()).all():
+            self._is_shown |= self._possible == _SIGNS and _SIGNS[0] in seen
+            return
+        self.is_settled = True
+        # Where neither fits, whoever reads the rows says which label is no name of a class.
+        if self._possible == _SIGNS or np.isin(seen, self._places).all():
+            self._possible = None
+
+    @property
+    def numbers(self) -> tuple[int, ...] | None:
+        """The numbers of the classes, for a `LabelRule`."""
+        return self._possible if self._is_shown else None
 
 
 def first_fraction(values: NumpyArray, missing: NumpyArray) -> int | None:

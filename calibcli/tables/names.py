@@ -52,12 +52,18 @@ class Scores:
         The name that tells what kind of scores they are.
     class_names : tuple of str or None
         From the names of scalar fields: ``prob_cat``, ``prob_dog``.
+    file_order : tuple of str or None
+        The same in the order of the file, where the order was not asked for.
+    first_number : int
+        What the first of numbered scalar fields is called: 0 or 1.
     """
 
     fields: tuple[Field, ...]
     title: str
     hint: str
     class_names: tuple[str, ...] | None = None
+    file_order: tuple[str, ...] | None = None
+    first_number: int = 0
 
 
 @dataclass(frozen=True)
@@ -188,13 +194,18 @@ def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> 
         raise UsageError(
             f"{file.name}: no {file.unit} matches --logits {pattern!r}; {file.listing()}"
         )
+    in_file = [_suffix(field.name, pattern) for field in fields]
     fields.sort(key=lambda field: natural(field.name))
     suffixes = [_suffix(field.name, pattern) for field in fields]
     names: tuple[str, ...] | None = None
+    file_order: tuple[str, ...] | None = None
+    first_number = 0
     if all(suffix.isdigit() for suffix in suffixes):
         _check_numbers(file, pattern, [int(suffix) for suffix in suffixes])
+        first_number = int(suffixes[0])
     elif classes is None:
-        names = tuple(suffixes)
+        _check_words(file, pattern, suffixes)
+        names, file_order = tuple(suffixes), tuple(in_file)
     elif sorted(classes) == sorted(suffixes):
         by_name = dict(zip(suffixes, fields, strict=True))
         names, fields = classes, [by_name[name] for name in classes]
@@ -206,7 +217,7 @@ def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> 
         )
     first, last = fields[0], fields[-1]
     title = f"{len(fields)} {file.unit}s {first.name} … {last.name} ({first.type}), in this order"
-    return Scores(tuple(fields), title, pattern, names)
+    return Scores(tuple(fields), title, pattern, names, file_order, first_number)
 
 
 def _suffix(name: str, pattern: str) -> str:
@@ -227,6 +238,42 @@ def _check_numbers(file: FileFields, pattern: str, numbers: list[int]) -> None:
             f"{file.name}: the {file.unit}s {pattern} are not numbered from 0 or 1 without a "
             f"gap ({pattern.replace('*', str(absent))} is not there)"
         )
+
+
+def _check_words(file: FileFields, pattern: str, suffixes: list[str]) -> None:
+    """Refuse numbers among words, or a word among numbers: one of them is no class."""
+    numbers = [suffix for suffix in suffixes if suffix.isdigit()]
+    if not numbers:
+        return
+    words = [suffix for suffix in suffixes if not suffix.isdigit()]
+    odd, kind = (words, "a number") if len(numbers) >= len(words) else (numbers, "a word")
+    named = ", ".join(pattern.replace("*", each) for each in odd[:_LISTED])
+    others = " ".join(f"--logits {pattern.replace('*', '[0-9]*')!r}" for _ in words[:1])
+    ways = f"{others} takes those with a number" if kind == "a number" else "rename it"
+    raise DataError(
+        f"{file.name}: {named} is no class like the other {file.unit}s {pattern}, which end in "
+        f"{kind}; {ways}"
+    )
+
+
+def check_order(file: FileFields, scores: Scores, labels: Field) -> None:
+    """Refuse to guess which class 0 is, where names and the file put the classes in two orders.
+
+    Raises
+    ------
+    UsageError
+        The labels are numbers, and the scores are fields that are named for the classes and stand
+        in another order than that of their names.
+    """
+    if labels.element == "string" or scores.file_order in (None, scores.class_names):
+        return
+    orders = (",".join(order or ()) for order in (scores.file_order, scores.class_names))
+    in_file, by_name = orders
+    raise UsageError(
+        f"{file.name}: the labels are numbers, and which class is 0 is not known: the {file.unit}s "
+        f"stand in the order {in_file}, which is not that of their names; say which is meant: "
+        f"--classes {in_file} or --classes {by_name}"
+    )
 
 
 def find_labels(

@@ -16,18 +16,25 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
 from calibcli.tables.dataset import Dataset
-from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile, Field, locating_rows
+from calibcli.tables.formats.base import (
+    UNKNOWN_ROWS,
+    DataFile,
+    Field,
+    RowError,
+    locating_rows,
+)
 from calibcli.tables.formats.registry import import_function
 from calibcli.tables.formats.sniffing import open_file, sniff
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import decide_kind
-from calibcli.tables.labels import LabelRule
-from calibcli.tables.layout import FilePartition, Layout
+from calibcli.tables.labels import LabelRule, NumberedLabels, whole_numbers
+from calibcli.tables.layout import LABEL_ROWS, FilePartition, Layout
 from calibcli.tables.locations import STDIN_NAME, Location, expand
 from calibcli.tables.names import (
     FileFields,
     Scores,
     check_labels,
+    check_order,
     find_key,
     find_labels,
     find_scores,
@@ -154,12 +161,15 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
     kind, picked["input"] = decide_kind(
         options.input, fields.scores.hint, scores.sample(width), where
     )
+    numbers = _label_numbers(files, rows, fields, options, classes, max(width, 2))
+    if numbers is not None:
+        picked["labels"] += f", {_numbering(numbers)}"
     used = {*fields.score_names, fields.label_name, *others, *files[0].about}
     layout = Layout(
         scores=fields.score_names,
         kind=kind,
         width=width,
-        rule=LabelRule(classes, options.ignore_label, options.labels_required),
+        rule=LabelRule(classes, options.ignore_label, options.labels_required, numbers),
         labels=fields.label_name,
         label_file=fields.label_file,
         weights=None if fields.weights is None else fields.weights.name,
@@ -188,6 +198,8 @@ def _find(file: DataFile, options: ReadOptions, spool: Spool) -> _Fields:
             f"{fields.name}: no labels were found; {fields.listing()}; --labels takes a "
             f"{'name' if fields.unit == 'array' else fields.unit} or a file LABELS.npy"
         )
+    if labels is not None and options.labels_required:
+        check_order(fields, scores, labels)
     weights = find_weights(fields, options.weights)
     keys = {role: find_key(fields, role, name) for role, name in options.keys.items()}
     return _Fields(fields, scores, labels, label_file, weights, keys)
@@ -210,6 +222,46 @@ def _labels_are_read(
         f"{fields.file.name}: {fields.picked()['labels']} holds class names, whose order is not "
         "known; give it with --classes 'first,second,…'"
     )
+
+
+def _label_numbers(
+    files: list[DataFile],
+    rows: list[int],
+    fields: _Fields,
+    options: ReadOptions,
+    names: tuple[str, ...] | None,
+    classes: int,
+) -> tuple[int, ...] | None:
+    """The numbers that stand for the classes, where these are not their places.
+
+    Only where that is possible all labels are read for it, until one shows that it is not so.
+    """
+    labels, label_file = fields.labels, fields.label_file
+    if labels is None or labels.element == "string" or not options.labels_required:
+        return None
+    if names is None and fields.scores.first_number:
+        named: tuple[int, ...] | None = tuple(range(1, classes + 1))
+    else:
+        named = whole_numbers(names or ())
+    numbering = NumberedLabels(classes, named)
+    rule = LabelRule(None, options.ignore_label)
+    read = list(zip(files, rows, strict=True)) if label_file is None else [(label_file, sum(rows))]
+    for file, count in read:
+        if not numbering.is_settled and count:
+            for batch in file.read((labels.name,), 0, count, LABEL_ROWS):
+                try:
+                    numbering.look_at(rule.decode(batch.values(labels.name)))
+                except RowError:
+                    return None  # whoever reads the rows says which one it is
+                if numbering.is_settled:
+                    break
+    return numbering.numbers
+
+
+def _numbering(numbers: tuple[int, ...]) -> str:
+    """How labels are numbered, for a person."""
+    listed = ", ".join(map(str, numbers[:3]))
+    return f"{listed}{', …' if numbers[3:] else ''} for the classes in this order"
 
 
 def _label_file(fields: FileFields, asked: str | None, spool: Spool) -> DataFile | None:
