@@ -139,3 +139,23 @@ def test_a_word_among_numbers_is_no_class(table, odd) -> None:
         open_dataset([path], ReadOptions())
     assert "--logits 'logit_[0-9]*'" in str(caught.value)
     assert (labels_read(path, logits="logit_[0-9]*") == LABELS).all()
+
+
+# Which column is the truth
+
+
+def test_labels_that_are_predictions_are_asked_about(table) -> None:
+    path = table(logits=list(LOGITS), label=LOGITS.argmax(1), target=LABELS)
+    with pytest.raises(CalibError, match="--labels target or --labels label"):
+        open_dataset([path], ReadOptions())
+    assert (labels_read(path, labels="target") == LABELS).all()
+    alone = table(logits=list(LOGITS), label=LOGITS.argmax(1))
+    assert picked(alone)["labels"].endswith(
+        "the most probable class in every row: is this the truth?"
+    )
+
+
+def test_other_labels_are_said(table) -> None:
+    path = table(logits=list(LOGITS), label=LABELS, target=LABELS[::-1])
+    assert picked(path)["labels"].endswith("also there: target")
+    assert "also" not in picked(path, labels="label")["labels"]

@@ -303,6 +303,13 @@ def find_labels(
     return field
 
 
+def other_labels(file: FileFields, labels: Field, scores: Scores) -> list[str]:
+    """The names of fields that could be the labels as well, by their names and types."""
+    taken = {labels.name, *(field.name for field in scores.fields)}
+    named = [field for name in LABELS if (field := file.find(name)) is not None]
+    return [field.name for field in named if field.name not in taken and _can_be_labels(field)]
+
+
 def check_labels(file: FileFields, field: Field) -> None:
     """Refuse a field that cannot be labels.
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray
+from calibcli.arrays import InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
 from calibcli.tables.dataset import Dataset
@@ -27,7 +27,7 @@ from calibcli.tables.formats.registry import import_function
 from calibcli.tables.formats.sniffing import open_file, sniff
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import decide_kind
-from calibcli.tables.labels import LabelRule, NumberedLabels, whole_numbers
+from calibcli.tables.labels import NO_LABEL, LabelRule, NumberedLabels, whole_numbers
 from calibcli.tables.layout import LABEL_ROWS, FilePartition, Layout
 from calibcli.tables.locations import STDIN_NAME, Location, expand
 from calibcli.tables.names import (
@@ -39,10 +39,13 @@ from calibcli.tables.names import (
     find_labels,
     find_scores,
     find_weights,
+    other_labels,
 )
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.storage import Spool
 
+ENOUGH_LABELS = 20
+"""Labels must be this many before it says anything that all of them are the predicted class."""
 SAMPLED_PLACES = 8
 SAMPLED_ROWS = 4096
 SAMPLED_VALUES = 1 << 21
@@ -161,15 +164,21 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
     kind, picked["input"] = decide_kind(
         options.input, fields.scores.hint, scores.sample(width), where
     )
+    also = _other_labels(fields, options)
+    if also:
+        picked["labels"] += f"; also there: {', '.join(also)}"
     numbers = _label_numbers(files, rows, fields, options, classes, max(width, 2))
     if numbers is not None:
         picked["labels"] += f", {_numbering(numbers)}"
+    rule = LabelRule(classes, options.ignore_label, options.labels_required, numbers)
+    if options.labels_required and _labels_are_predictions(files[0], fields, rule, kind, width):
+        _ask_whether_labels_are_the_truth(fields, also, picked)
     used = {*fields.score_names, fields.label_name, *others, *files[0].about}
     layout = Layout(
         scores=fields.score_names,
         kind=kind,
         width=width,
-        rule=LabelRule(classes, options.ignore_label, options.labels_required, numbers),
+        rule=rule,
         labels=fields.label_name,
         label_file=fields.label_file,
         weights=None if fields.weights is None else fields.weights.name,
@@ -221,6 +230,54 @@ def _labels_are_read(
     raise UsageError(
         f"{fields.file.name}: {fields.picked()['labels']} holds class names, whose order is not "
         "known; give it with --classes 'first,second,…'"
+    )
+
+
+def _other_labels(fields: _Fields, options: ReadOptions) -> list[str]:
+    """What else could be the labels, where they were not asked for."""
+    if fields.label_name is None or fields.labels is None or options.labels is not None:
+        return []
+    return other_labels(fields.file, fields.labels, fields.scores)
+
+
+def _labels_are_predictions(
+    file: DataFile, fields: _Fields, rule: LabelRule, kind: InputKind, width: int
+) -> bool:
+    """Whether the label is the most probable class in each of the first rows."""
+    if fields.label_name is None or not fields.rows:
+        return False
+    rows = max(2, min(SAMPLED_ROWS, SAMPLED_VALUES // width))
+    batch = file.head((*fields.score_names, fields.label_name), 0, rows)
+    if batch is None:
+        return False
+    try:
+        scores = batch.matrix(fields.score_names, width)
+        labels = rule.decode(batch.values(fields.label_name))
+    except RowError:
+        return False  # whoever reads the rows says what is wrong
+    middle = 0.5 if kind == "probs" else 0
+    predicted = (scores[:, 0] > middle) if width == 1 else scores.argmax(axis=1)
+    kept = labels != NO_LABEL
+    return bool(kept.sum() >= ENOUGH_LABELS and (predicted == labels)[kept].all())
+
+
+def _ask_whether_labels_are_the_truth(
+    fields: _Fields, also: list[str], picked: dict[str, str]
+) -> None:
+    """Say that labels are the predicted classes; refuse to choose where there are other labels.
+
+    Raises
+    ------
+    UsageError
+        Another column may be the truth.
+    """
+    if not also:
+        picked["labels"] += ", the most probable class in every row: is this the truth?"
+        return
+    ways = " or ".join(f"--labels {name}" for name in (*also, fields.label_name))
+    raise UsageError(
+        f"{fields.file.name}: {picked['labels'].partition(';')[0]} is the most probable class in "
+        f"every row, as a prediction is; say which column is the truth: {ways}"
     )
 
 
