@@ -159,3 +159,61 @@ def test_other_labels_are_said(table) -> None:
     path = table(logits=list(LOGITS), label=LABELS, target=LABELS[::-1])
     assert picked(path)["labels"].endswith("also there: target")
     assert "also" not in picked(path, labels="label")["labels"]
+
+
+# Percentages, and sums that are off
+
+
+def scores_read(path: str, **options: object) -> np.ndarray:
+    with open_dataset([path], ReadOptions(**options)) as dataset:
+        assert dataset.kind == "probs"
+        return np.concatenate([chunk.scores for chunk in dataset.chunks(64)])
+
+
+@pytest.mark.parametrize("name", ["probs", "scores", "logits"])
+def test_rows_that_sum_to_100_are_percentages(table, name) -> None:
+    path = table(**{name: list(100 * PROBS)}, label=LABELS)
+    with pytest.raises(CalibError, match="--input percent") as caught:
+        open_dataset([path], ReadOptions())
+    assert "--input logits" not in str(caught.value)
+    assert np.allclose(scores_read(path, input="percent"), PROBS)
+    with pytest.raises(CalibError, match="--input percent"):
+        open_dataset([path], ReadOptions(input="probs"))
+
+
+def test_a_confidence_of_70_to_100_is_a_percentage(table) -> None:
+    confidence = RNG.integers(70, 101, 300).astype(float)
+    path = table(confidence=confidence, label=LABELS > 0)
+    with pytest.raises(CalibError, match="as percentages do; settle it with --input percent"):
+        open_dataset([path], ReadOptions(logits="confidence"))
+    assert np.allclose(
+        scores_read(path, logits="confidence", input="percent")[:, 0] * 100, confidence
+    )
+
+
+@pytest.mark.parametrize("name", ["probs", "scores"])
+@pytest.mark.parametrize("scale", [0.96, 1.04])
+def test_sums_that_are_off_are_renormalised_where_asked(table, name, scale) -> None:
+    off = np.minimum(PROBS * scale, 1.049)
+    path = table(**{name: list(off)}, label=LABELS)
+    with pytest.raises(CalibError, match="--input probs --renormalise") as caught:
+        open_dataset([path], ReadOptions())
+    assert "--input logits" not in str(caught.value)
+    read = scores_read(path, input="probs", renormalise=True)
+    assert np.allclose(read.sum(1), 1)
+    assert np.allclose(read, off / off.sum(1, keepdims=True))
+
+
+def test_what_is_not_in_percent_is_not_read_so(table) -> None:
+    with pytest.raises(CalibError, match="are none that sum to 100"):
+        open_dataset([table(probs=list(PROBS), label=LABELS)], ReadOptions(input="percent"))
+
+
+def test_renormalising_is_for_probabilities(table) -> None:
+    with pytest.raises(CalibError, match="add --input probs"):
+        ReadOptions(renormalise=True)
+    rows = PROBS.copy()
+    rows[5] = 0
+    path = table(probs=list(rows), label=LABELS)
+    with pytest.raises(CalibError, match=r"row 5.*sum to 0"):
+        scores_read(path, input="probs", renormalise=True)

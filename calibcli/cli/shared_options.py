@@ -64,6 +64,7 @@ class InputChoice(StrEnum):
     LOGITS = "logits"
     LOG_PROBS = "log-probs"
     PROBS = "probs"
+    PERCENT = "percent"
 
 
 def options_in(panel: str) -> Callable[..., Any]:
@@ -131,6 +132,13 @@ class InputOptions:
         InputChoice,
         _input(help="What the scores are; auto decides by the name and checks by the values."),
     ] = InputChoice.AUTO
+    renormalise: Annotated[
+        bool,
+        _input(
+            "--renormalise",
+            help="Divide each row of probabilities by its sum, off by rounding or averaging.",
+        ),
+    ] = False
     classes: Annotated[
         str | None,
         _input(
@@ -158,6 +166,7 @@ class InputOptions:
             labels=self.labels,
             weights=self.weights,
             input=self.input.value,
+            renormalise=self.renormalise,
             classes=None if self.classes is None else parse_classes(self.classes),
             ignore_label=self.ignore_label,
             labels_required=labels_required,

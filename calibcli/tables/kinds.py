@@ -12,6 +12,17 @@ from calibcli.errors import DataError, UsageError
 TOLERANCE = 0.02
 """How far from 1 the sum of a row of probabilities may be: some are stored with two decimals."""
 
+WIDE_TOLERANCE = 0.1
+"""How far from 1 the sums are where probabilities were averaged or rounded: `--renormalise`."""
+
+PERCENT = "percent"
+"""Probabilities times 100, as `--input` calls them."""
+
+_SURE = 10
+"""A logit by which two classes are as good as certain: probability .99995."""
+_LARGEST_AVERAGE = 1.05
+"""What the mean of several models' probabilities may come to by rounding in between."""
+
 ENOUGH_SINGLE = 20
 """Single scores, one a row, must be this many before lying in [0, 1] says anything."""
 
@@ -73,19 +84,23 @@ def _are_log_probabilities(rows: NumpyArray) -> bool:
     )
 
 
-def decide_kind(asked: str, name: str, sample: NumpyArray, where: str) -> tuple[InputKind, str]:
+def decide_kind(
+    asked: str, name: str, sample: NumpyArray, where: str, *, renormalise: bool = False
+) -> tuple[InputKind, str]:
     """The kind of some scores, and how it was decided.
 
     Parameters
     ----------
     asked : str
-        ``"auto"``, or the kind that the user named.
+        ``"auto"``, or the kind that the user named; `PERCENT` are ``"probs"`` times 100.
     name : str
         Of the column.
     sample : array (n, C)
         Some rows. Rows with NaN or ``+inf`` are passed over: they are refused elsewhere.
     where : str
         File and column, for messages.
+    renormalise : bool
+        Whether the rows of probabilities will be divided by their sums.
 
     Raises
     ------
@@ -97,13 +112,27 @@ def decide_kind(asked: str, name: str, sample: NumpyArray, where: str) -> tuple[
     precision: type = np.float64 if sample.dtype == np.float64 else np.float32
     rows: NumpyArray = sample.astype(precision)
     rows = rows[np.all(rows < np.inf, axis=1)]
+    if asked == PERCENT:
+        off = _distance_from_one(rows / 100).max(initial=0)
+        if _impossible("probs", rows / 100) or (off > WIDE_TOLERANCE and not renormalise):
+            raise DataError(
+                f"{where}: --input percent was given, but the values, from {rows.min():.6g} to "
+                f"{rows.max():.6g}, are none that sum to 100 in a row"
+            )
+        return "probs", "probabilities in percent (as asked)"
+    percent = _looks_like_percent(rows, kind_by_name(name))
     if asked != "auto":
         kind: InputKind = asked  # type: ignore[assignment]
-        problem = _impossible(kind, rows)
+        problem = None if renormalise and kind == "probs" else _impossible(kind, rows)
         if problem is not None:
-            raise DataError(f"{where}: --input {kind} was given, but {problem}")
+            way = "; --input percent reads percentages" if percent and kind == "probs" else ""
+            raise DataError(f"{where}: --input {kind} was given, but {problem}{way}")
         return kind, f"{_TITLES[kind]} (as asked)"
+    if percent is not None:
+        raise UsageError(f"{where}: {percent}; settle it with --input percent")
     named = kind_by_name(name)
+    if named in (None, "probs"):
+        _refuse_odd_sums(rows, where)
     if named is None:
         kind = kind_by_values(rows)
         return kind, f"{_TITLES[kind]} (by the values)"
@@ -115,6 +144,49 @@ def decide_kind(asked: str, name: str, sample: NumpyArray, where: str) -> tuple[
             f"settle it with --input {kinds[0]} or --input {kinds[1]}"
         )
     return named, f"{_TITLES[named]} (by the name; the values agree)"
+
+
+def _looks_like_percent(rows: NumpyArray, named: InputKind | None) -> str | None:
+    """What shows that rows are probabilities times 100; None where nothing does.
+
+    Single values look so if they lie in [0, 100] and most of them would be near certainty as
+    logits, unless their name says that they are logits.
+    """
+    if not len(rows) or rows.min() < 0 or rows.max() > 100 + 100 * TOLERANCE or rows.max() <= 2:
+        return None
+    if rows.shape[1] == 1:
+        if named == "logits" or len(rows) < ENOUGH_SINGLE or np.median(rows) < _SURE:
+            return None
+        return f"the values lie in [0, 100], up to {rows.max():.6g}, as percentages do"
+    if (_distance_from_one(rows / 100) > TOLERANCE).any():
+        return None
+    return "every row sums to 100, as percentages do"
+
+
+def _refuse_odd_sums(rows: NumpyArray, where: str) -> None:
+    """Refuse rows of probabilities whose sums are off; as logits they would mean something else.
+
+    Raises
+    ------
+    UsageError
+        All values are such that they could be probabilities, and a row does not sum to 1.
+    """
+    single = rows.shape[1] == 1
+    if single or len(rows) < ENOUGH_SINGLE or rows.min() < 0 or rows.max() > _LARGEST_AVERAGE:
+        return
+    distances = _distance_from_one(rows)
+    worst = int(np.argmax(distances))
+    if distances[worst] <= TOLERANCE:
+        return
+    total = rows[worst].sum(dtype=np.float64)
+    if distances[worst] <= WIDE_TOLERANCE:
+        why, what = "rounding or averaging does that", "divides each row by its sum"
+    else:
+        why, what = "several labels a row?", "takes them as shares of their sum"
+    raise UsageError(
+        f"{where}: every value lies between 0 and {_LARGEST_AVERAGE:g}, as probabilities do, but a "
+        f"row sums to {total:.6g} and not to 1 ({why}); --input probs --renormalise {what}"
+    )
 
 
 def _impossible(kind: InputKind, rows: NumpyArray) -> str | None:

@@ -50,6 +50,10 @@ class Layout:
         How the values of key columns are numbered, by role.
     picked : dict of str to str
         The decisions in words, and what each is based on.
+    divisor : float
+        What the stored scores are divided by: 100 of percentages.
+    renormalise : bool
+        Whether each row of scores, which are probabilities, is divided by its sum.
     """
 
     scores: tuple[str, ...]
@@ -63,6 +67,8 @@ class Layout:
     left_out: tuple[str, ...] = ()
     keys: Mapping[str, KeyNumbers] = field(default_factory=dict)
     picked: Mapping[str, str] = field(default_factory=dict)
+    divisor: float = 1
+    renormalise: bool = False
 
     @property
     def drops(self) -> bool:
@@ -94,13 +100,32 @@ class Layout:
         RowError
             A value is missing or cannot be used.
         """
-        scores = batch.matrix(self.scores, self.width)
+        scores = self._scaled(batch.matrix(self.scores, self.width))
         labels = self.labels_of(batch, label_row)
         weights = None if self.weights is None else _weights(batch.values(self.weights))
         columns = batch.columns(self.others) if with_columns else None
         kept = None if labels is None else self.kept(labels)
         chunk = Chunk(start, scores, labels, weights, columns, self.numbered(batch, kept))
         return chunk if kept is None else _filtered(chunk, kept)
+
+    def _scaled(self, scores: NumpyArray) -> NumpyArray:
+        """The scores (n, C) as they are meant; the same array where nothing is to be done.
+
+        Raises
+        ------
+        RowError
+            The sum of a row is not positive.
+        """
+        if self.divisor != 1:
+            scores = np.divide(scores, self.divisor, dtype=scores.dtype)
+        if self.renormalise and self.width > 1:
+            sums: NumpyArray = scores.sum(axis=1, dtype=np.float64, keepdims=True)
+            wrong = ~((sums > 0) & (sums < np.inf))
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise RowError(row, f"the scores sum to {sums[row, 0]:.6g}, not to a share of 1")
+            scores = (scores / sums).astype(scores.dtype)
+        return scores
 
     def kept(self, labels: NumpyArray) -> NumpyArray | None:
         """Which rows (n,) are not left out; None where all are kept."""

@@ -26,7 +26,7 @@ from calibcli.tables.formats.base import (
 from calibcli.tables.formats.registry import import_function
 from calibcli.tables.formats.sniffing import open_file, sniff
 from calibcli.tables.keys import KeyNumbers
-from calibcli.tables.kinds import decide_kind
+from calibcli.tables.kinds import PERCENT, decide_kind
 from calibcli.tables.labels import NO_LABEL, LabelRule, NumberedLabels, whole_numbers
 from calibcli.tables.layout import LABEL_ROWS, FilePartition, Layout
 from calibcli.tables.locations import STDIN_NAME, Location, expand
@@ -162,8 +162,14 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
     _check_classes(width, options.classes, classes, fields.file.name)
     where = f"{fields.file.name}: {fields.scores.title}"
     kind, picked["input"] = decide_kind(
-        options.input, fields.scores.hint, scores.sample(width), where
+        options.input,
+        fields.scores.hint,
+        scores.sample(width),
+        where,
+        renormalise=options.renormalise,
     )
+    if options.renormalise:
+        picked["input"] += ", each row divided by its sum"
     also = _other_labels(fields, options)
     if also:
         picked["labels"] += f"; also there: {', '.join(also)}"
@@ -178,6 +184,8 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
         scores=fields.score_names,
         kind=kind,
         width=width,
+        divisor=100 if options.input == PERCENT else 1,
+        renormalise=options.renormalise,
         rule=rule,
         labels=fields.label_name,
         label_file=fields.label_file,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from calibcli.errors import UsageError
 from calibcli.params import first_twice
+from calibcli.tables.kinds import PERCENT
 
-KINDS = ("logits", "log-probs", "probs")
+KINDS = ("logits", "log-probs", "probs", PERCENT)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class ReadOptions:
     weights : str or None
         Name of the column or key of row weights. They are never used without being asked for.
     input : str
-        ``"auto"``, ``"logits"``, ``"log-probs"`` or ``"probs"``: what the scores are.
+        ``"auto"``, or what the scores are: ``"logits"``, ``"log-probs"``, ``"probs"`` or
+        ``"percent"``.
+    renormalise : bool
+        Whether each row of probabilities is divided by its sum.
     classes : tuple of str or None
         Class names in the order of the score columns.
     ignore_label : int, str or None
@@ -48,6 +52,7 @@ class ReadOptions:
     labels: str | None = None
     weights: str | None = None
     input: str = "auto"
+    renormalise: bool = False
     classes: tuple[str, ...] | None = None
     ignore_label: int | str | None = None
     labels_required: bool = True
@@ -61,6 +66,8 @@ class ReadOptions:
                 f"--input {self.input}: there is no such kind of scores; "
                 f"use auto, {', '.join(KINDS)}"
             )
+        if self.renormalise and self.input not in ("probs", PERCENT):
+            raise UsageError("--renormalise divides probabilities by their sum: add --input probs")
         if self.classes is not None:
             check_classes(self.classes, "--classes")
 
