@@ -349,3 +349,18 @@ def test_too_little_memory_is_no_defect(calib, monkeypatch):
     monkeypatch.setattr("calibcli.cli.reading.opened", fail)
     message = refusal(calib("evaluate ok.npz"))
     assert "not enough memory (Unable to allocate 1.00 PiB); try a smaller --memory" in message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--logits a --logits b",
+        "--memory 1G --memory 2G",
+        "-p a.json --params b.json",
+        "--seed 1 --seed 1",
+    ],
+)
+def test_an_option_with_one_value_is_given_once(calib_here, words):
+    code, _, err = calib_here("fit", "ok.npz", *words.split())
+    assert code == 2
+    assert "is given twice; it takes one value" in err

@@ -217,3 +217,11 @@ def test_renormalising_is_for_probabilities(table) -> None:
     path = table(probs=list(rows), label=LABELS)
     with pytest.raises(CalibError, match=r"row 5.*sum to 0"):
         scores_read(path, input="probs", renormalise=True)
+
+
+def test_several_labels_can_be_left_out(table) -> None:
+    labels = LABELS.copy()
+    labels[:50], labels[50:90] = 255, -1
+    path = table(logits=list(LOGITS), label=labels)
+    assert (labels_read(path, ignore_label=(255, -1)) == LABELS[90:]).all()
+    assert (labels_read(path, ignore_label=("255", "-1")) == LABELS[90:]).all()

@@ -115,7 +115,8 @@ class ConfiguredCommand(HelpfulCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments, on top of the configuration."""
         if not ctx.resilient_parsing:
-            given = self.make_parser(ctx).parse_args(list(args))[0]
+            given, _, order = self.make_parser(ctx).parse_args(list(args))
+            _refuse_repetition(order)
             if not given.get("help"):
                 file = chosen_file(given.get("config"), none=bool(given.get("no_config")))
                 ctx.meta[_FILE] = file
@@ -204,6 +205,21 @@ class ConfiguredCommand(HelpfulCommand):
                         f"{_flag(param)} {path}: is an input; give the output another name "
                         f"({read[same]} reads it)"
                     )
+
+
+def _refuse_repetition(given: Sequence[Any]) -> None:
+    """Refuse an option with one value that is given twice: one of them would be lost in silence.
+
+    A switch is not, since a later one may undo what an earlier one says.
+    """
+    single = [
+        each
+        for each in given
+        if each.param_type_name == "option" and not (each.multiple or each.is_flag or each.count)
+    ]
+    twice = next((each for each in single if single.count(each) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{max(twice.opts, key=len)} is given twice; it takes one value")
 
 
 def _several(value: Any) -> Sequence[Any]:

@@ -148,10 +148,10 @@ class InputOptions:
         ),
     ] = None
     ignore_label: Annotated[
-        str | None,
+        list[str] | None,
         _input(
             metavar="LABEL",
-            help="Leave out rows with this label, -100 for example.",
+            help="Leave out rows with this label, -100 for example; repeatable.",
             show_default=False,
         ),
         Trait.MAY_BE_EMPTY,
@@ -168,7 +168,7 @@ class InputOptions:
             input=self.input.value,
             renormalise=self.renormalise,
             classes=None if self.classes is None else parse_classes(self.classes),
-            ignore_label=self.ignore_label,
+            ignore_label=tuple(self.ignore_label or ()),
             labels_required=labels_required,
             single_pass=single_pass,
         )

@@ -25,8 +25,8 @@ class LabelRule:
     ----------
     classes : tuple of str or None
         Class names in their order.
-    ignore : int, str or None
-        The label of rows to leave out.
+    ignore : tuple of int or str
+        The labels of rows to leave out.
     required : bool
         Whether a missing label is an error.
     numbers : tuple of int or None
@@ -35,7 +35,7 @@ class LabelRule:
     """
 
     classes: tuple[str, ...] | None = None
-    ignore: int | str | None = None
+    ignore: tuple[int | str, ...] = ()
     required: bool = True
     numbers: tuple[int, ...] | None = None
 
@@ -60,8 +60,7 @@ class LabelRule:
 
     def _names(self, stored: Values) -> NumpyArray:
         order = {name: number for number, name in enumerate(self.classes or ())}
-        if self.ignore is not None:
-            order[str(self.ignore)] = NO_LABEL
+        order |= dict.fromkeys(map(str, self.ignore), NO_LABEL)
         names = stored.names or ()
         # A column's dictionary may have names that no row uses.
         table = np.array([order.get(name, -1) for name in names] or [-1], np.int64)
@@ -81,12 +80,12 @@ class LabelRule:
         elif values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
             raise RowError(int(np.argmax(values)), f"the label {values.max()} is no class number")
         numbers: NumpyArray = values.astype(np.int64)
-        if self.ignore is not None and self.required:
+        for label in self.ignore if self.required else ():
             try:
-                ignored = int(self.ignore)
+                ignored = int(label)
             except ValueError as error:
                 raise UsageError(
-                    f"--ignore-label {self.ignore}: the labels are numbers, so it must be one"
+                    f"--ignore-label {label}: the labels are numbers, so it must be one"
                 ) from error
             numbers[numbers == ignored] = NO_LABEL
         return numbers if self.numbers is None else self._places(numbers, self.numbers)

@@ -73,7 +73,7 @@ class Layout:
     @property
     def drops(self) -> bool:
         """Whether rows may be left out."""
-        return self.rule.ignore is not None and self.rule.required
+        return bool(self.rule.ignore) and self.rule.required
 
     def names(self, *, with_columns: bool) -> list[str]:
         """The fields that a chunk needs."""

@@ -176,7 +176,7 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
     numbers = _label_numbers(files, rows, fields, options, classes, max(width, 2))
     if numbers is not None:
         picked["labels"] += f", {_numbering(numbers)}"
-    rule = LabelRule(classes, options.ignore_label, options.labels_required, numbers)
+    rule = LabelRule(classes, options.ignored, options.labels_required, numbers)
     if options.labels_required and _labels_are_predictions(files[0], fields, rule, kind, width):
         _ask_whether_labels_are_the_truth(fields, also, picked)
     used = {*fields.score_names, fields.label_name, *others, *files[0].about}
@@ -309,7 +309,7 @@ def _label_numbers(
     else:
         named = whole_numbers(names or ())
     numbering = NumberedLabels(classes, named)
-    rule = LabelRule(None, options.ignore_label)
+    rule = LabelRule(None, options.ignored)
     read = list(zip(files, rows, strict=True)) if label_file is None else [(label_file, sum(rows))]
     for file, count in read:
         if not numbering.is_settled and count:

@@ -33,8 +33,9 @@ class ReadOptions:
         Whether each row of probabilities is divided by its sum.
     classes : tuple of str or None
         Class names in the order of the score columns.
-    ignore_label : int, str or None
-        Rows with this label are left out. Where labels are not required nothing is left out.
+    ignore_label : int, str, tuple of these, or None
+        Rows with one of these labels are left out. Where labels are not required nothing is left
+        out.
     labels_required : bool
         Whether labels must be there. Otherwise they are read where they are found.
     single_pass : bool
@@ -54,11 +55,18 @@ class ReadOptions:
     input: str = "auto"
     renormalise: bool = False
     classes: tuple[str, ...] | None = None
-    ignore_label: int | str | None = None
+    ignore_label: int | str | tuple[int | str, ...] | None = None
     labels_required: bool = True
     single_pass: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def ignored(self) -> tuple[int | str, ...]:
+        """The labels of rows to be left out."""
+        if self.ignore_label is None:
+            return ()
+        return self.ignore_label if isinstance(self.ignore_label, tuple) else (self.ignore_label,)
 
     def __post_init__(self) -> None:
         if self.input not in ("auto", *KINDS):
