@@ -170,15 +170,7 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
     )
     if options.renormalise:
         picked["input"] += ", each row divided by its sum"
-    also = _other_labels(fields, options)
-    if also:
-        picked["labels"] += f"; also there: {', '.join(also)}"
-    numbers = _label_numbers(files, rows, fields, options, classes, max(width, 2))
-    if numbers is not None:
-        picked["labels"] += f", {_numbering(numbers)}"
-    rule = LabelRule(classes, options.ignored, options.labels_required, numbers)
-    if options.labels_required and _labels_are_predictions(files[0], fields, rule, kind, width):
-        _ask_whether_labels_are_the_truth(fields, also, picked)
+    rule = _label_rule(files, rows, fields, options, classes, (kind, width), picked)
     used = {*fields.score_names, fields.label_name, *others, *files[0].about}
     layout = Layout(
         scores=fields.score_names,
@@ -239,6 +231,35 @@ def _labels_are_read(
         f"{fields.file.name}: {fields.picked()['labels']} holds class names, whose order is not "
         "known; give it with --classes 'first,second,…'"
     )
+
+
+def _label_rule(
+    files: list[DataFile],
+    rows: list[int],
+    fields: _Fields,
+    options: ReadOptions,
+    names: tuple[str, ...] | None,
+    scores: tuple[InputKind, int],
+    picked: dict[str, str],
+) -> LabelRule:
+    """What the labels mean, said in `picked`.
+
+    Raises
+    ------
+    UsageError
+        Another column may be the truth.
+    """
+    kind, width = scores
+    also = _other_labels(fields, options)
+    if also:
+        picked["labels"] += f"; also there: {', '.join(also)}"
+    numbers = _label_numbers(files, rows, fields, options, names, max(width, 2))
+    if numbers is not None:
+        picked["labels"] += f", {_numbering(numbers)}"
+    rule = LabelRule(names, options.ignored, options.labels_required, numbers)
+    if options.labels_required and _labels_are_predictions(files[0], fields, rule, kind, width):
+        _ask_whether_labels_are_the_truth(fields, also, picked)
+    return rule
 
 
 def _other_labels(fields: _Fields, options: ReadOptions) -> list[str]:
