@@ -490,5 +490,7 @@ def _hidden(measured: MeasurementPart, average: _Average) -> Iterator[str]:
             yield f"an ECE below {upper_end_text(metric)} could not be seen with {rows}"
         return
     bound = abs(average.gap) + _HALF_WIDTH * average.error
-    if bound > matters:
+    if bound >= 1:
+        yield f"{rows} can show no error"
+    elif bound > matters:
         yield f"errors below {100 * bound:.2g} points could not be seen with {rows}"
