@@ -188,8 +188,8 @@ def bins(*parts: tuple[float, float, int], edges: Any = None) -> list[dict[str, 
     ]
 
 
-def judged_bins(*parts: tuple[float, float, int]) -> Any:
-    part = of_bins(bins(*parts))
+def judged_bins(*parts: tuple[float, float, int], **more: Any) -> Any:
+    part = of_bins(bins(*parts, **more))
     return part | {"verdict": verdict(part).stored()}
 
 
@@ -306,8 +306,8 @@ def test_bar_shows_the_direction() -> None:
 
 def test_bins_of_a_rare_class_have_digits_that_tell_them_apart() -> None:
     shares = (3e-5, 0, 50), (0.0031, 0.0039, 50), (0.091, 0.14, 50)
-    rare = bins(*shares, edges=(0, 0.0001, 0.02, 1))
-    lines = reliability_diagrams([("", {"reliability": rare})], UNICODE, 80)
+    rare = judged_bins(*shares, edges=(0, 0.0001, 0.02, 1))
+    lines = reliability_diagrams([("", rare)], UNICODE, 80)
     assert [(line.plain[:6], line.plain[8:14]) for line in lines[2:5]] == [
         (" 9.1 %", "  14 %"),
         ("0.31 %", "0.39 %"),
