@@ -1,7 +1,7 @@
 """Probabilities that can be believed, from stored logits.
 
 The command line is `calib`; for notebooks and services there are `fit`, `load`,
-`evaluate`, `evaluate_decisions` and `compare`.
+`evaluate`, `differences`, `evaluate_decisions` and `compare`.
 
 >>> import calibcli
 >>> logits = [[4.0, 0.0], [0.0, 4.0], [4.0, 0.0], [0.0, 4.0]]
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from calibcli.api import (
         FittedCalibrator,
         compare,
+        differences,
         evaluate,
         evaluate_decisions,
         fit,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from calibcli.metrics.decisions import Decisions
+    from calibcli.metrics.paired_changes import Difference
     from calibcli.metrics.panel import Evaluation
     from calibcli.params import Params
     from calibcli.workflow.choosing import Leaderboard
@@ -44,13 +46,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "calibcli.api": (
-        *("FittedCalibrator", "compare", "evaluate", "evaluate_decisions", "fit", "load"),
+        *("FittedCalibrator", "compare", "differences", "evaluate", "evaluate_decisions", "fit"),
+        "load",
     ),
     "calibcli.metrics.decisions": ("Decisions",),
     "calibcli.errors": (
         *("CalibError", "DataError", "GateError", "NotConvergedError", "ParamsError"),
         "UsageError",
     ),
+    "calibcli.metrics.paired_changes": ("Difference",),
     "calibcli.metrics.panel": ("Evaluation",),
     "calibcli.params": ("Params",),
     "calibcli.workflow.choosing": ("Leaderboard",),
@@ -62,6 +66,7 @@ __all__ = [
     "CalibError",
     "DataError",
     "Decisions",
+    "Difference",
     "Evaluation",
     "FittedCalibrator",
     "GateError",
@@ -73,6 +78,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "compare",
+    "differences",
     "evaluate",
     "evaluate_decisions",
     "fit",

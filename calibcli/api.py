@@ -23,6 +23,12 @@ from calibcli.engine.machine import choose_device
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.decisions import Decisions
+from calibcli.metrics.paired_changes import (
+    Difference,
+    Run,
+    paired_differences,
+    why_unpaired,
+)
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.metrics.view import ViewChoice, choose_event
@@ -40,7 +46,7 @@ from calibcli.workflow.choosing import Leaderboard, candidates
 from calibcli.workflow.deciding import measure_decisions
 from calibcli.workflow.fit_rows import TargetPrior
 from calibcli.workflow.fitting import Outcome, fit_and_measure
-from calibcli.workflow.measuring import Through, measure
+from calibcli.workflow.measuring import ID, Through, measure
 from calibcli.workflow.plans import ReducedTo, make_plans
 from calibcli.workflow.pricing import CostsLike, given_costs, make_decider
 from calibcli.workflow.records import read_calibrators, to_params
@@ -352,6 +358,7 @@ def evaluate(
     view: ViewChoice = "auto",
     positive: int | None = None,
     cluster: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
     bootstrap: int = 0,
     costs: CostsLike | None = None,
     seed: int = 0,
@@ -376,6 +383,9 @@ def evaluate(
     cluster : array (n,), optional
         What rows belong together (a patient, a document), whole numbers or texts: they are
         resampled together.
+    ids : array (n,), optional
+        Names of the rows, whole numbers or texts, by which `differences` sees that they are those
+        of another evaluation; labels, weights and clusters show it too.
     bootstrap : int
         Samples behind the 95 % intervals, which are in `Evaluation.intervals`; 0: no intervals.
     costs : mapping or array (K, K), optional
@@ -402,13 +412,64 @@ def evaluate(
     """
     _check_counts(0, 0, bootstrap, seed)
     source = _labelled("an evaluation", scores, labels, weights, input, cluster)
+    if ids is not None:
+        source = _grouped(source, ID, ids, "ids")
     data = open_data(Engine(), source, seed=seed)
     resampling = _bootstrap(bootstrap, seed, cluster)
     names = Panel().names if metrics is None else metrics
     event = choose_event(view, None if positive is None else str(positive), data.classes)
     priced = None if costs is None else given_costs(costs).of(data.classes, event)
-    panel = Panel(names, bootstrap=resampling, event=event, costs=priced)
+    panel = Panel(names, bootstrap=resampling, recorded=True, event=event, costs=priced)
     return measure(data, [Through()], panel)[0]
+
+
+def differences(
+    evaluations: Mapping[str, Evaluation], against: str | None = None
+) -> dict[str, dict[str, Difference]]:
+    """How models of the same rows differ from one of them, with paired intervals.
+
+    Parameters
+    ----------
+    evaluations : mapping of str to Evaluation
+        By the names of the models: what `evaluate` gave with ``bootstrap``, of the same rows in the
+        same order, and with the same seed.
+    against : str, optional
+        The model that the others are compared with; the first one if left out.
+
+    Returns
+    -------
+    dict of str to dict of str to Difference
+        By model, but for the one that the others are compared with, and metric. P-values are
+        adjusted for the number of all of them (Holm).
+
+    Raises
+    ------
+    UsageError, DataError
+        There is no such model, or the evaluations are not of the same rows, or have no intervals.
+
+    Examples
+    --------
+    >>> labels = [0, 1, 1, 0] * 50
+    >>> sure, unsure = [0.2, 0.8, 0.8, 0.2] * 50, [0.4, 0.6, 0.6, 0.4] * 50
+    >>> models = {"sure": evaluate(sure, labels, bootstrap=200)}
+    >>> models["unsure"] = evaluate(unsure, labels, bootstrap=200)
+    >>> nll = differences(models)["unsure"]["nll"]
+    >>> round(nll.value, 3), nll.clear
+    (0.288, True)
+    """
+    if not evaluations:
+        return {}
+    name = next(iter(evaluations)) if against is None else against
+    if name not in evaluations:
+        raise UsageError(f"against {name!r}: the models are {', '.join(evaluations)}")
+    runs = {model: Run.of(evaluation) for model, evaluation in evaluations.items()}
+    reference = runs.pop(name)
+    for model, run in runs.items():
+        other_view = evaluations[model].event != evaluations[name].event
+        reason = "another view" if other_view else why_unpaired(run, reference)
+        if reason:
+            raise DataError(f"{model} cannot be compared with {name}: {reason}")
+    return dict(zip(runs, paired_differences(list(runs.values()), reference), strict=True))
 
 
 def evaluate_decisions(

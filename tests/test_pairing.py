@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import calibcli
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.folds import CLUSTER
@@ -372,3 +373,42 @@ def test_scores_are_not_in_what_tells_the_rows_apart() -> None:
     assert run.record is not None
     assert other.record is not None
     assert run.record.rows == other.record.rows
+
+
+# In Python
+
+
+def test_differences_of_evaluations_in_python() -> None:
+    models = {
+        name: calibcli.evaluate(factor * LOGITS, LABELS, input="logits", bootstrap=200)
+        for name, factor in (("raw", 1.0), ("same", 1.0), ("bold", 2.0))
+    }
+    found = calibcli.differences(models)
+    assert list(found) == ["same", "bold"]
+    assert all(each[:3] == (0, 0, 0) and not each.clear for each in found["same"].values())
+    nll = found["bold"]["nll"]
+    assert nll.value == models["bold"].values["nll"] - models["raw"].values["nll"]
+    assert nll.low > 0
+    assert nll.clear
+    number = sum(map(len, found.values()))
+    assert nll.adjusted_p == pytest.approx(number * nll.p)
+    turned = calibcli.differences(models, against="bold")
+    assert list(turned) == ["raw", "same"]
+    assert turned["raw"]["nll"].value == -nll.value
+    assert calibcli.differences({}) == {}
+
+
+def test_what_python_cannot_compare_is_refused() -> None:
+    def model(**options: Any) -> Evaluation:
+        return calibcli.evaluate(LOGITS, LABELS, input="logits", **{"bootstrap": 20, **options})
+
+    with pytest.raises(calibcli.UsageError, match="against 'c': the models are a, b"):
+        calibcli.differences({"a": model(), "b": model()}, against="c")
+    for options, reason in (
+        ({"bootstrap": 0}, "nothing is kept to pair it by"),
+        ({"seed": 1}, "another --seed"),
+        ({"ids": np.arange(ROWS)}, "other rows, labels, weights, clusters or ids"),
+        ({"cluster": np.arange(ROWS) // 2}, "other rows, labels, weights, clusters or ids"),
+    ):
+        with pytest.raises(calibcli.DataError, match=f"b cannot be compared with a: {reason}"):
+            calibcli.differences({"a": model(), "b": model(**options)})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from calibcli.metrics.pairing import PairingRecord, Recorded
+from calibcli.metrics.pairing import PairingRecord, Recorded, holm, p_of_difference
 from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.registry import METRICS
-from calibcli.metrics.resampling import Interval
+from calibcli.metrics.resampling import LEVEL, Interval
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,50 @@ def paired_changes(now: Run, then: Run) -> dict[str, Interval]:
         interval = metric.resampling.change(metric, here, there, now.record.bagged)
         changes[name] = interval.around(here.figure - there.figure)
     return changes
+
+
+class Difference(NamedTuple):
+    """How a metric of one model differs from that of another one on the same rows.
+
+    Attributes
+    ----------
+    value : float
+        This model's minus the other one's; of calibration errors of estimates.
+    low, high : float
+        The 95 % interval, rows being paired.
+    p : float
+        Of no difference; below 0.05 where the interval leaves out 0.
+    adjusted_p : float
+        The same, adjusted for all differences that were asked for together (Holm).
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    adjusted_p: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than chance, among so many."""
+        return self.adjusted_p < 1 - LEVEL
+
+
+def paired_differences(runs: Sequence[Run], reference: Run) -> list[dict[str, Difference]]:
+    """The differences of runs from one of the same rows, of each metric that can be paired.
+
+    Of a run that cannot be paired there are none.
+    """
+    by_run = []
+    for run in runs:
+        values: dict[str, Difference] = {}
+        for name, interval in paired_changes(run, reference).items():
+            value = run.figures[name] - reference.figures[name]
+            p = p_of_difference(value, interval)
+            values[name] = Difference(value, *interval, p, p)
+        by_run.append(values)
+    places = [(values, name) for values in by_run for name in values]
+    adjusted = holm([values[name].p for values, name in places])
+    for (values, name), p in zip(places, adjusted, strict=True):
+        values[name] = values[name]._replace(adjusted_p=p)
+    return by_run

@@ -63,7 +63,15 @@ class Evaluation:
     record: PairingRecord | None = field(default=None, compare=False, repr=False)
 
     def figure(self, name: str) -> float:
-        """The main figure of a metric: its estimate, or else its value."""
+        """The main figure of a metric: its estimate, or else its value.
+
+        >>> import calibcli
+        >>> evaluation = calibcli.evaluate([0.2, 0.7] * 200, [0, 1, 1, 1] * 100, bootstrap=200)
+        >>> evaluation.figure("nll") == evaluation.values["nll"]
+        True
+        >>> evaluation.figure("ece") == evaluation.estimates["ece"]
+        True
+        """
         return self.estimates.get(name, self.values[name])
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from calibcli.errors import UsageError
-from calibcli.metrics.pairing import holm, p_of_difference
+from calibcli.metrics.paired_changes import Difference, paired_differences, why_unpaired
 from calibcli.metrics.registry import METRICS
-from calibcli.metrics.resampling import LEVEL
 from calibcli.report.document import is_of_several, main_figure
-from calibcli.report.pairings import join_runs
+from calibcli.report.pairings import read_run
 from calibcli.schema import (
     ComparedPart,
     DifferencePart,
@@ -45,11 +44,23 @@ def add_differences(document: SeveralDocument, against: str | None = None) -> No
     if not any("pairing" in result for result in results):
         return
     others = [result for number, result in enumerate(results) if number != place]
-    inputs = [_compared(result, results[place]) for result in others]
+    reference = read_run(results[place])
+    runs = [read_run(result) for result in others]
+    reasons = [
+        _other_view(result, results[place]) or why_unpaired(run, reference)
+        for result, run in zip(others, runs, strict=True)
+    ]
+    # What cannot be compared must not count among the differences.
+    compared = [run for run, reason in zip(runs, reasons, strict=True) if not reason]
+    metrics = iter(paired_differences(compared, reference))
+    inputs = [
+        _compared(result["input"]["name"], reason, {} if reason else next(metrics))
+        for result, reason in zip(others, reasons, strict=True)
+    ]
     document["differences"] = {
         "against": names[place],
         "best_by": best_by,
-        "number": _correct([entry for part in inputs for entry in part["metrics"].values()]),
+        "number": sum(len(part["metrics"]) for part in inputs),
         "inputs": inputs,
     }
 
@@ -80,39 +91,29 @@ def _criterion(result: EvaluateDocument) -> str:
     return _PREFERRED if _PREFERRED in sided else sided[0]
 
 
-def _compared(result: EvaluateDocument, reference: EvaluateDocument) -> ComparedPart:
-    """What an input has more than the reference, of each metric that can be paired."""
-    name = result["input"]["name"]
+def _other_view(result: EvaluateDocument, reference: EvaluateDocument) -> str:
     views = [(each["view"], each["positive"]) for each in (result, reference)]
-    if views[0] != views[1]:
-        return {"input": name, "reason": "another view or positive class", "metrics": {}}
-    joined = join_runs(result, reference)
-    metrics: dict[str, DifferencePart] = {}
-    for metric, interval in joined.changes.items():
-        value = _figure(result, metric) - _figure(reference, metric)
-        p = p_of_difference(value, interval)
-        metrics[metric] = {
-            "value": value,
-            "low": interval.low,
-            "high": interval.high,
-            "p": p,
-            "adjusted_p": p,
-            "clear": p < 1 - LEVEL,
+    return "" if views[0] == views[1] else "another view or positive class"
+
+
+def _compared(name: str, reason: str, differences: Mapping[str, Difference]) -> ComparedPart:
+    metrics: dict[str, DifferencePart] = {
+        metric: {
+            "value": each.value,
+            "low": each.low,
+            "high": each.high,
+            "p": each.p,
+            "adjusted_p": each.adjusted_p,
+            "clear": each.clear,
         }
-    return {"input": name, "reason": joined.reason or None, "metrics": metrics}
+        for metric, each in differences.items()
+    }
+    return {"input": name, "reason": reason or None, "metrics": metrics}
 
 
 def _figure(result: EvaluateDocument, name: str) -> float:
     figure = main_figure(result["metrics"][name])
     return math.nan if figure is None else figure
-
-
-def _correct(entries: Sequence[DifferencePart]) -> int:
-    """Adjust the p-values of all differences; their number."""
-    for entry, adjusted in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
-        entry["adjusted_p"] = adjusted
-        entry["clear"] = adjusted < 1 - LEVEL
-    return len(entries)
 
 
 def differences_of(document: Document) -> DifferencesPart | None:
