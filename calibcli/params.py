@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from calibcli.errors import ParamsError
+from calibcli.small_files import open_patiently
 
 FORMAT = "calib-params"
 VERSIONS = (1, 2)
@@ -191,7 +192,7 @@ def _content(path: str | Path) -> bytes:
         return _read(sys.stdin.buffer)
     if Path(path).is_dir():
         raise ParamsError("is a folder, not a parameter file")
-    with Path(path).open("rb") as file:
+    with open_patiently(path) as file:
         return _read(file)
 
 

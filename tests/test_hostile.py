@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import struct
+import sys
+import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +21,9 @@ from pyarrow import ipc
 from calibcli.arrays import softmax
 from calibcli.calibrators.chain import calibrate
 from calibcli.cli.app import run
+from calibcli.errors import DataError
 from calibcli.params import ParamsError, decode
+from calibcli.tables import ReadOptions, open_dataset, parse_classes
 from calibcli.workflow.records import to_calibrators
 
 RNG = np.random.default_rng(11)
@@ -272,3 +279,214 @@ def test_stages_that_are_extreme_together_are_refused(stage: object) -> None:
     to_calibrators(decode(json.dumps(parameter_file(stages=[stage])).encode()))
     with pytest.raises(ParamsError, match="overflow"):
         to_calibrators(decode(json.dumps(parameter_file(stages=[stage] * 3)).encode()))
+
+
+def array(dtype: str, shape: tuple[int, ...], data: bytes = b"", *, fortran: bool = False) -> bytes:
+    """An array as NPY has it, whatever the header promises."""
+    text = f"{{'descr': {dtype!r}, 'fortran_order': {fortran}, 'shape': {shape!r}, }}"
+    return header(text.encode() + b" " * (-(len(text) + 11) % 64) + b"\n") + data
+
+
+def header(text: bytes, length: int | None = None, version: int = 1) -> bytes:
+    """A header of an array, and perhaps another length than it has."""
+    size = (len(text) if length is None else length).to_bytes(2 * version, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text
+
+
+GOOD = array("<f8", (60, 4), LOGITS[:60].tobytes())
+CRAFTED = {
+    "texts without characters": {"logits": GOOD, "labels": array("<U0", (60,))},
+    "numbers that are no characters": {"logits": GOOD, "x": array("<U2", (60,), b"\xff" * 480)},
+    "halves of surrogate pairs": {"logits": GOOD, "x": array("<U1", (60,), b"\0\xd8\0\0" * 60)},
+    "bytes that are not UTF-8": {
+        "logits": GOOD,
+        "classes": array("|S1", (4,), b"\xff\xfe\xfd\xfc"),
+    },
+    "a header of 2 GB": {"logits": header(b" " * 500, 1 << 31, 2)},
+    "a header that is nested": {"logits": header(b"(" * 5000)},
+    "a header that breaks off": {"logits": header(b"{'descr': ''' 1L".ljust(50))},
+    "a shape that cannot be counted": {"logits": array("<f8", (0, 1 << 61))},
+    "too many axes": {"logits": array("<f8", (1,) * 70, bytes(8))},
+    "a negative shape": {"logits": array("<f8", (-1, 4), bytes(64))},
+    "more rows than data": {"logits": array("<f8", (1 << 40, 4), bytes(64))},
+    "more data than rows": {"logits": GOOD + bytes(64), "labels": array("<i8", (60,), bytes(480))},
+    "an array of objects": {"logits": array("|O", (60,), b"\x80\4N.")},
+}
+
+
+@pytest.mark.parametrize("case", sorted(CRAFTED))
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_crafted_arrays_are_refused(
+    case: str, packing: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, params = tmp_path / "v.npz", tmp_path / "p.json"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for key, content in CRAFTED[case].items():
+            archive.writestr(f"{key}.npy", content)
+    params.write_text(json.dumps(parameter_file()))
+    output = tmp_path / "o.parquet"
+    assert "v.npz" in refused(capfd, "apply", str(params), str(path), "-o", str(output))
+    assert not output.exists()
+
+
+def test_types_that_tables_do_not_have_are_left_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, params, output = tmp_path / "v.npz", tmp_path / "p.json", tmp_path / "o.parquet"
+    times = {
+        "a": array("<M8", (60,), b"\1" * 480),
+        "b": array("<M8[Y]", (60,), b"\1" * 480),
+        "c": array("<m8[ns]", (60,), bytes(480)),
+        "d": array("<f16", (60,), bytes(960)),
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, content in {"logits": GOOD, **times}.items():
+            archive.writestr(f"{key}.npy", content)
+    params.write_text(json.dumps(parameter_file()))
+    assert run(["apply", str(params), str(path), "-o", str(output)]) == 0
+    assert {"a", "b", "c", "d"} & set(pq.read_schema(output).names) == {"c"}
+    assert "not in the output: a, b, d" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("fortran", [False, True])
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(
+    fortran: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, zeros = tmp_path / "v.npz", bytes(1 << 24)
+    shape = (1 << 16, 1 << 11) if fortran else (2, 1 << 26)
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("logits.npy", "w") as entry,
+    ):
+        entry.write(array("<f8", shape, fortran=fortran))
+        for _ in range(8 * shape[0] * shape[1] >> 24):
+            entry.write(zeros)
+    # What the zip file's directory says is what is looked at.
+    line = refused(capfd, "evaluate", str(path), "--spool-limit", "100M")
+    assert "--spool-limit 2G allows that" in line
+    assert "would become" in refused(capfd, "inspect", str(path))
+
+
+def test_a_stream_is_copied_up_to_a_limit() -> None:
+    content = io.BufferedReader(io.BytesIO(b"PAR1" + bytes(9 << 20)))
+    with pytest.raises(DataError, match="--spool-limit 4M allows more"):
+        open_dataset(["-"], ReadOptions(spool_limit=2 << 20), stdin=content)
+    assert content.tell() < 4 << 20
+
+
+def test_a_stream_of_no_known_format_is_not_copied() -> None:
+    content = io.BufferedReader(io.BytesIO(bytes(9 << 20)))
+    with pytest.raises(DataError, match="not known"):
+        open_dataset(["-"], ReadOptions(), stdin=content)
+    assert content.tell() < 1 << 20
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no file without an end")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "/dev/zero"),
+        ("inspect", "/dev/zero"),
+        ("evaluate", "{v}", "--classes", "/dev/zero"),
+        ("evaluate", "{v}", "--labels", "/dev/zero"),
+        ("evaluate", "{v}", "--config", "/dev/zero"),
+        ("evaluate", "{v}", "--baseline", "/dev/zero", "--fail-if", "ece > 1"),
+        ("fit", "{v}", "--target-prior", "/dev/zero"),
+    ],
+)
+def test_files_without_an_end_are_refused(
+    arguments: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "v.npz"
+    np.savez(path, logits=LOGITS[:60], labels=LABELS[:60])
+    assert refused(capfd, *(each.format(v=path) for each in arguments))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_who_waits_for_a_pipe_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calibcli.small_files.PATIENCE", 0.0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    said: list[str] = []
+
+    def write_when_asked() -> None:
+        while not any("waiting for somebody" in line for line in said):
+            said.append(capfd.readouterr().err)
+        pipe.write_bytes(b"cat\ndog\n")
+
+    writer = threading.Thread(target=write_when_asked, daemon=True)
+    writer.start()
+    assert parse_classes(str(pipe)) == ("cat", "dog")
+    writer.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--report", "r.html"),
+        ("--openmetrics", "m.txt"),
+        ("--format", "csv"),
+        ("--format", "github"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["npz", "parquet", "arrow"])
+def test_names_that_are_not_utf_8_are_read_and_shown(
+    suffix: str,
+    options: tuple[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"bad\xff." + suffix.encode())
+    table = pa.table({"logits": list(LOGITS[:60]), "label": LABELS[:60]})
+    if suffix == "npz":
+        np.savez("v", logits=LOGITS[:60], labels=LABELS[:60])
+    elif suffix == "parquet":
+        pq.write_table(table, "v.parquet")
+    else:
+        with pa.OSFile("v.arrow", "wb") as file, ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    Path(f"v.{suffix}").rename(name)
+    assert run(["evaluate", name, *options]) == 0
+    captured = capfd.readouterr()
+    assert "bad\\udcff" in captured.err
+    captured.out.encode()
+
+
+@pytest.mark.parametrize("shares", ["1e308,1e308,1,1", "1e-300,1,1,1"])
+def test_extreme_shares_are_refused(
+    shares: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "v.npz"
+    np.savez(path, logits=LOGITS[:60], labels=LABELS[:60])
+    outputs = ("-p", str(tmp_path / "p.json"), "-o", str(tmp_path / "o.npz"))
+    line = refused(capfd, "fit", str(path), "--target-prior", shares, *outputs)
+    assert "between 1e-15 and 1e+15" in line
+
+
+@pytest.mark.parametrize("option", ["--memory", "--spool-limit"])
+def test_sizes_beyond_all_machines_are_refused(
+    option: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "v.npz"
+    np.savez(path, logits=LOGITS[:60], labels=LABELS[:60])
+    line = refused(capfd, "evaluate", str(path), option, "9" * 400 + "G")
+    assert "is more than there can be" in line
+    assert len(line) < 100
+
+
+def test_a_defect_still_ends_with_70(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("injected")
+
+    path = tmp_path / "v.npz"
+    np.savez(path, logits=LOGITS[:60], labels=LABELS[:60])
+    monkeypatch.setattr("calibcli.tables.formats.npz.ArrayData.read", broken)
+    assert run(["evaluate", str(path)]) == 70
+    assert "a defect of calib" in capfd.readouterr().err

@@ -26,6 +26,7 @@ LAYERS = [
     ["metrics"],
     ["options", "params", "registry", "schema"],
     ["arrays"],
+    ["small_files"],
     ["errors", "interrupts", "visible"],
     ["version"],
 ]

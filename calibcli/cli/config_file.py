@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibcli.errors import UsageError
+from calibcli.small_files import read_small
 
 CALIB_TOML, PYPROJECT = "calib.toml", "pyproject.toml"
 
@@ -98,7 +99,7 @@ def _read(path: Path, name: str) -> ConfigFile | None:
     import tomllib
 
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         if path.name == PYPROJECT and b"calib" not in content:
             return None  # whatever else is in it, or wrong with it
         tables = tomllib.loads(content.decode("utf-8-sig"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +28,7 @@ from calibcli.cli.shared_options import (
     shared,
 )
 from calibcli.errors import NotConvergedError, UsageError
+from calibcli.small_files import read_small
 
 if TYPE_CHECKING:
     from calibcli.workflow.automatic import AutoPlan
@@ -273,7 +274,7 @@ def _parse_prior(text: str) -> TargetPrior:
     parts = text.split(",")
     if len(parts) == 1:
         try:
-            parts = Path(text).read_text(encoding="utf-8").split()
+            parts = read_small(text).decode("utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"--target-prior {text}: give balanced, shares with commas between them, or a text "

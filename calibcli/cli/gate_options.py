@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from calibcli.cli.option_values import Trait
 from calibcli.cli.shared_options import options_in
 from calibcli.errors import GateError, UsageError
+from calibcli.small_files import read_small
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
@@ -152,7 +153,7 @@ class Gates:
         from calibcli.report.baseline import Baseline
         from calibcli.workflow.quantities import Quantity
 
-        baseline = Baseline(Path(path).read_bytes(), path)
+        baseline = Baseline(read_small(path), path)
         compared = (q for gate in self._gates for q in gate.operands)
         quantities = (q for q in compared if isinstance(q, Quantity))
         baseline.check([q.metric for q in quantities if q.stage in ("baseline", "delta")])

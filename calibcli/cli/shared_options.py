@@ -156,11 +156,21 @@ class InputOptions:
         ),
         Trait.MAY_BE_EMPTY,
     ] = None
+    spool_limit: Annotated[
+        str | None,
+        _input(
+            metavar="SIZE",
+            help="Bytes that standard input, a remote file or a compressed array may grow to.",
+            show_default="16G; an array 1G or 100 times what it takes in the file",
+        ),
+    ] = None
 
     def read_options(self, *, labels_required: bool, single_pass: bool) -> ReadOptions:
         """The same options as the readers take them."""
+        from calibcli.engine.machine import parse_size
         from calibcli.tables import ReadOptions, parse_classes
 
+        limit = self.spool_limit
         return ReadOptions(
             logits=self.logits,
             labels=self.labels,
@@ -171,6 +181,7 @@ class InputOptions:
             ignore_label=tuple(self.ignore_label or ()),
             labels_required=labels_required,
             single_pass=single_pass,
+            spool_limit=None if limit is None else parse_size(limit, "--spool-limit"),
         )
 
 

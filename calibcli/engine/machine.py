@@ -83,15 +83,30 @@ def to_device(array: Any, device: str, dtype: Any = None) -> Any:
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_LARGEST_SIZE = 1 << 60
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def parse_memory(text: str) -> int:
-    """Bytes in ``"256M"``, ``"2G"``, ``"1.5GiB"`` or ``"800000000"``; units are powers of 1024."""
+def parse_size(text: str, option: str) -> int:
+    """Bytes in ``"256M"``, ``"2G"``, ``"1.5GiB"`` or ``"800000000"``; units are powers of 1024.
+
+    Raises
+    ------
+    UsageError
+        It is no size, or more than any machine has.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if match is None:
-        raise UsageError(f"--memory {text!r} is not a size; write it as 256M or 2G")
-    size = int(float(match[1]) * _UNITS[match[2].upper()])
+        raise UsageError(f"{option} {text!r} is not a size; write it as 256M or 2G")
+    size = float(match[1]) * _UNITS[match[2].upper()]
+    if size >= _LARGEST_SIZE:
+        raise UsageError(f"{option} {text[:20]}{'…' * (len(text) > 20)} is more than there can be")
+    return int(size)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of ``--memory``, see `parse_size`; at least 16M."""
+    size = parse_size(text, "--memory")
     if size < 16 << 20:
         raise UsageError(f"--memory {text} is too little to work with; give at least 16M")
     return size

@@ -14,7 +14,7 @@ import numpy as np
 
 from calibcli.arrays import InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
-from calibcli.params import STDIN
+from calibcli.params import LARGEST_CLASS_COUNT, STDIN
 from calibcli.tables.dataset import Dataset
 from calibcli.tables.formats.base import (
     UNKNOWN_ROWS,
@@ -24,7 +24,7 @@ from calibcli.tables.formats.base import (
     locating_rows,
 )
 from calibcli.tables.formats.registry import import_function
-from calibcli.tables.formats.sniffing import open_file, sniff
+from calibcli.tables.formats.sniffing import open_file, sniff, spooled
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import PERCENT, decide_kind
 from calibcli.tables.labels import NO_LABEL, LabelRule, NumberedLabels, whole_numbers
@@ -114,7 +114,7 @@ def open_dataset(
     DataError
         A file cannot be read, or the files do not fit together.
     """
-    spool = Spool()
+    spool = Spool(options.spool_limit)
     try:
         files = _open_files(inputs, options, stdin, spool)
         return _assemble(files, options, spool)
@@ -143,7 +143,7 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
         if form.pipe_reader:
             piped: DataFile = import_function(form.pipe_reader)(Location(STDIN_NAME, STDIN), reader)
             return piped
-    return open_file(Location(STDIN_NAME, spool.copy(reader, STDIN_NAME)), spool)
+    return open_file(spooled(reader, Location(STDIN_NAME, STDIN), spool), spool)
 
 
 def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Dataset:
@@ -388,6 +388,8 @@ def _check_classes(
     """Refuse scores without classes, and class names that are not as many as the classes."""
     if not columns:
         raise DataError(f"{name}: the rows of scores are empty")
+    if columns > LARGEST_CLASS_COUNT:
+        raise DataError(f"{name}: has {columns:,} classes; {LARGEST_CLASS_COUNT:,} are possible")
     classes = 2 if columns == 1 else columns
     if names is not None and len(names) != classes:
         origin = "--classes" if asked is not None else "the file's metadata"

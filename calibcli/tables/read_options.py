@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from calibcli.errors import UsageError
 from calibcli.params import first_twice
+from calibcli.small_files import read_small
 from calibcli.tables.kinds import PERCENT
 
 KINDS = ("logits", "log-probs", "probs", PERCENT)
@@ -47,6 +47,9 @@ class ReadOptions:
     key_names : dict of str to tuple of str
         Values, as text, that are numbered first, so that their numbers mean the same in several
         data sets; by role.
+    spool_limit : int or None
+        Bytes that a stream, or a compressed array of an NPZ file, may take on this machine; by
+        default those of `Spool`.
     """
 
     logits: str | None = None
@@ -60,6 +63,7 @@ class ReadOptions:
     single_pass: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    spool_limit: int | None = None
 
     @property
     def ignored(self) -> tuple[int | str, ...]:
@@ -92,7 +96,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
     # A single name is never a list of classes, so it can only be a file.
     if len(names) == 1:
         try:
-            lines = Path(text).read_text(encoding="utf-8").splitlines()
+            lines = read_small(text).decode("utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"--classes {text}: give at least two names ('cat,dog'), or a text file "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import mmap
-import shutil
+import struct
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,8 +16,25 @@ import numpy as np
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
 
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+)
+"""What is raised for a zip file that is damaged."""
+
 COPIED_BYTES = 1 << 20
 """What is copied from file to file, or hashed, at a time."""
+
+
+def _in_units(size: int) -> str:
+    """A size as an option takes it, rounded up."""
+    return f"{-(-size >> 30)}G" if size > 1 << 30 else f"{-(-size >> 20)}M"
 
 
 class MappedFile:
@@ -45,18 +65,46 @@ class MappedFile:
             self.memory.madvise(mmap.MADV_DONTNEED)
 
 
+LARGEST_STREAM = 16 << 30
+LARGEST_EXPANSION, EXPANSION_FACTOR = 1 << 30, 100
+"""Without a limit given: bytes of a copied stream; and of what a file has compressed, which may
+also grow to this many times its size. Logits hardly grow tenfold, zeros a thousandfold."""
+
+
 class Spool:
     """A folder of temporary files, for what comes from a pipe or an object store.
 
     The folder is made when the first file is needed. It is deleted on `close`, or at the end of
     the process.
+
+    Parameters
+    ----------
+    limit : int or None
+        Bytes of one copied stream, and of one array that a file has compressed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 
-    def copy(self, stream: IO[bytes] | Any, name: str) -> str:
+    def check_expansion(self, name: str, size: int, stored: int) -> None:
+        """Refuse what would grow from a stored size to one beyond all measure.
+
+        Raises
+        ------
+        DataError
+        """
+        limit = self._limit
+        if limit is None:
+            limit = max(LARGEST_EXPANSION, EXPANSION_FACTOR * stored)
+        if size > max(limit, stored):
+            raise DataError(
+                f"{name}: its {stored:,} bytes would become {size:,}; "
+                f"--spool-limit {_in_units(size)} allows that"
+            )
+
+    def copy(self, stream: IO[bytes] | Any, name: str, head: bytes = b"") -> str:
         """Copy the rest of a stream into a new file and return its path.
 
         Parameters
@@ -64,24 +112,35 @@ class Spool:
         stream : binary file
         name : str
             Where the stream comes from, for messages.
+        head : bytes
+            What was read of it before.
 
         Raises
         ------
         DataError
-            The stream cannot be read, or the temporary folder is full.
+            The stream cannot be read or has no end, or the temporary folder is full.
         """
+        limit = LARGEST_STREAM if self._limit is None else self._limit
         try:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="calib-")
             self._files += 1
             path = Path(self._folder.name) / str(self._files)
             with path.open("xb") as file:
-                shutil.copyfileobj(stream, file, COPIED_BYTES)
+                copied = file.write(head)
+                while copied <= limit and (content := stream.read(COPIED_BYTES)):
+                    copied += file.write(content)
         except OSError as error:
             raise DataError(
                 f"{name}: cannot be copied to a temporary file in {tempfile.gettempdir()} "
                 f"({error.strerror or error}); TMPDIR names another folder"
             ) from error
+        if copied > limit:
+            path.unlink()
+            raise DataError(
+                f"{name}: has more than {limit:,} bytes, which would all be copied to "
+                f"{tempfile.gettempdir()}; --spool-limit {_in_units(2 * limit)} allows more"
+            )
         return str(path)
 
     def close(self) -> None:

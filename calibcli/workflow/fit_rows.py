@@ -14,6 +14,7 @@ from calibcli.calibrators.top import top_scores
 from calibcli.engine.data import Data, survey_source
 from calibcli.engine.engine import Tile
 from calibcli.engine.source import ArraySource, Keys, join_keys, names_of_keys
+from calibcli.engine.survey import WEIGHTS
 from calibcli.errors import DataError, UsageError
 
 TargetPrior: TypeAlias = Literal["balanced"] | tuple[float, ...]
@@ -40,6 +41,11 @@ def prior_factors(prior: TargetPrior, class_weights: NumpyArray) -> NumpyArray:
         raise UsageError(f"--target-prior has {len(shares)} shares; the data has {classes} classes")
     if not np.isfinite(shares).all() or shares.min() < 0:
         raise UsageError("--target-prior: every share must be a number from 0 up")
+    least, largest = WEIGHTS
+    if ((shares < least) & (shares > 0)).any() or shares.max() > largest:
+        raise UsageError(
+            f"--target-prior: every share must be 0, or between {least:g} and {largest:g}"
+        )
     present = class_weights > 0
     shares = np.where(present, shares, 0.0)
     if shares.sum() <= 0:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ from calibcli.errors import ParamsError, UsageError
 from calibcli.metrics.costs import Costs, decide_from
 from calibcli.metrics.view import Event, choose_event
 from calibcli.params import Params
+from calibcli.small_files import read_small
 
 CostsLike: TypeAlias = Mapping[str, float] | ArrayLike
 """Costs of two classes by outcome, ``{"fp": 1, "fn": 50}``, or a matrix (K, K)."""
@@ -161,19 +163,30 @@ def _read_matrix(path: Path) -> NumpyArray:
     if reader is None:
         raise UsageError("give fp=X,fn=Y, or a matrix in a file: .json, .csv or .npy")
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
+        content = read_small(path, _LARGEST_FILE)
     except OSError as error:
         raise UsageError(f"{error.strerror or error}") from None
-    if len(content) > _LARGEST_FILE:
-        raise UsageError(f"has more than {_LARGEST_FILE >> 20} MB, as no matrix of costs has")
     try:
         matrix = np.asarray(reader(content))
         if matrix.dtype.kind not in "iuf":
             raise UsageError("must hold numbers only, a row a true class")
         return matrix.astype(np.float64)
-    except (ValueError, TypeError, OverflowError, RecursionError, EOFError, csv.Error):
+    except _NO_MATRIX:
         raise UsageError("must hold a square of numbers, a row a true class") from None
+
+
+_NO_MATRIX = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    EOFError,
+    MemoryError,
+    SyntaxError,
+    TokenError,
+    csv.Error,
+)
+"""What the readers raise for something else; NumPy parses the header of an array as Python."""
 
 
 def _of_json(content: bytes) -> Any:

@@ -83,6 +83,11 @@ class Values:
     names: tuple[str, ...] | None = None
     missing: NumpyArray | None = None
 
+    def in_order(self) -> list[str]:
+        """The texts of a field of strings, row by row."""
+        names = self.names or ()
+        return [names[code] for code in self.values.tolist()]
+
 
 class Batch(Protocol):
     """Some fields of consecutive rows of a file, as stored. A `Layout` makes a chunk of them."""

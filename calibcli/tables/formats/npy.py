@@ -7,9 +7,11 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -18,7 +20,8 @@ from numpy.lib import format as npy
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.formats.base import Element, Field, RowError, Values, pickled
-from calibcli.tables.storage import MappedFile
+from calibcli.tables.locations import first_line
+from calibcli.tables.storage import BROKEN_ZIP, MappedFile
 
 NUMPY_TYPE = b"calib.numpy"
 """Field metadata: the NumPy type of a column of strings, which has a fixed width."""
@@ -32,7 +35,34 @@ _ELEMENTS: dict[str, Element] = {
     "S": "string",
 }
 
-_CARRIED = "fiubUSMm"
+_CARRIED = "fiubUS"
+_CARRIED_TIMES = (
+    "<M8[D]",
+    *(f"<{kind}8[{unit}]" for kind in "Mm" for unit in ("s", "ms", "us", "ns")),
+)
+"""The types of columns that Arrow has too."""
+
+_LONGEST_HEADER = 10_000
+"""Bytes; NumPy parses no longer ones, but reads them all before it says so."""
+
+_LONGEST_REASON, _MOST_AXES, _LARGEST_ARRAY = 200, 32, 1 << 62
+"""Characters of a reason; axes, and bytes or rows that can be counted."""
+
+_LAST_CHARACTER, _SURROGATES = 0x10FFFF, 0xD800 >> 11
+
+_NO_HEADER = (
+    ValueError,
+    EOFError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    TokenError,
+)
+"""What NumPy raises for a header that is none."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +102,7 @@ class ArrayHeader:
         """The array as a field of a table: its first axis are the rows."""
         kind = np.dtype(self.dtype)
         # A single value has no rows, so it can be no column; Arrow has no long double.
-        usual = bool(self.shape) and kind != np.longdouble
+        usual = bool(self.shape) and not (kind.kind == "f" and kind.itemsize > 8)
         element = _ELEMENTS.get(kind.kind, "other") if usual else "other"
         row = self.shape[1:]
         text = "string" if element == "string" else kind.name
@@ -85,7 +115,7 @@ class ArrayHeader:
             kind.name if element in ("float", "integer") else None,
             self.shape[0] if self.shape else 0,
             in_memory and kind.isnative,
-            usual and kind.kind in _CARRIED,
+            usual and (kind.kind in _CARRIED or kind.newbyteorder("<").str in _CARRIED_TIMES),
         )
 
 
@@ -112,14 +142,24 @@ def read_header(file: IO[bytes] | Any, available: int, name: str) -> ArrayHeader
         readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         if version not in readers:
             raise DataError(f"{name}: NPY version {version[0]}.{version[1]} is not supported")
-        shape, fortran, dtype = readers[version](file)
-        length = file.tell()
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{name}: not a readable NumPy array ({error})") from error
+        size = 2 * version[0]
+        content = file.read(size)
+        header_length = int.from_bytes(content, "little")
+        if header_length > _LONGEST_HEADER:
+            raise DataError(f"{name}: its header has {header_length:,} bytes, as no array needs")
+        content += file.read(header_length)
+        shape, fortran, dtype = readers[version](io.BytesIO(content))
+    except (*_NO_HEADER, *BROKEN_ZIP) as error:
+        reason = first_line(error)[:_LONGEST_REASON]
+        raise DataError(f"{name}: not a readable NumPy array ({reason})") from error
+    length = npy.MAGIC_LEN + len(content)
     if dtype.hasobject:
         raise pickled(f"{name}: an array of Python objects")
     if dtype.names or dtype.subdtype:
         raise DataError(f"{name}: an array of records; save each field as an array of its own")
+    countable = math.prod(max(int(axis), 1) for axis in shape) * max(dtype.itemsize, 1)
+    if not dtype.itemsize or countable > _LARGEST_ARRAY or len(shape) > _MOST_AXES:
+        raise DataError(f"{name}: no array is of the shape {shape} and the type {dtype.str!r}")
     header = ArrayHeader(tuple(map(int, shape)), bool(fortran), dtype.str, length)
     if min(header.shape, default=0) < 0 or header.bytes > available - length:
         raise DataError(
@@ -155,6 +195,7 @@ class ArrayBatch:
 
     def values(self, name: str) -> Values:
         array = self.arrays[name].reshape(len(self))
+        _check_text(array, name)
         if array.dtype.kind == "S":
             try:
                 array = np.char.decode(array, "utf-8")
@@ -169,6 +210,8 @@ class ArrayBatch:
         """The arrays as a `pyarrow.RecordBatch`; more than two axes become a tensor column."""
         import pyarrow as pa
 
+        for name in names:
+            _check_text(self.arrays[name], name)
         arrays = [_arrow(self.arrays[name]) for name in names]
         fields = [
             pa.field(
@@ -181,6 +224,21 @@ class ArrayBatch:
             )
         ]
         return pa.record_batch(arrays, schema=pa.schema(fields))
+
+
+def _check_text(array: NumpyArray, name: str) -> None:
+    """Refuse texts (n, …) with numbers that stand for no character.
+
+    Raises
+    ------
+    RowError
+    """
+    if array.dtype.kind != "U" or not array.size:
+        return
+    codes = np.ascontiguousarray(_native(array)).reshape(len(array), -1).view(np.uint32)
+    wrong = ((codes > _LAST_CHARACTER) | ((codes >> 11) == _SURROGATES)).any(axis=1)
+    if wrong.any():
+        raise RowError(int(np.argmax(wrong)), f"key {name!r} has text that is no Unicode")
 
 
 def _native(array: NumpyArray) -> NumpyArray:

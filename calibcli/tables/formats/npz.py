@@ -21,10 +21,10 @@ from numpy.lib import format as npy
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
-from calibcli.tables.formats.base import DECODED_BYTES, DataFile, free_names, pickled
+from calibcli.tables.formats.base import DECODED_BYTES, DataFile, free_names, locating_rows, pickled
 from calibcli.tables.formats.npy import NUMPY_TYPE, ArrayBatch, ArrayHeader, read_header
 from calibcli.tables.locations import Location
-from calibcli.tables.storage import COPIED_BYTES, MappedFile, Spool
+from calibcli.tables.storage import BROKEN_ZIP, COPIED_BYTES, MappedFile, Spool
 
 CLASSES_KEY = "classes"
 """An array of class names, in the order of the score columns."""
@@ -42,15 +42,6 @@ IN_MEMORY_BYTES = 8 << 20
 """Of each array of an output that waits; more goes to a temporary file."""
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    NotImplementedError,
-)
 _COPY = "it is damaged; copy it again from where it came from"
 _ALIGNMENT = 64
 _ZIP64_BYTES = 20
@@ -202,7 +193,7 @@ class _Compressed:
     def bytes(self, count: int) -> bytes:
         try:
             data = self._stream.read(count)
-        except _BROKEN as error:
+        except BROKEN_ZIP as error:
             raise DataError(f"{self._where}: cannot be decompressed ({error})") from error
         if len(data) < count:
             raise DataError(f"{self._where}: the compressed data end too early")
@@ -213,7 +204,7 @@ class _Compressed:
         """Reach the end of the stream, where the zip file's checksum is compared."""
         try:
             rest = self._stream.read(1)
-        except _BROKEN as error:
+        except BROKEN_ZIP as error:
             raise DataError(
                 f"{self._where}: the data do not agree with their checksum ({error}); {_COPY}"
             ) from error
@@ -272,7 +263,7 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
                 raise pickled(location.name)
             entries = [entry for entry in entries if entry.filename.endswith(".npy")]
             members = [_member(archive, entry, file, location, spool) for entry in entries]
-    except _BROKEN as error:
+    except BROKEN_ZIP as error:
         raise DataError(f"{location.name}: not a readable NPZ file ({error})") from error
     keys = [entry.filename.removesuffix(".npy") for entry in entries]
     if not keys or len(set(keys)) < len(keys):
@@ -299,6 +290,7 @@ def _member(
     name = f"{location.name}, key {entry.filename.removesuffix('.npy')!r}"
     if entry.flag_bits & 1:
         raise DataError(f"{name}: it is encrypted; save it without a password")
+    spool.check_expansion(name, entry.file_size, entry.compress_size)
     with archive.open(entry) as stream:
         header = read_header(stream, entry.file_size, name)
     if entry.compress_type == zipfile.ZIP_STORED:
@@ -331,7 +323,8 @@ def _class_names(data: ArrayData) -> tuple[str, ...] | None:
         return None
     data.verify((CLASSES_KEY,))
     batch = data.head((CLASSES_KEY,), 0, field.rows)
-    names = [] if batch is None else batch.arrays[CLASSES_KEY].astype(str).tolist()
+    with locating_rows(data.location.name, 0):
+        names = [] if batch is None else batch.values(CLASSES_KEY).in_order()
     return tuple(names) if 1 < len(set(names)) == len(names) else None
 
 

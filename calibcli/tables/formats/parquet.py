@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -128,7 +129,9 @@ def _opened(location: Location, columns: int = 1) -> Iterator[Any]:
     """The file as `pyarrow.parquet.ParquetFile`; what goes wrong inside is a `DataError`."""
     with (
         refusing_damage(location, "Parquet"),
-        pa.OSFile(location.path) if location.url is None else location.open() as source,
+        pa.OSFile(os.fsencode(location.path))
+        if location.url is None
+        else location.open() as source,
     ):
         buffer = max(BUFFER_BYTES // max(columns, 1), 1 << 14)
         yield pq.ParquetFile(

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import IO
 
 from calibcli.errors import DataError
+from calibcli.small_files import open_patiently
 from calibcli.tables.formats.base import DataFile, pickled
 from calibcli.tables.formats.registry import FORMATS, FileFormat, import_function
 from calibcli.tables.locations import Location, cannot_read
@@ -81,18 +82,27 @@ def open_file(location: Location, spool: Spool) -> DataFile:
     try:
         if location.url is None and not Path(location.path).is_file():
             # A pipe can be read once, and has no end to begin at.
-            with Path(location.path).open("rb") as pipe:
-                location = _copied(pipe, location, spool)
+            with open_patiently(location.path) as pipe:
+                location = spooled(pipe, location, spool)
         with location.open() as file:
             form = sniff(file.read(_MAGIC_BYTES), location.name)
             if location.url is not None and not form.remote:
                 file.seek(0)
-                location = _copied(file, location, spool)
+                location = spooled(file, location, spool)
     except OSError as error:
         raise cannot_read(location.name, error) from error
     opened: DataFile = import_function(form.reader)(location, spool)
     return opened
 
 
-def _copied(stream: IO[bytes], location: Location, spool: Spool) -> Location:
-    return Location(location.name, spool.copy(stream, location.name), None, location.keys)
+def spooled(stream: IO[bytes], location: Location, spool: Spool) -> Location:
+    """A copy on this machine of a stream, once its first bytes say that it can be read.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or copied.
+    """
+    head = stream.read(_MAGIC_BYTES)
+    sniff(head, location.name)
+    return Location(location.name, spool.copy(stream, location.name, head), None, location.keys)
