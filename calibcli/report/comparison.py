@@ -168,13 +168,16 @@ def best(metric: str, shown: Sequence[Column]) -> float | None:
 
 def target_caption(document: Document) -> str:
     """Which class shares the rows of `target_columns` are weighted to."""
+    noise = (
+        "The noise of calibration errors is not known under such weights: they have no interval."
+    )
     target = document["target"] if is_fit(document) else None
     if target is None:
-        return "The same rows, every class counting the same."
+        return f"The same rows, every class counting the same. {noise}"
     shares = target["shares"]
     listed = ", ".join(f"{share:.4g}" for share in shares[:_MOST_SHARES])
     more = ", …" if len(shares) > _MOST_SHARES else ""
-    return f"The same rows, weighted to the class shares of --target-prior: {listed}{more}."
+    return f"The same rows, weighted to the class shares of --target-prior: {listed}{more}. {noise}"
 
 
 def caption(document: Document) -> str:

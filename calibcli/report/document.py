@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from calibcli.metrics.panel import Evaluation
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 
 SEEN = "a fit has seen these rows, which flatters it"
+WEIGHTED = "of rows weighted to the class shares that the fit is for"
 UNCHANGED = "the fit changed nothing"
 BY_DESIGN = "the fit is for other class shares than these rows have"
 
@@ -426,10 +427,27 @@ def _shifted(
     class_names: Sequence[str] | None,
     fit: SolvedPart,
 ) -> SharesPart:
+    earlier, later = (_of_weighted_labels(each) for each in (before, after))
     return {
-        "before": measurement(before, class_names),
-        "after": measurement(after, class_names, _remarks(fit)),
+        "before": measurement(earlier, class_names, [WEIGHTED]),
+        "after": measurement(later, class_names, [WEIGHTED, *_remarks(fit)]),
     }
+
+
+def _of_weighted_labels(evaluation: Evaluation) -> Evaluation:
+    """An evaluation of rows whose weights depend on their labels.
+
+    The noise of calibration errors is that of labels drawn from the model, of rows whose weights
+    stay as they are; here another label has another weight, so that it is not known.
+    """
+    errors = evaluation.chances
+    return replace(
+        evaluation,
+        intervals={k: each for k, each in evaluation.intervals.items() if k not in errors},
+        changes={k: each for k, each in evaluation.changes.items() if k not in errors},
+        estimates={k: each for k, each in evaluation.estimates.items() if k not in errors},
+        chances={},
+    )
 
 
 def _target(
