@@ -362,7 +362,10 @@ def test_what_is_kept_is_small(calib_here: CalibHere, sample_data: Path) -> None
     assert (code, kept) == (0, pytest.approx(pairing_bytes(document["pairing"]), rel=0.1))
     assert kept < 60_000
     code, out, _ = calib_here("evaluate", *[test] * 6, "--metrics", "all", *JSON)
-    results = json.loads(out)["results"]
+    document = json.loads(out)
+    # All of them are compared all the same.
+    assert all(entry["metrics"] for entry in document["differences"]["inputs"])
+    results = document["results"]
     kept = [len(json.dumps(part["pairing"])) for part in results if "pairing" in part]
     assert 0 < len(kept) < len(results)
     assert sum(kept) <= MOST_BYTES

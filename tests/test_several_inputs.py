@@ -186,6 +186,23 @@ def test_names_are_those_of_the_baseline(calib_here: CalibHere) -> None:
     assert "a: nll.delta > 0" in err
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("table", "Digits & <co>\n"),
+        ("markdown", "### Digits & &#60;co>\n"),
+        ("json", '"title": "Digits & <co>"'),
+    ],
+)
+def test_a_title_stands_above(calib_here: CalibHere, kind: str, shown: str) -> None:
+    flags = ("-q", "--title", "Digits & <co>", "--format", kind, "--report", "page.html")
+    code, out, err = calib_here("evaluate", "good.npz", *flags)
+    assert (code, err) == (0, "")
+    assert shown in out
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "<title>Digits &amp; &lt;co&gt;" in page
+
+
 # What is meant
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.resampling import Interval
-from calibcli.report.pairings import MOST_BYTES, pairing_bytes, pairing_part
+from calibcli.report.pairings import pairing_part
 from calibcli.report.verdict import Verdict, verdict
 from calibcli.schema import (
     SCHEMA_VERSION,
@@ -577,17 +577,9 @@ def refit_part(refit: Refit) -> RefitPart:
 
 
 def combine(documents: Sequence[EvaluateDocument]) -> EvaluateDocument | SeveralDocument:
-    """One document of several: itself where it is alone, otherwise a list under ``results``.
-
-    What can be paired with other runs is kept of as many as there is room for.
-    """
+    """One document of several: itself where it is alone, otherwise a list under ``results``."""
     if len(documents) == 1:
         return documents[0]
-    room = MOST_BYTES
-    for document in documents:
-        room -= pairing_bytes(document.get("pairing"))
-        if room < 0:
-            document.pop("pairing", None)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": documents[0]["command"],

@@ -14,6 +14,7 @@ from calibcli.report.document import measurements, results_of
 from calibcli.report.github import to_github
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
+from calibcli.report.pairings import trim_pairings
 from calibcli.report.render_latex import to_latex
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.texts import exact
@@ -22,8 +23,13 @@ from calibcli.visible import visible
 
 
 def to_json(document: Document) -> str:
-    """The document itself; numbers that JSON does not have (NaN, infinity) are null."""
-    return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
+    """The document itself; numbers that JSON does not have (NaN, infinity) are null.
+
+    What can be paired with other runs is kept of as many inputs as there is room for.
+    """
+    plain = _plain(document)
+    trim_pairings(plain.get("results", []))
+    return json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

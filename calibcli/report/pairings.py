@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,15 @@ def pairing_bytes(part: PairingPart | None) -> int:
         return 0
     metrics = part["metrics"]
     return 300 + len(part["bags"]) + sum(30 + len(name) + len(metrics[name]) for name in metrics)
+
+
+def trim_pairings(results: Sequence[dict[str, Any]]) -> None:
+    """Leave out the records of inputs for which there is no room beside those before them."""
+    room = MOST_BYTES
+    for result in results:
+        room -= pairing_bytes(result.get("pairing"))
+        if room < 0:
+            result.pop("pairing", None)
 
 
 def read_run(part: MeasurementPart | None) -> Run:
