@@ -64,7 +64,7 @@ class NumberPart(TypedDict):
         Annotated[
             float | None,
             "the error without what noise adds to `value`",
-            "of calibration errors with an interval, in a leaderboard",
+            "of calibration errors with an interval, in leaderboards and slices",
         ]
     ]
     low: Annotated[float | None, "lower end of its 95 % interval; null where it has none"]

@@ -23,7 +23,14 @@ from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
 from calibcli.metrics.error_intervals import ErrorSample, Pairing, smoothed
 from calibcli.metrics.lattice import CellSums, lattice_cells
 from calibcli.metrics.pairing import MOST_VALUES, Recorded, change_by_spread
-from calibcli.metrics.resampling import Bagged, Chance, Interval, Units, percentiles
+from calibcli.metrics.resampling import (
+    Bagged,
+    Chance,
+    Interval,
+    Units,
+    percentiles,
+    student_quantile,
+)
 from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged
 from calibcli.metrics.view import View
 
@@ -70,6 +77,16 @@ class ConfidenceCells(ResidualCells):
         """Residuals of the cells (m,), as they are in the rows."""
         residuals: NumpyArray = self.excess.sum(axis=0)
         return residuals
+
+    @property
+    def rarer_rows(self) -> float:
+        """The number of rows, or of clusters if those are fewer, with the rarer outcome.
+
+        Rows with weights count as so many as have as much noise.
+        """
+        right = float((self.probability - self.residuals).sum()) / self.total
+        effective = self.total**2 / float(self.squared_weight.sum())
+        return min(effective * min(right, 1 - right), float(self.filled))
 
     @cached_property
     def drawn(self) -> NumpyArray:
@@ -386,17 +403,41 @@ class CurveDistance(ConfidenceNorm):
 
 @dataclass(frozen=True)
 class ValueSample:
-    """A value of one model, and of its replicates (R,)."""
+    """A value of one model, and of its replicates (R,).
+
+    Attributes
+    ----------
+    value : float
+    values : array (R,)
+    tail : float
+        Share of the replicates to leave out at each end.
+    reflected : bool
+        As of `CurveValue`.
+    rarer : float or None
+        Of a value that is a probability, the number of rows with the rarer outcome.
+    """
 
     value: float
     values: NumpyArray
     tail: float
     reflected: bool
+    rarer: float | None = None
     estimate: ClassVar[None] = None
 
     @property
     def interval(self) -> Interval:
-        """The percentiles, reflected at the value where that is right (the basic bootstrap)."""
+        """The percentiles, reflected at the value where that is right (the basic bootstrap).
+
+        Of a probability, Student's interval of its log-odds, in standard deviations of those of the
+        replicates: near 1, and from few rows that came out the rarer way, percentiles are too
+        narrow and hardly skewed enough.
+        """
+        if self.rarer is not None and 0 < self.value < 1 and self.rarer > 1:
+            middle, nearest = _log_odds(self.value), float(_NEAREST_TO_CERTAIN)
+            deviation = float(_log_odds(np.clip(self.values, nearest, 1 - nearest)).std())
+            half = student_quantile(self.rarer - 1) * deviation
+            low, high = 1 / (1 + np.exp(-middle + np.array([half, -half])))
+            return Interval(float(low), float(high))
         low, high = percentiles(self.values, self.tail)
         if self.reflected:
             return Interval(max(2 * self.value - high, 0.0), 2 * self.value - low)
@@ -417,12 +458,23 @@ class CurveValue:
         Whether resampled rows give more than there is, as isotonic fits to them do.
     top : bool
         As of `CollectedScores`.
+    probability : bool
+        Whether the value is one: that a row of one outcome is ahead of one of the other.
+
+    References
+    ----------
+    Pepe (2003), The Statistical Evaluation of Medical Tests, section 5.2.5, and Qin and Hotilovac
+    (2008), doi:10.1177/0962280207087173, on intervals of log-odds for areas under ROC curves.
     """
 
     reflected: bool = False
     top: bool = False
+    probability: bool = False
 
-    description = "percentiles of the bootstrap"
+    @property
+    def description(self) -> str:
+        """In words, what the interval is."""
+        return "Student's of log-odds" if self.probability else "percentiles of the bootstrap"
 
     def statistic(self, metric: Metric, units: Units) -> ConfidenceBags:
         """The weights and residuals by bag and cell."""
@@ -431,7 +483,8 @@ class CurveValue:
     def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> ValueSample:
         """The metric of each replicate's curve."""
         values = np.array([metric.value(curve) for curve in cells.curves])
-        return ValueSample(value, values, cells.tail, self.reflected)
+        rarer = cells.rarer_rows if self.probability else None
+        return ValueSample(value, values, cells.tail, self.reflected, rarer)
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> None:
         """Nothing: it is no calibration error."""
@@ -444,6 +497,15 @@ class CurveValue:
     def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
         """The percentiles of the differences, resample by resample."""
         return percentiles(now.numbers - then.numbers, bagged.tail)
+
+
+_NEAREST_TO_CERTAIN = 1e-6
+
+
+def _log_odds(share: NumpyArray | float) -> NumpyArray:
+    """The logarithm of shares (...) over the rest."""
+    odds: NumpyArray = np.log(share) - np.log1p(-np.asarray(share))
+    return odds
 
 
 def cumulated(residuals: NumpyArray) -> NumpyArray:

@@ -182,15 +182,23 @@ def _kept_draws(weights: bytes, replicates: int, seed: int) -> NumpyArray:
     return draws(np.frombuffer(weights), replicates, seed)
 
 
+def student_quantile(free: float, level: float = LEVEL) -> float:
+    """Student's quantile for so many degrees of freedom, at which an interval of a level ends.
+
+    By its expansion (Abramowitz and Stegun 26.7.5).
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    return z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+
+
 def tail_share(bags: int, level: float = LEVEL) -> float:
     """The share of replicates to leave out at either end, for so many bags.
 
     The expanded percentile (Hesterberg 2015): that of a normal distribution at which it is as
     wide as Student's with ``bags - 1`` degrees of freedom, and divided by ``bags - 1``.
     """
-    z, free = NormalDist().inv_cdf((1 + level) / 2), max(bags - 1, 1)
-    # Student's quantile by its expansion (Abramowitz and Stegun 26.7.5).
-    student = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+    free = max(bags - 1, 1)
+    student = student_quantile(free, level)
     # Not by the distribution function, which is 0 as far out as two bags reach.
     return 0.5 * math.erfc(student * math.sqrt(bags / free / 2))
 

@@ -43,6 +43,8 @@ class Slice:
     weight : float
     nll, brier, ece : float
         Of these rows alone.
+    ece_estimate : float
+        The ECE without what noise adds to it; NaN where nothing is known of the noise.
     nll_interval, brier_interval, ece_interval : Interval
         95 %.
     confidence, accuracy : float
@@ -61,6 +63,7 @@ class Slice:
     brier: float
     brier_interval: Interval
     ece: float
+    ece_estimate: float
     ece_interval: Interval
     confidence: float
     accuracy: float
@@ -215,6 +218,7 @@ def _slice(name: str, sums: NumpyArray, by_bin: NumpyArray, normal: NumpyArray) 
         brier=brier,
         brier_interval=brier_interval,
         ece=ece,
+        ece_estimate=sample.estimate,
         ece_interval=sample.interval.around(ece),
         confidence=float(sums[9] / weight),
         accuracy=float(accuracy),
@@ -241,7 +245,12 @@ def _in_clusters(
     if count <= 1:
         none = Interval(math.nan, math.nan)
         return replace(
-            rowwise, nll_interval=none, brier_interval=none, ece_interval=none, p=math.nan
+            rowwise,
+            nll_interval=none,
+            brier_interval=none,
+            ece_estimate=math.nan,
+            ece_interval=none,
+            p=math.nan,
         )
     student, inflation = float(stdtrit(count - 1, (1 + LEVEL) / 2)), count / (count - 1)
 
@@ -266,6 +275,7 @@ def _in_clusters(
         rowwise,
         nll_interval=around(rowwise.nll, by_bag[:, 1]),
         brier_interval=around(rowwise.brier, by_bag[:, 2]),
+        ece_estimate=sample.estimate,
         ece_interval=sample.interval.around(rowwise.ece),
         p=2 * float(stdtr(count - 1, -abs(deviate))),
     )

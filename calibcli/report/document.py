@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -543,10 +544,17 @@ def _slice(each: Slice) -> SlicePart:
         "accuracy": each.accuracy,
         "nll": _number(each.nll, each.nll_interval),
         "brier": _number(each.brier, each.brier_interval),
-        "ece": _number(each.ece, each.ece_interval),
+        "ece": _slice_error(each),
         "p": each.p,
         "adjusted_p": each.adjusted_p,
     }
+
+
+def _slice_error(each: Slice) -> NumberPart:
+    part = _number(each.ece, each.ece_interval)
+    if not math.isnan(each.ece_estimate):
+        part["estimate"] = each.ece_estimate
+    return part
 
 
 def periods_part(periods: Sequence[Period], column: str, *, clustered: bool) -> PeriodsPart:

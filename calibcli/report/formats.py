@@ -18,7 +18,7 @@ from calibcli.report.pairings import trim_pairings
 from calibcli.report.render_latex import to_latex
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.texts import exact
-from calibcli.schema import Document
+from calibcli.schema import Document, MetricPart, NumberPart
 from calibcli.visible import visible
 
 
@@ -49,25 +49,30 @@ def to_csv(document: Document) -> str:
     """A line for every metric of every measurement, at full precision.
 
     Columns: ``input`` (of a fit the one it was measured on), ``measured`` (``before`` or
-    ``after`` a fit, otherwise empty), ``metric``, ``value`` (empty where it is not a number).
-    Of a comparison: ``input``, ``method``, ``loss``, ``metric``, ``value``.
+    ``after`` a fit, otherwise empty), ``metric``, ``value`` (empty where it is not a number),
+    ``estimate`` (of errors with an interval, otherwise empty).
+    Of a comparison: ``input``, ``method``, ``loss``, ``metric``, ``value``, ``estimate``.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if document["command"] == "compare":
-        writer.writerow(["input", "method", "loss", "metric", "value"])
+        writer.writerow(["input", "method", "loss", "metric", "value", "estimate"])
         for entry in document["leaderboard"]:
             head = [document["input"]["name"], entry["method"], entry["loss"]]
             for metric, figure in entry["metrics"].items():
-                writer.writerow([*map(_harmless, head), metric, exact(figure["value"])])
+                writer.writerow([*map(_harmless, head), metric, *_figures(figure)])
         return text.getvalue()
-    writer.writerow(["input", "measured", "metric", "value"])
+    writer.writerow(["input", "measured", "metric", "value", "estimate"])
     for result in results_of(document):
         for stage, part in measurements(result).items():
             head = [_harmless(measured_input(result)), stage]
             for metric, number in part["metrics"].items():
-                writer.writerow([*head, metric, exact(number["value"])])
+                writer.writerow([*head, metric, *_figures(number)])
     return text.getvalue()
+
+
+def _figures(number: NumberPart | MetricPart) -> tuple[str, str]:
+    return exact(number["value"]), exact(number["estimate"]) if "estimate" in number else ""
 
 
 def _harmless(name: str) -> str:

@@ -507,9 +507,9 @@ def _slices_table(part: SlicesPart, most: int, came: str) -> Table:
 def _slice_row(entry: SlicePart, widest: float) -> TableRow:
     p = entry["adjusted_p"]
     nll, brier, ece = map(_measured, (entry["nll"], entry["brier"], entry["ece"]))
-    low, value, high = entry["ece"]["low"], entry["ece"]["value"], entry["ece"]["high"]
-    if low is not None and value is not None and high is not None:
-        ece = replace(ece, whisker=Whisker(low / widest, value / widest, high / widest))
+    low, figure, high = entry["ece"]["low"], main_figure(entry["ece"]), entry["ece"]["high"]
+    if low is not None and figure is not None and high is not None:
+        ece = replace(ece, whisker=Whisker(low / widest, figure / widest, high / widest))
     cells = [
         Cell(entry["name"], tip=entry["name"], prose=True),
         Cell(count(entry["rows"]), entry["rows"]),
