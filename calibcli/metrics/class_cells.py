@@ -694,12 +694,16 @@ class ClassNorm:
     def sample(self, metric: Metric, cells: ClassCells, value: float) -> ClassSample:
         """The error, and the noise of labels that are drawn from the probabilities.
 
-        Without noise the residuals may be much as they are, or as if all classes were off alike.
+        Without noise the residuals may be much as they are, or as if all classes were off alike, as
+        far as chance explains it or not.
         """
         residuals, bins = cells.residuals, cells.codes % BINS
         alike = pooled(residuals, cells.weight, bins)
-        signals = np.stack((alike + less_noise(residuals - alike, cells.variance), alike))
-        return ClassSample(cells, self.shares(cells), signals, cells.tail)
+        signals = [alike + less_noise(residuals - alike, cells.variance), alike]
+        smooth = pooled_smoothly(residuals, cells.weight, bins, cells.variance)
+        if smooth.any():
+            signals.append(smooth)
+        return ClassSample(cells, self.shares(cells), np.stack(signals), cells.tail)
 
     def chance(self, metric: Metric, cells: ClassCells) -> Chance:
         """The error of labels that are drawn from the probabilities."""

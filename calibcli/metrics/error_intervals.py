@@ -358,15 +358,14 @@ class Multiples:
 
     def estimates(self, errors: NumpyArray, likeliest: float) -> NumpyArray:
         """Of errors (R,) with noise, the error without it of which they are the median."""
-        for around in _AROUND:
-            self._quantile(0.5, around * (likeliest or 1.0))
-        places = sorted(self._errors)
+        # Multiples that are closer together would have slopes that are noise.
+        places = [around * (likeliest or 1.0) for around in _AROUND]
         medians = np.maximum.accumulate([self._quantile(0.5, times) for times in places])
         return np.interp(errors, medians, [self.error(times) for times in places])
 
 
-_AROUND = 0.0, 0.5, 1.0, 1.5, 2.0
-"""Multiples between which the errors of others are interpolated."""
+_AROUND = 0.0, 0.5, 1.0, 1.5, 2.0, 3.0
+"""Multiples of the likeliest, between which the errors of others are interpolated."""
 
 
 def _quantile_of_sorted(values: NumpyArray, share: float) -> float:
