@@ -220,6 +220,11 @@ def test_bars_are_the_quantiles_of_the_binomial():
         exact = binom.ppf(level, rows, says) / rows
         assert np.abs(edge - exact).max() <= 1.01 / 40
         assert abs(edge[2] - exact[2]) < 0.001
+    twice = consistency_bars(
+        Sums(rows, rows, rows, rows * says, rows * 0), draws=20_000, design_effect=4.0
+    )
+    widths = twice.upper - twice.lower, bars.upper - bars.lower
+    assert widths[0][1] == pytest.approx(2 * widths[1][1])
 
 
 def test_nine_in_ten_calibrated_diagrams_lie_in_the_band():

@@ -512,6 +512,9 @@ def test_clusters_that_go_together_widen_what_chance_gives() -> None:
     for name in panel.names:
         assert right.chances[name].high == pytest.approx(once.chances[name].high, rel=0.35), name
         assert naive.chances[name].high < 0.5 * once.chances[name].high, name
+    # Copies of a row in a cluster of 20 count once.
+    assert right.design_effect == pytest.approx(20, rel=0.5)
+    assert naive.design_effect == 1
 
 
 ERRORS = ["ece", "adaptive_ece", "l2_debiased", "ks", "smooth_ece", "class_wise_ece"]

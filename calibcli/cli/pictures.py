@@ -304,6 +304,7 @@ class Pictures:
                 evaluation.also.get(_slice_diagrams(names)),
                 names,
                 evaluation.also[EVENT_LATTICE],
+                evaluation.design_effect,
             )
             for column, evaluation, names in zip(
                 judged_columns(document), self._evaluations, self._slice_names, strict=True

@@ -118,12 +118,30 @@ class ConfidenceCells(ResidualCells):
         matter vary more by the same factor, the design effect, or not at all.
         """
         sums = [residuals.linear(block) for block in self.redrawn()]
-        factor = 1.0
-        if self.units.role is not None and self.units.count < self.rows:
-            by_cluster = float(residuals.linear(self.drawn).var(axis=0).sum())
-            by_row = float(np.concatenate(sums).var(axis=0).sum())
-            factor = math.sqrt(max(by_cluster / by_row, 1.0)) if by_row > 0 else 1.0
+        factor = math.sqrt(self._design_effect(residuals.linear, sums))
         return np.concatenate([residuals.norm(block * factor) for block in sums])
+
+    @cached_property
+    def design_effect(self) -> float:
+        """That of the sums of the 15 equal-width bins."""
+        starts = np.flatnonzero(np.diff(self.bins, prepend=-1))
+
+        def linear(residuals: NumpyArray) -> NumpyArray:
+            sums: NumpyArray = np.add.reduceat(residuals, starts, axis=1)
+            return sums
+
+        if self.units.role is None:
+            return 1.0
+        return self._design_effect(linear, [linear(block) for block in self.redrawn()])
+
+    def _design_effect(
+        self, linear: Callable[[NumpyArray], NumpyArray], by_chance: list[NumpyArray]
+    ) -> float:
+        if self.units.role is None or self.units.count >= self.rows:
+            return 1.0
+        by_cluster = float(linear(self.drawn).var(axis=0).sum())
+        by_row = float(np.concatenate(by_chance).var(axis=0).sum())
+        return max(by_cluster / by_row, 1.0) if by_row > 0 else 1.0
 
     def redrawn(self) -> list[NumpyArray]:
         """Residuals (r, m) of labels drawn from the confidences, once for all metrics."""

@@ -47,6 +47,8 @@ class Evaluation:
         The class whose probability the confidence is; None: the predicted class of each row.
     record : PairingRecord or None
         What another run of the same rows can be paired by, where that was asked for.
+    design_effect : float
+        How much more the residuals of clusters vary than those of as many rows; 1 without clusters.
     """
 
     rows: int
@@ -61,6 +63,7 @@ class Evaluation:
     chances: dict[str, Chance] = field(default_factory=dict)
     event: int | None = None
     record: PairingRecord | None = field(default=None, compare=False, repr=False)
+    design_effect: float = 1.0
 
     def figure(self, name: str) -> float:
         """The main figure of a metric: its estimate, or else its value.
@@ -202,7 +205,17 @@ class Panel:
         if self.identity is not None:
             rows: IdentifiedRows = finished[self.identity]
             record = PairingRecord(rows.rows, rows.bagged, {})
-        return Evaluation(*size, values, bins, also, event=state.event, record=record)
+        resampled = (finished[statistic] for statistic in self._resampled.values())
+        effects = [bagged.design_effect for bagged in resampled if bagged is not None]
+        return Evaluation(
+            *size,
+            values,
+            bins,
+            also,
+            event=state.event,
+            record=record,
+            design_effect=max(effects, default=1.0),
+        )
 
     def _add_uncertainty(
         self,

@@ -133,6 +133,11 @@ class Bagged:
         return int(np.count_nonzero(self.bags > 0))
 
     @property
+    def design_effect(self) -> float:
+        """The variance of what is summed, relative to that of rows by themselves; 1 at least."""
+        return 1.0
+
+    @property
     def student(self) -> float | None:
         """Student's 97.5 % quantile for few clusters, of which no resample strays far enough.
 

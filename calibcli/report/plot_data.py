@@ -169,6 +169,8 @@ class Picture:
     event : Sums or None
         Of the cells of the probability of the positive class (2048,); None where the confidence is
         that of the predicted class.
+    design_effect : float
+        As of `Evaluation`, for the bands.
     """
 
     title: str
@@ -180,6 +182,7 @@ class Picture:
     slices: KeyBins | None = None
     slice_names: tuple[str, ...] = ()
     event: Sums | None = None
+    design_effect: float = 1.0
 
     @property
     def positive(self) -> str | None:
@@ -197,14 +200,15 @@ class Picture:
         """The reliability diagram of all rows, of the bins that the document has."""
         even = bins_of(self.lattice)
         edges, bins = rare_event_bins(self.event) or EdgedSums(EDGES, even)
-        bars = consistency_bars(bins, self.seed)
+        bars = consistency_bars(bins, self.seed, design_effect=self.design_effect)
         return Diagram(self.title, edges, bins, bars, even, self.event)
 
     @cached_property
     def curve(self) -> CorpCurve:
         """The CORP curve of all rows, and its band."""
         rare = self.event if self.is_rare else None
-        return corp_curve(self.lattice if rare is None else rare, self.seed)
+        cells = self.lattice if rare is None else rare
+        return corp_curve(cells, self.seed, design_effect=self.design_effect)
 
     def metric(self, name: str) -> float | None:
         """The value of a metric, or None where it was not measured."""
@@ -250,7 +254,7 @@ class Picture:
             return []
         sums = [vars(bins).values() for _, bins in binned]
         joined = Sums(*map(np.concatenate, zip(*sums, strict=True)))
-        bars = consistency_bars(joined, self.seed, _PART_DRAWS)
+        bars = consistency_bars(joined, self.seed, _PART_DRAWS, self.design_effect)
         ends = np.cumsum([len(bins.rows) for _, bins in binned])
         return [
             Diagram(
