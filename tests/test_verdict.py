@@ -415,6 +415,19 @@ def test_what_was_learnt_of_each_group_is_shown(calib_here: Any, tmp_path: Path)
             assert text in words
 
 
+def test_a_change_of_unknown_noise_has_no_word_among_others(calib_here: Any, files: Path) -> None:
+    metrics = ("--metrics", "nll,corp_class_wise_miscalibration", "--force", "-q")
+    words = {}
+    for replicates in ("100", "0"):
+        code, page, _ = calib_here("fit", "val.npz", *metrics, "--bootstrap", replicates)
+        assert code == 0
+        (line,) = re.findall("class-wise miscalibration.*", page)
+        words[replicates] = line.split()[-1]
+    assert files.is_dir()
+    assert words["0"] == "better"
+    assert words["100"] != "better"
+
+
 # ---- cases that were reported ----
 
 

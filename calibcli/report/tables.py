@@ -162,10 +162,14 @@ def _change_table(before: Column, after: Column) -> Table:
         replace(_CHANCE, only="page"),
     ]
     cells = []
+    judged = any("change" in after.metric(name) for name in names)
     for name in names:
         values = before.figure(name), after.figure(name)
         shift, interval = difference_text(*values), after.metric(name).get("change")
         word = change(name, *values, shift, interval)
+        if judged and interval is None and word != "same":
+            # Among changes whose noise is known this one says nothing.
+            word = ""
         moved = Cell(shift, interval=interval_text(interval), word=word, look=word)
         numbers = [_value(before, name), _value(after, name), moved]
         cells.append([*numbers, _plug_in(after, name), _chance(after, name)])
