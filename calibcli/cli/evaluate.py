@@ -46,8 +46,6 @@ _EXAMPLES = """[b]Examples[/b]
   calib evaluate sample_data/digits_longtail_test.npz --metrics all
 
   calib evaluate sample_data/digits_test.parquet --by-class --fail-if 'ece > 0.2'
-
-  calib evaluate a=sample_data/digits_val.parquet b=sample_data/digits_test.parquet --format latex
 """
 
 
