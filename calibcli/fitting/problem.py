@@ -109,7 +109,7 @@ class Problem:
         return total * self._free
 
     def diagonal(self, theta: NumpyArray) -> NumpyArray:
-        """The diagonal (P,) of the Hessian, or about that; 1 where it is not offered."""
+        """The diagonal (P,) of the Hessian, or about that; 1 where it is not positive."""
         total = self.fold(self._sums(theta).diagonal)
         if self._ridge is not None:
             total = total + (self._ridge if self._ridge.ndim == 1 else np.diag(self._ridge))
@@ -258,8 +258,9 @@ class _Sums:
     def diagonal(self, tile: Tile) -> NumpyArray:
         """The diagonal (P,) of the Hessian, or about that."""
         logits, terms = self._terms(tile)
-        diagonal = _weighted(terms.diagonal(), tile.weights)
-        return self.map.pullback_squares(self.theta, logits, diagonal)
+        diagonal = terms.diagonal()
+        assert diagonal is not None
+        return self.map.pullback_squares(self.theta, logits, _weighted(diagonal, tile.weights))
 
     def curvature(self, curvature: Curvature, tile: Tile) -> NumpyArray:
         """The sums (S,) that a preconditioner is made of."""

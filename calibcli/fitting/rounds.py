@@ -17,7 +17,7 @@ from calibcli.fitting.problem import Problem, Solver
 from calibcli.fitting.results import Solution
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.view import View
-from calibcli.objectives.adaptive import Adaptive
+from calibcli.objectives.adaptive import Adaptive, LearntInRounds
 from calibcli.objectives.base import Objective
 from calibcli.objectives.distances import spread
 
@@ -37,10 +37,10 @@ def learn_first(problem: Problem, classes: int) -> None:
     The first is at the logits as they are; the second after a step of 0.02 in the temperature
     against the gradient, as the authors' optimiser of class-wise scaling makes it.
     """
-    assert isinstance(problem.objective, Adaptive)
+    evaluations = _learning(problem).first_evaluations
     plain = problem.map.start(classes, 1.0)
     problem.learn(plain)
-    if problem.objective.first_evaluations > 1:
+    if evaluations > 1:
         _, gradient = problem.gradient(plain)
         slope = float(gradient @ (problem.map.start(classes, 1.01) - plain))
         problem.learn(problem.map.start(classes, 1 / (1 + np.copysign(_FIRST_MOVE, slope))))
@@ -77,9 +77,9 @@ def solve_fixed_point(problem: Problem, theta: NumpyArray, solve: Solver) -> Sol
     return replace(solution, converged=False, criterion="rounds", iterations=iterations)
 
 
-def _learning(problem: Problem) -> Adaptive:
+def _learning(problem: Problem) -> LearntInRounds:
     """The objective of a problem that is solved in rounds."""
-    assert isinstance(problem.objective, Adaptive)
+    assert isinstance(problem.objective, LearntInRounds)
     return problem.objective
 
 

@@ -77,7 +77,7 @@ class _Point:
 
     @property
     def gain(self) -> float:
-        """By how much Newton's step would lower the value, were it quadratic."""
+        """The amount by which Newton's step would lower the value, were it quadratic."""
         return -float(self.gradient @ self.step()) / 2
 
     def step(self) -> NumpyArray:

@@ -232,7 +232,7 @@ class _Stage:
             fold.data = fold.data.after(fit.calibrator)
 
     def _walk(self, best: Choice, position: int, ladder: list[float]) -> Choice:
-        """From the best choice along one option, first to stronger, then to weaker values."""
+        """The best choice along one option, from stronger values to weaker ones."""
         begin = ladder.index(best[position])
         for values in (ladder[:begin][::-1], ladder[begin + 1 :]):
             origin = best

@@ -9,6 +9,7 @@ whose interval inverts a test (`error_intervals`); `CurveValue` for any other va
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -268,10 +269,9 @@ class ConfidenceBags:
         )
 
 
-class ConfidenceNorm:
-    """The resampling of a calibration error that is a norm of residuals of the confidence."""
+class _ConfidenceResampling:
+    """What every resampling of an error of the confidence has: the residuals, by bag and cell."""
 
-    description = "inverted test of the error; chance range by labels drawn anew"
     top: bool = False
     """Whether the confidence is that of the predicted class, whatever the event of the view."""
 
@@ -279,13 +279,27 @@ class ConfidenceNorm:
         """The residuals by bag and cell."""
         return ConfidenceBags(units, self.top)
 
+    def record(self, finished: ConfidenceCells, sample: ErrorSample) -> NumpyArray:
+        """The errors in resamples, if the likeliest signal is the truth."""
+        return sample.simulated[:MOST_VALUES]
+
+    def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
+        """The interval of the difference of two errors, by those in the same resamples."""
+        return change_by_spread(now, then)
+
+
+class ConfidenceNorm(_ConfidenceResampling, ABC):
+    """The resampling of a calibration error that is a norm of residuals of the confidence."""
+
+    description = "inverted test of the error; chance range by labels drawn anew"
+
+    @abstractmethod
     def residuals(self, cells: ConfidenceCells, smallest: float) -> Residuals:
         """How the metric reads the residuals of the cells.
 
         Errors far below the ``smallest`` that is of interest may come out wrong, as long as they
         do not come out larger.
         """
-        raise NotImplementedError
 
     def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> ErrorSample | None:
         """The error, and the noise of the bootstrap."""
@@ -306,14 +320,6 @@ class ConfidenceNorm:
     def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:
         """The error of labels that are drawn from the confidences."""
         return cells.chance(self.residuals(cells, cells.chance_of_sum))
-
-    def record(self, finished: ConfidenceCells, sample: ErrorSample) -> NumpyArray:
-        """The errors in resamples, if the likeliest signal is the truth."""
-        return sample.simulated[:MOST_VALUES]
-
-    def change(self, metric: Metric, now: Recorded, then: Recorded, bagged: Bagged) -> Interval:
-        """The interval of the difference of two errors, by those in the same resamples."""
-        return change_by_spread(now, then)
 
 
 @dataclass(frozen=True)
@@ -391,7 +397,7 @@ class ResidualNorm(ConfidenceNorm):
 
 
 @dataclass(frozen=True)
-class CurveDistance(ConfidenceNorm):
+class CurveDistance(_ConfidenceResampling):
     """A distance of the confidence curve from a fit to it: a chance range, and no interval.
 
     Such a distance has no normal limit, and no bootstrap is right for it.
@@ -407,7 +413,7 @@ class CurveDistance(ConfidenceNorm):
     description = "no interval; chance range by labels drawn anew"
 
     def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> None:
-        """Nothing."""
+        """None: there is no interval, but a chance range."""
         return
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance:

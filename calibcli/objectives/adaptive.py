@@ -36,23 +36,18 @@ class Adaptive(Objective):
         state = data.fold(lambda block: objective.statistic(...), operator.add)
         objective = objective.updated(state)
 
-    `learns` says when and from which rows. Losses that learn "in rounds" have multipliers, which
-    a fit brings to a fixed point of solving and learning. Those that learn "at every point" are to
-    be given the statistic anew wherever terms are asked for, before them: loss and gradient are
-    then those of the whole. "class weights" are the sum of the row weights of each class (K,),
-    which is their statistic.
+    `learns` says when and from which rows. Losses that learn "in rounds" are `LearntInRounds`.
+    Those that learn "at every point" are to be given the statistic anew wherever terms are asked
+    for, before them: loss and gradient are then those of the whole. The statistic of those that
+    learn "class weights" is the sum of the row weights of each class (K,).
 
     Attributes
     ----------
-    first_evaluations : int
-        Of a loss that learns in rounds: statistics, at successive points near the start, that must
-        be learnt before the first solve.
     settles_at : float
         A change of state (see `settled`) that is small enough to stop.
     """
 
     state: Any
-    first_evaluations: ClassVar[int] = 1
     settles_at: ClassVar[float] = 1e-4
 
     @abstractmethod
@@ -73,14 +68,6 @@ class Adaptive(Objective):
     def updated(self, statistic: Any) -> Self:
         """The objective with the next state."""
 
-    def multipliers(self) -> NumpyArray:
-        """The numbers (M,) of a state that is learnt in rounds."""
-        raise NotImplementedError
-
-    def with_multipliers(self, multipliers: NumpyArray) -> Self:
-        """The same objective with other numbers (M,) in its state."""
-        raise NotImplementedError
-
     @property
     def wants_spreads(self) -> bool:
         """Whether an option is to be chosen by `with_spreads` before the first round."""
@@ -99,6 +86,29 @@ class Adaptive(Objective):
         if self.state is None or previous.state is None:
             return float("inf")
         return float(self.state.change(previous.state))
+
+
+class LearntInRounds(Adaptive):
+    """An adaptive objective whose state is multipliers, learnt from the rows of the fit.
+
+    A fit brings them to a fixed point of solving and learning.
+
+    Attributes
+    ----------
+    first_evaluations : int
+        Statistics, at successive points near the start, that must be learnt before the first solve.
+    """
+
+    learns = "in rounds"
+    first_evaluations: ClassVar[int] = 1
+
+    @abstractmethod
+    def multipliers(self) -> NumpyArray:
+        """The multipliers (M,) of the state."""
+
+    @abstractmethod
+    def with_multipliers(self, multipliers: NumpyArray) -> Self:
+        """The same objective with other multipliers (M,) in its state."""
 
 
 def sum_by_class(labels: Array, values: NumpyArray, classes: int) -> NumpyArray:

@@ -29,9 +29,9 @@ class RowTerms(ABC):
         """Second derivative by the logits times a direction (n, K), or None if not offered."""
         return None
 
-    def diagonal(self) -> Array:
-        """Diagonal (n, K) of the second derivative by the logits, where `product` is offered."""
-        raise NotImplementedError
+    def diagonal(self) -> Array | None:
+        """Diagonal (n, K) of the second derivative by the logits, or None if not offered."""
+        return None
 
     def along(self, direction: Array) -> tuple[Array, Array | None]:
         """First and second derivative (n,) of each row's loss along a direction (n, K)."""

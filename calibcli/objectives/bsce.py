@@ -14,9 +14,9 @@ from calibcli.objectives.weighted import ScaledTerms, WeightedNll
 
 
 class _EuclideanTerms(RowTerms):
-    """With r = p - e_y and S = |r|^2, the gradient is ``S^(gamma/2) (r + c p (r - E r))``.
+    """Terms whose gradient is ``S^(gamma/2) (r + c p (r - E r))``.
 
-    Here ``c = gamma nll / S`` and ``E r = sum p r``.
+    Here ``r = p - e_y``, ``S = |r|^2``, ``c = gamma nll / S`` and ``E r = sum p r``.
     """
 
     def __init__(self, likelihood: Likelihood, gamma: float) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from calibcli.arrays import Array, NumpyArray, host_weights, like
 from calibcli.objectives.adaptive import (
     Adaptive,
+    LearntInRounds,
     LearntState,
     host,
     largest_change,
@@ -225,7 +226,7 @@ class ClassScaling(LearntState):
 
 
 @dataclass(frozen=True)
-class ClassWise(ClassWeighted):
+class ClassWise(ClassWeighted, LearntInRounds):
     """``sum_k s_k L_k / K'``, with L_k the mean nll of class k and factors s_k held fixed.
 
     ``s_k = 1 + (beta / 2) tanh(n_k / (2 alpha))`` with the normalised loss n_k of the class: one
@@ -252,7 +253,6 @@ class ClassWise(ClassWeighted):
     name = "class-wise"
     title = "class-wise scaling of losses (SCTL)"
     source = "Jung et al., Scaling of class-wise training losses, ICML 2023"
-    learns = "in rounds"
     first_evaluations = 2
 
     def __post_init__(self) -> None:

@@ -58,8 +58,8 @@ class DistanceTerms(RowTerms, ABC):
         """Penalty (n,) and its derivative by the distances (n, K), as a new matrix."""
 
     def curvature(self, drift: Array) -> Array:
-        """Second derivative of the penalty times a change of the distances (n, K)."""
-        raise NotImplementedError
+        """Second derivative of the penalty times a change of the distances (n, K); 0 by default."""
+        return namespace(drift).zeros_like(drift)
 
     def gradient(self) -> Array:
         likelihood = self.likelihood

@@ -19,9 +19,10 @@ def probs_below(likelihood: Likelihood) -> Array:
 
 
 class _Terms(RowTerms):
-    """With ``u = 1 - p_y + p_j``, the gradient is ``a (p - e_y) + b p_j (e_j - p)``.
+    """Terms whose gradient is ``a (p - e_y) + b p_j (e_j - p)``.
 
-    Here ``b = gamma u^(gamma - 1) nll`` and ``a = u^gamma + b p_y``; nll <= u keeps b finite.
+    Here ``u = 1 - p_y + p_j``, ``b = gamma u^(gamma - 1) nll`` and ``a = u^gamma + b p_y``;
+    nll <= u keeps b finite.
     """
 
     def __init__(self, likelihood: Likelihood, gamma: float) -> None:
