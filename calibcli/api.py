@@ -102,7 +102,7 @@ class FittedCalibrator:
     def predict_interval(
         self, logits: ArrayLike, input: InputKind | None = None
     ) -> tuple[Any, Any]:
-        """From where to where the probability of each row's predicted class may lie, (n,) each.
+        """Lower and upper bound (n,) of the probability of each row's predicted class.
 
         Parameters are those of `predict_proba`.
 

@@ -119,7 +119,7 @@ class SuffixHulls:
 
 
 def _following(x: list[float], y: list[float]) -> NumpyArray:
-    """For each point, the next corner of the lower hull of the points from it on (c,)."""
+    """The next corner (c,) of the lower hull of the points from each point on."""
     last = len(x) - 1
     following = [last] * len(x)
     for point in range(last - 1, -1, -1):

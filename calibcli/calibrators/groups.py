@@ -103,8 +103,8 @@ class Groups(Calibrator):
 
     def summary(self) -> str:
         stages = "+".join(stage.kind for stage in self.pooled) or "none"
-        own = np.flatnonzero(self.weights)
-        kept = f", {_span(self.weights[own])} of their own map" if len(own) else ""
+        positive = self.weights[self.weights > 0]
+        kept = f", {_span(positive)} of their own map" if len(positive) else ""
         return f"{stages} for each of {len(self.names)} values of {self.column!r}{kept}"
 
 

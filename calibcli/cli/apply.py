@@ -53,7 +53,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add ``calib apply`` to the program."""
     app.command("apply", help=_HELP, epilog=_EXAMPLES)(apply_command)
 
 

@@ -80,7 +80,7 @@ class CompareOptions:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add ``calib compare`` to the program."""
     app.command("compare", help=_HELP, epilog=_EXAMPLES)(compare_command)
 
 
@@ -109,7 +109,7 @@ def compare_command(
     computing: ComputeOptions,
     printing: OutputOptions,
 ) -> None:
-    """Parse, compare, print."""
+    """Fit methods by cross-validation, rank them by held-out loss, and print the list."""
     from calibcli.cli.console import Talk, show
     from calibcli.cli.reading import check_parts, describe, opened, talk_about, talk_about_clusters
     from calibcli.engine.data import open_data

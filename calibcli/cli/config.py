@@ -33,7 +33,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add ``calib config`` to the program."""
     app.command("config", help=_HELP, epilog=_EXAMPLES)(config_command)
 
 

@@ -61,7 +61,7 @@ _Against = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add ``calib evaluate`` to the program."""
     app.command("evaluate", help=_HELP, epilog=_EXAMPLES)(evaluate_command)
 
 
@@ -107,7 +107,7 @@ def evaluate_command(
     against: _Against = None,
     force: Force = False,
 ) -> None:
-    """Parse, measure, print."""
+    """Measure each input, write pictures and pages, judge the gates, and print the results."""
     from calibcli.cli.console import Talk
     from calibcli.cli.reading import check_stdin, keep_apart, named_inputs
     from calibcli.tables import Outputs

@@ -54,7 +54,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add ``calib fit`` to the program."""
     app.command("fit", help=_HELP, epilog=_EXAMPLES)(fit_command)
 
 

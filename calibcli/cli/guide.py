@@ -56,7 +56,7 @@ _HELP_EXAMPLES = """[b]Examples[/b]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add ``calib demo``, ``docs`` and ``help`` to the program."""
     for name, function, text, examples in (
         ("demo", demo_command, _DEMO_HELP, _DEMO_EXAMPLES),
         ("docs", docs_command, _DOCS_HELP, _DOCS_EXAMPLES),

@@ -43,7 +43,7 @@ _ASKED = ("schema_version", "command", "file")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add ``calib inspect`` to the program."""
     app.command("inspect", help=_HELP, epilog=_EXAMPLES)(inspect_command)
 
 
@@ -100,12 +100,12 @@ def _maps(groups: Groups) -> dict[str, str]:
     """What was learnt of all rows, and of each group that has a map of its own."""
     everywhere = " + ".join(stage.summary() for stage in groups.pooled)
     shares = zip(groups.learnt().items(), groups.weights.tolist(), strict=True)
-    own = {
+    by_group = {
         f"{groups.column} {name}": f"{learnt}, with a share of {share:.0%}"
         for (name, learnt), share in shares
         if learnt and share > 0
     }
-    return {"all rows": everywhere, **own}
+    return {"all rows": everywhere, **by_group}
 
 
 def _data(file: str, reading: InputOptions, computing: ComputeOptions) -> DataDocument:

@@ -105,7 +105,7 @@ _NO_FAMILIES: list[MethodPart] = [
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add ``calib methods``, ``losses`` and ``metrics`` to the program."""
     for name, function, text, examples in (
         ("methods", methods_command, _METHODS_HELP, _METHODS_EXAMPLES),
         ("losses", losses_command, _LOSSES_HELP, _LOSSES_EXAMPLES),

@@ -78,7 +78,7 @@ class PlanOptions:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add ``calib gates plan`` to the program."""
     app.command("gates", help=_HELP, epilog=_EXAMPLES)(gates)
 
 

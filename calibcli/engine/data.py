@@ -72,7 +72,7 @@ class Data:
 
     @property
     def seed(self) -> int:
-        """Of the folds, and of all other random choices."""
+        """The seed of the folds, and of all other random choices."""
         return self.split.seed
 
     @property
@@ -292,7 +292,7 @@ def _padded_sum(left: NumpyArray, right: NumpyArray) -> NumpyArray:
 
 
 def _typical(weights: NumpyArray) -> int:
-    """Of folds that weigh something, the one nearest to the mean."""
+    """The fold whose weight is nearest to the mean, of those that weigh something."""
     distance = np.where(weights > 0, np.abs(weights - weights.mean()), np.inf)
     return int(distance.argmin())
 

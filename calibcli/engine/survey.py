@@ -53,7 +53,7 @@ class Survey:
     trouble: tuple[int, str] | None
 
     def merge(self, later: Survey) -> Survey:
-        """Both together."""
+        """The survey of both parts together."""
         return Survey(
             self.rows + later.rows,
             self.class_rows + later.class_rows,

@@ -81,7 +81,7 @@ class Resampling(Protocol):
 
     @property
     def description(self) -> str:
-        """In words, what the interval and the chance range are."""
+        """What the interval and the chance range are, in words."""
 
     def statistic(self, metric: Metric, units: Units) -> Statistic:
         """What is folded beside the metric's own statistic.

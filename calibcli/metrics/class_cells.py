@@ -69,7 +69,7 @@ class Labels(NamedTuple):
 
     @property
     def cells(self) -> NumpyArray:
-        """15 x class + bin."""
+        """The cell of each probability: 15 x class + bin."""
         cells: NumpyArray = self.classes * BINS + bin_index(self.probability)
         return cells
 
@@ -116,7 +116,7 @@ class ClassCells(Bagged):
 
     @cached_property
     def variance(self) -> NumpyArray:
-        """Of the residuals (m,), if the model is calibrated."""
+        """The variance (m,) of the residuals, if the model is calibrated."""
         by_rows: NumpyArray = self.squared_weight * self.mean * (1 - self.mean)
         return by_rows * self.design_effect
 
@@ -243,22 +243,22 @@ class ClassBags:
         sets, bags = self.sets_and_bags(view.classes)
         if sets < _FEWEST_SETS:
             return None
-        own = self.units.bags_of(view, bags)
+        row_bags = self.units.bags_of(view, bags)
         rows, columns, values = self._forecasts(view)
         mass = view.weights[rows] * values
         cells, each = columns * BINS + bin_index(values), view.classes * BINS
-        codes = own[rows] * each + cells
+        codes = row_bags[rows] * each + cells
         labels = self._among_forecasts(view, view.labels, view.true_prob)
         first = None
         if self.forecasts == "all":
             beyond = np.bincount(
-                own[rows] * view.classes + columns, mass, minlength=bags * view.classes
+                row_bags[rows] * view.classes + columns, mass, minlength=bags * view.classes
             )
-            first = column_sums(view, own, bags) - beyond.reshape(bags, -1)
-        label_codes = own[labels.rows] * each + labels.cells
+            first = column_sums(view, row_bags, bags) - beyond.reshape(bags, -1)
+        label_codes = row_bags[labels.rows] * each + labels.cells
         return ClassBagSums(
             len(view),
-            np.bincount(own, view.weights, minlength=bags),
+            np.bincount(row_bags, view.weights, minlength=bags),
             first,
             CellSums.of(
                 np.append(codes, label_codes),
@@ -266,44 +266,46 @@ class ClassBags:
                 bags * each,
             ),
             CellSums.of(codes, mass, bags * each),
-            self._drawn(view, view, own),
+            self._drawn(view, view, row_bags),
             (
                 CellSums.of(cells, view.weights[rows], each),
                 CellSums.of(cells, view.weights[rows] ** 2, each),
             ),
             float((view.weights**2).sum()),
-            self._paired(view, own),
+            self._paired(view, row_bags),
         )
 
-    def _drawn(self, view: View, model: View, own: NumpyArray) -> CellSums:
-        """By set, bag, class and bin: the weight of labels drawn from a model's probabilities."""
+    def _drawn(self, view: View, model: View, row_bags: NumpyArray) -> CellSums:
+        """The weight of labels drawn from a model's probabilities, by set, bag, class and bin."""
         sets, bags = self.sets_and_bags(view.classes)
         each = view.classes * BINS
         codes, weights = [], []
         for number, labels in enumerate(drawn_labels(model, self.units.seed, sets)):
             drawn = self._among_forecasts(view, labels, view.probability_of(labels))
-            codes.append((number * bags + own[drawn.rows]) * each + drawn.cells)
+            codes.append((number * bags + row_bags[drawn.rows]) * each + drawn.cells)
             weights.append(view.weights[drawn.rows])
         return CellSums.of(np.concatenate(codes), np.concatenate(weights), sets * bags * each)
 
-    def _paired(self, view: View, own: NumpyArray) -> PairedSums | None:
+    def _paired(self, view: View, row_bags: NumpyArray) -> PairedSums | None:
         if view.first is None:
             return None
-        here, there = self._apart(view, view.first, own), self._apart(view.first, view, own)
-        return PairedSums(here, there, self._drawn(view, view.first, own))
+        here = self._apart(view, view.first, row_bags)
+        there = self._apart(view.first, view, row_bags)
+        return PairedSums(here, there, self._drawn(view, view.first, row_bags))
 
-    def _apart(self, view: View, other: View, own: NumpyArray) -> NumpyArray:
+    def _apart(self, view: View, other: View, row_bags: NumpyArray) -> NumpyArray:
         """Sums (B, 15 K) of weight x (probability - another model's), in the cells of a view."""
         rows, columns, values = self._forecasts(view)
         _, bags = self.sets_and_bags(view.classes)
         more = view.weights[rows] * (values - elements_at(other.probs, rows, columns))
-        size, starts = view.classes * BINS, own[rows]
+        size, starts = view.classes * BINS, row_bags[rows]
         codes = starts * size + columns * BINS + bin_index(values)
         sums = np.bincount(codes, more, bags * size).reshape(bags, size)
         if self.forecasts == "all":
             codes = starts * view.classes + columns
             beyond = np.bincount(codes, more, bags * view.classes).reshape(bags, -1)
-            sums[:, ::BINS] += column_sums(view, own, bags) - column_sums(other, own, bags) - beyond
+            difference = column_sums(view, row_bags, bags) - column_sums(other, row_bags, bags)
+        sums[:, ::BINS] += difference - beyond
         return sums
 
     def merge(self, left: ClassBagSums | None, right: ClassBagSums | None) -> ClassBagSums | None:
@@ -556,7 +558,7 @@ class ClassSample(NormSample):
 
     @cached_property
     def off(self) -> NumpyArray:
-        """By how much the probabilities (m,) are off, as far as chance does not explain it."""
+        """The error (m,) of each probability, as far as chance does not explain it."""
         return self._possible(explained(self.cells)) / self.cells.weight
 
     def norms(self, signals: NumpyArray) -> NumpyArray:

@@ -110,7 +110,7 @@ class Costs:
 
     @property
     def outcomes(self) -> tuple[float, float, float, float]:
-        """Of two classes: the costs of a false positive, a false negative, a true one of each."""
+        """The costs, of two classes, of a false positive, a false negative, a true one of each."""
         matrix, event, other = self.matrix, self.positive, 1 - self.positive
         cells = ((other, event), (event, other), (event, event), (other, other))
         return tuple(float(matrix[cell]) for cell in cells)  # type: ignore[return-value]

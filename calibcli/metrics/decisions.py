@@ -129,7 +129,7 @@ def best_threshold(sums: NumpyArray, costs: Costs) -> float:
 
 
 def best_thresholds(sums: NumpyArray, costs: Costs) -> tuple[float, ...]:
-    """For each fold the best threshold of the rows outside of it.
+    """The best threshold for each fold, by the rows outside of it.
 
     Parameters
     ----------
@@ -283,8 +283,8 @@ class DecisionSums:
         curve = np.bincount(cells, weights, bags * 2 * size).reshape(bags, 2, size)
         if not self.by_fold:
             return (curve, None, *sums)
-        own = np.array(self.by_fold)[self.fold_of(view)]
-        above = to_numpy(view.probs[:, costs.positive]).astype(np.float64) >= own
+        thresholds = np.array(self.by_fold)[self.fold_of(view)]
+        above = to_numpy(view.probs[:, costs.positive]).astype(np.float64) >= thresholds
         chosen = np.bincount(place, weights * above, bags * 2).reshape(bags, 2)
         return (curve, chosen, *sums)
 
@@ -411,7 +411,14 @@ class Decisions:
     folds: int = 0
 
     def rule(self, name: RuleName) -> Rule | None:
-        """The rule of a name."""
+        """The rule of a name; None where it was not measured.
+
+        >>> import calibcli
+        >>> probs, labels = [0.9, 0.1, 0.3, 0.2], [1, 0, 1, 0]
+        >>> decisions = calibcli.evaluate_decisions(probs, labels, {"fp": 1, "fn": 4}, folds=0)
+        >>> decisions.rule("least").threshold
+        0.2
+        """
         return next((rule for rule in self.rules if rule.name == name), None)
 
 

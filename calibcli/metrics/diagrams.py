@@ -169,7 +169,7 @@ class EdgedSums(NamedTuple):
 
 
 def rare_event_bins(lattice: Sums | None) -> EdgedSums | None:
-    """At most 15 bins of equal mass of an event that is rare; None of one that is not.
+    """The bins of a rare event: at most 15 of equal mass; None where it is not rare.
 
     Of a rare event nearly all rows would be in the first of bins of equal width.
     """
@@ -182,7 +182,7 @@ def rare_event_bins(lattice: Sums | None) -> EdgedSums | None:
 
 
 def pooled_by_mass(lattice: Sums) -> EdgedSums:
-    """At most 15 bins of equal mass, of the cells of a lattice; one empty bin without rows."""
+    """The cells of a lattice in at most 15 bins of equal mass; one empty bin without rows."""
     weight = float(lattice.weight.sum())
     if not weight:
         return pooled_cells(lattice, np.array([0]))

@@ -105,7 +105,7 @@ class NormSample(ABC):
     @property
     @abstractmethod
     def noise_of_sums(self) -> NumpyArray:
-        """Their noise (R, m)."""
+        """The noise (R, m) of the sums."""
 
     @property
     @abstractmethod
@@ -328,7 +328,7 @@ class Multiples:
         return self._sample.error(times * self._signal)
 
     def at(self, times: float) -> NumpyArray:
-        """A multiple (m,)."""
+        """The signal (m,), multiplied by a number."""
         return times * self._signal
 
     def _quantile(self, share: float, times: float) -> float:
@@ -357,7 +357,7 @@ class Multiples:
         return self.error(self.with_quantile(share, value))
 
     def estimates(self, errors: NumpyArray, likeliest: float) -> NumpyArray:
-        """Of errors (R,) with noise, the error without it of which they are the median."""
+        """The errors without noise whose noisy errors have these (R,) as their median."""
         # Multiples that are closer together would have slopes that are noise.
         places = [around * (likeliest or 1.0) for around in _AROUND]
         medians = np.maximum.accumulate([self._quantile(0.5, times) for times in places])

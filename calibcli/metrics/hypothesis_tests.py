@@ -514,7 +514,7 @@ class LogisticRecalibration(Additive):
         return np.stack([np.bincount(cells, v, minlength=_CELLS) for v in summed])
 
     def finish(self, state: NumpyArray) -> tuple[Coefficient | None, Coefficient | None]:
-        """In the large (the intercept where the slope is 1), and the slope; None if infinite."""
+        """The intercept where the slope is 1 (in the large), and the slope; None if infinite."""
         groups = state[:, state[0] > 0]
         odds = groups[1] / groups[0]
         constant = np.ones_like(odds)

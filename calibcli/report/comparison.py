@@ -181,7 +181,7 @@ def target_caption(document: Document) -> str:
 
 
 def caption(document: Document) -> str:
-    """On which rows the metrics were measured, in a sentence; nothing where that is plain."""
+    """The rows on which the metrics were measured, in a sentence; empty where that is plain."""
     if not is_fit(document):
         return ""
     part = document["after"] or document["before"]

@@ -118,7 +118,7 @@ def failed_gates(document: Document) -> list[GatePart]:
 
 
 def figures(entry: GatePart) -> str:
-    """By which numbers a gate was judged: ``0.0312 [0.0236, 0.0537]``, or what is not known."""
+    """The numbers that decided a gate, ``0.0312 [0.0236, 0.0537]``, or what is not known."""
     if entry["reason"]:
         return entry["reason"]
     value, bound = entry["value"], entry["bound"]
@@ -133,8 +133,8 @@ def figures(entry: GatePart) -> str:
         text += f" against {_told(bound, value)}"
         of_difference = interval_text(entry["difference"])
         if of_difference:
-            told = significant(entry["difference"]["value"])
-            text += f", difference {told} {of_difference}"
+            difference = significant(entry["difference"]["value"])
+            text += f", difference {difference} {of_difference}"
     elif interval_text(entry):
         text += f" {interval_text(entry)}"
     text += f", {entry['joined']}" if entry["joined"] else ""
@@ -147,7 +147,7 @@ def figures(entry: GatePart) -> str:
 
 
 def _told(number: float, other: float) -> str:
-    """With four digits, or with all where it would look like another number that it is not."""
+    """A number with four digits, or with all where it would look equal to the other."""
     text = significant(number)
     return repr(number) if number != other and float(text) == float(significant(other)) else text
 
@@ -165,12 +165,12 @@ def verdict_on_gates(document: Document) -> str:
     if not failed:
         return f"{plural(len(entries), 'gate')} passed"
     names = _names(entries) or [""] * len(entries)
-    told = [
+    reasons = [
         f"{name}{': ' * bool(name)}{entry['expression']} ({figures(entry)})"
         for name, entry in zip(names, entries, strict=True)
         if not entry["passed"]
     ]
-    return f"{len(failed)} of {plural(len(entries), 'gate')} failed: {'; '.join(told)}"
+    return f"{len(failed)} of {plural(len(entries), 'gate')} failed: {'; '.join(reasons)}"
 
 
 class GateLine(NamedTuple):

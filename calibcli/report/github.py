@@ -29,16 +29,17 @@ _DETAILS, _END_DETAILS = "<details>", "</details>"
 def workflow_commands(document: Document) -> list[str]:
     """Workflow commands, at most ten: an error for each gate that failed, or that all passed."""
     failed = failed_gates(document)
-    told = [_command("error", "calib: gate failed", sentence(entry)) for entry in failed]
+    commands = [_command("error", "calib: gate failed", sentence(entry)) for entry in failed]
     if did_not_converge(document):
-        told.insert(0, _command("warning", "calib", "the fit did not converge"))
-    if len(told) > MOST_ANNOTATIONS:
-        left = len(told) - MOST_ANNOTATIONS + 1
+        commands.insert(0, _command("warning", "calib", "the fit did not converge"))
+    if len(commands) > MOST_ANNOTATIONS:
+        left = len(commands) - MOST_ANNOTATIONS + 1
         more = f"{plural(left, 'more gate')} failed; the step summary has all of them"
-        told = [*told[: MOST_ANNOTATIONS - 1], _command("error", "calib: gate failed", more)]
+        failure = _command("error", "calib: gate failed", more)
+        commands = [*commands[: MOST_ANNOTATIONS - 1], failure]
     if gates_of(document) and not failed:
-        told.append(_command("notice", "calib", verdict_on_gates(document)))
-    return told
+        commands.append(_command("notice", "calib", verdict_on_gates(document)))
+    return commands
 
 
 def to_github(document: Document) -> str:
@@ -53,7 +54,7 @@ def to_github(document: Document) -> str:
 
 
 def fit_summary(page: str, room: int) -> str:
-    """As many lines of a page as have room in so many bytes, with a word on what is left out."""
+    """The first lines of a page, cut to so many bytes, with a word on what is left out."""
     if len(page.encode()) <= room:
         return page
     kept: list[str] = []

@@ -159,12 +159,12 @@ def lead(document: Document) -> str:
 
 
 def _sentence(column: Column) -> str:
-    found = Verdict.of(column.part)
-    pill = f'<span class="pill {found.look}">{escape(found.word)}</span>'
-    said = found.text.removeprefix(found.word).lstrip(": ").replace(" %", f"{_BLANK}%")
-    if not found.figures:
+    verdict = Verdict.of(column.part)
+    pill = f'<span class="pill {verdict.look}">{escape(verdict.word)}</span>'
+    said = verdict.text.removeprefix(verdict.word).lstrip(": ").replace(" %", f"{_BLANK}%")
+    if not verdict.figures:
         return f"{pill} There is nothing to judge."
-    return f"{pill} {escape(capitalised(said))}.{escape(found.promise)}"
+    return f"{pill} {escape(capitalised(said))}.{escape(verdict.promise)}"
 
 
 def _changed(before: Column, after: Column) -> str:
@@ -323,7 +323,7 @@ def number(text: str) -> str:
 
 
 def quiet(text: str) -> str:
-    """A remark."""
+    """A remark as a paragraph in small print."""
     return f'<p class="quiet">{escape(text)}</p>'
 
 

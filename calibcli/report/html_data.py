@@ -99,15 +99,15 @@ def _measurement(
     scale: Scale,
 ) -> dict[str, Any]:
     curve = picture.curve
-    found = Verdict.of(picture.part)
+    verdict = Verdict.of(picture.part)
     thin = np.unique(np.linspace(0, len(curve.grid) - 1, _MOST_POINTS).astype(int))
     thin = thin[: len(curve.grid)]
     digits = _DECIMALS if picture.event is None else _FINE
     return {
         "name": name,
-        "verdict": found.look,
-        "says": None if found.says is None else percent(found.says),
-        "right": None if found.right is None else percent(found.right),
+        "verdict": verdict.look,
+        "says": None if verdict.says is None else percent(verdict.says),
+        "right": None if verdict.right is None else percent(verdict.right),
         "rows": picture.part["rows"],
         "curve": [_short(v, digits) for v in (curve.confidence, curve.accuracy)],
         "band": [_short(v[thin], digits) for v in (curve.grid, curve.band.lower, curve.band.upper)],
@@ -141,7 +141,7 @@ def _drawn(diagram: Diagram, scale: Scale) -> dict[str, Any]:
 
 
 def _bins(diagram: Diagram) -> list[list[float | None]]:
-    """Of each filled bin: its number, rows, share, confidence, accuracy, and its band."""
+    """Number, rows, share, confidence, accuracy and band of each filled bin."""
     bins, bars, shares = diagram.bins, diagram.bars, diagram.shares
     confidence, accuracy = bins.mean_confidence, bins.accuracy
     digits = _DECIMALS if diagram.cells is None else _FINE
@@ -156,12 +156,12 @@ def _bins(diagram: Diagram) -> list[list[float | None]]:
 
 
 def _classes(picture: Picture, numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """Of each class its line in the table, and its diagram."""
+    """The line in the table and the diagram of each class."""
     classes = picture.classes
     if classes is None:
         return []
     everything = float(classes.bins.gap.sum())
-    found = []
+    lines = []
     for number, diagram in zip(numbers, picture.of_classes(numbers), strict=True):
         total = diagram.bins.total()
         labelled, predicted = float(classes.labelled[number]), float(total.weight)
@@ -176,8 +176,8 @@ def _classes(picture: Picture, numbers: Sequence[int]) -> list[dict[str, Any]]:
             diagram.error * predicted / everything if everything and predicted else 0.0,
             _deviation(diagram),
         ]
-        found.append({"figures": _short(figures), "bins": _bins(diagram)})
-    return found
+        lines.append({"figures": _short(figures), "bins": _bins(diagram)})
+    return lines
 
 
 def _deviation(diagram: Diagram) -> float:

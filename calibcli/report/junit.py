@@ -38,8 +38,8 @@ def to_junit(document: Document) -> str:
         )
         if not entry["passed"]:
             kind = "not known" if entry["reason"] else "gate"
-            told = {"message": _allowed(figures(entry)), "type": kind}
-            ET.SubElement(case, "failure", told).text = _allowed(sentence(entry))
+            attributes = {"message": _allowed(figures(entry)), "type": kind}
+            ET.SubElement(case, "failure", attributes).text = _allowed(sentence(entry))
     said = [f"{name}: {text}" for name, text in verdict_lines(document)]
     ET.SubElement(suite, "system-out").text = _allowed("\n".join(said))
     ET.indent(root)

@@ -67,11 +67,11 @@ def _family(name: str, samples: list[_Sample]) -> Iterator[str]:
     yield f"# TYPE {name} gauge"
     written = set()
     for labels, value in samples:
-        told = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        labelled = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
         # The same input or gate twice is one series.
-        if told not in written:
-            written.add(told)
-            yield f"{name}{{{told}}} {_number(value)}"
+        if labelled not in written:
+            written.add(labelled)
+            yield f"{name}{{{labelled}}} {_number(value)}"
 
 
 def _number(value: float | None) -> str:

@@ -115,13 +115,13 @@ def reliability_diagram(
     """One diagram: a heading with the verdict, the scale, and a line for each bin from some on."""
     bins = part["reliability"][lowest:]
     layout = _Layout.of(bins, width)
-    found = Verdict.of(part)
+    verdict = Verdict.of(part)
     first = Text.assemble((heading, "bold"), "  " if heading else "")
     # The whole sentence stands with what was read; here it may have half of the width.
-    text = f"{found.word}: {found.figures}" if found.figures else found.word
-    first.append(text, VERDICT_STYLES[found.look])
+    text = f"{verdict.word}: {verdict.figures}" if verdict.figures else verdict.word
+    first.append(text, VERDICT_STYLES[verdict.look])
     gap = " " * _GAP
-    names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", found.came))
+    names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", verdict.came))
     scale = "".join(names) + _scale(layout.bar, layout.end) + gap + "rows".rjust(layout.count)
     largest = max((part["rows"] for part in bins), default=0) or 1
     lines = [_line(each, largest, layout, glyphs) for each in reversed(bins)]

@@ -126,9 +126,9 @@ def _listed(values: Sequence[Any]) -> str:
 
 def _chained(stage: Mapping[str, Any]) -> str:
     """A stage inside another one; its number too, where it has but one."""
-    own = list(stage["parameters"].values())
-    single = len(own) == 1 and len(list(_numbers(own[0]))) == 1
-    return f"{stage['kind']} {_described(own[0])}" if single else str(stage["kind"])
+    values = list(stage["parameters"].values())
+    single = len(values) == 1 and len(list(_numbers(values[0]))) == 1
+    return f"{stage['kind']} {_described(values[0])}" if single else str(stage["kind"])
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -118,7 +118,7 @@ class Verdict:
         )
 
     def stored(self) -> VerdictPart:
-        """As a document has it, with the sentence."""
+        """The verdict as a document has it, with the sentence."""
         return {
             "kind": self.kind,
             "says": self.says,
@@ -176,7 +176,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """The verdict and its remarks, in one line for people."""
         remarks = "; ".join(self.remarks)
         return self.headline + (f"; {remarks}" if remarks else "")
 
@@ -191,7 +191,7 @@ class _Bin(NamedTuple):
 
     @property
     def variance(self) -> float:
-        """Of an outcome in it, if what is said is true."""
+        """The variance of an outcome in the bin, if what is said is true."""
         return max(self.says * (1 - self.says), 0.0)
 
 

@@ -1,4 +1,4 @@
-"""From the values of a key column, such as a language or a document, to numbers of groups."""
+"""Numbers of groups for the values of a key column, such as a language or a document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From stored labels to class numbers: integers, whole floats, booleans and class names."""
+"""Class numbers of stored labels: integers, whole floats, booleans and class names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what the user typed to a list of files: globs, folders, hive partitions, URLs."""
+"""The list of files that the user typed: globs, folders, hive partitions, URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the inputs and options of a command to a `Dataset`."""
+"""Open the inputs and options of a command as a `Dataset`."""
 
 from __future__ import annotations
 
@@ -459,7 +459,7 @@ def _count_rows(files: list[DataFile], fields: _Fields) -> list[int]:
 
 
 def _partitions(files: list[DataFile], rows: list[int], layout: Layout) -> list[FilePartition]:
-    """One a file."""
+    """The parts of a dataset, one a file."""
     starts = itertools.accumulate(rows[:-1], initial=0)
     return [
         FilePartition(file, layout, 0, count, start, start)

@@ -105,7 +105,7 @@ def candidates(classes: int, rows: float) -> list[str]:
 
 
 def cheap_candidates(classes: int, rows: float) -> list[str]:
-    """At most five methods that cost next to nothing, from the simplest."""
+    """Up to five methods that cost next to nothing, the simplest first."""
     names = _CHEAP[classes == 2]
     if classes == 2 and rows < _FEW_ROWS:
         names = (*names, "svs")
@@ -213,7 +213,7 @@ class _Losses:
 
     @property
     def mean(self) -> NumpyArray:
-        """Means (M,)."""
+        """The mean loss (M,) of each candidate."""
         means: NumpyArray = self.sums[:, 0] / self.weights[0]
         return means
 

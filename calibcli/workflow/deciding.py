@@ -77,8 +77,8 @@ def _fold(
     pairs = tuple(zip(predictors, map(tuple, statistics), strict=True))
     states = data.fold(partial(_states, pairs, event), partial(_merge, statistics))
     return [
-        [statistic.finish(state) for statistic, state in zip(own, of_predictor, strict=True)]
-        for own, of_predictor in zip(statistics, states, strict=True)
+        [statistic.finish(state) for statistic, state in zip(of_rule, of_predictor, strict=True)]
+        for of_rule, of_predictor in zip(statistics, states, strict=True)
     ]
 
 
@@ -98,6 +98,6 @@ def _merge(
     right: Sequence[Sequence[Any]],
 ) -> list[list[Any]]:
     return [
-        [each.merge(a, b) for each, a, b in zip(own, *states, strict=True)]
-        for own, *states in zip(statistics, left, right, strict=True)
+        [each.merge(a, b) for each, a, b in zip(of_rule, *states, strict=True)]
+        for of_rule, *states in zip(statistics, left, right, strict=True)
     ]

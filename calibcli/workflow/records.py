@@ -167,7 +167,7 @@ def _check_plugin(plugin: Plugin) -> None:
 
 
 def _options(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Of the methods and the loss, by name, defaults included."""
+    """Options of the methods and the loss, by name, defaults included."""
     options = {
         family.name: settings_of(family)
         for family in plan.families
