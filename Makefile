@@ -20,7 +20,7 @@ CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/t
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test check lint format docs site test-python test-lowest bench arena \
-    bench-training bench-simulation bench-gates data constraints clean
+    bench-training bench-simulation bench-gates fuzz data constraints clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -93,6 +93,9 @@ bench-simulation: $(VENV)/.run ## Check intervals, tests and debiased errors by 
 
 bench-gates: $(VENV)/.run ## Count how often gates fail for models with known errors
 	$(VENV)/bin/python benchmarks/gate_rates.py $(BENCH_ARGS)
+
+fuzz: $(VENV)/.run ## Hurt 10,000 files of every format and read them; FUZZ_ARGS="--tries 100"
+	$(VENV)/bin/python benchmarks/fuzz.py --keep build/fuzz $(FUZZ_ARGS)
 
 data: $(VENV)/.test ## Rebuild the sample data
 	$(VENV)/bin/python sample_data/make.py

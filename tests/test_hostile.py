@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import ipc
 
-from calibcli.arrays import softmax
+from calibcli.api import fit
+from calibcli.arrays import NumpyArray, softmax
 from calibcli.calibrators.chain import calibrate
 from calibcli.cli.app import run
 from calibcli.errors import DataError
+from calibcli.fitting.problem import Problem
 from calibcli.params import ParamsError, decode
 from calibcli.tables import ReadOptions, open_dataset, parse_classes
 from calibcli.workflow.records import to_calibrators
@@ -490,3 +492,24 @@ def test_a_defect_still_ends_with_70(
     monkeypatch.setattr("calibcli.tables.formats.npz.ArrayData.read", broken)
     assert run(["evaluate", str(path)]) == 70
     assert "a defect of calib" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["matrix", "dirichlet", "vector"])
+def test_a_fit_that_rounding_keeps_moving_ends_and_says_so(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits so large that the gradient is rounding alone, and cannot vanish."""
+    counts = {"gradients": 0}
+    gradient = Problem.gradient
+
+    def counted(self: Problem, theta: NumpyArray) -> tuple[float, NumpyArray]:
+        counts["gradients"] += 1
+        return gradient(self, theta)
+
+    monkeypatch.setattr(Problem, "gradient", counted)
+    rng = np.random.default_rng(1)
+    logits = (np.sign(rng.normal(size=(60, 4))) * 1e15).astype(np.float32)
+    fitted = fit(logits, np.arange(60) % 4, method=method)
+    assert np.isfinite(fitted.predict_proba(logits)).all()
+    # Five folds and the whole; each gives up long before its 500 iterations of 30 trials.
+    assert counts["gradients"] < 6 * 3000

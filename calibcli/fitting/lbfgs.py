@@ -29,6 +29,10 @@ _STALE = 10
 """After so many steps a new preconditioner is made: the minimum lies farther off than the old one
 could tell."""
 
+_MOST_IDLE, _SMALLEST_DESCENT = 50, 1e-15
+"""So many steps in a row that neither lower the value by this share nor halve the gradient are
+moved by rounding alone: where logits are huge, the gradient cannot vanish."""
+
 _ROUNDING = 1e-7
 """Relative error of a mean of float32 losses, below which values don't tell up from down."""
 
@@ -55,16 +59,19 @@ def solve_lbfgs(
     value, gradient = problem.gradient(theta)
     preconditioner: Preconditioner | None = None
     before = np.inf
+    progress = _Progress()
     for iteration in range(1, most_iterations + 1):
         norm = float(np.abs(gradient).max(initial=0.0))
-        if norm <= tolerance:
-            return Solution(theta, value, norm, True, "gradient", iteration)
-        if problem.gap(gradient) <= CERTIFIED_GAP * abs(value):
-            return Solution(theta, value, norm, True, "gap", iteration)
+        close = norm <= tolerance
+        if close or problem.gap(gradient) <= CERTIFIED_GAP * abs(value):
+            criterion = "gradient" if close else "gap"
+            return Solution(theta, value, norm, True, criterion, iteration)
         if not problem.map.exact and iteration % _PATIENCE == 0:
             if before - value <= _HARDLY * abs(value):
                 return Solution(theta, value, norm, True, "loss", iteration)
             before = value
+        if progress.has_ended(value, norm):
+            return rounded(problem, theta, value, norm, tolerance, iteration)
         if iteration % _STALE == 1:
             preconditioner = problem.preconditioner(theta)
         direction = _direction(gradient, pairs, preconditioner)
@@ -82,6 +89,24 @@ def solve_lbfgs(
         theta, value, gradient = point
     norm = float(np.abs(gradient).max())
     return Solution(theta, value, norm, False, "iterations", most_iterations)
+
+
+class _Progress:
+    """The least value and gradient of a search, and how long ago one of them fell."""
+
+    def __init__(self) -> None:
+        self._value = self._norm = np.inf
+        self._idle = 0
+
+    def has_ended(self, value: float, norm: float) -> bool:
+        """Whether `_MOST_IDLE` steps in a row have led nowhere, with the one that led here."""
+        falls = value < self._value - _SMALLEST_DESCENT * abs(value)
+        self._idle = 0 if falls or norm < self._norm / 2 else self._idle + 1
+        if falls:
+            self._value = value
+        if norm < self._norm / 2:
+            self._norm = norm
+        return self._idle >= _MOST_IDLE
 
 
 def _direction(
