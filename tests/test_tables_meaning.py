@@ -225,3 +225,28 @@ def test_several_labels_can_be_left_out(table) -> None:
     path = table(logits=list(LOGITS), label=labels)
     assert (labels_read(path, ignore_label=(255, -1)) == LABELS[90:]).all()
     assert (labels_read(path, ignore_label=("255", "-1")) == LABELS[90:]).all()
+
+
+# Tables whose log says which files count
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [
+        ("_delta_log/00000000000000000000.json", "a Delta table"),
+        (".hoodie/hoodie.properties", "a Hudi table"),
+        ("metadata/v1.metadata.json", "an Iceberg table"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["", "*.parquet", "day=1", "..", "day=1/*.parquet"])
+def test_folders_of_tables_with_a_log_are_refused(table, tmp_path, log, kind, asked) -> None:
+    rows = Path(table(logits=list(LOGITS), label=LABELS)).read_bytes()
+    root = tmp_path / "above" / "rows"
+    for name in ("a.parquet", "b.parquet", "day=1/c.parquet", log):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(rows)
+    with pytest.raises(CalibError, match=kind) as caught:
+        open_dataset([str(root / asked)], ReadOptions())
+    assert "rows.parquet'" in str(caught.value) or ".write.parquet('rows')" in str(caught.value)
+    # One file is what it says it is.
+    assert (labels_read(str(root / "a.parquet")) == LABELS).all()

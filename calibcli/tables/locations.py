@@ -147,6 +147,7 @@ def _expand_one(text: str) -> list[Location]:
 def _expand_local(text: str) -> list[Location]:
     path = Path(text)
     if path.is_dir():
+        _refuse_table_log(text, path.resolve())
         files = _data_files([str(file) for file in path.rglob("*") if file.is_file()], str(path))
         if not files:
             raise DataError(f"{text}: the folder holds no data file ({', '.join(SUFFIXES)})")
@@ -158,6 +159,8 @@ def _expand_local(text: str) -> list[Location]:
         matches = sorted(path for path in paths if Path(path).is_file())
         if not matches:
             raise DataError(f"{text}: no file matches")
+        for folder in sorted({Path(each).resolve().parent for each in matches}):
+            _refuse_table_log(text, folder)
         return [Location(each, each, None, _keys(each)) for each in matches]
     raise DataError(f"{text}: there is no such file")
 
@@ -185,7 +188,71 @@ def _expand_remote(base: str, pattern: str, system: Any, path: str) -> list[Loca
     ]
 
 
+@dataclass(frozen=True)
+class _TableLog:
+    """A kind of table whose log says which of its files count.
+
+    Attributes
+    ----------
+    name : str
+    mark : str
+        Regular expression of the part of a path that tells it.
+    recipe : str
+        How to write what counts to one file; ``{folder}`` is the table.
+    """
+
+    name: str
+    mark: str
+    recipe: str
+
+
+_TABLE_LOGS = (
+    _TableLog(
+        "a Delta table",
+        r"(^|/)_delta_log/",
+        "duckdb -c \"COPY (FROM delta_scan('{folder}')) TO 'rows.parquet'\"",
+    ),
+    _TableLog(
+        "an Iceberg table",
+        r"(^|/)metadata/[^/]*\.metadata\.json$",
+        "duckdb -c \"COPY (FROM iceberg_scan('{folder}')) TO 'rows.parquet'\"",
+    ),
+    _TableLog(
+        "a Hudi table",
+        r"(^|/)\.hoodie/",
+        "spark.read.format('hudi').load('{folder}').write.parquet('rows')",
+    ),
+)
+
+
+def _refuse_table_log(shown: str, folder: Path) -> None:
+    """Refuse a folder of a table with a log, in which files are that count no more.
+
+    Raises
+    ------
+    DataError
+        The folder, or one above it, is such a table.
+    """
+    for each in (folder, *folder.parents):
+        inside = [f"{name}/" for name in ("_delta_log", ".hoodie") if (each / name).is_dir()]
+        if (each / "metadata").is_dir():
+            inside += [f"metadata/{path.name}" for path in (each / "metadata").glob("*.json")]
+        _refuse_logs_among(inside, shown, str(each))
+
+
+def _refuse_logs_among(paths: Sequence[str], shown: str, folder: str) -> None:
+    for log in _TABLE_LOGS:
+        if any(re.search(log.mark, path) for path in paths):
+            raise DataError(
+                f"{shown}: is {log.name}, some of whose files hold rows that were deleted or "
+                f"replaced; write those that count to a file first: "
+                f"{log.recipe.format(folder=folder)}"
+            )
+
+
 def _data_files(paths: Sequence[str], folder: str) -> list[str]:
+    _refuse_logs_among([path[len(folder) :].lstrip("/") for path in paths], folder, folder)
+
     def wanted(path: str) -> bool:
         inside = PurePosixPath(path[len(folder) :].lstrip("/"))
         hidden = any(part.startswith((".", "_")) and "=" not in part for part in inside.parts)
