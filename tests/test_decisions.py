@@ -566,6 +566,24 @@ def test_gates_see_costs(run: Any) -> None:
     )
 
 
+def test_a_baseline_of_other_costs_is_refused(run: Any, tmp_path: Path) -> None:
+    code, out, _ = run("evaluate", "fraud.npz", *COSTS, "--format", "json", "-q")
+    assert code == 0
+    (tmp_path / "then.json").write_text(out)
+    gate = ("--baseline", "then.json", "--fail-if", "cost.delta > 0", "-q")
+    assert run("evaluate", "fraud.npz", *COSTS, *gate)[0] == 0
+    code, _, err = run("evaluate", "fraud.npz", "--cost", "fp=1,fn=5", *gate)
+    assert (code, err) == (
+        2,
+        "calib: then.json: errors had other costs there; make it anew, or set --cost "
+        "(more: calib docs ci)\n",
+    )
+    document = json.loads(out)
+    document["decisions"] = 7
+    (tmp_path / "then.json").write_text(json.dumps(document))
+    assert run("evaluate", "fraud.npz", *COSTS, *gate)[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

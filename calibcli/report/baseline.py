@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from calibcli.errors import BaselineError
+from calibcli.metrics.costs import COST
 from calibcli.report.document import is_fit, results_of
 from calibcli.report.pairings import Joined, join_runs
 from calibcli.schema import SCHEMA_VERSION, Judged, MeasurementPart
@@ -77,6 +78,11 @@ class Baseline:
             raise BaselineError(
                 f"{self.name}: is of {then}, here it is {view}; make it anew, or set --view"
             )
+        priced = COST.name in part["metrics"] and measured and COST.name in measured["metrics"]
+        if priced and _costs(part) != _costs(measured):
+            raise BaselineError(
+                f"{self.name}: errors had other costs there; make it anew, or set --cost"
+            )
         return part
 
     def check(self, metrics: Sequence[str]) -> None:
@@ -144,6 +150,12 @@ def _view_in_words(part: MeasurementPart | None) -> str:
     """What the confidence of a measurement is; that of the top label before there were views."""
     event = None if part is None else part.get("positive")
     return "the view of the top label" if event is None else f"P({event['name']})"
+
+
+def _costs(part: MeasurementPart | None) -> Any:
+    """What errors cost; None where it is not said."""
+    decisions = None if part is None else part.get("decisions")
+    return decisions.get("costs") if isinstance(decisions, Mapping) else None
 
 
 def _check_numbers(entry: Mapping[str, Any]) -> None:
