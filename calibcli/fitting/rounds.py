@@ -147,7 +147,8 @@ def steer(
 
 def _with_spreads(problem: Problem, validation: Data, theta: NumpyArray) -> Objective:
     """The objective with what depends on the logits' spread at parameters (P,) chosen."""
-    objective = _learning(problem)
+    objective = problem.objective
+    assert isinstance(objective, Adaptive)
     if not objective.wants_spreads:
         return objective
     work = partial(_spreads, problem.map.calibrator(theta, validation.classes))
