@@ -75,8 +75,8 @@ class ChancePart(TypedDict):
     """An error that chance shows of a perfectly calibrated model with the same probabilities."""
 
     mean: Annotated[float | None, "its mean"]
-    low: Annotated[float | None, "95 times in 100 it is between this"]
-    high: Annotated[float | None, "and this"]
+    low: Annotated[float | None, "lower end of the range in which it lies 95 times in 100"]
+    high: Annotated[float | None, "upper end"]
 
 
 class MetricPart(TypedDict):
@@ -220,7 +220,8 @@ class CoveragePart(TypedDict):
 
     coverage: Annotated[float, "share of the rows that are decided"]
     limit: Annotated[
-        float | None, "those whose decision is expected to cost less; null for all rows"
+        float | None,
+        "a row is decided if that is expected to cost less than this; null for all rows",
     ]
     cost: Annotated[NumberPart, "mean cost of a row that is decided"]
 
@@ -451,7 +452,7 @@ class CandidatePart(TypedDict):
         "its penalties",
     ]
     loss: Annotated[str, "what was minimised"]
-    chosen: Annotated[bool, "whether it is the one to take; of one it is true"]
+    chosen: Annotated[bool, "whether it is the one to take; exactly one is"]
     parameters: Annotated[
         int, "numbers that were fitted; where they grow with the rows, about as many"
     ]
@@ -742,7 +743,7 @@ class PlanDocument(TypedDict):
     model: Annotated[ModelPart, "of which samples were drawn"]
     metric: Annotated[str, "the error that is gated"]
     limit: Annotated[float, "what separates good from bad"]
-    power: Annotated[float, "how often a gate is to say what is true"]
+    power: Annotated[float, "how often a gate is to be right"]
     seed: Annotated[int, "of the samples"]
     plans: Annotated[Sequence[PlanPart], "one for each kind of gate"]
 
@@ -854,7 +855,8 @@ class MetricInfoPart(EntryPart):
 
     group: Annotated[str, "what it is about"]
     better: Annotated[Literal["lower", "higher", "neither"], "which way is better"]
-    default: Annotated[bool, "whether it is measured without `--metrics`"]
+    default: Annotated[bool, "whether it is measured without `--metrics`, of more than two classes"]
+    default_for_two: Annotated[bool, "the same of two classes"]
     interval: Annotated[str, "how its 95 % interval is made"]
     convention: Annotated[str, "what must be known to compare it with other numbers"]
 

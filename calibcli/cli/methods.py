@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -214,7 +215,7 @@ def metrics_command(
     format: FormatOption = PlainFormat.TABLE,
 ) -> None:
     """List the metrics."""
-    from calibcli.metrics.registry import DEFAULT, METRICS
+    from calibcli.metrics.registry import DEFAULT, METRICS, TWO_CLASSES
 
     entries: list[MetricInfoPart] = [
         {
@@ -223,6 +224,7 @@ def metrics_command(
             "group": metric.group,
             "better": metric.better or "neither",
             "default": each in DEFAULT,
+            "default_for_two": each in TWO_CLASSES,
             "interval": metric.resampling.description if metric.resampling else "none",
             "convention": metric.convention,
             "origin": str(METRICS.origin(each)),
@@ -234,13 +236,14 @@ def metrics_command(
         "about": "group",
         "better": "better",
         "by default": "default",
+        "of two classes": "default_for_two",
         "95 % interval": "interval",
         "convention": "convention",
         "from": "origin",
     }
     document: MetricsDocument = {"schema_version": 1, "metrics": entries}
-    card = name is not None
-    _show("metrics", METRICS, document, entries, facts, format, group="{group}", card=card)
+    show = partial(_show, "metrics", METRICS, document, entries, facts, format)
+    show(group="{group}", card=name is not None, text="convention")
 
 
 def _chosen(registry: Registry[Any], name: str | None, also: Iterable[str] = ()) -> dict[str, Any]:
@@ -258,6 +261,7 @@ def _show(
     *,
     group: str,
     card: bool,
+    text: str = "title",
 ) -> None:
     """Print entries as JSON, or a line each, or one with all facts; say which plugins are broken.
 
@@ -276,6 +280,8 @@ def _show(
         Heading of a group of lines, with the keys of an entry in braces.
     card : bool
         Whether the one entry is shown with all facts.
+    text : str
+        Key of what a line says of its entry.
     """
     if format is PlainFormat.JSON:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -288,13 +294,13 @@ def _show(
             console.print(f"[bold]{entry['name']}[/bold]  {entry['title']}")
             console.print(_facts(entry, facts))
         else:
-            _print_lines(console, entries, group)
+            _print_lines(console, entries, group, text)
             console.print(f"Everything about one: calib {command} NAME", soft_wrap=True)
     for line in registry.broken.values():
         tell(f"calib: {line}")
 
 
-def _print_lines(console: Console, entries: Sequence[EntryPart], group: str) -> None:
+def _print_lines(console: Console, entries: Sequence[EntryPart], group: str, key: str) -> None:
     """A line for each entry, below the headings of their groups in order of appearance."""
     from rich.text import Text
 
@@ -307,8 +313,9 @@ def _print_lines(console: Console, entries: Sequence[EntryPart], group: str) -> 
         console.print(Text(heading, style="bold"))
         for entry in members:
             origin = entry["origin"]
-            plugin = "" if origin == str(BUILT_IN) else f" ({origin})"
-            line = Text(f"  {entry['name']:<{width}}{entry['title']}{plugin}")
+            plugin = "" if origin == str(BUILT_IN) else f"({origin}) "
+            values: Mapping[str, object] = entry
+            line = Text(f"  {entry['name']:<{width}}{plugin}{values[key]}")
             # A pipe gets the whole line.
             whole = not console.is_terminal
             console.print(line, overflow="ellipsis", no_wrap=True, soft_wrap=whole)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _HELP = """Plan gates: how many rows it takes to tell a good model from a bad one.
 
 calib gates plan draws samples of a model whose true error is known, measures them as calib evaluate
-does, and says with how many rows each kind of gate says what is true as often as --power asks. The
-model has the probabilities of INPUT, whose labels are not looked at, or ten classes and a mean
+does, and says how many rows each kind of gate needs to be right as often as --power asks. The model
+has the probabilities of INPUT, whose labels are not looked at, or ten classes and a mean
 confidence of 90 %. More: calib docs ci."""
 
 _EXAMPLES = """[b]Examples[/b]
@@ -62,7 +62,7 @@ class PlanOptions:
         float, typer.Option(metavar="ERROR", help="The error that separates good from bad.")
     ] = 0.02
     power: Annotated[
-        float, typer.Option(metavar="SHARE", help="How often a gate is to say what is true.")
+        float, typer.Option(metavar="SHARE", help="How often a gate is to be right.")
     ] = 0.9
     good: Annotated[
         float, typer.Option(metavar="ERROR", help="True error of a model that should pass.")

@@ -200,7 +200,7 @@ SCORES_BY_CLASS = ScoresByClass()
 _MEANING: dict[str, tuple[Better, str]] = {
     "miscalibration": ("lower", "what monotone recalibration would gain"),
     "discrimination": ("higher", "what recalibrated probabilities gain on the base rate"),
-    "uncertainty": ("", "the score of the base rate, in which no model has a part"),
+    "uncertainty": ("", "the score of the base rate, whatever the model"),
 }
 
 
@@ -227,7 +227,7 @@ def _metrics(
         Metric(
             name=f"{name}_{part}",
             title=f"{title} {part}",
-            convention=f"of {score}, by isotonic regression (CORP): {meaning}",
+            convention=f"{meaning}: of {score}, by isotonic regression (CORP)",
             statistic=statistic,
             value=_Part(part, read),
             better=better,
