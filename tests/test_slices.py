@@ -96,6 +96,7 @@ class TestClusters:
         found = self.found(logits, labels, by, by)
         assert np.isnan([each.p for each in found]).all()
         assert np.isnan([each.ece_interval.low for each in found]).all()
+        assert np.isnan([each.ece_estimate for each in found]).all()
         assert found[0].ece >= found[1].ece
 
     def test_bags_merge(self) -> None:
@@ -136,6 +137,9 @@ def test_the_wrong_slice_comes_first() -> None:
     assert found[0].name == "slice 13"
     assert found[0].adjusted_p < 1e-3
     assert found[0].ece_interval.low > 0.02
+    for each in found:
+        assert each.ece_interval.low <= each.ece_estimate <= each.ece_interval.high
+        assert each.ece_estimate <= each.ece
     assert sum(each.adjusted_p < 0.05 for each in found) <= 3
 
 

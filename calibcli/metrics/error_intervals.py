@@ -178,7 +178,10 @@ class NormSample(ABC):
     @cached_property
     def estimate(self) -> float:
         """The error without what noise adds to it: that of the likeliest multiple."""
-        return self.multiples.error(self.likeliest)
+        estimate = self.multiples.error(self.likeliest)
+        # No more of it is known than the multiple is.
+        is_nothing = self.may_be_chance and estimate <= _PRECISION * self.value
+        return 0.0 if is_nothing else estimate
 
     @property
     def _ends(self) -> tuple[tuple[EndOfInterval, float], tuple[EndOfInterval, float]]:
