@@ -11,13 +11,14 @@ Statistics
 Metrics
     `accuracy` (and ranking), `proper_scores`; `decomposition` (CORP, by `corp`); calibration
     errors: `ece` (ECE and MCE), `equal_mass`, `smooth`, `cumulative`, `class_errors`; what
-    decisions cost (`costs`).
+    decisions cost (`costs`; by threshold and rule, `decisions`).
 Uncertainty
     `resampling` (the bootstrap and its bags), `residual_cells` (sums of residuals by bag and cell),
     `error_intervals` (of calibration errors, which chance makes larger). The kinds of resampling
     stand with their statistics: `row_mean`, `confidence_cells`, `class_cells` (these with
     `drawn_labels`).
 Looking closer
-    `slices` (parts of the rows), `hypothesis_tests` and `kernel_calibration` (p-values),
+    `slices` (parts of the rows), `periods` (control limits),
+    `hypothesis_tests` and `kernel_calibration` (p-values),
     `consistency` (bands of a calibrated model's diagram).
 """
