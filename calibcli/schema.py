@@ -188,8 +188,8 @@ class RulePart(TypedDict):
     ]
     threshold: Annotated[
         float | None,
-        "the positive class's probability from which on is decided for it; of `best` that of all "
-        "rows together; null where there is none",
+        "rows whose positive class has at least this probability are decided for it; of `best` the "
+        "threshold of all rows together; null where there is none",
     ]
     flagged: Annotated[float | None, "share of the rows that are decided for the positive class"]
     decision: Annotated[str | None, "the class of a `constant` decision, by name or number"]
@@ -339,8 +339,8 @@ class PeriodsPart(TypedDict):
     column: Annotated[str, "the column"]
     limits: Annotated[
         Literal["binomial", "clusters"],
-        "what the limits are made of, 0.135 % at either end being out of them by chance: the noise "
-        "of independent rows with these probabilities, or that of clusters (Student's t)",
+        "the noise that limits are made of, so that 0.135 % are beyond either by chance: of "
+        "independent rows with these probabilities, or of clusters (Student's t)",
     ]
     periods: Annotated[Sequence[PeriodPart], "in the order of their names, numbers by their size"]
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
 
-Every INPUT is measured by itself; several stand side by side, under names of their own where they \
-are given as NAME=INPUT. Where their rows are the same, differences are shown too.
+Every INPUT is measured by itself; several stand side by side, and NAME=INPUT names one. \
+Where their rows are the same, differences are shown too.
 
 More: calib docs reading-a-report, calib docs metrics, calib docs ci, calib docs pictures."""
 

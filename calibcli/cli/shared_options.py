@@ -301,9 +301,9 @@ class MeasureOptions:
         str | None,
         _measuring(
             metavar="COL",
-            help="Column that names the rows, which shows that a baseline or another input has "
-            "the same ones.",
-            show_default="labels, weights and clusters show it",
+            help="Column of row names, by which a baseline or another input is known to have the "
+            "same rows.",
+            show_default="labels, weights and clusters",
         ),
     ] = None
 
