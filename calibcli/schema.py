@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict
 
 SCHEMA_VERSION: Final = 2
-"""Of the documents of ``calib evaluate``, ``fit`` and ``compare``."""
+"""The version of the documents of ``calib evaluate``, ``fit`` and ``compare``."""
 
 
 class ClustersPart(TypedDict):

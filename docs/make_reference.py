@@ -156,7 +156,7 @@ def command_reference() -> str:
     lines += ["## Options that commands share", ""]
     for panel, options in shared.items():
         users = [f"`{each.name}`" for each in known if _uses(each, options)]
-        lines += [f"### {panel}", "", f"Of {_listed(users)}.", ""]
+        lines += [f"### {panel}", "", f"Options of {_listed(users)}.", ""]
         lines += [*_table("option", options), ""]
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from calibcli.cli.option_values import Trait, value_type
 from calibcli.errors import UsageError
 
 PREFIX = "CALIB_"
-"""Of the environment variables."""
+"""How environment variables of options begin."""
 
 NOT_OPTIONS = frozenset({"config", "no-config", "help"})
 """Options that say where to look, and so cannot be set there."""

@@ -395,7 +395,7 @@ Settings = Annotated[
 ]
 
 FormatOption = Annotated[PlainFormat, typer.Option(help="Table for people, json for programs.")]
-"""Of the commands that print no report."""
+"""The option ``--format`` of commands that print no report."""
 
 _FORMAT_HELP = "How results are printed."
 

@@ -27,7 +27,7 @@ _SMALL = 1 << 20
 
 
 _INNER_FOLDS, _INNER_SEED = 5, 7919
-"""Of the split that steers adaptive objectives; its own seed keeps it apart from the folds."""
+"""The split that steers adaptive objectives; its own seed keeps it apart from the folds."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ def blocks_of(replicates: int, sums: int) -> Iterator[slice]:
 
 
 EndOfInterval: TypeAlias = Literal["low", "middle", "high"]
-"""Of an interval."""
+"""What of an interval is asked for."""
 
 
 class NormSample(ABC):

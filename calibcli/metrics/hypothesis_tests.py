@@ -51,7 +51,7 @@ FEWEST_ERRORS = 20
 _CLUSTER_BAGS = 256
 _FEWEST_CLUSTERS = 20
 _FLOOR = -100.0
-"""Of log-probabilities: an impossible class is not infinitely surprising to a sum."""
+"""The least log-probability: an impossible class is not infinitely surprising to a sum."""
 
 _ROUNDING = 1e-12
 

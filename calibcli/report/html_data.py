@@ -31,7 +31,7 @@ _MOST_POINTS = 300
 """Points of a consistency band: more than a screen can tell apart."""
 
 _DECIMALS, _FINE = 4, 7
-"""Of shares, and of what may be the probability of a rare class."""
+"""Decimals of shares, and of what may be the probability of a rare class."""
 
 
 def payload(pictures: Sequence[Picture], part_names: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class _Sample(NamedTuple):
 
 
 _NUMBERS: Final = ("value", "estimate", "low", "high")
-"""Of a metric, those that are shown."""
+"""The numbers of a metric that are shown."""
 
 _FAMILIES = {
     "calib_metric": "A metric of calibration or of accuracy.",

@@ -17,7 +17,7 @@ from calibcli.metrics.resampling import Bagged, Interval, Units
 from calibcli.schema import MeasurementPart, PairingPart
 
 MOST_BYTES = 200_000
-"""Of what a document keeps, of all its inputs together."""
+"""What a document keeps at most, for all its inputs together."""
 
 _CLUSTERS = "cluster"
 _NUMBERS = np.dtype("<f4")

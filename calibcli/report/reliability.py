@@ -29,7 +29,7 @@ FEW_ROWS = 30
 """A bin with fewer rows is dimmed: its accuracy is mostly chance."""
 
 _ENDS = (0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0)
-"""Of scales; their quarters have few digits."""
+"""The ends that scales may have; their quarters have few digits."""
 
 _FINE_BELOW = 0.1
 """Shares of rare classes have more digits below it."""

@@ -59,7 +59,7 @@ SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 500
 
 CHANCE_HEADING = "by chance"
 NO_INTERVAL = "none"
-"""Of a metric that has no interval, among others that have one."""
+"""What stands beside a metric that has no interval, among others that have one."""
 
 _LONGEST_MAP = 48
 

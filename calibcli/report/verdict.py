@@ -53,7 +53,7 @@ _BY_CHANCE = 0.05
 _MOST_REMARKS = 3
 _NORMAL = NormalDist()
 _HALF_WIDTH = _NORMAL.inv_cdf(0.975)
-"""Of 95 % intervals, in standard errors."""
+"""Half the width of a 95 % interval, in standard errors."""
 
 _UNEVEN = 1.3
 """A variance so many times that of as many equal rows is one of weights or clusters."""
@@ -72,7 +72,7 @@ WORDS = {
 }
 
 EVENT_WORDS = {**WORDS, "over": "too high", "under": "too low"}
-"""Of the probability of a class that need not be the predicted one."""
+"""The words for the probability of a class that need not be the predicted one."""
 
 _LOOKS = {"nearly": "good", "unclear": "none"}
 

@@ -192,7 +192,7 @@ _WORTH_SAYING = 0.01
 """So much of the NLL, too."""
 
 _MOST_SECONDS = 2.0
-"""Of fits, on one core of a common machine, for that note."""
+"""The time that fits may take for that note, on one core of a common machine."""
 
 
 def better_method(

@@ -45,7 +45,7 @@ _CHEAP = {True: ("platt", "beta"), False: ("svs",)}
 """Methods that are always worth a look, of two classes and of more."""
 
 _FEW_ROWS = 1000
-"""Of two classes with fewer rows a map that is shrunken towards the identity has a chance too."""
+"""With fewer rows of two classes, a map that is shrunken towards the identity has a chance too."""
 
 _COSTLY = ("sms", "dirichlet", "spline")
 _MOST_UNITS = 4096

@@ -23,7 +23,7 @@ _CLEAR = 5.0
 """Standard errors of a normal distribution: one column in a million of those without a reason."""
 
 _LEAST_EFFECT = 1.2
-"""Of the variance of a mean, by which rows that go together make it larger."""
+"""The factor of a mean's variance by which rows that go together make it larger."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ SPLIT_ROWS = 1 << 16
 """Rows of a partition that is read independently."""
 
 IN_MEMORY_BYTES = 8 << 20
-"""Of each array of an output that waits; more goes to a temporary file."""
+"""What each array of an output may hold in memory; more goes to a temporary file."""
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _COPY = "it is damaged; copy it again from where it came from"
