@@ -41,7 +41,7 @@ _NEAREST = 1e-15
 
 _STEPS, _LARGEST_STEP, _PRECISION = 60, 4.0, 1e-10
 _HALVINGS = 40
-"""The most halvings of a step that is too long: far from the maximum Newton's would go to and fro for ever."""
+"""Halvings of a step that is too long: far from the maximum Newton's would swing for ever."""
 
 _SINGULAR = 1e-12
 """A determinant is that of a singular matrix if it is a smaller part of what it could be."""

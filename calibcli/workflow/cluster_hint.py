@@ -23,7 +23,7 @@ _CLEAR = 5.0
 """Standard errors of a normal distribution: one column in a million of those without a reason."""
 
 _LEAST_EFFECT = 1.2
-"""The factor of a mean's variance by which rows that go together make it larger."""
+"""How many times larger rows that go together must make the variance of a mean."""
 
 
 @dataclass(frozen=True)
