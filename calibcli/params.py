@@ -273,6 +273,8 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
     stages = tuple(
         _stage(position, stage, tensors) for position, stage in enumerate(document["stages"])
     )
+    if not all(map(_is_fingerprint, document.get("data", []))):
+        raise ParamsError("'data' must be objects of path, bytes and sha256, one a file")
     if tensors:
         raise ParamsError(f"no stage uses the tensor {min(tensors)!r}")
     return Params(
@@ -285,6 +287,14 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
         document.get("data", []),
         document.get("software", {}),
         plugins,
+    )
+
+
+def _is_fingerprint(entry: Any) -> bool:
+    """Whether an entry is about a file, as data are compared with it."""
+    kinds = {"path": str, "bytes": int, "sha256": str}
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(key, kind()), kind) for key, kind in kinds.items()
     )
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -513,3 +514,29 @@ def test_a_fit_that_rounding_keeps_moving_ends_and_says_so(
     assert np.isfinite(fitted.predict_proba(logits)).all()
     # Five folds and the whole; each gives up long before its 500 iterations of 30 trials.
     assert counts["gradients"] < 6 * 3000
+
+
+@pytest.mark.parametrize(
+    "data", [[1], [[]], [None], [{"bytes": []}], [{"sha256": {}}], [{"path": 1, "bytes": 1}]]
+)
+def test_files_that_are_none_are_refused(data: list[object]) -> None:
+    with pytest.raises(ParamsError, match="'data' must be"):
+        decode(json.dumps(parameter_file(data=data)).encode())
+
+
+@pytest.mark.parametrize("method", ["isotonic", "venn-abers"])
+def test_classes_beyond_number_take_no_thread_each(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[object] = []
+    submit = ThreadPoolExecutor.submit
+
+    def counted(pool: ThreadPoolExecutor, *arguments: object) -> object:
+        submitted.append(arguments)
+        return submit(pool, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", counted)
+    logits = np.random.default_rng(3).normal(size=(5, 6400)).astype(np.float32)
+    calibrator = fit(logits, np.arange(5), method=method, folds=0, threads=2)
+    assert np.isfinite(calibrator.predict_proba(logits)).all()
+    assert len(submitted) < 6400 / 10

@@ -61,6 +61,10 @@ def _with_a_positive(positives: NumpyArray, weights: NumpyArray) -> NumpyArray:
     shares = positives / weights
     # Tangents from below touch where the share rises, or at the end.
     corners = np.append(np.flatnonzero(shares[:-1] < shares[1:]) + 1, len(shares))
+    if len(corners) == 1:
+        # As where nothing is positive: the chords to the end are all there is.
+        chords = np.append((y[-1] + 1 - y[:-1]) / (x[-1] + 1 - x[:-1]), 1.0)
+        return np.minimum(np.maximum.accumulate(chords), 1.0)
     hulls = SuffixHulls(x[corners] + 1, y[corners] + 1)
     bases = np.concatenate(([0], corners[:-1]))
     at_bases = hulls.tangents(x[bases], y[bases], np.arange(len(corners)))

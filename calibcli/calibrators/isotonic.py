@@ -70,8 +70,11 @@ def isotonic_blocks(sample: BinarySample) -> Blocks:
     # A run of scores with the same share never falls apart: its cumulative sums are a straight
     # line, on which the greatest convex minorant has no corner. Of a rare event there are few runs.
     runs = np.flatnonzero(np.concatenate(([True], shares[1:] != shares[:-1])))
-    fitted = isotonic_regression(shares[runs], weights=np.add.reduceat(sample.weights, runs))
-    first = runs[fitted.blocks[:-1]]
+    first = runs
+    # Most of very many classes come in no row: there is a single run, which is a block.
+    if len(runs) > 1:
+        fitted = isotonic_regression(shares[runs], weights=np.add.reduceat(sample.weights, runs))
+        first = runs[fitted.blocks[:-1]]
     last = np.append(first[1:], len(shares)) - 1
     total = np.add.reduceat(sample.weights, first)
     moments = np.add.reduceat(sample.weights * sample.scores, first)

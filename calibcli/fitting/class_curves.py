@@ -24,6 +24,10 @@ from calibcli.fitting.results import StageFit
 _MOST_PASSES = 8
 """Rows are thinned out where their scores would take more passes than this."""
 
+_MOST_TOGETHER, _SHARES = 64, 4
+"""Classes that a thread takes at a time, so few that an interrupt need not wait; and shares of all
+that each thread gets, if there are fewer."""
+
 _BYTES_PER_SCORE = 8
 _SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
 """Memory that a row takes besides its scores, and while those of a class are sorted, in scores."""
@@ -98,8 +102,16 @@ def _on_threads(fit_one: partial[Curve], count: int, workers: int) -> Iterator[C
     if min(count, workers) == 1:
         yield from map(fit_one, range(count))
         return
+    # Handing a class to a thread takes longer than the fit of a few rows.
+    together = max(1, min(_MOST_TOGETHER, count // (_SHARES * workers)))
+    groups = [range(count)[begin : begin + together] for begin in range(0, count, together)]
     with ThreadPoolExecutor(workers, "calib-curves") as pool:
-        yield from pool.map(fit_one, range(count))
+        for curves in pool.map(partial(_fit_several, fit_one), groups):
+            yield from curves
+
+
+def _fit_several(fit_one: partial[Curve], places: Sequence[int]) -> list[Curve]:
+    return [fit_one(place) for place in places]
 
 
 def _fit_event(
