@@ -228,6 +228,8 @@ def decode(content: bytes) -> Params:
     params = _from_document(document, tensors)
     for key in ("fit", "metrics", "data", "software"):
         _check_information(key, document.get(key))
+    if not all(map(_is_fingerprint, params.data)):
+        raise ParamsError("'data' must be objects of path, bytes and sha256, one a file")
     return params
 
 
@@ -273,8 +275,6 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
     stages = tuple(
         _stage(position, stage, tensors) for position, stage in enumerate(document["stages"])
     )
-    if not all(map(_is_fingerprint, document.get("data", []))):
-        raise ParamsError("'data' must be objects of path, bytes and sha256, one a file")
     if tensors:
         raise ParamsError(f"no stage uses the tensor {min(tensors)!r}")
     return Params(
