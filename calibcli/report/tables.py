@@ -473,6 +473,9 @@ def _tests_table(result: EvaluateDocument) -> Table | None:
     return Table(heads, rows, "Tests", caption=_TESTS_CAPTION, wraps=True)
 
 
+_CLASSES = ("predicted class", "predicted classes")
+
+
 def _slices_tables(result: EvaluateDocument, name: str, most: int) -> Iterator[Table]:
     for part in result.get("slices", []):
         came = "came" if result.get("positive") else "right"
@@ -482,10 +485,9 @@ def _slices_tables(result: EvaluateDocument, name: str, most: int) -> Iterator[T
 def _slices_table(part: SlicesPart, most: int, came: str) -> Table:
     column, shown, every = part["column"], part["slices"][:most], len(part["slices"])
     widest = max((entry["ece"]["high"] or 0.0 for entry in shown), default=0.0) or 1.0
-    what = f"values of {column}" if column else "predicted classes"
-    which = (
-        f"The {len(shown)} worst of {every} {what}" if every > len(shown) else f"All {every} {what}"
-    )
+    one, many = (f"value{end} of {column}" for end in ("", "s")) if column else _CLASSES
+    whole = f"All {every} {many}" if every > 1 else f"The only {one}"
+    which = f"The {len(shown)} worst of {every} {many}" if every > len(shown) else whole
     heads = [
         TableColumn(str(column or "class"), align="left", longest=LONGEST_NAME),
         *(TableColumn(heading) for heading in ("rows", "says", came)),
