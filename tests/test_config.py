@@ -318,7 +318,7 @@ def test_keys_are_the_options_as_they_are_typed(configured, tmp_path):
         "fit no-link": True,
         "fit target-prior": "balanced",
         "fit test": ["one.npz"],
-        "fit ignore-label": "-100",
+        "fit ignore-label": ["-100"],
     }
 
 

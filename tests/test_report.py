@@ -426,6 +426,7 @@ def test_no_number_is_cut_short(width: int) -> None:
 def test_a_change_that_may_be_none_has_no_colour() -> None:
     document = fitted()
     document["after"]["metrics"]["nll"]["change"] = {"low": -0.1, "high": 0.1}
+    document["after"]["metrics"]["brier"]["change"] = {"low": 0.1, "high": 0.2}
     options: dict[str, Any] = {"width": 100, "force_terminal": True, "color_system": "standard"}
     lines = printed(document, **options).splitlines()
     coloured = re.compile("\x1b\\[3[12]m")
