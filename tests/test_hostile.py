@@ -540,3 +540,16 @@ def test_classes_beyond_number_take_no_thread_each(
     calibrator = fit(logits, np.arange(5), method=method, folds=0, threads=2)
     assert np.isfinite(calibrator.predict_proba(logits)).all()
     assert len(submitted) < 6400 / 10
+
+
+def test_inspect_shows_names_that_command_nobody(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.json"
+    names = ["\x1b[2J", "a\n::error::x", "\u202e", "cat"]
+    path.write_text(json.dumps(parameter_file(class_names=names, fit={"\x1b[1m": "\x07"})))
+    assert run(["inspect", str(path)]) == 0
+    output = capfd.readouterr().out
+    assert "\\x1b[2J" in output
+    assert not {"\x1b", "\u202e", "\x07"} & set(output)
+    assert not any(line.lstrip().startswith("::") for line in output.splitlines())

@@ -17,6 +17,7 @@ from calibcli.cli.shared_options import (
     PlainFormat,
     shared,
 )
+from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.calibrators.groups import Groups
@@ -157,7 +158,7 @@ def _print(document: ParametersDocument | DataDocument) -> None:
     for key, value in document.items():
         if key in _ASKED or value in (None, [], {}):
             continue
-        grid.add_row(key.replace("_", " "), Text("\n".join(_lines(value))))
+        grid.add_row(key.replace("_", " "), Text("\n".join(map(visible, _lines(value)))))
     Console(highlight=False).print(grid)
 
 
