@@ -53,7 +53,7 @@ class Run:
         The exit code, or minus the signal.
     seconds : float
     memory : int
-        Bytes; the largest resident size of the process so far, above what it began with.
+        Bytes; the resident size above that of an idle process, if no run before it took more.
     past : bool
         Whether what is read first was as it should be.
     fault : str
@@ -201,14 +201,15 @@ def _run_one(
     stdin = form == "arrow-stream" and number % 2 == 1
     if stdin:
         arguments = ["-" if each == str(path) else each for each in arguments]
-    begin = time.monotonic()
+    before, begin = _resident(), time.monotonic()
     signal.alarm(SECONDS)
     code, output, messages = one_run(arguments, hurt.content if stdin else None)
     signal.alarm(0)
     seconds = time.monotonic() - begin
     wanted = None if hurt.same is None else expected[hurt.same]
     fault = fault_of(code, output, messages, wanted)
-    memory = max(_resident() - idle, 0)
+    # The mark of the highest water is no other run's fault.
+    memory = max(_resident() - idle, 0) if _resident() > before else 0
     if memory > MEMORY and not fault:
         fault = f"{memory >> 20} MB"
     return Run(number, code, seconds, memory, hurt.past, fault)

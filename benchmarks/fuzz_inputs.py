@@ -311,6 +311,8 @@ def _bytes(rng: np.random.Generator, sample: Sample, *, past: bool) -> Mutation:
     inside = True
     summed = past and len(covered) > 0 and rng.random() < 1 / 2
     for _ in range(int(rng.integers(1, 4))):
+        if not content:
+            break
         where = covered if summed else sample.past if past else range(len(content))
         if not len(where):
             where = range(len(content))

@@ -15,7 +15,7 @@ PLACES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "CHANGELOG.md": "CHANGELOG.md",
-    "SECURITY.md": "SECURITY.md",
+    "SECURITY.md": "reporting.md",
     "sample_data/README.md": "sample_data.md",
     "benchmarks/RESULTS.md": "benchmarks.md",
     "LICENSE": "LICENSE.txt",
