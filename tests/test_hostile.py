@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import struct
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +34,16 @@ RNG = np.random.default_rng(11)
 ROWS = 3000
 LOGITS = RNG.normal(size=(ROWS, 4))
 LABELS = RNG.integers(0, 4, ROWS)
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_before() -> Iterator[None]:
+    """A command keeps the signals that it took over, since its process ends with it."""
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(kind) for kind in kinds]
+    yield
+    for kind, handler in zip(kinds, before, strict=True):
+        signal.signal(kind, handler)
 
 
 def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
