@@ -58,17 +58,17 @@ def taken_over() -> Iterator[None]:
     _state = _Interrupts()
     _state.taken_over = True
     hook, sys.unraisablehook = sys.unraisablehook, _state.notice_lost
+    before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _state.handle)
+            before[number] = signal.signal(number, _state.handle)
     try:
         yield
         check_interrupts()
     finally:
-        # Everything is cleaned up: the process may be killed from here on.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL)
+        # Everything is cleaned up: whatever the caller had is right from here on.
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         sys.unraisablehook = hook
 
 
