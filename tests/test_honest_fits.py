@@ -85,5 +85,5 @@ def test_what_a_fit_leaves_alone_is_not_called_better() -> None:
     found = calibcli.fit(logits, labels, method="temperature").outcome
     assert found.fit.left_alone
     assert found.after.values == found.before.values
-    written = calibcli.evaluate(logits, labels).values
+    written = calibcli.evaluate(logits, labels, input="logits").values
     assert found.after.values["nll"] == pytest.approx(written["nll"], rel=1e-12)

@@ -113,7 +113,7 @@ def test_the_layout_holds_what_was_decided(lines):
         assert (layout.kind, layout.rule.classes, layout.rule.ignore) == (
             "logits",
             ("a", "b", "c"),
-            1,
+            (1,),
         )
         assert list(layout.picked) == ["logits", "labels", "classes", "input"]
         assert all(part.layout is layout for part in dataset.partitions())

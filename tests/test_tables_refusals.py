@@ -193,11 +193,15 @@ def header(shape, descr="<f4", fortran=False):
 def test_headers_cannot_promise_more_than_there_is(tmp_path, shape, compression):
     content = header(shape) + Z.tobytes()
     (tmp_path / "a.npy").write_bytes(content)
-    assert "the header promises an array of shape" in refusal(DataError, tmp_path / "a.npy")
+    # The number of bytes of 2^80 values is none that a computer has.
+    problem = (
+        "no array is of the shape" if shape[1] > 100 else "the header promises an array of shape"
+    )
+    assert problem in refusal(DataError, tmp_path / "a.npy")
     path = write_members(
         tmp_path / "a.npz", {"logits.npy": content, "labels.npy": npy_bytes(Y)}, compression
     )
-    assert "key 'logits': the header promises an array of shape" in refusal(DataError, path)
+    assert f"key 'logits': {problem}" in refusal(DataError, path)
 
 
 @pytest.mark.parametrize(
@@ -383,8 +387,10 @@ def test_a_full_temporary_folder_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", None)
 
     class Broken(io.BytesIO):
-        def readinto(self, _):
-            raise OSError(28, "No space left on device")
+        def readinto(self, place):
+            if self.tell():
+                raise OSError(28, "No space left on device")
+            return super().readinto(memoryview(place)[:8192])
 
-    message = refusal(DataError, "-", stdin=Broken(b"x" * 100))
+    message = refusal(DataError, "-", stdin=Broken(b"PK\x03\x04" * 10_000))
     assert "No space left on device" in message

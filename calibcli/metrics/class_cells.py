@@ -305,7 +305,7 @@ class ClassBags:
             codes = starts * view.classes + columns
             beyond = np.bincount(codes, more, bags * view.classes).reshape(bags, -1)
             difference = column_sums(view, row_bags, bags) - column_sums(other, row_bags, bags)
-        sums[:, ::BINS] += difference - beyond
+            sums[:, ::BINS] += difference - beyond
         return sums
 
     def merge(self, left: ClassBagSums | None, right: ClassBagSums | None) -> ClassBagSums | None:

@@ -150,8 +150,10 @@ class NormSample(ABC):
         """
         noise = self.noise_of_sums
         variance = noise.var(axis=0)
-        # Sums that hardly vary must not decide.
-        weights = direction / (variance + variance.mean() + _LEAST)
+        # Sums that hardly vary must not decide. The scale, which does not matter, is that of a mean
+        # variance of 1, so that nothing overflows where a model is all but sure.
+        mean = float(variance.mean())
+        weights = direction / (1 + (variance / mean if mean > 0 else variance))
         deviation = float((noise @ weights).std())
         return self.may_be_chance and abs(float(self.sums @ weights)) <= _STRICT * deviation
 
@@ -457,7 +459,9 @@ def pooled_smoothly(
     signal = frequencies @ (np.bincount(bins, residuals) / deviation)
     for first, following in zip(_BLOCKS, (*_BLOCKS[1:], _GROUPS), strict=True):
         part = signal[first:following]
-        energy = float((part**2).sum())
+        # Of a model that is sure and wrong the energy may be infinite: nothing of it is noise.
+        with np.errstate(over="ignore"):
+            energy = float((part**2).sum())
         part *= max(0.0, 1 - len(part) / energy) if energy > 0 else 0.0
     of_bins = deviation * (frequencies.T @ signal)
     share: NumpyArray = of_bins / np.maximum(np.bincount(bins, weight), _LEAST)
