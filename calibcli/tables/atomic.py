@@ -174,15 +174,22 @@ class _NamedFile(io.FileIO):
 
     def __init__(self, descriptor: int, shown: str, *, closefd: bool = True) -> None:
         super().__init__(descriptor, "r+b" if closefd else "wb", closefd=closefd)
-        self._shown = shown
+        self._shown, self.has_failed = shown, False
 
     def write(self, content: Any) -> int:
-        """Write, and put the file's name to a failure; a closed pipe stays one."""
+        """Write, and put the file's name to the first failure; a closed pipe stays one.
+
+        After it nothing is written: whoever buffers would try once more when the file is forgotten.
+        """
+        if self.has_failed:
+            return len(memoryview(content).cast("B"))
         try:
             return super().write(content)
         except BrokenPipeError:
+            self.has_failed = True
             raise
         except OSError as error:
+            self.has_failed = True
             _cannot_write(self._shown, error)
 
 
@@ -273,11 +280,14 @@ class _Pending:
                 _cannot_write(path, error)
         _lock(descriptor)
         self._unnamed = f"/proc/self/fd/{descriptor}"
-        self.file: BinaryIO = io.BufferedRandom(_NamedFile(descriptor, path))
+        self._raw = _NamedFile(descriptor, path)
+        self.file: BinaryIO = io.BufferedRandom(self._raw)
 
     def bring_to_disk(self) -> None:
         """Write what is in buffers, the system's included."""
         self.file.flush()
+        if self._raw.has_failed:
+            _cannot_write(self.path, OSError(errno.EIO, ""))
         try:
             os.fsync(self.file.fileno())
         except OSError as error:
