@@ -143,16 +143,17 @@ def change(
 ) -> str:
     """``"better"``, ``"worse"``, ``"same"`` or ``"unclear"``, for a difference shown as ``shown``.
 
-    It is unclear where the interval of the change holds 0: there may be none.
+    It is unclear where the interval of the change holds 0: there may be none. A tiny change is
+    "same", unless its interval is clear of 0.
     """
-    if shown == "0":
-        return "same"
-    if before and after is not None and math.isclose(before, after, rel_tol=_HARDLY):
+    low, high = (interval["low"], interval["high"]) if interval else (None, None)
+    clear = low is not None and high is not None and not low <= 0 <= high
+    close = before and after is not None and math.isclose(before, after, rel_tol=_HARDLY)
+    if shown == "0" or (close and not clear):
         return "same"
     if before is None or after is None or math.isnan(after - before) or not better(metric):
         return ""
-    low, high = (interval["low"], interval["high"]) if interval else (None, None)
-    if low is not None and high is not None and low <= 0 <= high:
+    if low is not None and not clear:
         return "unclear"
     return "better" if (after < before) == (better(metric) == "lower") else "worse"
 
