@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 import calibcli
-from calibcli.api import _source
+from calibcli.api.arguments import array_source
 from calibcli.calibrators.affine import MatrixMap, StructuredMatrixMap
 from calibcli.calibrators.curved import CurvedMatrix, CurvedMatrixMap, CurvedVectorMap
 from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
@@ -47,7 +47,7 @@ def confused(rows: int, classes: int = 8, strength: float = 0.0, seed: int = 0):
 
 
 def folded(logits, labels, weights=None):
-    return open_data(Engine(threads=1), _source(logits, labels, weights, "logits"), 5, 0)
+    return open_data(Engine(threads=1), array_source(logits, labels, weights, "logits"), 5, 0)
 
 
 class TestSearch:

@@ -1,40 +1,39 @@
-"""The Python interface, for notebooks and services, on arrays.
-
-`fit`, `load`, `evaluate` and `compare` do what the commands of these names do.
-"""
+"""Calibrators from arrays: fitted, read from a file, and compared with each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from calibcli.arrays import InputKind, NumpyArray
+from calibcli.api.arguments import (
+    array_source,
+    bootstrap_of,
+    check_counts,
+    event_of,
+    grouped_source,
+    key_title,
+    known_kind,
+    labelled_source,
+    option_settings,
+    score_precision,
+)
+from calibcli.arrays import InputKind
 from calibcli.calibrators.base import GROUP, Calibrator
 from calibcli.calibrators.groups import groups_in
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
-from calibcli.engine.folds import CLUSTER
 from calibcli.engine.machine import choose_device
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
-from calibcli.metrics.decisions import Decisions
-from calibcli.metrics.paired_changes import (
-    Difference,
-    Run,
-    paired_differences,
-    why_unpaired,
-)
-from calibcli.metrics.panel import Evaluation, Panel
-from calibcli.metrics.resampling import Bootstrap
-from calibcli.metrics.view import ViewChoice, choose_event
+from calibcli.metrics.panel import Panel
+from calibcli.metrics.view import ViewChoice
 from calibcli.params import Params, encode
-from calibcli.tables.formats.base import RowError
-from calibcli.tables.keys import KeyNumbers
+from calibcli.tables.atomic import atomic_write
 from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
 from calibcli.workflow.automatic import (
     LEADERBOARD_METRICS,
@@ -43,15 +42,11 @@ from calibcli.workflow.automatic import (
     make_any_plan,
 )
 from calibcli.workflow.choosing import Leaderboard, candidates
-from calibcli.workflow.deciding import measure_decisions
 from calibcli.workflow.fit_rows import TargetPrior
 from calibcli.workflow.fitting import Outcome, fit_and_measure
-from calibcli.workflow.measuring import ID, Through, measure
 from calibcli.workflow.plans import ReducedTo, make_plans
 from calibcli.workflow.pricing import CostsLike, given_costs, make_decider
 from calibcli.workflow.records import read_calibrators, to_params
-
-LARGEST_SEED = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -95,8 +90,8 @@ class FittedCalibrator:
         source = self._read(logits, input)
         groups = groups_in(self.stages)
         if by is not None and groups is not None:
-            source = _grouped(source, GROUP, by, "by", groups.names)
-        empty = np.empty((0, self.params.classes), _precision(source))
+            source = grouped_source(source, GROUP, by, "by", groups.names)
+        empty = np.empty((0, self.params.classes), score_precision(source))
         return np.concatenate([empty, *(part.probs for part in self._calibrated(source))])
 
     def predict_interval(
@@ -120,7 +115,7 @@ class FittedCalibrator:
         [0.91, 1.0]
         """
         source = self._read(logits, input)
-        empty = np.empty(0, _precision(source))
+        empty = np.empty(0, score_precision(source))
         lower, upper = [empty], [empty]
         for part in self._calibrated(source, intervals=True):
             if part.interval is None:
@@ -175,7 +170,7 @@ class FittedCalibrator:
         return decider(self.predict_proba(logits, input, by=by))
 
     def _read(self, logits: ArrayLike, input: InputKind | None) -> ArraySource:
-        source = _source(logits, None, None, input or _kind(self.params.input))
+        source = array_source(logits, None, None, input or known_kind(self.params.input))
         if max(source.columns, 2) != self.params.classes:
             raise DataError(
                 f"the scores have {max(source.columns, 2)} classes, the calibrator "
@@ -206,8 +201,6 @@ class FittedCalibrator:
         >>> bool((again.predict_proba([[1, 0]]) == calibrator.predict_proba([[1, 0]])).all())
         True
         """
-        from calibcli.tables.atomic import atomic_write
-
         with atomic_write(str(path), force=force) as file:
             file.write(encode(self.params, safetensors=str(path).endswith(".safetensors")))
 
@@ -298,27 +291,27 @@ def fit(
     >>> calibrator.predict_proba([[2.9, 0.0]]).round(2)
     array([[0.75, 0.25]])
     """
-    _check_counts(folds, threads, bootstrap, seed)
+    check_counts(folds, threads, bootstrap, seed)
     plan = make_any_plan(
         method,
         loss,
-        _settings(options),
+        option_settings(options),
         link=link,
         prior=target_prior,
         tune=tune,
         average_folds=average_folds,
-        by=None if by is None else _title(by),
+        by=None if by is None else key_title(by),
         reduce=reduce,
         stacked=stack,
     )
-    source = _labelled("a fit", logits, labels, weights, input, cluster)
+    source = labelled_source("a fit", logits, labels, weights, input, cluster)
     if by is not None:
-        source = _grouped(source, GROUP, by, "by")
+        source = grouped_source(source, GROUP, by, "by")
     chooses = isinstance(plan, AutoPlan) and plan.chooses(max(source.columns, 2))
     holds_out = chooses or tune or average_folds or by is not None
     needed = 5 if folds < 2 and holds_out else folds
     data = open_data(Engine(choose_device(device), threads), source, needed, seed)
-    resampling = _bootstrap(bootstrap, seed, cluster)
+    resampling = bootstrap_of(bootstrap, seed, cluster)
     priced = None if costs is None else given_costs(costs).of(data.classes, "auto")
     panel = Panel(bootstrap=resampling, costs=priced)
     outcome = fit_and_measure(data, plan, panel, cross_fitted=folds >= 2)
@@ -346,175 +339,6 @@ def load(path: str | Path) -> FittedCalibrator:
     """
     params, stages = read_calibrators(path)
     return FittedCalibrator(params, stages)
-
-
-def evaluate(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    input: InputKind = "probs",
-    metrics: tuple[str, ...] | None = None,
-    view: ViewChoice = "auto",
-    positive: int | None = None,
-    cluster: ArrayLike | None = None,
-    ids: ArrayLike | None = None,
-    bootstrap: int = 0,
-    costs: CostsLike | None = None,
-    seed: int = 0,
-) -> Evaluation:
-    """Metrics and reliability bins of scores (n, K) and labels (n,).
-
-    Parameters
-    ----------
-    scores : array (n, K), or (n,) for two classes: the score of class 1
-    labels : integer array (n,), from 0 to K - 1
-    weights : array (n,), optional
-    input : str
-        ``"probs"``, ``"logits"`` or ``"log-probs"``: what the scores are.
-    metrics : tuple of str, optional
-        Names of ``calib metrics``; those that are usually shown if left out.
-    view : str
-        What confidence is: ``"top"``, the probability of the predicted class, or ``"positive"``,
-        that of the positive class of two; ``"auto"`` is that of the positive class of two, and of
-        the predicted one of more.
-    positive : int, optional
-        The positive class of two; class 1 if left out.
-    cluster : array (n,), optional
-        What rows belong together (a patient, a document), whole numbers or texts: they are
-        resampled together.
-    ids : array (n,), optional
-        Names of the rows, whole numbers or texts, by which `differences` sees that they are those
-        of another evaluation; labels, weights and clusters show it too.
-    bootstrap : int
-        Samples behind the 95 % intervals, which are in `Evaluation.intervals`; 0: no intervals.
-    costs : mapping or array (K, K), optional
-        What errors cost: of two classes ``{"fp": 1, "fn": 50}``, or by true class and decision.
-        ``values`` then has ``cost`` and ``argmax_cost``; `evaluate_decisions` says more.
-    seed : int
-        Of the intervals.
-
-    Raises
-    ------
-    UsageError, DataError
-        An unknown metric, or values that cannot be used, with their row.
-
-    Examples
-    --------
-    >>> evaluation = evaluate([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.9, 0.1]], [0, 1, 1, 0])
-    >>> {name: round(evaluation.values[name], 3) for name in ("accuracy", "nll", "brier")}
-    {'accuracy': 0.75, 'nll': 0.338, 'brier': 0.21}
-
-    With 95 % intervals:
-
-    >>> evaluate([0.2, 0.7] * 200, [0, 1, 1, 1] * 100, bootstrap=1000).intervals["ece"].low > 0
-    True
-    """
-    _check_counts(0, 0, bootstrap, seed)
-    source = _labelled("an evaluation", scores, labels, weights, input, cluster)
-    if ids is not None:
-        source = _grouped(source, ID, ids, "ids")
-    data = open_data(Engine(), source, seed=seed)
-    resampling = _bootstrap(bootstrap, seed, cluster)
-    names = Panel().names if metrics is None else metrics
-    event = choose_event(view, None if positive is None else str(positive), data.classes)
-    priced = None if costs is None else given_costs(costs).of(data.classes, event)
-    panel = Panel(names, bootstrap=resampling, recorded=True, event=event, costs=priced)
-    return measure(data, [Through()], panel)[0]
-
-
-def differences(
-    evaluations: Mapping[str, Evaluation], against: str | None = None
-) -> dict[str, dict[str, Difference]]:
-    """How models of the same rows differ from one of them, with paired intervals.
-
-    Parameters
-    ----------
-    evaluations : mapping of str to Evaluation
-        By the names of the models: what `evaluate` gave with ``bootstrap``, of the same rows in the
-        same order, and with the same seed.
-    against : str, optional
-        The model that the others are compared with; the first one if left out.
-
-    Returns
-    -------
-    dict of str to dict of str to Difference
-        By model, but for the one that the others are compared with, and metric. P-values are
-        adjusted for the number of all of them (Holm).
-
-    Raises
-    ------
-    UsageError, DataError
-        There is no such model, or the evaluations are not of the same rows, or have no intervals.
-
-    Examples
-    --------
-    >>> labels = [0, 1, 1, 0] * 50
-    >>> sure, unsure = [0.2, 0.8, 0.8, 0.2] * 50, [0.4, 0.6, 0.6, 0.4] * 50
-    >>> models = {"sure": evaluate(sure, labels, bootstrap=200)}
-    >>> models["unsure"] = evaluate(unsure, labels, bootstrap=200)
-    >>> nll = differences(models)["unsure"]["nll"]
-    >>> round(nll.value, 3), nll.clear
-    (0.288, True)
-    """
-    if not evaluations:
-        return {}
-    name = next(iter(evaluations)) if against is None else against
-    if name not in evaluations:
-        raise UsageError(f"against {name!r}: the models are {', '.join(evaluations)}")
-    runs = {model: Run.of(evaluation) for model, evaluation in evaluations.items()}
-    reference = runs.pop(name)
-    for model, run in runs.items():
-        other_view = evaluations[model].event != evaluations[name].event
-        reason = "another view" if other_view else why_unpaired(run, reference)
-        if reason:
-            raise DataError(f"{model} cannot be compared with {name}: {reason}")
-    return dict(zip(runs, paired_differences(list(runs.values()), reference), strict=True))
-
-
-def evaluate_decisions(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    costs: CostsLike,
-    *,
-    weights: ArrayLike | None = None,
-    input: InputKind = "probs",
-    positive: int | None = None,
-    cluster: ArrayLike | None = None,
-    folds: int = 5,
-    bootstrap: int = 0,
-    seed: int = 0,
-) -> Decisions:
-    """What decisions by scores (n, K) cost: by rule, by threshold, and on the surest rows.
-
-    Parameters
-    ----------
-    scores, labels, weights, input, positive, cluster, bootstrap, seed
-        As for `evaluate`.
-    costs : mapping or array (K, K)
-        What errors cost: of two classes ``{"fp": 1, "fn": 50}``, or by true class and decision.
-    folds : int
-        Of the choice of the best threshold of two classes; below 2 it is not judged.
-
-    Raises
-    ------
-    UsageError, DataError
-        With one line that says what is wrong, and where.
-
-    Examples
-    --------
-    >>> probs, labels = [0.9, 0.1, 0.3, 0.2], [1, 0, 1, 0]
-    >>> decisions = evaluate_decisions(probs, labels, {"fp": 1, "fn": 4}, folds=0)
-    >>> {rule.name: rule.cost.value for rule in decisions.rules}
-    {'least': 0.25, 'argmax': 1.0, 'always': 0.5, 'never': 2.0}
-    """
-    _check_counts(folds, 0, bootstrap, seed)
-    source = _labelled("an evaluation", scores, labels, weights, input, cluster)
-    data = open_data(Engine(), source, folds, seed)
-    event = choose_event("auto", None if positive is None else str(positive), data.classes)
-    priced = given_costs(costs).of(data.classes, event)
-    panel = Panel(bootstrap=_bootstrap(bootstrap, seed, cluster), event=event, costs=priced)
-    return measure_decisions(data, [Through()], panel)[0]
 
 
 def compare(
@@ -567,128 +391,12 @@ def compare(
     >>> [standing.trial.name for standing in board.standings]
     ['temperature', 'none']
     """
-    _check_counts(folds, threads, bootstrap, seed)
-    source = _labelled("a comparison", logits, labels, weights, input, cluster)
+    check_counts(folds, threads, bootstrap, seed)
+    source = labelled_source("a comparison", logits, labels, weights, input, cluster)
     data = open_data(Engine(choose_device(device), threads), source, folds, seed)
     names = candidates(data.classes, data.weight) if methods is None else methods
-    plans = make_plans(names, losses, _settings(options))
-    event = choose_event(view, None if positive is None else str(positive), data.classes)
-    resampled_by = _bootstrap(bootstrap, seed, cluster)
-    panel = Panel(LEADERBOARD_METRICS, bootstrap=resampled_by, event=event)
+    plans = make_plans(names, losses, option_settings(options))
+    event = event_of(view, positive, data.classes)
+    resampling = bootstrap_of(bootstrap, seed, cluster)
+    panel = Panel(LEADERBOARD_METRICS, bootstrap=resampling, event=event)
     return compare_plans(data, plans, panel, stacked=stack)
-
-
-def _check_counts(folds: int, threads: int, bootstrap: int, seed: int) -> None:
-    if min(folds, threads, bootstrap) < 0 or not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(
-            f"folds, threads, bootstrap and seed count from 0 (seed up to {LARGEST_SEED})"
-        )
-
-
-def _settings(options: Mapping[str, Any] | None) -> list[str]:
-    """Options as ``--set`` takes them."""
-    return [f"{name}={value}" for name, value in (options or {}).items()]
-
-
-def _bootstrap(replicates: int, seed: int, cluster: ArrayLike | None) -> Bootstrap:
-    return Bootstrap(replicates, seed, None if cluster is None else CLUSTER)
-
-
-def _labelled(
-    what: str,
-    scores: ArrayLike,
-    labels: ArrayLike | None,
-    weights: ArrayLike | None,
-    kind: InputKind,
-    cluster: ArrayLike | None,
-) -> ArraySource:
-    """Rows with labels, and with clusters where there are any."""
-    source = _source(scores, labels, weights, kind)
-    if not source.has_labels:
-        raise DataError(f"{what} needs labels")
-    return source if cluster is None else _grouped(source, CLUSTER, cluster, "cluster")
-
-
-def _source(
-    scores: ArrayLike, labels: ArrayLike | None, weights: ArrayLike | None, kind: InputKind
-) -> ArraySource:
-    array = _numbers("scores", scores)
-    if array.dtype not in (np.float16, np.float32, np.float64):
-        array = array.astype(np.float64)
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or not array.shape[1]:
-        raise DataError(f"scores must have the shape (n, K), not {array.shape}")
-    return ArraySource(
-        array,
-        None if labels is None else _whole(_vector("labels", labels, len(array))),
-        None if weights is None else _vector("weights", weights, len(array)).astype(np.float64),
-        _kind(kind),
-    )
-
-
-def _grouped(
-    source: ArraySource, role: str, given: Any, title: str, known: tuple[str, ...] = ()
-) -> ArraySource:
-    """The rows with groups of a role, those that are known having the first numbers."""
-    values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
-    if values.shape != (source.rows,) or values.dtype.kind not in "biufUSO":
-        raise DataError(
-            f"{title} must be numbers or texts of the shape ({source.rows},), not {values.dtype} "
-            f"of {values.shape}"
-        )
-    numbers = KeyNumbers(_title(given, title), known)
-    try:
-        keys = numbers.encode_array(values)
-    except RowError as error:
-        raise DataError(f"row {error.row}: {error}") from None
-    names = {**source.key_names, role: numbers.names}
-    return replace(source, keys={**(source.keys or {}), role: keys}, key_names=names)
-
-
-def _title(given: Any, otherwise: str = "by") -> str:
-    """What groups are called: the name of a pandas or polars series, or that of the parameter."""
-    name = getattr(given, "name", None)
-    return name if isinstance(name, str) and name else otherwise
-
-
-def _precision(source: ArraySource) -> type[Any]:
-    """The type of what is computed from the scores."""
-    return np.float64 if source.dtype == np.float64 else np.float32
-
-
-def _numbers(name: str, values: Any) -> NumpyArray:
-    """Anything like an array of numbers, a torch tensor on a GPU included."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        # NumPy has no such type.
-        values = values.float() if "bfloat16" in str(values.dtype) else values
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} cannot be made an array: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} must be numbers, not of type {array.dtype}")
-    return array
-
-
-def _vector(name: str, values: ArrayLike, rows: int) -> NumpyArray:
-    vector = _numbers(name, values)
-    if vector.shape not in ((rows,), (rows, 1)):
-        raise DataError(f"{name} must have the shape ({rows},), not {vector.shape}")
-    return vector.reshape(rows)
-
-
-def _whole(labels: NumpyArray) -> NumpyArray:
-    with np.errstate(invalid="ignore"):
-        numbers = labels.astype(np.int64)
-    if (wrong := np.flatnonzero(numbers != labels)).size:
-        raise DataError(f"row {wrong[0]}: the label {labels[wrong[0]]} is no class number")
-    return numbers
-
-
-def _kind(name: str) -> InputKind:
-    for kind in ("logits", "log-probs", "probs"):
-        if name == kind:
-            return kind
-    raise UsageError(f"input {name!r} is not known; use logits, log-probs or probs")

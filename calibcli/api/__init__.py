@@ -1,0 +1,17 @@
+"""The Python interface, for notebooks and services, on arrays.
+
+`fit`, `load`, `evaluate` and `compare` do what the commands of these names do.
+"""
+
+from calibcli.api.calibrating import FittedCalibrator, compare, fit, load
+from calibcli.api.evaluating import differences, evaluate, evaluate_decisions
+
+__all__ = [
+    "FittedCalibrator",
+    "compare",
+    "differences",
+    "evaluate",
+    "evaluate_decisions",
+    "fit",
+    "load",
+]
