@@ -36,7 +36,7 @@ from calibcli.metrics.error_intervals import (
 from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.pairing import MOST_VALUES, Recorded, change_by_spread
 from calibcli.metrics.resampling import LEVEL, Bagged, Chance, Interval, Units, percentiles
-from calibcli.metrics.residual_cells import OTHER_STREAM
+from calibcli.metrics.residual_cells import OTHER_STREAM, CellResiduals
 from calibcli.metrics.view import View
 
 THRESHOLD = 0.01
@@ -75,15 +75,11 @@ class Labels(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ClassCells(Bagged):
+class ClassCells(CellResiduals):
     """Residuals by class and equal-width bin of a class's probability; of cells (m,) with weight.
 
     Attributes
     ----------
-    weight, squared_weight, probability : array (m,)
-        Sums of weight, of its square, and of weight x probability.
-    excess : array (B, m)
-        Sums of residuals.
     drawn : float32 array (D, B, m)
         Sums of residuals of the sets of labels that are drawn from the probabilities.
     codes : int array (m,)
@@ -93,26 +89,11 @@ class ClassCells(Bagged):
         Of another model than the first of the same rows.
     """
 
-    weight: NumpyArray
-    squared_weight: NumpyArray
-    probability: NumpyArray
-    excess: NumpyArray
     drawn: NumpyArray
     codes: NumpyArray
     classes: int
     rows: int
     paired: PairedSums | None = None
-
-    @cached_property
-    def mean(self) -> NumpyArray:
-        """Mean probability (m,)."""
-        return np.clip(self.probability / self.weight, 0.0, 1.0)
-
-    @cached_property
-    def residuals(self) -> NumpyArray:
-        """Sums of residuals (m,)."""
-        residuals: NumpyArray = self.excess.sum(axis=0)
-        return residuals
 
     @cached_property
     def variance(self) -> NumpyArray:

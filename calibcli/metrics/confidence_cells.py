@@ -73,12 +73,6 @@ class ConfidenceCells(ResidualCells):
         """Mean confidence of the cells (m,)."""
         return self.probability / self.weight
 
-    @cached_property
-    def residuals(self) -> NumpyArray:
-        """Residuals of the cells (m,), as they are in the rows."""
-        residuals: NumpyArray = self.excess.sum(axis=0)
-        return residuals
-
     @property
     def rarer_rows(self) -> float:
         """The number of rows, or of clusters if those are fewer, with the rarer outcome.

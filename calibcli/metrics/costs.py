@@ -25,7 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -216,7 +216,9 @@ class CostMetric(Metric):
         return replace(self, statistic=RowMean(replace(self.statistic.value, costs=costs)))
 
 
-COST = CostMetric(
+_mean_cost = partial(CostMetric, value=float, group="decisions", resampling=MEAN_OF_ROWS)
+
+COST = _mean_cost(
     name="cost",
     title="cost",
     convention=(
@@ -224,19 +226,13 @@ COST = CostMetric(
         "calibrated; of two classes from a probability of fp / (fp + fn) on (--cost)"
     ),
     statistic=RowMean(RealisedCost(least_cost_decision)),
-    value=float,
-    group="decisions",
-    resampling=MEAN_OF_ROWS,
 )
 
-ARGMAX_COST = CostMetric(
+ARGMAX_COST = _mean_cost(
     name="argmax_cost",
     title="cost of argmax",
     convention="mean cost of deciding for the most probable class, whatever errors cost (--cost)",
     statistic=RowMean(RealisedCost(argmax_decision)),
-    value=float,
-    group="decisions",
-    resampling=MEAN_OF_ROWS,
 )
 
 COST_METRICS = (COST, ARGMAX_COST)

@@ -20,6 +20,8 @@ doi:10.1198/016214506000001437.
 
 from __future__ import annotations
 
+from functools import partial
+
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Metric
 from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean
@@ -48,7 +50,9 @@ def _half(mean: float) -> float:
     return _not_negative(mean) / 2
 
 
-NLL = Metric(
+_score = partial(Metric, group="proper scores", resampling=MEAN_OF_ROWS)
+
+NLL = _score(
     name="nll",
     title="NLL",
     convention=(
@@ -57,31 +61,25 @@ NLL = Metric(
     ),
     statistic=RowMean(_log_loss),
     value=float,
-    group="proper scores",
-    resampling=MEAN_OF_ROWS,
 )
 
-BRIER = Metric(
+BRIER = _score(
     name="brier",
     title="Brier",
     convention="mean over rows of the squared error summed over classes, from 0 to 2",
     statistic=RowMean(_squared_error),
     value=_not_negative,
-    group="proper scores",
-    resampling=MEAN_OF_ROWS,
 )
 
-BRIER_MEAN = Metric(
+BRIER_MEAN = _score(
     name="brier_mean",
     title="Brier, mean",
     convention="Brier divided by the number of classes: the mean of all squared errors",
     statistic=RowMean(_squared_error_by_class),
     value=_not_negative,
-    group="proper scores",
-    resampling=MEAN_OF_ROWS,
 )
 
-BRIER_HALF = Metric(
+BRIER_HALF = _score(
     name="brier_half",
     title="Brier, half",
     convention=(
@@ -90,6 +88,4 @@ BRIER_HALF = Metric(
     ),
     statistic=BRIER.statistic,
     value=_half,
-    group="proper scores",
-    resampling=MEAN_OF_ROWS,
 )

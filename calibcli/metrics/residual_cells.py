@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ def unchanged(residuals: NumpyArray) -> NumpyArray:
 
 
 @dataclass(frozen=True)
-class ResidualCells(Bagged):
+class CellResiduals(Bagged):
     """Probabilities in cells (m,), none of them empty, and their residuals by bag.
 
     Attributes
@@ -61,6 +62,22 @@ class ResidualCells(Bagged):
     probability: NumpyArray
     excess: NumpyArray
 
+    @cached_property
+    def mean(self) -> NumpyArray:
+        """Mean probability (m,)."""
+        return np.clip(self.probability / self.weight, 0.0, 1.0)
+
+    @cached_property
+    def residuals(self) -> NumpyArray:
+        """Sums of residuals (m,)."""
+        residuals: NumpyArray = self.excess.sum(axis=0)
+        return residuals
+
+
+@dataclass(frozen=True)
+class ResidualCells(CellResiduals):
+    """Residuals of the labels, and of labels that are drawn from the probabilities by cell."""
+
     @property
     def total(self) -> float:
         """Weight of all cells."""
@@ -69,8 +86,7 @@ class ResidualCells(Bagged):
     @property
     def chance_of_sum(self) -> float:
         """How far the mean probability of a calibrated model is off, by chance alone."""
-        mean = np.clip(self.probability / self.weight, 0.0, 1.0)
-        variance = float((self.squared_weight * mean * (1 - mean)).sum())
+        variance = float((self.squared_weight * self.mean * (1 - self.mean)).sum())
         return math.sqrt(variance) / self.total
 
     def redrawn(self) -> Iterable[NumpyArray]:
@@ -93,8 +109,7 @@ class ResidualCells(Bagged):
     def _redrawn(self) -> Iterator[NumpyArray]:
         generator = np.random.Generator(np.random.Philox(key=self.units.seed + OTHER_STREAM))
         rows = np.maximum(np.rint(self.weight**2 / self.squared_weight), 1).astype(np.int64)
-        mean = np.clip(self.probability / self.weight, 0.0, 1.0)
         scale = self.weight / rows
         for block in blocks_of(self.units.replicates, len(rows)):
-            drawn = generator.binomial(rows, mean, (block.stop - block.start, len(rows)))
-            yield scale * (rows * mean - drawn)
+            drawn = generator.binomial(rows, self.mean, (block.stop - block.start, len(rows)))
+            yield scale * (rows * self.mean - drawn)
