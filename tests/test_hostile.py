@@ -149,15 +149,20 @@ def damaged_tables() -> dict[str, pa.Table]:
     }
 
 
-@pytest.mark.parametrize("damage", sorted(damaged_tables()))
+@pytest.mark.parametrize(
+    ("damage", "by"),
+    [
+        (damage, by)
+        for damage, table in sorted(damaged_tables().items())
+        for by in ((), ("--by", "lang"))
+        if not by or "lang" in table.column_names
+    ],
+)
 @pytest.mark.parametrize("form", ["file", "stream"])
-@pytest.mark.parametrize("by", [(), ("--by", "lang")])
 def test_damaged_arrow_buffers_are_refused_before_anything_touches_them(
     damage: str, form: str, by: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     table = damaged_tables()[damage]
-    if by and "lang" not in table.column_names:
-        pytest.skip("without such a column")
     path = tmp_path / "v.arrow"
     opened = ipc.new_file if form == "file" else ipc.new_stream
     with pa.OSFile(str(path), "wb") as file, opened(file, table.schema) as writer:

@@ -431,15 +431,8 @@ def test_a_change_of_unknown_noise_has_no_word_among_others(calib_here: Any, fil
 # ---- cases that were reported ----
 
 
-def case(shared_data: Path, name: str) -> Path:
-    folder = shared_data / "cases" / "inputs" / name
-    if not folder.is_dir():
-        pytest.skip(f"there is no folder {folder}")
-    return folder
-
-
 def test_labels_of_other_rows(calib_here: Any, shared_data: Path) -> None:
-    folder = case(shared_data, "35-row-order-and-eval-hint")
+    folder = shared_data / "cases" / "inputs" / "35-row-order-and-eval-hint"
     labels = str(folder / "y_shuffled.npy")
     arguments = ("fit", str(folder / "z.npy"), "--labels", labels, "-p", "p.json", "-o", "o.npz")
     found = printed(calib_here, *arguments)
@@ -452,7 +445,7 @@ def test_labels_of_other_rows(calib_here: Any, shared_data: Path) -> None:
 def test_a_rare_event_is_not_good_before_the_fit_and_good_after(
     calib_here: Any, shared_data: Path
 ) -> None:
-    folder = case(shared_data, "23-binary-rare-event")
+    folder = shared_data / "cases" / "inputs" / "23-binary-rare-event"
     found = printed(calib_here, "fit", str(folder / "risk.parquet"), "-p", "p.json", "-o", "o.npz")
     assert found["before"]["verdict"]["text"] == "too high: P(1) says 22 %, came 7 %"
     assert found["after"]["verdict"]["text"] == "well calibrated: P(1) says 7 %, came 7 %"
@@ -461,7 +454,7 @@ def test_a_rare_event_is_not_good_before_the_fit_and_good_after(
 
 
 def test_undersampled_rows_and_the_shares_to_come(calib_here: Any, shared_data: Path) -> None:
-    folder = case(shared_data, "37-prior-shift")
+    folder = shared_data / "cases" / "inputs" / "37-prior-shift"
     arguments = ("fit", str(folder / "val.parquet"), "--logits", "prob", "-m", "platt")
     found = printed(
         calib_here, *arguments, "--target-prior", "0.94,0.06", "-p", "p.json", "-o", "o.npz"
