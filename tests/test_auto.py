@@ -187,12 +187,12 @@ def test_the_weights_of_a_stack_solve_their_problem(rng):
     (stage,) = stack.fit.stages
     assert stage.solution.converged
     assert stage.solution.gradient_norm < 1e-4
-    weights = np.array([weight for _, weight in stack.weighted_members()])
+    weights = np.array([weight for _, weight in stack.members])
     assert (weights >= 0).all()
     # The candidates are multiples of the same logits, or nearly: what counts is their sum.
     total = sum(
         weight * {"none": 1.0, "temperature": 0.5, "svs": 0.5}[member.plan.method]
-        for member, weight in stack.weighted_members()
+        for member, weight in stack.members
         if not member.plan.variant
     )
     assert total == pytest.approx(0.5, abs=0.05)

@@ -17,6 +17,7 @@ from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
+from calibcli.metrics import registry
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import RELIABILITY, bin_index
 from calibcli.metrics.class_cells import ClassBags, mean_deviations
@@ -32,7 +33,6 @@ from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, tail_share
 from calibcli.metrics.view import View
-from calibcli.workflow import automatic
 from calibcli.workflow.measuring import Through, measure
 
 DEFAULT = Panel(bootstrap=Bootstrap())
@@ -186,13 +186,16 @@ def test_a_choice_among_methods_takes_any_metric(
     monkeypatch, calib_here, sample_data: Path
 ) -> None:
     monkeypatch.setitem(METRICS._built_in, "rms_ece", RMS_ECE)
-    monkeypatch.setattr(automatic, "LEADERBOARD_METRICS", ("nll", "rms_ece"))
+    monkeypatch.setattr(registry, "LEADERBOARD_METRICS", ("nll", "rms_ece"))
     methods = ("--methods", "none,temperature", "--format", "json", "-q")
     code, out, err = calib_here("compare", sample_data / "digits_val.parquet", *methods)
     assert code == 0, err
     metrics = json.loads(out)["leaderboard"][0]["metrics"]
     rms = metrics["rms_ece"]
     assert rms["low"] <= rms["estimate"] <= rms["high"]
+    code, out, err = calib_here("compare", sample_data / "digits_val.parquet", *methods[:2])
+    assert code == 0, err
+    assert RMS_ECE.title in out
 
 
 def test_errors_of_a_calibrated_model_are_what_chance_gives() -> None:

@@ -31,16 +31,12 @@ from calibcli.engine.machine import choose_device
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.metrics.view import ViewChoice
 from calibcli.params import Params, encode
 from calibcli.tables.atomic import atomic_write
 from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
-from calibcli.workflow.automatic import (
-    LEADERBOARD_METRICS,
-    AutoPlan,
-    compare_plans,
-    make_any_plan,
-)
+from calibcli.workflow.automatic import compare_plans, make_any_plan
 from calibcli.workflow.choosing import Leaderboard, candidates
 from calibcli.workflow.fit_rows import TargetPrior
 from calibcli.workflow.fitting import Outcome, fit_and_measure
@@ -307,7 +303,7 @@ def fit(
     source = labelled_source("a fit", logits, labels, weights, input, cluster)
     if by is not None:
         source = grouped_source(source, GROUP, by, "by")
-    chooses = isinstance(plan, AutoPlan) and plan.chooses(max(source.columns, 2))
+    chooses = plan.chooses(max(source.columns, 2))
     holds_out = chooses or tune or average_folds or by is not None
     needed = 5 if folds < 2 and holds_out else folds
     data = open_data(Engine(choose_device(device), threads), source, needed, seed)

@@ -146,6 +146,8 @@ class Family(ABC):
         Methods that are fitted first, as stages of their own.
     tunable : tuple of str
         Fields whose penalties cross-validation can choose, the most telling first.
+    minimises : bool
+        Whether a fit minimises a loss, which can be chosen then.
     stage : type of Calibrator or None
         What a plugin's method is as a stage of a parameter file; its kind is the method's name.
         None where a fit makes stages of this package alone.
@@ -159,6 +161,7 @@ class Family(ABC):
     binary_only: ClassVar[bool] = False
     before: ClassVar[tuple[str, ...]] = ()
     tunable: ClassVar[tuple[str, ...]] = ()
+    minimises: ClassVar[bool] = True
     stage: ClassVar[type[Calibrator] | None] = None
 
     @abstractmethod

@@ -197,6 +197,7 @@ class CurveMap(Family):
     """
 
     preserves: ClassVar[Preserves] = "nothing"
+    minimises: ClassVar[bool] = False
     interpolation: ClassVar[Interpolation] = "linear"
     cost: ClassVar[str] = "a pass, and a sort of each class's scores"
 

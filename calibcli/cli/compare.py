@@ -114,10 +114,11 @@ def compare_command(
     from calibcli.cli.reading import check_parts, describe, opened, talk_about, talk_about_clusters
     from calibcli.engine.data import open_data
     from calibcli.metrics.panel import Panel
+    from calibcli.metrics.registry import LEADERBOARD_METRICS
     from calibcli.metrics.resampling import Bootstrap
     from calibcli.metrics.view import choose_event
     from calibcli.report.document import compare_document
-    from calibcli.workflow.automatic import LEADERBOARD_METRICS, compare_plans
+    from calibcli.workflow.automatic import compare_plans
 
     check_parts(inputs, reading)
     chosen, keys = _plans(comparing), cluster_keys(comparing.cluster)

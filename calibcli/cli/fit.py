@@ -31,10 +31,9 @@ from calibcli.errors import NotConvergedError, UsageError
 from calibcli.small_files import read_small
 
 if TYPE_CHECKING:
-    from calibcli.workflow.automatic import AutoPlan
+    from calibcli.workflow.automatic import AnyPlan
     from calibcli.workflow.fit_rows import TargetPrior
     from calibcli.workflow.fitting import Outcome
-    from calibcli.workflow.plans import Plan
 
 _HELP = """Fit a calibrator to the logits and labels of a validation set.
 
@@ -241,7 +240,7 @@ def fit_command(
         gates.conclude(document, talk, stdout_taken=targets.stdout_taken)
 
 
-def _plan(fitting: FitOptions) -> Plan | AutoPlan:
+def _plan(fitting: FitOptions) -> AnyPlan:
     """What is to be fitted, or how to choose it."""
     from calibcli.workflow.automatic import make_any_plan
 

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from calibcli.schema import FitDocument, TraceDocument, TraceStagePart
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
-    from calibcli.workflow.automatic import AutoPlan
+    from calibcli.workflow.automatic import AnyPlan
     from calibcli.workflow.fitting import Outcome
-    from calibcli.workflow.plans import Plan
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,10 @@ class FitJob:
         """The number of classes of the input."""
         return max(self.dataset.columns, 2)
 
-    def fit(self, plan: Plan | AutoPlan, folds: int, panel: Panel) -> Outcome:
+    def fit(self, plan: AnyPlan, folds: int, panel: Panel) -> Outcome:
         """Survey the rows, fit a plan to them, and measure what came of it."""
         from calibcli.cli.reading import talk_about, talk_about_clusters
         from calibcli.engine.data import open_data
-        from calibcli.workflow.automatic import AutoPlan
         from calibcli.workflow.deciding import CHOICE_FOLDS
         from calibcli.workflow.fitted_plans import long_fit_note
         from calibcli.workflow.fitting import fit_and_measure
@@ -108,8 +106,7 @@ class FitJob:
                 choice = 1 if panel.costs is None else CHOICE_FOLDS
                 self.test_data = open_data(engine, self.test, choice, seed)
                 talk_about(self.test_data, self.test.name, self.talk)
-            plans = plan.plans(self.data) if isinstance(plan, AutoPlan) else [plan]
-            note = long_fit_note(self.data, plans, 0 if self.test_data else folds)
+            note = long_fit_note(self.data, plan.plans(self.data), 0 if self.test_data else folds)
             if note:
                 self.talk.say(note)
             return fit_and_measure(self.data, plan, panel, self.test_data)

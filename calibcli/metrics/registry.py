@@ -38,6 +38,9 @@ TWO_CLASSES: tuple[str, ...] = (
 )
 """The same for two classes, where class-wise ECE would be ECE twice."""
 
+LEADERBOARD_METRICS: tuple[str, ...] = ("nll", "brier", "ece")
+"""What calibrators are compared by; a chosen one is measured by everything that is asked for."""
+
 METRICS: Registry[Metric] = Registry(
     "metric",
     Metric,

@@ -502,7 +502,7 @@ def _candidate(standing: Standing, chosen: bool) -> CandidatePart:
         "behind": {"nll": standing.behind, "standard_error": standing.behind_error},
         "members": [
             {"method": member.plan.title, "loss": member.plan.loss, "weight": weight}
-            for member, weight in trial.weighted_members()
+            for member, weight in trial.members
         ],
     }
 

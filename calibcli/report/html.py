@@ -12,6 +12,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.report.comparison import (
     Column,
     caption,
@@ -170,7 +171,7 @@ def _sentence(column: Column) -> str:
 def _changed(before: Column, after: Column) -> str:
     """How the scores that matter moved with the fit."""
     moved = []
-    for name in ("nll", "brier", "ece"):
+    for name in LEADERBOARD_METRICS:
         old, new = before.figure(name), after.figure(name)
         if old is None or new is None or not math.isfinite(new - old):
             continue

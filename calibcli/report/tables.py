@@ -15,6 +15,7 @@ from calibcli.report.comparison import (
     change,
     columns,
     convention,
+    group,
     metric_names,
     metric_title,
     section_headings,
@@ -298,27 +299,38 @@ def leaderboard_table(document: Document) -> Table | None:
     entries = leaderboard_of(document)
     if not entries:
         return None
+    # The first one orders them, of which another proper score says much the same.
+    first, *others = entries[0]["metrics"]
     heads = [
         TableColumn("method", align="left"),
-        TableColumn("NLL", at_point=True, interval_apart=False),
-        TableColumn("behind", at_point=True, legend="held-out NLL minus that of the best"),
+        TableColumn(metric_title(first), at_point=True, interval_apart=False),
+        TableColumn(
+            "behind",
+            at_point=True,
+            legend=f"held-out {metric_title(first)} minus that of the best",
+        ),
         TableColumn("s.e.", at_point=True, rank=1, legend="its standard error"),
-        TableColumn("Brier", at_point=True, interval_apart=False, rank=4),
-        TableColumn("ECE", at_point=True, interval_apart=False, rank=1),
+        *(
+            TableColumn(
+                metric_title(name),
+                at_point=True,
+                interval_apart=False,
+                rank=4 if group(name) == group(first) else 1,
+            )
+            for name in others
+        ),
         TableColumn("size", rank=3, legend="fitted numbers"),
         # A time is never the same twice, and a page is.
         TableColumn("fit", rank=4, only="text", legend="time of a fit to all rows"),
     ]
     rows = []
     for entry in entries:
-        nll, brier, ece = (_measured(entry["metrics"][name]) for name in ("nll", "brier", "ece"))
         cells = [
             Cell(method_title(entry), prose=True),
-            nll,
+            _measured(entry["metrics"][first]),
             Cell(_behind(entry["behind"]["nll"])),
             Cell(_behind(entry["behind"]["standard_error"])),
-            brier,
-            ece,
+            *(_measured(entry["metrics"][name]) for name in others),
             Cell(count(entry["parameters"])),
             Cell(duration(entry["seconds"])),
         ]

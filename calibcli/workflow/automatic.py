@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from calibcli.engine.data import Data
 from calibcli.errors import CalibError, UsageError
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.workflow.choosing import (
     Leaderboard,
     candidates,
@@ -27,9 +28,6 @@ from calibcli.workflow.stacking import stack
 AUTO = "auto"
 USUAL = "temperature"
 """The default method; of two classes it is one of a few candidates."""
-
-LEADERBOARD_METRICS = ("nll", "brier", "ece")
-"""What candidates are compared by; the chosen one is measured by everything that was asked for."""
 
 _WEAKER = 0.1
 """A stack also has structured matrices with penalties times this: their best one varies most."""
@@ -105,6 +103,10 @@ class AutoPlan:
         ]
 
 
+AnyPlan: TypeAlias = Plan | AutoPlan
+"""What is to be fitted, or to be chosen among."""
+
+
 def make_any_plan(
     method: str | None,
     loss: str = "nll",
@@ -114,7 +116,7 @@ def make_any_plan(
     reduce: ReducedTo | None = None,
     stacked: bool = False,
     **options: Any,
-) -> Plan | AutoPlan:
+) -> AnyPlan:
     """The plan of a method, of `auto`, or of the default, which is None.
 
     The other ``options`` are those of `make_plan`.
@@ -167,13 +169,13 @@ def compare_plans(
     return rank(data, trials, panel)
 
 
-def choose(data: Data, auto: AutoPlan, plans: Sequence[Plan], panel: Panel) -> Leaderboard:
+def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Leaderboard:
     """The candidates side by side, judged for the class shares that the fit is for.
 
     Parameters
     ----------
     data : Data
-    auto : AutoPlan
+    auto : Plan or AutoPlan
     plans : sequence of Plan
         Its candidates.
     panel : Panel

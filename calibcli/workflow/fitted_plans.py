@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from calibcli.calibrators.base import Calibrator, Family
-from calibcli.calibrators.chain import LogLinear
 from calibcli.engine.data import Data
 from calibcli.fitting.cross_fitting import cross_fit, fit_average
 from calibcli.fitting.results import Fit
@@ -137,8 +136,8 @@ class Trial:
         Of the fit to all rows.
     parameters : int
         Numbers that were fitted, which orders candidates by simplicity.
-    members : tuple of Trial
-        What a stack is made of.
+    members : tuple of (Trial, float)
+        What a stack is made of, with the weights.
     """
 
     plan: Plan
@@ -146,7 +145,7 @@ class Trial:
     by_fold: tuple[tuple[Calibrator, ...], ...]
     seconds: float
     parameters: int
-    members: tuple[Trial, ...] = ()
+    members: tuple[tuple[Trial, float], ...] = ()
 
     @property
     def name(self) -> str:
@@ -154,14 +153,6 @@ class Trial:
         plan = self.plan
         usual = plan.loss == NegativeLogLikelihood.name
         return plan.title if usual else f"{plan.title} ({plan.loss})"
-
-    def weighted_members(self) -> list[tuple[Trial, float]]:
-        """What a stack is made of, with the weights."""
-        if not self.members:
-            return []
-        (mixture,) = self.fit.calibrators
-        assert isinstance(mixture, LogLinear)
-        return list(zip(self.members, mixture.weights.tolist(), strict=True))
 
 
 def try_plan(data: Data, plan: Plan) -> Trial:

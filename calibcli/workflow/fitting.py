@@ -11,7 +11,7 @@ from calibcli.fitting.results import Fit
 from calibcli.metrics.decisions import Decisions
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.workflow.automatic import AutoPlan, better_method, choose
+from calibcli.workflow.automatic import AnyPlan, better_method, choose
 from calibcli.workflow.choosing import Leaderboard
 from calibcli.workflow.deciding import measure_decisions
 from calibcli.workflow.fit_rows import IMBALANCED, imbalance, prior_factors
@@ -79,7 +79,7 @@ class Outcome:
 
 def fit_and_measure(
     data: Data,
-    plan: Plan | AutoPlan,
+    plan: AnyPlan,
     panel: Panel,
     test: Data | None = None,
     *,
@@ -91,11 +91,10 @@ def fit_and_measure(
     A plan that is still to be chosen is chosen first, by cross-fitting on the data of the fit. Of a
     plan that a user has chosen a note says where a cheap one is clearly better, if ``advised``.
     """
-    if isinstance(plan, AutoPlan):
-        plans = plan.plans(data)
-        if len(plans) > 1:
-            return _choose_and_measure(data, plan, plans, panel, test)
-        (plan,) = plans
+    plans = plan.plans(data)
+    if len(plans) > 1:
+        return _choose_and_measure(data, plan, plans, panel, test)
+    (plan,) = plans
     if test is None and cross_fitted:
         check_clusters(data)
     fitted = fit_plan(plan.rows_of(data), plan)
@@ -120,7 +119,7 @@ def fit_and_measure(
 
 
 def _choose_and_measure(
-    data: Data, auto: AutoPlan, plans: Sequence[Plan], panel: Panel, test: Data | None
+    data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel, test: Data | None
 ) -> Outcome:
     """The same of the best of several plans; what they were compared by is not fitted again."""
     board = choose(data, auto, plans, panel)

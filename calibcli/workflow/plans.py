@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 from calibcli.calibrators.base import Family
-from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.links import Link, link_of
 from calibcli.calibrators.registry import MAPS
@@ -51,6 +50,8 @@ class Plan:
         ``"top"`` calibrates the confidence alone.
     variant : str
         What tells the plan from others of the same method.
+    stacked : bool
+        Whether a stack of the candidates is one more: there are none.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Plan:
     by: str | None = None
     reduce: ReducedTo | None = None
     variant: str = ""
+    stacked: ClassVar[bool] = False
 
     @property
     def title(self) -> str:
@@ -81,6 +83,16 @@ class Plan:
     def changes_prior(self) -> bool:
         """Whether the fit is for other class shares than those of its rows."""
         return self.prior is not None or self.objective.sets_prior
+
+    def chooses(self, classes: int) -> bool:
+        """Whether there is more than one candidate; there is none but the plan itself."""
+        del classes
+        return False
+
+    def plans(self, data: Data) -> list[Plan]:
+        """The candidates for some data."""
+        del data
+        return [self]
 
     def rows_of(self, data: Data) -> Data:
         """The data as the fit sees it: reduced, or weighted for the class shares it is for."""
@@ -172,7 +184,7 @@ def make_plans(
     for method in methods:
         names = stage_names(method)
         fitted = [MAPS[name] for name in names if name in MAPS]
-        lossless = not fitted or any(issubclass(family, CurveMap) for family in fitted)
+        lossless = not fitted or not all(family.minimises for family in fitted)
         for loss in losses if len(losses) == 1 or not lossless else [NegativeLogLikelihood.name]:
             plan_settings = [text for text, owner in owners.items() if owner in (loss, *names)]
             plans.append(
@@ -222,9 +234,9 @@ def _allowing_zero(method: str, families: tuple[Family | None, ...]) -> tuple[Fa
 
 
 def _check_curves(families: tuple[Family | None, ...], loss: str) -> None:
-    """Refuse what one-vs-rest curves can't do."""
+    """Refuse what families that minimise no loss can't do."""
     for position, family in enumerate(families):
-        if not isinstance(family, CurveMap):
+        if family is None or family.minimises:
             continue
         if loss != NegativeLogLikelihood.name:
             raise UsageError(f"--loss {loss}: {family.name} minimises no loss, so it takes none")

@@ -88,7 +88,7 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial:
         tuple(by_fold),
         sum(trial.seconds for trial in trials),
         sum(trial.parameters for trial in trials) + len(trials),
-        tuple(trials),
+        tuple(zip(trials, weights.tolist(), strict=True)),
     )
 
 
