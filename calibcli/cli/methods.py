@@ -189,7 +189,7 @@ def losses_command(
             "title": kind.title,
             "proper": kind.proper,
             "link": kind().link() is not None,
-            "adaptive": kind.learns != "nothing",
+            "adaptive": kind().adaptive,
             "convex": kind.convex,
             "source": kind.source,
             "origin": str(OBJECTIVES.origin(each)),

@@ -31,7 +31,7 @@ def cross_fit(data: Data, families: Families, objective: Objective, whole: Fit) 
     exact = [False] * data.folds
     if len(families) == 1 and whole.converged:
         (family,) = families
-        plain = objective.learns == "nothing" and not objective.estimating
+        plain = not (objective.adaptive or objective.estimating)
         if plain and isinstance(family, SmoothMap) and family.size(data.classes) == 1:
             starts, exact = _scale_steps(data, family, objective, whole)
     return [

@@ -23,7 +23,7 @@ from calibcli.fitting.results import Families, Fit, Solution, StageFit
 from calibcli.fitting.rounds import learn_first, solve_fixed_point, steer
 from calibcli.fitting.saddle_free import solve_saddle_free
 from calibcli.fitting.scale import SMALLEST_LOSS, solve_scale
-from calibcli.objectives.adaptive import Adaptive
+from calibcli.objectives.adaptive import Adaptive, LearntInRounds
 from calibcli.objectives.base import Objective
 from calibcli.objectives.nll import NegativeLogLikelihood
 
@@ -148,7 +148,7 @@ def _fit_many(
         theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
     if thin is not None:
         theta = solve(_on_rows(problem, thin), theta).theta
-    if objective.learns == "in rounds" and not problem.follow:
+    if isinstance(objective, LearntInRounds) and not problem.follow:
         solution = solve_fixed_point(problem, theta, solve)
     else:
         solution = solve(problem, theta)
@@ -174,9 +174,8 @@ def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Obje
 
     Otherwise a start that has seen rows which are held out now would carry them over.
     """
-    unique = family.linear and family.exact and objective.convex
-    fixed = objective.learns == "nothing"
-    return unique and fixed and earlier is not None and earlier.solution is not None
+    unique = family.linear and family.exact and objective.convex and not objective.adaptive
+    return unique and earlier is not None and earlier.solution is not None
 
 
 def _best_start(
@@ -206,20 +205,18 @@ def _on_rows(problem: Problem, data: Data) -> Problem:
 def _prepare(problem: Problem, *, small: bool = False) -> None:
     """Give an adaptive objective the state that the first solve needs."""
     objective = problem.objective
-    if not isinstance(objective, Adaptive):
-        return
     if objective.learns == "class weights":
-        problem.objective = objective.updated(problem.data.class_weights)
+        problem.objective = objective.for_classes(problem.data.class_weights)
         return
     # A pooled objective and a single parameter are cheap to follow; others are solved in rounds.
-    problem.follow = objective.learns == "at every point" or small
-    if objective.learns == "in rounds":
+    problem.follow = objective.adaptive and (objective.learns == "at every point" or small)
+    if isinstance(objective, LearntInRounds):
         learn_first(problem, problem.data.classes)
 
 
 def _for_scale(objective: Objective) -> Objective:
     """The objective by which the starting temperature of a larger fit is found."""
-    return objective if objective.learns == "nothing" else NegativeLogLikelihood()
+    return NegativeLogLikelihood() if objective.adaptive else objective
 
 
 def _fit_steered(data: Data, family: SmoothMap, objective: Adaptive) -> StageFit:

@@ -22,7 +22,6 @@ from calibcli.errors import UsageError
 from calibcli.fitting.cross_fitting import class_factors
 from calibcli.fitting.results import Families, Fit, StageFit
 from calibcli.fitting.stages import fit_stages
-from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective
 from calibcli.objectives.nll import NegativeLogLikelihood
 
@@ -304,10 +303,9 @@ def _ladder(given: float) -> list[float]:
 
 def _judge(objective: Objective, data: Data) -> Objective:
     """The objective itself if it judges probabilities, otherwise nll."""
-    if isinstance(objective, Adaptive) and objective.learns == "class weights":
-        return objective.updated(data.class_weights)
-    judges = objective.proper and objective.learns == "nothing"
-    return objective if judges else NegativeLogLikelihood()
+    if not objective.judges:
+        return NegativeLogLikelihood()
+    return objective.for_classes(data.class_weights)
 
 
 def _held_out(

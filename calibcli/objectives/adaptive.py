@@ -68,6 +68,9 @@ class Adaptive(Objective):
     def updated(self, statistic: Any) -> Self:
         """The objective with the next state."""
 
+    def for_classes(self, class_weights: NumpyArray) -> Objective:
+        return self.updated(class_weights) if self.learns == "class weights" else self
+
     @property
     def wants_spreads(self) -> bool:
         """Whether an option is to be chosen by `with_spreads` before the first round."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
 
-from calibcli.arrays import Array, namespace
+from calibcli.arrays import Array, NumpyArray, namespace
 from calibcli.errors import UsageError
 from calibcli.objectives.simplex import LossLink
 
@@ -98,6 +98,21 @@ class Objective(ABC):
     @abstractmethod
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         """Loss and derivatives at logits (n, K) for labels (n,)."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether something of it is learnt from data."""
+        return self.learns != "nothing"
+
+    @property
+    def judges(self) -> bool:
+        """Whether it can judge probabilities of rows held out: proper, and known before a fit."""
+        return self.proper and self.learns in ("nothing", "class weights")
+
+    def for_classes(self, class_weights: NumpyArray) -> Objective:
+        """The objective where classes have these sums of row weights (K,)."""
+        del class_weights
+        return self
 
     def link(self) -> LossLink | None:
         """What makes true probabilities of those that minimise the loss, where that is known."""
