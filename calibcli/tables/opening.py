@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from calibcli.arrays import InputKind, NumpyArray
+from calibcli.engine.folds import CLUSTER
 from calibcli.errors import DataError, UsageError
 from calibcli.params import LARGEST_CLASS_COUNT, STDIN
 from calibcli.tables.dataset import Dataset
@@ -42,6 +43,8 @@ from calibcli.tables.names import (
     other_labels,
 )
 from calibcli.tables.read_options import ReadOptions
+from calibcli.tables.shapes.base import OpenedFiles
+from calibcli.tables.shapes.registry import as_tables
 from calibcli.tables.storage import Spool
 
 ENOUGH_LABELS = 20
@@ -117,7 +120,8 @@ def open_dataset(
     spool = Spool(options.spool_limit)
     try:
         files = _open_files(inputs, options, stdin, spool)
-        return _assemble(files, options, spool)
+        opened = OpenedFiles(files, _label_file(files[0], options.labels, spool))
+        return _assemble(as_tables(opened, options, spool), options, spool)
     except BaseException:
         spool.close()
         raise
@@ -125,13 +129,13 @@ def open_dataset(
 
 def _open_files(
     inputs: Sequence[str], options: ReadOptions, stdin: BinaryIO | None, spool: Spool
-) -> list[DataFile]:
-    return [
+) -> tuple[DataFile, ...]:
+    return tuple(
         _open_stdin(stdin or sys.stdin.buffer, options, spool)
         if location.path == STDIN
         else open_file(location, spool)
         for location in expand(inputs)
-    ]
+    )
 
 
 def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFile:
@@ -146,9 +150,10 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
     return open_file(spooled(reader, Location(STDIN_NAME, STDIN), spool), spool)
 
 
-def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Dataset:
-    fields = _find(files[0], options, spool)
-    picked = fields.picked()
+def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Dataset:
+    files = opened.files
+    fields = _find(files[0], opened.labels, options)
+    picked = {**fields.picked(), **files[0].picked}
     classes, origin = _class_names(files, fields, options)
     if fields.labels is not None and not _labels_are_read(fields, options, classes):
         picked["labels"] += ", carried along as it is"
@@ -162,13 +167,14 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
     _check_classes(width, options.classes, classes, fields.file.name)
     where = f"{fields.file.name}: {fields.scores.title}"
     kind, picked["input"] = decide_kind(
-        options.input,
+        files[0].score_kind or options.input,
         fields.scores.hint,
         scores.sample(width),
         where,
         renormalise=options.renormalise,
     )
-    if options.renormalise:
+    renormalise = options.renormalise and files[0].score_kind is None
+    if renormalise:
         picked["input"] += ", each row divided by its sum"
     rule = _label_rule(files, rows, fields, options, classes, (kind, width), picked)
     used = {*fields.score_names, fields.label_name, *others, *files[0].about}
@@ -176,8 +182,8 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
         scores=fields.score_names,
         kind=kind,
         width=width,
-        divisor=100 if options.input == PERCENT else 1,
-        renormalise=options.renormalise,
+        divisor=100 if options.input == PERCENT and files[0].score_kind is None else 1,
+        renormalise=renormalise,
         rule=rule,
         labels=fields.label_name,
         label_file=fields.label_file,
@@ -193,15 +199,14 @@ def _assemble(files: list[DataFile], options: ReadOptions, spool: Spool) -> Data
     return Dataset(_partitions(files, rows, layout), layout, spool)
 
 
-def _find(file: DataFile, options: ReadOptions, spool: Spool) -> _Fields:
+def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> _Fields:
     fields = FileFields.of(file)
     scores = find_scores(fields, options.logits, options.classes or file.class_names)
-    label_file = _label_file(fields, options.labels, spool)
-    labels = (
-        label_file.fields[0]
-        if label_file is not None
-        else find_labels(fields, options.labels, scores, required=options.labels_required)
-    )
+    if label_file is not None:
+        labels: Field | None = label_file.fields[0]
+        check_labels(FileFields.of(label_file), label_file.fields[0])
+    else:
+        labels = find_labels(fields, options.labels, scores, required=options.labels_required)
     if labels is None and options.labels_required:
         raise UsageError(
             f"{fields.name}: no labels were found; {fields.listing()}; --labels takes a "
@@ -210,7 +215,10 @@ def _find(file: DataFile, options: ReadOptions, spool: Spool) -> _Fields:
     if labels is not None and options.labels_required:
         check_order(fields, scores, labels)
     weights = find_weights(fields, options.weights)
-    keys = {role: find_key(fields, role, name) for role, name in options.keys.items()}
+    columns = dict(options.keys)
+    if file.cluster is not None and options.labels_required:
+        columns.setdefault(CLUSTER, file.cluster)
+    keys = {role: find_key(fields, role, name) for role, name in columns.items()}
     return _Fields(fields, scores, labels, label_file, weights, keys)
 
 
@@ -234,7 +242,7 @@ def _labels_are_read(
 
 
 def _label_rule(
-    files: list[DataFile],
+    files: Sequence[DataFile],
     rows: list[int],
     fields: _Fields,
     options: ReadOptions,
@@ -311,7 +319,7 @@ def _ask_whether_labels_are_the_truth(
 
 
 def _label_numbers(
-    files: list[DataFile],
+    files: Sequence[DataFile],
     rows: list[int],
     fields: _Fields,
     options: ReadOptions,
@@ -350,9 +358,9 @@ def _numbering(numbers: tuple[int, ...]) -> str:
     return f"{listed}{', …' if numbers[3:] else ''} for the classes in this order"
 
 
-def _label_file(fields: FileFields, asked: str | None, spool: Spool) -> DataFile | None:
-    """The file of labels, if it is one that was asked for."""
-    if asked is None or fields.find(asked) is not None:
+def _label_file(first: DataFile, asked: str | None, spool: Spool) -> DataFile | None:
+    """The file of labels, if it is one that was asked for; its shape is not looked at."""
+    if asked is None or FileFields.of(first).find(asked) is not None:
         return None
     if not asked.lower().endswith(".npy") and not Path(asked).is_file():
         return None
@@ -360,12 +368,11 @@ def _label_file(fields: FileFields, asked: str | None, spool: Spool) -> DataFile
     file = open_file(location, spool)
     if file.unit != "array":
         raise UsageError(f"--labels {asked}: only an .npy file can hold labels alone")
-    check_labels(FileFields.of(file), file.fields[0])
     return file
 
 
 def _class_names(
-    files: list[DataFile], fields: _Fields, options: ReadOptions
+    files: Sequence[DataFile], fields: _Fields, options: ReadOptions
 ) -> tuple[tuple[str, ...] | None, str]:
     """The class names and where they are from."""
     if options.classes is not None:
@@ -399,7 +406,7 @@ def _check_classes(
         )
 
 
-def _check_agreement(files: list[DataFile], fields: _Fields) -> tuple[str, ...]:
+def _check_agreement(files: Sequence[DataFile], fields: _Fields) -> tuple[str, ...]:
     """The columns that ride along, after a check that all files have the same ones.
 
     Raises
@@ -440,7 +447,7 @@ def _schema(file: DataFile, scores: Sequence[str], used: Collection[str | None])
     }
 
 
-def _count_rows(files: list[DataFile], fields: _Fields) -> list[int]:
+def _count_rows(files: Sequence[DataFile], fields: _Fields) -> list[int]:
     """The rows of each file, after a check that there are as many labels.
 
     Raises
@@ -458,7 +465,7 @@ def _count_rows(files: list[DataFile], fields: _Fields) -> list[int]:
     return rows
 
 
-def _partitions(files: list[DataFile], rows: list[int], layout: Layout) -> list[FilePartition]:
+def _partitions(files: Sequence[DataFile], rows: list[int], layout: Layout) -> list[FilePartition]:
     """The parts of a dataset, one a file."""
     starts = itertools.accumulate(rows[:-1], initial=0)
     return [
@@ -471,7 +478,7 @@ def _partitions(files: list[DataFile], rows: list[int], layout: Layout) -> list[
 class _StoredScores:
     """The scores of some files, of which the layout is not known yet."""
 
-    files: list[DataFile]
+    files: Sequence[DataFile]
     rows: list[int]
     names: tuple[str, ...]
 

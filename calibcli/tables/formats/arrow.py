@@ -6,6 +6,7 @@ Also the other way: the record batches of an output.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,8 +76,19 @@ class ArrowBatch:
             array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
         return Values(array.to_numpy(zero_copy_only=False), None, missing)
 
+    def array(self, name: str) -> NumpyArray:
+        column = self.batch.column(name)
+        shape = getattr(column.type, "shape", None)
+        if shape is None:
+            flat = self.matrix((name,), None)
+            return flat if _is_list(column.type) else flat[:, 0]
+        return _matrix(column, name, math.prod(shape)).reshape(len(self), *shape)
+
     def columns(self, names: Sequence[str]) -> Any:
         return self.batch.select(list(names))
+
+    def release(self) -> None:
+        """Nothing is mapped but what Arrow maps by itself."""
 
 
 _FEW_ROWS = 10_000
@@ -198,7 +210,8 @@ def _field(field: Any, rows: int, in_memory: bool) -> Field:
         text = "string"
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     dtype = _FLOATS.get(str(kind), str(kind)) if element in ("float", "integer") else None
-    return Field(field.name, text, element, axes, width, dtype, rows, in_memory)
+    lengths = tuple(shape or (() if width is None else (width,)))
+    return Field(field.name, text, element, axes, width, dtype, rows, in_memory, shape=lengths)
 
 
 def class_names(schema: Any) -> tuple[str, ...] | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from calibcli.arrays import NumpyArray
+from calibcli.arrays import InputKind, NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.locations import Location
 
@@ -52,6 +52,8 @@ class Field:
         Whether all rows can be read as one batch without a copy: a memory-mapped array.
     carried : bool
         Whether it can be a column of the output.
+    shape : tuple of int
+        Lengths of the axes of a row, where all rows have the same: ``(10,)`` of a vector of ten.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Field:
     rows: int
     in_memory: bool = False
     carried: bool = True
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,20 @@ class Batch(Protocol):
     def values(self, name: str) -> Values:
         """The values of a field with one value a row; strings as indices into distinct ones."""
 
+    def array(self, name: str) -> NumpyArray:
+        """A field of numbers with its axes (n, …), as stored: a view where it is in memory.
+
+        Raises
+        ------
+        RowError
+            A value is missing.
+        """
+
     def columns(self, names: Sequence[str]) -> Any:
         """The fields as a `pyarrow.RecordBatch`."""
+
+    def release(self) -> None:
+        """Give back the memory of what was read of a mapped file; it can be read again."""
 
 
 @dataclass(eq=False)
@@ -130,6 +145,15 @@ class DataFile(ABC):
         Fields that say something about the file and are no data, such as class names.
     seen : bool
         Whether it says of itself that a fit has seen its rows.
+    decisions : dict of str to JSON value
+        What was decided about its shape that must mean the same for other files: see
+        `Layout.decisions`.
+    picked : dict of str to str
+        The same in words, by what it is about.
+    cluster : str or None
+        The field whose values put rows together that were made of one, where no other is named.
+    score_kind : InputKind or None
+        What its scores are, where that had to be decided for its shape.
     """
 
     location: Location
@@ -139,6 +163,10 @@ class DataFile(ABC):
     unit: str = "column"
     about: tuple[str, ...] = ()
     seen: bool = False
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    picked: Mapping[str, str] = field(default_factory=dict)
+    cluster: str | None = None
+    score_kind: InputKind | None = None
 
     def splits(self, rows: int) -> Sequence[int]:
         """Row numbers, from 0 on, at which reading may begin without reading what is before."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from tokenize import TokenError
 from typing import IO, Any
@@ -116,6 +116,7 @@ class ArrayHeader:
             self.shape[0] if self.shape else 0,
             in_memory and kind.isnative,
             usual and (kind.kind in _CARRIED or kind.newbyteorder("<").str in _CARRIED_TIMES),
+            row,
         )
 
 
@@ -177,10 +178,17 @@ class ArrayBatch:
     arrays : dict of str to array
         With the same number of rows.
     rows : int
+    release : callable
+        Gives back the memory of what was read.
     """
 
-    def __init__(self, arrays: Mapping[str, NumpyArray], rows: int) -> None:
-        self.arrays = arrays
+    def __init__(
+        self,
+        arrays: Mapping[str, NumpyArray],
+        rows: int,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.arrays, self.release = arrays, release
         self._rows = rows
 
     def __len__(self) -> int:
@@ -205,6 +213,9 @@ class ArrayBatch:
             names, codes = np.unique(array, return_inverse=True)
             return Values(codes.reshape(-1), tuple(map(str, names)))
         return Values(_native(array))
+
+    def array(self, name: str) -> NumpyArray:
+        return _native(self.arrays[name])
 
     def columns(self, names: Sequence[str]) -> Any:
         """The arrays as a `pyarrow.RecordBatch`; more than two axes become a tensor column."""

@@ -115,13 +115,18 @@ class ArrayData(DataFile):
         """Rows ``begin`` to before ``end``: views of the mapped file, or decompressed rows."""
         with ExitStack() as opened:
             readers = self._readers(names, begin, opened)
+
+            def release() -> None:
+                for reader in readers.values():
+                    reader.release()
+
             pace = min([rows, *(reader.most for reader in readers.values())])
             for start in range(begin, end, pace):
                 count = min(pace, end - start)
-                yield ArrayBatch({key: each.take(count) for key, each in readers.items()}, count)
+                arrays = {key: each.take(count) for key, each in readers.items()}
+                yield ArrayBatch(arrays, count, release)
                 if end - begin > pace:
-                    for reader in readers.values():
-                        reader.release()
+                    release()
 
     def verify(self, names: Sequence[str]) -> None:
         """Compare the arrays that are mapped with their checksums, in one pass over each."""

@@ -102,6 +102,11 @@ OUTPUTS = {suffix: each for each in FORMATS.values() for suffix in each.written}
 
 def import_function(function: str) -> Callable[..., Any]:
     """The function that an entry names as ``"module:name"``, imported now."""
+    return import_from(__package__, function)
+
+
+def import_from(package: str, function: str) -> Callable[..., Any]:
+    """The function ``"module:name"`` of a package, imported now."""
     module, name = function.split(":")
-    loaded: Callable[..., Any] = getattr(import_module(f"{__package__}.{module}"), name)
+    loaded: Callable[..., Any] = getattr(import_module(f"{package}.{module}"), name)
     return loaded
