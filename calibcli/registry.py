@@ -69,7 +69,7 @@ class Registry(Mapping[str, Entry]):
     """Entries by name: the built-in ones in their order, then those of plugins.
 
     As a mapping it has every entry that can be used; a plugin that cannot is left out and says why
-    in `broken`. Entries that a `Pattern` makes are found by name and not listed.
+    in `broken`. Entries that are `unlisted`, and those that a `Pattern` makes, are found by name.
 
     Parameters
     ----------
@@ -77,15 +77,16 @@ class Registry(Mapping[str, Entry]):
         What messages call an entry: ``"method"``.
     contract : type
         The class that entries are subclasses of.
-    entries : iterable, or mapping of str to str
-        The built-in ones, or where each is, as ``"package.module:Name"``; it is imported at its
-        first use then.
+    places : mapping of str to str
+        Where each built-in one is, as ``"package.module:Name"``; it is imported at its first use.
     group : str
         The group of entry points by which plugins add to them.
     instances : bool
         Whether entries are instances of the contract, rather than subclasses of it.
     sets : mapping of str to sequence of str or None, optional
         Names that stand for several; None for all.
+    unlisted : mapping of str to str, optional
+        Where built-in ones are that are found by name only.
     patterns : sequence of Pattern, optional
     reserved : iterable of str, optional
         Names that mean something else, which no plugin may have.
@@ -97,21 +98,19 @@ class Registry(Mapping[str, Entry]):
         self,
         noun: str,
         contract: type[Any],
-        entries: Iterable[Entry] | Mapping[str, str],
+        places: Mapping[str, str],
         *,
         group: str,
         instances: bool = False,
         sets: Mapping[str, Sequence[str] | None] | None = None,
+        unlisted: Mapping[str, str] | None = None,
         patterns: Sequence[Pattern[Entry]] = (),
         reserved: Iterable[str] = (),
         check: Callable[[Any], None] | None = None,
     ) -> None:
         self.noun, self.group = noun, group
-        self._built_in: dict[str, Entry | str] = (
-            {**entries}
-            if isinstance(entries, Mapping)
-            else {_name(entry): entry for entry in entries}
-        )
+        self._built_in: dict[str, Entry | str] = {**places}
+        self._unlisted: dict[str, Entry | str] = {**(unlisted or {})}
         self.sets = dict(sets or {})
         self.patterns = tuple(patterns)
         self.broken: dict[str, str] = {}
@@ -167,7 +166,8 @@ class Registry(Mapping[str, Entry]):
             return self[name]
         except KeyError:
             known = [*also, *self.sets, *self.names]
-            hint = _hint(name, [*known, *(pattern.text for pattern in self.patterns)])
+            others = [*self._unlisted, *(pattern.text for pattern in self.patterns)]
+            hint = _hint(name, [*known, *others])
             raise UsageError(
                 f"there is no {self.noun} {name!r}{hint} (there are: {', '.join(known)})"
             ) from None
@@ -193,12 +193,13 @@ class Registry(Mapping[str, Entry]):
             match = pattern.expression.fullmatch(name)
             if match and name not in self._built_in:
                 return pattern.make(match[1])
-        entry = self._built_in.get(name)
-        if isinstance(entry, str):
-            loaded: Entry = resolve_name(entry)
-            self._built_in[name] = loaded
-            return loaded
-        return entry
+        for entries in (self._built_in, self._unlisted):
+            entry = entries.get(name)
+            if isinstance(entry, str):
+                entry = entries[name] = cast("Entry", resolve_name(entry))
+            if entry is not None:
+                return entry
+        return None
 
     @property
     def built_in(self) -> tuple[str, ...]:

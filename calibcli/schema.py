@@ -7,10 +7,7 @@ be absent also when it is there. The tables of ``docs/json.md`` are made from th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict
-
-SCHEMA_VERSION: Final = 2
-"""The version of the documents of ``calib evaluate``, ``fit`` and ``compare``."""
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 
 class ClustersPart(TypedDict):

@@ -12,9 +12,10 @@ import pytest
 
 from calibcli.calibrators.registry import CALIBRATORS, MAPS
 from calibcli.errors import UsageError
+from calibcli.metrics.registry import COST_METRICS, METRICS
 from calibcli.objectives.base import Objective
-from calibcli.objectives.brier import Brier
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.objectives.registry import OBJECTIVES
 from calibcli.registry import BUILT_IN, Origin, Registry
 
 GROUP = "calibcli.losses"
@@ -38,8 +39,13 @@ Install = Callable[..., Registry[Any]]
 
 def fresh() -> Registry[Any]:
     """A registry that has not looked yet for what is installed."""
+    places = {"nll": "nll:NegativeLogLikelihood", "brier": "brier:Brier"}
     return Registry(
-        "loss", Objective, (NegativeLogLikelihood, Brier), group=GROUP, reserved=["auto"]
+        "loss",
+        Objective,
+        {name: f"calibcli.objectives.{place}" for name, place in places.items()},
+        group=GROUP,
+        reserved=["auto"],
     )
 
 
@@ -145,3 +151,16 @@ def test_two_plugins_of_one_name_are_both_left_out(install: Install) -> None:
     assert list(losses) == ["nll", "brier"]
     with pytest.raises(UsageError, match="has one of the same name; remove one of them"):
         losses.find("halved")
+
+
+@pytest.mark.parametrize(
+    ("registry", "unlisted"),
+    [(MAPS, ()), (OBJECTIVES, ()), (METRICS, COST_METRICS)],
+    ids=["methods", "losses", "metrics"],
+)
+def test_a_place_has_the_entry_of_its_name(
+    registry: Registry[Any], unlisted: tuple[str, ...]
+) -> None:
+    for name in (*registry.built_in, *unlisted):
+        assert registry.find(name).name == name
+    assert not set(unlisted) & set(registry.names)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from calibcli.report.baseline import Baseline
     from calibcli.schema import Document, Judged
     from calibcli.tables import Outputs
+    from calibcli.workflow.conditions import Gate
     from calibcli.workflow.quantities import Measurement
 
 _option = options_in("Gates")
@@ -106,23 +107,30 @@ class Gates:
         intervals: bool,
         force: bool,
     ) -> None:
-        from calibcli.workflow.conditions import parse_gate
+        self._options, self._printing, self._force = options, printing, force
+        self._gates: list[Gate] = []
+        if options.fail_if:
+            from calibcli.workflow.conditions import parse_gate
+
+            self._gates = [parse_gate(text) for text in options.fail_if]
+        self._check_options()
+        if self._gates:
+            self._check_gates(command, intervals=intervals)
+        self._baseline = self._read_baseline()
+
+    def _check_gates(self, command: Literal["evaluate", "fit"], *, intervals: bool) -> None:
         from calibcli.workflow.gates import check_gates
 
-        self._options, self._printing, self._force = options, printing, force
-        self._gates = [parse_gate(text) for text in options.fail_if or ()]
-        self._check_options()
         measured = set(_MEASURED[command])
-        if options.baseline is not None:
+        if self._options.baseline is not None:
             measured |= {"baseline", "delta"}
         check_gates(
             self._gates,
             measured=measured,
             intervals=intervals,
-            significant=options.significant,
+            significant=self._options.significant,
             slices=command == "evaluate",
         )
-        self._baseline = self._read_baseline()
 
     def _check_options(self) -> None:
         from calibcli.tables import check_writable
@@ -161,6 +169,8 @@ class Gates:
 
     def panel(self, panel: Panel) -> Panel:
         """The panel, with the metrics that the gates need."""
+        if not self._gates:
+            return panel
         from calibcli.workflow.gates import gate_metrics
 
         return replace(panel, names=(*panel.names, *gate_metrics(self._gates)))
@@ -173,6 +183,8 @@ class Gates:
         UsageError
             They need slices of two columns, or of any and there are none.
         """
+        if not self._gates:
+            return options
         from calibcli.workflow.gates import gate_slices
 
         for by in gate_slices(self._gates):
@@ -199,6 +211,8 @@ class Gates:
 
         Which inputs are not paired with the baseline is said, and why.
         """
+        if not self._gates:
+            return
         from calibcli.report.gate_results import add_gates, reasons_unpaired
 
         significant = self._options.significant
@@ -228,7 +242,6 @@ class Gates:
             At least one of them failed.
         """
         from calibcli.cli.console import show
-        from calibcli.report.gate_results import failed_gates, verdict_on_gates
 
         gone: BaseException | None = None
         try:
@@ -236,15 +249,22 @@ class Gates:
             sys.stdout.flush()
         except (BrokenPipeError, SystemExit) as error:  # the second is how Rich puts the first
             gone = error
-        if self._printing.format.value != "table":
+        if self._gates and self._printing.format.value != "table":
             _say_each(document, talk)
         if self._on_github:
             self._tell_github(document, talk)
-        if failed_gates(document):
-            # Whoever reads or does not read: the verdict is the exit code.
-            raise GateError(verdict_on_gates(document))
+        if self._gates:
+            self._conclude(document)
         if gone is not None:
             raise gone
+
+    @staticmethod
+    def _conclude(document: Document) -> None:
+        # Whoever reads or does not read: the verdict is the exit code.
+        from calibcli.report.gate_results import failed_gates, verdict_on_gates
+
+        if failed_gates(document):
+            raise GateError(verdict_on_gates(document))
 
     @property
     def _on_github(self) -> bool:

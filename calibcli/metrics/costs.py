@@ -22,7 +22,6 @@ Elkan (2001), The foundations of cost-sensitive learning, IJCAI.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -35,7 +34,6 @@ from calibcli.errors import UsageError
 from calibcli.metrics.base import Metric
 from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean
 from calibcli.metrics.view import View
-from calibcli.registry import Pattern
 
 
 @dataclass(frozen=True)
@@ -234,12 +232,3 @@ ARGMAX_COST = _mean_cost(
     convention="mean cost of deciding for the most probable class, whatever errors cost (--cost)",
     statistic=RowMean(RealisedCost(argmax_decision)),
 )
-
-COST_METRICS = (COST, ARGMAX_COST)
-"""What is measured where it is known what errors cost."""
-
-COST_NAMES = tuple(
-    Pattern(metric.name, re.compile(f"({metric.name})"), lambda _, metric=metric: metric)  # type: ignore[misc]
-    for metric in COST_METRICS
-)
-"""The names of metrics that no list of all metrics has, since they need costs."""

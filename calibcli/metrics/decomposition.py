@@ -246,7 +246,7 @@ def _itself(decomposition: Decomposition) -> Decomposition:
     return decomposition
 
 
-CORP_TOP = _metrics(
+CORP_TOP_MISCALIBRATION, CORP_TOP_DISCRIMINATION, CORP_TOP_UNCERTAINTY = CORP_TOP = _metrics(
     "corp_top",
     "top-label",
     "the mean of (largest probability - correct)^2",
@@ -260,7 +260,11 @@ CORP_TOP = _metrics(
     },
 )
 
-CORP_CLASS_WISE = _metrics(
+(
+    CORP_CLASS_WISE_MISCALIBRATION,
+    CORP_CLASS_WISE_DISCRIMINATION,
+    CORP_CLASS_WISE_UNCERTAINTY,
+) = CORP_CLASS_WISE = _metrics(
     "corp_class_wise",
     "class-wise",
     "the mean over classes of (p_k - [y = k])^2, for two classes that of class 1",

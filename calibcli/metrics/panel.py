@@ -6,18 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from calibcli.metrics.base import Metric, Sample, Statistic
 from calibcli.metrics.bins import RELIABILITY, Bin
-from calibcli.metrics.costs import COST_METRICS, Costs
 from calibcli.metrics.diagrams import EVENT_LATTICE, rare_event_bins
 from calibcli.metrics.pairing import IdentifiedRows, PairingRecord, RowsIdentity
-from calibcli.metrics.registry import METRICS
+from calibcli.metrics.registry import COST_METRICS, METRICS
 from calibcli.metrics.resampling import Bagged, Bootstrap, Chance, Interval, Units
 from calibcli.metrics.view import Event, View
+
+if TYPE_CHECKING:
+    from calibcli.metrics.costs import Costs
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Panel:
         usual = "two-classes" if self.classes == 2 else "default"
         names = [usual if name == "default" else name for name in self.names]
         if self.costs is not None:
-            names += [metric.name for metric in COST_METRICS]
+            names += COST_METRICS
         return tuple(METRICS.find(n).with_costs(self.costs) for n in METRICS.expand(names))
 
     @cached_property

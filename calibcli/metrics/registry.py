@@ -1,29 +1,9 @@
-"""Every metric by name, in the order of tables."""
+"""Every metric by name, in the order of tables; its module is imported at its first use."""
 
 from __future__ import annotations
 
-from calibcli.metrics.accuracy import ACCURACY, AURC, AUROC, TOP5_ACCURACY, TOP_ACCURACY
+from calibcli.metrics.accuracy import TOP_ACCURACY
 from calibcli.metrics.base import Metric
-from calibcli.metrics.calibration_index import E50, E90, ICI
-from calibcli.metrics.class_errors import (
-    CLASS_WISE_ECE,
-    CLASS_WISE_ECE_THRESHOLDED,
-    TOP_LABEL_ECE,
-)
-from calibcli.metrics.costs import COST_NAMES
-from calibcli.metrics.cumulative import ECCE_MAD, ECCE_R, KS
-from calibcli.metrics.decomposition import CORP_CLASS_WISE, CORP_TOP
-from calibcli.metrics.ece import ECE, MCE
-from calibcli.metrics.equal_mass import ADAPTIVE_ECE, ECE_SWEEP, L2_DEBIASED, L2_SQUARED_DEBIASED
-from calibcli.metrics.event_metrics import (
-    AVERAGE_PRECISION,
-    BRIER_SKILL,
-    EXPECTED_OBSERVED,
-    IN_THE_LARGE,
-    SLOPE,
-)
-from calibcli.metrics.proper_scores import BRIER, BRIER_HALF, BRIER_MEAN, NLL
-from calibcli.metrics.smooth import SMOOTH_ECE
 from calibcli.registry import Registry
 
 DEFAULT: tuple[str, ...] = (
@@ -41,21 +21,62 @@ TWO_CLASSES: tuple[str, ...] = (
 LEADERBOARD_METRICS: tuple[str, ...] = ("nll", "brier", "ece")
 """What calibrators are compared by; a chosen one is measured by everything that is asked for."""
 
+_METRICS = {
+    "accuracy": "accuracy:ACCURACY",
+    "top5_accuracy": "accuracy:TOP5_ACCURACY",
+    "auroc": "accuracy:AUROC",
+    "average_precision": "event_metrics:AVERAGE_PRECISION",
+    "aurc": "accuracy:AURC",
+    "nll": "proper_scores:NLL",
+    "brier": "proper_scores:BRIER",
+    "brier_mean": "proper_scores:BRIER_MEAN",
+    "brier_half": "proper_scores:BRIER_HALF",
+    "brier_skill": "event_metrics:BRIER_SKILL",
+    "corp_top_miscalibration": "decomposition:CORP_TOP_MISCALIBRATION",
+    "corp_top_discrimination": "decomposition:CORP_TOP_DISCRIMINATION",
+    "corp_top_uncertainty": "decomposition:CORP_TOP_UNCERTAINTY",
+    "corp_class_wise_miscalibration": "decomposition:CORP_CLASS_WISE_MISCALIBRATION",
+    "corp_class_wise_discrimination": "decomposition:CORP_CLASS_WISE_DISCRIMINATION",
+    "corp_class_wise_uncertainty": "decomposition:CORP_CLASS_WISE_UNCERTAINTY",
+    "expected_observed": "event_metrics:EXPECTED_OBSERVED",
+    "in_the_large": "event_metrics:IN_THE_LARGE",
+    "slope": "event_metrics:SLOPE",
+    "ici": "calibration_index:ICI",
+    "e50": "calibration_index:E50",
+    "e90": "calibration_index:E90",
+    "ece": "ece:ECE",
+    "adaptive_ece": "equal_mass:ADAPTIVE_ECE",
+    "ece_sweep": "equal_mass:ECE_SWEEP",
+    "l2_debiased": "equal_mass:L2_DEBIASED",
+    "l2_squared_debiased": "equal_mass:L2_SQUARED_DEBIASED",
+    "smooth_ece": "smooth:SMOOTH_ECE",
+    "class_wise_ece": "class_errors:CLASS_WISE_ECE",
+    "class_wise_ece_thresholded": "class_errors:CLASS_WISE_ECE_THRESHOLDED",
+    "top_label_ece": "class_errors:TOP_LABEL_ECE",
+    "mce": "ece:MCE",
+    "ks": "cumulative:KS",
+    "ecce_mad": "cumulative:ECCE_MAD",
+    "ecce_r": "cumulative:ECCE_R",
+}
+
+_OF_COSTS = {"cost": "costs:COST", "argmax_cost": "costs:ARGMAX_COST"}
+"""No list of all metrics has these, since they need costs."""
+
+COST_METRICS = tuple(_OF_COSTS)
+"""What is measured where it is known what errors cost."""
+
+
+def _places(names: dict[str, str]) -> dict[str, str]:
+    return {name: f"calibcli.metrics.{place}" for name, place in names.items()}
+
+
 METRICS: Registry[Metric] = Registry(
     "metric",
     Metric,
-    (
-        *(ACCURACY, TOP5_ACCURACY, AUROC, AVERAGE_PRECISION, AURC),
-        *(NLL, BRIER, BRIER_MEAN, BRIER_HALF, BRIER_SKILL),
-        *CORP_TOP,
-        *CORP_CLASS_WISE,
-        *(EXPECTED_OBSERVED, IN_THE_LARGE, SLOPE, ICI, E50, E90),
-        *(ECE, ADAPTIVE_ECE, ECE_SWEEP, L2_DEBIASED, L2_SQUARED_DEBIASED, SMOOTH_ECE),
-        *(CLASS_WISE_ECE, CLASS_WISE_ECE_THRESHOLDED, TOP_LABEL_ECE),
-        *(MCE, KS, ECCE_MAD, ECCE_R),
-    ),
+    _places(_METRICS),
     group="calibcli.metrics",
     instances=True,
     sets={"default": DEFAULT, "two-classes": TWO_CLASSES, "all": None},
-    patterns=(TOP_ACCURACY, *COST_NAMES),
+    unlisted=_places(_OF_COSTS),
+    patterns=(TOP_ACCURACY,),
 )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from calibcli.errors import BaselineError
 from calibcli.metrics.costs import COST
 from calibcli.report.document import is_fit, results_of
 from calibcli.report.pairings import Joined, join_runs
-from calibcli.schema import SCHEMA_VERSION, Judged, MeasurementPart
+from calibcli.version import SCHEMA_VERSION
 from calibcli.workflow.quantities import Metrics
+
+if TYPE_CHECKING:
+    from calibcli.schema import Judged, MeasurementPart
 
 _READABLE = (1, SCHEMA_VERSION)
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from calibcli.metrics.registry import METRICS
 from calibcli.report.document import is_fit, main_figure, measurements, results_of
 from calibcli.report.texts import plural, short_names
 from calibcli.report.verdict import Verdict
-from calibcli.schema import (
-    Document,
-    FitDocument,
-    FitMeasurementPart,
-    IntervalPart,
-    MeasurementPart,
-    MetricPart,
-    Result,
-)
+
+if TYPE_CHECKING:
+    from calibcli.schema import (
+        Document,
+        FitDocument,
+        FitMeasurementPart,
+        IntervalPart,
+        MeasurementPart,
+        MetricPart,
+        Result,
+    )
 
 _LONG_TABLE = 10
 """A table of more metrics is divided by what they are about."""

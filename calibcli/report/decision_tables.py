@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from calibcli.report.comparison import change
 from calibcli.report.document import measurements, results_of
@@ -16,15 +17,17 @@ from calibcli.report.texts import (
     short_names,
     significant,
 )
-from calibcli.schema import (
-    DecisionsPart,
-    Document,
-    MeasurementPart,
-    NumberPart,
-    RulePart,
-    ThresholdPart,
-)
 from calibcli.visible import visible
+
+if TYPE_CHECKING:
+    from calibcli.schema import (
+        DecisionsPart,
+        Document,
+        MeasurementPart,
+        NumberPart,
+        RulePart,
+        ThresholdPart,
+    )
 
 _RULES = {
     "least": "least expected cost",

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from calibcli.errors import UsageError
 from calibcli.metrics.paired_changes import Difference, paired_differences, why_unpaired
 from calibcli.metrics.registry import METRICS
 from calibcli.report.document import is_of_several, main_figure
 from calibcli.report.pairings import read_run
-from calibcli.schema import (
-    ComparedPart,
-    DifferencePart,
-    DifferencesPart,
-    Document,
-    EvaluateDocument,
-    SeveralDocument,
-)
+
+if TYPE_CHECKING:
+    from calibcli.schema import (
+        ComparedPart,
+        DifferencePart,
+        DifferencesPart,
+        Document,
+        EvaluateDocument,
+        SeveralDocument,
+    )
 
 FIRST, BEST = "first", "best"
 _PREFERRED = "nll"

@@ -11,39 +11,7 @@ from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.resampling import Interval
 from calibcli.report.pairings import pairing_part
 from calibcli.report.verdict import Verdict, verdict
-from calibcli.schema import (
-    SCHEMA_VERSION,
-    BinPart,
-    CandidatePart,
-    CompareDocument,
-    DecisionsPart,
-    Document,
-    EvaluateDocument,
-    FitDocument,
-    FitMeasurementPart,
-    GatePart,
-    GroupsPart,
-    InputPart,
-    IntervalPart,
-    MeasurementPart,
-    MetricPart,
-    NumberPart,
-    PeriodPart,
-    PeriodsPart,
-    RefitPart,
-    Result,
-    RulePart,
-    ScorePart,
-    SeveralDocument,
-    SharesPart,
-    SlicePart,
-    SlicesPart,
-    SolvedPart,
-    StagePart,
-    TargetPart,
-    TestPart,
-    ViewPart,
-)
+from calibcli.version import SCHEMA_VERSION
 from calibcli.workflow.measuring import MeasuredOn
 
 if TYPE_CHECKING:
@@ -53,6 +21,38 @@ if TYPE_CHECKING:
     from calibcli.metrics.hypothesis_tests import TestResult
     from calibcli.metrics.periods import Period
     from calibcli.metrics.slices import Slice
+    from calibcli.schema import (
+        BinPart,
+        CandidatePart,
+        CompareDocument,
+        DecisionsPart,
+        Document,
+        EvaluateDocument,
+        FitDocument,
+        FitMeasurementPart,
+        GatePart,
+        GroupsPart,
+        InputPart,
+        IntervalPart,
+        MeasurementPart,
+        MetricPart,
+        NumberPart,
+        PeriodPart,
+        PeriodsPart,
+        RefitPart,
+        Result,
+        RulePart,
+        ScorePart,
+        SeveralDocument,
+        SharesPart,
+        SlicePart,
+        SlicesPart,
+        SolvedPart,
+        StagePart,
+        TargetPart,
+        TestPart,
+        ViewPart,
+    )
     from calibcli.workflow.choosing import Leaderboard, Standing
     from calibcli.workflow.pooling import GroupReport
     from calibcli.workflow.refit import Refit

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibcli.report.comparison import measured_input
 from calibcli.report.document import measurements, results_of
@@ -18,8 +18,10 @@ from calibcli.report.pairings import trim_pairings
 from calibcli.report.render_latex import to_latex
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.texts import exact
-from calibcli.schema import Document, MetricPart, NumberPart
 from calibcli.visible import visible
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document, MetricPart, NumberPart
 
 
 def to_json(document: Document) -> str:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from calibcli.report.baseline import Baseline
 from calibcli.report.comparison import measured_input
 from calibcli.report.document import gates_of, is_fit, measured_part, results_of
 from calibcli.report.pairings import Joined
 from calibcli.report.texts import cut_end, interval_text, plural, short_names, significant
-from calibcli.schema import (
-    BaselineInputPart,
-    Document,
-    EvaluateDocument,
-    FitDocument,
-    GatePart,
-    IntervalPart,
-    Judged,
-)
 from calibcli.workflow.conditions import OPERATORS, Gate, parse_gate
 from calibcli.workflow.gates import Judgement, judge
 from calibcli.workflow.quantities import Estimate, FailedSlices, Operand, Subject, WorstSlice
+
+if TYPE_CHECKING:
+    from calibcli.schema import (
+        BaselineInputPart,
+        Document,
+        EvaluateDocument,
+        FitDocument,
+        GatePart,
+        IntervalPart,
+        Judged,
+    )
 
 
 def add_gates(

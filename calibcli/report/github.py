@@ -6,12 +6,15 @@ A runner takes lines that begin with ``::`` for workflow commands, on stdout as 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from calibcli.report.document import did_not_converge, gates_of
 from calibcli.report.gate_results import failed_gates, sentence, verdict_on_gates
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.texts import plural
-from calibcli.schema import Document
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document
 
 MOST_ANNOTATIONS = 10
 """So many of a kind does GitHub show of a step."""

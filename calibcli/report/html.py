@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape as escape_html
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.report.comparison import (
@@ -52,7 +52,9 @@ from calibcli.report.texts import (
     significant,
 )
 from calibcli.report.verdict import Verdict
-from calibcli.schema import Document
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document
 
 LIBRARY = "chart.umd.min.js"
 

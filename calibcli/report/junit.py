@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from calibcli.report.comparison import verdict_lines
 from calibcli.report.document import gates_of
 from calibcli.report.gate_results import failed_gates, figures, sentence
-from calibcli.schema import Document
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot have, not even escaped."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from calibcli.report.comparison import measured_input
 from calibcli.report.document import gates_of, measurements, results_of
-from calibcli.schema import Document
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document
 
 
 class _Sample(NamedTuple):

@@ -6,7 +6,7 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from calibcli.arrays import NumpyArray
 from calibcli.metrics.paired_changes import Run, paired_changes, why_unpaired
 from calibcli.metrics.pairing import PairingRecord
 from calibcli.metrics.resampling import Bagged, Interval, Units
-from calibcli.schema import MeasurementPart, PairingPart
+
+if TYPE_CHECKING:
+    from calibcli.schema import MeasurementPart, PairingPart
 
 MOST_BYTES = 200_000
 """What a document keeps at most, for all its inputs together."""

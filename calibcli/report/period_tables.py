@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from calibcli.report.table import Cell, Table, TableColumn, TableRow
 from calibcli.report.texts import LONGEST_NAME, count, plural, significant
-from calibcli.schema import EvaluateDocument, PeriodPart, PeriodsPart
+
+if TYPE_CHECKING:
+    from calibcli.schema import EvaluateDocument, PeriodPart, PeriodsPart
 
 SHOWN_PERIODS = 36
 """So many periods are shown in text, the last of them; a page and the JSON have all."""

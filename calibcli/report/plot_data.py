@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -26,8 +26,10 @@ from calibcli.metrics.diagrams import (
 )
 from calibcli.metrics.lattice import lattice_edges
 from calibcli.report.texts import cut_inside
-from calibcli.schema import EvaluateDocument, MeasurementPart, SlicePart, SlicesPart
 from calibcli.visible import visible
+
+if TYPE_CHECKING:
+    from calibcli.schema import EvaluateDocument, MeasurementPart, SlicePart, SlicesPart
 
 Style: TypeAlias = Literal["binned", "corp"]
 """How reliability is drawn: by bins, or as the CORP curve."""

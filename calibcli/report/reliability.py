@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.text import Text
 
 from calibcli.report.glyphs import Glyphs
 from calibcli.report.texts import count, percent
 from calibcli.report.verdict import Verdict
-from calibcli.schema import BinPart, MeasurementPart
+
+if TYPE_CHECKING:
+    from calibcli.schema import BinPart, MeasurementPart
 
 SIDE_BY_SIDE = 110
 """From this width on two diagrams stand next to each other."""
@@ -43,7 +46,7 @@ VERDICT_STYLES = {
     "none": "dim",
 }
 
-Bins = Sequence[BinPart]
+Bins: TypeAlias = "Sequence[BinPart]"
 
 
 @dataclass(frozen=True)

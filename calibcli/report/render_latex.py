@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from calibcli.report.document import title_of
 from calibcli.report.table import Cell, Table, TableRow, flat
@@ -17,8 +18,10 @@ from calibcli.report.tables import (
     target_table,
 )
 from calibcli.report.texts import capitalised
-from calibcli.schema import Document
 from calibcli.visible import visible
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document
 
 _COMMANDS = {
     "\\": r"\textbackslash{}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from calibcli.report.comparison import (
     columns,
@@ -29,8 +30,10 @@ from calibcli.report.tables import (
     reliability_table,
     target_table,
 )
-from calibcli.schema import Document
 from calibcli.visible import visible
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 _MARK = "*"

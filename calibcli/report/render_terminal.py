@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -20,7 +21,6 @@ from calibcli.report.comparison import (
 )
 from calibcli.report.differences import reasons_not_compared
 from calibcli.report.document import did_not_converge, gates_of, is_fit, is_of_several, title_of
-from calibcli.report.gate_results import gate_lines
 from calibcli.report.glyphs import glyphs_for
 from calibcli.report.reliability import VERDICT_STYLES, reliability_diagrams
 from calibcli.report.summary import summary
@@ -38,8 +38,10 @@ from calibcli.report.tables import (
 )
 from calibcli.report.texts import align_at_point, cut_inside
 from calibcli.report.verdict import Verdict
-from calibcli.schema import Document, Result
 from calibcli.visible import visible
+
+if TYPE_CHECKING:
+    from calibcli.schema import Document, Result
 
 DIAGRAMS = 2
 """Diagrams are drawn of so many inputs; of more, a table of verdicts says the same."""
@@ -331,6 +333,9 @@ class _Terminal:
 
     def say_gates(self, document: Document) -> None:
         """A line for each gate."""
+        # Most results have no gates, and what reads conditions takes a while to import.
+        from calibcli.report.gate_results import gate_lines
+
         lines = gate_lines(document)
         named = any(line.input_name for line in lines)
         grid = _grid()

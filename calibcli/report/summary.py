@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibcli.metrics.resampling import FEW_CLUSTERS
 from calibcli.report.document import is_fit, measured_part
 from calibcli.report.texts import duration, plural, significant
-from calibcli.schema import FitDocument, InputPart, Result
+
+if TYPE_CHECKING:
+    from calibcli.schema import FitDocument, InputPart, Result
 
 FEW = 3
 """So many numbers are listed; of more, how many there are and from where to where."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from calibcli.metrics.registry import METRICS
 from calibcli.report.comparison import (
@@ -43,17 +44,19 @@ from calibcli.report.texts import (
     significant,
 )
 from calibcli.report.verdict import Verdict
-from calibcli.schema import (
-    CandidatePart,
-    DifferencePart,
-    Document,
-    EvaluateDocument,
-    MeasurementPart,
-    MemberPart,
-    NumberPart,
-    SlicePart,
-    SlicesPart,
-)
+
+if TYPE_CHECKING:
+    from calibcli.schema import (
+        CandidatePart,
+        DifferencePart,
+        Document,
+        EvaluateDocument,
+        MeasurementPart,
+        MemberPart,
+        NumberPart,
+        SlicePart,
+        SlicesPart,
+    )
 
 SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 500
 """Groups and slices that are shown of many: the worst."""

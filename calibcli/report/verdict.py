@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from calibcli.metrics.ece import ECE
 from calibcli.metrics.registry import METRICS
@@ -25,15 +25,17 @@ from calibcli.report.texts import (
     significant,
     upper_end_text,
 )
-from calibcli.schema import (
-    MeasurementPart,
-    MetricPart,
-    SlicePart,
-    SlicesPart,
-    TestPart,
-    VerdictPart,
-)
 from calibcli.visible import visible
+
+if TYPE_CHECKING:
+    from calibcli.schema import (
+        MeasurementPart,
+        MetricPart,
+        SlicePart,
+        SlicesPart,
+        TestPart,
+        VerdictPart,
+    )
 
 SMALL = 0.01
 """An error of one percentage point is called none."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from calibcli.errors import UsageError
-from calibcli.schema import GateSlicePart
 from calibcli.workflow.conditions import OPERATORS, Gate
 from calibcli.workflow.quantities import (
     Division,
@@ -25,6 +24,9 @@ from calibcli.workflow.quantities import (
     Subject,
     left_minus_right,
 )
+
+if TYPE_CHECKING:
+    from calibcli.schema import GateSlicePart
 
 
 def gate_metrics(gates: Sequence[Gate]) -> tuple[str, ...]:

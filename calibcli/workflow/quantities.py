@@ -13,22 +13,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from statistics import NormalDist
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, cast
 
 from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import LEVEL, Interval
-from calibcli.schema import (
-    GateSlicePart,
-    IntervalPart,
-    MetricPart,
-    NumberPart,
-    SlicePart,
-    SlicesPart,
-)
+
+if TYPE_CHECKING:
+    from calibcli.schema import (
+        GateSlicePart,
+        IntervalPart,
+        MetricPart,
+        NumberPart,
+        SlicePart,
+        SlicesPart,
+    )
 
 Measurement: TypeAlias = Literal["", "before", "after", "change", "baseline", "delta", "chance"]
 End: TypeAlias = Literal["", "estimate", "low", "high"]
-Metrics: TypeAlias = Mapping[str, MetricPart]
+Metrics: TypeAlias = "Mapping[str, MetricPart]"
 """Metrics by name."""
 
 PREDICTED = "class"
