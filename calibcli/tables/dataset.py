@@ -195,7 +195,7 @@ class Dataset:
                     inside = int(kept[inside])
                     break
                 inside -= len(kept)
-        return f"{partition.file.location.name}, row {inside}"
+        return partition.file.locate(inside)
 
     def is_among(self, prints: Sequence[Mapping[str, Any]]) -> bool:
         """Whether one of the files of rows has a fingerprint that is among some.

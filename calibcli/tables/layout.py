@@ -223,7 +223,7 @@ class FilePartition:
         names = self.layout.names(with_columns=with_columns)
         at, start = self.begin, self.start
         for batch in self.file.read(names, self.begin, self.end, rows):
-            with locating_rows(self.file.location.name, at):
+            with locating_rows(self.file, at):
                 label_row = self.label_row + at - self.begin
                 chunk = self.layout.chunk(batch, start, label_row, with_columns=with_columns)
             at += len(batch)
@@ -242,7 +242,7 @@ class FilePartition:
         name = layout.labels if layout.label_file is None else source.fields[0].name
         first = self.begin if layout.label_file is None else self.label_row
         for batch in source.read((name or "",), first, first + self.end - self.begin, LABEL_ROWS):
-            with locating_rows(source.location.name, at - self.begin + first):
+            with locating_rows(source, at - self.begin + first):
                 labels = layout.rule.decode(batch.values(name or ""))
             yield labels
             at += len(batch)
@@ -261,7 +261,7 @@ class FilePartition:
         if layout.drops and layout.labels is not None:
             names.append(layout.labels)
         for batch in self.file.read(list(dict.fromkeys(names)), self.begin, self.end, LABEL_ROWS):
-            with locating_rows(self.file.location.name, at):
+            with locating_rows(self.file, at):
                 label_row = self.label_row + at - self.begin
                 labels = layout.labels_of(batch, label_row) if layout.drops else None
                 layout.numbered(batch, None if labels is None else layout.kept(labels))

@@ -201,12 +201,15 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
 
 def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> _Fields:
     fields = FileFields.of(file)
-    scores = find_scores(fields, options.logits, options.classes or file.class_names)
+    # A pattern that was asked for may have become one field.
+    logits = file.roles.get("logits", options.logits)
+    scores = find_scores(fields, logits, options.classes or file.class_names)
     if label_file is not None:
         labels: Field | None = label_file.fields[0]
         check_labels(FileFields.of(label_file), label_file.fields[0])
     else:
-        labels = find_labels(fields, options.labels, scores, required=options.labels_required)
+        asked = file.roles.get("labels", options.labels)
+        labels = find_labels(fields, asked, scores, required=options.labels_required)
     if labels is None and options.labels_required:
         raise UsageError(
             f"{fields.name}: no labels were found; {fields.listing()}; --labels takes a "
@@ -216,8 +219,8 @@ def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> 
         check_order(fields, scores, labels)
     weights = find_weights(fields, options.weights)
     columns = dict(options.keys)
-    if file.cluster is not None and options.labels_required:
-        columns.setdefault(CLUSTER, file.cluster)
+    if CLUSTER in file.roles and options.labels_required:
+        columns.setdefault(CLUSTER, file.roles[CLUSTER])
     keys = {role: find_key(fields, role, name) for role, name in columns.items()}
     return _Fields(fields, scores, labels, label_file, weights, keys)
 
@@ -516,5 +519,5 @@ class _StoredScores:
         batch = file.head(self.names, begin, rows)
         if batch is None:
             return None
-        with locating_rows(file.location.name, begin):
+        with locating_rows(file, begin):
             return batch.matrix(self.names, width)

@@ -150,8 +150,10 @@ class DataFile(ABC):
         `Layout.decisions`.
     picked : dict of str to str
         The same in words, by what it is about.
-    cluster : str or None
-        The field whose values put rows together that were made of one, where no other is named.
+    roles : dict of str to str
+        The fields that its shape shows to be the ``"logits"``, the ``"labels"`` or the
+        ``"cluster"``, whose values put rows together that were made of one, where no other is
+        asked for.
     score_kind : InputKind or None
         What its scores are, where that had to be decided for its shape.
     """
@@ -165,8 +167,12 @@ class DataFile(ABC):
     seen: bool = False
     decisions: Mapping[str, Any] = field(default_factory=dict)
     picked: Mapping[str, str] = field(default_factory=dict)
-    cluster: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
     score_kind: InputKind | None = None
+
+    def locate(self, row: int) -> str:
+        """Where a row is, for messages: ``"val.parquet, row 12"``."""
+        return f"{self.location.name}, row {row}"
 
     def splits(self, rows: int) -> Sequence[int]:
         """Row numbers, from 0 on, at which reading may begin without reading what is before."""
@@ -212,12 +218,12 @@ class RowError(Exception):
 
 
 @contextmanager
-def locating_rows(name: str, first: int) -> Iterator[None]:
+def locating_rows(file: DataFile, first: int) -> Iterator[None]:
     """Turn a `RowError` of a batch that begins at row ``first`` of a file into a `DataError`."""
     try:
         yield
     except RowError as error:
-        raise DataError(f"{name}, row {first + error.row}: {error}") from error
+        raise DataError(f"{file.locate(first + error.row)}: {error}") from error
 
 
 def pickled(name: str) -> DataError:

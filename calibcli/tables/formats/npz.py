@@ -328,7 +328,7 @@ def _class_names(data: ArrayData) -> tuple[str, ...] | None:
         return None
     data.verify((CLASSES_KEY,))
     batch = data.head((CLASSES_KEY,), 0, field.rows)
-    with locating_rows(data.location.name, 0):
+    with locating_rows(data, 0):
         names = [] if batch is None else batch.values(CLASSES_KEY).in_order()
     return tuple(names) if 1 < len(set(names)) == len(names) else None
 
