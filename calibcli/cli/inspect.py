@@ -39,6 +39,7 @@ _EXAMPLES = """[b]Examples[/b]
 """
 
 
+_HEAD_BYTES = 1 << 16
 _ASKED = ("schema_version", "command", "file")
 """Keys of a document that say nothing new to a person."""
 
@@ -67,11 +68,20 @@ def _is_params(file: str) -> bool:
     start = b""
     if file == "-":
         if isinstance(sys.stdin.buffer, io.BufferedReader):
-            start = sys.stdin.buffer.peek(9)[:9]
+            start = sys.stdin.buffer.peek(9)
     elif Path(file).is_file():
         with Path(file).open("rb") as stream:
-            start = stream.read(9)
-    return start.lstrip()[:1] == b"{" or start[8:9] == b"{"
+            start = stream.read(_HEAD_BYTES)
+    return start[8:9] == b"{" or (start.lstrip()[:1] == b"{" and not _is_row(start))
+
+
+def _is_row(start: bytes) -> bool:
+    """Whether a file in JSON that begins like this has an object a line, which are rows."""
+    line, end, _ = start.lstrip().partition(b"\n")
+    try:
+        return bool(end) and "stages" not in json.loads(line)
+    except (ValueError, RecursionError):
+        return not end and b'"calib-params"' not in line
 
 
 def _params(file: str) -> ParametersDocument:

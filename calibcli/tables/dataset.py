@@ -205,8 +205,9 @@ class Dataset:
         known = {(each.get("bytes"), each.get("sha256")) for each in prints}
         sizes = {size for size, _ in known}
         for location in self._locations[: len(self._locations) - self._has_label_file]:
-            path = Path(location.path)
-            if location.url is None and path.is_file() and path.stat().st_size in sizes:
+            given = location.original or location
+            path = Path(given.path)
+            if given.url is None and path.is_file() and path.stat().st_size in sizes:
                 digest, size = _digest(location)
                 if (size, digest) in known:
                     return True
@@ -241,7 +242,7 @@ class Dataset:
 def _digest(location: Location) -> tuple[str, int]:
     """SHA-256 of a file, and its size in bytes."""
     digest, size = hashlib.sha256(), 0
-    with location.open() as file:
+    with (location.original or location).open() as file:
         while content := file.read(COPIED_BYTES):
             digest.update(content)
             size += len(content)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
-from calibcli.tables.formats.registry import SUFFIXES
+from calibcli.tables.formats.registry import COMPRESSIONS, SUFFIXES, TEXT_SUFFIXES
 
 STDIN_NAME = "standard input"
 """What messages call it."""
@@ -55,12 +55,19 @@ class Location:
         From which the file system is made; None for a local file.
     keys : tuple of HiveKey
         Hive partition keys in the path.
+    original : Location or None
+        The file that it was made of, where it is a decompressed or converted copy.
     """
 
     name: str
     path: str
     url: str | None = None
     keys: tuple[HiveKey, ...] = ()
+    original: Location | None = None
+
+    def copied_to(self, path: str) -> Location:
+        """The same rows in a temporary file, which says where they are from."""
+        return Location(self.name, path, None, self.keys, self.original or self)
 
     def open(self) -> Any:
         """The file for reading: a `pyarrow.NativeFile`, or a plain file if it is local."""
@@ -150,7 +157,8 @@ def _expand_local(text: str) -> list[Location]:
         _refuse_table_log(text, path.resolve())
         files = _data_files([str(file) for file in path.rglob("*") if file.is_file()], str(path))
         if not files:
-            raise DataError(f"{text}: the folder holds no data file ({', '.join(SUFFIXES)})")
+            listed = ", ".join((*SUFFIXES, *TEXT_SUFFIXES))
+            raise DataError(f"{text}: the folder holds no data file ({listed})")
         return [Location(each, each, None, _keys(each[len(str(path)) :])) for each in files]
     if path.exists():
         return [Location(text, str(path))]
@@ -253,12 +261,15 @@ def _refuse_logs_among(paths: Sequence[str], shown: str, folder: str) -> None:
 def _data_files(paths: Sequence[str], folder: str) -> list[str]:
     _refuse_logs_among([path[len(folder) :].lstrip("/") for path in paths], folder, folder)
 
-    def wanted(path: str) -> bool:
+    def wanted(path: str, suffixes: tuple[str, ...]) -> bool:
         inside = PurePosixPath(path[len(folder) :].lstrip("/"))
         hidden = any(part.startswith((".", "_")) and "=" not in part for part in inside.parts)
-        return inside.suffix.lower() in SUFFIXES and not hidden
+        if inside.suffix.lower() in COMPRESSIONS:
+            inside = inside.with_suffix("")
+        return inside.suffix.lower() in suffixes and not hidden
 
-    return sorted(filter(wanted, paths))
+    binary = [path for path in paths if wanted(path, SUFFIXES)]
+    return sorted(binary or [path for path in paths if wanted(path, TEXT_SUFFIXES)])
 
 
 def _keys(path: str) -> tuple[HiveKey, ...]:

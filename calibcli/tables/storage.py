@@ -8,6 +8,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -121,27 +123,83 @@ class Spool:
             The stream cannot be read or has no end, or the temporary folder is full.
         """
         limit = LARGEST_STREAM if self._limit is None else self._limit
-        try:
+        return self._copy(stream, name, head, limit)
+
+    def expand(self, stream: IO[bytes] | Any, name: str, stored: int) -> str:
+        """Copy what a compressed file holds into a new file and return its path.
+
+        Parameters
+        ----------
+        stream : binary file
+            Of what is decompressed.
+        name : str
+            Of the compressed file, for messages.
+        stored : int
+            Its size in bytes.
+
+        Raises
+        ------
+        DataError
+            It grows beyond all measure, or the temporary folder is full.
+        """
+        limit = self._limit
+        if limit is None:
+            limit = max(LARGEST_EXPANSION, EXPANSION_FACTOR * stored)
+        return self._copy(stream, name, b"", limit)
+
+    def _copy(self, stream: IO[bytes] | Any, name: str, head: bytes, limit: int) -> str:
+        path = self.new_file(name)
+        with self.writing(name), Path(path).open("xb") as file:
+            copied = file.write(head)
+            while copied <= limit and (content := stream.read(COPIED_BYTES)):
+                copied += file.write(content)
+        if copied > limit:
+            Path(path).unlink()
+            raise self._too_large(name, limit)
+        return path
+
+    def new_file(self, name: str) -> str:
+        """The path of a file that is not there yet.
+
+        Raises
+        ------
+        DataError
+            The folder for it cannot be made; it is about the file called ``name``.
+        """
+        with self.writing(name):
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="calib-")
-            self._files += 1
-            path = Path(self._folder.name) / str(self._files)
-            with path.open("xb") as file:
-                copied = file.write(head)
-                while copied <= limit and (content := stream.read(COPIED_BYTES)):
-                    copied += file.write(content)
+        self._files += 1
+        return str(Path(self._folder.name) / str(self._files))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Turn errors of a temporary file for the rows of ``name`` into a `DataError`."""
+        try:
+            yield
         except OSError as error:
             raise DataError(
                 f"{name}: cannot be copied to a temporary file in {tempfile.gettempdir()} "
                 f"({error.strerror or error}); TMPDIR names another folder"
             ) from error
+
+    def check_copied(self, name: str, copied: int) -> None:
+        """Refuse a temporary file that has grown too large.
+
+        Raises
+        ------
+        DataError
+        """
+        limit = LARGEST_STREAM if self._limit is None else self._limit
         if copied > limit:
-            path.unlink()
-            raise DataError(
-                f"{name}: has more than {limit:,} bytes, which would all be copied to "
-                f"{tempfile.gettempdir()}; --spool-limit {_in_units(2 * limit)} allows more"
-            )
-        return str(path)
+            raise self._too_large(name, limit)
+
+    @staticmethod
+    def _too_large(name: str, limit: int) -> DataError:
+        return DataError(
+            f"{name}: has more than {limit:,} bytes, which would all be copied to "
+            f"{tempfile.gettempdir()}; --spool-limit {_in_units(2 * limit)} allows more"
+        )
 
     def close(self) -> None:
         """Delete the files."""

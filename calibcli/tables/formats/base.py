@@ -7,6 +7,8 @@ scores and labels, and what they mean, is none of its business: a `Layout` makes
 
 from __future__ import annotations
 
+import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -224,6 +226,13 @@ def locating_rows(file: DataFile, first: int) -> Iterator[None]:
         yield
     except RowError as error:
         raise DataError(f"{file.locate(first + error.row)}: {error}") from error
+
+
+def python_command(program: str) -> str:
+    """The shell command that runs some lines of Python, in quotes that hold whatever they hold."""
+    if re.search(r'["$`!]|\\[^t]', program):
+        return f"python -c {shlex.quote(program)}"
+    return f'python -c "{program}"'
 
 
 def pickled(name: str) -> DataError:

@@ -43,15 +43,18 @@ class IpcData(DataFile):
         First row of each record batch.
     mapped : bool
         Whether it can be read without a copy: it is not compressed.
+    layout : str
+        ``"ipc-file"`` or ``"ipc-stream"``.
     """
 
     starts: tuple[int, ...]
     mapped: bool
+    layout: str
 
     def splits(self, rows: int) -> Sequence[int]:
         """First rows of record batches, some way apart; a stream is read from its start."""
         splits = [0]
-        for start in self.starts if self.format == "ipc-file" else ():
+        for start in self.starts if self.layout == "ipc-file" else ():
             if start >= splits[-1] + SMALLEST_PARTITION:
                 splits.append(start)
         return splits
@@ -61,9 +64,9 @@ class IpcData(DataFile):
         mapping = MappedFile(self.location.path)
         with refusing_damage(self.location, _TITLE):
             first = max(0, sum(start <= begin for start in self.starts) - 1)
-            skip = begin - (self.starts[first] if self.format == "ipc-file" else 0)
+            skip = begin - (self.starts[first] if self.layout == "ipc-file" else 0)
             # Choosing columns copies them, which only decompression does anyway.
-            batches = _batches(mapping, self.format, None if self.mapped else set(names), first)
+            batches = _batches(mapping, self.layout, None if self.mapped else set(names), first)
             whole = end - begin <= rows
             for batch in regroup(cut(batches, skip, end - begin), rows):
                 yield ArrowBatch(with_keys(batch, names, self.location.keys))
@@ -105,7 +108,9 @@ def _open(location: Location, form: str) -> IpcData:
         fields = arrow_fields(location, schema, sum(counts), whole)
         starts = (0, *itertools.accumulate(counts[:-1]))
         named, seen = class_names(schema), seen_by_a_fit(schema)
-        return IpcData(location, form, fields, named, seen=seen, starts=starts, mapped=mapped)
+        return IpcData(
+            location, form, fields, named, seen=seen, starts=starts, mapped=mapped, layout=form
+        )
 
 
 def _in_place(column: Any, mapping: MappedFile) -> bool:

@@ -5,6 +5,7 @@ Outputs are uncompressed and aligned, so that they can be memory-mapped, and wri
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import struct
 import tempfile
@@ -21,7 +22,14 @@ from numpy.lib import format as npy
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
-from calibcli.tables.formats.base import DECODED_BYTES, DataFile, free_names, locating_rows, pickled
+from calibcli.tables.formats.base import (
+    DECODED_BYTES,
+    DataFile,
+    free_names,
+    locating_rows,
+    pickled,
+    python_command,
+)
 from calibcli.tables.formats.npy import NUMPY_TYPE, ArrayBatch, ArrayHeader, read_header
 from calibcli.tables.locations import Location
 from calibcli.tables.storage import BROKEN_ZIP, COPIED_BYTES, MappedFile, Spool
@@ -264,6 +272,7 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
     try:
         with zipfile.ZipFile(location.path) as archive, Path(location.path).open("rb") as file:
             entries = archive.infolist()
+            names = [entry.filename for entry in entries]
             if any(entry.filename.endswith(".pkl") for entry in entries):
                 raise pickled(location.name)
             entries = [entry for entry in entries if entry.filename.endswith(".npy")]
@@ -271,8 +280,10 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
     except BROKEN_ZIP as error:
         raise DataError(f"{location.name}: not a readable NPZ file ({error})") from error
     keys = [entry.filename.removesuffix(".npy") for entry in entries]
-    if not keys or len(set(keys)) < len(keys):
-        problem = "a key is there twice" if keys else "it holds no array"
+    if not keys:
+        raise DataError(f"{location.name}: {_other_archive(location.name, names)}")
+    if len(set(keys)) < len(keys):
+        problem = "a key is there twice"
         raise DataError(f"{location.name}: not a readable NPZ file ({problem})")
     fields = tuple(
         member.header.field(key, in_memory=member.offset is not None)
@@ -283,6 +294,20 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
     )
     seen = any(field.name == SEEN_KEY for field in fields)
     return replace(data, class_names=_class_names(data), seen=seen)
+
+
+def _other_archive(name: str, names: Sequence[str]) -> str:
+    """What a ZIP file without arrays is, and how its rows are read."""
+    if any(each.startswith("xl/") for each in names):
+        program = f"import pandas; pandas.read_excel({name!r}).to_parquet('rows.parquet')"
+        return f"is an Excel workbook; write its sheet to a file first: {python_command(program)}"
+    if names:
+        return (
+            f"is a ZIP archive of other files, {', '.join(names[:3])}{', …' if names[3:] else ''}; "
+            f"take out the one that is meant: unzip -p {shlex.quote(name)} "
+            f"{shlex.quote(names[0])} | calib evaluate -"
+        )
+    return "not a readable NPZ file (it holds no array)"
 
 
 def _member(

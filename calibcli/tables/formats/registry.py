@@ -37,6 +37,9 @@ class FileFormat:
         ``(Location, binary file) -> DataFile``: reads from a pipe as it comes. May be empty.
     remote : bool
         Whether it is read where it lies in an object store. Other files are copied first.
+    recognise : str
+        ``(bytes) -> bool``: of text, which begins with no magic, whether its first bytes are of
+        this format. A folder's files of text are data only where no other file is.
     """
 
     name: str
@@ -48,6 +51,7 @@ class FileFormat:
     written: tuple[str, ...] = ()
     pipe_reader: str = ""
     remote: bool = False
+    recognise: str = ""
 
 
 FORMATS = {
@@ -91,10 +95,34 @@ FORMATS = {
             "ipc:IpcStreamSink",
             pipe_reader="ipc:open_ipc_pipe",
         ),
+        FileFormat(
+            "json",
+            "JSON",
+            (".jsonl", ".ndjson"),
+            (),
+            "json_lines:open_json",
+            recognise="sniffing:is_json",
+        ),
+        FileFormat(
+            "csv",
+            "CSV",
+            (".csv", ".tsv"),
+            (),
+            "delimited:open_delimited",
+            recognise="sniffing:is_delimited",
+        ),
     )
 }
-SUFFIXES = tuple(suffix for each in FORMATS.values() for suffix in each.suffixes)
-"""Which files of a folder are data."""
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+"""How a file of any format may be compressed, by the suffix that is then added to its own."""
+
+SUFFIXES = tuple(
+    suffix for each in FORMATS.values() if not each.recognise for suffix in each.suffixes
+)
+TEXT_SUFFIXES = tuple(
+    suffix for each in FORMATS.values() if each.recognise for suffix in each.suffixes
+)
+"""Which files of a folder are data; those of text only where there are no others."""
 
 OUTPUTS = {suffix: each for each in FORMATS.values() for suffix in each.written}
 """The format of an output file, by its suffix."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import zlib
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -9,14 +12,16 @@ from calibcli.errors import DataError
 from calibcli.small_files import open_patiently
 from calibcli.tables.formats.base import DataFile, pickled
 from calibcli.tables.formats.registry import FORMATS, FileFormat, import_function
-from calibcli.tables.locations import Location, cannot_read
+from calibcli.tables.locations import Location, cannot_read, first_line
 from calibcli.tables.storage import Spool
 
 _MAGIC_BYTES = 512
 _PICKLES = (".p", ".pk", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt")
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_TEXT_BYTES = bytes([*b"\t\n\v\f\r", *range(32, 127), *range(128, 256)])
 _HINTS = {
-    b"\x1f\x8b": "it is compressed with gzip; decompress it first",
-    b"\x28\xb5\x2f\xfd": "it is compressed with zstd; decompress it first",
+    b"BZh": "it is compressed with bzip2; decompress it first",
+    b"\xfd7zXZ": "it is compressed with xz; decompress it first",
     b"\x89HDF": "it is an HDF5 file; save its arrays as NPZ or Parquet",
     b"FEA1": "it is Feather version 1; write it again with version 2",
 }
@@ -46,33 +51,42 @@ def sniff(head: bytes, name: str) -> FileFormat:
     # Protocols 2 to 5 begin like this; older ones are text, and joblib compresses.
     if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5"):
         raise pickled(name)
+    for each in FORMATS.values() if _is_text(head) else ():
+        if each.recognise and import_function(each.recognise)(head):
+            return each
     hint = next((hint for magic, hint in _HINTS.items() if head.startswith(magic)), None)
-    if hint is None and _is_text(head):
-        hint = (
-            "it is text; convert CSV once, for example with pyarrow.csv.read_csv and "
-            "pyarrow.parquet.write_table"
-        )
     *titles, last = dict.fromkeys(each.title for each in FORMATS.values())
     known = f"{', '.join(titles)} and {last} are read"
     raise DataError(f"{name}: {hint or 'the format is not known'} ({known})")
 
 
+def compression_of(head: bytes) -> str | None:
+    """How a file that begins like this is compressed, in Arrow's terms."""
+    return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
+
+
+def is_json(head: bytes) -> bool:
+    """Whether text begins as an object or a list in JSON."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
+
+def is_delimited(head: bytes) -> bool:
+    """Whether text may be CSV: its reader says what is missing if it is none."""
+    return bool(head.strip())
+
+
 def _is_text(head: bytes) -> bool:
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        # The last character may be cut in two.
-        if error.start < len(head) - 3:
-            return False
-        text = head[: error.start].decode("utf-8")
-    return text.isprintable() or all(char.isprintable() or char.isspace() for char in text)
+    # Of any encoding: whoever reads it says which one it should be.
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    return not head.translate(None, _TEXT_BYTES)
 
 
 def open_file(location: Location, spool: Spool) -> DataFile:
     """Look at a data file, of which nothing but its description is read.
 
     What a pipe gives is copied to the machine first, and so is a file of an object store whose
-    format is not read there.
+    format is not read there. A compressed file is decompressed to a temporary one.
 
     Raises
     ------
@@ -85,10 +99,17 @@ def open_file(location: Location, spool: Spool) -> DataFile:
             with open_patiently(location.path) as pipe:
                 location = spooled(pipe, location, spool)
         with location.open() as file:
-            form = sniff(file.read(_MAGIC_BYTES), location.name)
-            if location.url is not None and not form.remote:
-                file.seek(0)
-                location = spooled(file, location, spool)
+            head = file.read(_MAGIC_BYTES)
+            compression = compression_of(head)
+            if compression is not None:
+                location = _decompressed(location, compression, spool)
+                with location.open() as inner:
+                    form = sniff(inner.read(_MAGIC_BYTES), location.name)
+            else:
+                form = sniff(head, location.name)
+                if location.url is not None and not form.remote:
+                    file.seek(0)
+                    location = spooled(file, location, spool)
     except OSError as error:
         raise cannot_read(location.name, error) from error
     opened: DataFile = import_function(form.reader)(location, spool)
@@ -104,5 +125,54 @@ def spooled(stream: IO[bytes], location: Location, spool: Spool) -> Location:
         It cannot be read, or copied.
     """
     head = stream.read(_MAGIC_BYTES)
-    sniff(head, location.name)
+    if compression_of(head) is None:
+        sniff(head, location.name)
     return Location(location.name, spool.copy(stream, location.name, head), None, location.keys)
+
+
+def _decompressed(location: Location, compression: str, spool: Spool) -> Location:
+    """What a compressed file holds, in a temporary one.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or grows beyond all measure.
+    """
+    with location.open() as file:
+        stored = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        stream = _Decompressed(location.name, compression, file)
+        return location.copied_to(spool.expand(stream, location.name, stored))
+
+
+class _Decompressed:
+    """A stream of what a compressed file holds.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    compression : str
+        ``"gzip"`` or ``"zstd"``.
+    file : binary file
+    """
+
+    def __init__(self, name: str, compression: str, file: IO[bytes]) -> None:
+        import pyarrow as pa
+
+        self._name, self._title = name, compression
+        self._stream = (
+            gzip.GzipFile(fileobj=file)
+            if compression == "gzip"
+            else pa.CompressedInputStream(file, compression)
+        )
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; none at the end."""
+        try:
+            content: bytes = self._stream.read(size)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise DataError(
+                f"{self._name}: not a readable {self._title} file ({first_line(error)})"
+            ) from error
+        return content

@@ -1,0 +1,369 @@
+"""JSON: an object a row, line by line or in one list; nested values keep their structure."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import json as arrow_json
+
+from calibcli.errors import DataError
+from calibcli.tables.formats.ipc import IpcData
+from calibcli.tables.formats.text import (
+    BLOCK_BYTES,
+    LARGEST_BLOCK_BYTES,
+    check_encoding,
+    not_utf8,
+    typed_copy,
+)
+from calibcli.tables.locations import Location
+from calibcli.tables.storage import Spool
+
+_DEEPEST = 64
+"""Levels of lists and objects. Arrow's parser has no limit but the end of the stack."""
+
+_MOST_FIELDS = 256
+"""An object that has had more names than these is a map from names to values."""
+
+_MIXED = pa.binary()
+"""Stands for values of several types, which are kept as their JSON; JSON itself has no bytes."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def open_json(location: Location, spool: Spool) -> IpcData:
+    """Find out the types of the fields, and make a typed copy.
+
+    Raises
+    ------
+    DataError
+        A row is no JSON object, names a field twice or is nested too deeply, the text is not
+        UTF-8, or there are more rows than may be copied.
+    """
+    kind: Any = pa.struct([])
+    for block in _blocks(location):
+        kind = _with_fields(kind, block.type())
+    mixed = {field.name: "JSON of several types" for field in kind if field.type == _MIXED}
+    schema = pa.schema([(field.name, _stored(field.type)) for field in kind])
+    batches = (batch for block in _blocks(location) for batch in block.batches(kind, schema))
+    return typed_copy(location, "json", schema, batches, spool, mixed)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some whole lines.
+
+    Attributes
+    ----------
+    location : Location
+    content : bytes
+    row : int
+        Number of the first row.
+    """
+
+    location: Location
+    content: bytes
+    row: int
+
+    def type(self) -> Any:
+        """The type of its rows, a `pyarrow.StructType`."""
+        table = self._by_arrow(None)
+        if table is None:
+            kind = pa.struct([])
+            for row in self.rows():
+                kind = _with_fields(kind, _fields_of(row))
+            return kind
+        return pa.struct([(field.name, _plain(field.type)) for field in table.schema])
+
+    def batches(self, kind: Any, schema: Any) -> list[Any]:
+        """Its rows in a schema; ``kind`` says which of its strings are JSON of several types."""
+        table = None if _needs_python(kind) else self._by_arrow(schema)
+        if table is None:
+            return [self._in_python(kind, schema)]
+        batches: list[Any] = table.combine_chunks().to_batches()
+        return batches
+
+    def _by_arrow(self, schema: Any | None) -> Any | None:
+        """The rows, taken apart by Arrow; None where it does not understand all of them."""
+        if not self.content.strip():
+            return None
+        try:
+            return arrow_json.read_json(
+                io.BytesIO(self.content),
+                arrow_json.ReadOptions(use_threads=False, block_size=len(self.content) + 1),
+                arrow_json.ParseOptions(explicit_schema=schema),
+            )
+        except (pa.ArrowException, ValueError):
+            return None
+
+    def _in_python(self, kind: Any, schema: Any) -> Any:
+        names = schema.names
+        kinds = {field.name: field.type for field in kind}
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for row in self.rows():
+            for name in names:
+                columns[name].append(_conformed(row.get(name), kinds[name]))
+        try:
+            arrays = [pa.array(columns[field.name], field.type) for field in schema]
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
+            raise DataError(
+                f"{self.location.name}: rows {self.row} and after: a value cannot be read ({error})"
+            ) from error
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows, taken apart by Python, which says what is wrong with one.
+
+        Raises
+        ------
+        DataError
+        """
+        rows: list[dict[str, Any]] = []
+        for line in self.content.split(b"\n"):
+            if not line.strip():
+                continue
+            where = f"{self.location.name}, row {self.row + len(rows)}"
+            try:
+                row = json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{where}: is no JSON object on a line ({error})") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{where}: is no JSON object, with a name for each value")
+            rows.append(row)
+        return rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("it names a field twice")
+    return values
+
+
+def _blocks(location: Location) -> Iterator[_Block]:
+    """The rows in blocks of whole lines; those of a list get a line each.
+
+    Raises
+    ------
+    DataError
+    """
+    row = 0
+    for content in _contents(location):
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise not_utf8(location) from error
+        if _depth(content) > _DEEPEST:
+            raise DataError(f"{location.name}: is nested more than {_DEEPEST} levels deep")
+        yield _Block(location, content, row)
+        row += sum(bool(line.strip()) for line in content.split(b"\n"))
+
+
+def _contents(location: Location) -> Iterator[bytes]:
+    with location.open() as file:
+        head = file.read(BLOCK_BYTES)
+        check_encoding(location, head)
+        head = head.removeprefix(_BOM)
+        if head.lstrip()[:1] == b"[":
+            yield from _items(location, head, file)
+            return
+        left = head
+        while True:
+            more = file.read(max(BLOCK_BYTES, len(left)))
+            end = left.rfind(b"\n") + 1 if more else len(left)
+            if end:
+                yield left[:end]
+            left = left[end:] + more
+            if not more:
+                return
+            if len(left) > LARGEST_BLOCK_BYTES:
+                raise _too_long(location)
+
+
+def _too_long(location: Location) -> DataError:
+    return DataError(f"{location.name}: a row has more than {LARGEST_BLOCK_BYTES >> 20} MB")
+
+
+def _items(location: Location, head: bytes, file: Any) -> Iterator[bytes]:
+    """The objects of one list, block by block, a line each."""
+    left = head.lstrip()[1:]
+    while True:
+        more = file.read(max(BLOCK_BYTES, len(left)))
+        cuts, closed = _ends(left)
+        if cuts:
+            pieces = [left[a:b] for a, b in zip([0, *cuts], cuts, strict=False)]
+            lines = (
+                # Line ends are no part of a text in JSON.
+                piece.replace(b"\r", b" ").replace(b"\n", b" ").lstrip(b" \t,")
+                for piece in pieces
+            )
+            yield b"\n".join(lines) + b"\n"
+            left = left[cuts[-1] :]
+        if not more:
+            if left.strip() != b"]" or closed is None:
+                raise DataError(f"{location.name}: is no list of JSON objects with an end")
+            return
+        left += more
+        if len(left) > LARGEST_BLOCK_BYTES:
+            raise _too_long(location)
+
+
+def _levels(content: bytes) -> Any:
+    """The level after each byte (n,) of some JSON; those within texts stay on theirs."""
+    plain = content.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    codes = np.frombuffer(plain, np.uint8)
+    outside = np.cumsum(codes == ord('"')) % 2 == 0
+    opening = ((codes == ord("{")) | (codes == ord("["))) & outside
+    closing = ((codes == ord("}")) | (codes == ord("]"))) & outside
+    return np.cumsum(opening.astype(np.int32) - closing), closing
+
+
+def _depth(content: bytes) -> int:
+    """The deepest level of some lines.
+
+    An end of a line ends a text: a line that breaks off within one hides nothing of the next.
+    """
+    return max((int(_levels(line)[0].max(initial=0)) for line in _suspects(content)), default=0)
+
+
+def _suspects(content: bytes) -> Iterator[bytes]:
+    """The lines that open enough lists and objects to be nested too deeply."""
+    if content.count(b"[") + content.count(b"{") <= _DEEPEST:
+        return
+    for line in content.split(b"\n"):
+        if line.count(b"[") + line.count(b"{") > _DEEPEST:
+            yield line
+
+
+def _ends(content: bytes) -> tuple[list[int], int | None]:
+    """Where objects of the top level end; and where the list does, if it does."""
+    levels, closing = _levels(content)
+    cuts = np.flatnonzero(closing & (levels == 0)) + 1
+    ends = np.flatnonzero(closing & (levels == -1))
+    closed = int(ends[0]) if len(ends) else None
+    return [int(cut) for cut in cuts if closed is None or cut <= closed], closed
+
+
+def _plain(kind: Any) -> Any:
+    """A type that Arrow found, with texts that look like times as texts."""
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    return kind
+
+
+_SCALARS = {type(None): pa.null(), bool: pa.bool_(), float: pa.float64(), str: pa.string()}
+
+
+def _type_of(value: Any) -> Any:
+    if type(value) in _SCALARS:
+        return _SCALARS[type(value)]
+    if isinstance(value, int):
+        return pa.int64() if -(2**63) <= value < 2**63 else pa.float64()
+    if isinstance(value, dict):
+        return _as_map(_fields_of(value))
+    if set(map(type, value)) == {float}:
+        return pa.list_(pa.float64())
+    kind: Any = pa.null()
+    for each in value:
+        kind = _widened(kind, _type_of(each))
+    return pa.list_(kind)
+
+
+def _fields_of(value: dict[str, Any]) -> Any:
+    return pa.struct([(name, _type_of(each)) for name, each in value.items()])
+
+
+def _with_fields(first: Any, second: Any) -> Any:
+    """The type of objects that have the fields of two types."""
+    if first == second:
+        return first
+    fields = {field.name: field.type for field in first}
+    for field in second:
+        fields[field.name] = _widened(fields.get(field.name, pa.null()), field.type)
+    return pa.struct(list(fields.items()))
+
+
+def _as_map(kind: Any) -> Any:
+    """A type of objects; that of a map if there are very many names for values of one type."""
+    if kind.num_fields <= _MOST_FIELDS:
+        return kind
+    value: Any = pa.null()
+    for field in kind:
+        value = _widened(value, field.type)
+    return _MIXED if value == _MIXED else pa.map_(pa.string(), value)
+
+
+def _widened(first: Any, second: Any) -> Any:
+    """The type that holds the values of two types."""
+    widened = _MIXED
+    if first == second or pa.types.is_null(second):
+        widened = first
+    elif pa.types.is_null(first):
+        widened = second
+    elif {first, second} == {pa.int64(), pa.float64()}:
+        widened = pa.float64()
+    elif pa.types.is_list(first) and pa.types.is_list(second):
+        widened = pa.list_(_widened(first.value_type, second.value_type))
+    elif pa.types.is_struct(first) and pa.types.is_struct(second):
+        widened = _as_map(_with_fields(first, second))
+    elif pa.types.is_map(first):
+        widened = _widened_map(first, second)
+    elif pa.types.is_map(second):
+        widened = _widened_map(second, first)
+    return widened
+
+
+def _widened_map(first: Any, second: Any) -> Any:
+    value = first.item_type
+    if pa.types.is_struct(second):
+        for field in second:
+            value = _widened(value, field.type)
+    elif pa.types.is_map(second):
+        value = _widened(value, second.item_type)
+    else:
+        return _MIXED
+    return _MIXED if value == _MIXED else pa.map_(pa.string(), value)
+
+
+def _needs_python(kind: Any) -> bool:
+    """Whether it has something in it that Arrow's parser does not make of JSON."""
+    if pa.types.is_map(kind):
+        return True
+    if pa.types.is_struct(kind):
+        return any(_needs_python(field.type) for field in kind)
+    return _needs_python(kind.value_type) if pa.types.is_list(kind) else bool(kind == _MIXED)
+
+
+def _stored(kind: Any) -> Any:
+    """A type as it is written: JSON of several types as text."""
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _stored(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_stored(kind.value_type))
+    if pa.types.is_map(kind):
+        return pa.map_(pa.string(), _stored(kind.item_type))
+    return pa.string() if kind == _MIXED else kind
+
+
+def _conformed(value: Any, kind: Any) -> Any:
+    """A value of a type as it is written."""
+    if value is None:
+        return None
+    if kind == _MIXED:
+        return json.dumps(value, ensure_ascii=False)
+    if pa.types.is_struct(kind):
+        return {field.name: _conformed(value.get(field.name), field.type) for field in kind}
+    if pa.types.is_map(kind):
+        return [(name, _conformed(each, kind.item_type)) for name, each in value.items()]
+    if pa.types.is_list(kind) and (_needs_python(kind) or pa.types.is_nested(kind.value_type)):
+        return [_conformed(each, kind.value_type) for each in value]
+    return value
