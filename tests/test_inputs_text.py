@@ -376,3 +376,17 @@ def test_inspect_tells_rows_from_parameters(tmp_path, capsys) -> None:
     path = write(tmp_path / "rows.jsonl", json_lined(TABLE))
     assert run(["inspect", str(path), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["format"] == "json"
+
+
+def test_a_row_may_be_longer_than_a_block(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 256)
+    rows = {**TABLE, "note": ["x" * 3000] * 200}
+    path = write(tmp_path / "rows.csv", delimiting(rows))
+    np.testing.assert_array_equal(read(path)[0], PROBS)
+
+
+def test_a_header_without_rows_says_so(tmp_path) -> None:
+    for end in ("", "\n"):
+        path = write(tmp_path / "rows.csv", "prob_a,prob_b,label" + end)
+        with pytest.raises(CalibError, match="no rows below the header"):
+            read(path, logits="prob_*")

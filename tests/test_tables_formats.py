@@ -103,7 +103,9 @@ def test_a_new_format_needs_no_more_than_a_reader_and_an_entry(lines, tmp_path):
         chunks = [chunk for part in parts for chunk in part.chunks(11)]
         assert same_bits(np.concatenate([chunk.labels for chunk in chunks]), Y)
     (tmp_path / "other").write_bytes(b"?\0?\0?\0?\0")
-    assert "Arrow IPC and lines of numbers are read" in refusal(DataError, tmp_path / "other")
+    assert "Arrow IPC, JSON, CSV and lines of numbers are read" in refusal(
+        DataError, tmp_path / "other"
+    )
 
 
 def test_the_layout_holds_what_was_decided(lines):

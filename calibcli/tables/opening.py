@@ -25,7 +25,7 @@ from calibcli.tables.formats.base import (
     locating_rows,
 )
 from calibcli.tables.formats.registry import import_function
-from calibcli.tables.formats.sniffing import open_file, sniff, spooled
+from calibcli.tables.formats.sniffing import open_file, piped_format, spooled
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import PERCENT, decide_kind
 from calibcli.tables.labels import NO_LABEL, LabelRule, NumberedLabels, whole_numbers
@@ -143,8 +143,8 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
         raise UsageError("- reads standard input, which is a terminal; pipe a file into it")
     reader = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
     if options.single_pass:
-        form = sniff(reader.peek(8), STDIN_NAME)
-        if form.pipe_reader:
+        form = piped_format(reader.peek(8))
+        if form is not None:
             piped: DataFile = import_function(form.pipe_reader)(Location(STDIN_NAME, STDIN), reader)
             return piped
     return open_file(spooled(reader, Location(STDIN_NAME, STDIN), spool), spool)

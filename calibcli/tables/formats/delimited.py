@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -191,6 +191,8 @@ class _Dialect:
             )
         if "UTF8" in str(error):
             return not_utf8(self.location)
+        if "straddling" in str(error):
+            return _LongRowError(f"{name}: a row has more than {self.block >> 20} MB")
         return DataError(f"{name}: not a readable CSV file ({first_line(error)})")
 
 
@@ -204,12 +206,14 @@ def open_delimited(location: Location, spool: Spool) -> IpcData:
         comma, or more rows than may be copied.
     """
     dialect = _dialect(location)
-    columns = [_Column(name) for name in dialect.names]
-    rows = 0
-    for batch in dialect.batches():
-        for column, strings in zip(columns, batch.columns, strict=True):
-            column.look_at(strings, rows)
-        rows += batch.num_rows
+    while True:
+        try:
+            columns = _columns(dialect)
+            break
+        except _LongRowError:
+            if dialect.block >= LARGEST_BLOCK_BYTES:
+                raise
+            dialect = replace(dialect, block=min(8 * dialect.block, LARGEST_BLOCK_BYTES))
     _refuse_decimal_commas(dialect, columns)
     schema = pa.schema([(column.name, column.type or _TEXT) for column in columns])
 
@@ -223,6 +227,21 @@ def open_delimited(location: Location, spool: Spool) -> IpcData:
 
     types = {column.name: column.title for column in columns if column.odd}
     return typed_copy(location, "csv", schema, typed(), spool, types)
+
+
+class _LongRowError(DataError):
+    """A row does not fit in a block."""
+
+
+def _columns(dialect: _Dialect) -> list[_Column]:
+    """The columns, with the types of all their values."""
+    columns = [_Column(name) for name in dialect.names]
+    rows = 0
+    for batch in dialect.batches():
+        for column, strings in zip(columns, batch.columns, strict=True):
+            column.look_at(strings, rows)
+        rows += batch.num_rows
+    return columns
 
 
 def _dialect(location: Location) -> _Dialect:
@@ -246,6 +265,8 @@ def _dialect(location: Location) -> _Dialect:
     delimiter = _delimiter(location, header, _record(after))
     names = _names(location, header, delimiter)
     size = min(max(BLOCK_BYTES, 64 * len(header.encode())), LARGEST_BLOCK_BYTES)
+    if len(head) < BLOCK_BYTES and not after:
+        raise DataError(f"{location.name}: there are no rows below the header")
     return _Dialect(location, delimiter, names, size)
 
 

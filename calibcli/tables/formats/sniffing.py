@@ -71,8 +71,14 @@ def is_json(head: bytes) -> bool:
 
 
 def is_delimited(head: bytes) -> bool:
-    """Whether text may be CSV: its reader says what is missing if it is none."""
-    return bool(head.strip())
+    """Whether text has lines or delimiters: its reader says what is missing if it is no CSV."""
+    return any(sign in head for sign in (b"\n", b"\r", b",", b";", b"\t", b"|"))
+
+
+def piped_format(head: bytes) -> FileFormat | None:
+    """The format that begins like this, if it is read from a pipe as it comes."""
+    piped = (each for each in FORMATS.values() if each.pipe_reader)
+    return next((each for each in piped if head.startswith(each.magic)), None)
 
 
 def _is_text(head: bytes) -> bool:
