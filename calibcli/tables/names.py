@@ -326,7 +326,8 @@ def check_labels(file: FileFields, field: Field) -> None:
 
 
 def _can_be_labels(field: Field) -> bool:
-    single = field.axes == 1 or (field.axes == 2 and field.width == 1 and field.dtype is not None)
+    # Lists of any length may all have one label; whoever reads the rows says which one has not.
+    single = field.axes == 1 or (field.axes == 2 and field.width in (1, None))
     return single and field.element != "other"
 
 

@@ -235,7 +235,8 @@ def _labels_are_read(
     """
     assert fields.labels is not None
     if not options.labels_required and fields.label_file is None:
-        return fields.labels.element in ("integer", "bool")
+        single = fields.labels.axes == 1 or fields.labels.width == 1
+        return single and fields.labels.element in ("integer", "bool")
     if fields.labels.element != "string" or classes is not None:
         return True
     raise UsageError(

@@ -17,7 +17,22 @@ import pyarrow as pa
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
-from calibcli.tables.formats.base import Element, Field, RowError, Values, free_names
+from calibcli.tables.formats.arrow_types import (
+    as_plain,
+    can_be_carried,
+    element_of,
+    is_list,
+    is_spark_vector,
+    item_type,
+    matrix_of,
+    numbers_in,
+    recast,
+    storage_type,
+    type_text,
+    values_of,
+    without_dictionaries,
+)
+from calibcli.tables.formats.base import Field, Values, free_names
 from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.locations import HiveKey, Location, first_line
 
@@ -26,8 +41,6 @@ CLASSES_METADATA = b"calib.classes"
 
 SEEN_METADATA = b"calib.seen"
 """Schema metadata: there if a fit has seen the rows."""
-
-_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 MERGED_ROWS = 4096
 """Batches smaller than this are merged, since each chunk has a fixed cost."""
@@ -50,123 +63,34 @@ class ArrowBatch:
     def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
         """Scores (n, C): a view where they lie in one buffer."""
         if len(names) == 1:
-            return _matrix(self.batch.column(names[0]), names[0], width)
-        columns = [_numbers(self.batch.column(name), name) for name in names]
+            return matrix_of(self.batch.column(names[0]), names[0], width)
+        columns = [numbers_in(self.batch.column(name), name) for name in names]
         matrix = np.empty((len(self), len(columns)), np.result_type(*columns))
         for index, column in enumerate(columns):
             matrix[:, index] = column
         return matrix
 
     def values(self, name: str) -> Values:
-        array = _storage(self.batch.column(name))
-        if _is_list(array.type):
-            return Values(_matrix(array, name, 1)[:, 0])
-        missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
-        if _element(array.type) == "string":
-            if missing is None and len(array) <= _FEW_ROWS and pa.types.is_string(array.type):
-                return _encoded(array.to_pylist())
-            if not pa.types.is_dictionary(array.type):
-                array = array.dictionary_encode()
-            names = tuple(map(str, array.dictionary.to_pylist()))
-            codes = array.indices.fill_null(0) if missing is not None else array.indices
-            return Values(codes.to_numpy(zero_copy_only=False), names, missing)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        if missing is not None:
-            array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-        return Values(array.to_numpy(zero_copy_only=False), None, missing)
+        return values_of(self.batch.column(name), name)
 
     def array(self, name: str) -> NumpyArray:
         column = self.batch.column(name)
         shape = getattr(column.type, "shape", None)
         if shape is None:
             flat = self.matrix((name,), None)
-            return flat if _is_list(column.type) else flat[:, 0]
-        return _matrix(column, name, math.prod(shape)).reshape(len(self), *shape)
-
-    def columns(self, names: Sequence[str]) -> Any:
-        return self.batch.select(list(names))
+            return flat if is_list(storage_type(column.type)) else flat[:, 0]
+        return matrix_of(column, name, math.prod(shape)).reshape(len(self), *shape)
 
     def release(self) -> None:
         """Nothing is mapped but what Arrow maps by itself."""
 
-
-_FEW_ROWS = 10_000
-"""Strings of so many rows are told apart before `pyarrow.compute`, which would, is imported."""
-
-
-def _encoded(strings: Sequence[str]) -> Values:
-    places = {name: place for place, name in enumerate(dict.fromkeys(strings))}
-    codes = np.fromiter((places[each] for each in strings), np.int32, len(strings))
-    return Values(codes, tuple(places), None)
-
-
-def _storage(array: Any) -> Any:
-    return array.storage if isinstance(array, pa.ExtensionArray) else array
-
-
-def _numbers(array: Any, name: str) -> NumpyArray:
-    array = _storage(array)
-    if array.null_count:
-        row = _first_missing(array)
-        raise RowError(row, f"column {name!r} has no value here")
-    numbers: NumpyArray = array.to_numpy(zero_copy_only=False)
-    return numbers
-
-
-def _matrix(array: Any, name: str, width: int | None) -> NumpyArray:
-    array = _storage(array)
-    if not _is_list(array.type):
-        return _numbers(array, name)[:, None]
-    if array.null_count:
-        row = _first_missing(array)
-        raise RowError(row, f"column {name!r} has no value here")
-    if width is None:
-        width = len(array[0]) if len(array) else 0
-    if pa.types.is_fixed_size_list(array.type):
-        lengths = np.full(min(len(array), 1), array.type.list_size)
-        first = array.offset * array.type.list_size
-    else:
-        # Not by `pyarrow.compute`, whose import takes longer than many a command.
-        offsets = array.offsets.to_numpy()
-        lengths, first = np.diff(offsets), int(offsets[0])
-    wrong = np.flatnonzero(lengths != width)
-    if len(wrong):
-        raise RowError(
-            wrong[0],
-            f"column {name!r} has {lengths[wrong[0]]} values here, elsewhere {width}",
-        )
-    # `flatten` would import `pyarrow.compute`.
-    values = array.values.slice(first, len(array) * width)
-    if values.null_count:
-        row = _first_missing(values) // width
-        raise RowError(row, f"column {name!r} has a missing value here")
-    matrix: NumpyArray = values.to_numpy(zero_copy_only=False).reshape(len(array), width)
-    return matrix
-
-
-def _first_missing(array: Any) -> int:
-    return int(array.is_null().to_numpy(zero_copy_only=False).argmax())
-
-
-def _is_list(kind: Any) -> bool:
-    return bool(
-        pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    )
-
-
-def _element(kind: Any) -> Element:
-    if pa.types.is_dictionary(kind):
-        element = _element(kind.value_type)
-        return element if element in ("string", "integer") else "other"
-    tests: tuple[tuple[Any, Element], ...] = (
-        (pa.types.is_floating, "float"),
-        (pa.types.is_integer, "integer"),
-        (pa.types.is_boolean, "bool"),
-        (pa.types.is_string, "string"),
-        (pa.types.is_large_string, "string"),
-    )
-    return next((element for test, element in tests if test(kind)), "other")
+    def columns(self, names: Sequence[str]) -> Any:
+        batch = self.batch.select(list(names))
+        columns = [as_plain(column) for column in batch.columns]
+        pairs = zip(batch.schema, columns, strict=True)
+        fields = [field.with_type(column.type) for field, column in pairs]
+        # A batch without columns would lose its number of rows.
+        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)) if columns else batch
 
 
 def arrow_fields(
@@ -184,34 +108,56 @@ def arrow_fields(
     if twice is not None:
         raise DataError(f"{location.name}: column {twice!r} is there twice; rename one")
     keys = [_key_field(key) for key in location.keys if key.name not in counts]
-    return tuple(_field(each, rows, each.name in in_memory) for each in [*schema, *keys])
+    shapes = _array_shapes(schema)
+    return tuple(
+        _field(each, rows, each.name in in_memory, shapes.get(each.name))
+        for each in [*schema, *keys]
+    )
 
 
-def _field(field: Any, rows: int, in_memory: bool) -> Field:
-    kind, axes, width = field.type, 1, None
-    text, shape = str(kind), None
-    if isinstance(kind, pa.FixedShapeTensorType):
-        shape = list(kind.shape)
-        text = f"fixed_shape_tensor<{kind.value_type}>{shape}"
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    if _is_list(kind):
-        fixed = pa.types.is_fixed_size_list(kind)
-        axes, width = 2, kind.list_size if fixed else None
-        if shape is None:
-            name = text.split("<", 1)[0]
-            text = f"{name}<{kind.value_type}>" + (f"[{width}]" if fixed else "")
-        # A tensor such as (1, 10) is a vector; (2, 5) is not.
-        if shape is not None and sum(length != 1 for length in shape) > 1:
-            axes = 3
-        kind = kind.value_type
-    element = _element(kind)
-    if element == "string" and axes == 1:
-        text = "string"
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    dtype = _FLOATS.get(str(kind), str(kind)) if element in ("float", "integer") else None
-    lengths = tuple(shape or (() if width is None else (width,)))
-    return Field(field.name, text, element, axes, width, dtype, rows, in_memory, shape=lengths)
+def _field(field: Any, rows: int, in_memory: bool, shape: Sequence[int] | None) -> Field:
+    """The field of a column; ``shape`` is that of one value, where the schema says it."""
+    kind, axes, width = storage_type(field.type), 1, None
+    if isinstance(field.type, pa.FixedShapeTensorType):
+        shape = field.type.shape
+    # An array such as (1, 10) is a vector; (2, 5) is not.
+    is_vector = shape is not None and sum(length != 1 for length in shape) <= 1
+    if is_spark_vector(kind):
+        axes, kind = 2, pa.float64()
+    elif is_list(kind):
+        width = kind.list_size if pa.types.is_fixed_size_list(kind) else None
+        axes, kind = (2 if shape is None or is_vector else 3), item_type(kind)
+        while is_list(kind):
+            axes, kind = (axes if is_vector else 3), item_type(kind)
+            width = None
+    element, dtype = element_of(kind)
+    is_tensor = isinstance(field.type, pa.FixedShapeTensorType)
+    lengths = tuple(field.type.shape) if is_tensor else () if width is None else (width,)
+    return Field(
+        field.name,
+        type_text(field.type),
+        element,
+        axes,
+        width,
+        dtype,
+        rows,
+        in_memory,
+        carried=can_be_carried(field.type),
+        shape=lengths,
+    )
+
+
+def _array_shapes(schema: Any) -> dict[str, Sequence[int]]:
+    """The shapes of the values of columns that a Hugging Face data set calls ``Array2D`` etc."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {
+            name: [int(length) for length in feature["shape"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and isinstance(feature.get("shape"), list)
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def class_names(schema: Any) -> tuple[str, ...] | None:
@@ -375,16 +321,15 @@ class Assembler:
             if self.schema is None:
                 self.renamed = free_names(columns.schema.names, arrays)
             for field, column in zip(columns.schema, columns.columns, strict=True):
-                if self._plain and pa.types.is_dictionary(field.type):
-                    column = column.dictionary_decode()  # noqa: PLW2901 (the same column)
+                if self._plain:
+                    column = recast(column, without_dictionaries(column.type))  # noqa: PLW2901
                 new = self.renamed.get(field.name, field.name)
                 fields.append(field.with_name(new).with_type(column.type))
                 values.append(column)
         if self.schema is None:
             self.schema = pa.schema(fields, self._metadata or None)
         values = [
-            column if column.type == field.type else column.cast(field.type)
-            for column, field in zip(values, self.schema, strict=True)
+            recast(column, field.type) for column, field in zip(values, self.schema, strict=True)
         ]
         return pa.RecordBatch.from_arrays(values, schema=self.schema)
 
