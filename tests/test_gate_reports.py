@@ -64,7 +64,7 @@ def test_every_key_of_a_gate_is_documented() -> None:
     ("text", "significant", "expected"),
     [
         ("ece > 0.02", False, "0.03000 [0.0200, 0.0500]"),
-        ("ece > 0.025", True, "0.03000 [0.0200, 0.0500], within chance"),
+        ("ece > 0.025", True, "0.03000 [0.0200, 0.0500], not clear of 0.025"),
         ("nll > 2", False, "inf"),
         ("ks > 2", False, "ks is not known"),
         ("ece >= ece.low", False, "0.03000 against 0.02000, difference 0.01000 [0, 0.0300]"),

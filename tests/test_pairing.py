@@ -315,7 +315,7 @@ def test_a_baseline_without_anything_to_pair_by_is_independent(
     code, out, err = calib_here("evaluate", baseline_case[0], *WORSE)
     assert code == 0
     text = " ".join(out.split()).replace("\N{MINUS SIGN}", "-")
-    assert "0.1034 [-0.040, 0.300], independent, within chance" in text
+    assert "0.1034 [-0.040, 0.300], independent, not clear of 0" in text
     assert "taken for independent of it: nothing is kept to pair it by" in err
 
 

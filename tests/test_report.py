@@ -36,7 +36,7 @@ from calibcli.report.table import (
     TableRow,
     flat,
 )
-from calibcli.report.tables import CHANCE_HEADING, NO_INTERVAL
+from calibcli.report.tables import CHANCE_HEADING, NO_INTERVAL, inputs_table
 from calibcli.report.texts import (
     align_at_point,
     count,
@@ -45,10 +45,15 @@ from calibcli.report.texts import (
     interval_text,
     percent,
     plural,
+    range_text,
     significant,
 )
 from calibcli.report.verdict import verdict
 from calibcli.visible import visible
+
+SHARES = st.one_of(
+    st.floats(0, 1), st.floats(0, 0.02), st.floats(0, 0.02).map(lambda share: 1 - share)
+)
 
 
 def measured(scale: float = 1.0) -> Any:
@@ -141,6 +146,25 @@ def test_difference(before: float | None, after: float | None, text: str) -> Non
     assert difference_text(before, after) == text
 
 
+@given(
+    st.tuples(st.floats(-2, 2), st.floats(-2, 2)).map(sorted).filter(lambda p: p[1] - p[0] > 1e-3),
+    st.one_of(st.floats(-2, 2), st.sampled_from([0.0, 1.0])),
+)
+def test_an_interval_as_shown_holds_what_it_holds_and_nothing_that_it_leaves_out(
+    ends: tuple[float, float], mark: float
+) -> None:
+    low, high = ends
+    part = {"low": low, "high": high}
+    shown = [float(end) for end in range_text(part, mark).split(" to ")]
+    assert shown[0] <= low + 1e-9
+    assert shown[1] >= high - 1e-9
+    for value in (mark, 0.0, 1.0):
+        # Nearer to an end than the decimals go nothing is told apart.
+        if min(abs(value - low), abs(value - high)) > 1e-5:
+            assert (shown[0] <= value <= shown[1]) == (low <= value <= high)
+    assert interval_text({"low": 0.946, "high": 0.99961}) == "[0.946, 0.9997]"
+
+
 def test_points_are_below_each_other() -> None:
     aligned = align_at_point(["0.4301", "12.35", "0", "-0.04696", "-"])
     assert aligned == [" 0.4301 ", "12.35   ", " 0      ", "-0.04696", " -      "]
@@ -154,14 +178,45 @@ def test_points_are_below_each_other() -> None:
         (1.0, "100 %"),
         (0.844, "84 %"),
         (0.99, "99 %"),
-        (0.9979, "99.7 %"),
-        (0.99999, "99.9 %"),
-        (0.004, "0.4 %"),
-        (0.0001, "0.0 %"),
+        (0.9979, "99.8 %"),
+        (0.9997, "99.97 %"),
+        (0.99999, ">99.99 %"),
+        (0.00398, "0.40 %"),
+        (0.00196, "0.20 %"),
+        (0.0001, "0.01 %"),
+        (0.00001, "<0.01 %"),
     ],
 )
 def test_percent(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+@given(st.lists(SHARES, min_size=2, max_size=2), st.booleans())
+def test_shares_are_rounded_in_order_and_to_certainty_only_where_they_are_it(
+    shares: list[float], fine: bool
+) -> None:
+    shown = [percent(share, fine=fine) for share in sorted(shares)]
+    for share, text in zip(sorted(shares), shown, strict=True):
+        number = float(text.strip("<>% "))
+        step = 10.0 ** -len(text.strip("<>% ").partition(".")[2])
+        if text[0] == "<":
+            assert 0 < 100 * share <= number
+        elif text[0] == ">":
+            assert number <= 100 * share < 100
+        else:
+            assert abs(100 * share - number) <= 0.5000001 * step
+        assert (text == "100 %") == (share == 1)
+        assert (text == "0 %") == (share == 0)
+    numbers = [float(text.strip("<>% ")) for text in shown]
+    assert numbers == sorted(numbers)
+
+
+@given(st.floats(0.001, 0.2), st.floats(1.1, 3))
+def test_shares_of_a_rare_event_that_are_a_tenth_apart_are_shown_apart(
+    share: float, times: float
+) -> None:
+    assert percent(share, fine=True) != percent(times * share, fine=True)
+    assert percent(1 - share, fine=True) != percent(1 - times * share, fine=True)
 
 
 def test_counts_and_times() -> None:
@@ -308,11 +363,24 @@ def test_bins_of_a_rare_class_have_digits_that_tell_them_apart() -> None:
     shares = (3e-5, 0, 50), (0.0031, 0.0039, 50), (0.091, 0.14, 50)
     rare = judged_bins(*shares, edges=(0, 0.0001, 0.02, 1))
     lines = reliability_diagrams([("", rare)], UNICODE, 80)
-    assert [(line.plain[:6], line.plain[8:14]) for line in lines[2:5]] == [
-        (" 9.1 %", "  14 %"),
-        ("0.31 %", "0.39 %"),
-        ("<.01 %", "   0 %"),
+    assert [(line.plain[:7], line.plain[9:16]) for line in lines[2:5]] == [
+        ("  9.1 %", "   14 %"),
+        (" 0.31 %", " 0.39 %"),
+        ("<0.01 %", "    0 %"),
     ]
+
+
+def test_the_column_beside_says_is_called_by_what_the_inputs_are_about() -> None:
+    def said(*parts: Any) -> list[str]:
+        results = [{**evaluated(name=f"{i}"), **part} for i, part in enumerate(parts)]
+        several = {"schema_version": 2, "command": "evaluate", "results": results}
+        return [column.heading for column in inputs_table(several).columns][4:5]  # type: ignore[arg-type]
+
+    top, event = judged_bins((0.3, 0.2, 400)), judged_bins((0.3, 0.2, 400))
+    event["verdict"] |= {"event": "1"}
+    assert said(top, top) == ["right"]
+    assert said(event, event) == ["came"]
+    assert said(event, top) == ["came/right"]
 
 
 # Terminals

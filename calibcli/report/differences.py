@@ -133,14 +133,17 @@ def reasons_not_compared(document: Document) -> Iterator[str]:
 
 
 def difference_word(metric: str, entry: DifferencePart, shown: str) -> str:
-    """``"better"``, ``"maybe better"`` (not clear among so many), ``"same"`` or ``"unclear"``."""
+    """``"better"``, ``"maybe better"`` (not clear among so many), ``"same"`` or ``"unclear"``.
+
+    Nothing of a metric of which neither more nor less is better.
+    """
     if shown == "0":
         return "same"
     if entry["low"] <= 0 <= entry["high"]:
         return "unclear"
     known = METRICS.get(metric)
     side = known.better if known else ""
-    word = "other"
-    if side:
-        word = "better" if (entry["value"] < 0) == (side == "lower") else "worse"
+    if not side:
+        return ""
+    word = "better" if (entry["value"] < 0) == (side == "lower") else "worse"
     return word if entry["clear"] else f"maybe {word}"

@@ -141,7 +141,8 @@ def figures(entry: GatePart) -> str:
         text += f" {interval_text(entry)}"
     text += f", {entry['joined']}" if entry["joined"] else ""
     if entry["significant"] and entry["passed"] and OPERATORS[gate.operator](value, bound):
-        text += ", within chance"
+        clear_of = "0" if isinstance(gate.right, Operand) else f"{gate.right:.12g}"
+        text += f", not clear of {clear_of}"
     if part and part["name"] and isinstance(gate.left, WorstSlice):
         at_once = f", interval for all {part['of']} at once" if interval_text(entry) else ""
         text += f": {cut_end(part['name'])}, the worst of {plural(part['of'], 'slice')}{at_once}"

@@ -102,12 +102,13 @@ def _measurement(
     verdict = Verdict.of(picture.part)
     thin = np.unique(np.linspace(0, len(curve.grid) - 1, _MOST_POINTS).astype(int))
     thin = thin[: len(curve.grid)]
-    digits = _DECIMALS if picture.event is None else _FINE
+    fine = picture.event is not None
+    digits = _FINE if fine else _DECIMALS
     return {
         "name": name,
         "verdict": verdict.look,
-        "says": None if verdict.says is None else percent(verdict.says),
-        "right": None if verdict.right is None else percent(verdict.right),
+        "says": None if verdict.says is None else percent(verdict.says, fine=fine),
+        "right": None if verdict.right is None else percent(verdict.right, fine=fine),
         "rows": picture.part["rows"],
         "curve": [_short(v, digits) for v in (curve.confidence, curve.accuracy)],
         "band": [_short(v[thin], digits) for v in (curve.grid, curve.band.lower, curve.band.upper)],

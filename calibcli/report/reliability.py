@@ -24,7 +24,8 @@ SIDE_BY_SIDE = 110
 """From this width on two diagrams stand next to each other."""
 
 GUTTER = 4
-PERCENT_WIDTH = 6
+_PERCENT_WIDTH = 6
+"""At least: shares very near to all have more characters."""
 _GAP = 2
 KEY_GAP = 3
 WIDEST_BAR = 60
@@ -33,9 +34,6 @@ FEW_ROWS = 30
 
 _ENDS = (0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0)
 """The ends that scales may have; their quarters have few digits."""
-
-_FINE_BELOW = 0.1
-"""Shares of rare classes have more digits below it."""
 
 _STYLES = {"right": "cyan", "over": "red", "under": "yellow", "mark": "bold", "rows": "blue"}
 VERDICT_STYLES = {
@@ -51,11 +49,12 @@ Bins: TypeAlias = "Sequence[BinPart]"
 
 @dataclass(frozen=True)
 class _Layout:
-    """Widths in cells: of a bar from 0 % to the end, of the number of rows, and of their bar.
+    """Widths in cells: of shares, of a bar from 0 % to the end, of rows and of their bar.
 
     Shares are ``fine`` where bins have equal mass, which are as narrow as there are rows.
     """
 
+    percent: int
     bar: int
     count: int
     histogram: int
@@ -66,15 +65,18 @@ class _Layout:
     def of(cls, bins: Bins, width: int) -> _Layout:
         """The layout of one diagram in a width."""
         rows = max([len("rows"), *(len(count(part["rows"])) for part in bins)])
-        histogram = max(4, min(12, width // 8))
-        rest = width - 2 * (PERCENT_WIDTH + _GAP) - _GAP - rows - 1 - histogram
+        histogram, fine = max(4, min(12, width // 8)), have_equal_mass(bins)
+        shares = [percent(share, fine=fine) for share in _shares(bins)]
+        longest = max([_PERCENT_WIDTH, *map(len, shares)])
+        rest = width - 2 * (longest + _GAP) - _GAP - rows - 1 - histogram
         # A multiple of four puts 25 %, 50 % and 75 % on the edges of cells.
         return cls(
-            max(8, min(WIDEST_BAR, rest // 4 * 4)),
+            longest,
+            max(4, min(WIDEST_BAR, rest // 4 * 4)),
             rows,
             histogram,
             _end(bins),
-            _have_equal_mass(bins),
+            fine,
         )
 
 
@@ -124,7 +126,7 @@ def reliability_diagram(
     text = f"{verdict.word}: {verdict.figures}" if verdict.figures else verdict.word
     first.append(text, VERDICT_STYLES[verdict.look])
     gap = " " * _GAP
-    names = (f"{name:>{PERCENT_WIDTH}}{gap}" for name in ("says", verdict.came))
+    names = (f"{name:>{layout.percent}}{gap}" for name in ("says", verdict.came))
     scale = "".join(names) + _scale(layout.bar, layout.end) + gap + "rows".rjust(layout.count)
     largest = max((part["rows"] for part in bins), default=0) or 1
     lines = [_line(each, largest, layout, glyphs) for each in reversed(bins)]
@@ -158,14 +160,20 @@ def _lowest_filled(bins: Bins) -> int:
     return next((i for i, part in enumerate(bins) if part["weight"]), 0)
 
 
+def _shares(bins: Bins) -> list[float]:
+    """What filled bins say, and what came."""
+    shares = (share for part in bins for share in (part["confidence"], part["accuracy"]))
+    return [share for share in shares if share is not None]
+
+
 def _end(bins: Bins) -> float:
     """Where the scale ends: at the first round share that is not below any that is shown."""
-    shares = [share for part in bins for share in (part["confidence"], part["accuracy"])]
-    largest = max((share for share in shares if share is not None), default=1.0)
+    largest = max(_shares(bins), default=1.0)
     return next((end for end in _ENDS if end >= largest), 1.0)
 
 
-def _have_equal_mass(bins: Bins) -> bool:
+def have_equal_mass(bins: Bins) -> bool:
+    """Whether bins are of equal mass, not of equal width."""
     widths = [part["upper"] - part["lower"] for part in bins]
     return bool(widths) and max(widths) > 1.01 * min(widths)
 
@@ -186,26 +194,16 @@ def _line(part: BinPart, largest: int, layout: _Layout, glyphs: Glyphs) -> Text:
     confidence, accuracy = part["confidence"], part["accuracy"]
     gap = " " * _GAP
     if confidence is None or accuracy is None:
-        return Text(gap.join([glyphs.missing.rjust(PERCENT_WIDTH)] * 2), "dim")
+        return Text(gap.join([glyphs.missing.rjust(layout.percent)] * 2), "dim")
     line = Text()
     for share in (confidence, accuracy):
-        text = _fine_percent(share) if layout.fine else percent(share)
-        line.append(text.rjust(PERCENT_WIDTH) + gap)
+        line.append(percent(share, fine=layout.fine).rjust(layout.percent) + gap)
     line += _bar(confidence / layout.end, accuracy / layout.end, layout.bar, glyphs)
     line.append(gap + count(part["rows"]).rjust(layout.count) + " ")
     line.append(glyphs.bar(part["rows"] / largest * layout.histogram), _STYLES["rows"])
     if part["rows"] < FEW_ROWS:
         line.stylize("dim")
     return line
-
-
-def _fine_percent(share: float) -> str:
-    """``84 %``, ``8.4 %``, ``0.84 %``: what tells bins of a rare class apart."""
-    if share >= _FINE_BELOW or not share:
-        return percent(share)
-    if share < 1e-4:
-        return "<.01 %"
-    return f"{100 * share:.{1 if share >= 0.01 else 2}f} %"
 
 
 def _bar(confidence: float, accuracy: float, width: int, glyphs: Glyphs) -> Text:

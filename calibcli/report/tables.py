@@ -27,6 +27,7 @@ from calibcli.report.decision_tables import decision_tables
 from calibcli.report.differences import difference_word, differences_of
 from calibcli.report.document import is_fit, leaderboard_of, main_figure, results_of
 from calibcli.report.period_tables import SHOWN_PERIODS, period_tables
+from calibcli.report.reliability import have_equal_mass
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.report.texts import (
     LONGEST_NAME,
@@ -214,7 +215,8 @@ def _plug_in(column: Column, name: str) -> Cell:
 
 
 def _chance(column: Column, name: str) -> Cell:
-    return Cell(range_text(column.metric(name).get("chance")), look="chances")
+    metric = column.metric(name)
+    return Cell(range_text(metric.get("chance"), metric["value"]), look="chances")
 
 
 def differences_table(document: Document) -> Table | None:
@@ -262,29 +264,37 @@ def _difference(
 
 def inputs_table(document: Document) -> Table:
     """Several inputs: how large they are, and what to think of them."""
-    rows = []
+    rows, came = [], []
     for column in columns(document):
         part = column.part
         judged = Verdict.of(part)
+        came.append(judged.came)
         shares = [
-            Cell("" if share is None else percent(share)) for share in (judged.says, judged.right)
+            Cell("" if share is None else percent(share, fine=judged.event is not None))
+            for share in (judged.says, judged.right)
         ]
         sizes = [Cell(count(part["rows"])), Cell(count(part["classes"]))]
         word = Cell(judged.word, look=judged.look, prose=True)
         rows.append(TableRow([Cell(column.title, prose=True), *sizes, *shares, word]))
-    numbers = [TableColumn(heading) for heading in ("rows", "classes", "says", "right")]
+    heads = ("rows", "classes", "says", "/".join(dict.fromkeys(came)))
+    numbers = [TableColumn(heading) for heading in heads]
     names = [TableColumn(heading, align="left") for heading in ("input", "verdict")]
     return Table([names[0], *numbers, names[1]], rows, wraps=True)
 
 
 def reliability_table(measured: MeasurementPart) -> Table:
     """Filled bins, the most confident first."""
+    fine = have_equal_mass(measured["reliability"])
     rows = [
         TableRow(
             [
-                Cell(f"{percent(part['lower'])} to {percent(part['upper'])}", prose=True),
-                Cell(percent(part["confidence"])),
-                Cell(percent(part["accuracy"])),
+                Cell(
+                    " to ".join(percent(part[e], fine=fine) for e in ("lower", "upper")), prose=True
+                ),
+                *(
+                    Cell(percent(share, fine=fine))
+                    for share in (part["confidence"], part["accuracy"])
+                ),
                 Cell(count(part["rows"])),
             ]
         )
@@ -493,11 +503,11 @@ _CLASSES = ("predicted class", "predicted classes")
 
 def _slices_tables(result: EvaluateDocument, name: str, most: int) -> Iterator[Table]:
     for part in result.get("slices", []):
-        came = "came" if result.get("positive") else "right"
-        yield replace(_slices_table(part, most, came), input_name=name)
+        of_event = result.get("positive") is not None
+        yield replace(_slices_table(part, most, of_event=of_event), input_name=name)
 
 
-def _slices_table(part: SlicesPart, most: int, came: str) -> Table:
+def _slices_table(part: SlicesPart, most: int, *, of_event: bool) -> Table:
     column, shown, every = part["column"], part["slices"][:most], len(part["slices"])
     widest = max((entry["ece"]["high"] or 0.0 for entry in shown), default=0.0) or 1.0
     one, many = (f"value{end} of {column}" for end in ("", "s")) if column else _CLASSES
@@ -505,7 +515,7 @@ def _slices_table(part: SlicesPart, most: int, came: str) -> Table:
     which = f"The {len(shown)} worst of {every} {many}" if every > len(shown) else whole
     heads = [
         TableColumn(str(column or "class"), align="left", longest=LONGEST_NAME),
-        *(TableColumn(heading) for heading in ("rows", "says", came)),
+        *(TableColumn(heading) for heading in ("rows", "says", "came" if of_event else "right")),
         TableColumn("NLL", rank=1, interval_apart=False),
         TableColumn("Brier", rank=3, interval_apart=False),
         TableColumn("ECE", leads=True),
@@ -513,7 +523,7 @@ def _slices_table(part: SlicesPart, most: int, came: str) -> Table:
     ]
     return Table(
         heads,
-        [_slice_row(entry, widest) for entry in shown],
+        [_slice_row(entry, widest, fine=of_event) for entry in shown],
         heading=f"By {column}" if column else "Predicted classes",
         caption=(
             f"{which}, the worst first. p: the probability that a calibrated model is as far off "
@@ -525,7 +535,7 @@ def _slices_table(part: SlicesPart, most: int, came: str) -> Table:
     )
 
 
-def _slice_row(entry: SlicePart, widest: float) -> TableRow:
+def _slice_row(entry: SlicePart, widest: float, *, fine: bool) -> TableRow:
     p = entry["adjusted_p"]
     nll, brier, ece = map(_measured, (entry["nll"], entry["brier"], entry["ece"]))
     low, figure, high = entry["ece"]["low"], main_figure(entry["ece"]), entry["ece"]["high"]
@@ -534,8 +544,8 @@ def _slice_row(entry: SlicePart, widest: float) -> TableRow:
     cells = [
         Cell(entry["name"], tip=entry["name"], prose=True),
         Cell(count(entry["rows"]), entry["rows"]),
-        Cell(percent(entry["confidence"]), entry["confidence"]),
-        Cell(percent(entry["accuracy"]), entry["accuracy"]),
+        Cell(percent(entry["confidence"], fine=fine), entry["confidence"]),
+        Cell(percent(entry["accuracy"], fine=fine), entry["accuracy"]),
         nll,
         brier,
         ece,

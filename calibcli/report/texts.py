@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 DIGITS = 4
 _SMALLEST_P = 1e-4
 
+_FINEST = 1e-4
+"""Shares closer to 0 or 1 are shown as being so."""
+
 NO_VALUE, INFINITE = "-", "inf"
 """What stands for a number that is not known, and for infinity."""
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -71,9 +74,14 @@ def interval_text(part: IntervalPart | MetricPart | DifferencePart | None) -> st
     return f"[{ends[0]}, {ends[1]}]" if ends else ""
 
 
-def range_text(part: IntervalPart | MetricPart | DifferencePart | None) -> str:
-    """``0.0066 to 0.0195``, of a part of a document with ``low`` and ``high``; or nothing."""
-    ends = _ends(part)
+def range_text(
+    part: IntervalPart | MetricPart | DifferencePart | None, value: float | None = None
+) -> str:
+    """``0.0066 to 0.0195``, of a part of a document with ``low`` and ``high``; or nothing.
+
+    A value that is not within the range is not within the one that is shown either.
+    """
+    ends = _ends(part, *(() if value is None else (value,)))
     return f"{ends[0]} to {ends[1]}" if ends else ""
 
 
@@ -83,10 +91,16 @@ def upper_end_text(part: IntervalPart | MetricPart) -> str:
     return ends[1] if ends else NO_VALUE
 
 
-def _ends(part: IntervalPart | MetricPart | DifferencePart | None) -> tuple[str, str] | None:
+_MORE_PLACES = 4
+
+
+def _ends(
+    part: IntervalPart | MetricPart | DifferencePart | None, *marks: float
+) -> tuple[str, str] | None:
     """Both ends with the same decimals, three digits of the larger one, rounded outwards.
 
-    A value at the very end of its interval so is shown inside it.
+    A value at the very end of its interval so is shown inside it. An end has more decimals where
+    it would reach 0, 1 or another mark that the interval leaves out.
     """
     low, high = (part.get("low"), part.get("high")) if part else (None, None)
     if low is None or high is None:
@@ -95,7 +109,17 @@ def _ends(part: IntervalPart | MetricPart | DifferencePart | None) -> tuple[str,
     if not math.isfinite(largest):
         return None
     places = min(max(decimals(largest) - 1, 0), 9)
-    return _rounded(low, places, ROUND_FLOOR), _rounded(high, places, ROUND_CEILING)
+    every = (0.0, 1.0, *marks)
+    return _end(low, places, ROUND_FLOOR, every), _end(high, places, ROUND_CEILING, every)
+
+
+def _end(end: float, places: int, rounding: str, marks: Sequence[float]) -> str:
+    """An end of an interval, which leaves out every mark that is beyond it."""
+    sign = 1 if rounding == ROUND_FLOOR else -1
+    beyond = [mark for mark in marks if sign * mark < sign * end]
+    texts = [_rounded(end, places + more, rounding) for more in range(_MORE_PLACES + 1)]
+    reaches_none = (t for t in texts if all(sign * float(t) > sign * mark for mark in beyond))
+    return next(reaches_none, texts[0])
 
 
 def _rounded(end: float, places: int, rounding: str) -> str:
@@ -113,11 +137,29 @@ def align_at_point(texts: Sequence[str]) -> list[str]:
     return [head.rjust(whole) + (point + tail).ljust(fraction) for head, point, tail in parts]
 
 
-def percent(share: float) -> str:
-    """``84 %``; one decimal near 0 and 1, so that only a share of exactly 1 is ``100 %``."""
-    if 0 < share < 0.01 or 0.99 < share < 1:
-        return f"{math.floor(share * 1000) / 10:.1f} %"
-    return f"{share * 100:.0f} %"
+def percent(share: float, *, fine: bool = False) -> str:
+    """``84 %``, rounded; with decimals near 0 and 1, so that only 1 itself is ``100 %``.
+
+    Two shares in order are never shown in another order.
+
+    Parameters
+    ----------
+    share : float
+    fine : bool
+        With decimals from 10 % and 90 % on, not from 1 % and 99 % on: what tells shares of rare
+        events apart.
+    """
+    if share in (0, 1):
+        return f"{100 * share:.0f} %"
+    if share < _FINEST:
+        return f"<{100 * _FINEST:g} %"
+    if share > 1 - _FINEST:
+        return f">{100 - 100 * _FINEST:g} %"
+    rarer, high = min(share, 1 - share), share > 0.5
+    if rarer < 0.01:
+        # 99.97 % with one decimal would be all.
+        return f"{100 * share:.{1 if high and not fine and rarer > 6e-4 else 2}f} %"
+    return f"{100 * share:.{1 if fine and rarer < 0.1 else 0}f} %"
 
 
 def count(number: int) -> str:

@@ -151,7 +151,8 @@ class Verdict:
         """``says 97 %, right 94 %``; nothing without rows."""
         if self.says is None or self.right is None:
             return ""
-        figures = f"says {percent(self.says)}, {self.came} {percent(self.right)}"
+        says, right = (percent(share, fine=bool(self.event)) for share in (self.says, self.right))
+        figures = f"says {says}, {self.came} {right}"
         return figures if self.event is None else f"P({self.event}) {figures}"
 
     @property
@@ -224,6 +225,11 @@ class _Average(NamedTuple):
     def clearly(self) -> float:
         """So many standard errors are no chance, of one of all that is looked at."""
         return _NORMAL.inv_cdf(1 - _BY_CHANCE / 2 / self.looks)
+
+    @property
+    def allowed(self) -> str:
+        """What is said of a figure that is off by more than chance explains of it alone."""
+        return f", as one of {self.looks} figures may be by chance"
 
 
 class _Finding(NamedTuple):
@@ -318,7 +324,10 @@ def _words(event: str | None) -> dict[str, str]:
 def _few(remarks: Sequence[str]) -> tuple[str, ...]:
     """The first remarks, and how many more there are."""
     more = len(remarks) - _MOST_REMARKS
-    return (*remarks[:_MOST_REMARKS], *([f"and {more} more such errors"] if more > 0 else []))
+    return (
+        *remarks[:_MOST_REMARKS],
+        *([f"and {plural(more, 'more such error')}"] if more > 0 else []),
+    )
 
 
 def _matters(right: float, event: str | None) -> float:
@@ -395,10 +404,12 @@ def _errors(measured: MeasurementPart, average: _Average) -> Iterator[_Finding]:
         many = measured["classes"] / 2 if known and known.over_classes else 1.0
         estimate = metric.get("estimate")
         error = many * (value if estimate is None else estimate)
-        text = f"{title} {significant(value)} (by chance {range_text(chance)})"
+        beside = "" if estimate is None else f"plug-in {significant(value)}, "
+        figure = significant(value if estimate is None else estimate)
+        text = f"{title} {figure} ({beside}by chance {range_text(chance, value)})"
         clear = deviations > average.clearly
         if not clear:
-            text += f", as one of {average.looks} may be"
+            text += average.allowed
         matters = not _is_small(error, average.right, average.event)
         yield _Finding(clear, matters, text, deviations)
 
@@ -416,7 +427,7 @@ def _known_values(measured: MeasurementPart, average: _Average) -> Iterator[_Fin
         text = f"{METRICS[name].title} {significant(value)} {interval_text(metric)}, not {ideal:g}"
         clear = deviations > average.clearly
         if not clear:
-            text += f", as one of {average.looks} may be"
+            text += average.allowed
         too_high, matters = METRICS[name].too_high, abs(value - ideal) > RELATIVE
         side: Side = "good"
         if too_high:

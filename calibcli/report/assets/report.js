@@ -23,11 +23,16 @@
 
   const count = (number) => number.toLocaleString("en-US", { maximumFractionDigits: 1 });
 
-  // One decimal near 0 and 1, and never rounded to certainty.
-  const percent = (share) => {
+  // Rounded, with decimals near 0 and 1 (`fine`: from 10 % and 90 % on), and never to certainty.
+  const percent = (share, fine = false) => {
     if (share === null) return "–";
-    const fine = (share > 0 && share < 0.01) || (share > 0.99 && share < 1);
-    return fine ? `${(Math.floor(share * 1000) / 10).toFixed(1)} %` : `${(100 * share).toFixed(0)} %`;
+    if (share === 0 || share === 1) return `${100 * share} %`;
+    if (share < 0.0001) return "<0.01 %";
+    if (share > 1 - 0.0001) return ">99.99 %";
+    const rarer = Math.min(share, 1 - share);
+    const one = share > 0.5 && !fine && rarer > 0.0006;
+    const digits = rarer < 0.01 ? (one ? 1 : 2) : fine && rarer < 0.1 ? 1 : 0;
+    return `${(100 * share).toFixed(digits)} %`;
   };
 
   const element = (tag, properties = {}, ...children) => {
@@ -74,10 +79,7 @@
   const within = (value) => Math.min(Math.max(value, limits()[0]), limits()[1]);
 
   // As many digits as tell rare probabilities apart.
-  const chance = (share) => {
-    if (share === null || !limits()[0] || share >= 0.1 || share === 0) return percent(share);
-    return `${share < 0.0001 ? (100 * share).toPrecision(2) : (100 * share).toFixed(share < 0.01 ? 2 : 1)} %`;
-  };
+  const chance = (share) => percent(share, limits()[0] > 0);
 
   // What the rows of a class or of a slice are called.
   const pickedName = (position) => {
