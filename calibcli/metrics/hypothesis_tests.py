@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +39,6 @@ from calibcli.metrics.event_metrics import logistic_coefficients
 from calibcli.metrics.kernel_calibration import KernelFeatures
 from calibcli.metrics.view import View
 
-_NORMAL = NormalDist()
-
 REPLICATES = 999
 """A p-value of 0.05 has a standard error of 0.007."""
 
@@ -54,6 +51,13 @@ _FLOOR = -100.0
 """The least log-probability: an impossible class is not infinitely surprising to a sum."""
 
 _ROUNDING = 1e-12
+
+_LEAST_ODDS, _ODDS_WIDTH, _ODDS_CELLS = -20.0, 0.1, 512
+"""Cells of log-odds; what lies further out is in the first or the last."""
+
+_FARTHEST_LEVEL, _HALVINGS = 50.0, 60
+_LEVELS = 64
+"""Levels between which what replicates expect is interpolated: the error is below 0.1 %."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class TestResult:
         NaN where the test could not be done.
     degrees : int or None
         How many numbers of a calibrated model are tested at once; None for one.
+    smallest_of : int or None
+        Of how many tests the statistic is the smallest p; None where it is none.
     estimate, error : float or None
         The parameter that is tested, and its standard error (sandwich).
     note : str
@@ -84,6 +90,7 @@ class TestResult:
     statistic: float = math.nan
     p: float = math.nan
     degrees: int | None = None
+    smallest_of: int | None = None
     estimate: float | None = None
     error: float | None = None
     note: str = ""
@@ -108,6 +115,10 @@ class ScoreSums(NamedTuple):
         The same of ``classes``: bias, bias and scale, scale.
     mass : array (B,)
         Sums of the weights.
+    odds : array (2, B, C)
+        By bag and cell of the event's log-odds, sums of weight and of weight x log-odds.
+    odds_squares : array (C,)
+        By cell, sums of squared weight.
     events : array (2, 2)
         How many rows are (first row) and are expected to be (second row) events, and are not.
     """
@@ -118,6 +129,8 @@ class ScoreSums(NamedTuple):
     spread: NumpyArray
     class_spread: NumpyArray
     mass: NumpyArray
+    odds: NumpyArray
+    odds_squares: NumpyArray
     events: NumpyArray
 
 
@@ -146,16 +159,17 @@ class CalibrationTests:
         features = KernelFeatures(self.seed).of(view)
         bags, count = self._bags(view)
         sets = self._sets(view.classes, features.size)
-        labels = [view.labels, *drawn_labels(view, self.seed, sets)]
+        labels = np.concatenate((view.labels[None], drawn_labels(view, self.seed, sets)))
         expected = rows.class_sums(bags, count)
         kernel = features.expected(bags, count)
         return ScoreSums(
             np.stack([rows.single(each, bags, count) for each in labels]),
             np.stack([rows.classes(each, bags, count) - expected for each in labels]),
-            np.stack([features.seen(each, bags, count) - kernel for each in labels]),
+            features.seen(labels, bags, count) - kernel,
             rows.spread(),
             rows.class_spread(),
             np.bincount(bags, view.weights, minlength=count),
+            *rows.odds_sums(bags, count),
             rows.events(),
         )
 
@@ -167,10 +181,11 @@ class CalibrationTests:
     def finish(self, state: ScoreSums) -> list[TestResult]:
         """Each test, and `COMBINED` at the end."""
         replicates = _Replicates.of(state, self.seed, clustered=self.role is not None)
+        single = replicates.sums(state.single)
         tests = [
-            *_spiegelhalter(state, replicates),
-            *_logistic(state, replicates),
-            _temperature(state, replicates),
+            *_spiegelhalter(state, single),
+            *_logistic(state, replicates, single),
+            _temperature(state, single),
             _class_scores(state, replicates),
             _kernel(state, replicates),
         ]
@@ -253,6 +268,17 @@ class _Scores:
         members = np.zeros((count, len(bags)))
         members[bags, self.rows] = self.weights
         return np.stack((members @ self.probs, members @ self.products), axis=2)
+
+    def odds_sums(self, bags: NumpyArray, count: int) -> tuple[NumpyArray, NumpyArray]:
+        """The log-odds by bag and cell (2, B, C), and squared weights by cell (C,)."""
+        cells = np.clip((self.odds - _LEAST_ODDS) / _ODDS_WIDTH, 0, _ODDS_CELLS - 1).astype(np.intp)
+        codes, size = bags * _ODDS_CELLS + cells, count * _ODDS_CELLS
+        weights = self.weights
+        sums = [np.bincount(codes, each, size) for each in (weights, weights * self.odds)]
+        return (
+            np.stack(sums).reshape(2, count, _ODDS_CELLS),
+            np.bincount(cells, weights**2, _ODDS_CELLS),
+        )
 
     def spread(self) -> NumpyArray:
         """Expected squares (7,), as `ScoreSums` has them."""
@@ -343,7 +369,8 @@ def _judged(result: TestResult, replicates: NumpyArray, *, normal: float | None 
     further = int(np.count_nonzero(replicates >= statistic * (1 - _ROUNDING)))
     p = (1 + further) / (1 + len(replicates))
     if not further and normal is not None:
-        p = min(p, 2 * _NORMAL.cdf(-abs(normal)))
+        # NormalDist's cdf would be 0 beyond 8 deviations.
+        p = min(p, math.erfc(abs(normal) / math.sqrt(2)))
     return _Judged(replace(result, p=p), replicates)
 
 
@@ -356,13 +383,13 @@ def _linear(result: TestResult, replicates: NumpyArray, total: float, variance: 
     return _judged(replace(result, statistic=z), np.abs(replicates) / error, normal=z)
 
 
-def _spiegelhalter(state: ScoreSums, replicates: _Replicates) -> list[_Judged]:
+def _spiegelhalter(state: ScoreSums, sums: NumpyArray) -> list[_Judged]:
     expected = "the Brier score that the probabilities expect of themselves"
     named = (
         ("spiegelhalter_top", "Spiegelhalter's z, confidence", "of the confidence"),
         ("spiegelhalter", "Spiegelhalter's z, all classes", "of all classes"),
     )
-    totals, sums = state.single[0].sum(axis=0), replicates.sums(state.single)
+    totals = state.single[0].sum(axis=0)
     return [
         _linear(
             TestResult(name, title, f"{expected}, {what}; two-sided"),
@@ -374,41 +401,153 @@ def _spiegelhalter(state: ScoreSums, replicates: _Replicates) -> list[_Judged]:
     ]
 
 
-def _logistic(state: ScoreSums, replicates: _Replicates) -> list[_Judged]:
-    """Intercept where the slope is 1, and slope with the intercept left free."""
+def _logistic(state: ScoreSums, replicates: _Replicates, sums: NumpyArray) -> list[_Judged]:
+    """Level where the slope is 1, slope whatever the level is, and both."""
     _, _, constant, crossed, square, _, _ = state.spread
-    totals, sums = state.single[0].sum(axis=0), replicates.sums(state.single)
+    totals = state.single[0].sum(axis=0)
     large = TestResult(
         "in_the_large",
         "calibration in the large",
         "log-odds that are right on average: an intercept of 0 where the slope is 1; two-sided",
     )
-    slope = TestResult(
-        "slope",
-        "calibration slope",
-        "neither too bold (< 1) nor too timid (> 1): a slope of 1 of the log-odds; two-sided",
+    both = TestResult(
+        "level_and_slope",
+        "level and slope together",
+        "an intercept of 0 and a slope of 1 of the log-odds (Rao's scores)",
+        degrees=2,
     )
     share = crossed / constant if constant > 0 else 0.0
+    # What is left of rounding where all rows have the same log-odds is no variance.
+    rest = max(float(square - share * crossed), 0.0) if square > _ROUNDING * constant else 0.0
+
+    def quadratic(level: NumpyArray, slope: NumpyArray) -> NumpyArray:
+        values: NumpyArray = level**2 / constant + (slope - share * level) ** 2 / rest
+        return values
+
+    if rest > 0:
+        found = quadratic(*totals[2:4])
+        joint = _judged(replace(both, statistic=float(found)), quadratic(sums[:, 2], sums[:, 3]))
+        slope = _slope(state, replicates, sums)
+    else:
+        slope = _Judged(replace(_SLOPE, note=_ONE_LEVEL), None)
+        joint = _Judged(replace(both, note=_ONE_LEVEL), None)
     return [
         _linear(large, sums[:, 2], float(totals[2]), float(constant)),
-        _linear(
-            slope,
-            sums[:, 3] - share * sums[:, 2],
-            float(totals[3] - share * totals[2]),
-            # What is left of rounding where all rows have the same log-odds is no variance.
-            max(float(square - share * crossed), 0.0) if square > _ROUNDING * constant else 0.0,
-        ),
+        slope,
+        joint,
     ]
 
 
-def _temperature(state: ScoreSums, replicates: _Replicates) -> _Judged:
+_ONE_LEVEL = "all rows have the same log-odds"
+_SLOPE = TestResult(
+    "slope",
+    "calibration slope",
+    "neither too bold (< 1) nor too timid (> 1): a slope of 1 of the log-odds, whatever their "
+    "level is (Rao's score where the intercept is free); two-sided",
+)
+
+
+def _slope(state: ScoreSums, replicates: _Replicates, sums: NumpyArray) -> _Judged:
+    """Rao's score of the slope, at the level at which as many events are expected as came.
+
+    A replicate has a level of its own too. Clusters have the signs of their scores flipped, which
+    are taken at the level of all.
+    """
+    levels = _Levels(state)
+    totals = state.single[0].sum(axis=0)[2:4]
+    level = levels.at(float(totals[0]))
+    moments = levels.moments(np.array([level]))
+    variance = float(moments.variance[0])
+    if not variance > _ROUNDING * float(state.spread[4]):
+        return _Judged(replace(_SLOPE, note="no level fits: all rows are events, or none is"), None)
+    error = math.sqrt(variance)
+    z = float(totals[1] - moments.slope[0]) / error
+    if replicates.clustered:
+        scores = state.single[0, :, 2:4] - levels.by_bag(level)
+        scores = scores[:, 1] - moments.share[0] * scores[:, 0]
+        strayed = replicates.factors @ scores / error
+    else:
+        excess, score = sums[:, 2], sums[:, 3]
+        ends = [levels.at(float(end)) for end in (excess.min(), excess.max())]
+        grid = levels.moments(np.linspace(*ends, _LEVELS))
+        slope, spread = (
+            np.interp(excess, grid.level, each) for each in (grid.slope, grid.variance)
+        )
+        strayed = (score - slope) / np.sqrt(np.maximum(spread, _ROUNDING * variance))
+    return _judged(replace(_SLOPE, statistic=z), np.abs(strayed), normal=z)
+
+
+class _Moments(NamedTuple):
+    """What a model expects at levels (L,): how much more than its own.
+
+    Attributes
+    ----------
+    level, slope : array (L,)
+        The scores of the two that it would have if the level were right.
+    share : array (L,)
+        How much of the score of the level is taken from that of the slope for a level that is free.
+    variance : array (L,)
+        Of what is left.
+    """
+
+    level: NumpyArray
+    slope: NumpyArray
+    share: NumpyArray
+    variance: NumpyArray
+
+
+class _Levels:
+    """What a model expects if an intercept, the level, is added to all its log-odds."""
+
+    def __init__(self, state: ScoreSums) -> None:
+        self._bags = state.odds
+        sums = state.odds.sum(axis=1)
+        (filled,) = np.nonzero(sums[0] > 0)
+        self._weight, self._squares = sums[0, filled], state.odds_squares[filled]
+        self._odds = sums[1, filled] / self._weight
+
+    def at(self, excess: float) -> float:
+        """The level at which so much more weight of events is expected, by bisection."""
+        low, high = -_FARTHEST_LEVEL, _FARTHEST_LEVEL
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            more = self._weight @ (_logistic_of(self._odds + middle) - _logistic_of(self._odds))
+            low, high = (middle, high) if more < excess else (low, middle)
+        return (low + high) / 2
+
+    def moments(self, levels: NumpyArray) -> _Moments:
+        """Those of levels (L,), ascending."""
+        weight, odds = self._weight, self._odds
+        chance = _logistic_of(odds + levels[:, None])
+        more = chance - _logistic_of(odds)
+        spread = chance * _logistic_of(-odds - levels[:, None])
+        constant, crossed = spread @ weight, spread @ (weight * odds)
+        share = crossed / np.maximum(constant, np.finfo(np.float64).tiny)
+        variance = (spread * (odds - share[:, None]) ** 2) @ self._squares
+        return _Moments(more @ weight, more @ (weight * odds), share, variance)
+
+    def by_bag(self, level: float) -> NumpyArray:
+        """The scores (B, 2) of level and slope that each bag would have if the level were right."""
+        weight, odds = self._bags
+        mean = odds / np.where(weight > 0, weight, 1.0)
+        more = _logistic_of(mean + level) - _logistic_of(mean)
+        return np.stack([(each * more).sum(axis=1) for each in (weight, odds)], axis=1)
+
+
+def _logistic_of(odds: NumpyArray) -> NumpyArray:
+    """The probabilities (...) of log-odds (...), without overflow."""
+    probability: NumpyArray = 0.5 + 0.5 * np.tanh(0.5 * odds)
+    return probability
+
+
+def _temperature(state: ScoreSums, sums: NumpyArray) -> _Judged:
     result = TestResult(
         "score_temperature",
         "score test, temperature",
         "no gain in likelihood by a little more or less temperature (Rao's score); two-sided",
     )
-    total, sums = float(state.single[0, :, 4].sum()), replicates.sums(state.single[:, :, 4:])
-    return _linear(result, sums[:, 0], total, float(state.spread[5]))
+    total = float(state.single[0, :, 4].sum())
+    return _linear(result, sums[:, 4], total, float(state.spread[5]))
 
 
 def _class_scores(state: ScoreSums, replicates: _Replicates) -> _Judged:
@@ -444,10 +583,14 @@ def _kernel(state: ScoreSums, replicates: _Replicates) -> _Judged:
     total = float(np.square(bags.sum(axis=0)).sum() - np.square(bags).sum())
     pairs = float(state.mass.sum() ** 2 - (state.mass**2).sum())
     parts = replicates.parts(state.kernel)
-    products = parts @ parts.T
     factors = replicates.factors
-    squares = factors**2 @ np.diag(products)
-    errors = np.einsum("rm,rm->r", factors @ products, factors) - squares
+    # Their squares are the same, or 1 where they are signs.
+    squares = np.square(parts).sum(axis=1)
+    squares = squares.sum() if replicates.clustered else factors @ squares
+    if parts.shape[1] < len(parts):
+        errors = np.square(factors @ parts).sum(axis=1) - squares
+    else:
+        errors = np.einsum("rm,rm->r", factors @ (parts @ parts.T), factors) - squares
     estimate = total / pairs if pairs > 0 else math.nan
     result = TestResult(
         "skce",
@@ -479,7 +622,7 @@ def _combined(tests: list[_Judged], note: str) -> TestResult:
         smallest = np.minimum(smallest, further / (1 + REPLICATES))
     seen = min(each.result.p for each in done)
     p = (1 + int(np.count_nonzero(smallest <= seen))) / (1 + REPLICATES)
-    return replace(result, statistic=seen, p=p)
+    return replace(result, statistic=seen, p=p, smallest_of=len(done))
 
 
 _LOWEST, _HIGHEST, _CELLS = -30.0, 50.0, 1 << 13

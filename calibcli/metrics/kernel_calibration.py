@@ -82,20 +82,24 @@ class KernelRows:
 
     def expected(self, bags: NumpyArray, count: int) -> NumpyArray:
         """Sums by bag (B, d, D) of probability x feature."""
-        return self._by_bag(bags, count, lambda rows: self.projected[rows])
+        return self._by_bag(bags, count, lambda rows: self.projected[None, rows])[0]
 
     def seen(self, labels: NumpyArray, bags: NumpyArray, count: int) -> NumpyArray:
-        """Sums by bag (B, d, D) of label x feature."""
-        return self._by_bag(bags, count, lambda rows: self.projection[labels[rows]])
+        """Sums by bag (S, B, d, D) of label x feature, of sets of labels (S, n)."""
+        return self._by_bag(bags, count, lambda rows: self.projection[labels[:, rows]], len(labels))
 
     def _by_bag(
-        self, bags: NumpyArray, count: int, values: Callable[[NumpyArray], NumpyArray]
+        self,
+        bags: NumpyArray,
+        count: int,
+        values: Callable[[NumpyArray], NumpyArray],
+        sets: int = 1,
     ) -> NumpyArray:
         order = np.argsort(bags, kind="stable")
         starts = np.searchsorted(bags[order], np.arange(count + 1))
-        sums = np.zeros((count, self.projection.shape[1], self.features.shape[1]))
+        sums = np.zeros((sets, count, self.projection.shape[1], self.features.shape[1]))
         for bag in range(count):
             rows = order[starts[bag] : starts[bag + 1]]
             if len(rows):
-                sums[bag] = values(rows).T @ self.features[rows]
+                sums[:, bag] = values(rows).transpose(0, 2, 1) @ self.features[rows]
         return sums
