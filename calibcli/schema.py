@@ -353,6 +353,9 @@ class TestPart(TypedDict):
     degrees: Annotated[
         int | None, "how many numbers of a calibrated model are tested at once; null for one"
     ]
+    smallest_of: Annotated[
+        int | None, "of how many tests the statistic is the smallest p; null where it is none"
+    ]
     estimate: Annotated[float | None, "the parameter that is tested, if it is one"]
     error: Annotated[float | None, "standard error of the estimate"]
     note: Annotated[str, "why it could not be done, or an empty string"]

@@ -71,6 +71,68 @@ def test_slope_and_intercept_are_those_of_a_logistic_regression() -> None:
     assert abs(large.value) < 4 * large.error
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize(("level", "slope"), [(-2.0, 1.0), (1.2, 1.0), (0.0, 0.7), (-2.0, 1.4)])
+def test_a_level_that_is_off_does_not_count_against_the_slope(level, slope, clustered) -> None:
+    rng = np.random.default_rng(4)
+    odds = 2 * rng.standard_normal(6000)
+    labels = (rng.random(6000) < 1 / (1 + np.exp(-level - slope * odds))).astype(int)
+    keys = {"keys": {"cluster": np.arange(6000)}} if clustered else {}
+    view = View(np.stack((0 * odds, odds), axis=1), labels, **keys)
+    role = "cluster" if clustered else None
+    found = judged(view, count=6000, role=role)
+    _, printed = finished(LogisticRecalibration(), view)
+    wald = (printed.value - 1) / printed.error
+    test = found["slope"]
+    assert (test.p < 0.05) == (abs(wald) > 1.96) == (slope != 1)
+    assert np.sign(test.statistic) == np.sign(wald)
+    if slope == 1:
+        assert test.statistic == pytest.approx(wald, abs=0.1)
+    assert (found["level_and_slope"].p < 0.05) == ((level, slope) != (0, 1))
+
+
+def test_the_score_of_the_slope_is_that_of_a_fit_of_the_intercept_alone() -> None:
+    logits, labels = rows(700, classes=2, temperature=1.4)
+    logits[:, 1] += 0.9
+    weights = np.random.default_rng(1).exponential(size=700)
+    odds = logits[:, 1] - logits[:, 0]
+    from scipy.optimize import brentq
+
+    def residual(level):
+        return labels - 1 / (1 + np.exp(-odds - level))
+
+    level = brentq(lambda a: weights @ residual(a), -9, 9)
+    chance = labels - residual(level)
+    information = weights * chance * (1 - chance)
+    score = weights * (odds - information @ odds / information.sum())
+    z = score @ residual(level) / np.sqrt(score**2 @ (chance * (1 - chance)))
+    assert judged(View(logits, labels, weights))["slope"].statistic == pytest.approx(z, abs=2e-3)
+
+
+def test_without_two_outcomes_or_two_log_odds_there_is_no_slope_to_test() -> None:
+    odds = np.linspace(-3, 3, 300)
+    found = judged(View(np.stack((0 * odds, odds), axis=1), np.ones(300, int)))
+    assert "no level fits" in found["slope"].note
+    assert np.isnan(found["slope"].p)
+    assert found["combined"].p < 0.01
+    found = judged(View(np.tile([0.0, 0.5], (300, 1)), np.arange(300) % 2))
+    assert "same log-odds" in found["slope"].note
+    assert "same log-odds" in found["level_and_slope"].note
+
+
+def test_the_smallest_p_is_shown_as_a_p(calib, sample_data: Path) -> None:
+    command = ("evaluate", sample_data / "digits_test.parquet", "--tests", "-q", "--format")
+    (line,) = (
+        line
+        for line in calib(*command, "table").stdout.decode().splitlines()
+        if line.startswith("all of them together")
+    )
+    assert "smallest p < 0.0001" in line
+    combined = json.loads(calib(*command, "json").stdout)["tests"][-1]
+    assert combined["smallest_of"] == 8
+    assert 0 < combined["statistic"] < 1e-50
+
+
 def test_the_log_odds_of_many_classes_keep_small_probabilities_of_being_wrong() -> None:
     logits = np.zeros((2, 3), np.float32)
     logits[:, 0] = 25

@@ -55,7 +55,7 @@ _ROUNDING = 1e-12
 _LEAST_ODDS, _ODDS_WIDTH, _ODDS_CELLS = -20.0, 0.1, 512
 """Cells of log-odds; what lies further out is in the first or the last."""
 
-_FARTHEST_LEVEL, _HALVINGS = 50.0, 60
+_FARTHEST_LEVEL, _HALVINGS = 50.0, 50
 _LEVELS = 64
 """Levels between which what replicates expect is interpolated: the error is below 0.1 %."""
 
@@ -455,21 +455,20 @@ def _slope(state: ScoreSums, replicates: _Replicates, sums: NumpyArray) -> _Judg
     """
     levels = _Levels(state)
     totals = state.single[0].sum(axis=0)[2:4]
-    level = levels.at(float(totals[0]))
-    moments = levels.moments(np.array([level]))
-    variance = float(moments.variance[0])
-    if not variance > _ROUNDING * float(state.spread[4]):
+    if not state.events[0].all():
         return _Judged(replace(_SLOPE, note="no level fits: all rows are events, or none is"), None)
+    excess, score = sums[:, 2], sums[:, 3]
+    level, *ends = levels.at(np.array([totals[0], excess.min(), excess.max()]))
+    moments = levels.moments(np.array([level]))
+    variance = max(float(moments.variance[0]), float(np.finfo(np.float64).tiny))
     error = math.sqrt(variance)
     z = float(totals[1] - moments.slope[0]) / error
     if replicates.clustered:
-        scores = state.single[0, :, 2:4] - levels.by_bag(level)
+        scores = state.single[0, :, 2:4] - levels.by_bag(float(level))
         scores = scores[:, 1] - moments.share[0] * scores[:, 0]
         strayed = replicates.factors @ scores / error
     else:
-        excess, score = sums[:, 2], sums[:, 3]
-        ends = [levels.at(float(end)) for end in (excess.min(), excess.max())]
-        grid = levels.moments(np.linspace(*ends, _LEVELS))
+        grid = levels.moments(np.linspace(ends[0], ends[1], _LEVELS))
         slope, spread = (
             np.interp(excess, grid.level, each) for each in (grid.slope, grid.variance)
         )
@@ -506,14 +505,17 @@ class _Levels:
         self._weight, self._squares = sums[0, filled], state.odds_squares[filled]
         self._odds = sums[1, filled] / self._weight
 
-    def at(self, excess: float) -> float:
-        """The level at which so much more weight of events is expected, by bisection."""
-        low, high = -_FARTHEST_LEVEL, _FARTHEST_LEVEL
+    def at(self, excess: NumpyArray) -> NumpyArray:
+        """The levels (L,) at which so much more weight of events is expected, by bisection."""
+        usual = _logistic_of(self._odds)
+        low = np.full(len(excess), -_FARTHEST_LEVEL)
+        high = -low
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            more = self._weight @ (_logistic_of(self._odds + middle) - _logistic_of(self._odds))
-            low, high = (middle, high) if more < excess else (low, middle)
-        return (low + high) / 2
+            below = (_logistic_of(self._odds + middle[:, None]) - usual) @ self._weight < excess
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        levels: NumpyArray = (low + high) / 2
+        return levels
 
     def moments(self, levels: NumpyArray) -> _Moments:
         """Those of levels (L,), ascending."""

@@ -82,7 +82,8 @@ class KernelRows:
 
     def expected(self, bags: NumpyArray, count: int) -> NumpyArray:
         """Sums by bag (B, d, D) of probability x feature."""
-        return self._by_bag(bags, count, lambda rows: self.projected[None, rows])[0]
+        sums: NumpyArray = self._by_bag(bags, count, lambda rows: self.projected[None, rows])[0]
+        return sums
 
     def seen(self, labels: NumpyArray, bags: NumpyArray, count: int) -> NumpyArray:
         """Sums by bag (S, B, d, D) of label x feature, of sets of labels (S, n)."""

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         NumberPart,
         SlicePart,
         SlicesPart,
+        TestPart,
     )
 
 SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 500
@@ -478,9 +479,7 @@ def _tests_table(result: EvaluateDocument) -> Table | None:
     rows = []
     for test in tests:
         error = "" if test["error"] is None else f" {PLUS_MINUS} {significant(test['error'])}"
-        degrees = f" ({test['degrees']} df)" if test["degrees"] else ""
-        unknown = test["statistic"] is None or math.isnan(test["statistic"])
-        statistic = Cell("" if unknown else significant(test["statistic"]) + degrees)
+        statistic = Cell(_test_statistic(test))
         clear = test["p"] is not None and test["p"] < _CLEAR
         cells = [
             Cell(test["title"], tip=test["hypothesis"], prose=True),
@@ -496,6 +495,16 @@ def _tests_table(result: EvaluateDocument) -> Table | None:
         TableColumn("p"),
     ]
     return Table(heads, rows, "Tests", caption=_TESTS_CAPTION, wraps=True)
+
+
+def _test_statistic(test: TestPart) -> str:
+    statistic = test["statistic"]
+    if statistic is None or math.isnan(statistic):
+        return ""
+    if test["smallest_of"]:
+        return f"smallest p {p_value(statistic)}"
+    degrees = f" ({test['degrees']} df)" if test["degrees"] else ""
+    return significant(statistic) + degrees
 
 
 _CLASSES = ("predicted class", "predicted classes")
