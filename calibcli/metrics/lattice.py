@@ -83,4 +83,5 @@ class CellSums(NamedTuple):
             assert self.sums is not None
             return self.sums
         # Counting gives integers.
-        return np.bincount(self.codes, self.sums, minlength=self.size).astype(np.float64)
+        sums = np.bincount(self.codes, self.sums, minlength=self.size)
+        return sums.astype(np.float64, copy=False)
