@@ -19,7 +19,7 @@ CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/t
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check lint format docs site test-python test-lowest bench arena \
+.PHONY: help demo test check lint format docs site test-python test-lowest test-integrations bench arena \
     bench-training bench-simulation bench-gates fuzz data constraints clean
 
 help: ## List what can be made
@@ -78,6 +78,14 @@ test-lowest: ## Run the tests with the lower bounds of pyproject.toml
 	build/venv-lowest/bin/python $(PIP_INSTALL) -c build/constraints-lowest.txt -e '.[test]'
 	build/venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
+test-integrations: build/venv-integrations/.done ## Test with what Polars, DuckDB, pandas and others write and read
+	build/venv-integrations/bin/python -m pytest $(PYTEST_ARGS) tests/integrations
+
+build/venv-integrations/.done: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e '.[test-integrations]'
+	touch $@
+
 bench: $(BENCH_VENV)/.bench ## Measure calib against its peers
 	$(BENCH_VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
 
@@ -105,7 +113,7 @@ data: $(VENV)/.test ## Rebuild the sample data
 constraints: ## Pin the newest versions of everything in constraints.txt
 	rm -rf build/constraints-venv
 	$(PYTHON) -m venv build/constraints-venv
-	build/constraints-venv/bin/python $(PIP_INSTALL) -e '.[test-torch,docs,lint,bench]' $(HOLD)
+	build/constraints-venv/bin/python $(PIP_INSTALL) -e '.[test-torch,test-integrations,docs,lint,bench]' $(HOLD)
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/constraints-venv/bin/python -m pip freeze --exclude-editable \
 	    | sed -e '/^\(cuda\|nvidia\|triton\)/d' -e 's/+.*//' >> build/constraints.txt

@@ -15,7 +15,7 @@ import pytest
 from numpy.lib import format as npy
 
 from calibcli.errors import CalibError
-from calibcli.tables import Dataset, ReadOptions, open_dataset
+from calibcli.tables import Dataset, ReadOptions, open_dataset, open_writer
 
 Write = Callable[..., str]
 
@@ -181,3 +181,15 @@ def source(rows=100, class_names=None):
 def write_rows(writer, probs, labels=None, columns=None, extra=None):
     prediction, confidence = probs.argmax(axis=1), probs.max(axis=1)
     writer.write(columns, probs, prediction, confidence, labels, extra)
+
+
+def calibrated_file(path, output, **options):
+    """Write the probabilities of a file of logits, with all its other columns."""
+    with (
+        opened(path, **options) as dataset,
+        open_writer(str(output), dataset, force=True) as writer,
+    ):
+        for chunk in dataset.chunks(17, with_columns=True):
+            exponents = np.exp(chunk.scores - chunk.scores.max(1, keepdims=True))
+            probs = exponents / exponents.sum(1, keepdims=True)
+            write_rows(writer, probs, chunk.labels, chunk.columns)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_files import (
+    calibrated_file,
     gather,
     make_labels,
     make_scores,
@@ -98,7 +99,7 @@ def test_parquet_is_written_as_documented(tmp_path):
         calibrate(dataset, tmp_path / "out.parquet")
     schema = pq.read_schema(tmp_path / "out.parquet")
     assert schema.names == ["probs", "prediction", "confidence", "label", "id"]
-    assert schema.field("probs").type == pa.fixed_shape_tensor(pa.float32(), [5])
+    assert schema.field("probs").type == pa.list_(pa.float32(), 5)
     assert json.loads(schema.metadata[b"calib.classes"]) == list(names)
     group = pq.read_metadata(tmp_path / "out.parquet").row_group(0)
     columns = {group.column(k).path_in_schema: group.column(k) for k in range(5)}
@@ -274,3 +275,13 @@ def test_a_pipe_carries_rows_before_the_end():
         process.stdin.write(b"\n")
         process.stdin.close()
         assert list(reader) == []
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_arrays_of_several_axes_keep_their_shape(tmp_path, suffix):
+    images = np.arange(600.0).reshape(100, 2, 3)
+    path = write_npz(tmp_path / "in", Z, Y, images=images)
+    calibrated_file(path, tmp_path / f"mid.{suffix}")
+    calibrated_file(tmp_path / f"mid.{suffix}", tmp_path / "out.npz", logits="probs")
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert np.array_equal(arrays["images"], images)

@@ -32,7 +32,7 @@ from calibcli.tables.formats.arrow_types import (
     values_of,
     without_dictionaries,
 )
-from calibcli.tables.formats.base import Field, Values, free_names
+from calibcli.tables.formats.base import SHAPE_METADATA, Field, Values, free_names
 from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.locations import HiveKey, Location, first_line
 
@@ -75,7 +75,7 @@ class ArrowBatch:
 
     def array(self, name: str) -> NumpyArray:
         column = self.batch.column(name)
-        shape = getattr(column.type, "shape", None)
+        shape = row_shape(self.batch.schema.field(name))
         if shape is None:
             flat = self.matrix((name,), None)
             return flat if is_list(storage_type(column.type)) else flat[:, 0]
@@ -118,8 +118,8 @@ def arrow_fields(
 def _field(field: Any, rows: int, in_memory: bool, shape: Sequence[int] | None) -> Field:
     """The field of a column; ``shape`` is that of one value, where the schema says it."""
     kind, axes, width = storage_type(field.type), 1, None
-    if isinstance(field.type, pa.FixedShapeTensorType):
-        shape = field.type.shape
+    written = row_shape(field)
+    shape = shape if written is None else written
     # An array such as (1, 10) is a vector; (2, 5) is not.
     is_vector = shape is not None and sum(length != 1 for length in shape) <= 1
     if is_spark_vector(kind):
@@ -131,8 +131,7 @@ def _field(field: Any, rows: int, in_memory: bool, shape: Sequence[int] | None) 
             axes, kind = (axes if is_vector else 3), item_type(kind)
             width = None
     element, dtype = element_of(kind)
-    is_tensor = isinstance(field.type, pa.FixedShapeTensorType)
-    lengths = tuple(field.type.shape) if is_tensor else () if width is None else (width,)
+    lengths = written or (() if width is None else (width,))
     return Field(
         field.name,
         type_text(field.type),
@@ -145,6 +144,19 @@ def _field(field: Any, rows: int, in_memory: bool, shape: Sequence[int] | None) 
         carried=can_be_carried(field.type),
         shape=lengths,
     )
+
+
+def row_shape(field: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor: that of its type, or what the metadata say of a list."""
+    if isinstance(field.type, pa.FixedShapeTensorType):
+        return tuple(field.type.shape)
+    try:
+        shape = tuple(map(int, json.loads((field.metadata or {})[SHAPE_METADATA])))
+    except (ValueError, KeyError, TypeError):
+        return None
+    kind = storage_type(field.type)
+    size = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
+    return shape if min(shape, default=-1) >= 0 and math.prod(shape) == size else None
 
 
 def _array_shapes(schema: Any) -> dict[str, Sequence[int]]:
@@ -274,17 +286,11 @@ def refusing_damage(location: Location, title: str) -> Iterator[None]:
         ) from error
 
 
-def tensor(array: NumpyArray) -> Any:
-    """A matrix (n, m) as an Arrow array of fixed-shape tensors, without a copy."""
-    values = pa.array(np.ascontiguousarray(array).reshape(-1))
-    kind = pa.fixed_shape_tensor(values.type, list(array.shape[1:]))
-    storage = pa.FixedSizeListArray.from_arrays(values, array.shape[1])
-    return pa.ExtensionArray.from_storage(kind, storage)
-
-
 def _column(name: str, array: NumpyArray) -> Any:
     if array.ndim == 2:
-        return tensor(array)
+        # Many readers know no type for tensors.
+        values = pa.array(np.ascontiguousarray(array).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(values, array.shape[1])
     if name == "label":
         return pa.array(array, pa.int64(), mask=array == NO_LABEL)
     return pa.array(np.ascontiguousarray(array))

@@ -28,6 +28,9 @@ DECODED_BYTES = 8 << 20
 """What is decoded or decompressed at a time. Decoding nested Parquet takes six times as much."""
 
 
+SHAPE_METADATA = b"calib.shape"
+"""Metadata of an Arrow field: the shape of one value, a JSON list, where it is no vector."""
+
 CONVERTING = "docs/converting.md"
 """The page that says how a pickle becomes a file that is read."""
 

@@ -8,6 +8,7 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.lib import format as npy
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
-from calibcli.tables.formats.base import Element, Field, RowError, Values, pickled
+from calibcli.tables.formats.base import SHAPE_METADATA, Element, Field, RowError, Values, pickled
 from calibcli.tables.locations import first_line
 from calibcli.tables.storage import BROKEN_ZIP, MappedFile
 
@@ -218,23 +219,25 @@ class ArrayBatch:
         return _native(self.arrays[name])
 
     def columns(self, names: Sequence[str]) -> Any:
-        """The arrays as a `pyarrow.RecordBatch`; more than two axes become a tensor column."""
+        """The arrays as a `pyarrow.RecordBatch`; of more than two axes the metadata tell."""
         import pyarrow as pa
 
         for name in names:
             _check_text(self.arrays[name], name)
-        arrays = [_arrow(self.arrays[name]) for name in names]
+        stored = [self.arrays[name] for name in names]
+        arrays = [_arrow(array) for array in stored]
         fields = [
-            pa.field(
-                name,
-                array.type,
-                metadata={NUMPY_TYPE: kind.str} if kind.kind in "US" else None,
-            )
-            for name, array, kind in zip(
-                names, arrays, (self.arrays[name].dtype for name in names), strict=True
-            )
+            pa.field(name, column.type, metadata=_metadata(array))
+            for name, array, column in zip(names, stored, arrays, strict=True)
         ]
         return pa.record_batch(arrays, schema=pa.schema(fields))
+
+
+def _metadata(array: NumpyArray) -> dict[bytes, str] | None:
+    """What the type of a column does not say of its array."""
+    if array.ndim > 2:
+        return {SHAPE_METADATA: json.dumps(array.shape[1:])}
+    return {NUMPY_TYPE: array.dtype.str} if array.dtype.kind in "US" else None
 
 
 def _check_text(array: NumpyArray, name: str) -> None:
@@ -263,8 +266,4 @@ def _arrow(array: NumpyArray) -> Any:
     if array.ndim == 1:
         return pa.array(array)
     values = pa.array(array.reshape(-1))
-    storage = pa.FixedSizeListArray.from_arrays(values, int(np.prod(array.shape[1:])))
-    if array.ndim == 2:
-        return storage
-    kind = pa.fixed_shape_tensor(values.type, list(array.shape[1:]))
-    return pa.ExtensionArray.from_storage(kind, storage)
+    return pa.FixedSizeListArray.from_arrays(values, int(np.prod(array.shape[1:])))

@@ -536,9 +536,10 @@ def _fits(field: Any) -> bool:
 def _from_arrow(field: Any, column: Any) -> NumpyArray:
     import pyarrow as pa
 
-    shape: tuple[int, ...] = ()
+    from calibcli.tables.formats.arrow import row_shape
+
+    shape = row_shape(field) or ()
     if isinstance(field.type, pa.BaseExtensionType):
-        shape = tuple(getattr(field.type, "shape", ()))
         column = column.storage
     missing = column.null_count
     if pa.types.is_fixed_size_list(column.type):
