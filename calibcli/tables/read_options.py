@@ -10,6 +10,12 @@ from calibcli.params import first_twice
 from calibcli.small_files import read_small
 from calibcli.tables.kinds import PERCENT
 
+NO_CLASS_AXIS = "none"
+"""What `ReadOptions.class_axis` is where each place has one score."""
+
+MEMBERS = ("mean-probs", "mean-logits", "each")
+"""What the members of an ensemble become."""
+
 KINDS = ("logits", "log-probs", "probs", PERCENT)
 
 
@@ -47,6 +53,17 @@ class ReadOptions:
     key_names : dict of str to tuple of str
         Values, as text, that are numbered first, so that their numbers mean the same in several
         data sets; by role.
+    class_axis : int, ``"none"`` or None
+        The axis of the classes in scores with more axes than a table, from 0; ``"none"`` where each
+        place has one score, that of class 1. By default the shape of the labels proves it.
+    member_axis : int or None
+        The axis of the members of an ensemble.
+    members : str or None
+        What the members of an ensemble become: one of `MEMBERS`.
+    sample : int or None
+        Places of each image that are read, chosen at random, the same ones every time.
+    class_count : int or None
+        The number of classes, where it is known.
     spool_limit : int or None
         Bytes that a stream, or a compressed array of an NPZ file, may take on this machine; by
         default those of `Spool`.
@@ -63,6 +80,11 @@ class ReadOptions:
     single_pass: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    class_axis: int | str | None = None
+    member_axis: int | None = None
+    members: str | None = None
+    sample: int | None = None
+    class_count: int | None = None
     spool_limit: int | None = None
 
     @property

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from calibcli.arrays import InputKind, NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.locations import Location
+from calibcli.tables.storage import Spool
 
 Element: TypeAlias = Literal["float", "integer", "bool", "string", "other"]
 
@@ -97,6 +98,25 @@ class Values:
         return [names[code] for code in self.values.tolist()]
 
 
+@dataclass(frozen=True)
+class GridShape:
+    """The shape that the rows of a table had before: that of images, volumes or sequences.
+
+    Attributes
+    ----------
+    places : tuple of int
+        The lengths of the axes of which each row is one place, in their order.
+    class_axis : int or None
+        Where the axis of the classes stands among them; None where a place has one score.
+    index : tuple of str
+        Fields that number the images and places, which nobody needs who sees the shape.
+    """
+
+    places: tuple[int, ...]
+    class_axis: int | None
+    index: tuple[str, ...] = ()
+
+
 class Batch(Protocol):
     """Some fields of consecutive rows of a file, as stored. A `Layout` makes a chunk of them."""
 
@@ -161,6 +181,8 @@ class DataFile(ABC):
         asked for.
     score_kind : InputKind or None
         What its scores are, where that had to be decided for its shape.
+    grid : GridShape or None
+        The shape that the rows had before, where it can be given back.
     """
 
     location: Location
@@ -174,6 +196,7 @@ class DataFile(ABC):
     picked: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[str, str] = field(default_factory=dict)
     score_kind: InputKind | None = None
+    grid: GridShape | None = None
 
     def locate(self, row: int) -> str:
         """Where a row is, for messages: ``"val.parquet, row 12"``."""
@@ -192,6 +215,30 @@ class DataFile(ABC):
         DataError
             The file is damaged.
         """
+
+    def laid_out(self, names: Sequence[str], spool: Spool, *, one_row: bool) -> DataFile:
+        """The same file with some arrays where they can be mapped, if a row of them is large.
+
+        Parameters
+        ----------
+        names : sequence of str
+        spool : Spool
+            For what is compressed.
+        one_row : bool
+            Whether each of these arrays becomes one row, whose shape is that of the array.
+
+        Raises
+        ------
+        DataError
+            It is a table of rows, whose first axis are no classes.
+        """
+        del names, spool
+        if one_row:
+            raise DataError(
+                f"{self.location.name}: the first axis of a {self.unit} are its rows, so it cannot "
+                "be that of the classes; save the array as NPZ"
+            )
+        return self
 
     def verify(self, names: Sequence[str]) -> None:  # noqa: B027 (most formats have nothing to do)
         """Compare some fields with their checksums, where `read` does not do so by itself.

@@ -25,6 +25,7 @@ from calibcli.errors import DataError
 from calibcli.tables.formats.base import (
     DECODED_BYTES,
     DataFile,
+    Field,
     free_names,
     locating_rows,
     pickled,
@@ -102,6 +103,23 @@ class Member:
             raise DataError(f"{where}: the data do not agree with their checksum (CRC-32); {_COPY}")
 
 
+    def spooled(self, where: str, spool: Spool) -> Member:
+        """The same array, decompressed to a temporary file where it is compressed.
+
+        Raises
+        ------
+        DataError
+            It is damaged, or too large.
+        """
+        if self.offset is not None:
+            return self
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as stream:
+                return Member(self.header, spool.copy(stream, where), self.header.length)
+        except BROKEN_ZIP as error:
+            raise DataError(f"{where}: cannot be decompressed ({error})") from error
+
+
 @dataclass(eq=False, kw_only=True)
 class ArrayData(DataFile):
     """A local NPZ or NPY file.
@@ -136,12 +154,31 @@ class ArrayData(DataFile):
                 if end - begin > pace:
                     release()
 
+    def laid_out(self, names: Sequence[str], spool: Spool, *, one_row: bool) -> ArrayData:
+        """The same file with some arrays mapped, decompressed if a row of them is large."""
+        fields, members = list(self.fields), list(self.members)
+        for index, (field, member) in enumerate(zip(self.fields, self.members, strict=True)):
+            if field.name not in names:
+                continue
+            large = member.header.bytes > DECODED_BYTES * max(field.rows, 1)
+            laid = member.spooled(self._key(field), spool) if one_row or large else member
+            header = laid.header
+            if one_row:
+                header = replace(header, shape=(1, *header.shape))
+            members[index] = replace(laid, header=header)
+            fields[index] = header.field(field.name, in_memory=laid.offset is not None)
+        return replace(self, fields=tuple(fields), members=tuple(members))
+
+    def _key(self, field: Field) -> str:
+        """A field, for messages."""
+        return f"{self.location.name}, key {field.name!r}"
+
     def verify(self, names: Sequence[str]) -> None:
         """Compare the arrays that are mapped with their checksums, in one pass over each."""
         wanted = set(names)
         for field, member in zip(self.fields, self.members, strict=True):
             if field.name in wanted:
-                member.verify(f"{self.location.name}, key {field.name!r}")
+                member.verify(self._key(field))
 
     def head(self, names: Sequence[str], begin: int, rows: int) -> ArrayBatch | None:
         """Up to ``rows`` rows from ``begin`` on."""
@@ -157,8 +194,8 @@ class ArrayData(DataFile):
             if field.name not in wanted:
                 continue
             if member.offset is None:
-                where = f"{self.location.name}, key {field.name!r}"
-                readers[field.name] = opened.enter_context(_decompressed(member, where, begin))
+                reader = _decompressed(member, self._key(field), begin)
+                readers[field.name] = opened.enter_context(reader)
             else:
                 if member.path not in mappings:
                     mappings[member.path] = MappedFile(member.path)
