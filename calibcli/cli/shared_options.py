@@ -156,6 +156,24 @@ class InputOptions:
         ),
         Trait.MAY_BE_EMPTY,
     ] = None
+    class_axis: Annotated[
+        str | None,
+        _input(
+            metavar="N|none",
+            help="Axis of the classes in scores of pixels or tokens, from 0; none: each has one "
+            "score, that of class 1.",
+            show_default="the one that the labels lack",
+        ),
+    ] = None
+    sample: Annotated[
+        int | None,
+        _input(
+            min=1,
+            metavar="N",
+            help="Read N pixels of each image, chosen at random, the same ones every time.",
+            show_default="all",
+        ),
+    ] = None
     spool_limit: Annotated[
         str | None,
         _input(
@@ -168,7 +186,7 @@ class InputOptions:
     def read_options(self, *, labels_required: bool, single_pass: bool) -> ReadOptions:
         """The same options as the readers take them."""
         from calibcli.engine.machine import parse_size
-        from calibcli.tables import ReadOptions, parse_classes
+        from calibcli.tables import ReadOptions, parse_class_axis, parse_classes
 
         limit = self.spool_limit
         return ReadOptions(
@@ -181,6 +199,8 @@ class InputOptions:
             ignore_label=tuple(self.ignore_label or ()),
             labels_required=labels_required,
             single_pass=single_pass,
+            class_axis=None if self.class_axis is None else parse_class_axis(self.class_axis),
+            sample=self.sample,
             spool_limit=None if limit is None else parse_size(limit, "--spool-limit"),
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from calibcli.tables.atomic import Outputs, atomic_write, check_writable
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.opening import open_dataset
-    from calibcli.tables.read_options import ReadOptions, parse_classes
+    from calibcli.tables.read_options import ReadOptions, parse_class_axis, parse_classes
     from calibcli.tables.writing import Writer, check_output, open_writer
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "check_writable",
     "open_dataset",
     "open_writer",
+    "parse_class_axis",
     "parse_classes",
 ]
 
@@ -33,7 +34,7 @@ _MODULES = {
     "atomic": ("Outputs", "atomic_write", "check_writable"),
     "dataset": ("Dataset",),
     "opening": ("open_dataset",),
-    "read_options": ("ReadOptions", "parse_classes"),
+    "read_options": ("ReadOptions", "parse_class_axis", "parse_classes"),
     "writing": ("Writer", "check_output", "open_writer"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -106,6 +106,24 @@ class ReadOptions:
             check_classes(self.classes, "--classes")
 
 
+def parse_class_axis(text: str) -> int | str:
+    """The axis that ``--class-axis`` names: a number, or `NO_CLASS_AXIS`.
+
+    Raises
+    ------
+    UsageError
+        It is neither.
+    """
+    if text == NO_CLASS_AXIS:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(
+            f"--class-axis {text}: give the number of an axis, from 0, or {NO_CLASS_AXIS}"
+        ) from None
+
+
 def parse_classes(text: str) -> tuple[str, ...]:
     """Class names from ``"cat,dog,fish"``, or from a file that has one name a line.
 

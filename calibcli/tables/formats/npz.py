@@ -102,7 +102,6 @@ class Member:
         if left or checksum != self.checksum:
             raise DataError(f"{where}: the data do not agree with their checksum (CRC-32); {_COPY}")
 
-
     def spooled(self, where: str, spool: Spool) -> Member:
         """The same array, decompressed to a temporary file where it is compressed.
 

@@ -258,9 +258,9 @@ def _same_axes(file: DataFile, scores: str, geometry: Geometry) -> Geometry:
 def _picked(geometry: Geometry, scores: str, images: int, options: ReadOptions) -> dict[str, str]:
     """What was decided, in words."""
     words = geometry.words()
-    image, place = _index_names(geometry)
-    if not image:
+    if not _index_names(geometry):
         return {"axes": f"of {scores!r} {words}"}
+    image, place = _index_names(geometry)
     words += f", a row for each {place}"
     if options.sample is not None:
         words += f" of {options.sample} an {image}, chosen at random"
@@ -269,10 +269,10 @@ def _picked(geometry: Geometry, scores: str, images: int, options: ReadOptions) 
     return {"axes": f"of {scores!r} {words}"}
 
 
-def _index_names(geometry: Geometry) -> tuple[str, str]:
-    """What an image and a place in it are called; empty where the places are rows."""
+def _index_names(geometry: Geometry) -> tuple[str, ...]:
+    """What an image and a place in it are called; nothing where the places are rows."""
     if len(geometry.places) < 2:
-        return "", "row"
+        return ()
     last = len(geometry.shape) - 1
     is_text = len(geometry.shape) == 3 and geometry.classes == last and geometry.members is None
     return ("sequence", "token") if is_text else ("image", "pixel")
@@ -330,9 +330,10 @@ def _unrolled(
     spool: Spool,
 ) -> GridFile:
     known = {name: part for name, part in parts.items() if part is not None}
-    names = _index_names(geometry)
     taken = {field.name for field in file.fields}
-    names = tuple(f"{name}_index" if name in taken else name for name in names if name)
+    names = tuple(
+        f"{name}_index" if name in taken else name for name in _index_names(geometry) if name
+    )
     grid = GridFile(
         location=file.location,
         format=file.format,
@@ -464,6 +465,15 @@ class GridFile(ReshapedFile):
                     batch.release()
             at = after
 
+    def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
+        if self.rows == UNKNOWN_ROWS:
+            inner = self.file.head(
+                self.sources(names), begin // self.per_row, -(-rows // self.per_row)
+            )
+            return inner and GridBatch(self, inner, 0, 0, min(rows, len(inner) * self.per_row))
+        end = min(begin + rows, self.rows)
+        return next(self.read(names, begin, end, rows), None) if begin < end else None
+
 
 class GridBatch:
     """Rows of a `GridFile`; a `Batch`.
@@ -519,7 +529,8 @@ class GridBatch:
             raise RowError(row, str(error)) from error
         part = self._file.parts[name]
         if part == "images":
-            return stored[self._places() // geometry.per_image]
+            repeated: NumpyArray = stored[self._places() // geometry.per_image]
+            return repeated
         return self._taken(geometry.places_first(stored, part))
 
     def _taken(self, array: NumpyArray) -> NumpyArray:
@@ -567,4 +578,5 @@ class GridBatch:
 def _chosen(image: int, places: int, count: int) -> NumpyArray:
     """Places (count,) of an image, chosen at random, ascending; the same ones every time."""
     random = np.random.default_rng([_SEED, image])
-    return np.sort(random.choice(places, count, replace=False))
+    chosen: NumpyArray = np.sort(random.choice(places, count, replace=False))
+    return chosen

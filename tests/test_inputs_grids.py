@@ -1,0 +1,266 @@
+"""Pixels, voxels, tokens and ensembles: the same numbers as the table that they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibcli.errors import CalibError
+from calibcli.tables import ReadOptions, open_dataset
+
+SHAPES = {
+    "pixels": ((5, 3, 4, 6), 1),
+    "channels-last": ((5, 4, 6, 3), 3),
+    "voxels": ((3, 2, 4, 6), 0),
+    "volumes": ((4, 3, 2, 5, 6), 1),
+    "one image": ((3, 7, 5), 0),
+    "one image, channels last": ((7, 5, 3), 2),
+    "tokens": ((6, 9, 4), 2),
+    "torch's tokens": ((6, 4, 9), 1),
+    "classes in the middle": ((2, 4, 3, 5, 6), 2),
+}
+
+
+def scores_and_labels(shape: tuple[int, ...], axis: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    scores = 2 * rng.normal(size=shape).astype(np.float32)
+    labels = (scores + rng.gumbel(size=shape)).argmax(axis=axis)
+    return scores, labels
+
+
+def flat(scores: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
+
+
+def rows_read(paths: str | list[str], rows: int = 7, **options: object):
+    """All scores and labels of some files, read a few rows at a time."""
+    paths = [paths] if isinstance(paths, str) else paths
+    with open_dataset(paths, ReadOptions(**options)) as dataset:
+        chunks = list(dataset.chunks(rows))
+        assert sum(map(len, chunks)) == dataset.rows
+        again = [chunk for part in dataset.partitions() for chunk in part.chunks(rows)]
+        scores, labels = (
+            np.concatenate([getattr(chunk, name) for chunk in chunks])
+            for name in ("scores", "labels")
+        )
+        assert np.array_equal(np.concatenate([chunk.scores for chunk in again]), scores)
+        return scores, labels
+
+
+def refusal(path: str, **options: object) -> str:
+    with pytest.raises(CalibError) as caught:
+        open_dataset([path], ReadOptions(**options))
+    return str(caught.value)
+
+
+def npz(folder: Path, name: str = "a", save=np.savez, **arrays: np.ndarray) -> str:
+    path = str(folder / f"{name}.npz")
+    save(path, **arrays)
+    return path
+
+
+# Axes
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("rows", [1, 7, 10_000])
+def test_any_shape_is_its_flattened_table(shape, save, rows, tmp_path) -> None:
+    scores, labels = scores_and_labels(*shape)
+    path = npz(tmp_path, save=save, logits=scores, labels=labels)
+    read, labels_read = rows_read(path, rows)
+    assert read.dtype == scores.dtype
+    assert np.array_equal(read, flat(scores, shape[1]))
+    assert np.array_equal(labels_read, labels.ravel())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    st.data(),
+    st.sampled_from(["float16", "float32", "float64"]),
+    st.sampled_from("CF"),
+    st.integers(1, 40),
+)
+def test_whatever_the_lengths_order_and_type(places, data, dtype, order, rows) -> None:
+    import tempfile
+
+    axis = data.draw(st.integers(0, len(places)))
+    shape = [*places[:axis], 6, *places[axis:]]
+    scores, labels = scores_and_labels(tuple(shape), axis, seed=len(places))
+    scores = np.asarray(scores, dtype, order=order)
+    with tempfile.TemporaryDirectory() as folder:
+        path = npz(Path(folder), logits=scores, labels=np.asarray(labels, order=order))
+        read, labels_read = rows_read(path, rows)
+    assert np.array_equal(read, flat(scores, axis))
+    assert np.array_equal(labels_read, labels.ravel())
+
+
+@pytest.mark.parametrize("name", ["seg", "segmentation", "mask", "masks", "label", "targets"])
+def test_labels_are_known_by_name_and_shape(name, tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["voxels"])
+    path = npz(tmp_path, probabilities=scores, **{name: labels.astype("u1")})
+    assert np.array_equal(rows_read(path, input="logits")[1], labels.ravel())
+
+
+def test_labels_of_another_file(tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["voxels"])
+    np.save(tmp_path / "seg.npy", labels)
+    np.save(tmp_path / "logits.npy", scores)
+    read = rows_read(str(tmp_path / "logits.npy"), labels=str(tmp_path / "seg.npy"))
+    assert np.array_equal(read[0], flat(scores, 0))
+    assert np.array_equal(read[1], labels.ravel())
+
+
+def test_labels_with_an_axis_of_length_1_where_the_classes_are(tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    path = npz(tmp_path, logits=scores, labels=labels[:, None])
+    read = rows_read(path)
+    assert np.array_equal(read[0], flat(scores, 1))
+    assert np.array_equal(read[1], labels.ravel())
+
+
+def test_two_axes_that_fit_are_refused_with_both_ways(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 4, 4, 7)).astype("f4")
+    labels = rng.integers(0, 4, (2, 4, 7))
+    path = npz(tmp_path, logits=scores, labels=labels)
+    message = refusal(path)
+    assert "--class-axis 1 or --class-axis 2" in message
+    assert "\n" not in message
+    for axis in (1, 2):
+        assert np.array_equal(rows_read(path, class_axis=axis)[0], flat(scores, axis))
+    assert np.array_equal(rows_read(path, class_axis=-2)[0], flat(scores, 2))
+
+
+def test_labels_of_another_shape_are_refused(tmp_path) -> None:
+    path = npz(tmp_path, logits=np.zeros((2, 3, 4, 5), "f4"), labels=np.zeros((2, 4, 6), int))
+    assert "such as (2, 4, 5) for (2, 3, 4, 5), not (2, 4, 6)" in refusal(path)
+
+
+def test_one_score_a_pixel(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(3, 1, 4, 5)).astype("f4")
+    masks = rng.integers(0, 2, (3, 1, 4, 5))
+    read = rows_read(npz(tmp_path, logits=scores, labels=masks))
+    assert np.array_equal(read[0], scores.reshape(-1, 1))
+    assert np.array_equal(read[1], masks.ravel())
+    # Without the axis, it may also be a label for each of several classes.
+    path = npz(tmp_path, "b", logits=scores[:, 0], labels=masks[:, 0])
+    assert "--class-axis none" in refusal(path)
+    read = rows_read(path, class_axis="none")
+    assert np.array_equal(read[0], scores.reshape(-1, 1))
+    assert np.array_equal(read[1], masks.ravel())
+
+
+def test_without_labels_the_axis_is_asked_for(tmp_path) -> None:
+    scores, _ = scores_and_labels(*SHAPES["pixels"])
+    path = npz(tmp_path, logits=scores)
+    assert "--labels" in refusal(path)
+    message = refusal(path, labels_required=False)
+    assert " or ".join(f"--class-axis {axis}" for axis in range(4)) in message
+    with open_dataset([path], ReadOptions(labels_required=False, class_count=3)) as dataset:
+        (chunk,) = dataset.chunks(1000)
+    assert np.array_equal(chunk.scores, flat(scores, 1))
+
+
+def test_files_of_several_sizes_are_one_table(tmp_path) -> None:
+    paths, parts = [], []
+    for index, shape in enumerate([(3, 2, 4, 6), (3, 5, 4, 2)]):
+        scores, labels = scores_and_labels(shape, 0, index)
+        paths.append(npz(tmp_path, str(index), logits=scores, labels=labels))
+        parts.append((flat(scores, 0), labels.ravel()))
+    read = rows_read(paths)
+    assert np.array_equal(read[0], np.concatenate([scores for scores, _ in parts]))
+    assert np.array_equal(read[1], np.concatenate([labels for _, labels in parts]))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_tensors_of_a_table(rows, tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    tensors = [pa.FixedShapeTensorArray.from_numpy_ndarray(each) for each in (scores, labels)]
+    names = ["a", "b", None, "a", "b"]
+    columns = {"logits": tensors[0], "labels": tensors[1], "patient": pa.array(names)}
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+    read = rows_read(path, rows)
+    assert np.array_equal(read[0], flat(scores, 1))
+    assert np.array_equal(read[1], labels.ravel())
+    with open_dataset([path], ReadOptions(keys={"by": "patient"})) as dataset:
+        chunks = list(dataset.chunks(rows, with_columns=True))
+        assert dataset.key_names("by") == ("a", "b", "(missing)")
+    patients = [each for chunk in chunks for each in chunk.columns.column("patient").to_pylist()]
+    assert patients == np.repeat(names, 24).tolist()
+    keys = np.concatenate([chunk.keys["by"] for chunk in chunks])
+    assert np.array_equal(keys, np.repeat([0, 1, 2, 0, 1], 24))
+
+
+def test_images_and_pixels_have_numbers(tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    paths = [npz(tmp_path, str(part), logits=scores, labels=labels) for part in range(2)]
+    with open_dataset(paths, ReadOptions(keys={"cluster": "image"})) as dataset:
+        assert "--cluster image" not in str(dataset.picked)
+        chunks = list(dataset.chunks(11, with_columns=True))
+        assert dataset.key_names("cluster") == tuple(map(str, range(10)))
+        assert dataset.locate(24 * 6 + 8) == f"{paths[1]}, image 1, pixel (1, 2)"
+    images = np.concatenate([chunk.columns.column("image").to_numpy() for chunk in chunks])
+    pixels = np.concatenate([chunk.columns.column("pixel").to_numpy() for chunk in chunks])
+    assert np.array_equal(images, np.repeat(np.arange(10), 24))
+    assert np.array_equal(pixels, np.tile(np.arange(24), 10))
+    with open_dataset(paths, ReadOptions()) as dataset:
+        assert "--cluster image" in dataset.picked["axes"]
+
+
+def test_a_wrong_value_is_located(tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    labels = labels.astype(float)
+    labels[2, 1, 3] = 0.5
+    path = npz(tmp_path, logits=scores, labels=labels)
+    with (
+        open_dataset([path], ReadOptions()) as dataset,
+        pytest.raises(CalibError, match=r"image 2, pixel \(1, 3\): the label 0.5"),
+    ):
+        list(dataset.chunks(7))
+
+
+# Samples
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("name", ["pixels", "voxels", "channels-last"])
+def test_a_sample_has_the_same_pixels_whatever_is_read_at_a_time(name, save, tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES[name])
+    path = npz(tmp_path, save=save, logits=scores, labels=labels)
+    images = 1 if name == "voxels" else 5
+    few, many = (rows_read(path, rows, sample=10) for rows in (3, 1000))
+    assert np.array_equal(few[0], many[0])
+    assert len(few[0]) == 10 * images
+    with open_dataset([path], ReadOptions(sample=10)) as dataset:
+        (chunk,) = dataset.chunks(1000, with_columns=True)
+    image, pixel = (chunk.columns.column(key).to_numpy() for key in ("image", "pixel"))
+    rows = image * (labels.size // images) + pixel
+    assert len(set(rows.tolist())) == 10 * images
+    assert (np.diff(rows) > 0).all()
+    assert np.array_equal(few[0], flat(scores, SHAPES[name][1])[rows])
+    assert np.array_equal(few[1], labels.ravel()[rows])
+
+
+def test_a_sample_takes_labels_of_another_file_from_the_same_pixels(tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    np.save(tmp_path / "logits.npy", scores)
+    np.save(tmp_path / "labels.npy", labels)
+    both = npz(tmp_path, logits=scores, labels=labels)
+    apart = rows_read(str(tmp_path / "logits.npy"), labels=str(tmp_path / "labels.npy"), sample=9)
+    assert all(map(np.array_equal, apart, rows_read(both, sample=9)))
+
+
+def test_a_table_has_nothing_to_sample(tmp_path) -> None:
+    path = npz(tmp_path, logits=np.zeros((4, 3), "f4"), labels=np.arange(4) % 3)
+    assert "--sample 5" in refusal(path, sample=5)
+    assert "--class-axis 7" in refusal(path, class_axis=7)
