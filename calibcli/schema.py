@@ -401,6 +401,11 @@ class GatePart(TypedDict):
         "what stands on the left of the sign; null where it is not known, or infinite",
     ]
     bound: Annotated[float | None, "what stands on the right"]
+    estimate: Annotated[
+        float | None,
+        "of a calibration error without what noise adds, which `low` and `high` are of; null where "
+        "`value` is no plug-in",
+    ]
     low: Annotated[float | None, "lower end of the 95 % interval of `value`, where it has one"]
     high: Annotated[float | None, "upper end"]
     difference: Annotated[NumberPart, "`value` minus `bound`"]

@@ -12,11 +12,14 @@ from gate_documents import entry, evaluated, families, judged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibcli.report.gate_results import figures, verdict_on_gates
+from calibcli.report.gate_results import figures, gate_part, verdict_on_gates
 from calibcli.report.github import MOST_ANNOTATIONS, fit_summary, to_github, workflow_commands
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.render_markdown import to_markdown
+from calibcli.workflow.conditions import parse_gate
+from calibcli.workflow.gates import judge
+from calibcli.workflow.quantities import Subject
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +44,7 @@ def test_the_document_has_every_gate_of_every_input() -> None:
         "passed": False,
         "value": 0.03,
         "bound": 0.02,
+        "estimate": None,
         "low": 0.02,
         "high": 0.05,
         "difference": {"value": pytest.approx(0.01), "low": 0.0, "high": pytest.approx(0.03)},
@@ -74,6 +78,41 @@ def test_every_key_of_a_gate_is_documented() -> None:
 def test_the_numbers_of_a_gate_in_words(text: str, significant: bool, expected: str) -> None:
     (gate,) = judged(evaluated(), text, significant=significant)["gates"]
     assert figures(gate) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ece > 0.01", "plug-in 0.02000, estimate 0 [0, 0.0300]"),
+        ("ece.estimate > 0.01", "0 [0, 0.0300]"),
+        ("ece.high > 0.01", "0.03000"),
+        ("nll > 0.01", "0.3000 [0.200, 0.400]"),
+        (
+            "ece >= ece.before",
+            (
+                "plug-in 0.02000 against 0.05000, difference -0.03000, of estimates -0.04000 "
+                "[-0.0500, -0.0200]"
+            ),
+        ),
+        ("ece.change > -0.01", "plug-in -0.03000, estimate -0.04000 [-0.0500, -0.0200]"),
+        ("ece[subject=law] > 0.01", "plug-in 0.07000, estimate 0.06000 [0.0200, 0.0900]"),
+    ],
+)
+def test_a_plug_in_is_called_so_beside_the_estimate_that_tables_show(
+    text: str, expected: str
+) -> None:
+    now = {**entry(0.02, 0.0, 0.03), "estimate": 0.0, "change": {"low": -0.05, "high": -0.02}}
+    before = {"ece": {**entry(0.05, 0.03, 0.06), "estimate": 0.04}}
+    law = {"name": "law", "ece": {**entry(0.07, 0.02, 0.09), "estimate": 0.06}, "adjusted_p": 0.01}
+    metrics = {"ece": now, "nll": entry(0.3, 0.2, 0.4)}
+    slices = [{"column": "subject", "slices": [law]}]
+    gate = parse_gate(text)
+    subject = Subject("a", metrics, before, slices=slices)  # type: ignore[arg-type]
+    part = gate_part(judge(gate, subject))
+    assert figures(part) == expected
+    if "change" not in text and "before" not in text and part["estimate"] is not None:
+        # The estimate is what the interval is of.
+        assert part["low"] <= part["estimate"] <= part["high"]
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ AUROC = Metric(
     value=_area_under_roc,
     better="higher",
     group="accuracy and ranking",
-    resampling=CurveValue(probability=True),
+    resampling=CurveValue(area=True),
 )
 
 AURC = Metric(

@@ -24,14 +24,7 @@ from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
 from calibcli.metrics.error_intervals import ErrorSample, Pairing, smoothed
 from calibcli.metrics.lattice import CellSums, lattice_cells
 from calibcli.metrics.pairing import MOST_VALUES, Recorded, change_by_spread
-from calibcli.metrics.resampling import (
-    Bagged,
-    Chance,
-    Interval,
-    Units,
-    percentiles,
-    student_quantile,
-)
+from calibcli.metrics.resampling import Bagged, Chance, Interval, Units, percentiles
 from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged
 from calibcli.metrics.view import View
 
@@ -43,6 +36,15 @@ SIZE = LATTICE + BINS - 1
 
 _REPLICATES = 600
 """At least so many of errors of the confidence, which cost little."""
+
+_NORMAL_DEVIATIONS = 1.959963984540054
+"""Half the width of a 95 % interval, in standard deviations."""
+
+_PRIOR_ROWS = 5
+"""So many rows of the rarer outcome say as much of an area's variance as the formula for it."""
+
+_HALVINGS = 50
+"""Of an interval that an end lies in, after which nothing is left of it."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,14 @@ class ConfidenceCells(ResidualCells):
         return self.probability / self.weight
 
     @property
-    def rarer_rows(self) -> float:
-        """The number of rows, or of clusters if those are fewer, with the rarer outcome.
+    def outcomes(self) -> tuple[float, float]:
+        """The numbers of rows that are right and that are wrong.
 
         Rows with weights count as so many as have as much noise.
         """
         right = float((self.probability - self.residuals).sum()) / self.total
         effective = self.total**2 / float(self.squared_weight.sum())
-        return min(effective * min(right, 1 - right), float(self.filled))
+        return effective * right, effective * (1 - right)
 
     @cached_property
     def drawn(self) -> NumpyArray:
@@ -431,31 +433,29 @@ class ValueSample:
         Share of the replicates to leave out at each end.
     reflected : bool
         As of `CurveValue`.
-    rarer : float or None
-        Of a value that is a probability, the number of rows with the rarer outcome.
+    outcomes : (float, float) or None
+        Of an area under the ROC curve, the numbers of rows with either outcome.
+    deviations : float
+        Of such an area, the half width of an interval in standard deviations.
     """
 
     value: float
     values: NumpyArray
     tail: float
     reflected: bool
-    rarer: float | None = None
+    outcomes: tuple[float, float] | None = None
+    deviations: float = _NORMAL_DEVIATIONS
     estimate: ClassVar[None] = None
 
     @property
     def interval(self) -> Interval:
         """The percentiles, reflected at the value where that is right (the basic bootstrap).
 
-        Of a probability, Student's interval of its log-odds, in standard deviations of those of the
-        replicates: near 1, and from few rows that came out the rarer way, percentiles are too
-        narrow and hardly skewed enough.
+        Of an area under the ROC curve see `area_interval`.
         """
-        if self.rarer is not None and 0 < self.value < 1 and self.rarer > 1:
-            middle, nearest = _log_odds(self.value), float(_NEAREST_TO_CERTAIN)
-            deviation = float(_log_odds(np.clip(self.values, nearest, 1 - nearest)).std())
-            half = student_quantile(self.rarer - 1) * deviation
-            low, high = 1 / (1 + np.exp(-middle + np.array([half, -half])))
-            return Interval(float(low), float(high))
+        if self.outcomes is not None and min(self.outcomes) > 0:
+            variance = float(np.nanvar(self.values))
+            return area_interval(self.value, variance, self.outcomes, self.deviations)
         low, high = percentiles(self.values, self.tail)
         if self.reflected:
             return Interval(max(2 * self.value - high, 0.0), 2 * self.value - low)
@@ -476,23 +476,18 @@ class CurveValue:
         Whether resampled rows give more than there is, as isotonic fits to them do.
     top : bool
         As of `CollectedScores`.
-    probability : bool
-        Whether the value is one: that a row of one outcome is ahead of one of the other.
-
-    References
-    ----------
-    Pepe (2003), The Statistical Evaluation of Medical Tests, section 5.2.5, and Qin and Hotilovac
-    (2008), doi:10.1177/0962280207087173, on intervals of log-odds for areas under ROC curves.
+    area : bool
+        Whether the value is an area under the ROC curve.
     """
 
     reflected: bool = False
     top: bool = False
-    probability: bool = False
+    area: bool = False
 
     @property
     def description(self) -> str:
         """In words, what the interval is."""
-        return "Student's of log-odds" if self.probability else "percentiles of the bootstrap"
+        return "inverted score test of the area" if self.area else "percentiles of the bootstrap"
 
     def statistic(self, metric: Metric, units: Units) -> ConfidenceBags:
         """The weights and residuals by bag and cell."""
@@ -501,8 +496,9 @@ class CurveValue:
     def sample(self, metric: Metric, cells: ConfidenceCells, value: float) -> ValueSample:
         """The metric of each replicate's curve."""
         values = np.array([metric.value(curve) for curve in cells.curves])
-        rarer = cells.rarer_rows if self.probability else None
-        return ValueSample(value, values, cells.tail, self.reflected, rarer)
+        outcomes = cells.outcomes if self.area else None
+        deviations = cells.student or _NORMAL_DEVIATIONS
+        return ValueSample(value, values, cells.tail, self.reflected, outcomes, deviations)
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> None:
         """Nothing: it is no calibration error."""
@@ -517,13 +513,50 @@ class CurveValue:
         return percentiles(now.numbers - then.numbers, bagged.tail)
 
 
-_NEAREST_TO_CERTAIN = 1e-6
+def area_interval(
+    area: float, variance: float, outcomes: tuple[float, float], deviations: float
+) -> Interval:
+    """An interval for the area under an ROC curve, by an inverted score test.
+
+    It holds the areas that are so many standard deviations at most from the one that was found, a
+    standard deviation being that of the area that is tried: by Hanley and McNeil's formula, times
+    how much more or less than by it the area varies in resamples. Hence it stays within 0 and 1,
+    and of few rows it is as wide as it should be where the area is near 1: percentiles are too
+    narrow there, and log-odds have no end (Newcombe 2006, doi:10.1002/sim.2324, with his method 5).
+
+    Parameters
+    ----------
+    area : float
+        As found.
+    variance : float
+        Of the area in resamples.
+    outcomes : (float, float)
+        Numbers of rows with either outcome, above 0.
+    deviations : float
+        1.96 for a level of 95 %.
+    """
+    formula = _area_variance(area, outcomes)
+    measured, rarer = (variance / formula if formula > 0 else 1.0), min(outcomes)
+    # Of few rows resamples say little, and nothing where all areas are 1.
+    times = max(measured, (rarer * measured + _PRIOR_ROWS) / (rarer + _PRIOR_ROWS))
+
+    def end(furthest: float) -> float:
+        within, beyond = area, furthest
+        for _ in range(_HALVINGS):
+            middle = (within + beyond) / 2
+            near = (middle - area) ** 2 <= deviations**2 * times * _area_variance(middle, outcomes)
+            within, beyond = (middle, beyond) if near else (within, middle)
+        return within
+
+    return Interval(end(0.0), 1.0 if area == 1 else end(1.0))
 
 
-def _log_odds(share: NumpyArray | float) -> NumpyArray:
-    """The logarithm of shares (...) over the rest."""
-    odds: NumpyArray = np.log(share) - np.log1p(-np.asarray(share))
-    return odds
+def _area_variance(area: float, outcomes: tuple[float, float]) -> float:
+    """The variance of an area under an ROC curve (Hanley and McNeil 1982, equation 1)."""
+    first, second = area / (2 - area), 2 * area**2 / (1 + area)
+    events, others = outcomes
+    own = (events - 1) * (first - area**2) + (others - 1) * (second - area**2)
+    return max(area * (1 - area) + own, 0.0) / (events * others)
 
 
 def cumulated(residuals: NumpyArray) -> NumpyArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from calibcli.report.baseline import Baseline
 from calibcli.report.comparison import measured_input
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         GatePart,
         IntervalPart,
         Judged,
+        NumberPart,
     )
 
 
@@ -52,7 +53,7 @@ def add_gates(
             inputs.append(_baseline_input(subject.name, joined))
         judgements += [judge(gate, subject, significant=significant) for gate in gates]
     if judgements:
-        document["gates"] = [_entry(each) for each in judgements]
+        document["gates"] = [gate_part(each) for each in judgements]
     if baseline is not None:
         document["baseline"] = {"name": baseline.name, "inputs": inputs}
 
@@ -81,23 +82,38 @@ def reasons_unpaired(document: Judged) -> list[str]:
     ]
 
 
-def _entry(judgement: Judgement) -> GatePart:
+def gate_part(judgement: Judgement) -> GatePart:
+    """A judgement as the document has it."""
     return {
         "expression": judgement.gate.expression,
         "input": judgement.subject,
         "passed": judgement.passed,
         "value": _known(judgement.left.value),
         "bound": _known(judgement.right.value),
+        "estimate": _other(judgement.estimate, judgement.left),
         **_interval(judgement.left),
-        "difference": {
-            "value": _known(judgement.difference.value),
-            **_interval(judgement.difference),  # type: ignore[typeddict-item]
-        },
+        "difference": _difference(judgement),
         "significant": judgement.significant,
         "joined": judgement.joined or None,
         "slice": judgement.slice,
         "reason": judgement.reason or None,
     }
+
+
+def _difference(judgement: Judgement) -> NumberPart:
+    part = cast(
+        "NumberPart",
+        {"value": _known(judgement.difference.value), **_interval(judgement.difference)},
+    )
+    estimate = _other(judgement.difference_estimate, judgement.difference)
+    if estimate is not None:
+        part["estimate"] = estimate
+    return part
+
+
+def _other(estimate: float, plug_in: Estimate) -> float | None:
+    """An estimate that is another number than its plug-in."""
+    return None if estimate == plug_in.value else _known(estimate)
 
 
 def _interval(estimate: Estimate) -> IntervalPart:
@@ -120,7 +136,10 @@ def failed_gates(document: Document) -> list[GatePart]:
 
 
 def figures(entry: GatePart) -> str:
-    """The numbers that decided a gate, ``0.0312 [0.0236, 0.0537]``, or what is not known."""
+    """The numbers that decided a gate, ``0.0312 [0.0236, 0.0537]``, or what is not known.
+
+    A plug-in is called so, beside the estimate that tables show and that the interval is of.
+    """
     if entry["reason"]:
         return entry["reason"]
     value, bound = entry["value"], entry["bound"]
@@ -131,14 +150,15 @@ def figures(entry: GatePart) -> str:
         first = f", {cut_end(part['name'])} first" if part["name"] else ""
         return f"{int(value)} of {plural(part['of'], 'slice')}{first}"
     text = _told(value, bound)
+    if entry["estimate"] is not None:
+        text = f"plug-in {text}"
     if isinstance(gate.right, Operand):
         text += f" against {_told(bound, value)}"
-        of_difference = interval_text(entry["difference"])
-        if of_difference:
-            difference = significant(entry["difference"]["value"])
-            text += f", difference {difference} {of_difference}"
-    elif interval_text(entry):
-        text += f" {interval_text(entry)}"
+        text += _difference_in_words(entry["difference"])
+    else:
+        estimate = entry["estimate"]
+        text += "" if estimate is None else f", estimate {significant(estimate)}"
+        text += f" {interval_text(entry)}".rstrip()
     text += f", {entry['joined']}" if entry["joined"] else ""
     if entry["significant"] and entry["passed"] and OPERATORS[gate.operator](value, bound):
         clear_of = "0" if isinstance(gate.right, Operand) else f"{gate.right:.12g}"
@@ -147,6 +167,16 @@ def figures(entry: GatePart) -> str:
         at_once = f", interval for all {part['of']} at once" if interval_text(entry) else ""
         text += f": {cut_end(part['name'])}, the worst of {plural(part['of'], 'slice')}{at_once}"
     return text
+
+
+def _difference_in_words(part: NumberPart) -> str:
+    """``, difference -0.02, of estimates -0.04 [-0.06, -0.01]``; nothing without an interval."""
+    interval = interval_text(part)
+    if not interval:
+        return ""
+    estimate = part.get("estimate")
+    of_estimates = "" if estimate is None else f", of estimates {significant(estimate)}"
+    return f", difference {significant(part['value'])}{of_estimates} {interval}"
 
 
 def _told(number: float, other: float) -> str:

@@ -140,6 +140,8 @@ class Judgement:
         Whether the interval of the difference decided.
     reason : str
         What is not known, where that is why it failed.
+    estimate, difference_estimate : float
+        Where the left side, or both, are plug-ins: the estimate of it, or the difference of both.
     slice : GateSlicePart or None
         The slice that the left side is of.
     joined : str
@@ -154,6 +156,8 @@ class Judgement:
     right: Estimate
     difference: Estimate
     significant: bool
+    estimate: float
+    difference_estimate: float
     reason: str = ""
     slice: GateSlicePart | None = None
     joined: Literal["", "paired", "independent"] = ""
@@ -168,6 +172,7 @@ def judge(gate: Gate, subject: Subject, *, significant: bool = False) -> Judgeme
     else:
         right = Estimate(gate.right, gate.right, gate.right)
         between = left.shifted(gate.right)
+    figures = [operand.main_figure(subject).value for operand in gate.operands]
     reason = _unknown(gate, subject, (left, right), between if significant else None)
     if reason:
         fails = True
@@ -183,6 +188,8 @@ def judge(gate: Gate, subject: Subject, *, significant: bool = False) -> Judgeme
         right,
         between,
         significant,
+        figures[0],
+        figures[0] - (figures[1] if len(figures) > 1 else right.value),
         reason,
         gate.left.slice_part(subject),
         _joined(gate, subject),

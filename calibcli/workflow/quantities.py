@@ -159,6 +159,10 @@ class Operand(ABC):
     def estimate(self, subject: Subject) -> Estimate:
         """The number, with its interval where it has one."""
 
+    def main_figure(self, subject: Subject) -> Estimate:
+        """What tables show of it: of a plug-in the estimate; any other number itself."""
+        return self.estimate(subject)
+
     def absence(self, subject: Subject) -> str:
         """Why the number is not known."""
         return f"{self} is not known"
@@ -209,10 +213,8 @@ class Quantity(Operand):
             entry = subject.now.get(self.metric)
             chance = entry.get("chance") if entry else None
             estimate = read_estimate(chance and chance["mean"], chance)
-        elif self.stage in ("delta", "change"):
-            earlier = subject.baseline is not None and self.stage == "delta"
-            against = Quantity(self.metric, "baseline" if earlier else "before")
-            estimate = left_minus_right(Quantity(self.metric), against, subject)
+        elif self._is_change:
+            estimate = left_minus_right(Quantity(self.metric), self._against(subject), subject)
         else:
             entry = self._entry(subject)
             key: Literal["estimate", "value"] = "estimate" if self.end == "estimate" else "value"
@@ -223,8 +225,23 @@ class Quantity(Operand):
 
     def main_figure(self, subject: Subject) -> Estimate:
         """The estimate of the metric where it has one, else its value."""
+        if not self.uncertain:
+            return self.estimate(subject)
+        if self._is_change:
+            now, then = Quantity(self.metric), self._against(subject)
+            value = now.main_figure(subject).value - then.main_figure(subject).value
+            return self.estimate(subject)._replace(value=value)
         entry = self._entry(subject)
         return read_estimate(entry.get("estimate", entry["value"]) if entry else None, entry)
+
+    @property
+    def _is_change(self) -> bool:
+        return self.stage in ("delta", "change")
+
+    def _against(self, subject: Subject) -> Quantity:
+        """What the change of the metric is from."""
+        earlier = subject.baseline is not None and self.stage == "delta"
+        return Quantity(self.metric, "baseline" if earlier else "before")
 
     def _entry(self, subject: Subject) -> MetricPart | None:
         """What the document has of the metric, in this measurement of it."""
@@ -262,6 +279,11 @@ class SliceQuantity(_SliceMetric):
     def estimate(self, subject: Subject) -> Estimate:
         """The number of the slice; NaN where there is no such slice."""
         return _of_slice(self._slice(subject), self.metric).end(self.end)
+
+    def main_figure(self, subject: Subject) -> Estimate:
+        if self.end:
+            return self.estimate(subject)
+        return _of_slice(self._slice(subject), self.metric, main=True)
 
     def absence(self, subject: Subject) -> str:
         """That there is no such slice, and what there is."""
@@ -304,6 +326,14 @@ class WorstSlice(_SliceMetric):
         ends = [math.nan if any(map(math.isnan, each)) else self._worst(each) for each in columns]
         # No slice has a metric below 0.
         return Estimate(ends[0], max(ends[1], 0.0), ends[2]).end(self.end)
+
+    def main_figure(self, subject: Subject) -> Estimate:
+        """The estimate of the slice that has the worst number."""
+        number, part = self.estimate(subject), self.slice_part(subject)
+        if self.end or part is None or part["name"] is None:
+            return number
+        quantity = SliceQuantity(self.metric, self.by, part["name"])
+        return number._replace(value=quantity.main_figure(subject).value)
 
     def absence(self, subject: Subject) -> str:
         """Which slice has no such number, or that there are none."""
@@ -440,11 +470,13 @@ def unpaired(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(value, value - below, value + above)
 
 
-def _of_slice(part: SlicePart | None, metric: str) -> Estimate:
+def _of_slice(part: SlicePart | None, metric: str, *, main: bool = False) -> Estimate:
+    """A number of a slice; if ``main`` its estimate where it has one."""
     entry = None if part is None else cast("Mapping[str, Any]", part).get(metric)
     if isinstance(entry, Mapping):
         number = cast("NumberPart", entry)
-        return read_estimate(number["value"], number)
+        value = number.get("estimate", number["value"]) if main else number["value"]
+        return read_estimate(value, number)
     return read_estimate(entry)
 
 
