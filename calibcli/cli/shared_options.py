@@ -67,6 +67,14 @@ class InputChoice(StrEnum):
     PERCENT = "percent"
 
 
+class MembersChoice(StrEnum):
+    """What the members of an ensemble become."""
+
+    MEAN_PROBS = "mean-probs"
+    MEAN_LOGITS = "mean-logits"
+    EACH = "each"
+
+
 def options_in(panel: str) -> Callable[..., Any]:
     """`typer.Option` for options that the help shows together, under a heading."""
     return functools.partial(typer.Option, rich_help_panel=panel)
@@ -165,6 +173,21 @@ class InputOptions:
             show_default="the one that the labels lack",
         ),
     ] = None
+    members: Annotated[
+        MembersChoice | None,
+        _input(
+            help="What the members of an ensemble become: one model, or rows of their own.",
+            show_default=False,
+        ),
+    ] = None
+    member_axis: Annotated[
+        int | None,
+        _input(
+            metavar="N",
+            help="Axis of the members in an array of scores, from 0.",
+            show_default="the one before the classes that the labels lack",
+        ),
+    ] = None
     sample: Annotated[
         int | None,
         _input(
@@ -200,6 +223,8 @@ class InputOptions:
             labels_required=labels_required,
             single_pass=single_pass,
             class_axis=None if self.class_axis is None else parse_class_axis(self.class_axis),
+            members=None if self.members is None else self.members.value,
+            member_axis=self.member_axis,
             sample=self.sample,
             spool_limit=None if limit is None else parse_size(limit, "--spool-limit"),
         )

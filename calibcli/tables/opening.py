@@ -166,14 +166,13 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
     width = scores.width()
     _check_classes(width, options.classes, classes, fields.file.name)
     where = f"{fields.file.name}: {fields.scores.title}"
-    kind, picked["input"] = decide_kind(
-        files[0].score_kind or options.input,
-        fields.scores.hint,
-        scores.sample(width),
-        where,
-        renormalise=options.renormalise,
-    )
-    renormalise = options.renormalise and files[0].score_kind is None
+    kind, renormalise = files[0].score_kind, False
+    if kind is None:
+        renormalise = options.renormalise
+        sample = scores.sample(width)
+        kind, picked["input"] = decide_kind(
+            options.input, fields.scores.hint, sample, where, renormalise=renormalise
+        )
     if renormalise:
         picked["input"] += ", each row divided by its sum"
     rule = _label_rule(files, rows, fields, options, classes, (kind, width), picked)

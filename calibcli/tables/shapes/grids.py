@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
@@ -30,7 +31,7 @@ from calibcli.tables.formats.base import (
     Values,
 )
 from calibcli.tables.formats.npy import ArrayBatch
-from calibcli.tables.names import LABELS, SCORES, FileFields
+from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
 from calibcli.tables.read_options import NO_CLASS_AXIS, ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
 from calibcli.tables.shapes.geometry import Geometry, fitting
@@ -41,6 +42,8 @@ MASKS = ("seg", "segmentation", "mask", "masks")
 
 _SPLIT_ROWS = 1 << 16
 """Rows of a partition of a mapped array."""
+
+_TITLES = {"--class-axis": "classes", "--member-axis": "members"}
 
 _CACHED_IMAGES = 4
 
@@ -89,11 +92,16 @@ def grid_scores(file: DataFile, options: ReadOptions) -> tuple[str, ...]:
     else:
         named = [field for name in SCORES if (field := fields.find(name)) is not None]
     usable = [field for field in named if field.element == "float"]
-    most = 2 if options.class_axis is None and options.members is None else 1
-    if any(field.axes <= most for field in usable) and options.class_axis is None:
+    if any(field.axes <= 2 for field in usable) and options.class_axis is None:
         return ()
-    deep = [field for field in usable if len(field.shape) >= most]
-    return tuple(field.name for field in deep[:1])
+    deep = [field for field in usable if field.shape]
+    if usable or file.unit == "array":
+        return tuple(field.name for field in deep[:1])
+    for pattern in FAMILIES if options.logits is None else (options.logits,):
+        family = [each for each in file.fields if fnmatchcase(each.name.lower(), pattern.lower())]
+        if len({_shape(field) for field in family}) == 1 and len(family[0].shape) > 1:
+            return tuple(field.name for field in family if field.element == "float")
+    return ()
 
 
 def _refuse_idle_options(file: DataFile, options: ReadOptions) -> None:
@@ -158,7 +166,8 @@ def _proved(
     stored = _shape(label)
     both = f"{title} and {FileFields.of(file).title(label)}"
     if options.class_axis == NO_CLASS_AXIS:
-        found = [Geometry(shape, None, members)]
+        axes = range(len(shape)) if options.members and members is None else (members,)
+        found = [Geometry(shape, None, axis) for axis in axes]
         found = [each for each in found if each.place_shape == stored]
     elif stored == shape and classes is not None and stored[classes] > 1:
         return Geometry(shape, classes)
@@ -234,7 +243,7 @@ def _ways(found: Sequence[Geometry]) -> str:
         " ".join(f"{option} {many[option][index]}" for option in options)
         for index in range(len(found))
     ]
-    what = " and ".join(option.removeprefix("--").removesuffix("-axis") for option in options)
+    what = " and the ".join(_TITLES[option] for option in options)
     return f"which axis is that of the {what}? {' or '.join(ways)}"
 
 
@@ -291,7 +300,7 @@ def _grid(
     if labels is not None and options.labels is None:
         roles["labels"] = labels[1].name
     parts = {field.name: _part(field, geometry, file.about) for field in file.fields}
-    return _unrolled(file, parts, geometry, options, {**file.roles, **roles}, spool)
+    return _unrolled(file, parts, geometry, options.sample, {**file.roles, **roles}, spool)
 
 
 def _part(field: Field, geometry: Geometry, about: Sequence[str]) -> Part | None:
@@ -318,22 +327,23 @@ def _label_grid(
     if opened.labels is None or labels is None:
         return None
     file, field = labels
-    return _unrolled(file, {field.name: _part(field, geometry, ())}, geometry, options, {}, spool)
+    parts = {field.name: _part(field, geometry, ())}
+    return _unrolled(file, parts, geometry, options.sample, {}, spool)
 
 
 def _unrolled(
     file: DataFile,
     parts: Mapping[str, Part | None],
     geometry: Geometry,
-    options: ReadOptions,
+    sample: int | None,
     roles: Mapping[str, str],
     spool: Spool,
+    titles: tuple[str, ...] | None = None,
 ) -> GridFile:
     known = {name: part for name, part in parts.items() if part is not None}
     taken = {field.name for field in file.fields}
-    names = tuple(
-        f"{name}_index" if name in taken else name for name in _index_names(geometry) if name
-    )
+    titles = _index_names(geometry) if titles is None else titles
+    names = tuple(f"{name}_index" if name in taken else name for name in titles)
     grid = GridFile(
         location=file.location,
         format=file.format,
@@ -347,12 +357,39 @@ def _unrolled(
         file=file.laid_out(list(known), spool, one_row=not geometry.has_images),
         parts=known,
         geometry=geometry,
-        sample=options.sample if (options.sample or 0) < geometry.per_image else None,
+        sample=sample if (sample or 0) < geometry.per_image else None,
+        titles=titles,
         index_names=names,
     )
     fields = (grid.made_field(field) for field in file.fields)
     index = (Field(name, "int64", "integer", 1, None, "int64", grid.rows) for name in names)
     return replace(grid, fields=(*fields, *index), grid=grid.grid_shape())
+
+
+def members_as_rows(
+    file: DataFile, scores: str | None, members: tuple[int, ...], first: int, spool: Spool
+) -> GridFile:
+    """A row for each member of each row; the rows of one row are a cluster.
+
+    Parameters
+    ----------
+    file : DataFile
+    scores : str or None
+        The field whose rows are (M, C), if it is there.
+    members : tuple of int
+        M and C.
+    first : int
+        The number of the first row.
+    spool : Spool
+    """
+    rows = next((field.rows for field in file.fields if field.name == scores), file.fields[0].rows)
+    geometry = Geometry((rows, *members), 2)
+    parts = {field.name: _part(field, geometry, file.about) for field in file.fields}
+    titles = ("row", "member")
+    roles = dict(file.roles) if scores is None else {**file.roles, "logits": scores}
+    grid = _unrolled(file, parts, geometry, None, roles, spool, titles)
+    roles |= {"cluster": grid.index_names[0]}
+    return replace(grid, first_image=first, roles=roles, picked=file.picked, grid=None)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -366,6 +403,8 @@ class GridFile(ReshapedFile):
     geometry : Geometry
     sample : int or None
         Places of each image that are rows, chosen at random; all of them where it is None.
+    titles : tuple of str
+        What an image and a place within one are called; nothing where places are rows.
     index_names : tuple of str
         The fields that number the images and the places within one; there may be none.
     first_image : int
@@ -375,6 +414,7 @@ class GridFile(ReshapedFile):
     parts: Mapping[str, Part]
     geometry: Geometry
     sample: int | None
+    titles: tuple[str, ...]
     index_names: tuple[str, ...]
     first_image: int = 0
 
@@ -439,8 +479,7 @@ class GridFile(ReshapedFile):
             )
         at = np.unravel_index(place, self.geometry.image_shape)
         listed = ", ".join(str(int(index)) for index in at)
-        image_name, place_name = _index_names(self.geometry)
-        return f"{self.location.name}, {image_name} {image}, {place_name} ({listed})"
+        return f"{self.location.name}, {self.titles[0]} {image}, {self.titles[1]} ({listed})"
 
     def splits(self, rows: int) -> Sequence[int]:
         """The first rows of images, or any rows where arrays are mapped."""

@@ -13,7 +13,7 @@ from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.storage import Spool
 
-SHAPES: tuple[str, ...] = ("grids:as_grids",)
+SHAPES: tuple[str, ...] = ("grids:as_grids", "members:as_members")
 """``"module:name"`` of this package."""
 
 
