@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -28,6 +29,7 @@ from calibcli.errors import DataError
 from calibcli.fitting.problem import Problem
 from calibcli.params import ParamsError, decode
 from calibcli.tables import ReadOptions, open_dataset, parse_classes
+from calibcli.tables.formats.parquet_pages import Pages
 from calibcli.workflow.records import to_calibrators
 
 RNG = np.random.default_rng(11)
@@ -116,6 +118,110 @@ def test_page_checksums_of_parquet_are_verified(
     pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
     flipped(path, 5000)
     assert "CRC checksum" in refused(capfd, "evaluate", str(path))
+
+
+def promising(path: Path, compressed: int | None = None, uncompressed: int | None = None) -> None:
+    """Write a Parquet file of which the first page of labels promises other sizes than it has."""
+    table = pa.table({"logits": list(LOGITS[:60]), "label": pa.array(LABELS[:60])})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    begin = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    content = path.read_bytes()
+    # The kind of page and the two sizes, each as zigzag in seven bits a byte.
+    number = rb"\x15([\x80-\xff]*[\0-\x7f])"
+    sizes = re.compile(rb"\x15\0" + number + number).match(content, begin)
+    assert sizes is not None
+    new = [
+        stored
+        if size is None
+        else bytes(size << 1 >> 7 * k & 127 | 128 for k in range(4)) + b"\x0f"
+        for stored, size in zip(sizes.groups(), (uncompressed, compressed), strict=True)
+    ]
+    header = b"\x15\0\x15" + new[0] + b"\x15" + new[1]
+    path.write_bytes(content[:begin] + header + content[sizes.end() :])
+
+
+@pytest.mark.parametrize("size", [(1 << 31) - 1, (1 << 31) - 1000])
+@pytest.mark.parametrize("promise", ["compressed", "uncompressed"])
+def test_a_page_that_promises_gigabytes_is_refused_before_they_are_asked_for(
+    promise: str, size: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "v.parquet"
+    promising(path, **{promise: size})
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        line = refused(capfd, "evaluate", str(path))
+    finally:
+        pa.set_memory_pool(before)
+    assert f"{size:,}" in line
+    assert pool.max_memory() < 64 << 20
+
+
+def test_a_page_that_grows_beyond_measure_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "v.parquet"
+    table = pa.table({f"logit_{k}": np.zeros(1 << 18) for k in range(3)})
+    table = table.append_column("label", pa.array(np.arange(1 << 18) % 3))
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, data_page_size=1 << 30)
+    line = refused(capfd, "evaluate", str(path), "--spool-limit", "64K")
+    assert "v.parquet, a page" in line
+    assert "--spool-limit" in line
+    assert run(["evaluate", str(path), "-q", "--spool-limit", "1M"]) == 0
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000, 1 << 20])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_every_page_is_looked_at_however_a_file_is_read(
+    version: str, block: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "v.parquet"
+    words = pa.array([f"word {row % 40}" * 20 for row in range(500)])
+    table = pa.table({"logits": list(LOGITS[:500]), "label": LABELS[:500], "word": words})
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        data_page_version=version,
+        data_page_size=1000,
+        write_batch_size=100,
+        row_group_size=300,
+        write_page_checksum=True,
+    )
+    metadata = pq.ParquetFile(path).metadata
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            sizes: list[tuple[int, int]] = []
+            chunk = metadata.row_group(group).column(column)
+            begin = chunk.dictionary_page_offset or chunk.data_page_offset
+            with pa.OSFile(str(path)) as file:
+                pages = Pages(file, lambda *pair: sizes.append(pair))  # noqa: B023 (used in the loop)
+                pages.looking = True
+                for place in range(begin, end := begin + chunk.total_compressed_size, block):
+                    pages.seek(place)
+                    pages.read(min(block, end - place))
+            grown = sum(size - stored for size, stored in sizes)
+            assert grown == chunk.total_uncompressed_size - chunk.total_compressed_size
+            assert sum(stored for _, stored in sizes) < chunk.total_compressed_size
+            assert len(sizes) > 1
+
+
+def test_headers_of_pages_that_are_none_are_passed_on(tmp_path: Path) -> None:
+    path, whole = tmp_path / "x", []
+    deep, many = b"\x1c" * 200, b"\x19\xf3\xff\xff\x7f" + bytes(1 << 18)
+    for content, refusal in ((deep, None), (b"\x1f", None), (b"", None), (many, "100,000 values")):
+        path.write_bytes(b"PAR1" + content)
+        with pa.OSFile(str(path)) as file:
+            pages = Pages(file, lambda *pair: whole.append(pair))
+            pages.looking = True
+            pages.seek(4)
+            if refusal:
+                with pytest.raises(ValueError, match=refusal):
+                    pages.read(1000)
+            else:
+                pages.read(1000)
+    assert not whole
 
 
 def damaged_tables() -> dict[str, pa.Table]:
@@ -357,14 +463,15 @@ def test_types_that_tables_do_not_have_are_left_out(
         "b": array("<M8[Y]", (60,), b"\1" * 480),
         "c": array("<m8[ns]", (60,), bytes(480)),
         "d": array("<f16", (60,), bytes(960)),
+        "e": array("<f8", (60, 0)),
     }
     with zipfile.ZipFile(path, "w") as archive:
         for key, content in {"logits": GOOD, **times}.items():
             archive.writestr(f"{key}.npy", content)
     params.write_text(json.dumps(parameter_file()))
     assert run(["apply", str(params), str(path), "-o", str(output)]) == 0
-    assert {"a", "b", "c", "d"} & set(pq.read_schema(output).names) == {"c"}
-    assert "not in the output: a, b, d" in capfd.readouterr().err
+    assert set(times) & set(pq.read_schema(output).names) == {"c"}
+    assert "not in the output: a, b, d, e" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("fortran", [False, True])

@@ -201,8 +201,8 @@ class InputOptions:
         str | None,
         _input(
             metavar="SIZE",
-            help="Bytes that standard input, a remote file or a compressed array may grow to.",
-            show_default="16G; an array 1G or 100 times what it takes in the file",
+            help="Bytes that standard input, a remote file, a compressed array or page may grow to.",
+            show_default="16G; an array or page 1G or 100 times its size in the file",
         ),
     ] = None
 

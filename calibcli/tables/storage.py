@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,6 +74,35 @@ LARGEST_EXPANSION, EXPANSION_FACTOR = 1 << 30, 100
 also grow to this many times its size. Logits hardly grow tenfold, zeros a thousandfold."""
 
 
+@dataclass(frozen=True)
+class Expansion:
+    """How far what a file has compressed may grow.
+
+    Attributes
+    ----------
+    limit : int or None
+        Bytes of one array or page; None for `LARGEST_EXPANSION` and `EXPANSION_FACTOR`.
+    """
+
+    limit: int | None = None
+
+    def check(self, name: str, size: int, stored: int) -> None:
+        """Refuse what would grow from a stored size to one beyond all measure.
+
+        Raises
+        ------
+        DataError
+        """
+        limit = self.limit
+        if limit is None:
+            limit = max(LARGEST_EXPANSION, EXPANSION_FACTOR * stored)
+        if size > max(limit, stored):
+            raise DataError(
+                f"{name}: its {stored:,} bytes would become {size:,}; "
+                f"--spool-limit {_in_units(size)} allows that"
+            )
+
+
 class Spool:
     """A folder of temporary files, for what comes from a pipe or an object store.
 
@@ -83,28 +113,18 @@ class Spool:
     ----------
     limit : int or None
         Bytes of one copied stream, and of one array that a file has compressed.
+
+    Attributes
+    ----------
+    expansion : Expansion
+        What the limit says of compressed arrays.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
+        self.expansion = Expansion(limit)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
-
-    def check_expansion(self, name: str, size: int, stored: int) -> None:
-        """Refuse what would grow from a stored size to one beyond all measure.
-
-        Raises
-        ------
-        DataError
-        """
-        limit = self._limit
-        if limit is None:
-            limit = max(LARGEST_EXPANSION, EXPANSION_FACTOR * stored)
-        if size > max(limit, stored):
-            raise DataError(
-                f"{name}: its {stored:,} bytes would become {size:,}; "
-                f"--spool-limit {_in_units(size)} allows that"
-            )
 
     def copy(self, stream: IO[bytes] | Any, name: str, head: bytes = b"") -> str:
         """Copy the rest of a stream into a new file and return its path.

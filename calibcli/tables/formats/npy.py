@@ -102,10 +102,11 @@ class ArrayHeader:
     def field(self, name: str, *, in_memory: bool) -> Field:
         """The array as a field of a table: its first axis are the rows."""
         kind = np.dtype(self.dtype)
-        # A single value has no rows, so it can be no column; Arrow has no long double.
-        usual = bool(self.shape) and not (kind.kind == "f" and kind.itemsize > 8)
-        element = _ELEMENTS.get(kind.kind, "other") if usual else "other"
         row = self.shape[1:]
+        # A single value has no rows, and rows without a value are no column; Arrow has no long
+        # double.
+        usual = bool(self.shape) and 0 not in row and not (kind.kind == "f" and kind.itemsize > 8)
+        element = _ELEMENTS.get(kind.kind, "other") if usual else "other"
         text = "string" if element == "string" else kind.name
         return Field(
             name,

@@ -356,7 +356,7 @@ def _member(
     name = f"{location.name}, key {entry.filename.removesuffix('.npy')!r}"
     if entry.flag_bits & 1:
         raise DataError(f"{name}: it is encrypted; save it without a password")
-    spool.check_expansion(name, entry.file_size, entry.compress_size)
+    spool.expansion.check(name, entry.file_size, entry.compress_size)
     with archive.open(entry) as stream:
         header = read_header(stream, entry.file_size, name)
     if entry.compress_type == zipfile.ZIP_STORED:

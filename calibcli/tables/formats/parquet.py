@@ -27,8 +27,9 @@ from calibcli.tables.formats.arrow import (
     with_keys,
 )
 from calibcli.tables.formats.base import DECODED_BYTES, DataFile, Field
+from calibcli.tables.formats.parquet_pages import Pages
 from calibcli.tables.locations import Location
-from calibcli.tables.storage import Spool
+from calibcli.tables.storage import Expansion, Spool
 
 BUFFER_BYTES = 4 << 20
 """What is read ahead, shared by the columns. Without it a whole column chunk is read at once."""
@@ -49,10 +50,13 @@ class ParquetData(DataFile):
         First row of each row group.
     row_bytes : float
         Mean size of a row, all columns, before compression.
+    expansion : Expansion
+        What a page may grow to.
     """
 
     starts: tuple[int, ...]
     row_bytes: float
+    expansion: Expansion
 
     def splits(self, rows: int) -> Sequence[int]:
         """The first rows of the row groups."""
@@ -69,7 +73,7 @@ class ParquetData(DataFile):
         if not groups:
             return
         keys = self.location.keys
-        with _opened(self.location, len(names)) as file:
+        with _opened(self.location, self.expansion, len(names)) as file:
             columns = set(file.schema_arrow.names)
             stored = [name for name in names if name in columns]
             batches = file.iter_batches(
@@ -98,7 +102,7 @@ def _row_bytes(field: Field) -> int | None:
     return (field.width or 1) * np.dtype(field.dtype).itemsize
 
 
-def open_parquet(location: Location, _: Spool) -> ParquetData:
+def open_parquet(location: Location, spool: Spool) -> ParquetData:
     """Read the footer of a Parquet file.
 
     Raises
@@ -106,7 +110,7 @@ def open_parquet(location: Location, _: Spool) -> ParquetData:
     DataError
         It is not a readable Parquet file, or two columns have the same name.
     """
-    with _opened(location) as file:
+    with _opened(location, spool.expansion) as file:
         metadata, schema = file.metadata, file.schema_arrow
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         counts = [group.num_rows for group in groups]
@@ -121,12 +125,17 @@ def open_parquet(location: Location, _: Spool) -> ParquetData:
             starts=tuple(itertools.accumulate(counts[:-1], initial=0)),
             # The sizes of single columns are not asked for: pyarrow aborts where they are damaged.
             row_bytes=sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1),
+            expansion=spool.expansion,
         )
 
 
 @contextmanager
-def _opened(location: Location, columns: int = 1) -> Iterator[Any]:
+def _opened(location: Location, expansion: Expansion, columns: int = 1) -> Iterator[Any]:
     """The file as `pyarrow.parquet.ParquetFile`; what goes wrong inside is a `DataError`."""
+
+    def check(size: int, stored: int) -> None:
+        expansion.check(f"{location.name}, a page", size, stored)
+
     with (
         refusing_damage(location, "Parquet"),
         pa.OSFile(os.fsencode(location.path))
@@ -134,9 +143,12 @@ def _opened(location: Location, columns: int = 1) -> Iterator[Any]:
         else location.open() as source,
     ):
         buffer = max(BUFFER_BYTES // max(columns, 1), 1 << 14)
-        yield pq.ParquetFile(
-            source, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True
+        pages = Pages(source, check)
+        file = pq.ParquetFile(
+            pages, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True
         )
+        pages.looking = True
+        yield file
 
 
 class ParquetSink(ArrowSink):
