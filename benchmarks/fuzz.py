@@ -1,11 +1,12 @@
 """Hurt files of every format that is read, and what becomes of those who read them.
 
     python benchmarks/fuzz.py [--tries N] [--seed N] [--formats A,B] [--jobs N] [--keep FOLDER]
+                              [--log FILE]
 
 Each file goes through a command in a forked process with limits of time and memory. A command may
 end with 0 or 2 and with nothing else; no message may hold a control character; and where a checksum
 of the file covers what was changed, no number may come out changed. What breaks that is printed and
-kept, and the exit code is 1.
+kept, and the exit code is 1. A campaign with a log goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ from typing import Any
 from fuzz_inputs import FORMATS, SUFFIXES, Mutation, digest, mutation, rows, samples, tables
 
 SECONDS, MEMORY = 10, 1 << 30
-"""Limits of one run; memory above that of a process which has done nothing yet."""
+"""Limits of one run: processor time, and memory above that of a process which has done nothing."""
+
+PATIENCE = 120
+"""Seconds after which a run is taken to hang, on a machine that has other work to do."""
 
 BATCH = 100
 """Runs of one forked process, so that little time goes into forks."""
@@ -52,8 +56,9 @@ class Run:
     code : int
         The exit code, or minus the signal.
     seconds : float
+        Of processor time, all threads together.
     memory : int
-        Bytes; the resident size above that of an idle process, if no run before it took more.
+        Bytes; the most that was resident above an idle process.
     past : bool
         Whether what is read first was as it should be.
     fault : str
@@ -174,7 +179,8 @@ def fault_of(code: int, output: str, messages: str, expected: Any) -> str:
 
 def work(form: str, numbers: Sequence[int], seed: int, pipe: Any) -> None:
     """Run mutations one after the other and send how each ended; the body of a forked process."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for ending in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(ending, signal.SIG_DFL)
     idle = _resident()
     limit = _virtual() + 4 * MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -201,21 +207,35 @@ def _run_one(
     stdin = form == "arrow-stream" and number % 2 == 1
     if stdin:
         arguments = ["-" if each == str(path) else each for each in arguments]
-    before, begin = _resident(), time.monotonic()
-    signal.alarm(SECONDS)
+    before, begin = _forget_peak(), time.process_time()
+    signal.alarm(PATIENCE)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     code, output, messages = one_run(arguments, hurt.content if stdin else None)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
-    seconds = time.monotonic() - begin
+    seconds = time.process_time() - begin
     wanted = None if hurt.same is None else expected[hurt.same]
     fault = fault_of(code, output, messages, wanted)
-    # The mark of the highest water is no other run's fault.
+    # Where the peak cannot be forgotten, that of a run before is no fault of this one.
     memory = max(_resident() - idle, 0) if _resident() > before else 0
     if memory > MEMORY and not fault:
         fault = f"{memory >> 20} MB"
     return Run(number, code, seconds, memory, hurt.past, fault)
 
 
+def _forget_peak() -> int:
+    """Set the peak of memory to what is resident, where the system can; return the peak."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return 0
+    return _resident()
+
+
 def _resident() -> int:
+    """The peak of resident memory in bytes."""
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.split("VmHWM:")[1].split()[0]) << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
@@ -259,13 +279,32 @@ def batch(form: str, numbers: Sequence[int], seed: int) -> list[Run]:
     return runs
 
 
-def campaign(form: str, tries: int, seed: int, jobs: int) -> Tally:
-    """All runs of a format."""
-    numbers = range(tries)
-    parts = [numbers[begin : begin + BATCH] for begin in range(0, tries, BATCH)]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
-        found = pool.map(partial(_batch, form, seed), parts)
-        return Tally([run for runs in found for run in runs])
+def campaign(form: str, tries: int, seed: int, jobs: int, log: str | None = None) -> Tally:
+    """All runs of a format; those that a log holds are taken from there, the others added to it."""
+    runs = [run for run in logged(log, form, seed) if run.number < tries]
+    done = {run.number for run in runs}
+    numbers = [number for number in range(tries) if number not in done]
+    parts = [numbers[begin : begin + BATCH] for begin in range(0, len(numbers), BATCH)]
+    with (
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool,
+        Path(log or os.devnull).open("a", encoding="utf-8") as file,
+    ):
+        for some in pool.map(partial(_batch, form, seed), parts):
+            runs += some
+            lines = (json.dumps({"format": form, "seed": seed, **asdict(run)}) for run in some)
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+    return Tally(runs)
+
+
+def logged(log: str | None, form: str, seed: int) -> Iterator[Run]:
+    """The runs of a format and a seed that a log holds."""
+    if log is None or not Path(log).exists():
+        return
+    for line in Path(log).read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if (entry.pop("format"), entry.pop("seed")) == (form, seed):
+            yield Run(**entry)
 
 
 def _batch(form: str, seed: int, numbers: Sequence[int]) -> list[Run]:
@@ -306,12 +345,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", help="a folder for the files that found a fault")
+    parser.add_argument("--log", help="a file with a line of JSON for each run")
     options = parser.parse_args(arguments)
     warm_up()
     print(HEAD)
     found: list[str] = []
     for form in options.formats.split(","):
-        tally = campaign(form, options.tries, options.seed, options.jobs)
+        tally = campaign(form, options.tries, options.seed, options.jobs, options.log)
         print(tally.row(form), flush=True)
         found += faults(form, tally, options.seed, options.keep)
     for line in found:
