@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -27,7 +28,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +289,7 @@ def campaign(form: str, tries: int, seed: int, jobs: int, log: str | None = None
         ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool,
         Path(log or os.devnull).open("a", encoding="utf-8") as file,
     ):
-        for some in pool.map(partial(_batch, form, seed), parts):
+        for some in pool.map(functools.partial(_batch, form, seed), parts):
             runs += some
             lines = (json.dumps({"format": form, "seed": seed, **asdict(run)}) for run in some)
             file.writelines(f"{line}\n" for line in lines)
@@ -312,7 +312,11 @@ def _batch(form: str, seed: int, numbers: Sequence[int]) -> list[Run]:
 
 
 def warm_up() -> None:
-    """Import what commands import, so that forked processes need not."""
+    """Import what commands import, so that forked processes need not, and build the parser once."""
+    import typer.main
+
+    os.environ["CALIB_CONFIG"] = ""
+    typer.main.get_command = functools.cache(typer.main.get_command)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
         prepare(folder)

@@ -201,7 +201,7 @@ class InputOptions:
         str | None,
         _input(
             metavar="SIZE",
-            help="Bytes that standard input, a remote file, a compressed array or page may grow to.",
+            help="Bytes that standard input, a remote file, an array or a page may grow to.",
             show_default="16G; an array or page 1G or 100 times its size in the file",
         ),
     ] = None
