@@ -75,7 +75,7 @@ also grow to this many times its size. Logits hardly grow tenfold, zeros a thous
 
 
 @dataclass(frozen=True)
-class Expansion:
+class ExpansionLimit:
     """How far what a file has compressed may grow.
 
     Attributes
@@ -116,13 +116,13 @@ class Spool:
 
     Attributes
     ----------
-    expansion : Expansion
+    expansion : ExpansionLimit
         What the limit says of compressed arrays.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self.expansion = Expansion(limit)
+        self.expansion = ExpansionLimit(limit)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 

@@ -27,9 +27,9 @@ from calibcli.tables.formats.arrow import (
     with_keys,
 )
 from calibcli.tables.formats.base import DECODED_BYTES, DataFile, Field
-from calibcli.tables.formats.parquet_pages import Pages
+from calibcli.tables.formats.parquet_pages import Pages, page_starts
 from calibcli.tables.locations import Location
-from calibcli.tables.storage import Expansion, Spool
+from calibcli.tables.storage import ExpansionLimit, Spool
 
 BUFFER_BYTES = 4 << 20
 """What is read ahead, shared by the columns. Without it a whole column chunk is read at once."""
@@ -50,13 +50,16 @@ class ParquetData(DataFile):
         First row of each row group.
     row_bytes : float
         Mean size of a row, all columns, before compression.
-    expansion : Expansion
+    expansion : ExpansionLimit
         What a page may grow to.
+    pages : frozenset of int
+        Where the pages of each column begin.
     """
 
     starts: tuple[int, ...]
     row_bytes: float
-    expansion: Expansion
+    expansion: ExpansionLimit
+    pages: frozenset[int]
 
     def splits(self, rows: int) -> Sequence[int]:
         """The first rows of the row groups."""
@@ -73,7 +76,8 @@ class ParquetData(DataFile):
         if not groups:
             return
         keys = self.location.keys
-        with _opened(self.location, self.expansion, len(names)) as file:
+        with _source(self.location) as source:
+            file = self._opened(source, len(names))
             columns = set(file.schema_arrow.names)
             stored = [name for name in names if name in columns]
             batches = file.iter_batches(
@@ -85,6 +89,19 @@ class ParquetData(DataFile):
             inside = cut(validated(batches), begin - self.starts[groups[0]], end - begin)
             for batch in regroup(inside, rows):
                 yield ArrowBatch(with_keys(batch, names, keys))
+
+    def _opened(self, source: Any, columns: int) -> Any:
+        """The file as `pyarrow.parquet.ParquetFile`."""
+
+        def check(size: int, stored: int) -> None:
+            self.expansion.check(f"{self.location.name}, a page", size, stored)
+
+        return pq.ParquetFile(
+            Pages(source, self.pages, check),
+            buffer_size=max(BUFFER_BYTES // max(columns, 1), 1 << 14),
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
 
     def _batch_rows(self, names: Sequence[str], rows: int) -> int:
         wanted = set(names)
@@ -110,7 +127,8 @@ def open_parquet(location: Location, spool: Spool) -> ParquetData:
     DataError
         It is not a readable Parquet file, or two columns have the same name.
     """
-    with _opened(location, spool.expansion) as file:
+    with _source(location) as source:
+        file = pq.ParquetFile(source)
         metadata, schema = file.metadata, file.schema_arrow
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         counts = [group.num_rows for group in groups]
@@ -126,29 +144,20 @@ def open_parquet(location: Location, spool: Spool) -> ParquetData:
             # The sizes of single columns are not asked for: pyarrow aborts where they are damaged.
             row_bytes=sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1),
             expansion=spool.expansion,
+            pages=page_starts(source),
         )
 
 
 @contextmanager
-def _opened(location: Location, expansion: Expansion, columns: int = 1) -> Iterator[Any]:
-    """The file as `pyarrow.parquet.ParquetFile`; what goes wrong inside is a `DataError`."""
-
-    def check(size: int, stored: int) -> None:
-        expansion.check(f"{location.name}, a page", size, stored)
-
+def _source(location: Location) -> Iterator[Any]:
+    """The file as `pyarrow.NativeFile`; what goes wrong inside is a `DataError`."""
     with (
         refusing_damage(location, "Parquet"),
         pa.OSFile(os.fsencode(location.path))
         if location.url is None
         else location.open() as source,
     ):
-        buffer = max(BUFFER_BYTES // max(columns, 1), 1 << 14)
-        pages = Pages(source, check)
-        file = pq.ParquetFile(
-            pages, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True
-        )
-        pages.looking = True
-        yield file
+        yield source
 
 
 class ParquetSink(ArrowSink):

@@ -12,46 +12,78 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias
 
-UNCOMPRESSED, COMPRESSED = 2, 3
+_UNCOMPRESSED, _COMPRESSED = 2, 3
 """The numbers of a header's fields that hold the sizes of a page."""
 
-READ_AHEAD = 1 << 14
-LONGEST_HEADER = 16 << 20
+_CHUNK, _OFFSETS = (4, 1, 3), (9, 11)
+"""The fields of a footer that lead to what it says of each column of each group of rows, and those
+that say where its pages begin: of data, and of a dictionary."""
+
+_TAIL = 8
+"""Bytes behind the footer: its length in four, and a mark."""
+
+_READ_AHEAD = 1 << 14
+_LONGEST_HEADER = 16 << 20
 """Bytes at a time, and at most, that are read of a header which goes on in the next block; pyarrow
 itself reads no longer one."""
 
-DEEPEST, MOST_VALUES = 64, 100_000
+_DEEPEST, _MOST_VALUES = 64, 100_000
 """Structs and lists within each other, and values; the header of a page has three, and some 30."""
 
-Check: TypeAlias = Callable[[int, int], None]
+_Check: TypeAlias = Callable[[int, int], None]
 """Takes the size of a page after and before decompression and refuses what is beyond measure."""
+
+
+def page_starts(file: Any) -> frozenset[int]:
+    """Where the pages of each column of each group of rows begin, by the footer of a file.
+
+    Parameters
+    ----------
+    file : pyarrow.NativeFile
+        A Parquet file whose footer pyarrow has read.
+
+    Raises
+    ------
+    ValueError
+        The footer is damaged.
+    """
+    size = file.size()
+    length = int.from_bytes(file.read_at(4, size - _TAIL), "little")
+    footer = file.read_at(length, size - _TAIL - length)
+    try:
+        numbers = _Struct(footer, 0, len(footer)).numbers(_I64, _CHUNK)
+        return frozenset(offset for field, offset in numbers if field in _OFFSETS)
+    except (IndexError, _DamagedError) as error:
+        raise ValueError("the footer is damaged") from error
 
 
 class Pages(io.RawIOBase):
     """A Parquet file that looks at the headers of all pages that are read from it.
 
-    pyarrow reads the pages of a column from the first to the last, in blocks. A block that begins
-    where no other ended is the first of its column, so it begins with a header; each header tells
+    pyarrow reads the pages of a column from the first to the last, in blocks. Each header tells
     where the next one is.
 
     Parameters
     ----------
     file : pyarrow.NativeFile
+    starts : set of int
+        What `page_starts` says.
     check : callable
         Called with the two sizes of each page; what it raises ends the reading.
     """
 
-    def __init__(self, file: Any, check: Check) -> None:
+    def __init__(self, file: Any, starts: AbstractSet[int], check: _Check) -> None:
         super().__init__()
         self._file = file
+        self._starts = starts
         self._check = check
         self._size = file.size()
         self._place = 0
+        # Where the next header is, by the end of the block that was read last.
         self._headers: dict[int, int] = {}
-        self.looking = False
-        """Whether blocks are pages: the footer, which is read first, is not."""
 
     def readable(self) -> bool:
         """It is."""
@@ -76,17 +108,19 @@ class Pages(io.RawIOBase):
         begin = self._place
         block: bytes = self._file.read_at(self._size - begin if size < 0 else size, begin)
         self._place = begin + len(block)
-        if self.looking and block:
+        if block:
             self._look(begin, block)
         return block
 
     def _look(self, begin: int, block: bytes) -> None:
         """Check the pages whose headers begin in a block."""
         end = begin + len(block)
-        header = self._headers.pop(begin, begin)
-        while begin <= header < end:
+        header = self._headers.pop(begin, self._size)
+        if begin in self._starts:
+            header = begin
+        while header < end:
             length, sizes = self._sizes(block, header - begin, end)
-            compressed = sizes.get(COMPRESSED, 0)
+            compressed = sizes.get(_COMPRESSED, 0)
             if length == 0 or compressed < 0:
                 # pyarrow says what is wrong with it.
                 header = self._size
@@ -97,19 +131,19 @@ class Pages(io.RawIOBase):
                     f"the header of a page promises {compressed:,} bytes, "
                     f"and the file has {self._size - header:,} more"
                 )
-            self._check(sizes.get(UNCOMPRESSED, 0), compressed)
+            self._check(sizes.get(_UNCOMPRESSED, 0), compressed)
             header += compressed
         self._headers[end] = header
 
     def _sizes(self, block: bytes, place: int, end: int) -> tuple[int, dict[int, int]]:
         """Length of a header and its whole numbers by field; length 0 if it is none."""
-        content, size = block, READ_AHEAD
+        content, size = block, _READ_AHEAD
         while True:
-            struct = _Struct(content, place)
+            struct = _Struct(content, place, _MOST_VALUES)
             try:
-                numbers = struct.whole_numbers()
+                numbers = dict(struct.numbers(_I32))
             except IndexError:
-                more = self._file.read_at(size, end) if size <= LONGEST_HEADER else b""
+                more = self._file.read_at(size, end) if size <= _LONGEST_HEADER else b""
                 if len(block) - place + len(more) <= len(content) - place:
                     return 0, {}
                 content, size = block + more, 4 * size
@@ -131,15 +165,24 @@ class _Struct:
     content : bytes
     place : int
         Where in them it begins. Afterwards where it ended.
+    most : int
+        Values that are looked at.
     """
 
-    def __init__(self, content: bytes, place: int) -> None:
+    def __init__(self, content: bytes, place: int, most: int) -> None:
         self._content = content
-        self._left = MOST_VALUES
+        self._left = most
         self.place = place
 
-    def whole_numbers(self) -> dict[int, int]:
-        """The fields that are whole numbers of 32 bits; of two with one number the last.
+    def numbers(self, wanted: int, path: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+        """The fields of a kind of whole number, in their order.
+
+        Parameters
+        ----------
+        wanted : int
+            `_I32` or `_I64`.
+        path : tuple of int
+            The fields that lead to the structs which are meant; lists are all their elements.
 
         Raises
         ------
@@ -150,12 +193,22 @@ class _Struct:
         ValueError
             It has more values than could be looked at in time.
         """
-        numbers: dict[int, int] = {}
+        numbers: list[tuple[int, int]] = []
         for field, kind in self._fields():
-            if kind == _I32:
-                numbers[field] = _signed(self._number() & 0xFFFFFFFF)
+            if path and field == path[0] and kind == _STRUCT:
+                numbers += self.numbers(wanted, path[1:])
+            elif path and field == path[0] and kind == _LIST:
+                count, (element,) = self._list()
+                for _ in range(count):
+                    if element == _STRUCT:
+                        numbers += self.numbers(wanted, path[1:])
+                    else:
+                        self._skip(element, _DEEPEST)
+            elif kind == wanted and not path:
+                number = self._number()
+                numbers.append((field, _signed(number & 0xFFFFFFFF if kind == _I32 else number)))
             else:
-                self._skip(kind, DEEPEST)
+                self._skip(kind, _DEEPEST)
         return numbers
 
     def _fields(self) -> Iterator[tuple[int, int]]:
@@ -189,7 +242,7 @@ class _Struct:
         """Pass over a value of any kind."""
         self._left -= 1
         if self._left < 0:
-            raise ValueError(f"the header of a page has more than {MOST_VALUES:,} values")
+            raise ValueError("the header of a page has more values than any needs")
         if kind in _SIZES:
             self._leave(_SIZES[kind])
         elif kind in (_I16, _I32, _I64):
