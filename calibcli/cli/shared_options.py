@@ -155,6 +155,14 @@ class InputOptions:
             show_default="from the file",
         ),
     ] = None
+    num_classes: Annotated[
+        int | None,
+        _input(
+            metavar="N",
+            help="Classes, where rows have fewer scores; those without one are impossible.",
+            show_default="from the file",
+        ),
+    ] = None
     ignore_label: Annotated[
         list[str] | None,
         _input(
@@ -219,6 +227,7 @@ class InputOptions:
             input=self.input.value,
             renormalise=self.renormalise,
             classes=None if self.classes is None else parse_classes(self.classes),
+            num_classes=self.num_classes,
             ignore_label=tuple(self.ignore_label or ()),
             labels_required=labels_required,
             single_pass=single_pass,

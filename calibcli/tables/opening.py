@@ -165,6 +165,11 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
     scores = _StoredScores(files, rows, fields.score_names)
     width = scores.width()
     _check_classes(width, options.classes, classes, fields.file.name)
+    if options.num_classes not in (None, max(width, 2)):
+        raise UsageError(
+            f"{fields.file.name}: --num-classes {options.num_classes} pads lists that are shorter, "
+            f"but the scores have {width} columns"
+        )
     where = f"{fields.file.name}: {fields.scores.title}"
     kind, renormalise = files[0].score_kind, False
     if kind is None:

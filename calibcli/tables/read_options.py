@@ -64,6 +64,9 @@ class ReadOptions:
         Places of each image that are read, chosen at random, the same ones every time.
     class_count : int or None
         The number of classes, where it is known.
+    num_classes : int or None
+        How many classes there are, where the rows have fewer scores: those that a row has not are
+        impossible. None: as many as the longest row.
     spool_limit : int or None
         Bytes that a stream, or a compressed array of an NPZ file, may take on this machine; by
         default those of `Spool`.
@@ -85,6 +88,7 @@ class ReadOptions:
     members: str | None = None
     sample: int | None = None
     class_count: int | None = None
+    num_classes: int | None = None
     spool_limit: int | None = None
 
     @property
@@ -102,6 +106,8 @@ class ReadOptions:
             )
         if self.renormalise and self.input not in ("probs", PERCENT):
             raise UsageError("--renormalise divides probabilities by their sum: add --input probs")
+        if self.num_classes is not None and self.num_classes < 2:
+            raise UsageError(f"--num-classes {self.num_classes}: there are at least two")
         if self.classes is not None:
             check_classes(self.classes, "--classes")
 

@@ -335,9 +335,9 @@ def _items(array: Any, name: str, width: int | None) -> Any:
     RowError
         A list is missing or has not ``width`` items.
     """
-    array, lengths = _flattened(array, name)
+    array, lengths = flattened(array, name)
     while is_list(array.type):
-        inner, sizes = _flattened(array, name, lengths)
+        inner, sizes = flattened(array, name, lengths)
         ends = np.cumsum(lengths)
         total = np.concatenate([[0], np.cumsum(sizes)])
         array, lengths = inner, total[ends] - total[ends - lengths]
@@ -348,12 +348,13 @@ def _items(array: Any, name: str, width: int | None) -> Any:
     if len(wrong):
         raise RowError(
             wrong[0],
-            f"column {name!r} has {lengths[wrong[0]]} values here, elsewhere {expected}",
+            f"column {name!r} has {lengths[wrong[0]]} values here, elsewhere {expected}; if rows "
+            f"may have fewer than others: --num-classes {max(int(lengths.max()), expected)}",
         )
     return array
 
 
-def _flattened(array: Any, name: str, rows: NumpyArray | None = None) -> tuple[Any, NumpyArray]:
+def flattened(array: Any, name: str, rows: NumpyArray | None = None) -> tuple[Any, NumpyArray]:
     """The items of lists, and how many each list has.
 
     Parameters
@@ -436,7 +437,7 @@ def _ragged(array: Any, name: str) -> tuple[NumpyArray, NumpyArray]:
         lengths = np.zeros(len(array), np.int64)
         lengths[~missing] = some
         return numbers, lengths
-    items, lengths = _flattened(array, name)
+    items, lengths = flattened(array, name)
     row = first_missing(items)
     if row is not None:
         raise RowError(_owner(lengths, row), f"column {name!r} has a missing value here")

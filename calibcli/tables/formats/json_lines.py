@@ -33,6 +33,9 @@ _MOST_FIELDS = 256
 _MIXED = pa.binary()
 """Stands for values of several types, which are kept as their JSON; JSON itself has no bytes."""
 
+MIXED_TITLE = "JSON of several types"
+"""How the type of such a column is called."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -48,7 +51,7 @@ def open_json(location: Location, spool: Spool) -> IpcData:
     kind: Any = pa.struct([])
     for block in _blocks(location):
         kind = _with_fields(kind, block.type())
-    mixed = {field.name: "JSON of several types" for field in kind if field.type == _MIXED}
+    mixed = {field.name: MIXED_TITLE for field in kind if field.type == _MIXED}
     schema = pa.schema([(field.name, _stored(field.type)) for field in kind])
     batches = (batch for block in _blocks(location) for batch in block.batches(kind, schema))
     return typed_copy(location, "json", schema, batches, spool, mixed)
@@ -367,3 +370,24 @@ def _conformed(value: Any, kind: Any) -> Any:
     if pa.types.is_list(kind) and (_needs_python(kind) or pa.types.is_nested(kind.value_type)):
         return [_conformed(each, kind.value_type) for each in value]
     return value
+
+
+def type_of_values(values: list[Any]) -> Any:
+    """The `pyarrow.DataType` of values as Python's `json` has them."""
+    kind: Any = pa.null()
+    for each in values:
+        kind = _widened(kind, _type_of(each))
+    return _floats(_stored(kind))
+
+
+def _floats(kind: Any) -> Any:
+    """A type in which whole numbers within lists may be followed by others."""
+    if pa.types.is_list(kind):
+        inner = kind.value_type
+        return pa.list_(pa.float64() if pa.types.is_integer(inner) else _floats(inner))
+    return kind
+
+
+def as_typed(value: Any, kind: Any) -> Any:
+    """A value as Python's `json` has it, in a form of which Arrow makes a type."""
+    return _conformed(value, kind)

@@ -13,7 +13,14 @@ from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.storage import Spool
 
-SHAPES: tuple[str, ...] = ("grids:as_grids", "members:as_members")
+SHAPES: tuple[str, ...] = (
+    "cells:read_nested",
+    "cells:read_json_cells",
+    "harness:read_samples",
+    "grids:as_grids",
+    "members:as_members",
+    "choices:pad_choices",
+)
 """``"module:name"`` of this package."""
 
 

@@ -1,0 +1,253 @@
+"""Choices of questions that have more or fewer of them: rows of different lengths, padded.
+
+What a row has no score for is impossible: the logit -inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import InputKind, NumpyArray
+from calibcli.errors import UsageError
+from calibcli.tables.formats.base import (
+    UNKNOWN_ROWS,
+    DataFile,
+    Field,
+    RowError,
+    locating_rows,
+)
+from calibcli.tables.kinds import PERCENT, decide_kind
+from calibcli.tables.names import SCORES, FileFields
+from calibcli.tables.read_options import ReadOptions
+from calibcli.tables.shapes.base import OpenedFiles
+from calibcli.tables.shapes.derived import with_derived
+from calibcli.tables.storage import Spool
+
+_PLACES, _ROWS = 3, 256
+"""Of how many rows the lengths are looked at before all are."""
+
+_READ_ROWS = 4096
+_SMALLEST = 1e-12
+"""What a probability of 0 is read as, here as everywhere."""
+
+
+def pad_choices(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
+    """Give all rows of a column of lists as many scores as the longest has, or `num_classes`.
+
+    Missing values and NaN at the end of a row are padding as well.
+
+    Raises
+    ------
+    UsageError
+        A stream that is read once has rows of different lengths, and their number is not known.
+    DataError
+        A row has more scores than there are classes.
+    """
+    first = opened.files[0]
+    name = _scores(first, options)
+    if name is None or not any(_is_ragged(file, name, options) for file in opened.files):
+        return opened
+    width, shortest = options.num_classes or options.class_count or 0, 0
+    if not width:
+        lengths = [length for file in opened.files for length in _all_lengths(file, name)]
+        width, shortest = max(high for _, high in lengths), min(low for low, _ in lengths)
+    said = f"rows with fewer than {width} choices"
+    if shortest and shortest < width:
+        said = f"rows have {shortest} to {width} choices"
+    kind = _kind_of(first, name, width, options)
+    padding = Padding(name, width, kind == "probs", 100 if options.input == PERCENT else 1)
+    files = tuple(
+        with_derived(
+            file,
+            {name: padding},
+            decisions={**file.decisions, "num_classes": width},
+            picked={**file.picked, "padding": f"{said}; those that a row has not are impossible"},
+            score_kind="log-probs" if kind == "probs" else file.score_kind,
+        )
+        for file in opened.files
+    )
+    return OpenedFiles(files, opened.labels)
+
+
+def _scores(file: DataFile, options: ReadOptions) -> str | None:
+    """The column of lists that will be the scores, if there is one."""
+    fields = FileFields.of(file)
+    asked = file.roles.get("logits", options.logits)
+    named = [field for each in SCORES if (field := fields.find(each)) is not None]
+    usable = [field for field in named if field.element == "float" and field.axes < 3]
+    field = fields.find(asked) if asked is not None else next(iter(usable), None)
+    return field.name if field is not None and _is_list(field) else None
+
+
+def _is_list(field: Field) -> bool:
+    return field.axes == 2 and field.element == "float" and "list" in field.type.split("<")[0]
+
+
+def _is_ragged(file: DataFile, name: str, options: ReadOptions) -> bool:
+    """Whether rows from a few places differ in length or end with values that are missing."""
+    field = next((each for each in file.fields if each.name == name), None)
+    if field is None or not _is_list(field):
+        return False
+    if options.num_classes is not None:
+        return True
+    begins = [0] if field.rows == UNKNOWN_ROWS else list(file.splits(field.rows))
+    chosen = sorted({begins[0], begins[len(begins) // 2], begins[-1]})
+    lengths: set[int] = set()
+    for begin in chosen:
+        batch = file.head((name,), begin, _ROWS)
+        if batch is not None:
+            try:
+                column = _lists(batch.columns((name,)).column(0), name)
+            except RowError:
+                return False  # whoever reads the rows says what is wrong
+            lengths |= set(column.lengths.tolist()) | set(column.filled.tolist())
+    # A row that has no number at all is not one with fewer choices.
+    return len(lengths) > 1 and min(lengths) > 1
+
+
+def _all_lengths(file: DataFile, name: str) -> Iterator[tuple[int, int]]:
+    """The least and greatest number of choices, block by block."""
+    rows = next(field.rows for field in file.fields if field.name == name)
+    if rows == UNKNOWN_ROWS:
+        raise UsageError(
+            f"{file.location.name}: rows have different numbers of choices, of which a stream does "
+            "not tell the greatest; add it: --num-classes N"
+        )
+    at = 0
+    for batch in file.read((name,), 0, rows, _READ_ROWS):
+        with locating_rows(file, at):
+            filled = _lists(batch.columns((name,)).column(0), name).filled
+        at += len(filled)
+        yield int(filled.min()), int(filled.max())
+
+
+def _kind_of(file: DataFile, name: str, width: int, options: ReadOptions) -> InputKind | None:
+    """``"probs"`` where the scores are probabilities, which are padded as log-probabilities."""
+    batch = file.head((name,), 0, _ROWS)
+    if batch is None or options.input in ("logits", "log-probs"):
+        return None
+    with locating_rows(file, 0):
+        rows = Padding(name, width).matrix(batch.columns((name,)).column(0))
+    sample = np.where(np.isneginf(rows), 0, rows)
+    if not len(sample) or sample.min() < 0:
+        return None
+    where = f"{file.location.name}: {name}"
+    kind, _ = decide_kind(options.input, name, sample, where, renormalise=options.renormalise)
+    return kind
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Lists as flat values and lengths.
+
+    Attributes
+    ----------
+    values : array (m,)
+        Missing ones are NaN.
+    lengths : array (n,)
+    filled : array (n,)
+        The same without values that are missing at the end.
+    """
+
+    values: NumpyArray
+    lengths: NumpyArray
+    filled: NumpyArray
+
+
+def _lists(array: Any, name: str) -> _Lists:
+    import pyarrow as pa
+
+    from calibcli.tables.formats.arrow_types import flattened
+
+    items, lengths = flattened(array, name)
+    if not pa.types.is_floating(items.type):
+        items = items.cast(pa.float64())
+    values = items.to_numpy(zero_copy_only=False).astype(np.float64)
+    width = int(lengths.max(initial=0))
+    present = np.zeros((len(lengths), width), bool)
+    within = np.arange(width) < lengths[:, None]
+    present[within] = ~np.isnan(values)
+    filled = np.where(present.any(axis=1), width - present[:, ::-1].argmax(axis=1), 0)
+    return _Lists(values, lengths, filled)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Lists as rows of one length; a `Derivation`.
+
+    Attributes
+    ----------
+    name : str
+    width : int
+        Values in each row.
+    takes_logarithm : bool
+        Whether the values are probabilities, of which log-probabilities are made: a probability of
+        0 is small, and not impossible.
+    divisor : float
+        What probabilities are divided by before: 100 of percentages.
+    """
+
+    name: str
+    width: int
+    takes_logarithm: bool = False
+    divisor: float = 1
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def type(self) -> Any:
+        import pyarrow as pa
+
+        return pa.list_(pa.float64(), self.width)
+
+    def column(self, batch: Any) -> Any:
+        """The padded rows, as lists of a fixed size.
+
+        Raises
+        ------
+        RowError
+            A row is too long, or a value that is not at its end is missing.
+        """
+        import pyarrow as pa
+
+        matrix = self.matrix(batch.column(self.name))
+        return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), self.width)
+
+    def matrix(self, lists: Any) -> NumpyArray:
+        """The padded rows (n, width), float64."""
+        column = _lists(lists, self.name)
+        wrong = column.filled > self.width
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise RowError(row, f"has {column.filled[row]} scores for {self.width} classes")
+        longest = max(self.width, int(column.lengths.max(initial=0)))
+        stored = np.full((len(column.lengths), longest), np.nan)
+        stored[np.arange(longest) < column.lengths[:, None]] = column.values
+        padding = np.arange(longest) >= column.filled[:, None]
+        self._check(stored, padding, column.filled)
+        if self.takes_logarithm:
+            stored = self._logarithms(stored, padding)
+        stored[padding] = -np.inf
+        return np.ascontiguousarray(stored[:, : self.width])
+
+    def _check(self, stored: NumpyArray, padding: NumpyArray, filled: NumpyArray) -> None:
+        gaps = (np.isnan(stored) & ~padding).any(axis=1) | (filled < 2)
+        if gaps.any():
+            row = int(gaps.argmax())
+            few = filled[row] < 2
+            raise RowError(row, "has fewer than two scores" if few else "a score is missing (NaN)")
+
+    def _logarithms(self, stored: NumpyArray, padding: NumpyArray) -> NumpyArray:
+        probs = np.where(padding, 0, stored / self.divisor)
+        if probs.min(initial=0) < 0 or probs.max(initial=0) == np.inf:
+            row = int((~((probs >= 0) & (probs < np.inf))).any(axis=1).argmax())
+            raise RowError(row, "a probability is negative or infinite")
+        logs = np.log(np.maximum(probs, _SMALLEST))
+        totals = np.exp(logs, where=~padding, out=np.zeros_like(logs)).sum(axis=1, keepdims=True)
+        return np.asarray(logs - np.log(totals))

@@ -1,0 +1,313 @@
+"""Logs of language models: nested fields, JSON in cells, choices, samples, top tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from calibcli.cli.app import run
+from calibcli.errors import CalibError, DataError, UsageError
+from calibcli.tables import ReadOptions, open_dataset
+
+RNG = np.random.default_rng(14)
+COUNTS = RNG.choice([3, 4, 5], 300)
+ROWS = [RNG.normal(size=count) * 3 for count in COUNTS]
+TRUTH = [int(RNG.choice(len(row), p=np.exp(row) / np.exp(row).sum())) for row in ROWS]
+NLL = np.mean([np.log(np.exp(row).sum()) - row[y] for row, y in zip(ROWS, TRUTH, strict=True)])
+PADDED = np.full((300, 5), -np.inf)
+for _at, _row in enumerate(ROWS):
+    PADDED[_at, : len(_row)] = _row
+
+
+def read(*paths: Path, **options: Any) -> tuple[np.ndarray, list[int]]:
+    with open_dataset([str(path) for path in paths], ReadOptions(**options)) as dataset:
+        chunks = list(dataset.chunks(64))
+    labels = [] if chunks[0].labels is None else np.concatenate([c.labels for c in chunks]).tolist()
+    return np.concatenate([chunk.scores for chunk in chunks]), labels
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def picked(path: Path, **options: Any) -> dict[str, str]:
+    with open_dataset([str(path)], ReadOptions(**options)) as dataset:
+        return dict(dataset.picked)
+
+
+# Nested fields
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_path_leads_to_a_field_within_another(tmp_path, form) -> None:
+    rows = [
+        {"response": {"logprobs": row[:3].tolist(), "gold": y % 3}, "seen": [{"x": {"y.z": 1.5}}]}
+        for row, y in zip(ROWS, TRUTH, strict=True)
+    ]
+    path = tmp_path / f"t.{form}"
+    if form == "jsonl":
+        lines(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    scores, labels = read(
+        path,
+        logits="response.logprobs",
+        labels="response.gold",
+        input="logits",
+        weights="seen.0.x.y.z",
+    )
+    np.testing.assert_array_equal(scores, np.array([row[:3] for row in ROWS]))
+    assert labels == [y % 3 for y in TRUTH]
+    assert read(
+        path,
+        logits="response.logprobs",
+        labels="response.gold",
+        weights="seen[0].x.y.z",
+        input="logits",
+    )
+    for wrong, says in (
+        ("response.logits", "no field 'logits' in 'response'; there are logprobs, gold"),
+        ("seen.x", "a place is taken: seen.0"),
+        ("response.gold.x", r"no field 'x' in 'response.gold'"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            read(path, logits=wrong, labels="response.gold")
+
+
+def test_a_column_with_a_dot_in_its_name_is_taken_first(tmp_path) -> None:
+    dotted = pa.array([[1.5, 2.0]] * 4)
+    nested = pa.array([{"b": [3.0, 4.0]}] * 4)
+    path = parquet(tmp_path / "t.parquet", **{"a.b": dotted, "a": nested, "label": [0, 1, 0, 1]})
+    assert read(path, logits="a.b", input="logits")[0][0].tolist() == [1.5, 2.0]
+
+
+def test_a_path_that_breaks_off_has_no_value(tmp_path) -> None:
+    rows = [{"a": [{"z": [0.5, 1.5]}], "label": 0}, {"a": [], "label": 1}, {"a": None, "label": 1}]
+    path = lines(tmp_path / "t.jsonl", rows)
+    with pytest.raises(DataError, match=r"row 1: column 'a.0.z' has no value here"):
+        read(path, logits="a.0.z", input="logits")
+
+
+# JSON in cells
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_lists_in_json_are_read_from_cells(tmp_path, form) -> None:
+    cells = [json.dumps(row[:3].tolist()) for row in ROWS]
+    labels = [y % 3 for y in TRUTH]
+    path = tmp_path / f"t.{form}"
+    if form == "csv":
+        text = "".join(f'"{cell}",{y}\n' for cell, y in zip(cells, labels, strict=True))
+        path.write_text("logits,label\n" + text, encoding="utf-8")
+    else:
+        parquet(path, logits=cells, label=labels)
+    scores, truth = read(path)
+    np.testing.assert_array_equal(scores, np.array([row[:3] for row in ROWS]))
+    assert truth == labels
+
+
+def test_a_cell_that_is_no_json_is_named(tmp_path) -> None:
+    cells = ["[0.5, 1]"] * 100
+    cells[80] = "[0.5, oops]"
+    path = parquet(tmp_path / "t.parquet", logits=cells, label=[0, 1] * 50)
+    with pytest.raises(DataError, match="row 80: 'logits' is no JSON like that"):
+        read(path)
+    path = parquet(tmp_path / "t.parquet", logits=["[0.5 1.25]"] * 100, label=[0, 1] * 50)
+    with pytest.raises(DataError, match=r"as NumPy prints them.*json.dumps"):
+        read(path)
+
+
+# Choices: rows of different lengths
+
+
+def padded(fill: float | None) -> list[list[float | None]]:
+    return [[*row.tolist(), *[fill] * (5 - len(row))] for row in ROWS]
+
+
+@pytest.mark.parametrize("fill", ["short", None, np.nan, -np.inf])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_short_rows_are_padded_with_impossible_classes(tmp_path, capsys, fill, fixed) -> None:
+    if fill == "short" and fixed:
+        values = pa.array([row.tolist() for row in ROWS], pa.large_list(pa.float64()))
+    else:
+        rows = [row.tolist() for row in ROWS] if fill == "short" else padded(fill)
+        kind = pa.list_(pa.float64(), 5) if fixed else pa.list_(pa.float64())
+        values = pa.array(rows, kind)
+    path = parquet(tmp_path / "t.parquet", logits=values, label=TRUTH)
+    scores, labels = read(path)
+    np.testing.assert_array_equal(scores, PADDED)
+    assert labels == TRUTH
+    assert run(["evaluate", str(path), "--format", "csv", "--bootstrap", "0"]) == 0
+    said = capsys.readouterr()
+    line = next(line for line in said.out.splitlines() if ",nll," in line)
+    assert float(line.split(",")[3]) == pytest.approx(NLL, rel=1e-12)
+    assert "-inf mark impossible" in said.err
+    assert ("rows have 3 to 5 choices" in said.err) == (fill != -np.inf)
+
+
+def test_probabilities_of_short_rows_stay_probabilities(tmp_path) -> None:
+    probs = [np.exp(row) / np.exp(row).sum() for row in ROWS]
+    expected = np.array([np.log(each[y]) for each, y in zip(probs, TRUTH, strict=True)])
+    for scale, options in ((1, {}), (100, {"input": "percent"})):
+        rows = [(scale * each).tolist() for each in probs]
+        path = parquet(tmp_path / "t.parquet", probs=pa.array(rows), label=TRUTH)
+        scores, labels = read(path, **options)
+        assert np.isneginf(scores).sum() == (5 - COUNTS).sum()
+        np.testing.assert_allclose(scores[np.arange(300), labels], expected, rtol=1e-9)
+
+
+def test_a_number_of_classes_may_be_given(tmp_path) -> None:
+    path = parquet(tmp_path / "t.parquet", logits=[[0.5, 1.0, 0.0]] * 4, label=[0, 1, 2, 1])
+    assert read(path, num_classes=4)[0][0].tolist() == [0.5, 1.0, 0.0, -np.inf]
+    with pytest.raises(DataError, match="row 0: has 3 scores for 2 classes"):
+        read(path, num_classes=2)
+    path = parquet(tmp_path / "t.parquet", logit_0=[0.5], logit_1=[1.0], label=[1])
+    with pytest.raises(UsageError, match="--num-classes 4 pads lists"):
+        read(path, num_classes=4)
+
+
+def test_a_short_row_far_behind_is_refused_with_the_option(tmp_path) -> None:
+    rows = [[0.5, 1.0, 0.25]] * 20_000
+    rows[9_000] = [0.5, 1.0]
+    path = parquet(tmp_path / "t.parquet", logits=pa.array(rows), label=[0, 1] * 10_000)
+    with pytest.raises(DataError, match="--num-classes 3"):
+        read(path)
+    assert np.isneginf(read(path, num_classes=3)[0]).sum() == 1
+
+
+@pytest.mark.parametrize("row", [[0.5, np.nan, 1.0], [0.5, None, 1.0, None]])
+def test_a_gap_is_no_padding(tmp_path, row) -> None:
+    rows = [[0.5, 1.0, 2.0, 1.0], [0.5, 1.0, 2.0], row]
+    path = parquet(tmp_path / "t.parquet", logits=pa.array(rows), label=[0, 1, 0])
+    with pytest.raises(DataError, match=r"row 2: a score is missing"):
+        read(path)
+
+
+# Samples of lm-evaluation-harness
+
+
+def samples(rows: list[np.ndarray], truth: list[int], **more: Any) -> list[dict[str, Any]]:
+    """Lines as the harness writes them: pairs are texts, the target is a number."""
+    return [
+        {
+            "doc_id": at,
+            "doc": {
+                "question": "?",
+                "choices": ["x"] * len(row),
+                "answer": str(y),
+                "n": at % 2 or "odd",
+            },
+            "target": y,
+            "arguments": {
+                f"gen_args_{k}": {"arg_0": "Question: ?", "arg_1": f" choice {k}"}
+                for k in range(len(row))
+            },
+            "resps": [[[str(value), "False"]] for value in row],
+            "filtered_resps": [[str(value), "False"] for value in row],
+            "filter": "none",
+            "metrics": ["acc"],
+            "acc": float(row.argmax() == y),
+            **{key: value[at] if isinstance(value, list) else value for key, value in more.items()},
+        }
+        for at, (row, y) in enumerate(zip(rows, truth, strict=True))
+    ]
+
+
+NAME = "samples_arc_challenge_2025-01-02T03-04-05.678901.jsonl"
+
+
+def test_samples_are_scores_and_labels(tmp_path, capsys) -> None:
+    path = lines(tmp_path / NAME, samples(ROWS, TRUTH))
+    scores, labels = read(path)
+    np.testing.assert_array_equal(scores, PADDED)
+    assert labels == TRUTH
+    assert "lm-evaluation-harness" in picked(path)["samples"]
+    assert run(["evaluate", str(path), "--format", "csv", "--bootstrap", "0", "-q"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if ",nll," in line)
+    assert float(line.split(",")[3]) == pytest.approx(NLL, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda y: f"choice {y}",
+        lambda y: f" choice {y}",
+        str,
+    ],
+)
+def test_targets_may_be_the_text_of_a_choice_or_its_number(tmp_path, target) -> None:
+    rows = samples(ROWS, TRUTH, target=[target(y) for y in TRUTH])
+    assert read(lines(tmp_path / NAME, rows))[1] == TRUTH
+
+
+def test_pairs_of_numbers_and_letters_without_the_texts_are_read(tmp_path) -> None:
+    rows = samples(ROWS, TRUTH)
+    for row, y, scores in zip(rows, TRUTH, ROWS, strict=True):
+        row |= {"target": "ABCDE"[y], "filtered_resps": [[float(s), False] for s in scores]}
+        del row["arguments"], row["acc"], row["resps"]
+    scores, labels = read(lines(tmp_path / NAME, rows))
+    np.testing.assert_array_equal(scores, PADDED)
+    assert labels == TRUTH
+
+
+def test_of_two_choices_the_accuracy_tells_the_right_one(tmp_path) -> None:
+    two = [row[:2] for row in ROWS]
+    truth = [y % 2 for y in TRUTH]
+    rows = samples(two, truth, target="the same text after both")
+    assert read(lines(tmp_path / NAME, rows))[1] == truth
+
+
+def test_a_folder_of_tasks_is_one_table_by_task(tmp_path, capsys) -> None:
+    short = [row[:3] for row in ROWS]
+    third = [y % 3 for y in TRUTH]
+    lines(tmp_path / NAME, samples(ROWS, TRUTH))
+    rows = samples(short, third)
+    for row in rows:
+        row["doc"] = {"subject": "anatomy"}
+    lines(tmp_path / NAME.replace("arc_challenge", "mmlu"), rows)
+    (tmp_path / "results_2025.json").write_text("{}", encoding="utf-8")
+    with open_dataset([str(tmp_path)], ReadOptions(keys={"by": "task"})) as dataset:
+        assert dataset.columns == 5
+        assert dataset.rows == 600
+        assert dataset.key_names("by") == ("arc_challenge", "mmlu")
+        columns = [chunk.columns for chunk in dataset.chunks(64, with_columns=True)]
+    assert columns[-1].to_pydict()["doc_id"][-1] == "mmlu/299"
+    assert columns[-1].to_pydict()["subject"][-1] == "anatomy"
+    command = ["evaluate", str(tmp_path), "--by", "task", "--format", "json", "--bootstrap", "0"]
+    assert run([*command, "-q"]) == 0
+    assert "mmlu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"acc": 0.5, "target": 7}, "row 0: the target '7' is none of the"),
+        ({"target": [[0, 1]] * 300}, "row 0: the target"),
+        ({"target": "elsewhere"}, "row 0: the target 'elsewhere' is none"),
+        ({"filtered_resps": [["a text"]] * 300}, "row 0: has no log-likelihoods"),
+        ({"filter": [str(at) for at in range(300)]}, r"row 1: .*once for each filter.*grep"),
+    ],
+)
+def test_samples_that_are_no_choices_are_refused(tmp_path, change, says) -> None:
+    path = lines(tmp_path / NAME, samples(ROWS, TRUTH, **change))
+    with pytest.raises(CalibError, match=says):
+        read(path)
+
+
+def test_samples_that_contradict_their_accuracy_are_refused(tmp_path) -> None:
+    rows = samples(ROWS, TRUTH)
+    rows[17]["acc"] = 1.0 - rows[17]["acc"]
+    with pytest.raises(DataError, match="row 17: the target"):
+        read(lines(tmp_path / NAME, rows))
