@@ -156,7 +156,7 @@ def test_what_is_not_found_is_said_with_what_is_there(tmp_path):
 def test_fields_of_the_wrong_type_are_refused(tmp_path):
     columns = {
         "logits": fixed_size_list(Y[:, None].repeat(3, axis=1)),
-        "y": pa.array([[1]] * 60),
+        "y": pa.array([[1, 2]] * 60),
         "z": Z[:, 0],
         "s": ["a"] * 60,
         "logit_0": Y,

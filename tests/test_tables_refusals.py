@@ -267,15 +267,18 @@ def test_corrupt_compressed_data_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
-def test_rows_of_different_lengths_are_located(tmp_path, kind):
+def test_rows_of_different_lengths_are_padded_or_located(tmp_path, kind):
     rows = [[1.0, -2.0, 3.0]] * 50
     rows[33] = [1.0, 2.0]
     for name, content in (("a", rows[:20]), ("b", rows[20:])):
         table = pa.table({"logits": pa.array(content, kind(pa.float32())), "y": [0] * len(content)})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=6)
-    assert refusal(DataError, tmp_path / "a.parquet", tmp_path / "b.parquet") == (
-        f"{tmp_path / 'b.parquet'}, row 13: column 'logits' has 2 values here, elsewhere 3"
+    assert refusal(DataError, tmp_path / "b.parquet", num_classes=2) == (
+        f"{tmp_path / 'b.parquet'}, row 0: has 3 scores for 2 classes"
     )
+    with opened(tmp_path / "a.parquet", tmp_path / "b.parquet") as dataset:
+        rows_read = np.concatenate([chunk.scores for chunk in dataset.chunks(7)])
+    assert np.argwhere(np.isneginf(rows_read)).tolist() == [[33, 2]]
 
 
 @pytest.mark.parametrize(
