@@ -164,12 +164,7 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
     rows = _count_rows(files, fields)
     scores = _StoredScores(files, rows, fields.score_names)
     width = scores.width()
-    _check_classes(width, options.classes, classes, fields.file.name)
-    if options.num_classes not in (None, max(width, 2)):
-        raise UsageError(
-            f"{fields.file.name}: --num-classes {options.num_classes} pads lists that are shorter, "
-            f"but the scores have {width} columns"
-        )
+    _check_classes(width, options, classes, fields.file.name)
     where = f"{fields.file.name}: {fields.scores.title}"
     kind, renormalise = files[0].score_kind, False
     if kind is None:
@@ -398,7 +393,7 @@ def _class_names(
 
 
 def _check_classes(
-    columns: int, asked: tuple[str, ...] | None, names: tuple[str, ...] | None, name: str
+    columns: int, options: ReadOptions, names: tuple[str, ...] | None, name: str
 ) -> None:
     """Refuse scores without classes, and class names that are not as many as the classes."""
     if not columns:
@@ -406,11 +401,16 @@ def _check_classes(
     if columns > LARGEST_CLASS_COUNT:
         raise DataError(f"{name}: has {columns:,} classes; {LARGEST_CLASS_COUNT:,} are possible")
     classes = 2 if columns == 1 else columns
+    if options.num_classes not in (None, classes):
+        raise UsageError(
+            f"{name}: --num-classes {options.num_classes} pads lists that are shorter, but the "
+            f"scores have {classes} classes"
+        )
     if names is not None and len(names) != classes:
-        origin = "--classes" if asked is not None else "the file's metadata"
+        origin = "--classes" if options.classes is not None else "the file's metadata"
         raise UsageError(
             f"{name}: {origin} names {len(names)} classes, but the scores have {classes}"
-            + ("" if asked is not None else "; --classes gives the right names")
+            + ("" if options.classes is not None else "; --classes gives the right names")
         )
 
 

@@ -346,10 +346,11 @@ def _items(array: Any, name: str, width: int | None) -> Any:
         expected = int(lengths[0]) if len(lengths) else 0
     wrong = np.flatnonzero(lengths != expected)
     if len(wrong):
+        way = f"; if rows may have fewer than others: --num-classes {max(lengths.max(), expected)}"
         raise RowError(
             wrong[0],
-            f"column {name!r} has {lengths[wrong[0]]} values here, elsewhere {expected}; if rows "
-            f"may have fewer than others: --num-classes {max(int(lengths.max()), expected)}",
+            f"column {name!r} has {lengths[wrong[0]]} values here, elsewhere {expected}"
+            + (way if expected > 1 else ""),
         )
     return array
 
