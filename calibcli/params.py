@@ -21,8 +21,10 @@ from calibcli.errors import ParamsError
 from calibcli.small_files import open_patiently
 
 FORMAT = "calib-params"
-VERSIONS = (1, 2)
-"""Those that are read. A file is of the second where it needs plugins, and of the first else."""
+VERSIONS = (1, 2, 3)
+"""Those that are read. A file is of the last one that it needs: of the second for plugins, of the
+third where it says how its input was read."""
+READING_VERSION = 1
 STDIN = "-"
 LARGEST_FILE = 1 << 30
 """Bytes; the matrix of 11,000 classes. A larger file is refused unread."""
@@ -34,6 +36,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "classes": int,
     "class_names": (list, type(None)),
     "input": str,
+    "reading": dict,
     "stages": list,
     "plugins": list,
     "fit": dict,
@@ -41,7 +44,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "data": list,
     "software": dict,
 }
-_OPTIONAL = {"class_names", "plugins", "fit", "metrics", "data", "software"}
+_OPTIONAL = {"class_names", "reading", "plugins", "fit", "metrics", "data", "software"}
 _METADATA_KEY = "calib"
 _MOST_DIGITS = 18
 _DEEPEST = 16
@@ -94,6 +97,9 @@ class Params:
         Path, size and SHA-256 of each file that it was fitted on.
     plugins : tuple of Plugin
         That the stages need.
+    reading : dict
+        What was decided about the input and holds for every other input too, by the field of
+        `calibcli.tables.ReadOptions` that asks for it.
     """
 
     classes: int
@@ -105,6 +111,7 @@ class Params:
     data: list[dict[str, Any]] = field(default_factory=list)
     software: dict[str, Any] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
+    reading: dict[str, Any] = field(default_factory=dict)
 
 
 def encode(params: Params, *, safetensors: bool = False) -> bytes:
@@ -116,12 +123,14 @@ def encode(params: Params, *, safetensors: bool = False) -> bytes:
         for position, stage in enumerate(params.stages)
     ]
     plugins = {"plugins": [asdict(plugin) for plugin in params.plugins]} if params.plugins else {}
+    reading = {"reading": {"version": READING_VERSION, **params.reading}} if params.reading else {}
     document = {
         "format": FORMAT,
-        "version": VERSIONS[bool(plugins)],
+        "version": 3 if reading else 2 if plugins else 1,
         "classes": params.classes,
         "class_names": list(params.class_names) if params.class_names else None,
         "input": params.input,
+        **reading,
         "stages": stages,
         **plugins,
         "fit": _storable(params.fit),
@@ -258,11 +267,11 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
     version = document.get("version")
     if version not in VERSIONS:
         raise ParamsError(
-            f"version {version!r} is not known: this calib reads versions 1 and 2, a newer one may "
-            "read it"
+            f"version {version!r} is not known: this calib reads versions 1 to {VERSIONS[-1]}, "
+            "a newer one may read it"
         )
     _check_keys(document)
-    plugins = _plugins(document)
+    plugins, reading = _plugins(document), _reading(document)
     classes = document["classes"]
     if not 2 <= classes <= LARGEST_CLASS_COUNT:
         raise ParamsError(
@@ -287,6 +296,7 @@ def _from_document(document: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> P
         document.get("data", []),
         document.get("software", {}),
         plugins,
+        reading,
     )
 
 
@@ -310,6 +320,20 @@ def _plugins(document: dict[str, Any]) -> tuple[Plugin, ...]:
         if not all(isinstance(value, str) and value.isprintable() for value in entry.values()):
             raise ParamsError("'plugins' must be objects of texts")
     return tuple(Plugin(**entry) for entry in entries)
+
+
+def _reading(document: dict[str, Any]) -> dict[str, Any]:
+    """What was decided about the input; what it means is known to whoever reads inputs."""
+    reading = dict(document.get("reading", {}))
+    if not reading:
+        return {}
+    if document["version"] < 3:
+        raise ParamsError("unknown key 'reading' (version 3 has it)")
+    version = reading.pop("version", None)
+    if version != READING_VERSION:
+        raise ParamsError(f"its 'reading' is of version {version!r}, which is not known")
+    _check_information("reading", reading)
+    return reading
 
 
 def _check_keys(document: dict[str, Any]) -> None:

@@ -255,7 +255,7 @@ def parameter(stage: int, name: str, value: Any) -> Callable[[dict[str, Any]], N
 SPOILT: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "another format": (set_at("format", value="onnx"), "not a parameter file"),
     "no format": (lambda d: d.pop("format"), "not a parameter file"),
-    "a newer version": (set_at("version", value=3), "version 3 is not known"),
+    "a newer version": (set_at("version", value=4), "version 4 is not known"),
     "a version that is no number": (set_at("version", value="1"), "version '1' is not known"),
     "no version": (lambda d: d.pop("version"), "version None is not known"),
     "an unknown key": (set_at("stage", value=[]), "unknown key 'stage'"),

@@ -164,6 +164,7 @@ def apply_command(
         group_keys,
         keep_inputs,
         opened,
+        reading_of,
         talk_about_groups,
         talk_about_output,
     )
@@ -176,8 +177,9 @@ def apply_command(
     keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
     once = {"labels_required": False, "single_pass": True}
+    like = reading_of(content, params)
     with (
-        opened(inputs, reading, talk, keys=keys, key_names=names, **once) as dataset,
+        opened(inputs, reading, talk, keys=keys, key_names=names, like=like, **once) as dataset,
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
         keep_inputs({"-o": applying.output}, dataset)

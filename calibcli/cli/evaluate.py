@@ -23,6 +23,7 @@ from calibcli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from calibcli.calibrators.base import Calibrator
     from calibcli.cli.console import Talk
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from calibcli.params import Params
     from calibcli.schema import EvaluateDocument, SeveralDocument
     from calibcli.tables.dataset import Dataset
+    from calibcli.tables.read_options import Reading
 
 _HELP = """Measure the calibration of logits, log-probabilities or probabilities.
 
@@ -165,14 +167,17 @@ class _Job:
     params: str | None
     content: Params | None = None
     stages: tuple[Calibrator, ...] = ()
+    like: Reading | None = None
 
     def read_params(self) -> None:
         """Read the parameter file, if there is one."""
         if self.params is None:
             return
+        from calibcli.cli.reading import reading_of
         from calibcli.workflow.records import read_calibrators
 
         self.content, self.stages = read_calibrators(self.params)
+        self.like = reading_of(self.content, self.params)
         if self.pictures.wants_fingerprints:
             self.pictures.add_files("calibrate", fingerprint(self.params))
 
@@ -201,7 +206,6 @@ class _Job:
             describe,
             group_keys,
             keep_inputs,
-            opened,
             talk_about,
             talk_about_clusters,
             talk_about_groups,
@@ -211,10 +215,9 @@ class _Job:
         from calibcli.workflow.measuring import Through, measure
 
         keys, names = group_keys(self.stages, self.params)
-        keys |= self.keys
         engine, doing = self.computing.engine(), f"measuring {name}"
         with (
-            opened([name], self.reading, self.talk, keys=keys, key_names=names) as dataset,
+            self._opened(name, keys, names) as dataset,
             self.talk.progress(engine, doing, dataset.rows) as watched,
         ):
             keep_inputs(self.outputs, dataset)
@@ -245,6 +248,14 @@ class _Job:
             self.measuring.add_decisions(document, data, predictor, panel, dataset.class_names)
             self.diagnosing.add_to(document, data, self.stages, evaluation, panel, dataset)
             return judge_again(document)
+
+    def _opened(
+        self, name: str, keys: dict[str, str], names: dict[str, tuple[str, ...]]
+    ) -> AbstractContextManager[Dataset]:
+        from calibcli.cli.reading import opened
+
+        keys = keys | self.keys
+        return opened([name], self.reading, self.talk, keys=keys, key_names=names, like=self.like)
 
     def _check_classes(self, data: Data, dataset: Dataset) -> None:
         """Refuse rows whose classes are not those of the parameter file."""

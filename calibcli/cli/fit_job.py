@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ class FitJob:
     ) -> None:
         from calibcli.calibrators.base import GROUP
         from calibcli.cli.reading import check_test_classes, opened
+        from calibcli.tables.read_options import Reading
 
         self.stack, self.talk, self.computing = stack, talk, computing
         self.engine = computing.engine()
@@ -69,7 +70,8 @@ class FitJob:
         self.test: Dataset | None = None
         if test:
             known = {role: self.dataset.key_names(role) for role in groups}
-            again = opened(test, reading, talk, keys=keys, key_names=known)
+            like = Reading(self.dataset.name, self.dataset.layout.decisions)
+            again = opened(test, reading, talk, keys=keys, key_names=known, like=like)
             self.test = stack.enter_context(again)
             check_test_classes(self.dataset, self.test)
         hasher = ThreadPoolExecutor(1, "calib-hash")
@@ -115,7 +117,7 @@ class FitJob:
         """The content of the parameter file."""
         from calibcli.workflow.records import to_params
 
-        return to_params(
+        content = to_params(
             outcome,
             classes=self.data.classes,
             kind=self.dataset.kind,
@@ -125,6 +127,7 @@ class FitJob:
             data=self._prints.result(),
             tested_on=self._test_prints.result() if self._test_prints else None,
         )
+        return replace(content, reading=dict(self.dataset.layout.decisions))
 
     def document(self, outcome: Outcome, content: Params, targets: Targets) -> FitDocument:
         """The result document, of an outcome that was measured."""

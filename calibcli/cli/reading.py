@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from calibcli.params import Params
     from calibcli.schema import ClustersPart, InputPart
     from calibcli.tables.dataset import Dataset
+    from calibcli.tables.read_options import Reading
 
 
 _LISTED = 5
@@ -35,21 +36,33 @@ def opened(
     single_pass: bool = False,
     keys: Mapping[str, str] | None = None,
     key_names: Mapping[str, tuple[str, ...]] | None = None,
+    like: Reading | None = None,
 ) -> Iterator[Dataset]:
     """A dataset of one or several files; what was picked is said.
 
-    Key columns and the values that are numbered first are those of `ReadOptions`.
+    Key columns and the values that are numbered first are those of `ReadOptions`. What was decided
+    about the input of a fit is repeated, where ``like`` has it.
     """
     from calibcli.tables import open_dataset
 
     chosen = options.read_options(labels_required=labels_required, single_pass=single_pass)
     chosen = replace(chosen, keys=keys or {}, key_names=key_names or {})
+    if like is not None:
+        chosen = chosen.repeating(like)
     with open_dataset(inputs, chosen) as dataset:
         for what, picked in dataset.picked.items():
             talk.say(f"{dataset.name}: {what} {picked}")
         if dataset.dropped_rows:
             talk.say(f"{dataset.name}: left out {dataset.dropped_rows} of the rows for their label")
         yield dataset
+
+
+def reading_of(params: Params, path: str) -> Reading:
+    """How the input of a fit was read, as its parameter file says."""
+    from calibcli.params import title
+    from calibcli.tables.read_options import Reading
+
+    return Reading(title(path), params.reading, params.class_names)
 
 
 def group_keys(

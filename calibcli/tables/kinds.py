@@ -85,7 +85,13 @@ def _are_log_probabilities(rows: NumpyArray) -> bool:
 
 
 def decide_kind(
-    asked: str, name: str, sample: NumpyArray, where: str, *, renormalise: bool = False
+    asked: str,
+    name: str,
+    sample: NumpyArray,
+    where: str,
+    *,
+    renormalise: bool = False,
+    origin: str | None = None,
 ) -> tuple[InputKind, str]:
     """The kind of some scores, and how it was decided.
 
@@ -101,6 +107,8 @@ def decide_kind(
         File and column, for messages.
     renormalise : bool
         Whether the rows of probabilities will be divided by their sums.
+    origin : str or None
+        The file that says what the kind is, if it was not the user.
 
     Raises
     ------
@@ -112,11 +120,12 @@ def decide_kind(
     precision: type = np.float64 if sample.dtype == np.float64 else np.float32
     rows: NumpyArray = sample.astype(precision)
     rows = rows[np.all(rows < np.inf, axis=1)]
+    said = f"--input {asked} was given" if origin is None else f"{origin} has --input {asked}"
     if asked == PERCENT:
         off = _distance_from_one(rows / 100).max(initial=0)
         if _impossible("probs", rows / 100) or (off > WIDE_TOLERANCE and not renormalise):
             raise DataError(
-                f"{where}: --input percent was given, but the values, from {rows.min():.6g} to "
+                f"{where}: {said}, but the values, from {rows.min():.6g} to "
                 f"{rows.max():.6g}, are none that sum to 100 in a row"
             )
         return "probs", "probabilities in percent (as asked)"
@@ -126,7 +135,7 @@ def decide_kind(
         problem = None if renormalise and kind == "probs" else _impossible(kind, rows)
         if problem is not None:
             way = "; --input percent reads percentages" if percent and kind == "probs" else ""
-            raise DataError(f"{where}: --input {kind} was given, but {problem}{way}")
+            raise DataError(f"{where}: {said}, but {problem}{way}")
         return kind, f"{_TITLES[kind]} (as asked)"
     if percent is not None:
         raise UsageError(f"{where}: {percent}; settle it with --input percent")

@@ -90,15 +90,16 @@ class LabelRule:
             numbers[numbers == ignored] = NO_LABEL
         return numbers if self.numbers is None else self._places(numbers, self.numbers)
 
-    @staticmethod
-    def _places(labels: NumpyArray, numbers: tuple[int, ...]) -> NumpyArray:
+    def _places(self, labels: NumpyArray, numbers: tuple[int, ...]) -> NumpyArray:
         """The places of labels among the numbers that stand for the classes."""
         known = np.array(numbers, np.int64)
         order = np.argsort(known)
         at = np.minimum(np.searchsorted(known, labels, sorter=order), len(known) - 1)
         places: NumpyArray = order[at].astype(np.int64)
         wrong = (known[places] != labels) & (labels != NO_LABEL)
-        if wrong.any():
+        if wrong.any() and not self.required:
+            places[wrong] = NO_LABEL
+        elif wrong.any():
             row = int(np.argmax(wrong))
             listed = ", ".join(map(str, numbers[:_LISTED]))
             more = ", …" if numbers[_LISTED:] else ""

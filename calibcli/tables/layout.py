@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,9 @@ class Layout:
         What the stored scores are divided by: 100 of percentages.
     renormalise : bool
         Whether each row of scores, which are probabilities, is divided by its sum.
+    decisions : dict
+        What must be decided again for the rows that a calibrator of these is for: values that JSON
+        has, by the field of `ReadOptions` that asks for it. Parameter files keep it.
     """
 
     scores: tuple[str, ...]
@@ -69,6 +73,7 @@ class Layout:
     picked: Mapping[str, str] = field(default_factory=dict)
     divisor: float = 1
     renormalise: bool = False
+    decisions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def drops(self) -> bool:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -153,7 +153,7 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
 def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Dataset:
     files = opened.files
     fields = _find(files[0], opened.labels, options)
-    picked = {**fields.picked(), **files[0].picked}
+    picked = {**fields.picked(), **files[0].picked, **_repeated(options)}
     classes, origin = _class_names(files, fields, options)
     if fields.labels is not None and not _labels_are_read(fields, options, classes):
         picked["labels"] += ", carried along as it is"
@@ -169,13 +169,10 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
     kind, renormalise = files[0].score_kind, False
     if kind is None:
         renormalise = options.renormalise
-        sample = scores.sample(width)
-        kind, picked["input"] = decide_kind(
-            options.input, fields.scores.hint, sample, where, renormalise=renormalise
-        )
+        kind, picked["input"] = _kind(fields, options, scores.sample(width), where)
     if renormalise:
         picked["input"] += ", each row divided by its sum"
-    rule = _label_rule(files, rows, fields, options, classes, (kind, width), picked)
+    rule, decisions = _label_rule(files, rows, fields, options, classes, (kind, width), picked)
     used = {*fields.score_names, fields.label_name, *others, *files[0].about}
     layout = Layout(
         scores=fields.score_names,
@@ -194,8 +191,53 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
             for role, key in fields.keys.items()
         },
         picked=picked,
+        decisions=decisions | _decisions_of(files, options),
     )
     return Dataset(_partitions(files, rows, layout), layout, spool)
+
+
+def _kind(
+    fields: _Fields, options: ReadOptions, sample: NumpyArray, where: str
+) -> tuple[InputKind, str]:
+    """The kind of the scores, and how it was decided."""
+    return decide_kind(
+        options.input,
+        fields.scores.hint,
+        sample,
+        where,
+        renormalise=options.renormalise,
+        origin=None if options.like is None else options.like.origin,
+    )
+
+
+def _repeated(options: ReadOptions) -> dict[str, str]:
+    """What is repeated from a fit, in words."""
+    if options.like is None or not options.repeated:
+        return {}
+    return {"reading": f"{options.repeated}, as {options.like.origin} says"}
+
+
+def _decisions_of(files: Sequence[DataFile], options: ReadOptions) -> dict[str, Any]:
+    """What was asked for of the scores, and decided to make rows of some files, all alike.
+
+    Raises
+    ------
+    DataError
+        It differs.
+    """
+    first = files[0]
+    for file in files:
+        if file.decisions != first.decisions:
+            raise DataError(
+                f"{file.location.name}: is read in another way than {first.location.name} "
+                f"({file.decisions} and {first.decisions}); give each to a command of its own"
+            )
+    asked: dict[str, Any] = {}
+    if options.input == PERCENT or options.renormalise:
+        asked["input"] = options.input
+    if options.renormalise:
+        asked["renormalise"] = True
+    return {**asked, **first.decisions}
 
 
 def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> _Fields:
@@ -203,6 +245,9 @@ def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> 
     # A pattern that was asked for may have become one field.
     logits = file.roles.get("logits", options.logits)
     scores = find_scores(fields, logits, options.classes or file.class_names)
+    known = None if options.like is None else options.like.classes
+    if known is not None and scores.class_names and sorted(known) == sorted(scores.class_names):
+        scores = find_scores(fields, logits, known)
     if label_file is not None:
         labels: Field | None = label_file.fields[0]
         check_labels(FileFields.of(label_file), label_file.fields[0])
@@ -252,8 +297,8 @@ def _label_rule(
     names: tuple[str, ...] | None,
     scores: tuple[InputKind, int],
     picked: dict[str, str],
-) -> LabelRule:
-    """What the labels mean, said in `picked`.
+) -> tuple[LabelRule, dict[str, Any]]:
+    """What the labels mean, said in `picked`, and what of it is to be remembered.
 
     Raises
     ------
@@ -264,13 +309,24 @@ def _label_rule(
     also = _other_labels(fields, options)
     if also:
         picked["labels"] += f"; also there: {', '.join(also)}"
-    numbers = _label_numbers(files, rows, fields, options, names, max(width, 2))
-    if numbers is not None:
+    numbers, is_decided = options.label_numbers, options.label_numbers is not None
+    if numbers is not None and len(numbers) != max(width, 2):
+        raise UsageError(
+            f"{fields.file.name}: there are {len(numbers)} numbers for the labels, but "
+            f"{max(width, 2)} classes"
+        )
+    if not is_decided:
+        numbers, is_decided = _label_numbers(files, rows, fields, options, names, max(width, 2))
+    places = tuple(range(max(width, 2)))
+    decisions = {"label_numbers": list(numbers or places)} if is_decided else {}
+    if numbers == places:
+        numbers = None
+    if numbers is not None and fields.labels is not None and fields.labels.element != "string":
         picked["labels"] += f", {_numbering(numbers)}"
     rule = LabelRule(names, options.ignored, options.labels_required, numbers)
     if options.labels_required and _labels_are_predictions(files[0], fields, rule, kind, width):
         _ask_whether_labels_are_the_truth(fields, also, picked)
-    return rule
+    return rule, decisions
 
 
 def _other_labels(fields: _Fields, options: ReadOptions) -> list[str]:
@@ -328,14 +384,15 @@ def _label_numbers(
     options: ReadOptions,
     names: tuple[str, ...] | None,
     classes: int,
-) -> tuple[int, ...] | None:
-    """The numbers that stand for the classes, where these are not their places.
+) -> tuple[tuple[int, ...] | None, bool]:
+    """The numbers that stand for the classes where these are not their places, else None.
 
-    Only where that is possible all labels are read for it, until one shows that it is not so.
+    Also whether the labels had to decide that, since the classes are named by other numbers. Only
+    where that is possible all labels are read for it, until one shows that it is not so.
     """
     labels, label_file = fields.labels, fields.label_file
     if labels is None or labels.element == "string" or not options.labels_required:
-        return None
+        return None, False
     if names is None and fields.scores.first_number:
         named: tuple[int, ...] | None = tuple(range(1, classes + 1))
     else:
@@ -349,10 +406,11 @@ def _label_numbers(
                 try:
                     numbering.look_at(rule.decode(batch.values(labels.name)))
                 except RowError:
-                    return None  # whoever reads the rows says which one it is
+                    return None, False  # whoever reads the rows says which one it is
                 if numbering.is_settled:
                     break
-    return numbering.numbers
+    numbers = numbering.numbers
+    return numbers, numbers is not None or named not in (None, tuple(range(classes)))
 
 
 def _numbering(numbers: tuple[int, ...]) -> str:
@@ -389,6 +447,8 @@ def _class_names(
             )
     if stored is not None:
         return stored, "from the file's metadata"
+    if fields.scores.class_names is None and options.like is not None and options.like.classes:
+        return options.like.classes, f"from {options.like.origin}"
     return fields.scores.class_names, f"from the {fields.file.unit} names"
 
 

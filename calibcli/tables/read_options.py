@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from calibcli.errors import UsageError
+from calibcli.errors import ParamsError, UsageError
 from calibcli.params import first_twice
 from calibcli.small_files import read_small
 from calibcli.tables.kinds import PERCENT
@@ -17,6 +18,50 @@ MEMBERS = ("mean-probs", "mean-logits", "each")
 """What the members of an ensemble become."""
 
 KINDS = ("logits", "log-probs", "probs", PERCENT)
+
+_REMEMBERED = "remembered"
+"""Metadata of the options that a calibrator is for: the function that reads one from JSON, and
+raises ValueError or TypeError."""
+
+
+_MOST_AXES = 32
+
+
+def _only(*allowed: object) -> dict[str, Any]:
+    """The metadata of an option that is remembered where it has one of some values."""
+
+    def read(value: object) -> object:
+        if not any(type(value) is type(each) and value == each for each in allowed):
+            raise ValueError
+        return value
+
+    return {_REMEMBERED: read}
+
+
+def _whole_numbers(value: object) -> tuple[int, ...]:
+    numbers = tuple(value) if isinstance(value, list) else ()
+    if not numbers or any(type(each) is not int for each in numbers) or len(set(numbers)) < 2:
+        raise ValueError
+    return numbers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the input of a fit was read: what other inputs of its calibrator have to be read by.
+
+    Attributes
+    ----------
+    origin : str
+        What messages call the file that says so.
+    decisions : dict
+        Values as JSON has them, by the field of `ReadOptions`; see `Layout.decisions`.
+    classes : tuple of str or None
+        The names of the classes.
+    """
+
+    origin: str
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,26 +115,77 @@ class ReadOptions:
     spool_limit : int or None
         Bytes that a stream, or a compressed array of an NPZ file, may take on this machine; by
         default those of `Spool`.
+    label_numbers : tuple of int or None
+        The number that stands for each class in the labels; None: found from the labels.
+    like : Reading or None
+        What the options that were not given are repeated from, see `repeating`. Its class names
+        are those of files that have none.
     """
 
     logits: str | None = None
     labels: str | None = None
     weights: str | None = None
-    input: str = "auto"
-    renormalise: bool = False
+    input: str = field(default="auto", metadata=_only(PERCENT, "probs"))
+    renormalise: bool = field(default=False, metadata=_only(True))
     classes: tuple[str, ...] | None = None
     ignore_label: int | str | tuple[int | str, ...] | None = None
     labels_required: bool = True
     single_pass: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    class_axis: int | str | None = None
-    member_axis: int | None = None
-    members: str | None = None
+    class_axis: int | str | None = field(
+        default=None, metadata=_only(*range(_MOST_AXES), NO_CLASS_AXIS)
+    )
+    member_axis: int | None = field(default=None, metadata=_only(*range(_MOST_AXES)))
+    members: str | None = field(default=None, metadata=_only(*MEMBERS))
     sample: int | None = None
     class_count: int | None = None
     num_classes: int | None = None
     spool_limit: int | None = None
+    label_numbers: tuple[int, ...] | None = field(
+        default=None, metadata={_REMEMBERED: _whole_numbers}
+    )
+    like: Reading | None = None
+
+    def repeating(self, reading: Reading) -> ReadOptions:
+        """The options with what a fit remembers in place of those that were not given.
+
+        Raises
+        ------
+        UsageError
+            An option contradicts it.
+        ParamsError
+            It has something that is not known here.
+        """
+        readers = {each.name: each.metadata.get(_REMEMBERED) for each in fields(self)}
+        defaults = {each.name: each.default for each in fields(self)}
+        changes: dict[str, Any] = {}
+        for name, stored in reading.decisions.items():
+            read = readers.get(name)
+            try:
+                value = None if read is None else read(stored)
+            except (ValueError, TypeError):
+                read = None
+            if read is None:
+                raise ParamsError(
+                    f"{reading.origin}: its 'reading' has {name} = {stored!r}, which this calib "
+                    "does not know"
+                )
+            given = getattr(self, name)
+            if given not in (defaults[name], value):
+                raise UsageError(
+                    f"{_spelled(name, given)}: {reading.origin} was fitted with "
+                    f"{_spelled(name, value)}, and what it says holds for no other rows; leave it "
+                    "out, or fit again"
+                )
+            changes[name] = value
+        return replace(self, **changes, like=reading)
+
+    @property
+    def repeated(self) -> str:
+        """What is repeated from a fit, for a person; empty where nothing is."""
+        names = () if self.like is None else self.like.decisions
+        return " ".join(_spelled(name, getattr(self, name)) for name in names)
 
     @property
     def ignored(self) -> tuple[int | str, ...]:
@@ -128,6 +224,18 @@ def parse_class_axis(text: str) -> int | str:
         raise UsageError(
             f"--class-axis {text}: give the number of an axis, from 0, or {NO_CLASS_AXIS}"
         ) from None
+
+
+def _spelled(name: str, value: object) -> str:
+    """An option as a person types it."""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, tuple):
+        listed = ",".join(map(str, value[:_LISTED]))
+        return f"{name.replace('_', ' ')} {listed}{',…' if value[_LISTED:] else ''}"
+    return flag if value is True else f"{flag} {value}"
+
+
+_LISTED = 5
 
 
 def parse_classes(text: str) -> tuple[str, ...]:

@@ -171,8 +171,8 @@ class DataFile(ABC):
     seen : bool
         Whether it says of itself that a fit has seen its rows.
     decisions : dict of str to JSON value
-        What was decided about its shape that must mean the same for other files: see
-        `Layout.decisions`.
+        What was decided about its shape that must mean the same for other files, by the field of
+        `ReadOptions` that asks for it: see `Layout.decisions`.
     picked : dict of str to str
         The same in words, by what it is about.
     roles : dict of str to str
