@@ -67,7 +67,8 @@ class TestClusters:
         often = self.found(logits[again], labels[again], by[again], cluster[again])
         rowwise = self.found(logits, labels, by, cluster, independent=True)
         hopeful = self.found(logits[again], labels[again], by[again], again, independent=True)
-        for copies, plain, theirs, narrow in zip(often, once, rowwise, hopeful, strict=True):
+        found = [sorted(each, key=lambda s: s.name) for each in (often, once, rowwise, hopeful)]
+        for copies, plain, theirs, narrow in zip(*found, strict=True):
             for name in ("nll_interval", "brier_interval", "ece_interval"):
                 ours, same = getattr(copies, name), getattr(plain, name)
                 assert ours == pytest.approx(same, abs=0.01)
@@ -112,6 +113,40 @@ class TestClusters:
         whole = statistic.partial(View(logits, labels, keys=keys))
         for mine, other in zip(statistic.merge(*parts), whole, strict=True):
             np.testing.assert_allclose(mine, other)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.3, 3.0])
+def test_an_ece_begins_at_0_only_where_says_and_right_may_be_the_same(temperature: float) -> None:
+    rng = np.random.default_rng(7)
+    rows, count = 12_000, 200
+    logits = rng.standard_normal((rows, 3)) * 2
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (rng.random((rows, 1)) > probs.cumsum(axis=1)).sum(axis=1)
+    view = View(logits * temperature, labels, keys={"by": rng.integers(0, count, rows)})
+    sums = SliceSums(count, "by")
+    found = read_slices(sums.finish(sums.partial(view)), tuple(map(str, range(count))), 0)
+    assert len(found) == count
+    for each in found:
+        assert each.p >= 0.05 or each.ece_interval.low > 0
+        assert 0 <= each.ece_interval.low <= each.ece_estimate <= each.ece_interval.high <= 1
+        assert each.ece_estimate <= each.ece + 1e-12
+        gap = abs(each.confidence - each.accuracy)
+        assert each.ece_interval.low <= gap + 1e-12 or each.ece > gap
+    if temperature == 1.0:
+        # The truth is 0.
+        missed = np.mean([each.ece_interval.low > 0 for each in found])
+        assert missed < 0.1
+
+
+def test_intervals_of_slices_stay_within_what_there_is() -> None:
+    """Rows that all came true, as in slices by label."""
+    probs = np.full(30, 0.004)
+    view = View(np.log(np.stack([1 - probs, probs], axis=1)), np.ones(30, int), event=1)
+    sums = SliceSums(2)
+    (each,) = read_slices(sums.finish(sums.partial(view)), ("0", "1"), 0)
+    assert each.accuracy == 1
+    assert each.ece_interval.high <= 1
+    assert each.brier_interval.low >= 0
 
 
 def test_slices_merge() -> None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES, COLLECTED_TOP_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveValue
 from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean, ratio
@@ -52,6 +52,7 @@ class _AmongTop:
 def top_accuracy(k: int) -> Metric:
     """The share of rows whose label is among the k most probable classes."""
     return Metric(
+        range=SHARE,
         name=f"top{k}_accuracy",
         title=f"top-{k} accuracy",
         convention=(
@@ -67,6 +68,7 @@ def top_accuracy(k: int) -> Metric:
 
 
 ACCURACY = Metric(
+    range=SHARE,
     name="accuracy",
     title="accuracy",
     convention="share of rows whose most probable class is the label; the first of equal classes",
@@ -115,6 +117,7 @@ def _area_under_risk_coverage(curve: ConfidenceCurve) -> float:
 
 
 AUROC = Metric(
+    range=SHARE,
     name="auroc",
     title="AUROC",
     convention=(
@@ -129,6 +132,7 @@ AUROC = Metric(
 )
 
 AURC = Metric(
+    range=SHARE,
     name="aurc",
     title="AURC",
     convention=(

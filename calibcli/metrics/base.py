@@ -8,6 +8,7 @@ folds a statistic of its own beside the metric's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -102,6 +103,10 @@ class Resampling(Protocol):
         """The 95 % interval of now minus then, of runs of the same rows in the same bags."""
 
 
+SHARE = (0.0, 1.0)
+"""The range of shares, and of errors of probabilities."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number read off a finished statistic.
@@ -128,6 +133,8 @@ class Metric:
         ``"above"`` or ``"below"``: where beside the ideal the confidence is too high on average.
     over_classes : bool
         Whether it is a mean over the classes, of all of which the error is that many times as much.
+    range : (float, float)
+        The smallest and the largest number that there may be.
     """
 
     name: str
@@ -141,6 +148,7 @@ class Metric:
     ideal: float | None = None
     too_high: Literal["", "above", "below"] = ""
     over_classes: bool = False
+    range: tuple[float, float] = (-math.inf, math.inf)
 
     def with_costs(self, costs: Costs | None) -> Metric:
         """The metric where decisions have these costs; the same unless it is about them."""

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import ConfidenceCells, ResidualNorm
 from calibcli.metrics.event_metrics import clipped_log_odds
@@ -159,6 +159,7 @@ class _Index:
 
 def _metric(name: str, title: str, what: str, index: _Index) -> Metric:
     return Metric(
+        range=SHARE,
         name=name,
         title=title,
         convention=(

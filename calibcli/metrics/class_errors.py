@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.bins import BINS, EDGES, bin_index
 from calibcli.metrics.class_cells import THRESHOLD, ClassCells, ClassNorm, elements_above
 from calibcli.metrics.diagrams import PREDICTED_CLASSES, ClassDiagrams
@@ -148,6 +148,7 @@ def _top_label_error(classes: ClassDiagrams) -> float:
 
 
 CLASS_WISE_ECE = Metric(
+    range=SHARE,
     name="class_wise_ece",
     title="class-wise ECE",
     convention=(
@@ -161,6 +162,7 @@ CLASS_WISE_ECE = Metric(
 )
 
 CLASS_WISE_ECE_THRESHOLDED = Metric(
+    range=SHARE,
     name="class_wise_ece_thresholded",
     title="class-wise ECE > 1 %",
     convention=(
@@ -175,6 +177,7 @@ CLASS_WISE_ECE_THRESHOLDED = Metric(
 )
 
 TOP_LABEL_ECE = Metric(
+    range=SHARE,
     name="top_label_ece",
     title="top-label ECE",
     convention=(

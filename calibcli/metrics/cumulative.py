@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES
 from calibcli.metrics.confidence_cells import CumulatedNorm
 
@@ -46,6 +46,7 @@ _CUMULATED = (
 )
 
 KS = Metric(
+    range=SHARE,
     name="ks",
     title="KS",
     convention=(
@@ -59,6 +60,7 @@ KS = Metric(
 )
 
 ECCE_MAD = Metric(
+    range=SHARE,
     name="ecce_mad",
     title="ECCE-MAD",
     convention=(
@@ -72,6 +74,7 @@ ECCE_MAD = Metric(
 )
 
 ECCE_R = Metric(
+    range=SHARE,
     name="ecce_r",
     title="ECCE-R",
     convention=(

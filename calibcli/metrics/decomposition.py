@@ -22,7 +22,7 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from calibcli.arrays import NumpyArray, namespace, pick, to_numpy
-from calibcli.metrics.base import Better, Metric, Resampling, Statistic
+from calibcli.metrics.base import SHARE, Better, Metric, Resampling, Statistic
 from calibcli.metrics.confidence import COLLECTED_TOP_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveDistance, CurveValue
 from calibcli.metrics.corp import Decomposition, isotonic, sum_of_scores
@@ -225,6 +225,7 @@ def _metrics(
 ) -> tuple[Metric, ...]:
     return tuple(
         Metric(
+            range=SHARE,
             name=f"{name}_{part}",
             title=f"{title} {part}",
             convention=f"{meaning}: of {score}, by isotonic regression (CORP)",

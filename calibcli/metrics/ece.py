@@ -26,7 +26,7 @@ import math
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.bins import RELIABILITY
 from calibcli.metrics.confidence_cells import BinNorm
 
@@ -73,6 +73,7 @@ MEAN_GAP, LARGEST_GAP = BinNorm(_mean_gap), BinNorm(_largest_gap)
 _BINS_IN_WORDS = "15 equal-width bins (lower, upper] of the confidence"
 
 ECE = Metric(
+    range=SHARE,
     name="ece",
     title="ECE",
     convention=(
@@ -85,6 +86,7 @@ ECE = Metric(
 )
 
 MCE = Metric(
+    range=SHARE,
     name="mce",
     title="MCE",
     convention=(

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.bins import BINS
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import ConfidenceCells, ResidualNorm, cumulated
@@ -199,6 +199,7 @@ def _root_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:
 
 
 ADAPTIVE_ECE = Metric(
+    range=SHARE,
     name="adaptive_ece",
     title="adaptive ECE",
     convention=(
@@ -212,6 +213,7 @@ ADAPTIVE_ECE = Metric(
 )
 
 ECE_SWEEP = Metric(
+    range=SHARE,
     name="ece_sweep",
     title="ECE sweep",
     convention=(
@@ -231,6 +233,7 @@ _DEBIASED = (
 )
 
 L2_DEBIASED = Metric(
+    range=SHARE,
     name="l2_debiased",
     title="debiased L2",
     convention=f"square root, 0 where it is negative, of: {_DEBIASED}",

@@ -31,7 +31,7 @@ from functools import partial
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveValue
 from calibcli.metrics.row_mean import ratio
@@ -151,6 +151,7 @@ EXPECTED_OBSERVED = _of_event(
     better="",
     ideal=1.0,
     too_high="above",
+    range=(0.0, math.inf),
 )
 
 IN_THE_LARGE = _of_event(
@@ -179,6 +180,7 @@ SLOPE = _of_event(
 )
 
 AVERAGE_PRECISION = _of_event(
+    range=SHARE,
     name="average_precision",
     title="average precision",
     convention=(
@@ -198,6 +200,7 @@ BRIER_SKILL = _of_event(
         "is better than knowing the share alone"
     ),
     value=_brier_skill,
+    range=(-math.inf, 1.0),
     better="higher",
     group="proper scores",
 )

@@ -256,8 +256,10 @@ class Panel:
         if sample is None:
             return None
         if sample.estimate is not None:
-            evaluation.estimates[name] = sample.estimate
-        evaluation.intervals[name] = sample.interval.around(evaluation.figure(name))
+            # The true error of which this one is the median may be larger; noise only adds.
+            evaluation.estimates[name] = min(sample.estimate, value)
+        interval = sample.interval.within(*metric.range)
+        evaluation.intervals[name] = interval.around(evaluation.figure(name))
         if evaluation.record is not None:
             numbers = resampling.record(bagged, sample)
             evaluation.record.metrics[name] = numbers.astype(np.float32)

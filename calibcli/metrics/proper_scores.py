@@ -20,10 +20,11 @@ doi:10.1198/016214506000001437.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean
 from calibcli.metrics.view import View
 
@@ -53,6 +54,7 @@ def _half(mean: float) -> float:
 _score = partial(Metric, group="proper scores", resampling=MEAN_OF_ROWS)
 
 NLL = _score(
+    range=(0.0, math.inf),
     name="nll",
     title="NLL",
     convention=(
@@ -64,6 +66,7 @@ NLL = _score(
 )
 
 BRIER = _score(
+    range=(0.0, 2.0),
     name="brier",
     title="Brier",
     convention="mean over rows of the squared error summed over classes, from 0 to 2",
@@ -72,6 +75,7 @@ BRIER = _score(
 )
 
 BRIER_MEAN = _score(
+    range=SHARE,
     name="brier_mean",
     title="Brier, mean",
     convention="Brier divided by the number of classes: the mean of all squared errors",
@@ -80,6 +84,7 @@ BRIER_MEAN = _score(
 )
 
 BRIER_HALF = _score(
+    range=SHARE,
     name="brier_half",
     title="Brier, half",
     convention=(

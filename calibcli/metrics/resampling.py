@@ -52,6 +52,10 @@ class Interval(NamedTuple):
         """The same, made wide enough for a value."""
         return Interval(float(min(self.low, value)), float(max(self.high, value)))
 
+    def within(self, least: float, most: float) -> Interval:
+        """What of it is within a range."""
+        return Interval(*(min(max(end, least), most) for end in self))
+
 
 class Chance(NamedTuple):
     """An error of a perfectly calibrated model with these probabilities: mean, and 95 % range."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from statistics import NormalDist
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.bins import BINS, bin_index
-from calibcli.metrics.ece import MEAN_GAP
+from calibcli.metrics.ece import ECE, MEAN_GAP
 from calibcli.metrics.error_intervals import ErrorSample
 from calibcli.metrics.resampling import BAGS, LEVEL, Interval, Units
 from calibcli.metrics.row_mean import ratio
@@ -46,7 +47,8 @@ class Slice:
     ece_estimate : float
         The ECE without what noise adds to it; NaN where nothing is known of the noise.
     nll_interval, brier_interval, ece_interval : Interval
-        95 %.
+        95 %. That of the ECE begins above 0 where p is below 0.05: no ECE is below the difference
+        of confidence and accuracy.
     confidence, accuracy : float
     p : float
         Of a two-sided test of how often the prediction is wrong against how often the confidence
@@ -210,6 +212,10 @@ def _slice(name: str, sums: NumpyArray, by_bin: NumpyArray, normal: NumpyArray) 
     accuracy = sums[12] / weight
     # Weights are taken for so many rows of weight 1 as are as certain.
     each = ratio(sums[10], sums[11])
+    p = wrong_tail((1 - accuracy) * weight / each, (weight - sums[9]) / each, sums[11] / each)
+    gap = float(excess.sum()) / weight
+    spread_now = math.sqrt(max(float(by_bin[:, 2].sum()) - gap**2 * squares, 0.0)) / weight
+    estimate, interval = _with_gap(sample, _Gap(abs(gap), p, spread_now))
     return Slice(
         name=name,
         rows=int(rows),
@@ -219,12 +225,48 @@ def _slice(name: str, sums: NumpyArray, by_bin: NumpyArray, normal: NumpyArray) 
         brier=brier,
         brier_interval=brier_interval,
         ece=ece,
-        ece_estimate=sample.estimate,
-        ece_interval=sample.interval.around(ece),
+        ece_estimate=estimate,
+        ece_interval=interval,
         confidence=float(sums[9] / weight),
         accuracy=float(accuracy),
-        p=wrong_tail((1 - accuracy) * weight / each, (weight - sums[9]) / each, sums[11] / each),
+        p=p,
     )
+
+
+class _Gap(NamedTuple):
+    """How far confidence and accuracy are apart on average.
+
+    ``p`` is that of no difference, ``spread`` the standard error of the difference as it is.
+    """
+
+    size: float
+    p: float
+    spread: float
+
+    @property
+    def low(self) -> float:
+        """The smallest true difference in keeping with it, above 0 where p is below 0.05.
+
+        By a score test, whose variance is that of a calibrated model where there is no difference,
+        that of the rows where there is this one, and in between in between.
+        """
+        if not self.p < 1 - LEVEL or self.size == 0:
+            return 0.0
+        deviations = -NormalDist().inv_cdf(max(self.p / 2, 1e-300))
+        square, none = _NORMAL_95**2, (self.size / deviations) ** 2
+        here = self.spread**2
+        slope = square * (here - none) / self.size
+        return self.size - (math.sqrt(slope**2 + 4 * square * here) - slope) / 2
+
+
+def _with_gap(sample: ErrorSample, gap: _Gap) -> tuple[float, Interval]:
+    """The estimate of an ECE and its interval, which are not below a difference that is clear."""
+    low = gap.low
+    least = gap.size if low > 0 else 0.0
+    estimate = min(max(sample.estimate, least), sample.value)
+    interval = sample.interval
+    interval = Interval(max(interval.low, low), max(interval.high, low)).within(*ECE.range)
+    return estimate, interval.around(estimate).around(sample.value)
 
 
 def _in_clusters(
@@ -258,7 +300,7 @@ def _in_clusters(
     def around(mean: float, of_bags: NumpyArray) -> Interval:
         variance = inflation * float(((of_bags - mean * by_bag[:, 0]) ** 2).sum())
         half = student * math.sqrt(variance) / rowwise.weight
-        return Interval(mean - half, mean + half)
+        return Interval(max(mean - half, 0.0), mean + half)
 
     filled = by_bin[by_bin[:, 0] > 0]
     excess = by_bag[:, _BAG_SUMS:][:, by_bin[:, 0] > 0]
@@ -272,13 +314,16 @@ def _in_clusters(
     total = strays.sum(axis=1)
     variance = max(float((total**2).sum()), float(sums[10]))
     deviate = float(excess.sum()) / math.sqrt(variance) if variance > 0 else math.nan
+    p = 2 * float(stdtr(count - 1, -abs(deviate)))
+    gap = abs(float(excess.sum())) / rowwise.weight
+    estimate, interval = _with_gap(sample, _Gap(gap, p, math.sqrt(variance) / rowwise.weight))
     return replace(
         rowwise,
         nll_interval=around(rowwise.nll, by_bag[:, 1]),
         brier_interval=around(rowwise.brier, by_bag[:, 2]),
-        ece_estimate=sample.estimate,
-        ece_interval=sample.interval.around(rowwise.ece),
-        p=2 * float(stdtr(count - 1, -abs(deviate))),
+        ece_estimate=estimate,
+        ece_interval=interval,
+        p=p,
     )
 
 
@@ -316,4 +361,4 @@ def _mean(sums: NumpyArray, weight: float, squares: float) -> tuple[float, Inter
     mean = float(sums[0] / weight)
     variance = max(float(sums[2] - 2 * mean * sums[1] + mean**2 * squares), 0.0)
     half = _NORMAL_95 * math.sqrt(variance) / weight
-    return mean, Interval(mean - half, mean + half)
+    return mean, Interval(max(mean - half, 0.0), mean + half)

@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.metrics.base import Metric
+from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import ConfidenceCells, ResidualNorm
 from calibcli.metrics.residual_cells import Residuals
@@ -109,6 +109,7 @@ def _smooth_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:
 
 
 SMOOTH_ECE = Metric(
+    range=SHARE,
     name="smooth_ece",
     title="smooth ECE",
     convention=(

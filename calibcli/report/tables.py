@@ -522,9 +522,10 @@ def _slices_table(part: SlicesPart, most: int, *, of_event: bool) -> Table:
     one, many = (f"value{end} of {column}" for end in ("", "s")) if column else _CLASSES
     whole = f"All {every} {many}" if every > 1 else f"The only {one}"
     which = f"The {len(shown)} worst of {every} {many}" if every > len(shown) else whole
+    came = "came" if of_event else "right"
     heads = [
         TableColumn(str(column or "class"), align="left", longest=LONGEST_NAME),
-        *(TableColumn(heading) for heading in ("rows", "says", "came" if of_event else "right")),
+        *(TableColumn(heading) for heading in ("rows", "says", came)),
         TableColumn("NLL", rank=1, interval_apart=False),
         TableColumn("Brier", rank=3, interval_apart=False),
         TableColumn("ECE", leads=True),
@@ -535,8 +536,9 @@ def _slices_table(part: SlicesPart, most: int, *, of_event: bool) -> Table:
         [_slice_row(entry, widest, fine=of_event) for entry in shown],
         heading=f"By {column}" if column else "Predicted classes",
         caption=(
-            f"{which}, the worst first. p: the probability that a calibrated model is as far off "
-            f"by chance, adjusted for there being {every} of them (Benjamini-Hochberg)."
+            f"{which}, the worst first. p: how likely 'says' and '{came}' are as far apart in a "
+            f"calibrated model, adjusted for all {every} (Benjamini-Hochberg). The ECE, whose "
+            "interval is not adjusted, also has what cancels in the mean."
         ),
         kind="listing sortable",
         picks="slice" if column else "class",
