@@ -170,7 +170,7 @@ def test_rows_that_cannot_show_an_error_are_not_called_good() -> None:
     found = Verdict.of(each)
     assert found.kind == "unclear"
     high = each["metrics"]["ece"]["high"]
-    (bound,) = re.findall(r"an ECE below (0\.\d+) could not be seen with 300 rows", found.text)
+    (bound,) = re.findall(r"an ECE of up to (0\.\d+) is not ruled out by 300 rows", found.text)
     assert high <= float(bound) <= high + 0.001
 
 

@@ -286,15 +286,7 @@ def _in_clusters(
     by_bag = by_bag[by_bag[:, 0] > 0]
     count = len(by_bag)
     if count <= 1:
-        none = Interval(math.nan, math.nan)
-        return replace(
-            rowwise,
-            nll_interval=none,
-            brier_interval=none,
-            ece_estimate=math.nan,
-            ece_interval=none,
-            p=math.nan,
-        )
+        return _without_noise(rowwise)
     student, inflation = float(stdtrit(count - 1, (1 + LEVEL) / 2)), count / (count - 1)
 
     def around(mean: float, of_bags: NumpyArray) -> Interval:
@@ -324,6 +316,19 @@ def _in_clusters(
         ece_estimate=estimate,
         ece_interval=interval,
         p=p,
+    )
+
+
+def _without_noise(rowwise: Slice) -> Slice:
+    """A slice of whose noise nothing is known."""
+    none = Interval(math.nan, math.nan)
+    return replace(
+        rowwise,
+        nll_interval=none,
+        brier_interval=none,
+        ece_estimate=math.nan,
+        ece_interval=none,
+        p=math.nan,
     )
 
 

@@ -493,17 +493,17 @@ def _slice_side(entry: SlicePart) -> Side:
 
 
 def _hidden(measured: MeasurementPart, average: _Average) -> Iterator[str]:
-    """A remark on errors that matter and could not be seen, where there are so few rows."""
+    """A remark on errors that matter and are not ruled out, where there are so few rows."""
     rows = plural(average.rows, "row")
     matters = _matters(average.right, average.event)
     metric = measured["metrics"].get(ECE.name)
     _, high = _ends(metric)
     if metric is not None and high is not None:
         if high > matters:
-            yield f"an ECE below {upper_end_text(metric)} could not be seen with {rows}"
+            yield f"an ECE of up to {upper_end_text(metric)} is not ruled out by {rows}"
         return
     bound = abs(average.gap) + _HALF_WIDTH * average.error
     if bound >= 1:
         yield f"{rows} can show no error"
     elif bound > matters:
-        yield f"errors below {100 * bound:.2g} points could not be seen with {rows}"
+        yield f"errors of up to {100 * bound:.2g} points are not ruled out by {rows}"
