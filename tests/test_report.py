@@ -248,7 +248,7 @@ def judged_bins(*parts: tuple[float, float, int], **more: Any) -> Any:
     return part | {"verdict": verdict(part).stored()}
 
 
-NOT_RULED_OUT = "are not ruled out by"
+KEPT = "are not ruled out by"
 
 
 def of_bins(reliability: list[dict[str, Any]]) -> Any:
@@ -265,7 +265,7 @@ def of_bins(reliability: list[dict[str, Any]]) -> Any:
         (
             [(0.90, 0.84, 50)],
             "unclear",
-            f"no clear error: says 90 %, right 84 %; errors of up to 14 points {NOT_RULED_OUT} 50 rows",
+            f"no clear error: says 90 %, right 84 %; errors of up to 14 points {KEPT} 50 rows",
         ),
         # Nor does a single error show anything of 100 rows that should have 0.1.
         ([(0.999, 0.99, 100)], "good", None),
