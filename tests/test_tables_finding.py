@@ -136,7 +136,7 @@ def test_what_is_not_found_is_said_with_what_is_there(tmp_path):
     path = save(tmp_path / "a", {"id": range(60), "x": fixed_size_list(Z), "kind": Y})
     assert refusal(UsageError, path) == (
         f"{path}: no column with a name such as logits or probs; the columns are id, x, kind; "
-        "name one with --logits, or scalar columns with --logits 'logit_*'"
+        "if these are the scores, add --logits x"
     )
     assert refusal(UsageError, path, logits="x") == (
         f"{path}: no labels were found; the columns are id, x, kind; "

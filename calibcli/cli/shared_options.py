@@ -118,7 +118,7 @@ class InputOptions:
         str | None,
         _input(
             metavar="COL",
-            help="Column or key of the scores, or a pattern of one column a class: 'logit_*'.",
+            help="Column or key of the scores, or one column a class: 'logit_*', or cat,dog,fish.",
             show_default="found by its name",
         ),
     ] = None

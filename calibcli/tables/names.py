@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 from calibcli.errors import DataError, UsageError
+from calibcli.params import first_twice
 from calibcli.tables.formats.base import DataFile, Field
 
 SCORES = (
@@ -35,7 +38,31 @@ FAMILIES = (
 LABELS = ("label", "labels", "y", "target", "targets", "y_true")
 """Names that are tried without asking, in this order and whatever their case."""
 
+OTHER_SCORES = (
+    "prob",
+    "proba",
+    "probas",
+    "softmax",
+    "score",
+    "y_score",
+    "y_scores",
+    "y_prob",
+    "y_proba",
+    "y_probs",
+    "y_logits",
+    "pred_prob",
+    "pred_probs",
+    "pred_proba",
+    "predict_proba",
+)
+OTHER_VECTORS = ("predictions", "preds", "y_pred", "confidences")
+OTHER_FAMILIES = (".pred_*", "proba_*", "softmax_*")
+OTHER_LABELS = ("label_ids", "ground_truth", "groundtruth", "truth", "gt")
+"""Names that are tried where none of those above is there, if only one of them is there; single
+numbers by the names of vectors are predicted classes, and no scores."""
+
 _LISTED = 12
+_MOST_PROPOSED = 3
 
 
 @dataclass(frozen=True)
@@ -133,7 +160,7 @@ def find_scores(file: FileFields, asked: str | None, classes: tuple[str, ...] | 
     ----------
     file : FileFields
     asked : str or None
-        A name or a pattern.
+        A name, a pattern, or names with commas between them in the order of the classes.
     classes : tuple of str or None
         Class names, where they are known: scalar fields that end in them are put in their order.
 
@@ -145,28 +172,101 @@ def find_scores(file: FileFields, asked: str | None, classes: tuple[str, ...] | 
         The fields do not hold floating-point numbers, or a class is missing among them.
     """
     if asked is not None:
-        if file.find(asked) is None and re.search(r"[*?\[]", asked):
-            return _family(file, asked, classes)
-        single = _checked(file, file.require(asked))
-        return Scores((single,), file.title(single), single.name)
+        return _asked_scores(file, asked, classes)
     if file.unit == "array":
         single = _checked(file, file.fields[0])
         return Scores((single,), file.title(single), PurePath(file.name).stem)
     named = [field for name in SCORES if (field := file.find(name)) is not None]
-    usable = [field for field in named if field.element == "float" and field.axes < 3]
+    usable = [field for field in named if _can_be_scores(field)]
     if usable:
-        others = f"; also there: {', '.join(field.name for field in usable[1:])}"
-        title = file.title(usable[0]) + (others if usable[1:] else "")
+        also = f"; also there: {', '.join(field.name for field in usable[1:])}"
+        title = file.title(usable[0]) + (also if usable[1:] else "")
         return Scores((usable[0],), title, usable[0].name)
-    for pattern in FAMILIES:
-        if sum(_is_scalar_score(field, pattern) for field in file.fields) > 1:
-            return _family(file, pattern, classes)
+    families = [pattern for pattern in FAMILIES if _is_family(file, pattern)]
+    others = families[:1] or _other_scores(file)
+    if len(others) > 1:
+        ways = " or ".join(f"--logits {shlex.quote(name)}" for name in others)
+        raise UsageError(f"{file.name}: there may be several scores; say which are meant: {ways}")
+    if others:
+        return _asked_scores(file, others[0], classes)
     if named:
         _checked(file, named[0])
     raise UsageError(
         f"{file.name}: no {file.unit} with a name such as logits or probs; "
-        f"{file.listing()}; name one with --logits, or scalar columns with --logits 'logit_*'"
+        f"{file.listing()}; {_proposed_scores(file)}"
     )
+
+
+def _asked_scores(file: FileFields, asked: str, classes: tuple[str, ...] | None) -> Scores:
+    """The scores of a name, a pattern, or a list of names."""
+    if file.find(asked) is None and re.search(r"[*?\[]", asked):
+        return _family(file, asked, classes)
+    if file.find(asked) is None and "," in asked:
+        return _listed(file, asked, classes)
+    single = _checked(file, file.require(asked))
+    return Scores((single,), file.title(single), single.name)
+
+
+def _can_be_scores(field: Field) -> bool:
+    return field.element == "float" and field.axes < 3
+
+
+def _is_family(file: FileFields, pattern: str) -> bool:
+    return sum(_is_scalar_score(field, pattern) for field in file.fields) > 1
+
+
+def _other_scores(file: FileFields) -> list[str]:
+    """Names and patterns of scores, of those that are tried last."""
+    singles = [field for name in OTHER_SCORES if (field := file.find(name)) is not None]
+    vectors = [field for name in OTHER_VECTORS if (field := file.find(name)) is not None]
+    usable = [*singles, *(field for field in vectors if field.axes == 2)]
+    names = [field.name for field in usable if _can_be_scores(field)]
+    return [*names, *(pattern for pattern in OTHER_FAMILIES if _is_family(file, pattern))]
+
+
+def named_scores(file: FileFields) -> list[Field]:
+    """The fields that are scores by their names: one, or one a class; empty where there are none.
+
+    Of an NPY file it is the one array.
+    """
+    if file.unit == "array":
+        return list(file.fields)
+    named = [field for name in SCORES if (field := file.find(name)) is not None]
+    usable = [field for field in named if _can_be_scores(field)]
+    if usable:
+        return usable[:1]
+    for asked in (*filter(lambda each: _is_family(file, each), FAMILIES), *_other_scores(file)):
+        single = file.find(asked)
+        if single is not None:
+            return [single]
+        return [field for field in file.fields if _is_scalar_score(field, asked)]
+    return named
+
+
+def _proposed_scores(file: FileFields) -> str:
+    """What to add to the command, by the types of fields."""
+    usable = [field for field in file.fields if _can_be_scores(field)]
+    vectors = [field.name for field in usable if field.axes == 2]
+    single = [field.name for field in usable if field.axes == 1]
+    ways = vectors[:_MOST_PROPOSED]
+    if not vectors and len(single) == 1:
+        ways = single
+    elif not vectors and 1 < len(single) <= _LISTED:
+        ways = [",".join(single)]
+    labels = proposed_labels(file)
+    text = " or ".join(f"--logits {shlex.quote(name)}{labels}" for name in ways)
+    if text:
+        return f"if these are the scores, add {text}"
+    return "name one with --logits, or scalar columns with --logits 'logit_*'"
+
+
+def proposed_labels(file: FileFields) -> str:
+    """The option that names the only field that could be labels, if no name says which one is."""
+    if named_labels(file) is not None:
+        return ""
+    kinds = ("integer", "bool", "string")
+    fitting = [field for field in file.fields if field.axes == 1 and field.element in kinds]
+    return f" --labels {shlex.quote(fitting[0].name)}" if len(fitting) == 1 else ""
 
 
 def _is_scalar_score(field: Field, pattern: str) -> bool:
@@ -183,7 +283,9 @@ def _checked(file: FileFields, field: Field) -> Field:
 
 
 def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> Scores:
-    fields = [field for field in file.fields if fnmatchcase(field.name.lower(), pattern.lower())]
+    matching = [each for each in file.fields if fnmatchcase(each.name.lower(), pattern.lower())]
+    texts = [each.name for each in matching if each.element == "string" and each.axes == 1]
+    fields = [each for each in matching if each.name not in texts]
     wrong = next((field for field in fields if not _is_scalar_score(field, "*")), None)
     if wrong is not None:
         raise DataError(
@@ -191,8 +293,9 @@ def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> 
             "number a row"
         )
     if not fields:
+        numbers = " of numbers" if texts else ""
         raise UsageError(
-            f"{file.name}: no {file.unit} matches --logits {pattern!r}; {file.listing()}"
+            f"{file.name}: no {file.unit}{numbers} matches --logits {pattern!r}; {file.listing()}"
         )
     in_file = [_suffix(field.name, pattern) for field in fields]
     fields.sort(key=lambda field: natural(field.name))
@@ -217,7 +320,46 @@ def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> 
         )
     first, last = fields[0], fields[-1]
     title = f"{len(fields)} {file.unit}s {first.name} … {last.name} ({first.type}), in this order"
+    if texts:
+        title += f"; left out, since it is text: {', '.join(texts)}"
     return Scores(tuple(fields), title, pattern, names, file_order, first_number)
+
+
+def _listed(file: FileFields, asked: str, classes: tuple[str, ...] | None) -> Scores:
+    """The fields of a list of names, one a class, in this order."""
+    names = [name.strip() for name in asked.split(",")]
+    fields = [file.require(name, f" for --logits {asked}") for name in names]
+    wrong = next((field for field in fields if not _is_scalar_score(field, "*")), None)
+    if wrong is not None:
+        raise DataError(
+            f"{file.name}: {file.title(wrong)} of --logits {asked} is not one floating-point "
+            "number a row"
+        )
+    twice = first_twice([field.name for field in fields])
+    if twice is not None:
+        raise UsageError(f"{file.name}: {file.unit} {twice!r} is there twice in --logits {asked}")
+    ordered = sorted(field.name for field in fields)
+    pairs = zip(ordered[0], ordered[-1], strict=False)
+    common = next((place for place, (one, other) in enumerate(pairs) if one != other), 0)
+    prefix = re.sub(r"[^_.]*$", "", ordered[0][:common])
+    words = tuple(field.name.removeprefix(prefix) for field in fields)
+    first_number = int(words[0]) if words[0] in ("0", "1") else 0
+    in_order = words == tuple(str(first_number + place) for place in range(len(words)))
+    named: tuple[str, ...] | None = None if in_order else words
+    if not in_order and classes is not None and set(classes) != set(words):
+        raise DataError(
+            f"{file.name}: the {file.unit}s of --logits {asked} are named for the classes "
+            f"{', '.join(words[:_LISTED])}, but the class names given are "
+            f"{', '.join(classes[:_LISTED])}"
+        )
+    if not in_order and classes is not None:
+        by_name = dict(zip(words, fields, strict=True))
+        named, fields = classes, [by_name[word] for word in classes]
+    title = (
+        f"{len(fields)} {file.unit}s {fields[0].name} … {fields[-1].name} ({fields[0].type}), in "
+        "this order"
+    )
+    return Scores(tuple(fields), title, prefix, named, None, first_number if in_order else 0)
 
 
 def _suffix(name: str, pattern: str) -> str:
@@ -298,9 +440,37 @@ def find_labels(
         free = [field for field in named if field.name not in taken]
         usable = [field for field in free if _can_be_labels(field)]
         field = next(iter(usable or (free if required else [])), None)
+        if field is None:
+            field = _other_labels(file, taken)
     if field is not None:
         check_labels(file, field)
     return field
+
+
+def _other_labels(file: FileFields, taken: Collection[str]) -> Field | None:
+    """The field of labels by the names that are tried last.
+
+    Raises
+    ------
+    UsageError
+        There are several.
+    """
+    named = [field for name in OTHER_LABELS if (field := file.find(name)) is not None]
+    usable = [field for field in named if field.name not in taken and _can_be_labels(field)]
+    if len(usable) > 1:
+        ways = " or ".join(f"--labels {shlex.quote(field.name)}" for field in usable)
+        raise UsageError(f"{file.name}: there may be several labels; say which are meant: {ways}")
+    return usable[0] if usable else None
+
+
+def named_labels(file: FileFields) -> Field | None:
+    """The field that is labels by its name; None where there is none, or no telling which."""
+    for names in (LABELS, OTHER_LABELS):
+        named = [field for name in names if (field := file.find(name)) is not None]
+        usable = [field for field in named if _can_be_labels(field)]
+        if usable:
+            return usable[0] if names is LABELS or len(usable) == 1 else None
+    return None
 
 
 def other_labels(file: FileFields, labels: Field, scores: Scores) -> list[str]:

@@ -41,6 +41,7 @@ from calibcli.tables.names import (
     find_scores,
     find_weights,
     other_labels,
+    proposed_labels,
 )
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
@@ -255,9 +256,12 @@ def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> 
         asked = file.roles.get("labels", options.labels)
         labels = find_labels(fields, asked, scores, required=options.labels_required)
     if labels is None and options.labels_required:
+        proposed = proposed_labels(fields).lstrip()
+        unit = "name" if fields.unit == "array" else fields.unit
+        way = f"if these are the labels, add {proposed}; " if proposed else ""
         raise UsageError(
-            f"{fields.name}: no labels were found; {fields.listing()}; --labels takes a "
-            f"{'name' if fields.unit == 'array' else fields.unit} or a file LABELS.npy"
+            f"{fields.name}: no labels were found; {fields.listing()}; {way}--labels takes a "
+            f"{unit} or a file LABELS.npy"
         )
     if labels is not None and options.labels_required:
         check_order(fields, scores, labels)

@@ -71,8 +71,8 @@ class ReadOptions:
     Attributes
     ----------
     logits : str or None
-        Name of the column or NPZ key of scores, or a pattern such as ``logit_*`` of scalar
-        columns, one a class. None: well-known names are tried.
+        Name of the column or NPZ key of scores; or scalar columns, one a class: a pattern such as
+        ``logit_*``, or their names with commas between them. None: well-known names are tried.
     labels : str or None
         Name of the column or key of labels, or the path of an ``.npy`` file of labels.
     weights : str or None

@@ -20,6 +20,7 @@ SHAPES: tuple[str, ...] = (
     "grids:as_grids",
     "members:as_members",
     "choices:pad_choices",
+    "unnamed:find_unnamed",
 )
 """``"module:name"`` of this package."""
 
