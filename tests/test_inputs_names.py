@@ -83,6 +83,14 @@ def test_names_of_class_columns_are_known(table, pattern):
         assert dataset.picked["logits"].endswith(f"left out, since it is text: {prefix}class")
 
 
+def test_a_text_that_is_a_number_elsewhere_is_not_left_out(table):
+    columns = {f"logit_{name}": LOGITS[:, k] for k, name in enumerate(NAMES)}
+    columns["logit_dog"] = [*map(str, LOGITS[:-1, 1].tolist()), "?"]
+    assert "column 'logit_dog' (string) matches 'logit_*' but is not one" in refused(
+        table({**columns, "label": TEXTS})
+    )
+
+
 @pytest.mark.parametrize("name", OTHER_LABELS)
 def test_names_of_labels_are_known(table, name):
     assert np.array_equal(rows_read(table({"logits": list(LOGITS), name: LABELS}))[1], LABELS)

@@ -62,6 +62,7 @@ OTHER_LABELS = ("label_ids", "ground_truth", "groundtruth", "truth", "gt")
 numbers by the names of vectors are predicted classes, and no scores."""
 
 _LISTED = 12
+_TEXT_ROWS = 1 << 12
 _MOST_PROPOSED = 3
 
 
@@ -83,6 +84,8 @@ class Scores:
         The same in the order of the file, where the order was not asked for.
     first_number : int
         What the first of numbered scalar fields is called: 0 or 1.
+    texts : tuple of str
+        Fields of text that a pattern matches too, and that are left out.
     """
 
     fields: tuple[Field, ...]
@@ -91,6 +94,7 @@ class Scores:
     class_names: tuple[str, ...] | None = None
     file_order: tuple[str, ...] | None = None
     first_number: int = 0
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -288,10 +292,7 @@ def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> 
     fields = [each for each in matching if each.name not in texts]
     wrong = next((field for field in fields if not _is_scalar_score(field, "*")), None)
     if wrong is not None:
-        raise DataError(
-            f"{file.name}: {file.title(wrong)} matches {pattern!r} but is not one floating-point "
-            "number a row"
-        )
+        raise DataError(_no_score(file, wrong, pattern))
     if not fields:
         numbers = " of numbers" if texts else ""
         raise UsageError(
@@ -322,7 +323,7 @@ def _family(file: FileFields, pattern: str, classes: tuple[str, ...] | None) -> 
     title = f"{len(fields)} {file.unit}s {first.name} … {last.name} ({first.type}), in this order"
     if texts:
         title += f"; left out, since it is text: {', '.join(texts)}"
-    return Scores(tuple(fields), title, pattern, names, file_order, first_number)
+    return Scores(tuple(fields), title, pattern, names, file_order, first_number, tuple(texts))
 
 
 def _listed(file: FileFields, asked: str, classes: tuple[str, ...] | None) -> Scores:
@@ -396,6 +397,38 @@ def _check_words(file: FileFields, pattern: str, suffixes: list[str]) -> None:
         f"{file.name}: {named} is no class like the other {file.unit}s {pattern}, which end in "
         f"{kind}; {ways}"
     )
+
+
+def check_texts(file: DataFile, scores: Scores) -> None:
+    """Refuse texts among scores that are numbers but for some rows, as a reader of CSV gives them.
+
+    Raises
+    ------
+    DataError
+        A field of text that was left out begins with a number.
+    """
+    batch = file.head(scores.texts, 0, _TEXT_ROWS) if scores.texts else None
+    if batch is None:
+        return
+    fields = FileFields.of(file)
+    for name in scores.texts:
+        if any(map(_is_number, batch.values(name).names or ())):
+            raise DataError(_no_score(fields, fields.require(name), scores.hint))
+
+
+def _no_score(file: FileFields, field: Field, pattern: str) -> str:
+    return (
+        f"{file.name}: {file.title(field)} matches {pattern!r} but is not one floating-point "
+        "number a row"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def check_order(file: FileFields, scores: Scores, labels: Field) -> None:

@@ -36,6 +36,7 @@ from calibcli.tables.names import (
     Scores,
     check_labels,
     check_order,
+    check_texts,
     find_key,
     find_labels,
     find_scores,
@@ -249,6 +250,7 @@ def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> 
     known = None if options.like is None else options.like.classes
     if known is not None and scores.class_names and sorted(known) == sorted(scores.class_names):
         scores = find_scores(fields, logits, known)
+    check_texts(file, scores)
     if label_file is not None:
         labels: Field | None = label_file.fields[0]
         check_labels(FileFields.of(label_file), label_file.fields[0])
