@@ -24,8 +24,10 @@ from pyarrow import ipc
 from calibcli.api import fit
 from calibcli.arrays import NumpyArray, softmax
 from calibcli.calibrators.chain import calibrate
+from calibcli.calibrators.curves import BinarySample
 from calibcli.cli.app import run
 from calibcli.errors import DataError
+from calibcli.fitting.class_curves import pool_scores
 from calibcli.fitting.problem import Problem
 from calibcli.params import ParamsError, decode
 from calibcli.tables import ReadOptions, open_dataset, parse_classes
@@ -674,3 +676,34 @@ def test_inspect_shows_names_that_command_nobody(
     assert "\\x1b[2J" in output
     assert not {"\x1b", "\u202e", "\x07"} & set(output)
     assert not any(line.lstrip().startswith("::") for line in output.splitlines())
+
+
+@pytest.mark.parametrize("method", ["isotonic", "centered-isotonic", "venn-abers"])
+def test_classes_that_came_in_no_row_are_fitted_together_and_alike(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = np.random.default_rng(3).normal(size=(9, 300)).astype(np.float32)
+    logits[0, 7] = -np.inf
+    logits[3, 8:20] = logits[4, 8:20]
+    labels = np.arange(9) * 30
+
+    def fitted(few_rows: int) -> bytes:
+        monkeypatch.setattr("calibcli.fitting.class_curves._FEW_ROWS", few_rows)
+        calibrator = fit(logits, labels, method=method, folds=0, threads=2)
+        return calibrator.predict_proba(logits).tobytes()
+
+    assert fitted(1 << 12) == fitted(0)
+
+
+def test_a_fit_of_very_many_classes_fits_few_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    pooled: list[int] = []
+    pool = pool_scores
+
+    def counted(scores: NumpyArray, *arguments: NumpyArray) -> BinarySample:
+        pooled.append(len(scores))
+        return pool(scores, *arguments)
+
+    monkeypatch.setattr("calibcli.fitting.class_curves.pool_scores", counted)
+    logits = np.random.default_rng(3).normal(size=(5, 2000)).astype(np.float32)
+    fit(logits, np.arange(5), method="isotonic", folds=0)
+    assert len(pooled) < 100

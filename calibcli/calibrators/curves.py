@@ -211,6 +211,20 @@ class CurveMap(Family):
     def fit(self, sample: BinarySample) -> Curve:
         """The curve of one event; the sample has at least one score."""
 
+    def fit_absent(self, scores: NumpyArray) -> list[Curve] | None:
+        """The curves of events that never came, as `fit` gives them; None if only `fit` does.
+
+        Of 100,000 classes few come in a small file, and arithmetic on one at a time would take
+        longer than all else.
+
+        Parameters
+        ----------
+        scores : float array (C, m)
+            Those of each event in ascending order, no two the same, each of one row.
+        """
+        del scores
+        return None
+
     def constant(self, share: float) -> Curve:
         """The curve of a class that no row tells anything about."""
         return Curve(np.zeros(1), np.array([share]))

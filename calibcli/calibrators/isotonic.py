@@ -87,6 +87,22 @@ def isotonic_blocks(sample: BinarySample) -> Blocks:
     )
 
 
+def flat_curves(family: CurveMap, scores: NumpyArray) -> list[Curve]:
+    """The curves of events that never came: one block, whose value the number of rows tells.
+
+    Parameters
+    ----------
+    family : CurveMap
+        One of isotonic regression.
+    scores : float array (C, m)
+        As `CurveMap.fit_absent` takes them.
+    """
+    m = scores.shape[1]
+    curve = family.fit(BinarySample(np.arange(m, dtype=np.float64), np.zeros(m), np.ones(m)))
+    ends = scores[:, curve.scores.astype(np.int64)].astype(np.float64)
+    return [Curve(row, curve.values) for row in ends]
+
+
 @dataclass(frozen=True)
 class IsotonicMap(CurveMap):
     """The increasing step function with the least squared error, straight between its steps.
@@ -107,6 +123,9 @@ class IsotonicMap(CurveMap):
         blocks = isotonic_blocks(sample)
         return blocks.curve(np.ones(len(blocks.first), bool), allow_zero=self.allow_zero)
 
+    def fit_absent(self, scores: NumpyArray) -> list[Curve]:
+        return flat_curves(self, scores)
+
 
 @dataclass(frozen=True)
 class CenteredIsotonicMap(CurveMap):
@@ -126,3 +145,6 @@ class CenteredIsotonicMap(CurveMap):
     def fit(self, sample: BinarySample) -> Curve:
         blocks = isotonic_blocks(sample)
         return blocks.curve(blocks.pure, allow_zero=self.allow_zero)
+
+    def fit_absent(self, scores: NumpyArray) -> list[Curve]:
+        return flat_curves(self, scores)

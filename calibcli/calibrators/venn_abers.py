@@ -261,7 +261,7 @@ class VennAbersMap(CurveMap):
     def rows_needed(self, classes: int) -> int:
         return 100 if classes == 2 else 100 * classes
 
-    def fit(self, sample: BinarySample) -> Curve:
+    def fit(self, sample: BinarySample) -> Band:
         p0, p1 = augmented_isotonic(sample.positives, sample.weights)
         rises0, rises1 = np.diff(p0) > 0, np.diff(p1) > 0
         # Each has a step at least.
@@ -269,6 +269,19 @@ class VennAbersMap(CurveMap):
         scores = sample.scores
         below = Curve(scores[rises0], p0[1:][rises0])
         return Band(scores[rises1], p1[:-1][rises1], below)
+
+    def fit_absent(self, scores: NumpyArray) -> list[Curve]:
+        # Steps depend on the order of the rows alone, and it is the same for all.
+        m = scores.shape[1]
+        band = self.fit(BinarySample(np.arange(m, dtype=np.float64), np.zeros(m), np.ones(m)))
+        upper, lower = (
+            scores[:, curve.scores.astype(np.int64)].astype(np.float64)
+            for curve in (band, band.below)
+        )
+        return [
+            Band(above, band.values, Curve(below, band.below.values))
+            for above, below in zip(upper, lower, strict=True)
+        ]
 
     def calibrator(self, curves: Sequence[Curve]) -> Calibrator:
         bands = [curve if isinstance(curve, Band) else _constant(curve) for curve in curves]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,9 @@ _MOST_PASSES = 8
 _MOST_TOGETHER, _SHARES = 64, 4
 """Classes that a thread takes at a time, so few that an interrupt need not wait; and shares of all
 that each thread gets, if there are fewer."""
+
+_FEW_ROWS = 1 << 12
+"""Up to so many rows, classes that came in none of them are sorted and fitted together."""
 
 _BYTES_PER_SCORE = 8
 _SCORES_BESIDE, _SCORES_PER_SORT = 2, 6
@@ -54,7 +57,8 @@ def fit_curves(data: Data, family: CurveMap) -> StageFit:
         labels = np.concatenate([part.labels for part in parts])
         weights = np.concatenate([part.weights for part in parts])
         fit_one = partial(_fit_event, family, 1 / data.classes, parts, labels, weights, group)
-        curves += _on_threads(fit_one, len(group), share.threads)
+        fit_several = partial(_fit_several, family, fit_one, parts, labels, weights, group)
+        curves += _on_threads(fit_several, len(group), share.threads)
         passes += 1
     note = f"{family.name}: fitted to one row in {share.step}, as more do not fit into --memory"
     notes = (note,) if share.step > 1 else ()
@@ -98,20 +102,42 @@ def _columns(group: Sequence[int], step: int, tile: Tile) -> list[_Columns]:
     return [_Columns(columns[:, kept], labels[kept], weights[kept])]
 
 
-def _on_threads(fit_one: partial[Curve], count: int, workers: int) -> Iterator[Curve]:
-    if min(count, workers) == 1:
-        yield from map(fit_one, range(count))
-        return
+def _on_threads(
+    fit_several: Callable[[Sequence[int]], list[Curve]], count: int, workers: int
+) -> Iterator[Curve]:
     # Handing a class to a thread takes longer than the fit of a few rows.
     together = max(1, min(_MOST_TOGETHER, count // (_SHARES * workers)))
     groups = [range(count)[begin : begin + together] for begin in range(0, count, together)]
+    if min(count, workers) == 1:
+        for group in groups:
+            yield from fit_several(group)
+        return
     with ThreadPoolExecutor(workers, "calib-curves") as pool:
-        for curves in pool.map(partial(_fit_several, fit_one), groups):
+        for curves in pool.map(fit_several, groups):
             yield from curves
 
 
-def _fit_several(fit_one: partial[Curve], places: Sequence[int]) -> list[Curve]:
-    return [fit_one(place) for place in places]
+def _fit_several(
+    family: CurveMap,
+    fit_one: Callable[[int], Curve],
+    parts: Sequence[_Columns],
+    labels: NumpyArray,
+    weights: NumpyArray,
+    group: Sequence[int],
+    places: Sequence[int],
+) -> list[Curve]:
+    """The curves of neighbouring classes; those that came in no row are fitted together."""
+    if len(places) == 1 or len(labels) > _FEW_ROWS or (weights != 1).any():
+        return [fit_one(place) for place in places]
+    curves: dict[int, Curve] = {}
+    numbers = np.array(places)
+    absent = numbers[~np.isin(np.array(group)[numbers], labels)]
+    if len(absent):
+        scores = np.sort(np.concatenate([part.scores[absent] for part in parts], axis=1), axis=1)
+        usual = np.isfinite(scores).all(axis=1) & (scores[:, 1:] > scores[:, :-1]).all(axis=1)
+        fitted = family.fit_absent(scores[usual]) if usual.any() else None
+        curves = dict(zip(absent[usual].tolist(), fitted or (), strict=fitted is not None))
+    return [curves[place] if place in curves else fit_one(place) for place in places]
 
 
 def _fit_event(
