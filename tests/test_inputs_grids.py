@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from calibcli.errors import CalibError
 from calibcli.tables import ReadOptions, open_dataset
+from calibcli.tables.read_options import Reading
 
 SHAPES = {
     "pixels": ((5, 3, 4, 6), 1),
@@ -165,7 +167,8 @@ def test_without_labels_the_axis_is_asked_for(tmp_path) -> None:
     assert "--labels" in refusal(path)
     message = refusal(path, labels_required=False)
     assert " or ".join(f"--class-axis {axis}" for axis in range(4)) in message
-    with open_dataset([path], ReadOptions(labels_required=False, class_count=3)) as dataset:
+    known = ReadOptions(labels_required=False).repeating(Reading("p.json", class_count=3))
+    with open_dataset([path], known) as dataset:
         (chunk,) = dataset.chunks(1000)
     assert np.array_equal(chunk.scores, flat(scores, 1))
 
@@ -264,3 +267,131 @@ def test_a_table_has_nothing_to_sample(tmp_path) -> None:
     path = npz(tmp_path, logits=np.zeros((4, 3), "f4"), labels=np.arange(4) % 3)
     assert "--sample 5" in refusal(path, sample=5)
     assert "--class-axis 7" in refusal(path, class_axis=7)
+
+
+# What is written
+
+
+def fitted(calib_here, folder: Path, classes: int, temperature: float = 2.0) -> str:
+    """A parameter file of one temperature."""
+    rng = np.random.default_rng(3)
+    logits = temperature * rng.normal(size=(400, classes))
+    labels = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    path = npz(folder, "fit", logits=logits, labels=labels)
+    files = ("-p", folder / "p.json", "-o", folder / "c.npz", "--force")
+    assert calib_here("fit", path, *files, "-q")[0] == 0
+    return str(folder / "p.json")
+
+
+def applied(calib_here, params: str, inputs: list[str], output: Path, *options: str):
+    """What ``calib apply`` writes."""
+    code, _, err = calib_here("apply", params, *inputs, "-o", output, "--force", "-q", *options)
+    assert code == 0, err
+    written = np.load(output)
+    return written if output.suffix == ".npy" else dict(written)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("rows", [7, 100_000])
+def test_apply_gives_the_shape_back(shape, rows, calib_here, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("calibcli.workflow.applying.chunk_rows", lambda *_: rows)
+    (stored, axis) = shape
+    scores, labels = scores_and_labels(stored, axis)
+    params = fitted(calib_here, tmp_path, stored[axis])
+    table = npz(tmp_path, "flat", logits=flat(scores, axis), labels=labels.ravel())
+    expected = applied(calib_here, params, [table], tmp_path / "flat_out.npz")
+    path = npz(tmp_path, logits=scores, labels=labels, weight=labels / 2)
+    written = applied(calib_here, params, [path], tmp_path / "out.npz")
+    assert written["probs"].shape == stored
+    assert np.array_equal(flat(written["probs"], axis), expected["probs"])
+    for name in ("prediction", "confidence", "label"):
+        assert written[name].shape == labels.shape
+        assert np.array_equal(written[name].ravel(), expected[name])
+    assert np.array_equal(written["weight"], labels / 2)
+    assert not {"image", "pixel", "sequence", "token"} & set(written)
+    alone = applied(calib_here, params, [path], tmp_path / "out.npy")
+    assert np.array_equal(alone, written["probs"])
+
+
+def test_apply_gives_one_score_a_pixel_back(calib_here, tmp_path) -> None:
+    params = fitted(calib_here, tmp_path, 2)
+    scores = np.random.default_rng(0).normal(size=(3, 1, 4, 5)).astype("f4")
+    masks = (scores > 0).astype(int)
+    table = npz(tmp_path, "flat", logits=scores.ravel(), labels=masks.ravel())
+    expected = applied(calib_here, params, [table], tmp_path / "flat_out.npz")["probs"][:, 1]
+    path = npz(tmp_path, logits=scores, labels=masks)
+    written = applied(calib_here, params, [path], tmp_path / "out.npz")
+    assert written["probs"].shape == scores.shape
+    assert np.array_equal(written["probs"].ravel(), expected)
+    path = npz(tmp_path, "b", logits=scores[:, 0], labels=masks[:, 0])
+    written = applied(calib_here, params, [path], tmp_path / "out.npz", "--class-axis", "none")
+    assert np.array_equal(written["probs"], expected.reshape(3, 4, 5))
+
+
+def test_images_of_several_files_are_one_array(calib_here, tmp_path) -> None:
+    params = fitted(calib_here, tmp_path, 3)
+    scores, labels = scores_and_labels((5, 3, 4, 6), 1)
+    parts = [
+        npz(tmp_path, str(at), logits=scores[part], labels=labels[part], case=names)
+        for at, part, names in [(0, slice(2), ["a", "b"]), (1, slice(2, 5), ["c", "d", "e"])]
+    ]
+    written = applied(calib_here, params, parts, tmp_path / "out.npz")
+    whole = npz(tmp_path, logits=scores, labels=labels)
+    assert np.array_equal(
+        written["probs"], applied(calib_here, params, [whole], tmp_path / "whole.npz")["probs"]
+    )
+    assert written["case"].tolist() == ["a", "b", "c", "d", "e"]
+    volumes = [npz(tmp_path, f"v{depth}", logits=np.ones((3, depth, 4), "f4")) for depth in (2, 5)]
+    code, _, err = calib_here(
+        "apply", params, *volumes, "--class-axis", "0", "-o", tmp_path / "v.npz"
+    )
+    assert code == 2
+    assert "run calib apply for each, or write -o FILE.parquet" in err
+
+
+def test_a_table_has_columns_that_number_images_and_pixels(calib_here, tmp_path) -> None:
+    params = fitted(calib_here, tmp_path, 3)
+    scores, labels = scores_and_labels((5, 3, 4, 6), 1)
+    path = npz(tmp_path, logits=scores, labels=labels)
+    written = applied(calib_here, params, [path], tmp_path / "out.npz")
+    assert calib_here("apply", params, path, "-o", tmp_path / "out.parquet", "-q")[0] == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    image, pixel = (table[name].to_numpy() for name in ("image", "pixel"))
+    rows = written["prediction"].reshape(5, 24)[image, pixel]
+    assert np.array_equal(table["prediction"].to_numpy(), rows)
+    probs = np.stack(table["probs"].to_numpy())
+    assert np.array_equal(probs, flat(written["probs"], 1))
+
+
+def test_what_was_written_is_read_again(calib_here, tmp_path) -> None:
+    params = fitted(calib_here, tmp_path, 3)
+    scores, labels = scores_and_labels((5, 3, 4, 6), 1)
+    applied(calib_here, params, [npz(tmp_path, logits=scores, labels=labels)], tmp_path / "out.npz")
+    table = npz(tmp_path, "flat", logits=flat(scores, 1), labels=labels.ravel())
+    applied(calib_here, params, [table], tmp_path / "flat_out.npz")
+    results = []
+    for name in ("out", "flat_out"):
+        code, out, _ = calib_here("evaluate", f"{name}.npz", "--format", "json", "-q")
+        assert code == 0
+        results.append(json.loads(out)["metrics"])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_fits_and_measures_like_the_table(name, calib_here, tmp_path) -> None:
+    shape, axis = SHAPES[name]
+    scores, labels = scores_and_labels(shape, axis)
+    paths = [
+        npz(tmp_path, "grid", logits=scores, labels=labels),
+        npz(tmp_path, "flat", logits=flat(scores, axis), labels=labels.ravel()),
+    ]
+    documents = []
+    for path in paths:
+        output, params = f"{path}.out.npz", f"{path}.json"
+        code, out, _ = calib_here("fit", path, "-p", params, "-o", output, "--format", "json", "-q")
+        assert code == 0
+        result = json.loads(out)
+        documents.append(
+            (result["before"], result["after"], json.loads(Path(params).read_text())["stages"])
+        )
+    assert documents[0] == documents[1]

@@ -67,7 +67,7 @@ class ApplyOptions:
             "--output",
             "-o",
             metavar="FILE",
-            help=".parquet, .npz or .arrow; - writes an Arrow stream to stdout.",
+            help=".parquet, .npz, .npy or .arrow; - writes an Arrow stream to stdout.",
             show_default=False,
         ),
         Trait.WRITES_FILE,
@@ -245,13 +245,14 @@ def write_calibrated(
     int
         The number of rows.
     """
-    from calibcli.tables import open_writer
+    from calibcli.tables import open_writer, output_format
     from calibcli.workflow.applying import calibrated_chunks, chunk_rows
 
     chunks = dataset.chunks(chunk_rows(engine, dataset), with_columns=True)
     written = 0
     seen = fitted_to is None or dataset.seen or dataset.is_among(fitted_to)
-    with open_writer(path, dataset, outputs=files, seen=seen) as writer:
+    grid = dataset.grid() if output_format(path).gives_shape else None
+    with open_writer(path, dataset, outputs=files, seen=seen, grid=grid) as writer:
         for part in calibrated_chunks(engine, dataset, chunks, stages, intervals=True):
             extra = dict(zip(_INTERVAL, part.interval or (), strict=False))
             if decider is not None:

@@ -143,7 +143,7 @@ class FitOptions:
             "--output",
             "-o",
             metavar="FILE",
-            help="Calibrated probabilities, .parquet, .npz or .arrow.",
+            help="Calibrated probabilities, .parquet, .npz, .npy or .arrow.",
             show_default="INPUT.calibrated.parquet",
         ),
         Trait.WRITES_FILE,

@@ -62,7 +62,7 @@ def reading_of(params: Params, path: str) -> Reading:
     from calibcli.params import title
     from calibcli.tables.read_options import Reading
 
-    return Reading(title(path), params.reading, params.class_names)
+    return Reading(title(path), params.reading, params.class_names, params.classes)
 
 
 def group_keys(

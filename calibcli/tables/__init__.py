@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.opening import open_dataset
     from calibcli.tables.read_options import ReadOptions, parse_class_axis, parse_classes
-    from calibcli.tables.writing import Writer, check_output, open_writer
+    from calibcli.tables.writing import Writer, check_output, open_writer, output_format
 
 __all__ = [
     "Dataset",
@@ -26,6 +26,7 @@ __all__ = [
     "check_writable",
     "open_dataset",
     "open_writer",
+    "output_format",
     "parse_class_axis",
     "parse_classes",
 ]
@@ -35,7 +36,7 @@ _MODULES = {
     "dataset": ("Dataset",),
     "opening": ("open_dataset",),
     "read_options": ("ReadOptions", "parse_class_axis", "parse_classes"),
-    "writing": ("Writer", "check_output", "open_writer"),
+    "writing": ("Writer", "check_output", "open_writer", "output_format"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.engine.source import Chunk
-from calibcli.errors import DataError
+from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
-from calibcli.tables.formats.base import UNKNOWN_ROWS
+from calibcli.tables.formats.base import UNKNOWN_ROWS, GridShape
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.layout import FilePartition, Layout
@@ -147,6 +147,28 @@ class Dataset:
         for partition in self._partitions:
             for labels in partition.labels():
                 yield labels[labels != NO_LABEL] if self.layout.drops else labels
+
+    def grid(self) -> GridShape | None:
+        """The shape that the rows had, where an array of all of them can have it again.
+
+        None where rows are left out.
+
+        Raises
+        ------
+        UsageError
+            The files have several shapes, which are not one behind the other.
+        """
+        grids = [partition.file.grid for partition in self._partitions]
+        first = grids[0]
+        if self.dropped_rows or first is None:
+            return None
+        for grid, partition in zip(grids[1:], self._partitions[1:], strict=True):
+            if grid is None or not grid.continues(first):
+                raise UsageError(
+                    f"{partition.file.location.name}: its shape and that of the files before it do "
+                    "not make one array; run calib apply for each, or write -o FILE.parquet"
+                )
+        return first
 
     def key_names(self, role: str) -> tuple[str, ...]:
         """The names of the groups of a role, in the order in which they first come.

@@ -45,6 +45,12 @@ def _whole_numbers(value: object) -> tuple[int, ...]:
     return numbers
 
 
+def _count(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError
+    return value
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the input of a fit was read: what other inputs of its calibrator have to be read by.
@@ -57,11 +63,14 @@ class Reading:
         Values as JSON has them, by the field of `ReadOptions`; see `Layout.decisions`.
     classes : tuple of str or None
         The names of the classes.
+    class_count : int or None
+        How many there are.
     """
 
     origin: str
     decisions: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
+    class_count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,8 @@ class ReadOptions:
         What the members of an ensemble become: one of `MEMBERS`.
     sample : int or None
         Places of each image that are read, chosen at random, the same ones every time.
-    class_count : int or None
-        The number of classes, where it is known.
+    member_count : int or None
+        How many members of an ensemble become one model.
     num_classes : int or None
         How many classes there are, where the rows have fewer scores: those that a row has not are
         impossible. None: as many as the longest row.
@@ -139,8 +148,8 @@ class ReadOptions:
     member_axis: int | None = field(default=None, metadata=_only(*range(_MOST_AXES)))
     members: str | None = field(default=None, metadata=_only(*MEMBERS))
     sample: int | None = None
-    class_count: int | None = None
-    num_classes: int | None = None
+    member_count: int | None = field(default=None, metadata={_REMEMBERED: _count})
+    num_classes: int | None = field(default=None, metadata={_REMEMBERED: _count})
     spool_limit: int | None = None
     label_numbers: tuple[int, ...] | None = field(
         default=None, metadata={_REMEMBERED: _whole_numbers}
@@ -180,6 +189,11 @@ class ReadOptions:
                 )
             changes[name] = value
         return replace(self, **changes, like=reading)
+
+    @property
+    def class_count(self) -> int | None:
+        """The number of classes, where a fit says it."""
+        return None if self.like is None else self.like.class_count
 
     @property
     def repeated(self) -> str:

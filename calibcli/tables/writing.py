@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.atomic import STDOUT, Outputs, check_writable
-from calibcli.tables.formats.base import Sink
+from calibcli.tables.formats.base import GridShape, Sink
 from calibcli.tables.formats.registry import FORMATS, OUTPUTS, FileFormat, import_function
 
 WAITING = 2
@@ -141,13 +141,15 @@ def open_writer(
     force: bool = False,
     stdout: BinaryIO | None = None,
     seen: bool = False,
+    grid: GridShape | None = None,
 ) -> Iterator[Writer]:
     """A writer of calibrated probabilities; the file appears when the context is left.
 
     Parameters
     ----------
     path : str
-        ``.parquet``, ``.npz`` or ``.arrow``; ``-`` writes an Arrow IPC stream to standard output.
+        ``.parquet``, ``.npz``, ``.npy`` (probabilities alone) or ``.arrow``; ``-`` writes an Arrow
+        IPC stream to standard output.
     source : Described
         Where the rows come from.
     outputs : Outputs or None
@@ -158,6 +160,8 @@ def open_writer(
         Instead of the process's standard output.
     seen : bool
         Whether a fit has seen the rows, which the file then says of itself.
+    grid : GridShape or None
+        The shape that the rows get back where the format has arrays of several axes.
 
     Raises
     ------
@@ -172,7 +176,9 @@ def open_writer(
             file = stack.enter_context(_given(stdout))
         else:
             file = (outputs or stack.enter_context(Outputs(force=force))).open(path)
-        writer = Writer(import_function(form.sink)(file, source.rows, source.class_names, seen))
+        shape = {"grid": grid} if form.gives_shape else {}
+        sink = import_function(form.sink)(file, source.rows, source.class_names, seen, **shape)
+        writer = Writer(sink)
         try:
             yield writer
             writer.finish()

@@ -7,6 +7,7 @@ scores and labels, and what they mean, is none of its business: a `Layout` makes
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from abc import ABC, abstractmethod
@@ -108,13 +109,52 @@ class GridShape:
         The lengths of the axes of which each row is one place, in their order.
     class_axis : int or None
         Where the axis of the classes stands among them; None where a place has one score.
+    single : bool
+        Whether a place has one score, that of class 1.
     index : tuple of str
         Fields that number the images and places, which nobody needs who sees the shape.
+    image_fields : tuple of str
+        Fields with one value for each image, which its rows repeat.
+    per_image : int
+        Places of an image.
     """
 
     places: tuple[int, ...]
     class_axis: int | None
-    index: tuple[str, ...] = ()
+    single: bool
+    index: tuple[str, ...]
+    image_fields: tuple[str, ...]
+    per_image: int
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether rows of scores follow one another as they come: no places lie behind classes."""
+        return self.class_axis in (None, len(self.places))
+
+    @property
+    def behind_classes(self) -> int:
+        """Places behind the axis of the classes."""
+        return 1 if self.class_axis is None else math.prod(self.places[self.class_axis :])
+
+    def lengths(self, rows: int) -> tuple[int, ...]:
+        """The lengths of the axes of so many rows, of several files one after the other."""
+        others = self.places[1:]
+        return (rows // max(math.prod(others), 1), *others)
+
+    def with_classes(self, places: tuple[int, ...], classes: int) -> tuple[int, ...]:
+        """The shape of scores of places."""
+        if self.class_axis is None:
+            return places
+        return (*places[: self.class_axis], classes, *places[self.class_axis :])
+
+    def scores(self, probs: NumpyArray) -> NumpyArray:
+        """Of probabilities (n, K) those that there were scores of: of one score that of class 1."""
+        return probs[:, 1:] if self.single else probs
+
+    def continues(self, other: GridShape) -> bool:
+        """Whether the rows of another file before it and its own are those of one array."""
+        same = (self.places[1:], self.class_axis) == (other.places[1:], other.class_axis)
+        return same and self.class_axis != 0
 
 
 class Batch(Protocol):

@@ -1,24 +1,18 @@
-"""NPZ and NPY files: memory-mapped where they lie, streamed where they are compressed.
-
-Outputs are uncompressed and aligned, so that they can be memory-mapped, and written row by row.
-"""
+"""NPZ and NPY files: memory-mapped where they lie, streamed where they are compressed."""
 
 from __future__ import annotations
 
 import shlex
-import shutil
 import struct
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Protocol
 
 import numpy as np
-from numpy.lib import format as npy
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
@@ -26,12 +20,11 @@ from calibcli.tables.formats.base import (
     DECODED_BYTES,
     DataFile,
     Field,
-    free_names,
     locating_rows,
     pickled,
     python_command,
 )
-from calibcli.tables.formats.npy import NUMPY_TYPE, ArrayBatch, ArrayHeader, read_header
+from calibcli.tables.formats.npy import ArrayBatch, ArrayHeader, read_header
 from calibcli.tables.locations import Location
 from calibcli.tables.storage import BROKEN_ZIP, COPIED_BYTES, MappedFile, Spool
 
@@ -47,16 +40,8 @@ NPY_FIELD = "array"
 SPLIT_ROWS = 1 << 16
 """Rows of a partition that is read independently."""
 
-IN_MEMORY_BYTES = 8 << 20
-"""What each array of an output may hold in memory; more goes to a temporary file."""
-
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _COPY = "it is damaged; copy it again from where it came from"
-_ALIGNMENT = 64
-_ZIP64_BYTES = 20
-_PADDING = struct.Struct("<HH")
-_PADDING_ID = 0xD935
-"""The extra field of a zip entry with which Android's zipalign pads."""
 
 
 @dataclass(frozen=True)
@@ -392,203 +377,3 @@ def _class_names(data: ArrayData) -> tuple[str, ...] | None:
     with locating_rows(data, 0):
         names = [] if batch is None else batch.values(CLASSES_KEY).in_order()
     return tuple(names) if 1 < len(set(names)) == len(names) else None
-
-
-class NpzSink:
-    """Writes what was computed, and the numeric columns of the input; a `Sink`.
-
-    A zip file holds one array after the other, while rows come with all of them: the
-    probabilities go straight to the file if their number is known, the rest waits beside it.
-
-    Parameters
-    ----------
-    file : binary file
-        That can seek.
-    rows : int
-        Number of rows to come; negative if it is not known.
-    class_names : tuple of str or None
-        Written as the array ``classes``.
-    seen : bool
-        Whether a fit has seen the rows.
-    """
-
-    def __init__(
-        self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None, seen: bool = False
-    ) -> None:
-        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
-        self._file, self._promised, self._class_names = file, rows, class_names
-        self._seen = seen
-        self._arrays: dict[str, _Waiting] = {}
-        self._direct: IO[bytes] | None = None
-        self._rows = 0
-        self.renamed: dict[str, str] = {}
-        self.left_out: tuple[str, ...] = ()
-
-    def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
-        """Write the probabilities and put the rest aside.
-
-        Raises
-        ------
-        DataError
-            A column has missing values or other types than before.
-        """
-        arrays = dict(computed)
-        if columns is not None:
-            self._add_columns(columns, arrays)
-        if not self._rows:
-            self._begin(arrays)
-        for name, array in arrays.items():
-            if name == "probs" and self._direct is not None:
-                self._direct.write(_bytes(array, array.dtype))
-            else:
-                self._arrays[name].write(array, name)
-        self._rows += len(computed["probs"])
-
-    def _begin(self, arrays: dict[str, NumpyArray]) -> None:
-        for name, array in arrays.items():
-            if name != "probs" or self._promised < 0:
-                self._arrays[name] = _Waiting(array)
-        if self._promised >= 0:
-            probs = arrays["probs"]
-            self._direct = self._open("probs")
-            _write_header(self._direct, probs.dtype, (self._promised, probs.shape[1]))
-
-    def _add_columns(self, columns: Any, arrays: dict[str, NumpyArray]) -> None:
-        if not self._rows:
-            self.renamed = free_names(columns.schema.names, [*arrays, CLASSES_KEY, SEEN_KEY])
-            self.left_out = tuple(field.name for field in columns.schema if not _fits(field))
-        for field, column in zip(columns.schema, columns.columns, strict=True):
-            if field.name not in self.left_out:
-                new = self.renamed.get(field.name, field.name)
-                arrays[new] = _from_arrow(field, column)
-
-    def _open(self, name: str) -> IO[bytes]:
-        """A new entry, its content aligned; a fixed date, so that equal arrays give equal bytes."""
-        entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-        entry.external_attr = 0o600 << 16
-        length = 30 + len(entry.filename.encode()) + _ZIP64_BYTES + _PADDING.size
-        gap = -(self._file.tell() + length) % _ALIGNMENT
-        entry.extra = _PADDING.pack(_PADDING_ID, gap) + bytes(gap)
-        return self._archive.open(entry, "w", force_zip64=True)
-
-    def close(self) -> None:
-        """Write what waits, the class names, and the directory of the zip file.
-
-        Raises
-        ------
-        DataError
-            There were other rows than promised.
-        """
-        if self._direct is not None:
-            self._direct.close()
-            if self._rows != self._promised:
-                raise DataError(
-                    f"{self._rows} rows were written, but {self._promised} were to come"
-                )
-        for name, waiting in self._arrays.items():
-            with self._open(name) as entry:
-                waiting.copy_to(entry, self._rows)
-        if self._class_names is not None:
-            with self._open(CLASSES_KEY) as entry:
-                npy.write_array(entry, np.array(self._class_names), allow_pickle=False)
-        if self._seen:
-            with self._open(SEEN_KEY) as entry:
-                npy.write_array(entry, np.array([True]), allow_pickle=False)
-        self._archive.close()
-
-    def abandon(self) -> None:
-        """Delete what waits, and let the zip file go."""
-        for waiting in self._arrays.values():
-            waiting.close()
-        # A zip file that is collected while open would be completed, in a file that is closed.
-        with suppress(Exception):
-            if self._direct is not None:
-                self._direct.close()
-            self._archive.close()
-
-
-class _Waiting:
-    """An array that waits until the one before it is complete."""
-
-    def __init__(self, first: NumpyArray) -> None:
-        self._dtype, self._shape = first.dtype, first.shape[1:]
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 (see `close`)
-
-    def write(self, array: NumpyArray, name: str) -> None:
-        if array.shape[1:] != self._shape or not np.can_cast(array.dtype, self._dtype):
-            raise DataError(
-                f"column {name!r} has missing values or changes its type, which an NPZ file "
-                "cannot hold; write .parquet"
-            )
-        self._file.write(_bytes(array, self._dtype))
-
-    def copy_to(self, entry: IO[bytes], rows: int) -> None:
-        _write_header(entry, self._dtype, (rows, *self._shape))
-        self._file.seek(0)
-        shutil.copyfileobj(self._file, entry, COPIED_BYTES)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _bytes(array: NumpyArray, dtype: np.dtype[Any]) -> memoryview:
-    # Dates and strings offer no buffer of their own.
-    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
-
-
-def _write_header(entry: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    npy.write_array_header_1_0(
-        entry,
-        {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape},
-    )
-
-
-def _is_numeric(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return any(
-        test(kind)
-        for test in (
-            pa.types.is_integer,
-            pa.types.is_floating,
-            pa.types.is_boolean,
-            pa.types.is_timestamp,
-            pa.types.is_duration,
-            pa.types.is_date,
-        )
-    )
-
-
-def _fits(field: Any) -> bool:
-    """Whether a column can be an array: numbers, dates, vectors and tensors of them."""
-    import pyarrow as pa
-
-    kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
-    if pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    return _is_numeric(kind) or NUMPY_TYPE in (field.metadata or {})
-
-
-def _from_arrow(field: Any, column: Any) -> NumpyArray:
-    import pyarrow as pa
-
-    from calibcli.tables.formats.arrow import row_shape
-
-    shape = row_shape(field) or ()
-    if isinstance(field.type, pa.BaseExtensionType):
-        column = column.storage
-    missing = column.null_count
-    if pa.types.is_fixed_size_list(column.type):
-        shape = shape or (column.type.list_size,)
-        column = column.flatten()
-        missing += column.null_count
-    if missing and not (pa.types.is_floating(column.type) and not shape):
-        raise DataError(
-            f"column {field.name!r} has missing values, which an NPZ file cannot hold; "
-            "write .parquet"
-        )
-    stored = (field.metadata or {}).get(NUMPY_TYPE)
-    if stored is not None:
-        return np.array(column.to_pylist(), stored.decode())
-    array: NumpyArray = column.to_numpy(zero_copy_only=False)
-    return array.reshape(-1, *shape)

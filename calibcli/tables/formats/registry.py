@@ -37,6 +37,8 @@ class FileFormat:
         ``(Location, binary file) -> DataFile``: reads from a pipe as it comes. May be empty.
     remote : bool
         Whether it is read where it lies in an object store. Other files are copied first.
+    gives_shape : bool
+        Whether its sink takes a `GridShape`, to give rows the shape back that they had.
     recognise : str
         ``(bytes) -> bool``: of text, which begins with no magic, whether its first bytes are of
         this format. A folder's files of text are data only where no other file is.
@@ -51,6 +53,7 @@ class FileFormat:
     written: tuple[str, ...] = ()
     pipe_reader: str = ""
     remote: bool = False
+    gives_shape: bool = False
     recognise: str = ""
 
 
@@ -73,10 +76,20 @@ FORMATS = {
             (".npz",),
             (b"PK\x03\x04", b"PK\x05\x06"),
             "npz:open_npz",
-            "npz:NpzSink",
+            "array_sinks:NpzSink",
             (".npz",),
+            gives_shape=True,
         ),
-        FileFormat("npy", "NPY", (".npy",), (b"\x93NUMPY",), "npz:open_npy"),
+        FileFormat(
+            "npy",
+            "NPY",
+            (".npy",),
+            (b"\x93NUMPY",),
+            "npz:open_npy",
+            "array_sinks:NpySink",
+            (".npy",),
+            gives_shape=True,
+        ),
         FileFormat(
             "ipc-file",
             "Arrow IPC",

@@ -57,12 +57,14 @@ length 1 where the classes are; has a row for each image."""
 def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedFiles:
     """Make tables of files whose scores have more axes than a table; see `SHAPES`."""
     first = opened.files[0]
+    if options.sample is not None and not options.labels_required:
+        raise UsageError(f"--sample {options.sample}: every row is read where no labels are needed")
     scores = grid_scores(first, options)
     if not scores:
         _refuse_idle_options(first, options)
         return opened
     labels = _labels(opened, scores, options)
-    geometry = _proved(opened, scores[0], labels, options)
+    geometry = _geometry(opened, scores[0], labels, options)
     if geometry.is_table:
         if options.sample is not None:
             _refuse_idle_options(first, options)
@@ -75,6 +77,14 @@ def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedF
         files.append(replace(grid, first_image=images))
         images += grid.images
     files[0] = replace(files[0], picked=_picked(geometry, scores[0], images, options))
+    asked = {"class_axis": options.class_axis, "member_axis": options.member_axis}
+    axes = {"class_axis": geometry.classes, "member_axis": geometry.members}
+    decisions = {
+        name: NO_CLASS_AXIS if axes[name] is None else axes[name]
+        for name, value in asked.items()
+        if value is not None
+    }
+    files = [replace(file, decisions={**file.decisions, **decisions}) for file in files]
     return OpenedFiles(tuple(files), _label_grid(opened, labels, geometry, options, spool))
 
 
@@ -106,9 +116,10 @@ def grid_scores(file: DataFile, options: ReadOptions) -> tuple[str, ...]:
 
 def _refuse_idle_options(file: DataFile, options: ReadOptions) -> None:
     """Refuse options that only mean something where there are images."""
-    given = {"--class-axis": options.class_axis, "--sample": options.sample}
-    for option, value in given.items():
-        if value is not None:
+    repeated = {} if options.like is None else options.like.decisions
+    for name in ("class_axis", "sample"):
+        option, value = f"--{name.replace('_', '-')}", getattr(options, name)
+        if value is not None and name not in repeated:
             raise UsageError(
                 f"{option} {value}: {file.location.name} has a row of scores for each example, "
                 "and no array of them with more axes"
@@ -135,6 +146,25 @@ def _labels(
     fits = [field for field in named if fitting(shape, _shape(field)) or _shape(field) == shape]
     chosen = next(iter([*fits, *named]), None)
     return None if chosen is None else (file, chosen)
+
+
+def _geometry(
+    opened: OpenedFiles,
+    scores: str,
+    labels: tuple[DataFile, Field] | None,
+    options: ReadOptions,
+) -> Geometry:
+    """The geometry that is proved, or else the one that was asked for.
+
+    Axes that are repeated from a fit are not asked for: the file may have others.
+    """
+    if options.like is not None and {"class_axis", "member_axis"} & set(options.like.decisions):
+        try:
+            free = replace(options, class_axis=None, member_axis=None)
+            return _proved(opened, scores, labels, free)
+        except (UsageError, DataError):
+            pass  # it takes the axes of the fit
+    return _proved(opened, scores, labels, options)
 
 
 def _proved(
@@ -221,10 +251,12 @@ def _asked(
         known = [axis for axis, length in enumerate(shape) if length == options.class_count]
     found = [Geometry(shape, each, members) for each in known if members is None or each != members]
     if options.members is not None and members is None:
+        count = options.member_count
         found = [
             Geometry(shape, each.classes, axis)
             for each in found
             for axis in range(each.classes or 0)
+            if count in (None, shape[axis])
         ]
     if len(found) == 1:
         return found[0]
@@ -464,7 +496,14 @@ class GridFile(ReshapedFile):
         geometry = self.geometry
         if self.sample is not None or len(geometry.places) < 2:
             return None
-        return GridShape(geometry.place_shape, geometry.output_axis, self.index_names)
+        return GridShape(
+            geometry.place_shape,
+            geometry.output_axis,
+            geometry.classes is None or geometry.shape[geometry.classes] == 1,
+            self.index_names,
+            tuple(name for name, part in self.parts.items() if part == "images"),
+            geometry.per_image,
+        )
 
     def sources(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name in self.parts]

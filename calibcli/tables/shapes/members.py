@@ -42,17 +42,16 @@ def as_members(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Opene
     """Make one table of the members of an ensemble; see `SHAPES`."""
     stacked = _stacked(opened, options)
     if stacked is None:
-        if options.members is not None or options.member_axis is not None:
-            first = opened.files[0]
-            given = {"--members": options.members, "--member-axis": options.member_axis}
-            option = next(f"{name} {value}" for name, value in given.items() if value is not None)
-            raise UsageError(
-                f"{option}: {first.location.name} has the scores of one model; members are an axis "
-                "of the array, keys such as logits_0 and logits_1, or several files"
-            )
+        _refuse_one_model(opened.files[0], options)
         return opened
     files, name = stacked
     count = _field(files[0], name).shape[0]
+    if options.members != MEMBERS[-1] and options.member_count not in (None, count):
+        origin = "the fit" if options.like is None else options.like.origin
+        raise UsageError(
+            f"{files[0].location.name}: has {count} members, but {origin} is for the mean of "
+            f"{options.member_count}"
+        )
     if options.members is None and count > 1:
         fields = FileFields.of(files[0])
         ways = ", ".join(f"--members {way}" for way in MEMBERS[:-1])
@@ -65,7 +64,8 @@ def as_members(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Opene
         made, labels = _as_rows(files, name, opened.labels, spool)
     else:
         made, labels = _means(files, name, way, options), opened.labels
-    words, decisions = {"members": f"{count}, {_WORDS[way]}"}, {"members": way}
+    words = {"members": f"{count}, {_WORDS[way]}"}
+    decisions = {"members": way, "member_count": count}
     return OpenedFiles(
         tuple(
             replace(
@@ -76,6 +76,28 @@ def as_members(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Opene
             for file in made
         ),
         labels,
+    )
+
+
+def _refuse_one_model(file: DataFile, options: ReadOptions) -> None:
+    """Refuse options about members where there are none.
+
+    Raises
+    ------
+    UsageError
+    """
+    if options.members is None and options.member_axis is None:
+        return
+    given = {"--members": options.members, "--member-axis": options.member_axis}
+    option = next(f"{name} {value}" for name, value in given.items() if value is not None)
+    if options.like is not None and "members" in options.like.decisions:
+        raise UsageError(
+            f"{file.location.name}: has the scores of one model, but {options.like.origin} was "
+            f"fitted with {option}; its members are to be given"
+        )
+    raise UsageError(
+        f"{option}: {file.location.name} has the scores of one model; members are an axis of the "
+        "array, keys such as logits_0 and logits_1, or several files"
     )
 
 
