@@ -210,3 +210,46 @@ def test_an_ensemble_of_images(first, tmp_path) -> None:
     keys = {f"logits_{member}": each for member, each in enumerate(logits)}
     probs, _, _ = read(npz(tmp_path, "keys", **keys, masks=labels), 11, members="mean-probs")
     np.testing.assert_allclose(probs, softmax(flat).mean(axis=0), rtol=1e-9)
+
+
+def test_what_the_members_became_is_repeated_or_refused(calib_here, tmp_path) -> None:
+    path = npz(tmp_path, logits=LOGITS, labels=LABELS)
+    options = ("-p", "p.json", "-o", "c.npz", "-m", "temperature", "-q")
+    assert calib_here("fit", path, "--members", "mean-probs", *options)[0] == 0
+    averaged = npz(tmp_path, "mean", probs=PROBS.mean(axis=0), labels=LABELS)
+    assert calib_here("fit", averaged, "-p", "q.json", "-o", "d.npz", *options[4:])[0] == 0
+    # Without labels, the numbers of members and of classes say which axes these are.
+    unlabelled = npz(tmp_path, "new", logits=LOGITS)
+    assert calib_here("apply", "p.json", unlabelled, "-o", "e.npz", "-q")[0] == 0
+    assert calib_here("apply", "q.json", averaged, "-o", "f.npz", "-q")[0] == 0
+    one, other = (np.load(tmp_path / f"{name}.npz")["probs"] for name in "ef")
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    for refused, why in [
+        ((unlabelled, "--members", "each"), "was fitted with --members mean-probs"),
+        ((averaged,), "its members are to be given"),
+        ((npz(tmp_path, "few", logits=LOGITS[:3], labels=LABELS),), "3 members, but"),
+    ]:
+        code, _, err = calib_here("apply", "p.json", *refused, "-o", "g.npz", "-q")
+        assert code == 2
+        assert why in err
+
+
+def test_an_axis_that_was_asked_for_is_taken_where_nothing_else_proves_it(
+    calib_here, tmp_path
+) -> None:
+    logits = RNG.normal(size=(2, 4, 4, 7))
+    labels = RNG.integers(0, 4, (2, 4, 7))
+    path = npz(tmp_path, logits=logits, labels=labels)
+    options = ("-p", "p.json", "-o", "c.npz", "-m", "temperature", "-q")
+    assert calib_here("fit", path, "--class-axis", "2", *options)[0] == 0
+    written = np.load(tmp_path / "c.npz")["probs"]
+    unlabelled = npz(tmp_path, "new", logits=logits)
+    assert calib_here("apply", "p.json", unlabelled, "-o", "d.npz", "-q")[0] == 0
+    again = np.load(tmp_path / "d.npz")["probs"]
+    assert again.shape == logits.shape
+    np.testing.assert_allclose(again.sum(axis=2), 1, rtol=1e-6)
+    assert np.array_equal(again, written)
+    # A file whose labels prove another axis has that one.
+    volume = npz(tmp_path, "volume", logits=logits[0, :, :3], labels=labels[0, :3])
+    assert calib_here("apply", "p.json", volume, "-o", "e.npz", "-q")[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "e.npz")["probs"].sum(axis=0), 1, rtol=1e-6)

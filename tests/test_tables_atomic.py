@@ -183,7 +183,7 @@ def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
         (tmp_path / "there.npz", "exists already; --force replaces it"),
         (tmp_path / "pipe.npz", "is not a regular file"),
         (tmp_path / "absent/a.npz", "there is no folder"),
-        (tmp_path / "a.csv", "the suffix must be one of .parquet, .pq, .npz, .arrow"),
+        (tmp_path / "a.csv", "the suffix must be one of .parquet, .pq, .npz, .npy, .arrow"),
         (tmp_path / "a", "the suffix must be"),
     ):
         with pytest.raises(UsageError) as caught:

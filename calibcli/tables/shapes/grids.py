@@ -78,9 +78,9 @@ def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedF
         images += grid.images
     files[0] = replace(files[0], picked=_picked(geometry, scores[0], images, options))
     asked = {"class_axis": options.class_axis, "member_axis": options.member_axis}
-    axes = {"class_axis": geometry.classes, "member_axis": geometry.members}
+    settled = {"class_axis": geometry.classes, "member_axis": geometry.members}
     decisions = {
-        name: NO_CLASS_AXIS if axes[name] is None else axes[name]
+        name: NO_CLASS_AXIS if settled[name] is None else settled[name]
         for name, value in asked.items()
         if value is not None
     }
