@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
@@ -18,6 +19,7 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
 from calibcli.metrics import registry
+from calibcli.metrics.accuracy import ACCURACY
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import RELIABILITY, bin_index
 from calibcli.metrics.class_cells import ClassBags, mean_deviations
@@ -27,11 +29,13 @@ from calibcli.metrics.confidence_cells import (
     ConfidenceCells,
     ConfidenceNorm,
 )
+from calibcli.metrics.costs import Costs
 from calibcli.metrics.ece import gaps
 from calibcli.metrics.error_intervals import ErrorSample, less_noise, pooled
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.registry import METRICS
-from calibcli.metrics.resampling import Bootstrap, Interval, Units, draws, tail_share
+from calibcli.metrics.resampling import Bagged, Bootstrap, Interval, Units, draws, tail_share
+from calibcli.metrics.row_mean import SHARE_OF_ROWS
 from calibcli.metrics.view import View
 from calibcli.workflow.measuring import Through, measure
 
@@ -572,3 +576,100 @@ def test_changes_of_errors_cover_what_they_are_of_calibrated_models(height: floa
             held[name] += low <= many.values[name] <= high
     # Fewer than 41 of 50 would come up twice in 1,000 times if each were held with 93 %.
     assert min(held.values()) >= 41, held
+
+
+RARE = ("ece", "adaptive_ece", "ks", "ecce_r", "smooth_ece", "l2_debiased")
+RARE_BY_CLASS = ("class_wise_ece", "top_label_ece")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+@pytest.mark.parametrize(("count", "level"), [(200, -8.0), (200, -3.0), (2500, -6.0)])
+def test_no_interval_of_a_rare_event_is_certain(count, level, spread, seed) -> None:
+    """Of calibrated rows, also where none is positive, or the error is smaller than by chance."""
+    rng = np.random.default_rng(seed)
+    odds = level + spread * rng.standard_normal(count)
+    labels = (rng.random(count) < 1 / (1 + np.exp(-odds))).astype(int)
+    # Adaptive ECE leaves out the smallest confidence: of a constant all rows.
+    names = [name for name in (*RARE, *RARE_BY_CLASS) if spread or name != "adaptive_ece"]
+    (found,) = measured(
+        np.stack((0 * odds, odds), axis=1), labels, Panel(names, bootstrap=Bootstrap(seed=seed))
+    )
+    for name in names:
+        low, high = found.intervals[name]
+        # 3 / n is the rule of three: so many of n rows may have shown nothing.
+        assert high > 3 / count, name
+        if name in found.chances and found.values[name] < 0.97 * found.chances[name].high:
+            assert low == 0, name
+        elif name in found.chances and found.values[name] > 1.03 * found.chances[name].high:
+            assert low > 0, name
+
+
+def test_an_error_below_what_chance_makes_has_an_upper_end_like_others() -> None:
+    highs = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        odds = -5.2 + 0.8 * rng.standard_normal(4000)
+        chance = 1 / (1 + np.exp(-odds))
+        labels = (rng.random(4000) < chance).astype(int)
+        if seed == 0:
+            # As many positives in each tenth of the rows as are expected: nothing is off.
+            order = np.argsort(odds)
+            labels[order] = np.diff(np.floor(np.cumsum(chance[order]) + 0.5), prepend=0)
+        (found,) = measured(
+            np.stack((0 * odds, odds), axis=1), labels, Panel(RARE, bootstrap=Bootstrap())
+        )
+        highs.append([found.intervals[name].high for name in RARE])
+        if seed == 0:
+            assert found.values["ks"] < found.chances["ks"].low
+            assert all(found.intervals[name].low == 0 for name in RARE)
+    regular, *others = np.array(highs)
+    assert (regular > 0.5 * np.median(others, axis=0)).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_of_which_none_differs_leave_room_for_some_that_do(weighted: bool) -> None:
+    logits, labels = rows(300, temperature=1.2)
+    weights = np.random.default_rng(0).exponential(size=300) if weighted else np.ones(300)
+    panel = Panel(["accuracy", "cost", "nll"], costs=Costs.of_matrix(5 * (1 - np.eye(4))))
+    panel = replace(panel, bootstrap=Bootstrap())
+    stages = ((), (Temperature(1.5),))
+    _, other = measured(logits, labels, panel, stages=stages, weights=weights)
+    # Clopper and Pearson's upper end of none among so many.
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    most = 1 - 0.025 ** (1 / effective)
+    rounding = {"rel": 1e-6 if not weighted else 0.3}
+    assert other.changes["accuracy"] == pytest.approx((-most, most), **rounding)
+    assert other.changes["cost"] == pytest.approx((-5 * most, 5 * most), **rounding)
+    assert other.changes["nll"].high - other.changes["nll"].low > 0
+    right = logits.argmax(axis=1)
+    (sure,) = measured(logits, right, panel, weights=weights)
+    assert sure.intervals["accuracy"] == pytest.approx((1 - most, 1), **rounding)
+    assert sure.intervals["cost"] == pytest.approx((0, 5 * most), **rounding)
+
+
+def test_a_row_that_differs_is_resampled() -> None:
+    logits, labels = rows(300)
+    moved = logits.copy()
+    # It is wrong then.
+    row = np.flatnonzero(logits.argmax(axis=1) == labels)[0]
+    moved[row] = -moved[row]
+    sample = {}
+    for name, each in (("one", logits), ("other", moved)):
+        statistic = SHARE_OF_ROWS.statistic(ACCURACY, Units(300))
+        bags = statistic.finish(statistic.partial(View(each, labels)))
+        sample[name] = SHARE_OF_ROWS.sample(ACCURACY, bags, math.nan)
+    low, high = sample["other"].change_from(sample["one"])
+    assert low <= 0 <= high
+    assert 1 / 300 < high - low < 0.02
+
+
+@given(st.lists(st.floats(0.1, 9.0), min_size=2, max_size=40))
+def test_what_may_not_have_been_seen_is_that_of_rows_of_one_weight(weights: list[float]) -> None:
+    bagged = Bagged(Units(len(weights)), np.array(weights))
+    effective = sum(weights) ** 2 / sum(w * w for w in weights)
+    assert (1 - bagged.unseen_share) ** effective == pytest.approx(0.025)
+    # Of more rows than bags as well as bags tell.
+    counts = np.bincount(np.random.default_rng(0).integers(0, 256, 20_000), minlength=256)
+    many = Bagged(Units(20_000), counts)
+    assert 3.6 / 20_000 < many.unseen_share < 5 / 20_000

@@ -30,7 +30,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.confidence import COLLECTED_SCORES, COLLECTED_TOP_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveValue
-from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean, ratio
+from calibcli.metrics.row_mean import SHARE_OF_ROWS, RowMean, ratio
 from calibcli.metrics.view import View
 from calibcli.registry import Pattern
 
@@ -63,7 +63,7 @@ def top_accuracy(k: int) -> Metric:
         value=float,
         better="higher",
         group="accuracy and ranking",
-        resampling=MEAN_OF_ROWS,
+        resampling=SHARE_OF_ROWS,
     )
 
 
@@ -76,7 +76,7 @@ ACCURACY = Metric(
     value=float,
     better="higher",
     group="accuracy and ranking",
-    resampling=MEAN_OF_ROWS,
+    resampling=SHARE_OF_ROWS,
 )
 
 TOP5_ACCURACY = top_accuracy(5)

@@ -445,7 +445,7 @@ class ClassSample(NormSample):
     cells : ClassCells
     shares : array (m,)
         What each cell's \|residual\| counts.
-    signals, tail
+    signals, tail, unseen
         As of `NormSample`.
     """
 
@@ -453,6 +453,7 @@ class ClassSample(NormSample):
     shares: NumpyArray
     signals: NumpyArray
     tail: float
+    unseen: float = 0.0
 
     @cached_property
     def value(self) -> float:
@@ -686,7 +687,11 @@ class ClassNorm:
         smooth = pooled_smoothly(residuals, cells.weight, bins, cells.variance)
         if smooth.any():
             signals.append(smooth)
-        return ClassSample(cells, self.shares(cells), np.stack(signals), cells.tail)
+        shares = self.shares(cells)
+        # What one class lacks another one has too much of.
+        by_class = np.sort(np.bincount(cells.codes // BINS, cells.weight * shares))
+        unseen = cells.unseen_share * float(by_class[-2:].sum())
+        return ClassSample(cells, shares, np.stack(signals), cells.tail, unseen)
 
     def chance(self, metric: Metric, cells: ClassCells) -> Chance:
         """The error of labels that are drawn from the probabilities."""

@@ -309,8 +309,9 @@ class ConfidenceNorm(_ConfidenceResampling, ABC):
             takes = cells.draws()
             apart = takes @ cells.apart[0], takes @ cells.apart[1]
         pairing = Pairing(lambda sums: residuals.linear(sums[:, cells.codes]), apart)
+        unseen = float(residuals.norm(cells.unseen_share * read[-1:])[0])
         return ErrorSample(
-            residuals.norm, read[0], read[1:], noise, cells.tail, calibrated, pairing
+            residuals.norm, read[0], read[1:], noise, cells.tail, calibrated, pairing, unseen
         )
 
     def chance(self, metric: Metric, cells: ConfidenceCells) -> Chance | None:

@@ -32,7 +32,8 @@ from numpy.typing import ArrayLike
 from calibcli.arrays import Array, NumpyArray, like, namespace, to_numpy
 from calibcli.errors import UsageError
 from calibcli.metrics.base import Metric
-from calibcli.metrics.row_mean import MEAN_OF_ROWS, RowMean
+from calibcli.metrics.resampling import Interval
+from calibcli.metrics.row_mean import SHARE_OF_ROWS, MeanOfRows, RowMean
 from calibcli.metrics.view import View
 
 
@@ -211,10 +212,15 @@ class CostMetric(Metric):
             raise UsageError(f"{self.name}: nothing says what errors cost; add --cost")
         assert isinstance(self.statistic, RowMean)
         assert isinstance(self.statistic.value, RealisedCost)
-        return replace(self, statistic=RowMean(replace(self.statistic.value, costs=costs)))
+        matrix = costs.matrix
+        return replace(
+            self,
+            statistic=RowMean(replace(self.statistic.value, costs=costs)),
+            resampling=MeanOfRows(Interval(float(matrix.min()), float(matrix.max()))),
+        )
 
 
-_mean_cost = partial(CostMetric, value=float, group="decisions", resampling=MEAN_OF_ROWS)
+_mean_cost = partial(CostMetric, value=float, group="decisions", resampling=SHARE_OF_ROWS)
 
 COST = _mean_cost(
     name="cost",

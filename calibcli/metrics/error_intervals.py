@@ -8,6 +8,11 @@ noise adds depends on the signal, least where all residuals have one sign, so se
 tried and the interval holds what any of them gives. It is for the error of infinitely many rows in
 the same bins, and begins at 0 if a calibrated model might well have the error that was found.
 
+By luck the error may be so small that a calibrated model seldom has it. No multiple is in keeping
+with that, and the nearer to it the narrower the interval would be. So the upper end is never below
+that of the median error of a calibrated model (the power constraint of Cowan et al. 2011), nor
+below an error that may leave no trace in so few rows.
+
 The change between two models is of estimates that have the noise taken out, and its interval is a
 parametric bootstrap of these: see `change_interval`.
 
@@ -17,7 +22,8 @@ Signals are residuals less what chance explains of them: `smoothed`, `pooled`,
 References
 ----------
 Stein (1981), Estimation of the mean of a multivariate normal distribution,
-doi:10.1214/aos/1176345632; Cai (1999), Adaptive wavelet estimation: a block thresholding and oracle
+doi:10.1214/aos/1176345632; Cowan, Cranmer, Gross and Vitells (2011), Power-constrained limits,
+arXiv:1105.3166; Cai (1999), Adaptive wavelet estimation: a block thresholding and oracle
 inequality approach, doi:10.1214/aos/1018031262 (blocks of frequencies).
 """
 
@@ -71,10 +77,13 @@ class NormSample(ABC):
         What the residuals may be without noise, up to a factor; the likeliest first.
     tail : float
         Share of the errors to leave out at each end.
+    unseen : float
+        An error that may well leave no trace in the rows, since they are so few.
     """
 
     signals: NumpyArray
     tail: float
+    unseen: float
 
     @property
     @abstractmethod
@@ -139,9 +148,8 @@ class NormSample(ABC):
 
     @cached_property
     def may_be_chance(self) -> bool:
-        """Whether a calibrated model may well have the error of the rows."""
-        low, high = percentiles(self.by_chance, self.tail)
-        return low <= self.value <= high
+        """Whether a calibrated model may well have an error as large as that of the rows."""
+        return self.value <= percentiles(self.by_chance, self.tail).high
 
     def may_be_right(self, direction: NumpyArray) -> bool:
         """Whether the model may be calibrated, also if one asks for residuals in a direction (m,).
@@ -160,12 +168,15 @@ class NormSample(ABC):
     @cached_property
     def interval(self) -> Interval:
         """The errors in keeping with that of the rows, whichever the signal is."""
-        low, high = (
-            [Multiples(self, signal, end).error_with(share, self.value) for signal in self.signals]
-            for end, share in self._ends
-        )
-        least = 0.0 if self.may_be_chance else max(min(low), _LEAST)
-        return Interval(least, max(high)).around(self.estimate)
+        (low_end, low_share), (high_end, high_share) = self._ends
+        lows, highs = [], [self.unseen]
+        for signal in self.signals:
+            lows.append(Multiples(self, signal, low_end).error_with(low_share, self.value))
+            multiples = Multiples(self, signal, high_end)
+            typical = max(self.value, multiples.median_by_chance)
+            highs.append(multiples.error_with(high_share, typical))
+        least = 0.0 if self.may_be_chance else max(min(lows), _LEAST)
+        return Interval(least, max(highs)).around(self.estimate)
 
     @cached_property
     def likeliest(self) -> float:
@@ -206,7 +217,7 @@ class ErrorSample(NormSample):
         Residuals (R, m) -> errors (R,).
     residuals : array (m,)
         Sums of residuals, as they are in the rows.
-    signals, tail
+    signals, tail, unseen
         As of `NormSample`.
     noise : array (R, m)
         Residuals of the replicates minus those of the rows.
@@ -224,6 +235,7 @@ class ErrorSample(NormSample):
     tail: float
     calibrated: NumpyArray | None = None
     pairing: Pairing | None = None
+    unseen: float = 0.0
 
     @cached_property
     def value(self) -> float:
@@ -335,6 +347,11 @@ class Multiples:
     def at(self, times: float) -> NumpyArray:
         """The signal (m,), multiplied by a number."""
         return times * self._signal
+
+    @property
+    def median_by_chance(self) -> float:
+        """The median error of noise alone."""
+        return self._quantile(0.5, 0.0)
 
     def _quantile(self, share: float, times: float) -> float:
         if times not in self._errors:

@@ -140,6 +140,22 @@ class Bagged:
         return int(np.count_nonzero(self.bags > 0))
 
     @property
+    def unseen_share(self) -> float:
+        """The largest share of all rows to come that may be of a kind of which none is here.
+
+        The upper end of the exact interval of a binomial of which nothing came (Clopper and
+        Pearson 1934), about 3.7 / n. With weights n is the number of rows without that have as much
+        noise, and with clusters that of clusters; where bags have several, as well as bags tell.
+        """
+        bags = self.bags[self.bags > 0].astype(np.float64)
+        total, count = float(bags.sum()), len(bags)
+        squares = float((bags**2).sum())
+        if self.units.count > len(self.bags):
+            squares = float(((bags - total / count) ** 2).sum()) * count / max(count - 1, 1)
+        effective = min(total**2 / squares, self.units.count) if squares > 0 else self.units.count
+        return float(-math.expm1(math.log((1 - LEVEL) / 2) / max(effective, 1.0)))
+
+    @property
     def design_effect(self) -> float:
         """The variance of what is summed, relative to that of rows by themselves; 1 at least."""
         return 1.0

@@ -16,6 +16,7 @@ from calibcli.metrics.pairing import Recorded
 from calibcli.metrics.resampling import Bagged, Interval, Units, quantiles, tail_share
 from calibcli.metrics.view import View
 
+_ROUNDING = 1e-9
 _REPLICATES = 2000
 """At least so many of a mean, which cost little."""
 
@@ -99,25 +100,43 @@ class MeanSample:
         Share of the replicates to leave out at each end.
     student : float or None
         Of few clusters, the half width in standard deviations of the replicates.
+    bounds : Interval or None
+        Between which the value of any row is, where that is known.
+    unseen : float
+        The largest share of rows to come that may be of a kind of which none is here.
     """
 
     values: NumpyArray
     influence: NumpyArray
     tail: float
     student: float | None = None
+    bounds: Interval | None = None
+    unseen: float = 0.0
     estimate: ClassVar[None] = None
 
     def change_from(self, before: MeanSample) -> Interval:
         """The interval of the difference of two means of the same rows, which are paired."""
-        influence = self.influence - before.influence
-        return MeanSample(self.values - before.values, influence, self.tail, self.student).interval
+        bounds = None
+        if self.bounds is not None and before.bounds is not None:
+            bounds = Interval(
+                self.bounds.low - before.bounds.high, self.bounds.high - before.bounds.low
+            )
+        values, influence = self.values - before.values, self.influence - before.influence
+        return replace(self, values=values, influence=influence, bounds=bounds).interval
 
     @property
     def interval(self) -> Interval:
         """The percentiles, moved for skewness (BCa: Efron 1987, Better Bootstrap Intervals).
 
-        Of few clusters, the mean and Student's quantile to either side.
+        Of few clusters, the mean and Student's quantile to either side. Where nothing varies, all
+        resamples would agree that no row to come is another: as many as may not have been seen are
+        taken to be at the bounds.
         """
+        if self.bounds is not None:
+            (low, high), mean = self.bounds, float(self.values.mean())
+            if np.ptp(self.values) <= _ROUNDING * (high - low):
+                most = self.unseen
+                return Interval(mean - most * (mean - low), mean + most * (high - mean))
         if self.student is not None:
             middle, half = float(self.values.mean()), self.student * float(self.values.std())
             return Interval(middle - half, middle + half)
@@ -140,9 +159,18 @@ class MeanSample:
 
 @dataclass(frozen=True)
 class MeanOfRows:
-    """The resampling of a metric whose statistic is a `RowMean`: the bootstrap of a mean."""
+    """The resampling of a metric whose statistic is a `RowMean`: the bootstrap of a mean.
 
-    description = "BCa bootstrap of the mean"
+    Attributes
+    ----------
+    bounds : Interval or None
+        Between which the value of any row is, where rows may have it to the last bit: the interval
+        of rows of which none differs then has the width of what may not have been seen.
+    """
+
+    bounds: Interval | None = None
+
+    description: ClassVar[str] = "BCa bootstrap of the mean"
 
     def statistic(self, metric: Metric, units: Units) -> MeanBags:
         """The sums of the metric's mean by bag."""
@@ -155,7 +183,9 @@ class MeanOfRows:
         means = finished.draws(_REPLICATES) @ sums / weight.sum()
         influence = sums - weight * sums.sum() / weight.sum()
         values = np.array([metric.value(m) for m in means])
-        return MeanSample(values, influence, finished.tail, finished.student)
+        return MeanSample(
+            values, influence, finished.tail, finished.student, self.bounds, finished.unseen_share
+        )
 
     def chance(self, metric: Metric, finished: BagSums) -> None:
         """Nothing: no score of a calibrated model is known from its probabilities alone."""
@@ -184,4 +214,4 @@ class MeanOfRows:
         return replace(after, tail=tail_share(differing)).change_from(before)
 
 
-MEAN_OF_ROWS = MeanOfRows()
+MEAN_OF_ROWS, SHARE_OF_ROWS = MeanOfRows(), MeanOfRows(Interval(0.0, 1.0))
