@@ -291,6 +291,7 @@ def test_costs_by_threshold_are_those_of_a_plain_loop(weighted: bool):
         assert at.flagged == pytest.approx(share)
         assert at.net_benefit.value == pytest.approx(true - odds_at * (share - true))
     rules = {rule.name: rule.cost.value for rule in decisions.rules}
+    flagged = {rule.name: rule.flagged for rule in decisions.rules}
     for name, decision in (
         ("least", probs >= costs.threshold),
         ("argmax", probs > 0.5),
@@ -299,6 +300,7 @@ def test_costs_by_threshold_are_those_of_a_plain_loop(weighted: bool):
     ):
         cost = costs.realised(labels, decision.astype(int))
         assert rules[name] == pytest.approx(np.average(cost, weights=weights)), name
+        assert flagged[name] == pytest.approx(np.average(decision, weights=weights)), name
 
 
 def test_the_cost_of_the_best_threshold_is_of_rows_that_it_was_not_chosen_on():

@@ -17,6 +17,7 @@ from calibcli.report.github import MOST_ANNOTATIONS, fit_summary, to_github, wor
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.render_markdown import to_markdown
+from calibcli.report.verdict import WORDS
 from calibcli.workflow.conditions import parse_gate
 from calibcli.workflow.gates import judge
 from calibcli.workflow.quantities import Subject
@@ -198,6 +199,8 @@ def test_openmetrics_has_gauges_for_metrics_and_gates() -> None:
         "calib_metric_high": {("test.npz", "measured", "ece"): 0.05},
         "calib_rows": {("test.npz", "measured"): 3.0},
         "calib_gate_passed": {("test.npz", "ece > 0.02"): 0.0, ("test.npz", "ece > 1"): 1.0},
+        "calib_verdict": {("test.npz", "measured", kind): float(kind == "none") for kind in WORDS},
+        "calib_verdict_text": {("test.npz", "measured", "no rows"): 1.0},
     }
 
 
@@ -208,7 +211,9 @@ def test_openmetrics_can_be_read_whatever_the_file_is_called(name: str) -> None:
         "command": "evaluate",
         "results": [evaluated(name), evaluated(name, ece=entry(None))],
     }
+    both["results"][0]["verdict"]["remarks"] = [name]
     found = families(to_openmetrics(judged(both, "ece > 0.02")))
+    assert (name, "measured", f"no rows; {name}") in found["calib_verdict_text"]
     assert (name, "measured", "ece") in found["calib_metric"]
 
 

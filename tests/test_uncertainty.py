@@ -661,7 +661,8 @@ def test_a_row_that_differs_is_resampled() -> None:
         sample[name] = SHARE_OF_ROWS.sample(ACCURACY, bags, math.nan)
     low, high = sample["other"].change_from(sample["one"])
     assert low <= 0 <= high
-    assert 1 / 300 < high - low < 0.02
+    # The exact interval of one row among so many ends at 0.0185.
+    assert 4 / 300 < high - low < 0.025
 
 
 @given(st.lists(st.floats(0.1, 9.0), min_size=2, max_size=40))

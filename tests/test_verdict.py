@@ -204,7 +204,10 @@ def test_subjects_on_the_other_side_of_the_mean_are_named() -> None:
     found = Verdict.of(sliced(*by_subject(3.0, 3.0, 0.6, 0.6, 0.6)))
     assert found.kind == "over"
     assert found.text.startswith("overconfident on average: says ")
-    assert found.text.endswith("; 3 of 5 subjects are underconfident")
+    assert found.remarks == (
+        "3 of 5 subjects are underconfident",
+        "2 of 5 subjects are overconfident",
+    )
     assert contradicted(sliced(*by_subject(3.0, 3.0, 0.6, 0.6, 0.6))) == []
 
 

@@ -217,8 +217,8 @@ class DecidedBags(Bagged):
         Weight by outcome and number of the curve's thresholds that are reached; of two classes.
     chosen : array (B, 2) or None
         Weight by outcome of what is decided for by the threshold of the other folds.
-    argmax : array (B,)
-        Cost of deciding for the most probable class.
+    argmax : array (B, 2)
+        Cost of deciding for the most probable class, and weight of those that are the positive one.
     labelled : array (B, K)
         Weight by label.
     sure : array (B, 2, c + 1)
@@ -265,13 +265,14 @@ class DecisionSums:
         bag, bags = self.units.bags_of(view), self.units.bags()
         decision, expected = costs.least(view.probs)
         cost = costs.realised(view.labels, decision)
-        argmax = costs.realised(view.labels, argmax_decision(view, costs))
+        argmax = argmax_decision(view, costs)
+        by_argmax = costs.realised(view.labels, argmax), argmax == costs.positive
         size = len(self.limits) + 1
         cells = bag * size + np.searchsorted(self.limits, expected, side="right")
         sure = [np.bincount(cells, v, bags * size) for v in (weights, weights * cost)]
         place = bag * costs.classes + view.labels
         sums = (
-            np.bincount(bag, weights * argmax, bags),
+            np.stack([np.bincount(bag, weights * each, bags) for each in by_argmax], axis=1),
             np.bincount(place, weights, bags * costs.classes).reshape(bags, costs.classes),
             np.stack([each.reshape(bags, size) for each in sure], axis=1),
         )
@@ -447,7 +448,7 @@ def _rules_of_many(sums: DecidedBags, costs: Costs) -> tuple[Rule, ...]:
     constant = sums.labelled @ costs.matrix
     decision = int(constant.sum(axis=0).argmin())
     least, argmax, always = _means(
-        sums, sums.sure[:, 1].sum(axis=1), sums.argmax, constant[:, decision]
+        sums, sums.sure[:, 1].sum(axis=1), sums.argmax[:, 0], constant[:, decision]
     )
     always_one = Rule("constant", always, decision=decision)
     return Rule("least", least), Rule("argmax", argmax), always_one
@@ -460,7 +461,7 @@ def _rules_of_two(
     least, argmax, always, never = _means(
         sums,
         sums.sure[:, 1].sum(axis=1),
-        sums.argmax,
+        sums.argmax[:, 0],
         outcome_costs(costs, everything, everything),
         outcome_costs(costs, 0.0 * everything, everything),
     )
@@ -469,7 +470,8 @@ def _rules_of_two(
     if sums.chosen is not None:
         (cost,) = _means(sums, outcome_costs(costs, sums.chosen.T, everything))
         rules.append(Rule("best", cost, best, ratio(sums.chosen.sum(), sums.bags.sum())))
-    rules.append(Rule("argmax", argmax, 0.5))
+    decided = ratio(sums.argmax[:, 1].sum(), sums.bags.sum())
+    rules.append(Rule("argmax", argmax, 0.5, decided))
     return (*rules, Rule("always", always, flagged=1.0), Rule("never", never, flagged=0.0))
 
 

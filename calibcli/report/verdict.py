@@ -302,6 +302,9 @@ def _judged(
     if side != "good":
         other: Side = "under" if side == "over" else "over"
         against = [each.remark for each in slices if each.matters and each.side == other]
+        if against:
+            # Some are off to either side: all that are have to be told.
+            against += [each.remark for each in slices if each.matters and each.side == side]
         if not slices and shares[other] >= CONSIDERABLE:
             word, share = _words(average.event)[other], percent(shares[other])
             against.append(f"{word} in bins with {share} of the rows")
