@@ -383,9 +383,12 @@ class GateSlicePart(TypedDict):
     column: Annotated[str | None, "its column; null for predicted classes, or for all columns"]
     name: Annotated[
         str | None,
-        "the slice that `value` is of; of `slices.failed` the first that failed, or null",
+        "the slice that `value` is of; of `slices.failed` and `periods.failed` the first that "
+        "failed, or null",
     ]
-    of: Annotated[int, "number of slices; the interval of `worst(…)` holds for all of them at once"]
+    of: Annotated[
+        int, "number of slices or periods; the interval of `worst(…)` holds for all of them at once"
+    ]
 
 
 class GatePart(TypedDict):

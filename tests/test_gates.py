@@ -21,6 +21,7 @@ from calibcli.workflow.gates import check_gates, gate_metrics, judge
 from calibcli.workflow.quantities import (
     Division,
     Estimate,
+    FailedPeriods,
     FailedSlices,
     Quantity,
     SliceQuantity,
@@ -82,6 +83,8 @@ def passes(text: str, on: Subject, *, significant: bool = False) -> bool:
         ),
         ("slices.failed > 0", Gate(FailedSlices(), ">", 0.0, "0")),
         ("slices.failed by a > 0", Gate(FailedSlices(Division("a")), ">", 0.0, "0")),
+        ("periods.failed > 0", Gate(FailedPeriods(), ">", 0.0, "0")),
+        ("periods.failed by 'class' >= 2", Gate(FailedPeriods(Division("class")), ">=", 2.0, "2")),
     ],
 )
 def test_a_condition_is_read(text: str, gate: Gate) -> None:
@@ -130,6 +133,8 @@ def test_a_condition_is_read(text: str, gate: Gate) -> None:
         ("slices > 1", "character 7: there is no . of slices here; (it is slices, then .failed)"),
         ("slices.fialed > 1", "did you mean .failed"),
         ("slices.failed by > 1", "must be a column"),
+        ("periods.failed by class > 1", "character 18: predicted classes are no periods"),
+        ("periods > 1", "there is no . of periods here"),
     ],
 )
 def test_what_is_no_condition_is_refused(text: str, complaint: str) -> None:
@@ -538,3 +543,38 @@ def test_a_baseline_finds_the_input_by_its_name() -> None:
         baseline.check(["ece", "nll"])
     alone = Baseline(json.dumps(results[0]).encode(), "b.json")
     assert alone.metrics("any other name", TOP)["ece"]["value"] == 0.1
+
+
+def in_order(*signals: str, column: str = "month") -> Subject:
+    periods = [
+        {
+            "name": f"2025-{number:02d}",
+            "low": None if signal == "too few" else 1.0,
+            "signal": signal,
+        }
+        for number, signal in enumerate(signals, 1)
+    ]
+    return subject(periods={"column": column, "periods": periods})
+
+
+def test_periods_out_of_their_limits_are_counted() -> None:
+    on = in_order("too few", "within", "high", "low")
+    judgement = judge(parse_gate("periods.failed > 1"), on)
+    assert (judgement.passed, judgement.left.value) == (False, 2.0)
+    assert judgement.slice == {"column": None, "name": "2025-03", "of": 4}
+    assert judge(parse_gate("periods.failed by month > 2"), on).passed
+    assert judge(parse_gate("periods.failed > 0"), in_order("within", "too few")).passed
+
+
+@pytest.mark.parametrize(
+    ("text", "on", "reason"),
+    [
+        ("periods.failed > 9", in_order("too few"), "every period is too small to tell"),
+        ("periods.failed > 9", subject(), "there are no periods"),
+        ("periods.failed by day > 9", in_order("within"), "there are no periods"),
+    ],
+)
+def test_periods_of_which_nothing_is_known_do_not_pass(text, on, reason) -> None:
+    judgement = judge(parse_gate(text), on)
+    assert not judgement.passed
+    assert judgement.reason == f"{text.split(' >')[0]} is not known: {reason}"

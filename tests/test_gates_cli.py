@@ -277,6 +277,7 @@ def test_gates_on_slices_measure_the_slices(calib_here: CalibHere) -> None:
     ("arguments", "complaint"),
     [
         (("--fail-if", "slices.failed > 0"), "there are no slices; add --by COL, --by-class, or"),
+        (("--fail-if", "periods.failed > 0"), "there are no periods; add --by COL, or 'by COL'"),
         (
             ("--by", "a", "--fail-if", "worst(ece) by b > 0"),
             "rows are divided by one column, a or b",
@@ -289,3 +290,15 @@ def test_refusals_of_slices(calib_here: CalibHere, arguments, complaint: str) ->
     assert (code, out) == (2, "")
     assert complaint in err
     assert err.count("\n") == 1
+
+
+def test_a_gate_on_periods_has_them_measured(calib_here: CalibHere) -> None:
+    wanted = ("--fail-if", "periods.failed by scan > 0")
+    code, out, err = calib_here("evaluate", TEST, *FAST, "-q", "--format", "json", *wanted)
+    document = json.loads(out)
+    failed = [each["name"] for each in document["periods"]["periods"] if each["signal"] != "within"]
+    (gate,) = document["gates"]
+    assert (code, gate["value"], gate["slice"]["name"]) == (1, len(failed), failed[0])
+    assert f"{len(failed)} of 2 periods, {failed[0]} first" in err
+    given = ("--by", "scan", "--fail-if", "periods.failed > 2")
+    assert calib_here("evaluate", TEST, *FAST, "-q", *given)[0] == 0

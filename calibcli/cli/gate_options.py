@@ -176,7 +176,7 @@ class Gates:
         return replace(panel, names=(*panel.names, *gate_metrics(self._gates)))
 
     def diagnosing(self, options: DiagnosticOptions) -> DiagnosticOptions:
-        """What to look at more closely, with the slices that the gates need.
+        """What to look at more closely, with the slices and periods that the gates need.
 
         Raises
         ------
@@ -198,12 +198,19 @@ class Gates:
                     "look at the other one by another calib evaluate"
                 )
         sliced = options.by is not None or options.by_class
-        of_slices = [gate for gate in self._gates if any(q.of_slices for q in gate.operands)]
-        if of_slices and not sliced:
-            raise UsageError(
-                f"--fail-if {of_slices[0].expression!r}: there are no slices; add --by COL, "
-                "--by-class, or 'by COL' to the condition"
-            )
+        for gate in self._gates:
+            flag = f"--fail-if {gate.expression!r}"
+            if any(operand.in_order for operand in gate.operands):
+                if options.by is None:
+                    raise UsageError(
+                        f"{flag}: there are no periods; add --by COL, or 'by COL' to the condition"
+                    )
+                options = replace(options, in_order=True)
+            elif any(operand.of_slices for operand in gate.operands) and not sliced:
+                raise UsageError(
+                    f"{flag}: there are no slices; add --by COL, --by-class, or 'by COL' to the "
+                    "condition"
+                )
         return options
 
     def judge(self, document: Judged, talk: Talk) -> None:

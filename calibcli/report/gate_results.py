@@ -14,7 +14,7 @@ from calibcli.report.pairings import Joined
 from calibcli.report.texts import cut_end, interval_text, plural, short_names, significant
 from calibcli.workflow.conditions import OPERATORS, Gate, parse_gate
 from calibcli.workflow.gates import Judgement, judge
-from calibcli.workflow.quantities import Estimate, FailedSlices, Operand, Subject, WorstSlice
+from calibcli.workflow.quantities import Estimate, FailedParts, Operand, Subject, WorstSlice
 
 if TYPE_CHECKING:
     from calibcli.schema import (
@@ -63,7 +63,8 @@ def _subject(result: EvaluateDocument | FitDocument) -> Subject:
     if is_fit(result):
         before, after = result["before"], result["after"]
         return Subject(name, after["metrics"] if after else {}, before and before["metrics"])
-    return Subject(name, result["metrics"], slices=result.get("slices", ()))
+    slices, periods = result.get("slices", ()), result.get("periods")
+    return Subject(name, result["metrics"], slices=slices, periods=periods)
 
 
 def _baseline_input(name: str, joined: Joined) -> BaselineInputPart:
@@ -146,9 +147,9 @@ def figures(entry: GatePart) -> str:
     assert value is not None
     assert bound is not None
     gate, part = parse_gate(entry["expression"]), entry["slice"]
-    if part and isinstance(gate.left, FailedSlices):
+    if part and isinstance(gate.left, FailedParts):
         first = f", {cut_end(part['name'])} first" if part["name"] else ""
-        return f"{int(value)} of {plural(part['of'], 'slice')}{first}"
+        return f"{int(value)} of {plural(part['of'], gate.left.noun)}{first}"
     text = _told(value, bound)
     if entry["estimate"] is not None:
         text = f"plug-in {text}"

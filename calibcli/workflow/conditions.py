@@ -7,7 +7,7 @@
     measure   := METRIC [ "." STAGE ] [ "." END ]
     slice     := METRIC "[" column "=" WORD "]" [ "." END ]
     worst     := "worst(" METRIC [ "." END ] ")" "by" column
-    failed    := "slices.failed" [ "by" column ]
+    failed    := ( "slices.failed" | "periods.failed" ) [ "by" column ]
     column    := WORD
 
 ``docs/ci.md`` has it whole. A quantity that is added is a name of a metric, a stage or an end, or
@@ -32,6 +32,8 @@ from calibcli.workflow.quantities import (
     PREDICTED,
     Division,
     End,
+    FailedParts,
+    FailedPeriods,
     FailedSlices,
     Measurement,
     Operand,
@@ -52,6 +54,10 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 STAGES = ("before", "after", "change", "baseline", "delta", "chance")
 ENDS = ("estimate", "low", "high")
 SLICE_ENDS = ("low", "high")
+
+_FAILED: dict[str, type[FailedParts]] = {
+    f"{kind.noun}s": kind for kind in (FailedSlices, FailedPeriods)
+}
 
 _SIGN = re.compile(r">=|<=|==|!=|>|<")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(?![\w.])", re.ASCII)
@@ -125,8 +131,8 @@ class _Parser:
         self._skip()
         begin = self._at
         name = self._expect(_NAME, expected)
-        if name == "slices":
-            return self._failed()
+        if name in _FAILED:
+            return self._failed(name)
         metric = self._metric(name, begin)
         if self._take(re.compile(r"\[")):
             return self._slice(metric)
@@ -154,10 +160,14 @@ class _Parser:
         _check_of_slices(metric)
         return WorstSlice(metric, self._column(), end=cast("End", end))
 
-    def _failed(self) -> FailedSlices:
-        self._parts("slices", ("failed",), (), least=1)
+    def _failed(self, name: str) -> FailedParts:
+        self._parts(name, ("failed",), (), least=1)
         by = self._take(re.compile(r"by\b"))
-        return FailedSlices(self._column() if by else None)
+        begin, column = self._at, self._column() if by else None
+        kind = _FAILED[name]
+        if kind.in_order and column is not None and column.column is None:
+            raise UsageError(f"{_place(begin)}: predicted classes are no {name}; name a column")
+        return kind(column)
 
     def _column(self) -> Division:
         self._skip()

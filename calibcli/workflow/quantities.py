@@ -1,15 +1,16 @@
 """What conditions compare: numbers of a result document, each with its interval.
 
 A `Quantity` is a metric of all rows, a `SliceQuantity` one of the rows of a slice, a `WorstSlice`
-the worst of the slices of a column, and `FailedSlices` how many of them are clearly wrong. Each
-says how it is written, what must be measured for it, and reads itself from a `Subject`.
+the worst of the slices of a column, and `FailedParts` how many slices or periods are clearly wrong.
+Each says how it is written, what must be measured for it, and reads itself from a `Subject`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from statistics import NormalDist
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         IntervalPart,
         MetricPart,
         NumberPart,
+        PeriodsPart,
         SlicePart,
         SlicesPart,
     )
@@ -96,6 +98,8 @@ class Subject:
     before, baseline : mapping or None
         Of the same rows before the fit, and of an earlier run.
     slices : sequence of SlicesPart
+    periods : PeriodsPart or None
+        What was expected and observed by period.
     paired : mapping of str to Interval
         Intervals of now minus the baseline, of the metrics of the same rows in both.
     """
@@ -105,6 +109,7 @@ class Subject:
     before: Metrics | None = None
     baseline: Metrics | None = None
     slices: Sequence[SlicesPart] = ()
+    periods: PeriodsPart | None = None
     paired: Mapping[str, Interval] = field(default_factory=dict)
 
 
@@ -136,6 +141,9 @@ class Operand(ABC):
 
     of_slices: ClassVar[bool] = False
     """Whether it is about parts of the rows."""
+
+    in_order: ClassVar[bool] = False
+    """Whether those are periods, in their order."""
 
     def metrics(self) -> tuple[str, ...]:
         """The metrics of all rows that must be measured for it."""
@@ -360,50 +368,89 @@ class WorstSlice(_SliceMetric):
         return (min if METRICS[self.metric].better == "higher" else max)(numbers)
 
 
+class Outcome(NamedTuple):
+    """A part of the rows, and whether it is clearly wrong; None where nothing can be said of it."""
+
+    name: str
+    failed: bool | None
+
+
 @dataclass(frozen=True)
-class FailedSlices(Operand):
-    """How many slices are clearly wrong: adjusted for their number, p is at most 5 %.
+class FailedParts(Operand):
+    """How many slices or periods are clearly wrong.
 
     Attributes
     ----------
     by : Division or None
-        None: all slices that were measured.
+        None: all that were measured.
     """
 
     by: Division | None = None
     of_slices = True
+    noun: ClassVar[str] = ""
 
     def __str__(self) -> str:
-        return "slices.failed" + (f" by {self.by}" if self.by else "")
+        return f"{self.noun}s.failed" + (f" by {self.by}" if self.by else "")
 
     def divided_by(self) -> tuple[Division, ...]:
         return (self.by,) if self.by else ()
 
+    @abstractmethod
+    def outcomes(self, subject: Subject) -> list[Outcome]:
+        """The parts of the rows that it counts."""
+
     def estimate(self, subject: Subject) -> Estimate:
-        """The number of slices; NaN where there are none to look at."""
-        slices = list(self._slices(subject))
-        if not slices:
+        """Their number; NaN where there are none to look at, or nothing can be said of any."""
+        known = [each.failed for each in self.outcomes(subject) if each.failed is not None]
+        if not known:
             return Estimate(math.nan)
-        count = float(sum(_clearly_wrong(each) for each in slices))
+        count = float(sum(known))
         return Estimate(count, count, count)
 
     def absence(self, subject: Subject) -> str:
-        """That there are no slices."""
-        return f"{self} is not known: there are no slices"
+        """That there are none, or that all are too small."""
+        why = f"there are no {self.noun}s"
+        if self.outcomes(subject):
+            why = f"every {self.noun} is too small to tell"
+        return f"{self} is not known: {why}"
 
     def slice_part(self, subject: Subject) -> GateSlicePart | None:
-        """Which of them failed first, and how many slices there are."""
-        slices = list(self._slices(subject))
-        name = next((each["name"] for each in slices if _clearly_wrong(each)), None)
+        """Which of them failed first, and how many there are."""
+        outcomes = self.outcomes(subject)
+        name = next((each.name for each in outcomes if each.failed), None)
         column = self.by.column if self.by else None
-        return {"column": column, "name": name, "of": len(slices)}
+        return {"column": column, "name": name, "of": len(outcomes)}
 
-    def _slices(self, subject: Subject) -> Iterator[SlicePart]:
-        if self.by is not None:
-            yield from self.by.slices(subject)
-        else:
-            for part in subject.slices:
-                yield from part["slices"]
+
+@dataclass(frozen=True)
+class FailedSlices(FailedParts):
+    """How many slices are clearly wrong: adjusted for their number, p is at most 5 %."""
+
+    noun = "slice"
+
+    def outcomes(self, subject: Subject) -> list[Outcome]:
+        """Every slice."""
+        every = [part["slices"] for part in subject.slices] if self.by is None else ()
+        slices = itertools.chain(*every) if self.by is None else self.by.slices(subject)
+        return [Outcome(str(each["name"]), _clearly_wrong(each)) for each in slices]
+
+
+@dataclass(frozen=True)
+class FailedPeriods(FailedParts):
+    """In how many periods more or fewer events came than the control limits allow."""
+
+    noun = "period"
+    in_order = True
+
+    def outcomes(self, subject: Subject) -> list[Outcome]:
+        """Every period; nothing can be said of one of few events, which has no limits."""
+        part = subject.periods
+        if part is None or (self.by is not None and part["column"] != self.by.column):
+            return []
+        return [
+            Outcome(each["name"], None if each["low"] is None else each["signal"] != "within")
+            for each in part["periods"]
+        ]
 
 
 def simultaneous(count: int) -> float:
