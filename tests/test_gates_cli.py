@@ -292,13 +292,14 @@ def test_refusals_of_slices(calib_here: CalibHere, arguments, complaint: str) ->
     assert err.count("\n") == 1
 
 
-def test_a_gate_on_periods_has_them_measured(calib_here: CalibHere) -> None:
+def test_a_gate_on_periods_has_them_measured(calib_here: CalibHere, sample_data: Path) -> None:
+    test = sample_data / "digits_test.parquet"
     wanted = ("--fail-if", "periods.failed by scan > 0")
-    code, out, err = calib_here("evaluate", TEST, *FAST, "-q", "--format", "json", *wanted)
+    code, out, err = calib_here("evaluate", test, *FAST, "-q", "--format", "json", *wanted)
     document = json.loads(out)
     failed = [each["name"] for each in document["periods"]["periods"] if each["signal"] != "within"]
     (gate,) = document["gates"]
     assert (code, gate["value"], gate["slice"]["name"]) == (1, len(failed), failed[0])
     assert f"{len(failed)} of 2 periods, {failed[0]} first" in err
     given = ("--by", "scan", "--fail-if", "periods.failed > 2")
-    assert calib_here("evaluate", TEST, *FAST, "-q", *given)[0] == 0
+    assert calib_here("evaluate", test, *FAST, "-q", *given)[0] == 0
