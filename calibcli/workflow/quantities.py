@@ -368,7 +368,7 @@ class WorstSlice(_SliceMetric):
         return (min if METRICS[self.metric].better == "higher" else max)(numbers)
 
 
-class Outcome(NamedTuple):
+class PartOutcome(NamedTuple):
     """A part of the rows, and whether it is clearly wrong; None where nothing can be said of it."""
 
     name: str
@@ -396,7 +396,7 @@ class FailedParts(Operand):
         return (self.by,) if self.by else ()
 
     @abstractmethod
-    def outcomes(self, subject: Subject) -> list[Outcome]:
+    def outcomes(self, subject: Subject) -> list[PartOutcome]:
         """The parts of the rows that it counts."""
 
     def estimate(self, subject: Subject) -> Estimate:
@@ -428,11 +428,11 @@ class FailedSlices(FailedParts):
 
     noun = "slice"
 
-    def outcomes(self, subject: Subject) -> list[Outcome]:
+    def outcomes(self, subject: Subject) -> list[PartOutcome]:
         """Every slice."""
         every = [part["slices"] for part in subject.slices] if self.by is None else ()
         slices = itertools.chain(*every) if self.by is None else self.by.slices(subject)
-        return [Outcome(str(each["name"]), _clearly_wrong(each)) for each in slices]
+        return [PartOutcome(str(each["name"]), _clearly_wrong(each)) for each in slices]
 
 
 @dataclass(frozen=True)
@@ -442,13 +442,13 @@ class FailedPeriods(FailedParts):
     noun = "period"
     in_order = True
 
-    def outcomes(self, subject: Subject) -> list[Outcome]:
+    def outcomes(self, subject: Subject) -> list[PartOutcome]:
         """Every period; nothing can be said of one of few events, which has no limits."""
         part = subject.periods
         if part is None or (self.by is not None and part["column"] != self.by.column):
             return []
         return [
-            Outcome(each["name"], None if each["low"] is None else each["signal"] != "within")
+            PartOutcome(each["name"], None if each["low"] is None else each["signal"] != "within")
             for each in part["periods"]
         ]
 
