@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import calibcli
+from calibcli.calibrators.affine import VectorScaling
+from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.binary import Beta, Platt, Quadratic
+from calibcli.calibrators.chain import LogLinear
+from calibcli.calibrators.ensemble_temperature import EnsembleTemperature
+from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.laplace import LaplaceMixture
+from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
@@ -320,3 +331,66 @@ def test_a_comparison_in_python_has_a_view() -> None:
     boards = [calibcli.compare(odds, labels, methods=["none"], view=v) for v in ("auto", "top")]
     events = [board.chosen.evaluation.event for board in boards]
     assert events == [1, None]
+
+
+# ---- the order of rows ----
+
+POSITIVE = st.floats(0.05, 20)
+KEEPING = st.one_of(
+    st.just(Identity()),
+    POSITIVE.map(Temperature),
+    st.builds(Platt, st.floats(-3, 3), st.floats(-3, 3)),
+    st.builds(Beta, st.floats(0, 3), st.floats(0, 3), st.floats(-3, 3)),
+    st.builds(LaplaceMixture, st.floats(1e-6, 0.9)),
+    st.builds(
+        lambda t, w: EnsembleTemperature(t, np.array([w, 0.9 - w, 0.1])),
+        POSITIVE,
+        st.floats(0, 0.9),
+    ),
+    st.builds(
+        lambda scale, other, bias: VectorScaling(np.array([scale, other]), np.array([bias, 0.0])),
+        st.sampled_from([-1.0, 0.5, 2.0]),
+        st.sampled_from([0.5, 2.0]),
+        st.floats(-2, 2),
+    ),
+)
+
+
+@given(KEEPING, KEEPING, st.tuples(st.floats(0, 1), st.floats(-0.5, 1)), st.integers(0, 100))
+def test_maps_that_keep_the_order_of_rows_do_and_say_so_of_no_other(
+    first: Calibrator, second: Calibrator, weights: tuple[float, float], seed: int
+) -> None:
+    stack = LogLinear(((first,), (second, first)), np.array(weights))
+    logits = np.random.default_rng(seed).normal(0, 2, (200, 2))
+    before = logits[:, 1] - logits[:, 0]
+    for calibrator in (first, second, stack):
+        log_probs = calibrator.log_probs(logits)
+        after = (log_probs[:, 1] - log_probs[:, 0])[np.argsort(before)]
+        if calibrator.keeps_ranking:
+            assert (np.diff(after) > -1e-9).all()
+    assert not Platt(-1.0, 0.0).keeps_ranking
+    assert not VectorScaling(np.array([1.0, 2.0]), np.zeros(2)).keeps_ranking
+    assert not Quadratic(0.1, 1.0, 0.0).keeps_ranking
+
+
+@pytest.mark.parametrize("method", ["platt", "beta", "isotonic"])
+def test_a_written_map_that_keeps_the_order_leaves_auroc_as_it_is(
+    method: str, calib_here: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(-1, 1.5, 300)
+    labels = (rng.random(300) < 1 / (1 + np.exp(-logits / 2))).astype(int)
+    np.savez(tmp_path / "a.npz", logits=np.stack([0 * logits, logits], axis=1), labels=labels)
+    arguments = ("fit", tmp_path / "a.npz", "-m", method, "--format", "json", "-q")
+    code, out, _ = calib_here(
+        *arguments, "--metrics", "auroc,average_precision,nll", "-p", tmp_path / "p.json"
+    )
+    assert code == 0
+    document = json.loads(out)
+    for name in ("auroc", "average_precision"):
+        before, after = (document[stage]["metrics"][name] for stage in ("before", "after"))
+        if method == "isotonic":
+            assert before["value"] != after["value"]
+        else:
+            assert after == {**before, "change": {"low": 0.0, "high": 0.0}}
+    assert document["after"]["metrics"]["nll"]["change"]["low"] < 0

@@ -61,6 +61,10 @@ class VectorScaling(Calibrator):
     def transform(self, logits: Array) -> Array:
         return logits * like(self.scale, logits) + like(self.bias, logits)
 
+    @property
+    def keeps_ranking(self) -> bool:
+        return bool(self.scale[0] > 0 and (self.scale == self.scale[0]).all())
+
     def reach(self, bound: float) -> float:
         return bound * float(np.abs(self.scale).max()) + float(np.abs(self.bias).max())
 

@@ -72,6 +72,15 @@ class Calibrator(ABC):
         """Whether it is known to leave every probability as it is."""
         return False
 
+    @property
+    def keeps_ranking(self) -> bool:
+        """Whether rows of two classes are known to keep their order by the probability of one.
+
+        Rows that differ then differ afterwards, but for rounding: what depends on the order of the
+        rows alone, such as AUROC, stays as it is.
+        """
+        return self.changes_nothing
+
     def reach(self, bound: float) -> float:
         """How large the new logits can be, for finite logits of at most this absolute value.
 

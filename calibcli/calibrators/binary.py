@@ -80,6 +80,10 @@ class Platt(BinaryCalibrator):
     def transform(self, logits: Array) -> Array:
         return as_two(binary_logit(logits) * self.slope + self.intercept)
 
+    @property
+    def keeps_ranking(self) -> bool:
+        return self.slope > 0
+
     def reach(self, bound: float) -> float:
         return 2 * bound * abs(self.slope) + abs(self.intercept)
 
@@ -124,6 +128,10 @@ class Beta(BinaryCalibrator):
     def transform(self, logits: Array) -> Array:
         logit = binary_logit(logits)
         return as_two(self.b * softplus(logit) - self.a * softplus(-logit) + self.c)
+
+    @property
+    def keeps_ranking(self) -> bool:
+        return min(self.a, self.b) > 0
 
     def reach(self, bound: float) -> float:
         return (2 * bound + 1) * (self.a + self.b) + abs(self.c)

@@ -87,6 +87,11 @@ class LogLinear(Calibrator):
             total = part if total is None else total + part
         return logits * 0.0 if total is None else total
 
+    @property
+    def keeps_ranking(self) -> bool:
+        kept = all(stage.keeps_ranking for stages in self.members for stage in stages)
+        return kept and bool(self.weights.min() >= 0 < self.weights.max())
+
     def reach(self, bound: float) -> float:
         reached = [reach_of(stages, bound) for stages in self.members]
         return float(np.abs(self.weights) @ reached)

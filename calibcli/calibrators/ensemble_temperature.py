@@ -53,6 +53,10 @@ class EnsembleTemperature(Calibrator):
             return logits * float(self.weights[0] / self.temperature + self.weights[1])
         return namespace(logits).log(_mixture(self.weights, *_members(self.temperature, logits)))
 
+    @property
+    def keeps_ranking(self) -> bool:
+        return bool(self.weights[:2].sum() > 0)
+
     def reach(self, bound: float) -> float:
         return bound + bound / self.temperature
 

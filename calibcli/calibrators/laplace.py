@@ -45,6 +45,10 @@ class LaplaceMixture(Calibrator):
         probs = softmax(logits) * (1 - self.weight) + self.weight / logits.shape[1]
         return namespace(logits).log(probs)
 
+    @property
+    def keeps_ranking(self) -> bool:
+        return True
+
     def log_probs(self, logits: Array) -> Array:
         finite, mask = split_impossible(logits)
         mixed = self.transform(finite)

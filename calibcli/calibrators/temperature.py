@@ -33,6 +33,10 @@ class Temperature(Calibrator):
     def changes_nothing(self) -> bool:
         return self.temperature == 1
 
+    @property
+    def keeps_ranking(self) -> bool:
+        return True
+
     def transform(self, logits: Array) -> Array:
         return logits * (1 / self.temperature)
 

@@ -117,6 +117,7 @@ def _area_under_risk_coverage(curve: ConfidenceCurve) -> float:
 
 
 AUROC = Metric(
+    ranks=True,
     range=SHARE,
     name="auroc",
     title="AUROC",

@@ -133,6 +133,8 @@ class Metric:
         ``"above"`` or ``"below"``: where beside the ideal the confidence is too high on average.
     over_classes : bool
         Whether it is a mean over the classes, of all of which the error is that many times as much.
+    ranks : bool
+        Whether it depends on the order of the rows by confidence alone.
     range : (float, float)
         The smallest and the largest number that there may be.
     """
@@ -148,6 +150,7 @@ class Metric:
     ideal: float | None = None
     too_high: Literal["", "above", "below"] = ""
     over_classes: bool = False
+    ranks: bool = False
     range: tuple[float, float] = (-math.inf, math.inf)
 
     def with_costs(self, costs: Costs | None) -> Metric:

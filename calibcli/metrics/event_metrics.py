@@ -180,6 +180,7 @@ SLOPE = _of_event(
 )
 
 AVERAGE_PRECISION = _of_event(
+    ranks=True,
     range=SHARE,
     name="average_precision",
     title="average precision",

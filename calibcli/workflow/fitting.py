@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.fitting.results import Fit
 from calibcli.metrics.decisions import Decisions
@@ -156,10 +157,11 @@ def _measured(
     if improper:
         nll = replace(plan, loss="nll", objective=NegativeLogLikelihood(), tune=False)
         predictors.append(fit_plan(plan.rows_of(data), nll).unseen(test))
-    before, after, *others = measure(judged, predictors, panel)
+    written = outcome.fit.calibrators if test is None else None
+    before, after, *others = _measured_as_written(judged, predictors, panel, written)
     if improper and "nll" in after.values:
         notes += (_compared(plan.loss, after, others[0]),)
-    shifted = _for_other_shares(judged, plan, predictors[:2], panel)
+    shifted = _for_other_shares(judged, plan, predictors[:2], panel, written)
     return replace(
         outcome,
         notes=notes,
@@ -175,6 +177,24 @@ def _measured(
     )
 
 
+def _measured_as_written(
+    judged: Data,
+    predictors: list[Predictor],
+    panel: Panel,
+    written: Sequence[Calibrator] | None,
+) -> list[Evaluation]:
+    """An evaluation for each predictor: before, after, and others.
+
+    Of a cross-fitting ``written`` is the fit to all rows: where that leaves the order of the rows
+    of two classes as it is, so do the figures, which maps of several folds together would not.
+    """
+    before, after, *others = measure(judged, predictors, panel)
+    two = before.event is not None and written is not None
+    if two and all(each.keeps_ranking for each in written or ()):
+        after = after.with_ranking_of(before)
+    return [before, after, *others]
+
+
 def _decisions(
     judged: Data, predictors: list[Predictor], panel: Panel
 ) -> tuple[Decisions, Decisions]:
@@ -183,7 +203,11 @@ def _decisions(
 
 
 def _for_other_shares(
-    judged: Data, plan: Plan, predictors: list[Predictor], panel: Panel
+    judged: Data,
+    plan: Plan,
+    predictors: list[Predictor],
+    panel: Panel,
+    written: Sequence[Calibrator] | None,
 ) -> tuple[Evaluation, Evaluation] | None:
     """Figures with the class shares that the fit is for, where the rows have others."""
     if not plan.changes_prior:
@@ -192,7 +216,8 @@ def _for_other_shares(
     factors = prior_factors(prior, judged.class_weights)
     if imbalance(factors) < (_OTHER_SHARES if plan.shares else IMBALANCED):
         return None
-    before, after = measure(judged.reweighted(factors), predictors, panel)
+    weighted = judged.reweighted(factors)
+    before, after = _measured_as_written(weighted, predictors, panel, written)
     return before, after
 
 
