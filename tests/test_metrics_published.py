@@ -18,7 +18,7 @@ NAMES = {
     "nll": "NLL",
     "brier": "Brier_sum_over_classes",
     "ece": "ECE15",
-    "adaptive_ece": "AdaECE15",
+    "adaptive_ece_published": "AdaECE15",
     "class_wise_ece": "ClasswiseECE15",
     "mce": "MCE15(empty bins count as 0)",
     "ks": "KS_top1",
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def evaluate(logits: Any, labels: Any, event: Event = "auto") -> Evaluation:
-    panel = Panel()
+    panel = Panel(tuple(NAMES))
     return panel.finish(panel.partial(View(log_softmax(logits), labels, event=event)))
 
 

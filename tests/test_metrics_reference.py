@@ -63,6 +63,20 @@ def slow_ks(confidence: Array, correct: Array) -> float:
     return largest / len(confidence)
 
 
+def slow_adaptive_ece(confidence: Array, correct: Array, bins: int) -> float:
+    """Row by row: a bin is closed with the last of the tied rows by which its share is reached."""
+    order = np.argsort(confidence, kind="stable")
+    rows, total, inside = len(order), 0.0, 0.0
+    done = 0
+    for count, i in enumerate(order, start=1):
+        inside += confidence[i] - correct[i]
+        is_tied = count < rows and confidence[order[count]] == confidence[i]
+        reached = (count * bins) // rows
+        if not is_tied and reached > done:
+            total, inside, done = total + abs(inside), 0.0, reached
+    return total / rows
+
+
 def slow_metrics(log_probs: Array, labels: Array, event: Event = "top") -> dict[str, float]:
     probs = np.exp(log_probs.astype(np.float64))
     rows, classes = probs.shape
@@ -78,7 +92,11 @@ def slow_metrics(log_probs: Array, labels: Array, event: Event = "top") -> dict[
         "nll": math.fsum(-log_probs[i, labels[i]] for i in range(rows)) / rows,
         "brier": math.fsum(((probs - one_hot) ** 2).ravel()) / rows,
         "ece": slow_ece(confidence, correct),
-        "adaptive_ece": slow_ece(confidence, correct, adaptive_edges),
+        "adaptive_ece": slow_adaptive_ece(confidence, correct, BINS),
+        "adaptive_ece_published": slow_ece(confidence, correct, adaptive_edges),
+        "adaptive_ece@7": slow_adaptive_ece(confidence, correct, 7),
+        "ece@10": slow_ece(confidence, correct, np.linspace(0, 1, 11)),
+        "mce@10": max(slow_binned(confidence, correct, np.linspace(0, 1, 11))[1]),
         "class_wise_ece": math.fsum(slow_ece(probs[:, k], one_hot[:, k]) for k in range(classes))
         / classes,
         "mce": max(slow_binned(confidence, correct, EDGES)[1]),

@@ -12,17 +12,32 @@ from calibcli.metrics.view import View
 
 BINS = 15
 EDGES = np.linspace(0.0, 1.0, BINS + 1)
+_ROUNDING = 1 - 2.0**-47
+NUMBER_OF_BINS = "([1-9][0-9]{0,2})"
+"""In the name of a metric, behind an @."""
 
 
-def bin_index(probability: NumpyArray) -> NumpyArray:
-    """Bin (lower, upper] of probabilities (n,), float64: 0 to 14, and -1 for a probability of 0.
+def edges_of(bins: int) -> NumpyArray:
+    """The edges (bins + 1,) of bins of equal width."""
+    return EDGES if bins == BINS else np.linspace(0.0, 1.0, bins + 1)
 
-    A probability that rounding has left a little above 1 is in the last bin.
+
+def bin_index(probability: NumpyArray, bins: int = BINS) -> NumpyArray:
+    """Bin (lower, upper] of probabilities (n,), float64: from 0 on, and -1 for one of 0.
+
+    A probability that rounding has left a little above 1 is in the last bin; and of other than 15
+    bins one a little above an edge, as a stored 0.3 is after a logarithm and back, in the one below.
     """
-    index = (probability * BINS).astype(np.intp)
+    edges = edges_of(bins)
+    if bins != BINS:
+        probability = probability * _ROUNDING
+    index = (probability * bins).astype(np.intp)
     # On an edge, and where the product was rounded up to one, the product names the bin above.
-    index -= probability <= EDGES[index]
-    within: NumpyArray = np.minimum(index, BINS - 1)
+    index -= probability <= edges[index]
+    if bins != BINS:
+        # An edge of other bins may lie below what the product is rounded down from.
+        index += probability > edges[np.minimum(index + 1, bins)]
+    within: NumpyArray = np.minimum(index, bins - 1)
     return within
 
 
@@ -46,7 +61,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Sums over the rows of each of the 15 bins; float64 arrays (15,)."""
+    """Sums over the rows of each bin of equal width; float64 arrays (b,)."""
 
     rows: NumpyArray
     weight: NumpyArray
@@ -55,22 +70,23 @@ class Reliability:
 
     @property
     def excess(self) -> NumpyArray:
-        """Sum of weight x (confidence - correct) of each bin (15,)."""
+        """Sum of weight x (confidence - correct) of each bin (b,)."""
         excess: NumpyArray = self.confidence - self.correct
         return excess
 
     def bins(self) -> tuple[Bin, ...]:
         """The bins of a reliability diagram."""
+        edges = edges_of(len(self.rows))
         return tuple(
             Bin(
-                float(EDGES[b]),
-                float(EDGES[b + 1]),
+                float(edges[b]),
+                float(edges[b + 1]),
                 int(self.rows[b]),
                 float(self.weight[b]),
                 float(self.confidence[b] / self.weight[b]) if self.weight[b] else None,
                 float(self.correct[b] / self.weight[b]) if self.weight[b] else None,
             )
-            for b in range(BINS)
+            for b in range(len(self.rows))
         )
 
 
@@ -78,14 +94,16 @@ class Reliability:
 class ReliabilityBins(Additive):
     """The statistic: sums by bin of the confidence; a confidence of 0 is in the first bin.
 
-    State: array (4, 15) of rows, weight, weight x confidence, weight x correct.
+    State: array (4, b) of rows, weight, weight x confidence, weight x correct.
     """
 
+    count: int = BINS
+
     def partial(self, view: View) -> NumpyArray:
-        index = np.maximum(bin_index(view.confidence), 0)
+        index = np.maximum(bin_index(view.confidence, self.count), 0)
 
         def total(values: NumpyArray | None) -> NumpyArray:
-            return np.bincount(index, values, minlength=BINS)
+            return np.bincount(index, values, minlength=self.count)
 
         rows = total(None)
         if not view.weighted:

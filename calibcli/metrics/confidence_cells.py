@@ -19,7 +19,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import Metric
-from calibcli.metrics.bins import BINS, EDGES, Reliability, bin_index
+from calibcli.metrics.bins import BINS, Reliability, bin_index, edges_of
 from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
 from calibcli.metrics.error_intervals import ErrorSample, Pairing, smoothed
 from calibcli.metrics.lattice import CellSums, lattice_cells
@@ -29,10 +29,8 @@ from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged
 from calibcli.metrics.view import View
 
 LATTICE = 1 << 11
-"""Cells of the lattice of confidences: 1e-3 wide at 1/2, and ever finer towards 1."""
-
-SIZE = LATTICE + BINS - 1
-"""Cells in all: a bin's edge inside a cell of the lattice divides it."""
+"""Cells of the lattice of confidences: 1e-3 wide at 1/2, and ever finer towards 1. A bin's edge
+inside of one divides it."""
 
 _REPLICATES = 600
 """At least so many of errors of the confidence, which cost little."""
@@ -60,7 +58,7 @@ class ConfidenceCells(ResidualCells):
     rows : int
     codes : int array (m,)
         The number of each cell among all that there may be.
-    apart : (array (B, SIZE), array (B, SIZE)) or None
+    apart : (array (B, cells), array (B, cells)) or None
         As of `ConfidenceState`, by bag.
     """
 
@@ -120,7 +118,7 @@ class ConfidenceCells(ResidualCells):
 
     @cached_property
     def design_effect(self) -> float:
-        """That of the sums of the 15 equal-width bins."""
+        """That of the sums of the equal-width bins."""
         starts = np.flatnonzero(np.diff(self.bins, prepend=-1))
 
         def linear(residuals: NumpyArray) -> NumpyArray:
@@ -174,7 +172,7 @@ class ConfidenceState(NamedTuple):
 class ConfidenceBags:
     """The statistic: by bag, and by cell of the confidence, sums of weight and residuals.
 
-    The edges of the 15 equal-width bins are edges of cells too. Memory: 16 bytes for each bag and
+    The edges of the equal-width bins are edges of cells too. Memory: 16 bytes for each bag and
     cell. ``merge`` takes over its left argument.
 
     Parameters
@@ -182,20 +180,28 @@ class ConfidenceBags:
     units : Units
     top : bool
         As of `CollectedScores`.
+    bins : int
+        Number of the equal-width bins.
     """
 
     units: Units
     top: bool = False
+    bins: int = BINS
+
+    @property
+    def size(self) -> int:
+        """Cells in all."""
+        return LATTICE + self.bins - 1
 
     def partial(self, view: View) -> ConfidenceState:
         confidence, correct = view.forecast(top=self.top)
         cells = self.cells_of(confidence)
-        codes = self.units.bags_of(view) * SIZE + cells
+        codes = self.units.bags_of(view) * self.size + cells
         weights = view.weights
         residuals = weights * (confidence - correct)
         summed = (weights, weights**2, weights * confidence)
-        totals = np.stack([np.bincount(cells, v, minlength=SIZE) for v in summed])
-        size = self.units.bags() * SIZE
+        totals = np.stack([np.bincount(cells, v, minlength=self.size) for v in summed])
+        size = self.units.bags() * self.size
         mass = CellSums.of(codes, weights if view.weighted else None, size)
         excess = CellSums.of(codes, residuals, size)
         return ConfidenceState(len(view), totals, mass, excess, self._apart(view, cells))
@@ -208,7 +214,7 @@ class ConfidenceBags:
         confidence_there, _ = first.forecast(top=self.top)
         more = confidence - first.probability_of(view.forecast_class(top=self.top))
         more_there = confidence_there - view.probability_of(first.forecast_class(top=self.top))
-        starts, size = self.units.bags_of(view) * SIZE, self.units.bags() * SIZE
+        starts, size = self.units.bags_of(view) * self.size, self.units.bags() * self.size
         return (
             CellSums.of(starts + cells, view.weights * more, size),
             CellSums.of(starts + self.cells_of(confidence_there), view.weights * more_there, size),
@@ -224,7 +230,9 @@ class ConfidenceBags:
 
     def bins_of(self, codes: NumpyArray) -> NumpyArray:
         """The bin (m,) that each cell lies in."""
-        bins: NumpyArray = np.searchsorted(self.cells_of(EDGES[1:-1]), codes, side="left")
+        bins: NumpyArray = np.searchsorted(
+            self.cells_of(edges_of(self.bins)[1:-1]), codes, side="left"
+        )
         return bins
 
     def merge(self, left: ConfidenceState, right: ConfidenceState) -> ConfidenceState:
@@ -321,16 +329,23 @@ class ConfidenceNorm(_ConfidenceResampling, ABC):
 
 @dataclass(frozen=True)
 class BinNorm(ConfidenceNorm):
-    """A norm of the residuals of the 15 equal-width bins: ``ece.py`` has examples.
+    """A norm of the residuals of equal-width bins: ``ece.py`` has examples.
 
     Attributes
     ----------
     norm : callable
         Sums by bin of weight x (confidence - correct) (..., b) and of weight (b,) -> errors (...).
         A bin without rows has a weight of 0. A function of a module.
+    bins : int
+        Their number.
     """
 
     norm: Callable[[NumpyArray, NumpyArray], NumpyArray]
+    bins: int = BINS
+
+    def statistic(self, metric: Metric, units: Units) -> ConfidenceBags:
+        """The residuals by bag and cell, which the edges of the bins divide."""
+        return ConfidenceBags(units, self.top, self.bins)
 
     def value(self, bins: Reliability) -> float:
         """The error of the rows; NaN without rows."""

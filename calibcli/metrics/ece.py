@@ -22,12 +22,13 @@ Calibration of Modern Neural Networks, arXiv:1706.04599 (the 15 bins).
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
-from calibcli.metrics.bins import RELIABILITY
+from calibcli.metrics.bins import BINS, ReliabilityBins
 from calibcli.metrics.confidence_cells import BinNorm
 
 
@@ -68,32 +69,52 @@ def _largest_gap(excess: NumpyArray, weight: NumpyArray) -> NumpyArray:
     return largest
 
 
-MEAN_GAP, LARGEST_GAP = BinNorm(_mean_gap), BinNorm(_largest_gap)
+MEAN_GAP = BinNorm(_mean_gap)
 
-_BINS_IN_WORDS = "15 equal-width bins (lower, upper] of the confidence"
 
-ECE = Metric(
-    range=SHARE,
-    name="ece",
-    title="ECE",
-    convention=(
-        f"expected calibration error: {_BINS_IN_WORDS}, "
-        "mean over rows of |mean confidence - accuracy|"
-    ),
-    statistic=RELIABILITY,
-    value=MEAN_GAP.value,
-    resampling=MEAN_GAP,
-)
+def _ece(bins: int, name: str) -> Metric:
+    norm = BinNorm(_mean_gap, bins)
+    return Metric(
+        range=SHARE,
+        name=name,
+        title="ECE" if bins == BINS else f"ECE, {bins} bins",
+        convention=(
+            f"expected calibration error: {bins} equal-width bins (lower, upper] of the "
+            "confidence, mean over rows of |mean confidence - accuracy|"
+        ),
+        statistic=ReliabilityBins(bins),
+        value=norm.value,
+        resampling=norm,
+    )
 
-MCE = Metric(
-    range=SHARE,
-    name="mce",
-    title="MCE",
-    convention=(
-        f"maximum calibration error: {_BINS_IN_WORDS}, "
-        "largest |mean confidence - accuracy|, however few the rows"
-    ),
-    statistic=RELIABILITY,
-    value=LARGEST_GAP.value,
-    resampling=LARGEST_GAP,
-)
+
+def _mce(bins: int, name: str) -> Metric:
+    norm = BinNorm(_largest_gap, bins)
+    return Metric(
+        range=SHARE,
+        name=name,
+        title="MCE" if bins == BINS else f"MCE, {bins} bins",
+        convention=(
+            f"maximum calibration error: {bins} equal-width bins (lower, upper] of the "
+            "confidence, largest |mean confidence - accuracy|, however few the rows"
+        ),
+        statistic=ReliabilityBins(bins),
+        value=norm.value,
+        resampling=norm,
+    )
+
+
+ECE = _ece(BINS, "ece")
+MCE = _mce(BINS, "mce")
+
+
+@cache
+def ece_of_bins(count: str) -> Metric:
+    """ECE of so many bins: ``ece@10``."""
+    return _ece(int(count), f"ece@{count}")
+
+
+@cache
+def mce_of_bins(count: str) -> Metric:
+    """MCE of so many bins: ``mce@10``."""
+    return _mce(int(count), f"mce@{count}")

@@ -3,7 +3,9 @@
 >>> import numpy as np
 >>> logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.6, 0.4]])
 >>> labels = np.array([0, 1, 0, 0])
->>> round(ADAPTIVE_ECE.measure(logits, labels), 6)
+>>> round(ADAPTIVE_ECE.measure(logits, labels), 6)  # (|1.8 - 1| + |0.7 - 1| + |0.6 - 1|) / 4
+0.375
+>>> round(ADAPTIVE_ECE_PUBLISHED.measure(logits, labels), 6)  # without the row of 0.6
 0.175
 >>> round(ECE_SWEEP.measure(logits, labels), 6)
 0.025
@@ -23,6 +25,7 @@ arXiv:1909.10155 (debiased estimator).
 from __future__ import annotations
 
 import math
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +105,26 @@ def equal_mass_bins(curve: ConfidenceCurve, bins: int) -> MassBins:
     return MassBins(*(np.diff(values[ends], prepend=0.0) for values in cumulated))
 
 
-def _adaptive_error(curve: ConfidenceCurve) -> float:
+def _adaptive_error(curve: ConfidenceCurve, bins: int = BINS) -> float:
+    if not len(curve):
+        return math.nan
+    return float(expected_error(equal_mass_bins(curve, bins).excess, curve.total))
+
+
+def _adaptive_residuals(
+    cells: ConfidenceCells,
+    smallest: float,  # noqa: ARG001
+    bins: int = BINS,
+) -> Residuals:
+    ends = equal_mass_ends(np.cumsum(cells.weight), bins)
+
+    def linear(residuals: NumpyArray) -> NumpyArray:
+        return np.diff(cumulated(residuals)[:, ends], prepend=0.0)
+
+    return Residuals(linear, lambda sums: expected_error(sums, cells.total))
+
+
+def _published_error(curve: ConfidenceCurve) -> float:
     if not len(curve):
         return math.nan
     rows_below = np.searchsorted(curve.confidence, equal_mass_edges(curve), side="right")
@@ -110,7 +132,7 @@ def _adaptive_error(curve: ConfidenceCurve) -> float:
     return float(expected_error(np.diff(excess_below), curve.total))
 
 
-def _adaptive_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:  # noqa: ARG001
+def _published_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:  # noqa: ARG001
     edges = equal_mass_edges(cells.curve(np.zeros_like(cells.weight)))
     below = np.searchsorted(cells.confidence, edges, side="right")
 
@@ -198,18 +220,42 @@ def _root_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:
     return Residuals(squares.linear, lambda sums: np.sqrt(squares.norm(sums)))
 
 
-ADAPTIVE_ECE = Metric(
+def _adaptive(bins: int, name: str) -> Metric:
+    return Metric(
+        range=SHARE,
+        name=name,
+        title="adaptive ECE" if bins == BINS else f"adaptive ECE, {bins} bins",
+        convention=(
+            f"{bins} equal-mass bins of the confidence, every row and rows of equal confidence in "
+            "one bin; mean over rows of |mean confidence - accuracy| (after Mukhoti et al. 2020)"
+        ),
+        statistic=COLLECTED_SCORES,
+        value=partial(_adaptive_error, bins=bins),
+        resampling=ResidualNorm(partial(_adaptive_residuals, bins=bins)),
+    )
+
+
+ADAPTIVE_ECE = _adaptive(BINS, "adaptive_ece")
+
+
+@cache
+def adaptive_ece_of_bins(count: str) -> Metric:
+    """Adaptive ECE of so many bins: ``adaptive_ece@10``."""
+    return _adaptive(int(count), f"adaptive_ece@{count}")
+
+
+ADAPTIVE_ECE_PUBLISHED = Metric(
     range=SHARE,
-    name="adaptive_ece",
-    title="adaptive ECE",
+    name="adaptive_ece_published",
+    title="adaptive ECE, published",
     convention=(
         "15 equal-mass bins (lower, upper] of the confidence with interpolated edges, "
         "the smallest confidence in no bin; mean over rows of |mean confidence - accuracy| "
         "(Mukhoti et al. 2020)"
     ),
     statistic=COLLECTED_SCORES,
-    value=_adaptive_error,
-    resampling=ResidualNorm(_adaptive_residuals),
+    value=_published_error,
+    resampling=ResidualNorm(_published_residuals),
 )
 
 ECE_SWEEP = Metric(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pkgutil import resolve_name
+
 from calibcli.metrics.accuracy import TOP_ACCURACY
 from calibcli.metrics.base import Metric
-from calibcli.registry import Registry
+from calibcli.metrics.bins import NUMBER_OF_BINS
+from calibcli.registry import Pattern, Registry
 
 DEFAULT: tuple[str, ...] = (
     *("accuracy", "nll", "brier"),
@@ -46,6 +50,7 @@ _METRICS = {
     "e90": "calibration_index:E90",
     "ece": "ece:ECE",
     "adaptive_ece": "equal_mass:ADAPTIVE_ECE",
+    "adaptive_ece_published": "equal_mass:ADAPTIVE_ECE_PUBLISHED",
     "ece_sweep": "equal_mass:ECE_SWEEP",
     "l2_debiased": "equal_mass:L2_DEBIASED",
     "l2_squared_debiased": "equal_mass:L2_SQUARED_DEBIASED",
@@ -70,6 +75,22 @@ def _places(names: dict[str, str]) -> dict[str, str]:
     return {name: f"calibcli.metrics.{place}" for name, place in names.items()}
 
 
+def _of_bins(name: str, maker: str) -> Pattern[Metric]:
+    """The metric of any number of bins, whose module is imported at its first use."""
+
+    def make(count: str) -> Metric:
+        metric: Metric = resolve_name(f"calibcli.metrics.{maker}")(count)
+        return metric
+
+    return Pattern(f"{name}@BINS", re.compile(f"{name}@{NUMBER_OF_BINS}"), make)
+
+
+_OF_BINS = (
+    _of_bins("ece", "ece:ece_of_bins"),
+    _of_bins("mce", "ece:mce_of_bins"),
+    _of_bins("adaptive_ece", "equal_mass:adaptive_ece_of_bins"),
+)
+
 METRICS: Registry[Metric] = Registry(
     "metric",
     Metric,
@@ -78,5 +99,5 @@ METRICS: Registry[Metric] = Registry(
     instances=True,
     sets={"default": DEFAULT, "two-classes": TWO_CLASSES, "all": None},
     unlisted=_places(_OF_COSTS),
-    patterns=(TOP_ACCURACY,),
+    patterns=(TOP_ACCURACY, *_OF_BINS),
 )
