@@ -26,7 +26,7 @@ def bin_index(probability: NumpyArray, bins: int = BINS) -> NumpyArray:
     """Bin (lower, upper] of probabilities (n,), float64: from 0 on, and -1 for one of 0.
 
     A probability that rounding has left a little above 1 is in the last bin; and of other than 15
-    bins one a little above an edge, as a stored 0.3 is after a logarithm and back, in the one below.
+    bins one a little above an edge, as a stored 0.3 after a logarithm and back, in the one below.
     """
     edges = edges_of(bins)
     if bins != BINS:
