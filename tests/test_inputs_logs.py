@@ -311,3 +311,178 @@ def test_samples_that_contradict_their_accuracy_are_refused(tmp_path) -> None:
     rows[17]["acc"] = 1.0 - rows[17]["acc"]
     with pytest.raises(DataError, match="row 17: the target"):
         read(lines(tmp_path / NAME, rows))
+
+
+# The most probable tokens
+
+TOKENS = ["Yes", "No", "Maybe", "yes", "The", "A", "B"]
+WORDS = ("Yes", "No", "Maybe")
+DRAWN = RNG.normal(size=(200, 7)) * 2 + np.array([3, 2, 0, -1, -1, -2, -3])
+LOGS = DRAWN - np.log(np.exp(DRAWN).sum(axis=1, keepdims=True))
+TOP = np.argsort(-LOGS, axis=1)[:, :4]
+WORD = RNG.integers(0, 3, 200)
+
+
+def restored(how: str) -> np.ndarray:
+    """Log-probabilities of the three words from the four most probable tokens, row by row."""
+    rows = []
+    for logs, top in zip(LOGS, TOP, strict=True):
+        probs = np.exp(logs[top])
+        absent = [k for k in range(3) if k not in top]
+        fill = probs.min()
+        if how == "share" and absent:
+            fill = min((1 - probs.sum()) / len(absent), fill)
+        row = np.array([np.exp(logs[k]) if k in top else fill for k in range(3)])
+        rows.append(np.log(row / row.sum()))
+    return np.array(rows)
+
+
+def listed(form: str) -> Any:
+    rows = [[(TOKENS[k], float(logs[k])) for k in top] for logs, top in zip(LOGS, TOP, strict=True)]
+    if form == "map":
+        return pa.array(rows, pa.map_(pa.string(), pa.float64()))
+    if form == "vllm":
+        value = pa.struct(
+            [("logprob", pa.float64()), ("rank", pa.int64()), ("decoded_token", pa.string())]
+        )
+        return pa.array(
+            [
+                [
+                    (str(TOKENS.index(t)), {"logprob": v, "rank": 1, "decoded_token": t})
+                    for t, v in row
+                ]
+                for row in rows
+            ],
+            pa.map_(pa.string(), value),
+        )
+    if form == "object":
+        return pa.array([dict(row) for row in rows], pa.struct([(t, pa.float64()) for t in TOKENS]))
+    return pa.array([[{"token": t, "logprob": v, "bytes": [1]} for t, v in row] for row in rows])
+
+
+@pytest.mark.parametrize("form", ["list", "map", "vllm", "object"])
+@pytest.mark.parametrize("how", [None, "share", "floor"])
+def test_classes_that_are_not_listed_have_a_share_of_the_rest(tmp_path, form, how) -> None:
+    path = parquet(
+        tmp_path / "t.parquet", top_logprobs=listed(form), label=[WORDS[k] for k in WORD]
+    )
+    scores, labels = read(path, classes=WORDS, topk_rest=how)
+    np.testing.assert_allclose(scores, restored(how or "share"), rtol=1e-9)
+    assert labels == WORD.tolist()
+    said = picked(path, classes=WORDS, topk_rest=how)["top"]
+    assert f"--topk-rest {how or 'share'}" in said
+    assert "'yes'" in said
+
+
+def test_top_tokens_in_json_are_read_by_their_path(tmp_path) -> None:
+    tokens = listed("list").to_pylist()
+    rows = [
+        {
+            "choices": [
+                {
+                    "logprobs": {
+                        "content": [
+                            {
+                                "token": row[0]["token"],
+                                "logprob": row[0]["logprob"],
+                                "top_logprobs": row,
+                            }
+                        ]
+                    }
+                }
+            ],
+            "label": WORDS[k],
+        }
+        for row, k in zip(tokens, WORD, strict=True)
+    ]
+    path = lines(tmp_path / "t.jsonl", rows)
+    place = "choices.0.logprobs.content"
+    with pytest.raises(UsageError, match=rf"--logits {place}.0.top_logprobs"):
+        read(path)
+    with pytest.raises(UsageError, match=rf"--logits {place}.0.top_logprobs"):
+        read(path, logits=place)
+    with pytest.raises(UsageError, match="--classes 'Maybe,No,Yes'"):
+        read(path, logits=f"{place}.0.top_logprobs")
+    scores, _ = read(path, logits=f"{place}.0.top_logprobs", classes=WORDS)
+    np.testing.assert_allclose(scores, restored("share"), rtol=1e-9)
+
+
+def test_objects_of_very_many_tokens_are_maps(tmp_path) -> None:
+    rows = []
+    for at, (logs, top) in enumerate(zip(LOGS, TOP, strict=True)):
+        row = {TOKENS[k]: float(logs[k]) for k in top}
+        rows.append(
+            {"top_logprobs": row | {f"t{at}": -9.0, f"u{at}": -9.5}, "label": WORDS[WORD[at]]}
+        )
+    path = lines(tmp_path / "t.jsonl", rows)
+    scores, _ = read(path, classes=WORDS)
+    assert scores.shape == (200, 3)
+    present = (TOP[:, :, None] == np.arange(3)).any(axis=1)
+    whole = present.all(axis=1)
+    np.testing.assert_allclose(scores[whole], restored("share")[whole], rtol=1e-9)
+
+
+def test_spaces_before_words_do_not_matter_where_no_token_is_a_class_without(tmp_path) -> None:
+    column = listed("list").to_pylist()
+    for row in column:
+        for each in row:
+            each["token"] = " " + each["token"]
+    path = parquet(
+        tmp_path / "t.parquet", top_logprobs=pa.array(column), label=[WORDS[k] for k in WORD]
+    )
+    np.testing.assert_allclose(read(path, classes=WORDS)[0], restored("share"), rtol=1e-9)
+
+
+def numbered(keep: int, *, rest: bool) -> dict[str, Any]:
+    top = np.argsort(-LOGS, axis=1)[:, :keep]
+    logs = np.take_along_axis(LOGS, top, 1)
+    left = {"topk_rest": 1 - np.exp(logs).sum(axis=1)} if rest else {}
+    label = RNG.integers(0, 7, 200)
+    return {
+        "topk_index": list(top.astype(np.int32)),
+        "topk_logprob": list(logs),
+        **left,
+        "label": label,
+    }
+
+
+@pytest.mark.parametrize("rest", [False, True])
+def test_the_most_probable_classes_and_the_rest_are_a_distribution(tmp_path, rest) -> None:
+    columns = numbered(3, rest=rest)
+    path = parquet(tmp_path / "t.parquet", **columns)
+    scores, labels = read(path, num_classes=7)
+    probs = np.exp(scores)
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
+    top = np.array(columns["topk_index"])
+    np.testing.assert_allclose(
+        np.take_along_axis(scores, top, 1), np.array(columns["topk_logprob"]), rtol=1e-9, atol=1e-9
+    )
+    left = (1 - np.exp(np.array(columns["topk_logprob"])).sum(axis=1)) / 4
+    np.testing.assert_allclose(np.sort(probs, axis=1)[:, :4], left[:, None].repeat(4, 1), rtol=1e-6)
+    assert labels == columns["label"].tolist()
+    with pytest.raises(UsageError, match="--num-classes N"):
+        read(path)
+
+
+def test_all_classes_kept_are_all_classes(tmp_path) -> None:
+    path = parquet(tmp_path / "t.parquet", **numbered(7, rest=False))
+    np.testing.assert_allclose(read(path, num_classes=7)[0], LOGS, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("index", "logs", "says"),
+    [
+        ([0, 9], [-1.0, -2.0], "row 1: the class 9 is none of 7"),
+        ([0, 0], [-1.0, -2.0], "row 1: a class is listed twice"),
+        ([0, 1], [-1.0, 2.0], "row 1: the log-probability 2 is none"),
+        ([0, 1], [-1.0, None], "row 1: the log-probability nan is none"),
+        ([0, 1], [-0.1, -0.1], "row 1: the probabilities listed sum to 1.8"),
+        ([0, 1], [-np.inf, -np.inf], "row 1: no token has a log-probability"),
+        ([0], [-1.0, -2.0], "row 1: topk_index and topk_logprob have different lengths"),
+    ],
+)
+def test_what_cannot_be_top_classes_is_located(tmp_path, index, logs, says) -> None:
+    columns = {"topk_index": [[0, 1], index], "topk_logprob": [[-1.0, -2.0], logs], "label": [0, 1]}
+    path = parquet(tmp_path / "t.parquet", **columns)
+    with pytest.raises(DataError, match=says):
+        read(path, num_classes=7)

@@ -67,6 +67,13 @@ class InputChoice(StrEnum):
     PERCENT = "percent"
 
 
+class RestChoice(StrEnum):
+    """What a class has that is not listed."""
+
+    SHARE = "share"
+    FLOOR = "floor"
+
+
 class MembersChoice(StrEnum):
     """What the members of an ensemble become."""
 
@@ -181,6 +188,13 @@ class InputOptions:
             show_default="the one that the labels lack",
         ),
     ] = None
+    topk_rest: Annotated[
+        RestChoice | None,
+        _input(
+            help="What a class has that is not among the most probable tokens of a row.",
+            show_default=RestChoice.SHARE.value,
+        ),
+    ] = None
     members: Annotated[
         MembersChoice | None,
         _input(
@@ -232,6 +246,7 @@ class InputOptions:
             labels_required=labels_required,
             single_pass=single_pass,
             class_axis=None if self.class_axis is None else parse_class_axis(self.class_axis),
+            topk_rest=None if self.topk_rest is None else self.topk_rest.value,
             members=None if self.members is None else self.members.value,
             member_axis=self.member_axis,
             sample=self.sample,

@@ -19,6 +19,10 @@ MEMBERS = ("mean-probs", "mean-logits", "each")
 
 KINDS = ("logits", "log-probs", "probs", PERCENT)
 
+SHARE = "share"
+TOPK_RESTS = (SHARE, "floor")
+"""What a class may have that is not listed: its share of the rest, or the least that is listed."""
+
 _REMEMBERED = "remembered"
 """Metadata of the options that a calibrator is for: the function that reads one from JSON, and
 raises ValueError or TypeError."""
@@ -121,6 +125,9 @@ class ReadOptions:
     num_classes : int or None
         How many classes there are, where the rows have fewer scores: those that a row has not are
         impossible. None: as many as the longest row.
+    topk_rest : str or None
+        What a class has that is not among the most probable ones of a row, where only these are
+        stored: one of `TOPK_RESTS`; None for the first.
     spool_limit : int or None
         Bytes that a stream, or a compressed array of an NPZ file, may take on this machine; by
         default those of `Spool`.
@@ -150,6 +157,7 @@ class ReadOptions:
     sample: int | None = None
     member_count: int | None = field(default=None, metadata={_REMEMBERED: _count})
     num_classes: int | None = field(default=None, metadata={_REMEMBERED: _count})
+    topk_rest: str | None = field(default=None, metadata=_only(*TOPK_RESTS))
     spool_limit: int | None = None
     label_numbers: tuple[int, ...] | None = field(
         default=None, metadata={_REMEMBERED: _whole_numbers}
@@ -218,6 +226,8 @@ class ReadOptions:
             raise UsageError("--renormalise divides probabilities by their sum: add --input probs")
         if self.num_classes is not None and self.num_classes < 2:
             raise UsageError(f"--num-classes {self.num_classes}: there are at least two")
+        if self.topk_rest not in (None, *TOPK_RESTS):
+            raise UsageError(f"--topk-rest {self.topk_rest}: use {' or '.join(TOPK_RESTS)}")
         if self.classes is not None:
             check_classes(self.classes, "--classes")
 

@@ -1,0 +1,467 @@
+"""The most probable tokens or classes of each row, as APIs of language models return them.
+
+Of a row there are a few tokens with their log-probabilities, and the rest of the probability is
+that of all others. A class that is not listed is less probable than the least that is, and no more
+probable than the rest: it has its share of the rest, which is divided by the classes that are not
+listed, but at most the least listed probability (``"share"``), or the latter (``"floor"``). The
+classes of a row are then divided by their sum: what other tokens have is left out.
+
+Forms: lists of structs (``token``, ``logprob``), maps from a token to its log-probability, and two
+columns ``topk_index`` and ``topk_logprob``, with the rest in ``topk_rest`` where it is known
+better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import NumpyArray
+from calibcli.errors import UsageError
+from calibcli.tables.formats.base import DataFile, Field, RowError, locating_rows
+from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
+from calibcli.tables.read_options import SHARE, ReadOptions
+from calibcli.tables.shapes.base import OpenedFiles
+from calibcli.tables.shapes.derived import first_rows, with_derived
+from calibcli.tables.storage import Spool
+
+INDEX, LOGPROB, REST = "topk_index", "topk_logprob", "topk_rest"
+"""The columns of the most probable classes: their numbers, log-probabilities, and what is left."""
+
+_NAMES = ("top_logprobs", "topk_logprobs", "top_log_probs", *SCORES)
+_TOKEN = ("token", "decoded_token", "text")
+_VALUE = ("logprob", "log_prob")
+_NESTED = ("list<struct", "large_list<struct", "map<", "struct<")
+_LOOKED_AT, _LISTED = 1024, 8
+_TOLERANCE = 0.02
+_SMALLEST = 1e-12
+
+
+def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
+    """Make a row of log-probabilities of all classes where a file has the most probable tokens.
+
+    Raises
+    ------
+    UsageError
+        The classes are not known, or the tokens lie deeper in a column.
+    """
+    first = opened.files[0]
+    fields = FileFields.of(first)
+    if options.logits in (None, LOGPROB) and fields.find(LOGPROB) and fields.find(INDEX):
+        return _from_numbers(opened, options)
+    field = _column(fields, options.logits)
+    if field is None:
+        if options.logits is None:
+            _propose_path(first, fields)
+        return opened
+    rows = first_rows(first, field.name, _LOOKED_AT)
+    form = _form(rows.type) if len(rows) else None
+    if form is None:
+        return opened
+    if form == "positions":
+        raise UsageError(
+            f"{fields.name}: {fields.title(field)[:80]} is a list of the tokens of an answer; say "
+            f"of which one the alternatives are the classes, such as the first: --logits "
+            f"{field.name}.0.top_logprobs"
+        )
+    classes = options.classes or first.class_names
+    if classes is None:
+        raise UsageError(
+            f"{fields.name}: column {field.name!r} has the most probable tokens of each row; say "
+            f"which tokens are the classes: --classes {_proposal(first, fields, options)!r}"
+        )
+    top = TopTokens(field.name, classes, options.topk_rest or SHARE)
+    with locating_rows(first, 0):
+        seen = top.tokens(rows)
+        # A space before a word belongs to many a token, and never to the name of a class.
+        if not set(classes) & seen and set(classes) & {token.strip() for token in seen}:
+            top = TopTokens(field.name, classes, top.rest, strips=True)
+        share = top.masses(rows).sum(axis=1).mean()
+    said = f"{top.said}; the classes have {share:.0%} of the probability in the first rows"
+    near = sorted(seen & _likely(seen, classes)) if not top.strips else []
+    if near:
+        said += f"; other tokens: {', '.join(map(repr, near[:_LISTED]))}"
+    return _derived(opened, field.name, top, said, classes)
+
+
+def _from_numbers(opened: OpenedFiles, options: ReadOptions) -> OpenedFiles:
+    first = opened.files[0]
+    names = options.classes or first.class_names
+    count = len(names) if names else options.num_classes or options.class_count
+    if count is None:
+        raise UsageError(
+            f"{first.location.name}: has the most probable classes alone; say how many there are: "
+            "--num-classes N"
+        )
+    has_rest = FileFields.of(first).find(REST) is not None
+    top = TopClasses(count, options.topk_rest or SHARE, REST if has_rest else None)
+    return _derived(opened, LOGPROB, top, top.said, names)
+
+
+def _derived(
+    opened: OpenedFiles,
+    name: str,
+    top: TopTokens | TopClasses,
+    said: str,
+    classes: tuple[str, ...] | None,
+) -> OpenedFiles:
+    files = tuple(
+        with_derived(
+            file,
+            {name: top},
+            decisions={**file.decisions, "topk_rest": top.rest},
+            picked={**file.picked, "top": said},
+            roles={**file.roles, "logits": name},
+            score_kind="log-probs",
+            class_names=classes if file.class_names is None else file.class_names,
+        )
+        for file in opened.files
+    )
+    return OpenedFiles(files, opened.labels)
+
+
+def _column(fields: FileFields, asked: str | None) -> Field | None:
+    names = _NAMES if asked is None else (asked,)
+    named = (field for name in names if (field := fields.find(name)) is not None)
+    return next((field for field in named if field.type.startswith(_NESTED)), None)
+
+
+def _form(kind: Any) -> str | None:
+    """``"structs"``, ``"map"`` or ``"object"``, or ``"positions"`` of an answer; None otherwise."""
+    import pyarrow as pa
+
+    if pa.types.is_map(kind):
+        value = kind.item_type
+        if pa.types.is_floating(value):
+            return "map"
+        return "map" if pa.types.is_struct(value) and _member(value, _VALUE) else None
+    if pa.types.is_struct(kind):
+        numbers = [pa.types.is_floating(field.type) for field in kind]
+        return "object" if len(numbers) > 1 and all(numbers) else None
+    value = getattr(kind, "value_type", None)
+    if value is None or not pa.types.is_struct(value):
+        return None
+    if not (_member(value, _TOKEN) and _member(value, _VALUE)):
+        return None
+    return "positions" if value.get_field_index("top_logprobs") >= 0 else "structs"
+
+
+def _member(kind: Any, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if kind.get_field_index(name) >= 0), None)
+
+
+def _propose_path(file: DataFile, fields: FileFields) -> None:
+    """Name the path of top tokens that lie within a column, where nothing else can be the scores.
+
+    Raises
+    ------
+    UsageError
+    """
+    if any(fields.find(name) for name in SCORES) or any(
+        field.name.startswith(family.rstrip("*")) for field in fields.fields for family in FAMILIES
+    ):
+        return
+    for field in fields.fields:
+        if field.type.startswith(_NESTED):
+            kind = getattr(first_rows(file, field.name, 1), "type", None)
+            for path in _paths(kind, field.name):
+                raise UsageError(
+                    f"{fields.name}: no column holds scores, but {field.name!r} holds the most "
+                    f"probable tokens: --logits {path}, with --classes for those that are classes"
+                )
+
+
+def _paths(kind: Any, path: str) -> Iterator[str]:
+    """The paths of top tokens within a type, of each list its first place."""
+    import pyarrow as pa
+
+    if kind is None:
+        return
+    form = _form(kind)
+    if form in ("structs", "map") or (form == "object" and path.endswith("top_logprobs.0")):
+        yield path
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _paths(field.type, f"{path}.{field.name}")
+    elif hasattr(kind, "value_type"):
+        yield from _paths(kind.value_type, f"{path}.0")
+
+
+def _proposal(file: DataFile, fields: FileFields, options: ReadOptions) -> str:
+    """The names that the labels have, as a list of classes; an example where they have none."""
+    names = LABELS if options.labels is None else (options.labels,)
+    label = next((field for name in names if (field := fields.find(name)) is not None), None)
+    batch = None if label is None else file.head((label.name,), 0, _LOOKED_AT)
+    if label is None or batch is None or label.element != "string":
+        return "Yes,No"
+    return ",".join(sorted(set(batch.values(label.name).in_order())))
+
+
+def _likely(tokens: set[str], classes: tuple[str, ...]) -> set[str]:
+    """Tokens that differ from a class by spaces or capitals alone."""
+    known = {name.casefold() for name in classes}
+    return {each for each in tokens if each not in classes and each.strip().casefold() in known}
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What is listed, one entry after the other.
+
+    Attributes
+    ----------
+    rows : int array (m,)
+        The row of each entry.
+    tokens : array (m,)
+        Texts, or class numbers.
+    logs : array (m,)
+        Log-probabilities; ``-inf`` of those that were cut off.
+    count : int
+        Rows.
+    """
+
+    rows: NumpyArray
+    tokens: NumpyArray
+    logs: NumpyArray
+    count: int
+
+    def masses(self, codes: NumpyArray, classes: int, rest: NumpyArray | None, how: str) -> Any:
+        """The probabilities (n, K) of the classes; what is not listed by the rule ``how``.
+
+        Parameters
+        ----------
+        codes : int array (m,)
+            The class of each entry; negative of those that are none.
+        classes : int
+        rest : array (n,) or None
+            The probability that is not listed; None: what is missing to 1.
+        how : str
+        """
+        self._check()
+        probs = np.exp(self.logs)
+        listed = self.logs > -np.inf
+        totals = np.bincount(self.rows, probs, self.count)
+        if (totals > 1 + _TOLERANCE).any():
+            row = int(totals.argmax())
+            raise RowError(row, f"the probabilities listed sum to {totals[row]:.6g}")
+        least = np.full(self.count, np.inf)
+        np.minimum.at(least, self.rows[listed], probs[listed])
+        if np.isinf(least).any():
+            raise RowError(int(np.isinf(least).argmax()), "no token has a log-probability")
+        here = listed & (codes >= 0)
+        masses = np.zeros((self.count, classes))
+        np.add.at(masses, (self.rows[here], codes[here]), probs[here])
+        there = np.zeros((self.count, classes), bool)
+        there[self.rows[here], codes[here]] = True
+        fill = least
+        if how == SHARE:
+            left = np.maximum(1 - totals, 0) if rest is None else rest
+            fill = np.minimum(left / np.maximum(classes - there.sum(axis=1), 1), least)
+        return np.where(there, masses, np.maximum(fill, _SMALLEST)[:, None])
+
+    def _check(self) -> None:
+        wrong = ~(self.logs <= _TOLERANCE)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise RowError(
+                int(self.rows[at]), f"the log-probability {self.logs[at]:.6g} is none (above 0)"
+            )
+
+
+def _logarithms(masses: NumpyArray) -> Any:
+    """Rows of masses as log-probabilities that sum to 1, in lists of a fixed size."""
+    import pyarrow as pa
+
+    logs = np.log(masses) - np.log(masses.sum(axis=1, keepdims=True))
+    return pa.FixedSizeListArray.from_arrays(pa.array(logs.reshape(-1)), masses.shape[1])
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """Log-probabilities of classes from the most probable tokens; a `Derivation`.
+
+    Attributes
+    ----------
+    name : str
+        The column of tokens.
+    classes : tuple of str
+    rest : str
+        How what is not listed is shared, one of `TOPK_RESTS`.
+    strips : bool
+        Whether spaces around a token do not matter; tokens of one class are added up.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    rest: str
+    strips: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def type(self) -> Any:
+        import pyarrow as pa
+
+        return pa.list_(pa.float64(), len(self.classes))
+
+    @property
+    def said(self) -> str:
+        """What is done, for a person."""
+        spaces = ", spaces around them left out" if self.strips else ""
+        return f"the most probable tokens{spaces}; a class not listed has {_SAID[self.rest]}"
+
+    def column(self, batch: Any) -> Any:
+        """The log-probabilities of the classes, as lists of a fixed size.
+
+        Raises
+        ------
+        RowError
+            A log-probability is missing or none.
+        """
+        return _logarithms(self.masses(batch.column(self.name)))
+
+    def tokens(self, column: Any) -> set[str]:
+        """The tokens that are listed."""
+        return set(_listed(column, self.name).tokens.tolist())
+
+    def masses(self, column: Any) -> NumpyArray:
+        """The probabilities (n, K) of the classes, before they are divided by their sums."""
+        listed = _listed(column, self.name)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        texts = listed.tokens.tolist()
+        if self.strips:
+            texts = [text.strip() for text in texts]
+        codes = np.array([numbers.get(text, -1) for text in texts], np.int64)
+        masses: NumpyArray = listed.masses(codes, len(self.classes), None, self.rest)
+        return masses
+
+
+@dataclass(frozen=True)
+class TopClasses:
+    """Log-probabilities of all classes from those of the most probable; a `Derivation`.
+
+    Attributes
+    ----------
+    classes : int
+    rest : str
+        How what is not listed is shared, one of `TOPK_RESTS`.
+    left : str or None
+        The column of the probability that is not listed.
+    """
+
+    classes: int
+    rest: str
+    left: str | None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (INDEX, LOGPROB, *(() if self.left is None else (self.left,)))
+
+    @property
+    def type(self) -> Any:
+        import pyarrow as pa
+
+        return pa.list_(pa.float64(), self.classes)
+
+    @property
+    def said(self) -> str:
+        """What is done, for a person."""
+        return f"the most probable of {self.classes} classes; another one has {_SAID[self.rest]}"
+
+    def column(self, batch: Any) -> Any:
+        """The log-probabilities of all classes, as lists of a fixed size.
+
+        Raises
+        ------
+        RowError
+            A class is none, or is listed twice, or a log-probability is missing or none.
+        """
+        from calibcli.tables.formats.arrow_types import flattened, numbers_in
+
+        numbers, counts = flattened(batch.column(INDEX), INDEX)
+        values, lengths = flattened(batch.column(LOGPROB), LOGPROB)
+        if (counts != lengths).any():
+            row = int((counts != lengths).argmax())
+            raise RowError(row, f"{INDEX} and {LOGPROB} have different lengths")
+        rows = np.repeat(np.arange(len(counts)), counts)
+        codes = numbers.to_numpy(zero_copy_only=False)
+        wrong = ~((codes >= 0) & (codes < self.classes))
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise RowError(int(rows[at]), f"the class {codes[at]} is none of {self.classes}")
+        codes = codes.astype(np.int64)
+        places = rows * self.classes + codes
+        if len(np.unique(places)) < len(places):
+            order = np.sort(places)
+            twice = int(order[:-1][order[1:] == order[:-1]][0])
+            raise RowError(twice // self.classes, "a class is listed twice")
+        logs = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        rest = None
+        if self.left is not None:
+            rest = numbers_in(batch.column(self.left), self.left).astype(np.float64)
+            if not ((rest >= 0) & (rest <= 1 + _TOLERANCE)).all():
+                row = int((~((rest >= 0) & (rest <= 1 + _TOLERANCE))).argmax())
+                raise RowError(row, f"{self.left} is no probability")
+        listed = _Listed(rows, codes, logs, len(counts))
+        return _logarithms(listed.masses(codes, self.classes, rest, self.rest))
+
+
+_SAID = {
+    SHARE: "its share of the rest, at most the least that is listed (--topk-rest share)",
+    "floor": "the least probability that is listed (--topk-rest floor)",
+}
+
+
+def _listed(column: Any, name: str) -> _Listed:
+    """The tokens of a column of any form."""
+    form = _form(column.type)
+    if form == "object":
+        rows, tokens, logs = _of_object(column)
+    else:
+        rows, tokens, logs = _of_lists(column, name)
+    return _Listed(rows, tokens, logs, len(column))
+
+
+def _of_object(column: Any) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
+    """Fields are tokens; those without a value are not listed."""
+    names = [field.name for field in column.type]
+    values = np.stack(
+        [_floats(each) for each in column.flatten()] or [np.empty(len(column))], axis=1
+    )
+    rows, places = np.nonzero(~np.isnan(values))
+    return rows, np.array(names, object)[places], values[rows, places]
+
+
+def _of_lists(column: Any, name: str) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
+    import pyarrow as pa
+
+    from calibcli.tables.formats.arrow_types import flattened
+
+    if pa.types.is_map(column.type):
+        if column.null_count:
+            raise RowError(
+                int(column.is_null().to_numpy(zero_copy_only=False).argmax()), "no token"
+            )
+        offsets = column.offsets.to_numpy()
+        lengths, first = np.diff(offsets), int(offsets[0])
+        count = int(offsets[-1]) - first
+        tokens, values = (each.slice(first, count) for each in (column.keys, column.items))
+        if pa.types.is_struct(values.type):
+            named = _member(values.type, ("decoded_token",))
+            tokens = tokens if named is None else values.field(named)
+            values = values.field(_member(values.type, _VALUE))
+    else:
+        items, lengths = flattened(column, name)
+        tokens, values = (items.field(_member(items.type, names)) for names in (_TOKEN, _VALUE))
+    rows = np.repeat(np.arange(len(column)), lengths)
+    texts = np.array([str(text) for text in tokens.to_pylist()], object)
+    return rows, texts, _floats(values)
+
+
+def _floats(array: Any) -> NumpyArray:
+    values: NumpyArray = array.to_numpy(zero_copy_only=False).astype(np.float64)
+    return values
