@@ -486,3 +486,27 @@ def test_what_cannot_be_top_classes_is_located(tmp_path, index, logs, says) -> N
     path = parquet(tmp_path / "t.parquet", **columns)
     with pytest.raises(DataError, match=says):
         read(path, num_classes=7)
+
+
+# What a fit remembers
+
+
+def test_what_was_padded_or_listed_is_repeated_for_other_files(tmp_path, capsys) -> None:
+    four = [row[:4].tolist() for row in ROWS]
+    first = parquet(tmp_path / "a.parquet", logits=[row.tolist() for row in ROWS], label=TRUTH)
+    second = parquet(tmp_path / "b.parquet", logits=four, label=[0] * 300)
+    params = str(tmp_path / "p.json")
+    out = ["-o", str(tmp_path / "out.npz"), "--force", "-q"]
+    assert run(["fit", str(first), "-m", "temperature", "-p", params, *out]) == 0
+    assert json.loads(Path(params).read_text(encoding="utf-8"))["reading"]["num_classes"] == 5
+    assert run(["apply", params, str(second), *out]) == 0
+    assert np.load(tmp_path / "out.npz")["probs"][:, 4].tolist() == [0] * 300
+    assert run(["apply", params, str(second), *out, "--num-classes", "6"]) == 2
+    capsys.readouterr()
+    columns = {"top_logprobs": listed("list"), "label": [WORDS[k] for k in WORD]}
+    tokens = str(parquet(tmp_path / "c.parquet", **columns))
+    fit = ["fit", tokens, "-m", "temperature", "-p", params, *out, "--classes", ",".join(WORDS)]
+    assert run([*fit, "--topk-rest", "floor"]) == 0
+    assert json.loads(Path(params).read_text(encoding="utf-8"))["reading"]["topk_rest"] == "floor"
+    assert run(["apply", params, tokens, *out]) == 0
+    assert run(["apply", params, tokens, *out, "--topk-rest", "share"]) == 2

@@ -67,7 +67,7 @@ def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
             f"of which one the alternatives are the classes, such as the first: --logits "
             f"{field.name}.0.top_logprobs"
         )
-    classes = options.classes or first.class_names
+    classes = _class_names(first, options)
     if classes is None:
         raise UsageError(
             f"{fields.name}: column {field.name!r} has the most probable tokens of each row; say "
@@ -89,7 +89,7 @@ def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
 
 def _from_numbers(opened: OpenedFiles, options: ReadOptions) -> OpenedFiles:
     first = opened.files[0]
-    names = options.classes or first.class_names
+    names = _class_names(first, options)
     count = len(names) if names else options.num_classes or options.class_count
     if count is None:
         raise UsageError(
@@ -121,6 +121,11 @@ def _derived(
         for file in opened.files
     )
     return OpenedFiles(files, opened.labels)
+
+
+def _class_names(file: DataFile, options: ReadOptions) -> tuple[str, ...] | None:
+    """The names of the classes: as asked for, those of the file, or those of a fit."""
+    return options.classes or file.class_names or (options.like and options.like.classes)
 
 
 def _column(fields: FileFields, asked: str | None) -> Field | None:
