@@ -125,7 +125,8 @@ def _derived(
 
 def _class_names(file: DataFile, options: ReadOptions) -> tuple[str, ...] | None:
     """The names of the classes: as asked for, those of the file, or those of a fit."""
-    return options.classes or file.class_names or (options.like and options.like.classes)
+    fitted = None if options.like is None else options.like.classes
+    return options.classes or file.class_names or fitted
 
 
 def _column(fields: FileFields, asked: str | None) -> Field | None:
