@@ -19,8 +19,8 @@ MEMBERS = ("mean-probs", "mean-logits", "each")
 
 KINDS = ("logits", "log-probs", "probs", PERCENT)
 
-SHARE = "share"
-TOPK_RESTS = (SHARE, "floor")
+REST_SHARED = "share"
+TOPK_RESTS = (REST_SHARED, "floor")
 """What a class may have that is not listed: its share of the rest, or the least that is listed."""
 
 _REMEMBERED = "remembered"

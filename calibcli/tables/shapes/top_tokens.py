@@ -23,7 +23,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.formats.base import DataFile, Field, RowError, locating_rows
 from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
-from calibcli.tables.read_options import SHARE, ReadOptions
+from calibcli.tables.read_options import REST_SHARED, ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.derived import first_rows, with_derived
 from calibcli.tables.storage import Spool
@@ -73,7 +73,7 @@ def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
             f"{fields.name}: column {field.name!r} has the most probable tokens of each row; say "
             f"which tokens are the classes: --classes {_proposal(first, fields, options)!r}"
         )
-    top = TopTokens(field.name, classes, options.topk_rest or SHARE)
+    top = TopTokens(field.name, classes, options.topk_rest or REST_SHARED)
     with locating_rows(first, 0):
         seen = top.tokens(rows)
         # A space before a word belongs to many a token, and never to the name of a class.
@@ -97,7 +97,7 @@ def _from_numbers(opened: OpenedFiles, options: ReadOptions) -> OpenedFiles:
             "--num-classes N"
         )
     has_rest = FileFields.of(first).find(REST) is not None
-    top = TopClasses(count, options.topk_rest or SHARE, REST if has_rest else None)
+    top = TopClasses(count, options.topk_rest or REST_SHARED, REST if has_rest else None)
     return _derived(opened, LOGPROB, top, top.said, names)
 
 
@@ -262,7 +262,7 @@ class _Listed:
         there = np.zeros((self.count, classes), bool)
         there[self.rows[here], codes[here]] = True
         fill = least
-        if how == SHARE:
+        if how == REST_SHARED:
             left = np.maximum(1 - totals, 0) if rest is None else rest
             fill = np.minimum(left / np.maximum(classes - there.sum(axis=1), 1), least)
         return np.where(there, masses, np.maximum(fill, _SMALLEST)[:, None])
@@ -417,7 +417,7 @@ class TopClasses:
 
 
 _SAID = {
-    SHARE: "its share of the rest, at most the least that is listed (--topk-rest share)",
+    REST_SHARED: "its share of the rest, at most the least that is listed (--topk-rest share)",
     "floor": "the least probability that is listed (--topk-rest floor)",
 }
 
