@@ -125,7 +125,7 @@ def compare_command(
     talk = Talk(printing.quiet)
     engine = computing.engine()
     with (
-        opened(inputs, reading, talk, keys=keys) as dataset,
+        opened(inputs, reading, talk, keys=keys, with_columns=False) as dataset,
         talk.progress(engine, "comparing", dataset.rows) as watched,
     ):
         data = open_data(watched, dataset, comparing.folds, computing.seed)

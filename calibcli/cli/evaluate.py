@@ -255,7 +255,15 @@ class _Job:
         from calibcli.cli.reading import opened
 
         keys = keys | self.keys
-        return opened([name], self.reading, self.talk, keys=keys, key_names=names, like=self.like)
+        return opened(
+            [name],
+            self.reading,
+            self.talk,
+            keys=keys,
+            key_names=names,
+            like=self.like,
+            with_columns=False,
+        )
 
     def _check_classes(self, data: Data, dataset: Dataset) -> None:
         """Refuse rows whose classes are not those of the parameter file."""

@@ -215,7 +215,17 @@ def fit_command(
     talk = Talk(printing.quiet)
     with ExitStack() as stack:
         by, keys = fitting.by, measuring.keys
-        job = FitJob(stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys)
+        job = FitJob(
+            stack,
+            inputs,
+            fitting.test,
+            reading,
+            computing,
+            talk,
+            by=by,
+            keys=keys,
+            with_columns=targets.output is not None,
+        )
         keep_inputs(outputs, job.dataset, job.test)
         panel = measuring.settled(panel, job.classes, job.dataset.class_names)
         outcome = job.fit(plan, fitting.folds, panel)

@@ -57,6 +57,7 @@ class FitJob:
         *,
         by: str | None = None,
         keys: Mapping[str, str] | None = None,
+        with_columns: bool = True,
     ) -> None:
         from calibcli.calibrators.base import GROUP
         from calibcli.cli.reading import check_test_classes, opened
@@ -66,12 +67,15 @@ class FitJob:
         self.engine = computing.engine()
         groups = {} if by is None else {GROUP: by}
         keys = {**groups, **(keys or {})}
-        self.dataset: Dataset = stack.enter_context(opened(inputs, reading, talk, keys=keys))
+        first = opened(inputs, reading, talk, keys=keys, with_columns=with_columns)
+        self.dataset: Dataset = stack.enter_context(first)
         self.test: Dataset | None = None
         if test:
             known = {role: self.dataset.key_names(role) for role in groups}
             like = Reading(self.dataset.name, self.dataset.layout.decisions)
-            again = opened(test, reading, talk, keys=keys, key_names=known, like=like)
+            again = opened(
+                test, reading, talk, keys=keys, key_names=known, like=like, with_columns=False
+            )
             self.test = stack.enter_context(again)
             check_test_classes(self.dataset, self.test)
         hasher = ThreadPoolExecutor(1, "calib-hash")

@@ -37,16 +37,18 @@ def opened(
     keys: Mapping[str, str] | None = None,
     key_names: Mapping[str, tuple[str, ...]] | None = None,
     like: Reading | None = None,
+    with_columns: bool = True,
 ) -> Iterator[Dataset]:
     """A dataset of one or several files; what was picked is said.
 
     Key columns and the values that are numbered first are those of `ReadOptions`. What was decided
-    about the input of a fit is repeated, where ``like`` has it.
+    about the input of a fit is repeated, where ``like`` has it. Columns that ride along need not go
+    together where nothing is written of them.
     """
     from calibcli.tables import open_dataset
 
     chosen = options.read_options(labels_required=labels_required, single_pass=single_pass)
-    chosen = replace(chosen, keys=keys or {}, key_names=key_names or {})
+    chosen = replace(chosen, keys=keys or {}, key_names=key_names or {}, with_columns=with_columns)
     if like is not None:
         chosen = chosen.repeating(like)
     with open_dataset(inputs, chosen) as dataset:

@@ -48,6 +48,7 @@ from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.registry import as_tables
 from calibcli.tables.storage import Spool
+from calibcli.tables.widening import differ_harmlessly, widened
 
 ENOUGH_LABELS = 20
 """Labels must be this many before it says anything that all of them are the predicted class."""
@@ -153,7 +154,7 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
 
 
 def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Dataset:
-    files = opened.files
+    files: Sequence[DataFile] = opened.files
     fields = _find(files[0], opened.labels, options)
     picked = {**fields.picked(), **files[0].picked, **_repeated(options)}
     classes, origin = _class_names(files, fields, options)
@@ -162,7 +163,7 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
         fields = replace(fields, labels=None, label_file=None)
     if classes is not None:
         picked["classes"] = f"{', '.join(classes[:3])}{', …' if classes[3:] else ''} ({origin})"
-    others = _check_agreement(files, fields)
+    files, others = _agreeing(files, fields, with_columns=options.with_columns)
     rows = _count_rows(files, fields)
     scores = _StoredScores(files, rows, fields.score_names)
     width = scores.width()
@@ -480,13 +481,16 @@ def _check_classes(
         )
 
 
-def _check_agreement(files: Sequence[DataFile], fields: _Fields) -> tuple[str, ...]:
-    """The columns that ride along, after a check that all files have the same ones.
+def _agreeing(
+    files: Sequence[DataFile], fields: _Fields, *, with_columns: bool
+) -> tuple[Sequence[DataFile], tuple[str, ...]]:
+    """The files, with the types of them all, and the columns that ride along.
 
     Raises
     ------
     DataError
-        A column is missing in a file, has another type there, or has other rows than the scores.
+        A column that is read is missing in a file, is something else there, or has other rows than
+        the scores; or one that rides along has types that do not go together.
     """
     used = {*fields.score_names, fields.label_name}
     unit = fields.file.unit
@@ -498,24 +502,29 @@ def _check_agreement(files: Sequence[DataFile], fields: _Fields) -> tuple[str, .
                 f"{fields.file.name}: {unit} {name!r} has not as many rows as "
                 f"{fields.score_names[0]!r} ({fields.rows})"
             )
-    for file, schema in zip(files, schemas, strict=True):
-        for name in dict.fromkeys([*first, *schema]):
-            kind, expected = (each.get(name, "not there") for each in (schema, first))
-            if kind != expected:
+        for file, schema in zip(files, schemas, strict=True):
+            stored = schema.get(name)
+            if stored is None or not differ_harmlessly(stored, first[name]):
                 raise DataError(
-                    f"{file.location.name}: {unit} {name!r} is {kind}, but in "
-                    f"{files[0].location.name} it is {expected}; all files must have the same "
-                    "columns"
+                    f"{file.location.name}: {unit} {name!r} is "
+                    f"{'not there' if stored is None else stored.type}, but in "
+                    f"{files[0].location.name} it is {first[name].type}; all files must have the "
+                    "same columns"
                 )
-    return tuple(name for name in first if name not in used)
+    present = schemas if with_columns else schemas[:1]
+    others = dict.fromkeys(name for schema in present for name in schema if name not in used)
+    carried = tuple(others) if with_columns else ()
+    return widened(files, fields.score_names, carried), tuple(others)
 
 
-def _schema(file: DataFile, scores: Sequence[str], used: Collection[str | None]) -> dict[str, str]:
-    """The types of the fields that are used or can ride along, by name."""
+def _schema(
+    file: DataFile, scores: Sequence[str], used: Collection[str | None]
+) -> dict[str, Field]:
+    """The fields that are used or can ride along, by name."""
     fields = {field.name: field for field in file.fields}
     rows = next((fields[name].rows for name in scores if name in fields), None)
     return {
-        name: field.type
+        name: field
         for name, field in fields.items()
         if field.rows == rows and (field.carried or name in used)
     }

@@ -105,6 +105,9 @@ class ReadOptions:
     single_pass : bool
         Whether one pass is all that is needed: an Arrow IPC stream on standard input is then
         read from the pipe as it comes, and the number of rows is not known (-1).
+    with_columns : bool
+        Whether the columns that ride along will be read: only then must those of several files go
+        together.
     keys : dict of str to str
         Columns or keys whose values put the rows into groups, by the role of these groups:
         ``"group"`` (a map each), ``"by"`` (slices) or ``"cluster"``.
@@ -147,6 +150,7 @@ class ReadOptions:
     ignore_label: int | str | tuple[int | str, ...] | None = None
     labels_required: bool = True
     single_pass: bool = False
+    with_columns: bool = True
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     class_axis: int | str | None = field(
