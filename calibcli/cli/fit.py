@@ -206,25 +206,16 @@ def fit_command(
     plan = _plan(fitting)
     shown = measuring.pictured
     pictures = Pictures(picturing, force=fitting.force, seed=computing.seed, shown=shown)
-    intervals = measuring.bootstrap > 0
-    gates = Gates(gating, "fit", printing, intervals=intervals, force=fitting.force)
+    gates = Gates(gating, "fit", printing, intervals=measuring.bootstrap > 0, force=fitting.force)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     targets = _targets(inputs, fitting)
     outputs = {**targets.paths, **pictures.paths, **gates.paths}
     keep_apart(outputs)
     talk = Talk(printing.quiet)
     with ExitStack() as stack:
-        by, keys = fitting.by, measuring.keys
+        by, keys, writes = fitting.by, measuring.keys, targets.output is not None
         job = FitJob(
-            stack,
-            inputs,
-            fitting.test,
-            reading,
-            computing,
-            talk,
-            by=by,
-            keys=keys,
-            with_columns=targets.output is not None,
+            stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys, writes=writes
         )
         keep_inputs(outputs, job.dataset, job.test)
         panel = measuring.settled(panel, job.classes, job.dataset.class_names)

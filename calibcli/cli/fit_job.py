@@ -57,7 +57,7 @@ class FitJob:
         *,
         by: str | None = None,
         keys: Mapping[str, str] | None = None,
-        with_columns: bool = True,
+        writes: bool = True,
     ) -> None:
         from calibcli.calibrators.base import GROUP
         from calibcli.cli.reading import check_test_classes, opened
@@ -67,7 +67,7 @@ class FitJob:
         self.engine = computing.engine()
         groups = {} if by is None else {GROUP: by}
         keys = {**groups, **(keys or {})}
-        first = opened(inputs, reading, talk, keys=keys, with_columns=with_columns)
+        first = opened(inputs, reading, talk, keys=keys, with_columns=writes)
         self.dataset: Dataset = stack.enter_context(first)
         self.test: Dataset | None = None
         if test:
