@@ -232,6 +232,82 @@ def test_a_wrong_value_is_located(tmp_path) -> None:
         list(dataset.chunks(7))
 
 
+# What people have
+
+
+def test_predictions_of_hugging_face_s_trainer(tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    scores, labels = scores_and_labels((8, 12, 5), 2)
+    padding = np.arange(12) >= rng.integers(4, 12, 8)[:, None]
+    scores[padding], labels[padding] = -100, -100
+    path = npz(tmp_path, predictions=scores, label_ids=labels)
+    with open_dataset([path], ReadOptions()) as dataset:
+        data = list(dataset.chunks(1000))
+        assert "--cluster sequence" in dataset.picked["axes"]
+        first = int(np.argmax(padding.ravel()))
+        place = f"sequence {first // 12}, token {first % 12}"
+        assert dataset.locate(first) == f"{path}, {place}"
+    assert (np.concatenate([chunk.labels for chunk in data]) == labels.ravel()).all()
+    read = rows_read(path, ignore_label=-100)
+    assert np.array_equal(read[0], scores[~padding])
+    assert np.array_equal(read[1], labels[~padding])
+
+
+@pytest.mark.parametrize("number", [-100, 255])
+def test_the_label_of_places_without_one_is_proposed(number, calib_here, tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    labels[:, 0] = number
+    path = npz(tmp_path, logits=scores, labels=labels.astype(np.int16))
+    code, _, err = calib_here("evaluate", path, "-q")
+    assert code == 2
+    assert f"image 0, pixel (0, 0): label {number}" in err
+    assert f"--ignore-label {number}" in err
+    assert calib_here("evaluate", path, "--ignore-label", number, "-q")[0] == 0
+
+
+def test_a_mask_of_0_and_255_is_one_of_two_classes(calib_here, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(3, 1, 4, 5)).astype("f4")
+    masks = 255 * (rng.random((3, 1, 4, 5)) < 0.5).astype("u1")
+    path = npz(tmp_path, logits=scores, mask=masks)
+    assert np.array_equal(rows_read(path)[1], masks.ravel() // 255)
+    with open_dataset([path], ReadOptions()) as dataset:
+        assert "0, 255 for the classes in this order" in dataset.picked["labels"]
+        assert dataset.layout.decisions["label_numbers"] == [0, 255]
+    # Where 1 is there as well, 255 is no class; and nothing is said of a file that has no 0.
+    masks[0, 0, 0] = 1
+    path = npz(tmp_path, "b", logits=scores, mask=masks)
+    assert "--ignore-label 255" in calib_here("evaluate", path, "-q")[2]
+    path = npz(tmp_path, "c", logits=scores, mask=np.full_like(masks, 255))
+    assert calib_here("evaluate", path, "-q")[0] == 2
+
+
+def test_a_batch_of_monai_beside_its_images(tmp_path) -> None:
+    scores, labels = scores_and_labels((2, 3, 4, 5, 6), 1)
+    images = np.zeros((2, 1, 4, 5, 6), "f4")
+    path = npz(tmp_path, image=images, pred=scores, label=labels[:, None].astype("f4"))
+    read = rows_read(path)
+    assert np.array_equal(read[0], flat(scores, 1))
+    assert np.array_equal(read[1], labels.ravel())
+
+
+def test_arrays_without_names_are_told_by_their_shapes(tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    path = str(tmp_path / "a.npz")
+    np.savez(path, labels, scores)
+    read = rows_read(path)
+    assert np.array_equal(read[0], flat(scores, 1))
+    assert np.array_equal(read[1], labels.ravel())
+    path = npz(tmp_path, "b", pred=scores, preds=scores + 1, labels=labels)
+    assert "--logits pred or --logits preds" in refusal(path)
+
+
+def test_an_array_beside_a_table_of_scores_is_none(tmp_path) -> None:
+    scores, labels = scores_and_labels((30, 3), 1)
+    path = npz(tmp_path, logits=scores, hidden=np.zeros((30, 4, 8), "f4"), labels=labels)
+    assert np.array_equal(rows_read(path)[0], scores)
+
+
 # Samples
 
 

@@ -120,12 +120,17 @@ def _bad_score(tile: Tile, kind: InputKind) -> tuple[int, str] | None:
     return None
 
 
+_VOID = 255
+"""The label that masks have where there is none."""
+
+
 def _bad_label(start: int, labels: NumpyArray, classes: int) -> tuple[int, str] | None:
     place = _first(((labels < 0) | (labels >= classes))[:, None])
     if place is None:
         return None
     label = int(labels[place[0]])
-    hint = f" (--ignore-label {label} leaves such rows out)" if label < 0 else ""
+    is_none = label < 0 or label == _VOID
+    hint = f" (--ignore-label {label} leaves such rows out)" if is_none else ""
     if label == classes:
         last = "1,2" if classes == 2 else "1,2,3" if classes == 3 else f"1,2,…,{classes}"
         hint = f" (are they counted from 1? Then say so: --classes {last})"

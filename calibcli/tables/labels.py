@@ -12,7 +12,7 @@ from calibcli.errors import UsageError
 from calibcli.tables.formats.base import RowError, Values
 
 _LISTED = 12
-_SIGNS = (-1, 1)
+_PAIRS = ((-1, 1), (0, 255))
 NO_LABEL = int(np.iinfo(np.int64).min)
 """Stands for a missing label, where labels need not be there, and for one to be left out."""
 
@@ -131,8 +131,8 @@ class NumberedLabels:
     """Finds out which numbers stand for the classes, from labels block by block.
 
     Numbers are the places of the classes, counted from 0, unless the labels show otherwise: where
-    the classes are named by numbers and all labels are such names, they are names, and -1 and 1 are
-    two classes where no label is 0.
+    the classes are named by numbers and all labels are such names, they are names, and of two
+    classes -1 and 1 are the numbers where no label is 0, 0 and 255 (a mask) where no label is 1.
 
     Parameters
     ----------
@@ -147,11 +147,13 @@ class NumberedLabels:
     """
 
     def __init__(self, classes: int, names: tuple[int, ...] | None) -> None:
-        signs = _SIGNS if classes == len(_SIGNS) and names is None else None
         self._places = tuple(range(classes))
-        self._possible = None if names == self._places else names or signs
-        self._is_shown = self._possible != signs
-        self.is_settled = self._possible is None
+        self._names = None if names == self._places else names
+        self._pairs: tuple[tuple[int, int], ...] = ()
+        if classes == 2 and names is None:
+            self._pairs = _PAIRS
+        self._seen: set[int] = set()
+        self.is_settled = self._names is None and not self._pairs
 
     def look_at(self, labels: NumpyArray) -> None:
         """Take in some labels (n,), int64; those of rows to be left out are `NO_LABEL`.
@@ -159,18 +161,22 @@ class NumberedLabels:
         Once it is settled what is meant, further labels change nothing.
         """
         seen = np.unique(labels[labels != NO_LABEL])
-        if np.isin(seen, self._possible or ()).all():
-            self._is_shown |= self._possible == _SIGNS and _SIGNS[0] in seen
-            return
-        self.is_settled = True
-        # Where neither fits, whoever reads the rows says which label is no name of a class.
-        if self._possible == _SIGNS or np.isin(seen, self._places).all():
-            self._possible = None
+        if self._names is None:
+            self._pairs = tuple(pair for pair in self._pairs if np.isin(seen, pair).all())
+            self._seen |= {*seen.tolist()} if self._pairs else set()
+            self.is_settled = not self._pairs
+        elif not np.isin(seen, self._names).all():
+            self.is_settled = True
+            # Where neither fits, whoever reads the rows says which label is no name of a class.
+            if np.isin(seen, self._places).all():
+                self._names = None
 
     @property
     def numbers(self) -> tuple[int, ...] | None:
         """The numbers of the classes, for a `LabelRule`."""
-        return self._possible if self._is_shown else None
+        # Of 255 alone it cannot be said that it is a class.
+        is_shown = bool(self._seen - {*self._places}) and not self._seen.isdisjoint((-1, 0))
+        return self._names or (self._pairs[0] if self._pairs and is_shown else None)
 
 
 def first_fraction(values: NumpyArray, missing: NumpyArray) -> int | None:

@@ -31,14 +31,25 @@ from calibcli.tables.formats.base import (
     Values,
 )
 from calibcli.tables.formats.npy import ArrayBatch
-from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
+from calibcli.tables.names import (
+    FAMILIES,
+    LABELS,
+    OTHER_LABELS,
+    OTHER_SCORES,
+    OTHER_VECTORS,
+    FileFields,
+    named_scores,
+)
 from calibcli.tables.read_options import NO_CLASS_AXIS, ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
 from calibcli.tables.shapes.geometry import Geometry, fitting
 from calibcli.tables.storage import Spool
 
 MASKS = ("seg", "segmentation", "mask", "masks")
-"""Names of labels that are tried after `LABELS`, where scores have the shape of images."""
+"""Names of labels that are tried after all others, where scores have the shape of images."""
+
+_OTHERS = ("pred", "output")
+"""Names of scores, the same."""
 
 _SPLIT_ROWS = 1 << 16
 """Rows of a partition of a mapped array."""
@@ -94,24 +105,43 @@ def grid_scores(file: DataFile, options: ReadOptions) -> tuple[str, ...]:
     Where scores of a name that is known make a table already, these are meant.
     """
     fields = FileFields.of(file)
-    if options.logits is not None:
-        asked = fields.find(options.logits)
-        named = [] if asked is None else [asked]
-    elif file.unit == "array":
-        named = [file.fields[0]]
+    if options.logits is not None and (single := fields.find(options.logits)) is not None:
+        named = [single]
+    elif options.logits is not None:
+        named = []
     else:
-        named = [field for name in SCORES if (field := fields.find(name)) is not None]
-    usable = [field for field in named if field.element == "float"]
-    if any(field.axes <= 2 for field in usable) and options.class_axis is None:
+        named = named_scores(fields)
+    if options.class_axis is None and any(field.axes < 3 for field in named):
         return ()
-    deep = [field for field in usable if field.shape]
-    if usable or file.unit == "array":
+    deep = [field for field in named if field.element == "float" and field.shape]
+    if deep or (options.logits is not None and named) or file.unit == "array":
         return tuple(field.name for field in deep[:1])
     for pattern in FAMILIES if options.logits is None else (options.logits,):
         family = [each for each in file.fields if fnmatchcase(each.name.lower(), pattern.lower())]
         if len({_shape(field) for field in family}) == 1 and len(family[0].shape) > 1:
             return tuple(field.name for field in family if field.element == "float")
-    return ()
+    return _unnamed(fields) if options.logits is None else ()
+
+
+def _unnamed(file: FileFields) -> tuple[str, ...]:
+    """The only array with more axes than a table, or the only one of a name that may be scores.
+
+    Raises
+    ------
+    UsageError
+        Several have such names.
+    """
+    floats = [field for field in file.fields if field.element == "float"]
+    deep = [field for field in floats if field.axes == 3]
+    named = [
+        field for field in deep if field.name.lower() in (*OTHER_SCORES, *OTHER_VECTORS, *_OTHERS)
+    ]
+    if len(named) > 1:
+        ways = " or ".join(f"--logits {field.name}" for field in named)
+        raise UsageError(f"{file.name}: there may be several scores; say which are meant: {ways}")
+    if not named and len(deep) == 1 and not any(field.axes == 2 for field in floats):
+        named = deep
+    return tuple(field.name for field in named)
 
 
 def _refuse_idle_options(file: DataFile, options: ReadOptions) -> None:
@@ -140,12 +170,16 @@ def _labels(
     fields = FileFields.of(file)
     if options.labels is not None:
         return file, fields.require(options.labels)
-    named = [field for name in (*LABELS, *MASKS) if (field := fields.find(name)) is not None]
-    named = [field for field in named if field.name not in scores and field.element != "other"]
     shape = _shape(fields.require(scores[0]))
-    fits = [field for field in named if fitting(shape, _shape(field)) or _shape(field) == shape]
-    chosen = next(iter([*fits, *named]), None)
-    return None if chosen is None else (file, chosen)
+    free = [each for each in file.fields if each.name not in scores and each.element != "other"]
+    fits = [each for each in free if fitting(shape, _shape(each)) or _shape(each) == shape]
+    names = (*LABELS, *OTHER_LABELS, *MASKS)
+    for fields_left in (fits, free):
+        named = [each for name in names for each in fields_left if each.name.lower() == name]
+        if named:
+            return file, named[0]
+    numbers = [each for each in fits if each.element in ("integer", "bool")]
+    return (file, numbers[0]) if len(numbers) == 1 else None
 
 
 def _geometry(
@@ -518,7 +552,8 @@ class GridFile(ReshapedFile):
             )
         at = np.unravel_index(place, self.geometry.image_shape)
         listed = ", ".join(str(int(index)) for index in at)
-        return f"{self.location.name}, {self.titles[0]} {image}, {self.titles[1]} ({listed})"
+        listed = f"({listed})" if len(at) > 1 else listed
+        return f"{self.location.name}, {self.titles[0]} {image}, {self.titles[1]} {listed}"
 
     def splits(self, rows: int) -> Sequence[int]:
         """The first rows of images, or any rows where arrays are mapped."""
