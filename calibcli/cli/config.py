@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calibcli.cli.console import tell
 from calibcli.cli.shared_options import FormatOption, PlainFormat
 from calibcli.errors import UsageError
+from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.cli.configuration import ConfigurableOption, Configuration
@@ -55,7 +57,7 @@ def config_command(
         known = ", ".join(configuration.options)
         raise UsageError(f"{command}: there is no such command; there are {known}")
     for name, meant in configuration.misspelt():
-        typer.echo(f"calib: nothing reads {name}; did you mean {meant}?", err=True)
+        tell(f"calib: nothing reads {name}; did you mean {meant}?")
     names = configuration.options if command is None else [command]
     entries = [
         entry
@@ -66,7 +68,7 @@ def config_command(
     if format is PlainFormat.TABLE:
         _print(configuration, entries)
         for error in dict.fromkeys(filter(None, (entry["error"] for entry in entries))):
-            typer.echo(f"calib: {error}", err=True)
+            tell(f"calib: {error}")
         return
     file = None if configuration.file is None else str(configuration.file.path.absolute())
     document: ConfigDocument = {
@@ -110,7 +112,7 @@ def _print(configuration: Configuration, entries: list[SettingPart]) -> None:
 
     console, file = Console(highlight=False), configuration.file
     name = "none" if file is None else file.shown
-    console.print(Text(f"configuration file: {name}"), soft_wrap=True)
+    console.print(Text(visible(f"configuration file: {name}")), soft_wrap=True)
     if not entries:
         console.print("every option is at its default (--all shows them)")
         return
@@ -125,7 +127,7 @@ def _print(configuration: Configuration, entries: list[SettingPart]) -> None:
         style = "dim" if entry["layer"] == "default" else ""
         source = entry["source"] + (" (refused)" if entry["error"] else "")
         cells = ("" if command == before else command, name, value, source)
-        grid.add_row(*map(Text, cells), style=style)
+        grid.add_row(*(Text(visible(cell)) for cell in cells), style=style)
         before = command
     console.print(grid)
 

@@ -12,6 +12,7 @@ import typer
 
 from calibcli.cli.configured import HelpfulCommand
 from calibcli.errors import UsageError
+from calibcli.visible import visible
 
 _SAMPLE_DATA = "sample_data"
 
@@ -128,7 +129,7 @@ def demo_command(
     lines = [f"{path}{'' if path in new else ' (is there already)'}" for path in contents]
     validation = target / "digits_val.parquet"
     lines += ["", "A first step:", f"  calib fit {validation}", "What then: calib docs choosing"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
 
 
 def docs_command(

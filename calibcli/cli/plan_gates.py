@@ -200,10 +200,11 @@ def _print(world: World, metric: str, power: float, plans: Sequence[GatePlan]) -
 
     from calibcli.report.comparison import metric_title
     from calibcli.report.texts import percent, plural
+    from calibcli.visible import visible
 
     console, name = Console(highlight=False), metric_title(metric)
     text = f"{world.name}, mean confidence {percent(world.confidence)}"
-    console.print(Text(f"model: {text}"), soft_wrap=True)
+    console.print(Text(visible(f"model: {text}")), soft_wrap=True)
     console.print()
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("gate", no_wrap=True)
