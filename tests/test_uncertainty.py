@@ -648,6 +648,17 @@ def test_rows_of_which_none_differs_leave_room_for_some_that_do(weighted: bool) 
     assert sure.intervals["cost"] == pytest.approx((0, 5 * most), **rounding)
 
 
+def test_a_model_has_no_change_from_itself() -> None:
+    logits, labels = rows(300)
+    panel = Panel(["accuracy", "nll", "ece"], bootstrap=Bootstrap())
+    _, other = measured(logits, labels, panel, stages=((), (Temperature(1.0),)))
+    assert set(other.changes.values()) == {(0, 0)}
+    # Of the accuracy alone nobody knows that it is the same model.
+    panel = replace(panel, names=["accuracy"])
+    _, other = measured(logits, labels, panel, stages=((), (Temperature(1.0),)))
+    assert other.changes["accuracy"].high > 0.01
+
+
 def test_a_row_that_differs_is_resampled() -> None:
     logits, labels = rows(300)
     moved = logits.copy()

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from calibcli.metrics.pairing import PairingRecord, Recorded, holm, p_of_difference
 from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.registry import METRICS
@@ -55,18 +57,35 @@ def why_unpaired(now: Run, then: Run) -> str:
 def paired_changes(now: Run, then: Run) -> dict[str, Interval]:
     """95 % intervals of now minus then, of the metrics of both; none if they cannot be paired.
 
-    Each holds the change of the figures.
+    Each holds the change of the figures. A model has none from itself.
     """
     if now.record is None or why_unpaired(now, then):
         return {}
+    is_same = _same_model(now, then)
     changes = {}
     for name in now.figures:
         metric, here, there = METRICS.get(name), now.recorded(name), then.recorded(name)
         if metric is None or metric.resampling is None or here is None or there is None:
             continue
+        if is_same:
+            changes[name] = Interval(0.0, 0.0)
+            continue
         interval = metric.resampling.change(metric, here, there, now.record.bagged)
         changes[name] = interval.around(here.figure - there.figure)
     return changes
+
+
+def _same_model(now: Run, then: Run) -> bool:
+    """Whether all that is kept is the same, a proper score among it, which any change moves."""
+    both = [name for name in now.figures if now.recorded(name) and then.recorded(name)]
+    if not any(name in METRICS and METRICS[name].group == "proper scores" for name in both):
+        return False
+    return all(
+        now.figures[name] == then.figures[name]
+        and np.array_equal(now.record.metrics[name], then.record.metrics[name])
+        for name in both
+        if now.record is not None and then.record is not None
+    )
 
 
 class Difference(NamedTuple):

@@ -252,10 +252,16 @@ class Panel:
             if evaluation is first:
                 before = sample
             elif sample is not None and before is not None:
-                interval = sample.change_from(before)
+                is_same = self._same_scores(evaluation, first)
+                interval = Interval(0.0, 0.0) if is_same else sample.change_from(before)
                 if interval is not None:
                     change = evaluation.figure(name) - first.figure(name)
                     evaluation.changes[name] = interval.around(change)
+
+    def _same_scores(self, evaluation: Evaluation, first: Evaluation) -> bool:
+        """Whether a model has the values of the first, a proper score among them."""
+        proper = any(metric.group == "proper scores" for metric in self.metrics)
+        return proper and evaluation.values == first.values
 
     def _add_sample(
         self, metric: Metric, evaluation: Evaluation, statistics: dict[Statistic, Any]
