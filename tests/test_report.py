@@ -26,6 +26,7 @@ from calibcli.report.formats import to_csv, to_json
 from calibcli.report.github import to_github
 from calibcli.report.glyphs import ASCII, UNICODE, glyphs_for
 from calibcli.report.reliability import SIDE_BY_SIDE, reliability_diagrams
+from calibcli.report.render_latex import to_latex
 from calibcli.report.render_markdown import to_markdown
 from calibcli.report.render_terminal import print_document
 from calibcli.report.table import (
@@ -248,7 +249,7 @@ def judged_bins(*parts: tuple[float, float, int], **more: Any) -> Any:
     return part | {"verdict": verdict(part).stored()}
 
 
-KEPT = "are not ruled out by"
+KEPT = "is not ruled out by"
 
 
 def of_bins(reliability: list[dict[str, Any]]) -> Any:
@@ -265,7 +266,7 @@ def of_bins(reliability: list[dict[str, Any]]) -> Any:
         (
             [(0.90, 0.84, 50)],
             "unclear",
-            f"no clear error: says 90 %, right 84 %; errors of up to 14 points {KEPT} 50 rows",
+            f"no clear error: says 90 %, right 84 %; an average error of 14 points {KEPT} 50 rows",
         ),
         # Nor does a single error show anything of 100 rows that should have 0.1.
         ([(0.999, 0.99, 100)], "good", None),
@@ -640,8 +641,22 @@ def test_a_metric_without_interval_says_so() -> None:
     assert NO_INTERVAL not in printed(evaluated(), width=80)
 
 
+@pytest.mark.parametrize("render", [printed, to_markdown, to_latex])
+def test_every_table_with_estimates_says_that_they_are(render: Any) -> None:
+    one = with_intervals()
+    several = combine([one, {**one, "input": {**one["input"], "name": "b.npz"}}])
+    pair = fitted()
+    for part in (one, several["results"][0], several["results"][1], pair["before"], pair["after"]):
+        part["metrics"]["ece"] |= {"estimate": 0.0, "low": 0.0, "high": 0.03}
+    for document in (one, several, pair):
+        words = " ".join(render(document).split()).lower()
+        assert words.count("calibration errors are estimates") == 1
+    assert "are estimates" not in render(evaluated())
+
+
 def test_what_is_not_shown_is_not_explained() -> None:
-    assert printed(with_intervals(), width=80).count(CHANCE_HEADING) == 2
+    words = " ".join(printed(with_intervals(), width=80).split())
+    assert words.lower().count(CHANCE_HEADING) == 2
     assert CHANCE_HEADING not in printed(with_intervals(), width=44)
 
 

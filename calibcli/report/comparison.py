@@ -117,6 +117,19 @@ def convention(metric: str) -> str:
     return known.convention if known else ""
 
 
+ESTIMATED = "estimates"
+
+
+def convention_lines(shown: Sequence[Column]) -> list[tuple[str, str]]:
+    """The title and the convention of every metric; of errors what their estimates are."""
+    names = metric_names(shown)
+    lines = [(metric_title(name), convention(name)) for name in names]
+    if any("estimate" in column.metric(name) for column in shown for name in names):
+        about = "of calibration errors, what is left without noise; those above are plug-ins"
+        lines.append((ESTIMATED, about))
+    return lines
+
+
 def better(metric: str) -> str:
     """``"lower"``, ``"higher"``, or nothing: for neither, and for a metric not known here."""
     known = METRICS.get(metric)

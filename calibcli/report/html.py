@@ -18,9 +18,8 @@ from calibcli.report.comparison import (
     caption,
     change,
     columns,
-    convention,
+    convention_lines,
     judged_columns,
-    metric_names,
     metric_title,
 )
 from calibcli.report.differences import reasons_not_compared
@@ -225,8 +224,8 @@ def summary_list(document: Document) -> str:
 def conventions(document: Document) -> str:
     """How every metric is defined."""
     lines = [
-        f"<div><dt>{escape(metric_title(name))}</dt><dd>{escape(convention(name))}</dd></div>"
-        for name in metric_names(columns(document))
+        f"<div><dt>{escape(title)}</dt><dd>{escape(text)}</dd></div>"
+        for title, text in convention_lines(columns(document))
     ]
     return f"<dl>{''.join(lines)}</dl>"
 
@@ -264,7 +263,7 @@ def metrics_tables(document: Document) -> str:
     legend = [_INTERVALS] if _has_intervals(table) else []
     if table.legend:
         legend.append(capitalised(f"{table.legend}."))
-    elif any(cell.tip for row in table.rows for cell in row.cells[1:]):
+    if any(cell.tip for row in table.rows for cell in row.cells[1:]):
         legend.append(f"Under the pointer, {CHANCE_LEGEND}.")
     return "\n".join([*parts, *([quiet(" ".join(legend))] if legend else [])])
 

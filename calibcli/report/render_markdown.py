@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from calibcli.report.comparison import (
     columns,
-    convention,
+    convention_lines,
     judged_columns,
-    metric_names,
-    metric_title,
     verdict_lines,
 )
 from calibcli.report.differences import reasons_not_compared
@@ -30,6 +28,7 @@ from calibcli.report.tables import (
     reliability_table,
     target_table,
 )
+from calibcli.report.texts import capitalised
 from calibcli.visible import visible
 
 if TYPE_CHECKING:
@@ -92,11 +91,11 @@ def _measured(document: Document) -> Iterator[str]:
             yield ""
         bins = reliability_table(column.part)
         yield from _details(f"Reliability: {column.title}", _table(bins))
-    names = metric_names(shown)
-    if not names:
+    conventions = convention_lines(shown)
+    if not conventions:
         return
     yield ""
-    lines = [f"- {_escape(metric_title(name))}: {_escape(convention(name))}" for name in names]
+    lines = [f"- {_escape(title)}: {_escape(text)}" for title, text in conventions]
     yield from _details("Conventions", lines)
 
 
@@ -127,6 +126,10 @@ def _captioned(table: Table) -> Iterator[str]:
     yield ""
     if table.caption:
         yield _escape(f"{table.input_name}: {table.caption}".removeprefix(": "))
+        yield ""
+    legend = flat(table).legend
+    if legend:
+        yield _escape(capitalised(f"{legend}."))
         yield ""
 
 

@@ -13,10 +13,8 @@ from rich.text import Text
 
 from calibcli.report.comparison import (
     columns,
-    convention,
+    convention_lines,
     judged_columns,
-    metric_names,
-    metric_title,
     verdict_lines,
 )
 from calibcli.report.differences import reasons_not_compared
@@ -36,7 +34,7 @@ from calibcli.report.tables import (
     metrics_table,
     target_table,
 )
-from calibcli.report.texts import align_at_point, cut_inside
+from calibcli.report.texts import align_at_point, capitalised, cut_inside
 from calibcli.report.verdict import Verdict
 from calibcli.visible import visible
 
@@ -185,16 +183,16 @@ class _Terminal:
         self.say()
         if table.caption:
             self.say(table.caption)
+        best = f", {_MARK} best of its row" if table.folds else ""
+        lower, higher = self._glyphs.lower, self._glyphs.higher
+        self.say_quietly(f"{lower} lower is better, {higher} higher is better{best}")
+        if legend:
+            self.say_quietly(capitalised(f"{legend}."))
         if target is not None:
             self.say()
             self.say_table(target)
             self.say()
             self.say(target.caption)
-        best = f", {_MARK} best of its row" if table.folds else ""
-        lower, higher = self._glyphs.lower, self._glyphs.higher
-        self.say_quietly(f"{lower} lower is better, {higher} higher is better{best}")
-        if legend:
-            self.say_quietly(legend)
 
     def say_table(self, table: Table) -> str:
         """Print a table, or several of columns that have no room beside each other.
@@ -204,7 +202,7 @@ class _Terminal:
         str
             What the headings mean that are shown.
         """
-        parts = self._folded(flat(table)) if table.folds else [self._fitting(flat(table))]
+        parts = list(self._folded(flat(table))) if table.folds else [self._fitting(flat(table))]
         for place, part in enumerate(parts):
             if place:
                 self.say()
@@ -356,8 +354,8 @@ class _Terminal:
     def say_conventions(self, document: Document) -> None:
         """The convention of every metric."""
         grid = _grid()
-        for name in metric_names(columns(document)):
-            grid.add_row(Text(metric_title(name), "bold"), Text(convention(name), "dim"))
+        for title, text in convention_lines(columns(document)):
+            grid.add_row(Text(title, "bold"), Text(text, "dim"))
         self._console.print(grid)
 
 

@@ -136,6 +136,8 @@ class Table:
         What it is, and of which input, where there are several.
     caption : str
         A sentence below it.
+    note : str
+        What must be known of its numbers; it stands before the meanings of headings.
     kind : str
         How a page lays it out; a ``sortable`` table can be sorted.
     picks : str
@@ -151,6 +153,7 @@ class Table:
     heading: str = ""
     input_name: str = ""
     caption: str = ""
+    note: str = ""
     kind: str = "metrics"
     picks: str = ""
     folds: bool = False
@@ -181,8 +184,9 @@ class Table:
 
     @property
     def legend(self) -> str:
-        """What the headings of its columns mean: ``behind: ...; s.e.: ...``."""
-        return "; ".join(f"{c.heading}: {c.legend}" for c in self.columns if c.legend)
+        """The note, and what the headings of its columns mean: ``behind: ...; s.e.: ...``."""
+        meanings = [f"{c.heading}: {c.legend}" for c in self.columns if c.legend]
+        return "; ".join(filter(None, [self.note, *meanings]))
 
 
 def flat(table: Table) -> Table:

@@ -73,14 +73,14 @@ _CLEAR = 0.05
 """A p-value below it is no chance."""
 
 _BY_CHANCE = (
-    "what a perfectly calibrated model with these probabilities would show, 95 times in 100"
+    "where the plug-in of a perfectly calibrated model with these probabilities is, 95 times in 100"
 )
 CHANCE_LEGEND = f"{CHANCE_HEADING}: {_BY_CHANCE}"
 
 _CHANCE = TableColumn(CHANCE_HEADING, align="left", rank=3, legend=_BY_CHANCE)
 
 PLUG_IN_HEADING = "plug-in"
-_ESTIMATE_LEGEND = (
+_ESTIMATE_NOTE = (
     "calibration errors are estimates, without what noise adds: 0 where these rows cannot tell the "
     "error from none"
 )
@@ -88,10 +88,7 @@ _PLUG_IN = TableColumn(
     PLUG_IN_HEADING,
     at_point=True,
     rank=2,
-    legend=(
-        "of calibration errors what papers quote; the other number is an estimate, without what "
-        "noise adds"
-    ),
+    legend="the same with that noise, as papers quote it",
 )
 _CLEAR_DIFFERENCES = (
     "Better and worse are clear after Holm's correction for all {number}; maybe better and maybe "
@@ -129,6 +126,7 @@ def _one_table(column: Column, document: Document) -> Table:
         [_value(column, name), _plug_in(column, name), _chance(column, name)] for name in names
     ]
     table = _metrics([value, _PLUG_IN, _CHANCE], names, cells, "metrics one")
+    table = replace(table, note=_note([column]))
     kept = [place for place in (1, 2) if any(line[place].text for line in cells)]
     return table.pick([0, 1, *(place + 1 for place in kept)])
 
@@ -149,19 +147,16 @@ def _several_table(shown: Sequence[Column]) -> Table:
             look = "best" if value is not None and value == winner else "value"
             line.append(replace(_value(column, name), look=look, tip=tip))
         cells.append(line)
-    return replace(_metrics(heads, names, cells, "metrics several"), folds=True)
+    table = _metrics(heads, names, cells, "metrics several")
+    return replace(table, folds=True, note=_note(shown))
 
 
 def _change_table(before: Column, after: Column) -> Table:
     names = metric_names([before, after])
-    # An error of 0 must not be taken for what was counted.
-    estimated = any("estimate" in after.metric(name) for name in names)
     heads = [
         *(
-            TableColumn(
-                column.title, at_point=True, leading=True, interval_apart=False, legend=text
-            )
-            for column, text in ((before, ""), (after, _ESTIMATE_LEGEND if estimated else ""))
+            TableColumn(column.title, at_point=True, leading=True, interval_apart=False)
+            for column in (before, after)
         ),
         TableColumn("change", at_point=True, leading=True),
         replace(_PLUG_IN, heading=f"{PLUG_IN_HEADING} {after.title}", only="page"),
@@ -179,9 +174,15 @@ def _change_table(before: Column, after: Column) -> Table:
         moved = Cell(shift, interval=interval_text(interval), word=word, look=word)
         numbers = [_value(before, name), _value(after, name), moved]
         cells.append([*numbers, _plug_in(after, name), _chance(after, name)])
-    table = _metrics(heads, names, cells, "metrics fit")
+    table = replace(_metrics(heads, names, cells, "metrics fit"), note=_note([before, after]))
     kept = [place for place in (3, 4) if any(line[place].text for line in cells)]
     return table.pick([0, 1, 2, 3, *(place + 1 for place in kept)])
+
+
+def _note(shown: Sequence[Column]) -> str:
+    """That errors are estimates, where any are: an error of 0 must not be taken for a count."""
+    parts = [part for column in shown for part in column.part["metrics"].values()]
+    return _ESTIMATE_NOTE if any("estimate" in part for part in parts) else ""
 
 
 def _metrics(
@@ -349,7 +350,9 @@ def leaderboard_table(document: Document) -> Table | None:
             Cell(duration(entry["seconds"])),
         ]
         rows.append(TableRow(cells, look="chosen" if entry["chosen"] else ""))
-    return Table(heads, rows, heading="Methods", kind="metrics methods")
+    estimated = any("estimate" in n for each in entries for n in each["metrics"].values())
+    note = _ESTIMATE_NOTE if estimated else ""
+    return Table(heads, rows, heading="Methods", kind="metrics methods", note=note)
 
 
 def _measured(number: NumberPart) -> Cell:
@@ -537,8 +540,9 @@ def _slices_table(part: SlicesPart, most: int, *, of_event: bool) -> Table:
         heading=f"By {column}" if column else "Predicted classes",
         caption=(
             f"{which}, the worst first. p: how likely 'says' and '{came}' are as far apart in a "
-            f"calibrated model, adjusted for all {every} (Benjamini-Hochberg). The ECE, whose "
-            "interval is not adjusted, also has what cancels in the mean."
+            f"calibrated model, adjusted for all {every} (Benjamini-Hochberg). The ECE is an "
+            "estimate without noise, and also has what cancels in the mean; its interval is not "
+            "adjusted."
         ),
         kind="listing sortable",
         picks="slice" if column else "class",

@@ -509,4 +509,4 @@ def _hidden(measured: MeasurementPart, average: _Average) -> Iterator[str]:
     if bound >= 1:
         yield f"{rows} can show no error"
     elif bound > matters:
-        yield f"errors of up to {100 * bound:.2g} points are not ruled out by {rows}"
+        yield f"an average error of {100 * bound:.2g} points is not ruled out by {rows}"

@@ -406,10 +406,10 @@
   // What matters most stands next to the names, where a phone has it in sight.
   const COLUMNS = [
     { head: "class", key: "number", cell: ({ name }) => element("td", { title: name }, name) },
-    { head: "ECE", key: "error", cell: ({ error }) => textCell(error === null ? "–" : error.toFixed(3)),
-      title: "top-label calibration error: the ECE of the rows that are predicted so" },
-    { head: "of the error", key: "part", cell: ({ part }) => textCell(percent(part)),
-      title: "share of the top-label calibration error of all rows that is made here" },
+    { head: "ECE, plug-in", key: "error", cell: ({ error }) => textCell(error === null ? "–" : error.toFixed(3)),
+      title: "top-label calibration error: the ECE of the rows that are predicted so, with what noise adds: of few rows it is mostly that" },
+    { head: "of the plug-in", key: "part", cell: ({ part }) => textCell(percent(part)),
+      title: "share of the top-label calibration error of all rows, noise included, that is made here" },
     { head: "says − right", key: "size", cell: gapCell,
       title: "mean confidence minus how often they are right, in percentage points; grey where chance explains it (two standard errors)" },
     { head: "says", key: "says", cell: ({ says }) => textCell(percent(says)),
