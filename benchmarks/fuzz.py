@@ -117,7 +117,7 @@ def commands(form: str, path: Path, number: int) -> list[list[str]]:
             ["inspect", name],
         ]
     labels = ["--labels", str(folder / "labels.npy")] if form == "npy" else []
-    by = [] if form == "npy" else ["--by", "lang"]
+    by = {"npy": [], "lm-eval": ["--by", "task"]}.get(form, ["--by", "lang"])
     output[1] += (".parquet", ".npz", ".arrow")[number % 3]
     return [
         ["evaluate", name, *labels, *measure],

@@ -8,6 +8,7 @@ a document that is still one.
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import json
 import struct
@@ -262,12 +263,93 @@ def _toml() -> list[Sample]:
     return [Sample(content, range(len(content)))]
 
 
+def _text_rows() -> list[dict[str, Any]]:
+    data = rows()
+    columns = {f"logit_{k}": data["logits"][:, k].tolist() for k in range(CLASSES)}
+    columns |= {"label": data["label"].tolist(), "lang": data["lang"].tolist()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _csv() -> list[Sample]:
+    table = _text_rows()
+    samples = []
+    for delimiter, end in ((",", "\n"), (";", "\r\n"), ("\t", "\n")):
+        lines = [
+            [*table[0]],
+            *([f'"{v}"' if v in WORDS else repr(v) for v in r.values()] for r in table),
+        ]
+        content = end.join(delimiter.join(line) for line in lines).encode()
+        samples.append(Sample(content, range(content.index(b"\n") + 1, len(content))))
+    return samples
+
+
+def _json_texts() -> list[bytes]:
+    data = rows()
+    nested = [
+        {
+            "logits": row.tolist(),
+            "label": int(y),
+            "lang": str(lang),
+            "x": {"y": [1, None], "z": "é"},
+        }
+        for row, y, lang in zip(data["logits"], data["label"], data["lang"], strict=True)
+    ]
+    mixed = [{**row, "x": index % 3 or "text"} for index, row in enumerate(nested)]
+    tables = (nested, mixed, _text_rows())
+    return [
+        *("\n".join(map(json.dumps, table)).encode() for table in tables),
+        json.dumps(nested).encode(),
+    ]
+
+
+def _json() -> list[Sample]:
+    return [Sample(content, range(1, len(content))) for content in _json_texts()]
+
+
+def _compressed() -> list[Sample]:
+    samples = []
+    for text in (_csv()[0].content, _json_texts()[0]):
+        content = gzip.compress(text, mtime=0)
+        samples.append(Sample(content, range(10, len(content)), range(10, len(content) - 8)))
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(text)
+        content = bytes(sink.getvalue())
+        samples.append(Sample(content, range(6, len(content))))
+    return samples
+
+
+def _samples_of_questions() -> list[Sample]:
+    data = rows()
+    lines = [
+        {
+            "doc_id": index,
+            "target": int(y),
+            "arguments": {
+                f"gen_args_{k}": {"arg_0": "?", "arg_1": f" {k}"} for k in range(CLASSES)
+            },
+            "filtered_resps": [[str(value), "False"] for value in row[: CLASSES - index % 2]],
+            "lang": str(lang),
+            "task": "t",
+        }
+        for index, (row, y, lang) in enumerate(
+            zip(data["logits"], data["label"] % (CLASSES - 1), data["lang"], strict=True)
+        )
+    ]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    return [Sample(content, range(1, len(content)))]
+
+
 FORMATS: dict[str, Callable[[], list[Sample]]] = {
     "parquet": _parquet,
     "npz": _npz,
     "npy": _npy,
     "arrow-file": functools.partial(_arrow, "arrow-file"),
     "arrow-stream": functools.partial(_arrow, "arrow-stream"),
+    "csv": _csv,
+    "json": _json,
+    "compressed": _compressed,
+    "lm-eval": _samples_of_questions,
     "params-json": functools.partial(_params, safetensors=False),
     "params-safetensors": functools.partial(_params, safetensors=True),
     "toml": _toml,
@@ -280,6 +362,10 @@ SUFFIXES = {
     "npy": ".npy",
     "arrow-file": ".arrow",
     "arrow-stream": ".arrows",
+    "csv": ".csv",
+    "json": ".jsonl",
+    "compressed": ".csv.gz",
+    "lm-eval": ".jsonl",
     "params-json": ".json",
     "params-safetensors": ".safetensors",
     "toml": ".toml",

@@ -36,6 +36,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _NUMBER = re.compile(
     r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*|[+-]?(nan|inf)", re.IGNORECASE
 )
+_RAGGED = re.compile(r"Row #([0-9]+): Expected ([0-9]+) columns, got ([0-9]+)")
 _DECIMAL_COMMA = r"^\s*[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?\s*$"
 _DECIMAL_COMMA_OR_WHOLE = rf"{_DECIMAL_COMMA}|^\s*[+-]?[0-9]*\s*$"
 _CODE = r"^\s*[+-]?0[0-9xX]"
@@ -145,12 +146,6 @@ class _Dialect:
         DataError
             A row has not as many values as the header, or the text is not UTF-8.
         """
-        ragged: list[Any] = []
-
-        def refuse(row: Any) -> str:
-            ragged.append(row)
-            return "error"
-
         single = len(self.names) == 1
         try:
             with self.location.open() as file:
@@ -167,7 +162,6 @@ class _Dialect:
                         newlines_in_values=True,
                         # Of a single column, an empty line is a row without a value.
                         ignore_empty_lines=not single,
-                        invalid_row_handler=refuse,
                     ),
                     convert_options=csv.ConvertOptions(
                         column_types=dict.fromkeys(self.names, _TEXT),
@@ -177,17 +171,18 @@ class _Dialect:
                     ),
                 )
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise self._refusal(error, ragged) from error
+            raise self._refusal(error) from error
 
-    def _refusal(self, error: Exception, ragged: list[Any]) -> DataError:
+    def _refusal(self, error: Exception) -> DataError:
         name = self.location.name
-        if ragged:
-            row = ragged[0]
-            where = name if row.number is None else f"{name}, row {row.number - 2}"
+        ragged = _RAGGED.search(str(error))
+        if ragged is not None:
+            # Rows count from 1 there, and the header is one. A handler of such rows would tell
+            # that as well, but cannot be called where the text is not UTF-8.
+            row, names, values = map(int, ragged.groups())
             return DataError(
-                f"{where}: has {row.actual_columns} values, but the header has "
-                f"{row.expected_columns} names; is a text that holds the delimiter or a line end "
-                "without quotes?"
+                f"{name}, row {row - 2}: has {values} values, but the header has {names} names; "
+                "is a text that holds the delimiter or a line end without quotes?"
             )
         if "UTF8" in str(error):
             return not_utf8(self.location)
