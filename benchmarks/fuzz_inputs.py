@@ -77,6 +77,15 @@ def rows() -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
+_VECTOR = [
+    ("type", pa.int8()),
+    ("size", pa.int32()),
+    ("indices", pa.list_(pa.int32())),
+    ("values", pa.list_(pa.float64())),
+]
+"""The members of a vector of Spark's MLlib."""
+
+
 def tables() -> list[pa.Table]:
     """The rows as Arrow tables with columns of every kind that is read."""
     data = rows()
@@ -86,7 +95,19 @@ def tables() -> list[pa.Table]:
     label, lang = pa.array(data["label"]), pa.array(data["lang"])
     sure = pa.array([None if row % 7 == 0 else row / 8 for row in range(ROWS)])
     scalar = {f"logit_{k}": data["logits"][:, k].astype(np.float32) for k in range(CLASSES)}
+    views = pa.array(data["logits"].tolist(), pa.list_view(pa.float64()))
+    dense = [{"type": 1, "size": None, "indices": None, "values": row} for row in lists.to_pylist()]
+    vectors = pa.array(dense, pa.struct(_VECTOR))
+    whole = label.cast(pa.decimal128(38, 0))
     return [
+        pa.table(
+            {
+                "logits": views,
+                "label": [[each] for each in data["label"]],
+                "lang": lang.cast(pa.string_view()),
+            }
+        ),
+        pa.table({"logits": vectors, "label": whole, "lang": lang}),
         pa.table({"logits": fixed, "label": label, "lang": lang.dictionary_encode()}),
         pa.table({"logits": lists, "label": label, "lang": lang, "x": sure}),
         pa.table({**scalar, "label": label.cast(pa.int8()), "lang": lang}),
@@ -162,6 +183,28 @@ def _npy() -> list[Sample]:
     odds = data[:, 1] - data[:, 0]
     shaped = (data, data.astype(np.float32), np.asfortranarray(data.astype(np.float16)), odds)
     return [Sample(content, range(128, len(content))) for content in map(_array, shaped)]
+
+
+def _safetensors() -> list[Sample]:
+    from safetensors.numpy import save
+
+    data = rows()
+    samples = []
+    for kind in (np.float32, np.float64, np.float16):
+        arrays = {"logits": data["logits"].astype(kind), "label": data["label"]}
+        arrays["lang"] = (np.arange(ROWS) % len(WORDS)).astype(np.uint8)
+        content = save(arrays, {"calib.classes": '["ant", "bee", "cat", "dog"]'})
+        header = 8 + int.from_bytes(content[:8], "little")
+        samples.append(Sample(content, range(header, len(content))))
+    return samples
+
+
+def _tensors_inside(rng: np.random.Generator, sample: Sample) -> Mutation:
+    """Another header, which is still JSON."""
+    length = int.from_bytes(sample.content[:8], "little")
+    header = _hurt_value(rng, json.loads(sample.content[8 : 8 + length]))
+    text = json.dumps(header).encode()
+    return Mutation(struct.pack("<Q", len(text)) + text + sample.content[8 + length :], past=True)
 
 
 def _arrow(form: str) -> list[Sample]:
@@ -344,6 +387,7 @@ FORMATS: dict[str, Callable[[], list[Sample]]] = {
     "parquet": _parquet,
     "npz": _npz,
     "npy": _npy,
+    "safetensors": _safetensors,
     "arrow-file": functools.partial(_arrow, "arrow-file"),
     "arrow-stream": functools.partial(_arrow, "arrow-stream"),
     "csv": _csv,
@@ -360,6 +404,7 @@ SUFFIXES = {
     "parquet": ".parquet",
     "npz": ".npz",
     "npy": ".npy",
+    "safetensors": ".safetensors",
     "arrow-file": ".arrow",
     "arrow-stream": ".arrows",
     "csv": ".csv",
@@ -587,6 +632,7 @@ def _toml_inside(rng: np.random.Generator, _: Sample) -> Mutation:
 _SPECIAL: dict[str, tuple[float, Callable[[np.random.Generator, Sample], Mutation]]] = {
     "npz": (0.5, _npz_inside),
     "npy": (0.25, _npy_header),
+    "safetensors": (0.5, _tensors_inside),
     "params-json": (0.7, _json_inside),
     "params-safetensors": (0.7, _safetensors_inside),
     "toml": (0.7, _toml_inside),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,18 @@ def test_vectors_of_every_type_are_read(tmp_path, kind):
             scores, labels, _ = gather(dataset, 17)
         assert np.array_equal(scores, LOGITS)
         assert np.array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1), (1, 3, 1)])
+def test_vectors_in_arrays_of_a_data_set(tmp_path, shape):
+    """As Hugging Face's datasets write ``Array2D``, whose type only they know."""
+    features = {"logits": {"shape": shape, "dtype": "float64", "_type": f"Array{len(shape)}D"}}
+    stored = pa.array(LOGITS.reshape(-1, *shape).tolist())
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"logits": stored, "label": LABELS}).replace_schema_metadata(metadata)
+    for path in files(tmp_path, table):
+        with opened(path) as dataset:
+            assert np.array_equal(gather(dataset, 17)[0], LOGITS)
 
 
 def test_spark_vectors_may_be_sparse(tmp_path):

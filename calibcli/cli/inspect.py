@@ -72,7 +72,8 @@ def _is_params(file: str) -> bool:
     elif Path(file).is_file():
         with Path(file).open("rb") as stream:
             start = stream.read(_HEAD_BYTES)
-    return start[8:9] == b"{" or (start.lstrip()[:1] == b"{" and not _is_row(start))
+    is_stages = start[8:9] == b"{" and (file == "-" or b'"calib":' in start)
+    return is_stages or (start.lstrip()[:1] == b"{" and not _is_row(start))
 
 
 def _is_row(start: bytes) -> bool:

@@ -279,9 +279,11 @@ def _is_scalar_score(field: Field, pattern: str) -> bool:
 
 def _checked(file: FileFields, field: Field) -> Field:
     if field.element != "float" or field.axes > 2:
+        raw = field.type.startswith("void")
+        way = "; save numbers of another type with .astype('float32')" if raw else ""
         raise DataError(
             f"{file.name}: {file.title(field)} cannot be scores; they are vectors (or, for two "
-            "classes, single values) of float16, float32 or float64"
+            f"classes, single values) of float16, float32 or float64{way}"
         )
     return field
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import duckdb
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -102,6 +103,14 @@ def test_pandas_is_read(tmp_path: Path) -> None:
     for path in (tmp_path / "t.parquet", tmp_path / "t.feather"):
         frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_feather(path)
         check(path, classes=NAMES)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_bfloat16_is_read(tmp_path: Path, write: Callable[..., None]) -> None:
+    rounded = LOGITS.astype(ml_dtypes.bfloat16)
+    write(tmp_path / "t.npz", logits=rounded, labels=LABELS)
+    with opened(tmp_path / "t.npz") as dataset:
+        assert np.array_equal(gather(dataset, 17)[0], rounded.astype(np.float32))
 
 
 def _features(scores: Any) -> datasets.Features:

@@ -79,12 +79,15 @@ class ArrayHeader:
         With its byte order.
     length : int
         Bytes from the beginning of the header to the data.
+    bfloat : bool
+        Whether these 16 bits, which NumPy has no type for, are the upper half of a float32.
     """
 
     shape: tuple[int, ...]
     fortran: bool
     dtype: str
     length: int
+    bfloat: bool = False
 
     @property
     def bytes(self) -> int:
@@ -99,15 +102,22 @@ class ArrayHeader:
         flat: NumpyArray = np.frombuffer(mapping.memory, self.dtype, count, offset)
         return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
+    def decoded(self, array: NumpyArray) -> NumpyArray:
+        """The numbers that a part of the array stands for: the array itself, but for bfloat16."""
+        if not self.bfloat:
+            return array
+        whole: NumpyArray = np.left_shift(array, 16, dtype=np.uint32, order="C").view(np.float32)
+        return whole
+
     def field(self, name: str, *, in_memory: bool) -> Field:
         """The array as a field of a table: its first axis are the rows."""
-        kind = np.dtype(self.dtype)
+        kind = np.dtype("f4" if self.bfloat else self.dtype)
         row = self.shape[1:]
         # A single value has no rows, and rows without a value are no column; Arrow has no long
         # double.
         usual = bool(self.shape) and 0 not in row and not (kind.kind == "f" and kind.itemsize > 8)
         element = _ELEMENTS.get(kind.kind, "other") if usual else "other"
-        text = "string" if element == "string" else kind.name
+        text = "string" if element == "string" else "bfloat16" if self.bfloat else kind.name
         return Field(
             name,
             text + (f"[{', '.join(map(str, row))}]" if row else ""),
@@ -116,7 +126,7 @@ class ArrayHeader:
             row[0] if len(row) == 1 else None,
             kind.name if element in ("float", "integer") else None,
             self.shape[0] if self.shape else 0,
-            in_memory and kind.isnative,
+            in_memory and kind.isnative and not self.bfloat,
             usual and (kind.kind in _CARRIED or kind.newbyteorder("<").str in _CARRIED_TIMES),
             row,
         )
@@ -163,7 +173,10 @@ def read_header(file: IO[bytes] | Any, available: int, name: str) -> ArrayHeader
     countable = math.prod(max(int(axis), 1) for axis in shape) * max(dtype.itemsize, 1)
     if not dtype.itemsize or countable > _LARGEST_ARRAY or len(shape) > _MOST_AXES:
         raise DataError(f"{name}: no array is of the shape {shape} and the type {dtype.str!r}")
-    header = ArrayHeader(tuple(map(int, shape)), bool(fortran), dtype.str, length)
+    # Raw bytes have no byte order, and the bfloat16 of ml_dtypes has one.
+    bfloat = dtype.str == "|V2" and b"'<V2'" in content
+    kind = "<u2" if bfloat else dtype.str
+    header = ArrayHeader(tuple(map(int, shape)), bool(fortran), kind, length, bfloat)
     if min(header.shape, default=0) < 0 or header.bytes > available - length:
         raise DataError(
             f"{name}: the header promises an array of shape {header.shape} ({header.bytes} bytes), "

@@ -125,6 +125,8 @@ class ArrayData(DataFile):
         """Rows ``begin`` to before ``end``: views of the mapped file, or decompressed rows."""
         with ExitStack() as opened:
             readers = self._readers(names, begin, opened)
+            members = zip(self.fields, self.members, strict=True)
+            headers = {field.name: member.header for field, member in members}
 
             def release() -> None:
                 for reader in readers.values():
@@ -133,7 +135,8 @@ class ArrayData(DataFile):
             pace = min([rows, *(reader.most for reader in readers.values())])
             for start in range(begin, end, pace):
                 count = min(pace, end - start)
-                arrays = {key: each.take(count) for key, each in readers.items()}
+                stored = {key: each.take(count) for key, each in readers.items()}
+                arrays = {key: headers[key].decoded(array) for key, array in stored.items()}
                 yield ArrayBatch(arrays, count, release)
                 if end - begin > pace:
                     release()

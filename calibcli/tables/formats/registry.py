@@ -42,6 +42,8 @@ class FileFormat:
     recognise : str
         ``(bytes) -> bool``: of text, which begins with no magic, whether its first bytes are of
         this format. A folder's files of text are data only where no other file is.
+    recognise_bytes : str
+        The same of what is no text and begins with no magic either.
     """
 
     name: str
@@ -55,6 +57,7 @@ class FileFormat:
     remote: bool = False
     gives_shape: bool = False
     recognise: str = ""
+    recognise_bytes: str = ""
 
 
 FORMATS = {
@@ -79,6 +82,14 @@ FORMATS = {
             "array_sinks:NpzSink",
             (".npz",),
             gives_shape=True,
+        ),
+        FileFormat(
+            "safetensors",
+            "safetensors",
+            (".safetensors",),
+            (),
+            "tensors:open_safetensors",
+            recognise_bytes="sniffing:is_safetensors",
         ),
         FileFormat(
             "npy",

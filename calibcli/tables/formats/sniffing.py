@@ -10,7 +10,7 @@ from typing import IO
 
 from calibcli.errors import DataError
 from calibcli.small_files import open_patiently
-from calibcli.tables.formats.base import DataFile, pickled
+from calibcli.tables.formats.base import DataFile, pickled, python_command
 from calibcli.tables.formats.registry import FORMATS, FileFormat, import_function
 from calibcli.tables.locations import Location, cannot_read, first_line
 from calibcli.tables.storage import Spool
@@ -22,9 +22,36 @@ _TEXT_BYTES = bytes([*b"\t\n\v\f\r", *range(32, 127), *range(128, 256)])
 _HINTS = {
     b"BZh": "it is compressed with bzip2; decompress it first",
     b"\xfd7zXZ": "it is compressed with xz; decompress it first",
-    b"\x89HDF": "it is an HDF5 file; save its arrays as NPZ or Parquet",
     b"FEA1": "it is Feather version 1; write it again with version 2",
 }
+
+
+_HDF5 = "import h5py, numpy; f = h5py.File({name}); "
+_RECIPES = {
+    b"\x89HDF": (
+        "an HDF5 file",
+        _HDF5 + "numpy.savez('rows.npz', logits=f['logits'][()], labels=f['labels'][()])",
+    ),
+    b"ORC": (
+        "an ORC file",
+        (
+            "import pyarrow.orc as o, pyarrow.parquet as p; "
+            "p.write_table(o.read_table({name}), 'rows.parquet')"
+        ),
+    ),
+    b"MATLAB 7.3": (
+        "a MATLAB file, whose arrays are transposed and whose classes most often count from 1",
+        _HDF5 + "numpy.savez('rows.npz', logits=f['logits'][()].T, labels=f['labels'][()].ravel())",
+    ),
+    b"MATLAB": (
+        "a MATLAB file, whose classes most often count from 1",
+        (
+            "import numpy, scipy.io; m = scipy.io.loadmat({name}); "
+            "numpy.savez('rows.npz', logits=m['logits'], labels=m['labels'].ravel())"
+        ),
+    ),
+}
+"""What begins like this is, and the program that writes its arrays to a file that is read."""
 
 
 def sniff(head: bytes, name: str) -> FileFormat:
@@ -51,13 +78,25 @@ def sniff(head: bytes, name: str) -> FileFormat:
     # Protocols 2 to 5 begin like this; older ones are text, and joblib compresses.
     if suffix in _PICKLES or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5"):
         raise pickled(name)
-    for each in FORMATS.values() if _is_text(head) else ():
-        if each.recognise and import_function(each.recognise)(head):
+    for each in FORMATS.values():
+        recognise = each.recognise if _is_text(head) else each.recognise_bytes
+        if recognise and import_function(recognise)(head):
             return each
-    hint = next((hint for magic, hint in _HINTS.items() if head.startswith(magic)), None)
     *titles, last = dict.fromkeys(each.title for each in FORMATS.values())
     known = f"{', '.join(titles)} and {last} are read"
-    raise DataError(f"{name}: {hint or 'the format is not known'} ({known})")
+    raise DataError(f"{name}: {_hint(head, name)} ({known})")
+
+
+def _hint(head: bytes, name: str) -> str:
+    """What a file may be that is not read, and what to do."""
+    hint = next((hint for magic, hint in _HINTS.items() if head.startswith(magic)), None)
+    if hint is not None:
+        return hint
+    for magic, (title, program) in _RECIPES.items():
+        if head.startswith(magic):
+            command = python_command(program.format(name=repr(name)))
+            return f"it is {title}; save what it holds first, by its names in the file: {command}"
+    return "the format is not known"
 
 
 def compression_of(head: bytes) -> str | None:
@@ -68,6 +107,11 @@ def compression_of(head: bytes) -> str | None:
 def is_json(head: bytes) -> bool:
     """Whether text begins as an object or a list in JSON."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file begins with the length of a header in JSON, and with this header."""
+    return head[4:9] == b"\0\0\0\0{" and head[3] < 1 << 6
 
 
 def is_delimited(head: bytes) -> bool:

@@ -84,7 +84,9 @@ def _scores(file: DataFile, options: ReadOptions) -> str | None:
 
 
 def _is_list(field: Field) -> bool:
-    return field.axes == 2 and field.element == "float" and "list" in field.type.split("<")[0]
+    # The lists of lists of a vector (1, K) have one length by their type.
+    is_plain = "list" in field.type.split("<")[0] and field.type.count("list<") == 1
+    return field.axes == 2 and field.element == "float" and is_plain
 
 
 def _is_ragged(file: DataFile, name: str, options: ReadOptions) -> bool:
