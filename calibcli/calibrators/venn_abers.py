@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -289,11 +289,11 @@ class VennAbersMap(CurveMap):
         resolution = self.resolution
         if resolution is None:
             resolution = ROUNDING if steps > MOST_EXACT_STEPS else 0.0
-        lower, upper = [band.below for band in bands], [Curve(b.scores, b.values) for b in bands]
+        lower, upper = points_of([band.below for band in bands]), points_of(bands)
         if resolution:
-            lower = [_thinned(_rounded(curve, resolution), "first") for curve in lower]
-            upper = [_thinned(_rounded(curve, resolution), "last") for curve in upper]
-        return VennAbers.of(resolution, Steps(*points_of(lower)), Steps(*points_of(upper)))
+            lower = _thinned(*_rounded(*lower, resolution), "first")
+            upper = _thinned(*_rounded(*upper, resolution), "last")
+        return VennAbers.of(resolution, Steps(*lower), Steps(*upper))
 
 
 def _constant(curve: Curve) -> Band:
@@ -302,17 +302,25 @@ def _constant(curve: Curve) -> Band:
     return Band(highest, curve.values[:1], Curve(lowest, curve.values[:1]))
 
 
-def _rounded(curve: Curve, resolution: float) -> Curve:
+_Points: TypeAlias = tuple[NumpyArray, NumpyArray, NumpyArray]
+"""What `points_of` returns: the points of the curves of all classes."""
+
+
+def _rounded(
+    counts: NumpyArray, scores: NumpyArray, values: NumpyArray, resolution: float
+) -> _Points:
     """Probabilities whose log-odds are multiples of a number, but for 0 and 1."""
-    inner = (curve.values > 0) & (curve.values < 1)
-    values = curve.values.copy()
+    inner = (values > 0) & (values < 1)
+    rounded = values.copy()
     odds = np.log(values[inner]) - np.log1p(-values[inner])
-    values[inner] = 1 / (1 + np.exp(-resolution * np.round(odds / resolution)))
-    return Curve(curve.scores, values)
+    rounded[inner] = 1 / (1 + np.exp(-resolution * np.round(odds / resolution)))
+    return counts, scores, rounded
 
 
-def _thinned(curve: Curve, kept: str) -> Curve:
-    """The curve with only the first or the last of neighbouring steps of the same value."""
-    rises = np.diff(curve.values) > 0
+def _thinned(counts: NumpyArray, scores: NumpyArray, values: NumpyArray, kept: str) -> _Points:
+    """The curves with only the first or the last of neighbouring steps of the same value."""
+    rises = (np.diff(values) > 0) | ends_before(counts)
     keep = np.append(rises, True) if kept == "last" else np.insert(rises, 0, True)
-    return Curve(curve.scores[keep], curve.values[keep])
+    ends = np.cumsum(counts).astype(np.int64)
+    left = np.diff(np.concatenate(([0], np.cumsum(keep)[ends - 1]))).astype(np.float64)
+    return left, scores[keep], values[keep]

@@ -130,8 +130,7 @@ def _fit_several(
     if len(places) == 1 or len(labels) > _FEW_ROWS or (weights != 1).any():
         return [fit_one(place) for place in places]
     curves: dict[int, Curve] = {}
-    numbers = np.array(places)
-    absent = numbers[~np.isin(np.array(group)[numbers], labels)]
+    absent = np.array(places)[~np.isin([group[place] for place in places], labels)]
     if len(absent):
         scores = np.sort(np.concatenate([part.scores[absent] for part in parts], axis=1), axis=1)
         usual = np.isfinite(scores).all(axis=1) & (scores[:, 1:] > scores[:, :-1]).all(axis=1)
