@@ -166,6 +166,12 @@ def test_an_interval_as_shown_holds_what_it_holds_and_nothing_that_it_leaves_out
     assert interval_text({"low": 0.946, "high": 0.99961}) == "[0.946, 0.9997]"
 
 
+def test_ends_of_tiny_intervals_have_powers_of_ten() -> None:
+    assert interval_text({"low": -4.51e-6, "high": 8.144e-5}) == "[-4.51e-06, 8.15e-05]"
+    assert interval_text({"low": 0.0, "high": 9.999e-5}) == "[0, 1.00e-04]"
+    assert range_text({"low": 3.5711e-8, "high": 3.5719e-8}) == "3.57e-08 to 3.58e-08"
+
+
 def test_points_are_below_each_other() -> None:
     aligned = align_at_point(["0.4301", "12.35", "0", "-0.04696", "-"])
     assert aligned == [" 0.4301 ", "12.35   ", " 0      ", "-0.04696", " -      "]

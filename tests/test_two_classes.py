@@ -258,6 +258,16 @@ def test_a_fit_says_where_a_cheap_one_is_clearly_better():
     assert not any("clearly better" in note for note in outcome.notes)
 
 
+def test_a_method_that_only_learns_the_shares_of_the_classes_is_not_recommended():
+    rng = np.random.default_rng(3)
+    logits, labels = 3 * rng.standard_normal((500, 4)), rng.integers(0, 4, 500)
+    notes = calibcli.fit(logits, labels, method="temperature").outcome.notes
+    assert not any("clearly better" in note for note in notes)
+    odds = as_two(rng.standard_normal(2000))
+    notes = calibcli.fit(odds, np.zeros(2000, int), method="temperature").outcome.notes
+    assert not any("clearly better" in note for note in notes)
+
+
 def test_views_in_python():
     odds, labels, _ = fraud(1000)
     usual = calibcli.evaluate(odds, labels, input="logits")

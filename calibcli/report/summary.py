@@ -76,6 +76,8 @@ def _absent(source: InputPart) -> Iterator[tuple[str, str]]:
 
 def _fitted(document: FitDocument, *, timed: bool) -> str:
     fit = document["fit"]
+    if fit["converged"] and not fit["iterations"] and not fit["passes"]:
+        return f"{document['method']}: nothing to fit"
     took = f"{duration(fit['seconds'])} " if timed else ""
     ending = "converged after" if fit["converged"] else "DID NOT CONVERGE in"
     work = ", ".join(

@@ -18,6 +18,9 @@ _SMALLEST_P = 1e-4
 _FINEST = 1e-4
 """Shares closer to 0 or 1 are shown as being so."""
 
+_SMALLEST_DECIMAL = 1e-4
+"""Smaller numbers are shown with a power of ten."""
+
 NO_VALUE, INFINITE = "-", "inf"
 """What stands for a number that is not known, and for infinity."""
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -41,7 +44,7 @@ def significant(value: float | None) -> str:
         return NO_VALUE
     if math.isinf(value):
         return INFINITE if value > 0 else f"-{INFINITE}"
-    if value == 0 or 1e-4 <= abs(value) < 1e7:
+    if value == 0 or _SMALLEST_DECIMAL <= abs(value) < 1e7:
         return f"{value:.{decimals(value)}f}"
     return f"{value:.{DIGITS - 1}e}"
 
@@ -108,6 +111,8 @@ def _ends(
     largest = max(abs(low), abs(high))
     if not math.isfinite(largest):
         return None
+    if 0 < largest < _SMALLEST_DECIMAL:
+        return _power(low, ROUND_FLOOR), _power(high, ROUND_CEILING)
     places = min(max(decimals(largest) - 1, 0), 9)
     every = (0.0, 1.0, *marks)
     return _end(low, places, ROUND_FLOOR, every), _end(high, places, ROUND_CEILING, every)
@@ -120,6 +125,15 @@ def _end(end: float, places: int, rounding: str, marks: Sequence[float]) -> str:
     texts = [_rounded(end, places + more, rounding) for more in range(_MORE_PLACES + 1)]
     reaches_none = (t for t in texts if all(sign * float(t) > sign * mark for mark in beyond))
     return next(reaches_none, texts[0])
+
+
+def _power(end: float, rounding: str) -> str:
+    """A number with three digits and a power of ten, up or down; ``0`` has none."""
+    if end == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(end)))
+    digits = _rounded(end / 10.0**exponent, 2, rounding)
+    return f"{float(f'{digits}e{exponent}'):.2e}"
 
 
 def _rounded(end: float, places: int, rounding: str) -> str:

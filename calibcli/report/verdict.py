@@ -46,6 +46,12 @@ LARGE = 0.02
 RELATIVE = 0.1
 """Nor is an error of a tenth of what happens called any, where that is rare."""
 
+_NOTHING = 1e-6
+"""A smaller error is the rounding of probabilities that are all but 0 or 1."""
+
+_RAREST = 1e-4
+"""Where an event, or its opposite, came less often, errors are compared with this share."""
+
 CONSIDERABLE = 0.1
 """A share of the rows that is worth a word."""
 
@@ -343,7 +349,7 @@ def _is_small(error: float, right: float, event: str | None) -> bool:
 
 
 def _rarer(right: float, event: str | None) -> float:
-    return right if event is None else min(right, 1 - right)
+    return right if event is None else max(min(right, 1 - right), _RAREST)
 
 
 def _average(measured: MeasurementPart, filled: Sequence[_Bin], event: str | None) -> _Average:
@@ -398,7 +404,13 @@ def _errors(measured: MeasurementPart, average: _Average) -> Iterator[_Finding]:
     for name, metric in measured["metrics"].items():
         value, chance = metric["value"], metric.get("chance")
         mean, high = (None, None) if chance is None else (chance["mean"], chance["high"])
-        if chance is None or value is None or mean is None or high is None or not value > high:
+        if (
+            chance is None
+            or value is None
+            or mean is None
+            or high is None
+            or not value > max(high, _NOTHING)
+        ):
             continue
         spread = (high - mean) / _HALF_WIDTH
         deviations = (value - mean) / spread if spread > 0 else math.inf

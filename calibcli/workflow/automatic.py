@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from calibcli.arrays import NumpyArray
 from calibcli.engine.data import Data
 from calibcli.errors import CalibError, UsageError
 from calibcli.metrics.panel import Panel
@@ -197,10 +198,18 @@ _MOST_SECONDS = 2.0
 """The time that fits may take for that note, on one core of a common machine."""
 
 
+def entropy_of_shares(class_weights: NumpyArray) -> float:
+    """The NLL, in nats, of knowing nothing but the shares of the classes; their weights (K,)."""
+    shares = class_weights[class_weights > 0] / class_weights.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
 def better_method(
     data: Data, plan: Plan, predictor: Predictor, test: Data | None = None
 ) -> tuple[str, ...]:
     """A note on a cheap method that is clearly better on held-out rows, if there is one.
+
+    And better than knowing nothing but the shares of the classes.
 
     Parameters
     ----------
@@ -226,7 +235,8 @@ def better_method(
         return ()
     losses = held_out_losses(data if test is None else test, [predictor, *rivals])
     best = int(np.nanargmin(losses.mean))
-    if not np.isfinite(losses.mean[best]):
+    # A method that only learns how frequent the classes are is none to recommend.
+    if not losses.mean[best] < entropy_of_shares((test or data).class_weights):
         return ()
     ahead = float(losses.mean[0] - losses.mean[best])
     # An infinite loss, of a label that was given probability 0, has no standard error.
