@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -510,3 +511,61 @@ def test_what_was_padded_or_listed_is_repeated_for_other_files(tmp_path, capsys)
     assert json.loads(Path(params).read_text(encoding="utf-8"))["reading"]["topk_rest"] == "floor"
     assert run(["apply", params, tokens, *out]) == 0
     assert run(["apply", params, tokens, *out, "--topk-rest", "share"]) == 2
+
+
+# Reports of other harnesses
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_reports_that_are_no_tables_are_refused_with_the_command(tmp_path, indent) -> None:
+    helm = {"adapter_spec": {"method": "multiple_choice_joint"}, "request_states": [{"train": 1}]}
+    path = tmp_path / "scenario_state.json"
+    path.write_text(json.dumps(helm, indent=indent), encoding="utf-8")
+    with pytest.raises(DataError, match=r"HELM.*jq -c '.request_states .*> rows.jsonl$"):
+        read(path)
+    log = {"version": 2, "status": "success", "eval": {"task": "arc"}, "samples": [{"id": 1}]}
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(log, indent=indent), encoding="utf-8")
+    with pytest.raises(DataError, match=r"Inspect; .*inspect log dump .*jq -c '.samples\[\]'"):
+        read(path)
+
+
+def test_an_archive_of_inspect_is_refused_with_the_command(tmp_path) -> None:
+    path = tmp_path / "log.eval"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", "{}")
+        archive.writestr("samples/1_epoch_1.json", "{}")
+    with pytest.raises(DataError, match=r"Inspect; .*inspect log dump"):
+        read(path)
+
+
+def test_samples_of_inspect_are_read_as_lines(tmp_path) -> None:
+    rows = [
+        {
+            "id": at,
+            "target": WORDS[k],
+            "output": {
+                "choices": [
+                    {
+                        "logprobs": {
+                            "content": [
+                                {
+                                    "token": row[0]["token"],
+                                    "logprob": row[0]["logprob"],
+                                    "top_logprobs": row,
+                                }
+                            ]
+                        }
+                    }
+                ]
+            },
+            "scores": {"choice": {"value": "C"}},
+            "metadata": {"n": 1 if at % 2 else "one"},
+        }
+        for at, (row, k) in enumerate(zip(listed("list").to_pylist(), WORD, strict=True))
+    ]
+    path = lines(tmp_path / "samples.jsonl", rows)
+    place = "output.choices.0.logprobs.content.0.top_logprobs"
+    scores, labels = read(path, logits=place, labels="target", classes=WORDS)
+    np.testing.assert_allclose(scores, restored("share"), rtol=1e-9)
+    assert labels == WORD.tolist()

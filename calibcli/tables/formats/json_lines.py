@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +50,7 @@ def open_json(location: Location, spool: Spool) -> IpcData:
         A row is no JSON object, names a field twice or is nested too deeply, the text is not
         UTF-8, or there are more rows than may be copied.
     """
+    _refuse_reports(location)
     kind: Any = pa.struct([])
     for block in _blocks(location):
         kind = _with_fields(kind, block.type())
@@ -55,6 +58,42 @@ def open_json(location: Location, spool: Spool) -> IpcData:
     schema = pa.schema([(field.name, _stored(field.type)) for field in kind])
     batches = (batch for block in _blocks(location) for batch in block.batches(kind, schema))
     return typed_copy(location, "json", schema, batches, spool, mixed)
+
+
+INSPECT_RECIPE = (
+    "is a log of Inspect; write its samples as lines: inspect log dump {name} | "
+    "jq -c '.samples[]' > samples.jsonl, and read these with --logits "
+    "output.choices.0.logprobs.content.0.top_logprobs --labels target --classes A,B,C,D"
+)
+_HELM_RECIPE = (
+    "is a scenario state of HELM; write a line a question, if each choice was asked for by itself "
+    "(multiple_choice_separate_original): jq -c '.request_states | map(select(.request_mode != "
+    '"calibrated" and .reference_index != null)) | group_by(.instance.id)[] | '
+    "{{id: .[0].instance.id, logits: (sort_by(.reference_index) | "
+    "map(.result.completions[0].logprob)), label: (.[0].instance.references | "
+    'map((.tags | index("correct")) != null) | index(true))}}\' {name} > rows.jsonl'
+)
+_REPORTS = {
+    rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"[^{]*"eval"\s*:': INSPECT_RECIPE,
+    rb'\s*\{\s*"adapter_spec"\s*:[\s\S]*"request_states"\s*:': _HELM_RECIPE,
+}
+"""How documents begin that hold rows somewhere within, and how these become lines."""
+
+_REPORT_BYTES = 1 << 16
+
+
+def _refuse_reports(location: Location) -> None:
+    """Refuse a document of a harness that is no table.
+
+    Raises
+    ------
+    DataError
+    """
+    with location.open() as file:
+        head = file.read(_REPORT_BYTES)
+    for pattern, recipe in _REPORTS.items():
+        if re.match(pattern, head):
+            raise DataError(f"{location.name}: {recipe.format(name=shlex.quote(location.name))}")
 
 
 @dataclass(frozen=True)

@@ -325,6 +325,10 @@ def _other_archive(name: str, names: Sequence[str]) -> str:
     if any(each.startswith("xl/") for each in names):
         program = f"import pandas; pandas.read_excel({name!r}).to_parquet('rows.parquet')"
         return f"is an Excel workbook; write its sheet to a file first: {python_command(program)}"
+    if any(each.startswith("samples/") for each in names) and "header.json" in names:
+        from calibcli.tables.formats.json_lines import INSPECT_RECIPE
+
+        return INSPECT_RECIPE.format(name=shlex.quote(name))
     if names:
         return (
             f"is a ZIP archive of other files, {', '.join(names[:3])}{', …' if names[3:] else ''}; "
