@@ -66,6 +66,7 @@ class FitJob:
         self.stack, self.talk, self.computing = stack, talk, computing
         self.engine = computing.engine()
         groups = {} if by is None else {GROUP: by}
+        self._inputs, self._test_inputs, self._reading, self._groups = inputs, test, reading, groups
         keys = {**groups, **(keys or {})}
         first = opened(inputs, reading, talk, keys=keys, with_columns=writes)
         self.dataset: Dataset = stack.enter_context(first)
@@ -200,10 +201,33 @@ class FitJob:
             self.talk.say("calibrated probabilities are not written: give them a name with -o")
             return
         dataset = self.test or self.dataset
+        if dataset.is_expanded:
+            if "-" in (self._test_inputs or self._inputs):
+                self.talk.say("calibrated probabilities of standard input are not written")
+                return
+            dataset = self._stored_rows(dataset)
         talk_about_output(dataset, self.talk)
         with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
             fitted_to = None if self.test is None else self._prints.result()
             write_calibrated(engine, dataset, outcome.fit.calibrators, path, files, fitted_to)
+
+    def _stored_rows(self, dataset: Dataset) -> Dataset:
+        """The rows of a dataset as they are stored, where it has several of each."""
+        from calibcli.cli.console import Talk
+        from calibcli.cli.reading import opened
+        from calibcli.tables.read_options import Reading
+
+        again = opened(
+            self._test_inputs or self._inputs,
+            self._reading,
+            Talk(quiet=True),
+            labels_required=False,
+            keys=self._groups,
+            key_names={role: self.dataset.key_names(role) for role in self._groups},
+            like=Reading(dataset.name, dataset.layout.decisions, self.dataset.class_names),
+        )
+        stored: Dataset = self.stack.enter_context(again)
+        return stored
 
 
 def _trace(outcome: Outcome) -> bytes:

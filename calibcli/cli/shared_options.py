@@ -140,7 +140,18 @@ class InputOptions:
     weights: Annotated[
         str | None,
         _input(
-            metavar="COL", help="Column or key of row weights.", show_default="every row counts 1"
+            metavar="COL",
+            help="Column or key of row weights: how much each row matters, not how often it was "
+            "seen.",
+            show_default="every row counts 1",
+        ),
+    ] = None
+    counts: Annotated[
+        str | None,
+        _input(
+            metavar="COL",
+            help="Column or key of counts: a row of count 3 stands for three rows.",
+            show_default="every row is one",
         ),
     ] = None
     input: Annotated[
@@ -238,6 +249,7 @@ class InputOptions:
             logits=self.logits,
             labels=self.labels,
             weights=self.weights,
+            counts=self.counts,
             input=self.input.value,
             renormalise=self.renormalise,
             classes=None if self.classes is None else parse_classes(self.classes),

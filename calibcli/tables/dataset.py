@@ -58,6 +58,8 @@ class Dataset:
         Columns that ride along.
     seen : bool
         Whether a file says of itself that a fit has seen its rows.
+    is_expanded : bool
+        Whether rows that were stored once are there several times.
     left_out : tuple of str
         Arrays of an NPZ file that cannot: they have other rows, or no type that a table has.
     """
@@ -78,6 +80,7 @@ class Dataset:
         self._verified: set[str] = set()
         self.format = first.file.format
         self.seen = any(partition.file.seen for partition in partitions)
+        self.is_expanded = any(partition.file.is_expanded for partition in partitions)
         locations = [partition.file.location for partition in partitions]
         self.name = _short_name(locations)
         self._has_label_file = layout.label_file is not None

@@ -268,7 +268,7 @@ def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> 
         )
     if labels is not None and options.labels_required:
         check_order(fields, scores, labels)
-    weights = find_weights(fields, options.weights)
+    weights = find_weights(fields, file.roles.get("weights", options.weights))
     columns = dict(options.keys)
     if CLUSTER in file.roles and options.labels_required:
         columns.setdefault(CLUSTER, file.roles[CLUSTER])

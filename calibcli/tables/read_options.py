@@ -90,6 +90,9 @@ class ReadOptions:
         Name of the column or key of labels, or the path of an ``.npy`` file of labels.
     weights : str or None
         Name of the column or key of row weights. They are never used without being asked for.
+    counts : str or None
+        Name of the column or key of the numbers of rows that each row stands for. Where labels are
+        not required, a row is a row.
     input : str
         ``"auto"``, or what the scores are: ``"logits"``, ``"log-probs"``, ``"probs"`` or
         ``"percent"``.
@@ -144,6 +147,7 @@ class ReadOptions:
     logits: str | None = None
     labels: str | None = None
     weights: str | None = None
+    counts: str | None = None
     input: str = field(default="auto", metadata=_only(PERCENT, "probs"))
     renormalise: bool = field(default=False, metadata=_only(True))
     classes: tuple[str, ...] | None = None

@@ -210,13 +210,15 @@ class DataFile(ABC):
         Fields that say something about the file and are no data, such as class names.
     seen : bool
         Whether it says of itself that a fit has seen its rows.
+    is_expanded : bool
+        Whether its rows are more than those that were stored, so that an output would repeat them.
     decisions : dict of str to JSON value
         What was decided about its shape that must mean the same for other files, by the field of
         `ReadOptions` that asks for it: see `Layout.decisions`.
     picked : dict of str to str
         The same in words, by what it is about.
     roles : dict of str to str
-        The fields that its shape shows to be the ``"logits"``, the ``"labels"`` or the
+        The fields that its shape shows to be the ``"logits"``, ``"labels"``, ``"weights"`` or the
         ``"cluster"``, whose values put rows together that were made of one, where no other is
         asked for.
     score_kind : InputKind or None
@@ -232,6 +234,7 @@ class DataFile(ABC):
     unit: str = "column"
     about: tuple[str, ...] = ()
     seen: bool = False
+    is_expanded: bool = False
     decisions: Mapping[str, Any] = field(default_factory=dict)
     picked: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[str, str] = field(default_factory=dict)

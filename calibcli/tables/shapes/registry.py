@@ -22,6 +22,8 @@ SHAPES: tuple[str, ...] = (
     "members:as_members",
     "choices:pad_choices",
     "unnamed:find_unnamed",
+    "expanded:read_label_vectors",
+    "expanded:expand_counts",
 )
 """``"module:name"`` of this package."""
 

@@ -1,0 +1,470 @@
+"""Rows that stand for several: those with a count, and those with a distribution over the classes.
+
+A row of count c becomes c rows, so that folds, intervals and everything else are those of the rows
+that were counted. A row with a distribution, or with votes, becomes one row for each class that has
+a share, weighted with the share, and all of these are a cluster: the mean of a loss over them is
+its expectation under the distribution. One-hot rows have one class, and need no more rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from calibcli.arrays import NumpyArray
+from calibcli.engine.folds import CLUSTER
+from calibcli.errors import DataError, UsageError
+from calibcli.tables.formats.base import (
+    UNKNOWN_ROWS,
+    Batch,
+    DataFile,
+    Field,
+    RowError,
+    Values,
+    locating_rows,
+)
+from calibcli.tables.names import LABELS, FileFields
+from calibcli.tables.read_options import ReadOptions
+from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
+from calibcli.tables.storage import Spool
+
+MOST_ROWS = 1 << 31
+"""Rows that a table may be expanded to."""
+
+_BLOCK = 1 << 14
+"""Rows after which it is kept how many they have become."""
+
+_TOLERANCE = 0.01
+"""How far from 1 the sum of a distribution may be."""
+
+LabelShape = Literal["one-hot", "distribution", "votes"]
+
+
+def expand_counts(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
+    """Make as many rows of each as its count says; see `SHAPES`.
+
+    Raises
+    ------
+    UsageError, DataError
+        There is no such column, it does not hold counts, or labels are in a file of their own.
+    """
+    if options.counts is None or not options.labels_required:
+        return opened
+    if opened.labels is not None:
+        raise UsageError(
+            f"--counts {options.counts}: the labels are in a file of their own; put them into "
+            f"{opened.files[0].location.name}, a label for each row that is counted"
+        )
+    files = []
+    for file in opened.files:
+        fields = FileFields.of(file)
+        field = fields.require(options.counts, " for --counts")
+        if field.axes != 1 or field.element not in ("integer", "float"):
+            raise DataError(
+                f"{fields.name}: {fields.title(field)} cannot be counts; they are one whole "
+                "number a row"
+            )
+        files.append(_expanded(file, _Counts(field.name), options, f"--counts {options.counts}"))
+    said = {"counts": f"{FileFields.of(files[0]).unit} {options.counts!r}: as many rows of each"}
+    made = tuple(
+        replace(
+            file,
+            fields=tuple(f for f in file.fields if f.name != options.counts),
+            picked={**file.picked, **said},
+        )
+        for file in files
+    )
+    return OpenedFiles(made)
+
+
+def read_label_vectors(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
+    """Make class numbers of labels that are a vector a row; see `SHAPES`.
+
+    Raises
+    ------
+    UsageError, DataError
+        The vectors are neither one-hot nor distributions nor votes.
+    """
+    if not options.labels_required:
+        return opened
+    source = opened.labels or opened.files[0]
+    field = _label_field(source, options, is_file=opened.labels is not None)
+    if field is None or not _is_vector(source, field):
+        return opened
+    files = opened.files if opened.labels is None else (opened.labels,)
+    shape = _shape_of_labels(files, field)
+    said = {"label vectors": _SAID[shape]}
+    if shape == "one-hot":
+        made = tuple(
+            _expanded(file, _OneHot(field.name), options, said=said, labels=field) for file in files
+        )
+        return replace(opened, labels=made[0]) if opened.labels else OpenedFiles(made)
+    if opened.labels is not None:
+        raise UsageError(
+            f"{source.location.name}: holds {_SAID[shape]}, which are to be in the file of the "
+            "scores: np.savez(FILE, logits=logits, labels=labels)"
+        )
+    shares = _Shares(field.name, options.weights)
+    return OpenedFiles(
+        tuple(_expanded(file, shares, options, said=said, labels=field) for file in files)
+    )
+
+
+_SAID: dict[LabelShape, str] = {
+    "one-hot": "one-hot, taken as class numbers",
+    "distribution": "a distribution over the classes: a row for each, weighted with its share",
+    "votes": "votes: a row for each class, weighted with its share of them",
+}
+
+
+def _is_vector(file: DataFile, field: Field) -> bool:
+    """Whether a field has several numbers or truth values a row."""
+    if field.axes != 2 or field.element not in ("float", "integer", "bool") or field.width == 1:
+        return False
+    if field.rows != _rows(file):
+        return False
+    if field.width is None:
+        batch = file.head((field.name,), 0, 1)
+        with locating_rows(file, 0):
+            return batch is not None and batch.array(field.name).size > 1
+    return True
+
+
+def _label_field(file: DataFile, options: ReadOptions, *, is_file: bool) -> Field | None:
+    """The field that will be taken as labels, by its name."""
+    fields = FileFields.of(file)
+    if is_file:
+        return file.fields[0]
+    asked = file.roles.get("labels", options.labels)
+    if asked is not None:
+        return fields.find(asked)
+    named = [field for name in LABELS if (field := fields.find(name)) is not None]
+    single = [field for field in named if field.axes == 1]
+    return next(iter(single or named), None)
+
+
+def _shape_of_labels(files: Sequence[DataFile], field: Field) -> LabelShape:
+    """What vectors of labels are, from all of them.
+
+    Raises
+    ------
+    UsageError
+        Some rows have several classes.
+    DataError
+        They are none of what they could be.
+    """
+    seen = _Seen()
+    for file in files:
+        at = 0
+        for batch in file.read((field.name,), 0, _rows(file), _BLOCK):
+            with locating_rows(file, at):
+                seen.look_at(batch.array(field.name).astype(np.float64), file, at)
+            at += len(batch)
+    title = FileFields.of(files[0]).title(field)
+    if seen.only_bits and seen.several is not None:
+        raise UsageError(
+            f"{seen.several[0].locate(seen.several[1])}: {title} has several classes in this row, "
+            "or none: that is multi-label data, each class of which is two classes by itself; "
+            "where these are votes, divide each row by its sum"
+        )
+    for shape in _SAID:
+        if shape in seen.possible:
+            return shape
+    raise DataError(
+        f"{files[0].location.name}: {title} cannot be labels: the rows are neither one-hot nor "
+        "shares that sum to 1 nor counts of votes"
+    )
+
+
+class _Seen:
+    """What vectors of labels may be by those that were seen.
+
+    Attributes
+    ----------
+    possible : set of LabelShape
+    only_bits : bool
+        Whether all values are 0 or 1.
+    several : (DataFile, int) or None
+        The first row of bits that has not one class.
+    """
+
+    def __init__(self) -> None:
+        self.possible: set[LabelShape] = set(_SAID)
+        self.only_bits = True
+        self.several: tuple[DataFile, int] | None = None
+
+    def look_at(self, rows: NumpyArray, file: DataFile, first: int) -> None:
+        """Take in rows (n, K) of a file from a number on.
+
+        Raises
+        ------
+        RowError
+            A value is negative or none.
+        """
+        wrong = ~((rows >= 0) & (rows < np.inf)).all(axis=1)
+        if wrong.any():
+            raise RowError(int(np.argmax(wrong)), "a value of the label is below 0 or no number")
+        sums = rows.sum(axis=1)
+        is_bits = bool(((rows == 0) | (rows == 1)).all())
+        self.only_bits &= is_bits
+        if not is_bits or (sums != 1).any():
+            self.possible.discard("one-hot")
+        if (np.abs(sums - 1) > _TOLERANCE).any():
+            self.possible.discard("distribution")
+        if (rows != np.floor(rows)).any() or (sums == 0).any():
+            self.possible.discard("votes")
+        if self.several is None and is_bits and (sums != 1).any():
+            self.several = file, first + int(np.argmax(sums != 1))
+
+
+def _rows(file: DataFile) -> int:
+    return max((field.rows for field in file.fields), default=0)
+
+
+class _Counts:
+    """As many rows as a column says."""
+
+    made: tuple[str, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        self.sources: tuple[str, ...] = (name,)
+
+    def of(self, batch: Batch) -> tuple[NumpyArray, dict[str, NumpyArray]]:
+        """The rows (m,) of a batch, as often as they stand for one, and what else they have.
+
+        Raises
+        ------
+        RowError
+            A count is none.
+        """
+        (name,) = self.sources
+        stored = batch.values(name)
+        if stored.missing is not None and stored.missing.any():
+            raise RowError(int(np.argmax(stored.missing)), "the count is missing")
+        values = stored.values.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            wrong = ~((values >= 0) & (values == np.floor(values)) & (values < MOST_ROWS))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise RowError(
+                row,
+                f"the count {stored.values[row]} is no whole number of rows; weights that are no "
+                "counts are for --weights",
+            )
+        return np.repeat(np.arange(len(batch)), values.astype(np.int64)), {}
+
+
+class _OneHot:
+    """The class of each row in place of its one-hot vector."""
+
+    def __init__(self, name: str) -> None:
+        self.sources: tuple[str, ...] = (name,)
+        self.made: tuple[str, ...] = (name,)
+
+    def of(self, batch: Batch) -> tuple[NumpyArray, dict[str, NumpyArray]]:
+        """As of `_Counts`: every row once."""
+        (name,) = self.sources
+        return np.arange(len(batch)), {name: batch.array(name).argmax(axis=1).astype(np.int64)}
+
+
+class _Shares:
+    """A row for each class that has a share, with the share as its weight."""
+
+    def __init__(self, name: str, weights: str | None) -> None:
+        self.name, self.weights = name, weights
+        self.sources: tuple[str, ...] = (name,) if weights is None else (name, weights)
+        self.made: tuple[str, ...] = (name, SHARE_FIELD, ITEM_FIELD)
+
+    def of(self, batch: Batch) -> tuple[NumpyArray, dict[str, NumpyArray]]:
+        """As of `_Counts`; the item of a row is its place in the batch."""
+        rows = batch.array(self.name).astype(np.float64)
+        items, classes = np.nonzero(rows)
+        shares = rows[items, classes] / rows.sum(axis=1)[items]
+        if self.weights is not None:
+            weights = batch.values(self.weights)
+            if weights.missing is not None and weights.missing.any():
+                raise RowError(int(np.argmax(weights.missing)), "the weight is missing")
+            shares = shares * weights.values[items].astype(np.float64)
+        made = {self.name: classes.astype(np.int64), SHARE_FIELD: shares, ITEM_FIELD: items}
+        return items, made
+
+
+SHARE_FIELD, ITEM_FIELD = "share of the label", "row of the label"
+"""What the shares, and the rows that they are of, are called."""
+
+Expansion = _Counts | _OneHot | _Shares
+
+
+def _expanded(
+    file: DataFile,
+    expansion: Expansion,
+    options: ReadOptions,
+    where: str = "its labels",
+    said: dict[str, str] | None = None,
+    labels: Field | None = None,
+) -> ExpandedFile:
+    """The table of the rows that those of a file stand for."""
+    rows = _rows(file)
+    if rows == UNKNOWN_ROWS:
+        raise UsageError(f"{file.location.name}: {where} cannot be read of a stream; save it first")
+    ends = np.zeros(-(-rows // _BLOCK) + 1, np.int64)
+    if isinstance(expansion, _OneHot):
+        ends = np.minimum(np.arange(len(ends)) * _BLOCK, rows)
+    else:
+        sizes = [
+            len(index) for _, index, _ in _expansions(file, expansion, expansion.sources, 0, rows)
+        ]
+        ends[1:] = np.cumsum(sizes)
+    total = int(ends[-1])
+    if not total or total > MOST_ROWS:
+        raise DataError(f"{file.location.name}: {where} make {total:,} rows of it")
+    made = {name: _made_field(name, total) for name in expansion.made}
+    fields = [
+        made.pop(field.name, replace(field, rows=total, in_memory=False)) for field in file.fields
+    ]
+    roles = dict(file.roles)
+    if labels is not None:
+        roles["labels"] = labels.name
+    if isinstance(expansion, _Shares):
+        roles["weights"] = SHARE_FIELD
+        if CLUSTER not in options.keys:
+            roles[CLUSTER] = ITEM_FIELD
+    return ExpandedFile(
+        location=file.location,
+        format=file.format,
+        fields=(*fields, *made.values()),
+        class_names=file.class_names,
+        unit=file.unit if not isinstance(expansion, _Shares) else "column",
+        about=file.about,
+        seen=file.seen,
+        decisions=file.decisions,
+        picked={**file.picked, **(said or {})},
+        roles=roles,
+        score_kind=file.score_kind,
+        is_expanded=not isinstance(expansion, _OneHot),
+        file=file,
+        expansion=expansion,
+        ends=ends,
+    )
+
+
+def _made_field(name: str, rows: int) -> Field:
+    is_share = name == SHARE_FIELD
+    kind = "float64" if is_share else "int64"
+    return Field(name, kind, "float" if is_share else "integer", 1, None, kind, rows)
+
+
+def _expansions(
+    file: DataFile, expansion: Expansion, names: Sequence[str], begin: int, end: int
+) -> Iterator[tuple[Batch, NumpyArray, dict[str, NumpyArray]]]:
+    """Blocks of the rows of a file from a block's begin on, with what becomes of each."""
+    at = begin
+    while at < end:
+        step = min(_BLOCK, end - at)
+        for batch in file.read(names, at, at + step, step):
+            with locating_rows(file, at):
+                index, made = expansion.of(batch)
+            if ITEM_FIELD in made:
+                made[ITEM_FIELD] = made[ITEM_FIELD] + at
+            yield batch, index, made
+            at += len(batch)
+
+
+@dataclass(eq=False, kw_only=True)
+class ExpandedFile(ReshapedFile):
+    """A table whose rows are those that the rows of a file stand for.
+
+    Attributes
+    ----------
+    expansion : Expansion
+        What becomes of each row.
+    ends : int64 array (b + 1,)
+        How many rows the first 0, 1, … blocks of the file have become.
+    """
+
+    expansion: Expansion
+    ends: NumpyArray
+
+    def sources(self, names: Sequence[str]) -> list[str]:
+        """The fields of the file that some fields of the table are read from."""
+        stored = [name for name in names if name not in self.expansion.made]
+        return list(dict.fromkeys([*super().sources(stored), *self.expansion.sources]))
+
+    def splits(self, rows: int) -> Sequence[int]:
+        """Row numbers at which a block of the file begins."""
+        return tuple(dict.fromkeys(self.ends[:-1].tolist()))
+
+    def locate(self, row: int) -> str:
+        """Where the row is that it is made of."""
+        block = int(np.searchsorted(self.ends, row, side="right")) - 1
+        block = min(block, len(self.ends) - 2)
+        begin, within = block * _BLOCK, row - int(self.ends[block])
+        sources = self.expansion.sources
+        end = min(begin + _BLOCK, _rows(self.file))
+        for _, index, _ in _expansions(self.file, self.expansion, sources, begin, end):
+            if within < len(index):
+                return self.file.locate(begin + int(index[within]))
+            within -= len(index)
+        return self.file.locate(begin)
+
+    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[Batch]:
+        """Rows ``begin`` to before ``end``, at most ``rows`` at a time."""
+        block = max(int(np.searchsorted(self.ends, begin, side="right")) - 1, 0)
+        at = int(self.ends[min(block, len(self.ends) - 1)])
+        stored = _rows(self.file)
+        blocks = _expansions(self.file, self.expansion, self.sources(names), block * _BLOCK, stored)
+        for batch, index, made in blocks:
+            first, last = max(begin - at, 0), min(end - at, len(index))
+            for low in range(first, last, rows):
+                high = min(low + rows, last)
+                parts = {name: values[low:high] for name, values in made.items()}
+                yield _Picked(batch, index[low:high], parts)
+            at += len(index)
+            if at >= end:
+                return
+
+
+class _Picked:
+    """Some rows of a batch, as often as they are picked, with columns that were made; a `Batch`."""
+
+    def __init__(self, batch: Batch, index: NumpyArray, made: dict[str, NumpyArray]) -> None:
+        self._batch, self._index, self._made = batch, index, made
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
+        """Scores (n, C)."""
+        matrix: NumpyArray = self._batch.matrix(names, width)[self._index]
+        return matrix
+
+    def values(self, name: str) -> Values:
+        """One value a row."""
+        if name in self._made:
+            return Values(self._made[name])
+        stored = self._batch.values(name)
+        missing = None if stored.missing is None else stored.missing[self._index]
+        return Values(stored.values[self._index], stored.names, missing)
+
+    def array(self, name: str) -> NumpyArray:
+        """A field of numbers with its axes."""
+        if name in self._made:
+            return self._made[name]
+        array: NumpyArray = self._batch.array(name)[self._index]
+        return array
+
+    def columns(self, names: Sequence[str]) -> Any:
+        """The fields as a `pyarrow.RecordBatch`."""
+        import pyarrow as pa
+
+        stored = [name for name in names if name not in self._made]
+        taken = self._batch.columns(stored).take(pa.array(self._index))
+        columns = {name: taken.column(name) for name in stored}
+        columns |= {name: pa.array(self._made[name]) for name in names if name in self._made}
+        return pa.RecordBatch.from_arrays([columns[name] for name in names], names=list(names))
+
+    def release(self) -> None:
+        """Keep what was read: other rows of the table may be made of it."""
