@@ -31,7 +31,7 @@ from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
 from calibcli.tables.storage import Spool
 
-MOST_ROWS = 1 << 31
+MOST_EXPANDED_ROWS = 1 << 31
 """Rows that a table may be expanded to."""
 
 _BLOCK = 1 << 14
@@ -246,7 +246,7 @@ class _Counts:
             raise RowError(int(np.argmax(stored.missing)), "the count is missing")
         values = stored.values.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            wrong = ~((values >= 0) & (values == np.floor(values)) & (values < MOST_ROWS))
+            wrong = ~((values >= 0) & (values == np.floor(values)) & (values < MOST_EXPANDED_ROWS))
         if wrong.any():
             row = int(np.argmax(wrong))
             raise RowError(
@@ -295,12 +295,12 @@ class _Shares:
 SHARE_FIELD, ITEM_FIELD = "share of the label", "row of the label"
 """What the shares, and the rows that they are of, are called."""
 
-Expansion = _Counts | _OneHot | _Shares
+RowExpansion = _Counts | _OneHot | _Shares
 
 
 def _expanded(
     file: DataFile,
-    expansion: Expansion,
+    expansion: RowExpansion,
     options: ReadOptions,
     where: str = "its labels",
     said: dict[str, str] | None = None,
@@ -319,7 +319,7 @@ def _expanded(
         ]
         ends[1:] = np.cumsum(sizes)
     total = int(ends[-1])
-    if not total or total > MOST_ROWS:
+    if not total or total > MOST_EXPANDED_ROWS:
         raise DataError(f"{file.location.name}: {where} make {total:,} rows of it")
     made = {name: _made_field(name, total) for name in expansion.made}
     fields = [
@@ -358,7 +358,7 @@ def _made_field(name: str, rows: int) -> Field:
 
 
 def _expansions(
-    file: DataFile, expansion: Expansion, names: Sequence[str], begin: int, end: int
+    file: DataFile, expansion: RowExpansion, names: Sequence[str], begin: int, end: int
 ) -> Iterator[tuple[Batch, NumpyArray, dict[str, NumpyArray]]]:
     """Blocks of the rows of a file from a block's begin on, with what becomes of each."""
     at = begin
@@ -379,13 +379,13 @@ class ExpandedFile(ReshapedFile):
 
     Attributes
     ----------
-    expansion : Expansion
+    expansion : RowExpansion
         What becomes of each row.
     ends : int64 array (b + 1,)
         How many rows the first 0, 1, … blocks of the file have become.
     """
 
-    expansion: Expansion
+    expansion: RowExpansion
     ends: NumpyArray
 
     def sources(self, names: Sequence[str]) -> list[str]:
