@@ -102,7 +102,7 @@ def test_object_arrays_are_never_loaded(tmp_path):
         (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file"),
         (b"FEA1xxxxxxxx", "it is Feather version 1"),
         (bytes(range(1, 99)), "the format is not known"),
-        (b"P", "Parquet, NPZ, NPY, Arrow IPC, JSON and CSV are read"),
+        (b"P", "Parquet, NPZ, safetensors, NPY, Arrow IPC, JSON and CSV are read"),
     ],
 )
 def test_other_formats_are_told_apart(tmp_path, content, problem):

@@ -279,11 +279,12 @@ def _is_scalar_score(field: Field, pattern: str) -> bool:
 
 def _checked(file: FileFields, field: Field) -> Field:
     if field.element != "float" or field.axes > 2:
-        raw = field.type.startswith("void")
-        way = "; save numbers of another type with .astype('float32')" if raw else ""
+        raw = re.match("(void|(fixed_size_|large_)?binary)", field.type)
+        way = "; save numbers of another type with .astype('float32')"
         raise DataError(
             f"{file.name}: {file.title(field)} cannot be scores; they are vectors (or, for two "
-            f"classes, single values) of float16, float32 or float64{way}"
+            f"classes, single values) of float16, float32 or float64"
+            f"{way if raw or (field.element == 'integer' and field.axes == 2) else ''}"
         )
     return field
 
