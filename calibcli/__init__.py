@@ -1,7 +1,7 @@
 """Probabilities that can be believed, from stored logits.
 
 The command line is `calib`; for notebooks and services there are `fit`, `load`,
-`evaluate`, `differences`, `evaluate_decisions` and `compare`.
+`evaluate`, `verdict_of`, `differences`, `evaluate_decisions` and `compare`.
 
 >>> import calibcli
 >>> logits = [[4.0, 0.0], [0.0, 4.0], [4.0, 0.0], [0.0, 4.0]]
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         evaluate_decisions,
         fit,
         load,
+        verdict_of,
     )
     from calibcli.errors import (
         CalibError,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "calibcli.api": (
         *("FittedCalibrator", "compare", "differences", "evaluate", "evaluate_decisions", "fit"),
-        "load",
+        *("load", "verdict_of"),
     ),
     "calibcli.metrics.decisions": ("Decisions",),
     "calibcli.errors": (
@@ -83,6 +84,7 @@ __all__ = [
     "evaluate_decisions",
     "fit",
     "load",
+    "verdict_of",
 ]
 
 

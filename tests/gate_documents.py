@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from calibcli.report.gate_results import add_gates
-from calibcli.report.verdict import Verdict
 from calibcli.workflow.conditions import parse_gate
+from calibcli.workflow.verdict import Verdict
 
 
 def entry(value: float | None, low: float = math.nan, high: float = math.nan) -> dict[str, Any]:

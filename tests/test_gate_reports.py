@@ -17,10 +17,10 @@ from calibcli.report.github import MOST_ANNOTATIONS, fit_summary, to_github, wor
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.render_markdown import to_markdown
-from calibcli.report.verdict import WORDS
 from calibcli.workflow.conditions import parse_gate
 from calibcli.workflow.gates import judge
 from calibcli.workflow.quantities import Subject
+from calibcli.workflow.verdict import WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 

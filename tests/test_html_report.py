@@ -18,7 +18,7 @@ from picture_data import FILES, MADE_WITH, evaluated, fitted, rare, sliced
 from calibcli.report.html import LIBRARY, asset, render_report
 from calibcli.report.html_data import MOST_CLASS_DIAGRAMS, to_script
 from calibcli.report.tables import SHOWN_ON_PAGE
-from calibcli.report.texts import significant
+from calibcli.workflow.texts import significant
 
 LARGEST = 5_000_000
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -38,7 +38,8 @@ from calibcli.report.table import (
     flat,
 )
 from calibcli.report.tables import CHANCE_HEADING, NO_INTERVAL, inputs_table
-from calibcli.report.texts import (
+from calibcli.visible import visible
+from calibcli.workflow.texts import (
     align_at_point,
     count,
     difference_text,
@@ -49,8 +50,7 @@ from calibcli.report.texts import (
     range_text,
     significant,
 )
-from calibcli.report.verdict import verdict
-from calibcli.visible import visible
+from calibcli.workflow.verdict import verdict
 
 SHARES = st.one_of(
     st.floats(0, 1), st.floats(0, 0.02), st.floats(0, 0.02).map(lambda share: 1 - share)

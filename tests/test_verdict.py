@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import calibcli
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
@@ -25,8 +26,8 @@ from calibcli.report.comparison import change, verdict_lines
 from calibcli.report.document import evaluate_document, judge_again
 from calibcli.report.formats import RENDERERS
 from calibcli.report.render_terminal import print_document
-from calibcli.report.verdict import LARGE, Verdict, verdict
 from calibcli.workflow.measuring import Through, measure
+from calibcli.workflow.verdict import LARGE, Verdict, verdict
 
 Array = np.ndarray[Any, Any]
 SOURCE = {"name": "test.npz", "kind": "logits", "files": ["test.npz"], "picked": {}}
@@ -468,3 +469,15 @@ def test_undersampled_rows_and_the_shares_to_come(calib_here: Any, shared_data: 
     assert found["target"]["after"]["verdict"]["says"] == pytest.approx(0.06, abs=0.005)
     change = found["target"]["after"]["metrics"]["nll"]["change"]
     assert change["high"] < 0
+
+
+def test_python_has_the_verdict_of_the_command(calib_here, tmp_path: Path) -> None:
+    logits, labels = rows(3, 900, temperature=1.8)
+    np.savez(tmp_path / "rows.npz", logits=logits, labels=labels)
+    _, out, _ = calib_here("evaluate", tmp_path / "rows.npz", "-q", "--format", "json")
+    document = json.loads(out)
+    names = tuple(document["metrics"])
+    evaluation = calibcli.evaluate(logits, labels, input="logits", metrics=names, bootstrap=200)
+    found = calibcli.verdict_of(evaluation)
+    assert found.stored() == document["verdict"]
+    assert found.kind == "over"

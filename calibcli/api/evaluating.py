@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
@@ -27,8 +27,10 @@ from calibcli.metrics.paired_changes import (
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.view import ViewChoice
 from calibcli.workflow.deciding import measure_decisions
+from calibcli.workflow.measurement_parts import measurement
 from calibcli.workflow.measuring import ID, Through, measure
 from calibcli.workflow.pricing import CostsLike, given_costs
+from calibcli.workflow.verdict import Verdict
 
 
 def evaluate(
@@ -104,6 +106,28 @@ def evaluate(
     priced = None if costs is None else given_costs(costs).of(data.classes, event)
     panel = Panel(names, bootstrap=resampling, recorded=True, event=event, costs=priced)
     return measure(data, [Through()], panel)[0]
+
+
+def verdict_of(evaluation: Evaluation, class_names: Sequence[str] | None = None) -> Verdict:
+    """What an evaluation says in one sentence, as `calib evaluate` has it first.
+
+    Intervals belong to it: without them (``bootstrap=0``) less speaks for or against calibration.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    class_names : sequence of str, optional
+        By which the positive class of two is called.
+
+    Examples
+    --------
+    >>> evaluation = evaluate([0.2, 0.7] * 200, [0, 1, 1, 1] * 100, bootstrap=200)
+    >>> verdict_of(evaluation).kind
+    'under'
+    >>> verdict_of(evaluation, ["real", "fraud"]).text
+    'too low: P(fraud) says 45 %, came 75 %'
+    """
+    return Verdict.of(measurement(evaluation, class_names))
 
 
 def differences(

@@ -188,7 +188,7 @@ def _read(
 
 
 def _share(at_limit: float | None) -> str:
-    from calibcli.report.texts import percent
+    from calibcli.workflow.texts import percent
 
     return "at most 2.5 %" if at_limit is None else percent(at_limit)
 
@@ -199,8 +199,8 @@ def _print(world: World, metric: str, power: float, plans: Sequence[GatePlan]) -
     from rich.text import Text
 
     from calibcli.report.comparison import metric_title
-    from calibcli.report.texts import percent, plural
     from calibcli.visible import visible
+    from calibcli.workflow.texts import percent, plural
 
     console, name = Console(highlight=False), metric_title(metric)
     text = f"{world.name}, mean confidence {percent(world.confidence)}"

@@ -206,7 +206,7 @@ _NAMED = re.compile(r"([^=/\\:*?\[]*[^=/\\:*?\[\s][^=/\\:*?\[]*)=(.+)", re.DOTAL
 
 def distinct(names: Sequence[str], inputs: Sequence[str]) -> list[str]:
     """The names of some inputs, those that are the same with their folders, or else numbered."""
-    from calibcli.report.texts import short_names
+    from calibcli.workflow.texts import short_names
 
     alike = {name for name in names if names.count(name) > 1}
     longer = dict(zip(inputs, short_names(inputs), strict=True))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from calibcli.metrics.registry import METRICS
 from calibcli.report.document import is_fit, main_figure, measurements, results_of
-from calibcli.report.texts import plural, short_names
-from calibcli.report.verdict import Verdict
+from calibcli.workflow.texts import plural, short_names
+from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
     from calibcli.schema import (

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from calibcli.report.comparison import change
 from calibcli.report.document import measurements, results_of
 from calibcli.report.table import Cell, Table, TableColumn, TableRow
-from calibcli.report.texts import (
+from calibcli.visible import visible
+from calibcli.workflow.texts import (
     difference_text,
     interval_text,
     percent,
     short_names,
     significant,
 )
-from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.schema import (

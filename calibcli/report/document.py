@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 from calibcli.metrics.panel import Evaluation
 from calibcli.metrics.resampling import Interval
 from calibcli.report.pairings import pairing_part
-from calibcli.report.verdict import Verdict, verdict
 from calibcli.version import SCHEMA_VERSION
+from calibcli.workflow.measurement_parts import SEEN, interval_part, measurement, view_part
 from calibcli.workflow.measuring import MeasuredOn
+from calibcli.workflow.verdict import verdict
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from calibcli.metrics.periods import Period
     from calibcli.metrics.slices import Slice
     from calibcli.schema import (
-        BinPart,
         CandidatePart,
         CompareDocument,
         DecisionsPart,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         GatePart,
         GroupsPart,
         InputPart,
-        IntervalPart,
         MeasurementPart,
         MetricPart,
         NumberPart,
@@ -51,14 +50,12 @@ if TYPE_CHECKING:
         StagePart,
         TargetPart,
         TestPart,
-        ViewPart,
     )
     from calibcli.workflow.choosing import Leaderboard, Standing
     from calibcli.workflow.pooling import GroupReport
     from calibcli.workflow.refit import Refit
 
 
-SEEN = "a fit has seen these rows, which flatters it"
 WEIGHTED = "of rows weighted to the class shares that the fit is for"
 UNCHANGED = "the fit changed nothing"
 BY_DESIGN = "the fit is for other class shares than these rows have"
@@ -119,29 +116,6 @@ def main_figure(metric: MetricPart | NumberPart) -> float | None:
     return metric.get("estimate", metric["value"])
 
 
-def measurement(
-    evaluation: Evaluation,
-    class_names: Sequence[str] | None = None,
-    remarks: Sequence[str] = (),
-    *,
-    seen: bool = False,
-) -> MeasurementPart:
-    """The part that every evaluation shares: verdict, size, view, metrics, reliability bins."""
-    view = _view(evaluation, class_names)
-    part: MeasurementPart = {
-        "verdict": Verdict("none").stored(),
-        "rows": evaluation.rows,
-        "weight": evaluation.weight,
-        "classes": evaluation.classes,
-        "view": view["view"],
-        "positive": view["positive"],
-        "metrics": {name: _metric(evaluation, name) for name in evaluation.values},
-        "reliability": [cast("BinPart", asdict(each)) for each in evaluation.reliability],
-    }
-    part["verdict"] = verdict(part, seen=SEEN if seen else None, remarks=remarks).stored()
-    return part
-
-
 def judge_again(document: EvaluateDocument) -> EvaluateDocument:
     """The document with the verdict on all that was looked at: slices and tests too."""
     document["verdict"] = verdict(
@@ -153,39 +127,11 @@ def judge_again(document: EvaluateDocument) -> EvaluateDocument:
     return document
 
 
-def _view(evaluation: Evaluation, class_names: Sequence[str] | None) -> ViewPart:
-    """What the confidence is of."""
-    event = evaluation.event
-    if event is None:
-        return {"view": "top", "positive": None}
-    name = class_names[event] if class_names else str(event)
-    return {"view": "positive", "positive": {"class": event, "name": name}}
-
-
 def _add_pairing(part: MeasurementPart | None, evaluation: Evaluation | None) -> None:
     """Write what another run of the same rows can be paired by, where that was kept."""
     pairing = None if evaluation is None else pairing_part(evaluation.record)
     if part is not None and pairing is not None:
         part["pairing"] = pairing
-
-
-def _metric(evaluation: Evaluation, name: str) -> MetricPart:
-    """A metric's value, and what is known of its uncertainty."""
-    part: MetricPart = {"value": evaluation.values[name]}
-    if name in evaluation.estimates:
-        part["estimate"] = evaluation.estimates[name]
-    if name in evaluation.intervals:
-        part["low"], part["high"] = evaluation.intervals[name]
-    if name in evaluation.changes:
-        part["change"] = _interval(evaluation.changes[name])
-    if name in evaluation.chances:
-        mean, low, high = evaluation.chances[name]
-        part["chance"] = {"mean": mean, "low": low, "high": high}
-    return part
-
-
-def _interval(interval: Interval) -> IntervalPart:
-    return {"low": interval.low, "high": interval.high}
 
 
 def _number(value: float, interval: Interval | None) -> NumberPart:
@@ -242,7 +188,7 @@ def _rule(rule: Rule, before: Rule | None, class_names: Sequence[str] | None) ->
     change = None if before is None else rule.cost.change_from(before.cost)
     # Chance has chosen both thresholds, which no resample of the rows shows.
     if change is not None and rule.name != "best":
-        part["change"] = _interval(change)
+        part["change"] = interval_part(change)
     return part
 
 
@@ -524,7 +470,7 @@ def compare_document(
         "rows": rows,
         "classes": classes,
         "folds": folds,
-        **_view(board.chosen.evaluation, class_names),
+        **view_part(board.chosen.evaluation, class_names),
         "leaderboard": _candidates(board),
         "why": board.why,
     }

@@ -17,8 +17,8 @@ from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.pairings import trim_pairings
 from calibcli.report.render_latex import to_latex
 from calibcli.report.render_markdown import to_markdown
-from calibcli.report.texts import exact
 from calibcli.visible import visible
+from calibcli.workflow.texts import exact
 
 if TYPE_CHECKING:
     from calibcli.schema import Document, MetricPart, NumberPart

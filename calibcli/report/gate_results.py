@@ -11,10 +11,10 @@ from calibcli.report.baseline import Baseline
 from calibcli.report.comparison import measured_input
 from calibcli.report.document import gates_of, is_fit, measured_part, results_of
 from calibcli.report.pairings import Joined
-from calibcli.report.texts import cut_end, interval_text, plural, short_names, significant
 from calibcli.workflow.conditions import OPERATORS, Gate, parse_gate
 from calibcli.workflow.gates import Judgement, judge
 from calibcli.workflow.quantities import Estimate, FailedParts, Operand, Subject, WorstSlice
+from calibcli.workflow.texts import cut_end, interval_text, plural, short_names, significant
 
 if TYPE_CHECKING:
     from calibcli.schema import (

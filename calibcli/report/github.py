@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from calibcli.report.document import did_not_converge, gates_of
 from calibcli.report.gate_results import failed_gates, sentence, verdict_on_gates
 from calibcli.report.render_markdown import to_markdown
-from calibcli.report.texts import plural
+from calibcli.workflow.texts import plural
 
 if TYPE_CHECKING:
     from calibcli.schema import Document

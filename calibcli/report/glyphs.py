@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from calibcli.report.texts import INFINITE, NO_VALUE, PLUS_MINUS
+from calibcli.workflow.texts import INFINITE, NO_VALUE, PLUS_MINUS
 
 
 @dataclass(frozen=True)

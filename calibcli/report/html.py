@@ -41,7 +41,7 @@ from calibcli.report.tables import (
     slices_tables,
     target_table,
 )
-from calibcli.report.texts import (
+from calibcli.workflow.texts import (
     NO_VALUE,
     capitalised,
     count,
@@ -50,7 +50,7 @@ from calibcli.report.texts import (
     short_names,
     significant,
 )
-from calibcli.report.verdict import Verdict
+from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
     from calibcli.schema import Document

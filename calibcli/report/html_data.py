@@ -21,8 +21,8 @@ from calibcli.report.plot_data import (
     worst_classes,
 )
 from calibcli.report.tables import SHOWN_ON_PAGE
-from calibcli.report.texts import percent
-from calibcli.report.verdict import Verdict
+from calibcli.workflow.texts import percent
+from calibcli.workflow.verdict import Verdict
 
 MOST_CLASS_DIAGRAMS = 5000
 """Class diagrams on a page, of all measurements; of more classes, those that matter most."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from calibcli.report.comparison import measured_input
 from calibcli.report.document import gates_of, measurements, results_of
-from calibcli.report.verdict import WORDS, Verdict
+from calibcli.workflow.verdict import WORDS, Verdict
 
 if TYPE_CHECKING:
     from calibcli.schema import Document

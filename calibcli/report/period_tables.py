@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from calibcli.report.table import Cell, Table, TableColumn, TableRow
-from calibcli.report.texts import LONGEST_NAME, count, plural, significant
+from calibcli.workflow.texts import LONGEST_NAME, count, plural, significant
 
 if TYPE_CHECKING:
     from calibcli.schema import EvaluateDocument, PeriodPart, PeriodsPart

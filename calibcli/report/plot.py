@@ -42,7 +42,7 @@ from calibcli.report.plot_sheet import (
     encode_figure,
     house_style,
 )
-from calibcli.report.texts import cut_inside, plural
+from calibcli.workflow.texts import cut_inside, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,8 +25,8 @@ from calibcli.metrics.diagrams import (
     rare_event_bins,
 )
 from calibcli.metrics.lattice import lattice_edges
-from calibcli.report.texts import cut_inside
 from calibcli.visible import visible
+from calibcli.workflow.texts import cut_inside
 
 if TYPE_CHECKING:
     from calibcli.schema import EvaluateDocument, MeasurementPart, SlicePart, SlicesPart

@@ -24,7 +24,7 @@ from calibcli.report.plot_sheet import (
     encode_figure,
     house_style,
 )
-from calibcli.report.texts import cut_inside, short_names
+from calibcli.workflow.texts import cut_inside, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

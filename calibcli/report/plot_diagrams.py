@@ -11,7 +11,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.metrics.consistency import BAND_LEVEL
 from calibcli.report.plot_data import Diagram, Multiple, Picture, Scale, Style, weight_shares
 from calibcli.report.plot_sheet import BAND, DIAGONAL, RULE
-from calibcli.report.texts import LONGEST_NAME, count, cut_inside, percent
+from calibcli.workflow.texts import LONGEST_NAME, count, cut_inside, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from rich.text import Text
 
 from calibcli.report.glyphs import Glyphs
-from calibcli.report.texts import count, percent
-from calibcli.report.verdict import Verdict
+from calibcli.workflow.texts import count, percent
+from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
     from calibcli.schema import BinPart, MeasurementPart

@@ -17,8 +17,8 @@ from calibcli.report.tables import (
     metrics_table,
     target_table,
 )
-from calibcli.report.texts import capitalised
 from calibcli.visible import visible
+from calibcli.workflow.texts import capitalised
 
 if TYPE_CHECKING:
     from calibcli.schema import Document

@@ -34,9 +34,9 @@ from calibcli.report.tables import (
     metrics_table,
     target_table,
 )
-from calibcli.report.texts import align_at_point, capitalised, cut_inside
-from calibcli.report.verdict import Verdict
 from calibcli.visible import visible
+from calibcli.workflow.texts import align_at_point, capitalised, cut_inside
+from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
     from calibcli.schema import Document, Result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibcli.metrics.resampling import FEW_CLUSTERS
 from calibcli.report.document import is_fit, measured_part
-from calibcli.report.texts import duration, plural, significant
+from calibcli.workflow.texts import duration, plural, significant
 
 if TYPE_CHECKING:
     from calibcli.schema import FitDocument, InputPart, Result

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from calibcli.report.texts import cut_end
+from calibcli.workflow.texts import cut_end
 
 INTERVAL_HEADING = "95 % interval"
 
@@ -39,7 +39,7 @@ class Cell:
         What to think of it: ``"better"``.
     look : str
         How it stands out: ``"better"``, ``"worse"``, ``"same"``, ``"unclear"``, ``"best"`` of its
-        row, ``"clear"`` evidence, ``"quiet"``, or a kind of `calibcli.report.verdict`.
+        row, ``"clear"`` evidence, ``"quiet"``, or a kind of `calibcli.workflow.verdict`.
     tip : str
         What a page says under the pointer.
     way : str

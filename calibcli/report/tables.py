@@ -29,7 +29,7 @@ from calibcli.report.document import is_fit, leaderboard_of, main_figure, result
 from calibcli.report.period_tables import SHOWN_PERIODS, period_tables
 from calibcli.report.reliability import have_equal_mass
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
-from calibcli.report.texts import (
+from calibcli.workflow.texts import (
     LONGEST_NAME,
     NO_VALUE,
     PLUS_MINUS,
@@ -44,7 +44,7 @@ from calibcli.report.texts import (
     short_names,
     significant,
 )
-from calibcli.report.verdict import Verdict
+from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
     from calibcli.schema import (

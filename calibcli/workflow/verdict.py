@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from calibcli.metrics.ece import ECE
 from calibcli.metrics.registry import METRICS
-from calibcli.report.texts import (
+from calibcli.visible import visible
+from calibcli.workflow.texts import (
     interval_text,
     p_value,
     percent,
@@ -25,7 +26,6 @@ from calibcli.report.texts import (
     significant,
     upper_end_text,
 )
-from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.schema import (
