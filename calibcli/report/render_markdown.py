@@ -28,8 +28,8 @@ from calibcli.report.tables import (
     reliability_table,
     target_table,
 )
-from calibcli.report.texts import capitalised
 from calibcli.visible import visible
+from calibcli.workflow.texts import capitalised
 
 if TYPE_CHECKING:
     from calibcli.schema import Document
