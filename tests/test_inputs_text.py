@@ -390,3 +390,13 @@ def test_a_header_without_rows_says_so(tmp_path) -> None:
         path = write(tmp_path / "rows.csv", "prob_a,prob_b,label" + end)
         with pytest.raises(CalibError, match="no rows below the header"):
             read(path, logits="prob_*")
+
+
+def test_whole_numbers_are_scores_where_their_name_says_so(tmp_path) -> None:
+    text = "prob_a,prob_b,label\n1,0,a\n0,1,b\n"
+    assert read(write(tmp_path / "t.csv", text))[0].tolist() == [[1, 0], [0, 1]]
+    lines = '{"logits": [1, -2], "label": 0}\n{"logits": [3, 0], "label": 1}\n'
+    assert read(write(tmp_path / "t.jsonl", lines))[0].tolist() == [[1, -2], [3, 0]]
+    lines = '{"scores": [1, 2], "label": 0}\n{"scores": [3, 0], "label": 1}\n'
+    with pytest.raises(DataError, match="cannot be scores"):
+        read(write(tmp_path / "t.jsonl", lines))

@@ -22,6 +22,7 @@ from calibcli.tables.formats.text import (
     not_utf8,
     typed_copy,
 )
+from calibcli.tables.kinds import kind_by_name
 from calibcli.tables.locations import Location, first_line
 from calibcli.tables.storage import Spool
 
@@ -210,6 +211,10 @@ def open_delimited(location: Location, spool: Spool) -> IpcData:
                 raise
             dialect = replace(dialect, block=min(8 * dialect.block, LARGEST_BLOCK_BYTES))
     _refuse_decimal_commas(dialect, columns)
+    for column in columns:
+        # A probability of 1 may be written as a whole number; its name says what it is.
+        if column.type == _INTEGER and kind_by_name(column.name) is not None:
+            column.type = _FLOAT
     schema = pa.schema([(column.name, column.type or _TEXT) for column in columns])
 
     def typed() -> Iterator[Any]:

@@ -23,6 +23,7 @@ from calibcli.tables.formats.text import (
     not_utf8,
     typed_copy,
 )
+from calibcli.tables.kinds import kind_by_name
 from calibcli.tables.locations import Location
 from calibcli.tables.storage import Spool
 
@@ -55,6 +56,7 @@ def open_json(location: Location, spool: Spool) -> IpcData:
     for block in _blocks(location):
         kind = _with_fields(kind, block.type())
     mixed = {field.name: MIXED_TITLE for field in kind if field.type == _MIXED}
+    kind = pa.struct([(field.name, _as_scores(field.name, field.type)) for field in kind])
     schema = pa.schema([(field.name, _stored(field.type)) for field in kind])
     batches = (batch for block in _blocks(location) for batch in block.batches(kind, schema))
     return typed_copy(location, "json", schema, batches, spool, mixed)
@@ -374,6 +376,13 @@ def _widened_map(first: Any, second: Any) -> Any:
     else:
         return _MIXED
     return _MIXED if value == _MIXED else pa.map_(pa.string(), value)
+
+
+def _as_scores(name: str, kind: Any) -> Any:
+    """The type of a field; where its name says that it has scores, whole numbers are numbers."""
+    if kind_by_name(name) is None:
+        return kind
+    return pa.float64() if pa.types.is_integer(kind) else _floats(kind)
 
 
 def _needs_python(kind: Any) -> bool:
