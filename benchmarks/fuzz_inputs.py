@@ -164,7 +164,18 @@ def _arrays() -> list[dict[str, bytes]]:
         "classes": names,
         "lang": data["lang"].astype("S"),
     }
-    return [{name: _array(array) for name, array in each.items()} for each in (plain, other)]
+    images, pixels = 3, ROWS // 3
+    grid = {
+        "logits": data["logits"].reshape(images, 2, pixels // 2, CLASSES).transpose(0, 3, 1, 2),
+        "labels": data["label"].reshape(images, 2, pixels // 2),
+        "lang": data["lang"][:images],
+    }
+    volume = {
+        "logits": data["logits"].T.reshape(CLASSES, 2, -1),
+        "mask": grid["labels"].reshape(2, -1),
+    }
+    shapes = (plain, other, grid, volume)
+    return [{name: _array(array) for name, array in each.items()} for each in shapes]
 
 
 def _npz() -> list[Sample]:

@@ -308,6 +308,34 @@ def test_an_array_beside_a_table_of_scores_is_none(tmp_path) -> None:
     assert np.array_equal(rows_read(path)[0], scores)
 
 
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_a_folder_of_segmentations_beside_one_of_predictions(suffix, rows, tmp_path) -> None:
+    """Cases as nnU-Net writes them, (C, Z, Y, X) and each of its own size."""
+    predicted, segmented = tmp_path / "predicted", tmp_path / "segmented"
+    for folder in (predicted, segmented):
+        folder.mkdir()
+    parts = []
+    for index, shape in enumerate([(3, 2, 4, 6), (3, 5, 4, 2)]):
+        scores, labels = scores_and_labels(shape, 0, index)
+        probs = np.exp(scores) / np.exp(scores).sum(axis=0)
+        npz(predicted, f"case_{index}", np.savez_compressed, probabilities=probs)
+        if suffix == "npy":
+            np.save(segmented / f"case_{index}.npy", labels.astype("u1"))
+        else:
+            npz(segmented, f"case_{index}", seg=labels.astype("i2"))
+        parts.append((flat(probs, 0), labels.ravel()))
+    read = rows_read(str(predicted), rows, labels=str(segmented))
+    assert np.array_equal(read[0], np.concatenate([scores for scores, _ in parts]))
+    assert np.array_equal(read[1], np.concatenate([labels for _, labels in parts]))
+    with open_dataset([str(predicted)], ReadOptions(labels=str(segmented))) as dataset:
+        assert len(dataset.files) == len(dataset.fingerprints()) == 4
+    sampled = rows_read(str(predicted), rows, labels=str(segmented), sample=5)
+    assert len(sampled[0]) == 10
+    (segmented / f"case_1.{suffix}").unlink()
+    assert "which would be called case_1.npy" in refusal(str(predicted), labels=str(segmented))
+
+
 # Samples
 
 

@@ -135,6 +135,19 @@ def test_as_many_members_as_rows_cannot_be_told_apart(tmp_path) -> None:
         np.testing.assert_allclose(probs, softmax(logits.mean(axis=axis)), rtol=1e-6)
 
 
+def test_files_of_members_are_inputs_all(calib_here, tmp_path) -> None:
+    paths = [
+        npz(tmp_path, str(member), logits=LOGITS[member], labels=LABELS) for member in range(3)
+    ]
+    with open_dataset(paths, ReadOptions(members="mean-probs")) as dataset:
+        assert dataset.files == paths
+        assert len(dataset.fingerprints()) == 3
+    options = ("-o", paths[1], "-p", "p.json", "--force", "-q")
+    code, _, err = calib_here("fit", *paths, "--members", "mean-probs", *options)
+    assert code == 2
+    assert "is an input" in err
+
+
 def test_members_that_have_other_labels_are_refused(tmp_path) -> None:
     paths = [
         npz(tmp_path, str(member), logits=LOGITS[member], labels=np.roll(LABELS, member))

@@ -133,7 +133,8 @@ class InputOptions:
         str | None,
         _input(
             metavar="COL",
-            help="Column or key of the labels, or an NPY file of them.",
+            help="Column or key of the labels, an NPY file of them, or a folder with one for each "
+            "input.",
             show_default="found by its name",
         ),
     ] = None

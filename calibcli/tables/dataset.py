@@ -81,7 +81,7 @@ class Dataset:
         self.format = first.file.format
         self.seen = any(partition.file.seen for partition in partitions)
         self.is_expanded = any(partition.file.is_expanded for partition in partitions)
-        locations = [partition.file.location for partition in partitions]
+        locations = [each for partition in partitions for each in partition.file.locations]
         self.name = _short_name(locations)
         self._has_label_file = layout.label_file is not None
         if layout.label_file is not None:

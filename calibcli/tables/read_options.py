@@ -87,7 +87,8 @@ class ReadOptions:
         Name of the column or NPZ key of scores; or scalar columns, one a class: a pattern such as
         ``logit_*``, or their names with commas between them. None: well-known names are tried.
     labels : str or None
-        Name of the column or key of labels, or the path of an ``.npy`` file of labels.
+        Name of the column or key of labels, the path of an ``.npy`` file of them, or a folder with
+        a file of labels for each input, of the same name.
     weights : str or None
         Name of the column or key of row weights. They are never used without being asked for.
     counts : str or None

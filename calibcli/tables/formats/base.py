@@ -241,6 +241,11 @@ class DataFile(ABC):
     score_kind: InputKind | None = None
     grid: GridShape | None = None
 
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """All files that it is read from, the one of `location` first."""
+        return (self.location,)
+
     def locate(self, row: int) -> str:
         """Where a row is, for messages: ``"val.parquet, row 12"``."""
         return f"{self.location.name}, row {row}"

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from calibcli.arrays import NumpyArray
 from calibcli.tables.formats.base import DataFile
+from calibcli.tables.locations import Location
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class ReshapedFile(DataFile):
 
     file: DataFile
 
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Those of the file."""
+        return self.file.locations
+
     def verify(self, names: Sequence[str]) -> None:
         """Compare what the fields of these names are read from with its checksums."""
         self.file.verify(self.sources(names))
@@ -47,3 +56,19 @@ class ReshapedFile(DataFile):
         """The fields of the file that some fields of the table are read from."""
         stored = {field.name for field in self.file.fields}
         return [name for name in names if name in stored]
+
+
+class AlignedReader:
+    """Reads one field of a file, so many rows at a time as another file gives."""
+
+    def __init__(self, file: DataFile, field: str, begin: int, end: int, rows: int) -> None:
+        self._field, self._batches = field, file.read((field,), begin, end, rows)
+        self._waiting: list[NumpyArray] = []
+
+    def take(self, rows: int) -> NumpyArray:
+        """The next rows."""
+        while sum(map(len, self._waiting)) < rows:
+            self._waiting.append(next(self._batches).array(self._field))
+        waiting = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        self._waiting = [waiting[rows:]]
+        return waiting[:rows]

@@ -168,8 +168,9 @@ def _labels(
         return opened.labels, opened.labels.fields[0]
     file = opened.files[0]
     fields = FileFields.of(file)
-    if options.labels is not None:
-        return file, fields.require(options.labels)
+    asked = file.roles.get("labels", options.labels)
+    if asked is not None:
+        return file, fields.require(asked)
     shape = _shape(fields.require(scores[0]))
     free = [each for each in file.fields if each.name not in scores and each.element != "other"]
     fits = [each for each in free if fitting(shape, _shape(each)) or _shape(each) == shape]

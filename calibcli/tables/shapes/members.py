@@ -20,9 +20,10 @@ from calibcli.arrays import InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
 from calibcli.tables.formats.base import Batch, DataFile, Field, RowError, locating_rows
 from calibcli.tables.kinds import PERCENT, decide_kind
+from calibcli.tables.locations import Location
 from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields, natural
 from calibcli.tables.read_options import MEMBERS, ReadOptions
-from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
+from calibcli.tables.shapes.base import AlignedReader, OpenedFiles, ReshapedFile
 from calibcli.tables.shapes.grids import members_as_rows
 from calibcli.tables.storage import Spool
 
@@ -177,7 +178,8 @@ def _check_labels(files: Sequence[DataFile], options: ReadOptions) -> None:
     ------
     DataError
     """
-    names = LABELS if options.labels is None else (options.labels,)
+    asked = files[0].roles.get("labels", options.labels)
+    names = LABELS if asked is None else (asked,)
     found = [
         next((field for name in names if (field := FileFields.of(file).find(name))), None)
         for file in files
@@ -279,6 +281,10 @@ class _Stack(ReshapedFile):
             name=name,
         )
 
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        return tuple(dict.fromkeys(each for file, _ in self.members for each in file.locations))
+
     def verify(self, names: Sequence[str]) -> None:
         super().verify(names)
         if self.name in names:
@@ -295,7 +301,7 @@ class _Stack(ReshapedFile):
         wanted = self.members if self.name in names else ()
         own = [field for file, field in wanted if file is self.file]
         others = [(file, field) for file, field in wanted if file is not self.file]
-        readers = [_Aligned(file, field, begin, end, rows) for file, field in others]
+        readers = [AlignedReader(file, field, begin, end, rows) for file, field in others]
         for batch in self.file.read([*self.sources(names), *own], begin, end, rows):
             yield _StackBatch(self.name, batch, own, [each.take(len(batch)) for each in readers])
 
@@ -328,22 +334,6 @@ def _kept(file: DataFile) -> dict[str, Any]:
         "picked": file.picked,
         "grid": file.grid,
     }
-
-
-class _Aligned:
-    """Reads one field of a file, so many rows at a time as another file gives."""
-
-    def __init__(self, file: DataFile, field: str, begin: int, end: int, rows: int) -> None:
-        self._field, self._batches = field, file.read((field,), begin, end, rows)
-        self._waiting: list[NumpyArray] = []
-
-    def take(self, rows: int) -> NumpyArray:
-        """The next rows."""
-        while sum(map(len, self._waiting)) < rows:
-            self._waiting.append(next(self._batches).array(self._field))
-        waiting = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
-        self._waiting = [waiting[rows:]]
-        return waiting[:rows]
 
 
 class _StackBatch:

@@ -18,6 +18,7 @@ SHAPES: tuple[str, ...] = (
     "cells:read_json_cells",
     "top_tokens:read_top_tokens",
     "harness:read_samples",
+    "label_files:with_label_files",
     "grids:as_grids",
     "members:as_members",
     "choices:pad_choices",
