@@ -44,6 +44,13 @@ class InputPart(TypedDict):
             "but for `calib apply`",
         ]
     ]
+    dropped_rows: NotRequired[
+        Annotated[
+            int,
+            "rows that are left out for their label, or since they have none",
+            "of `--ignore-label` and `--unlabelled skip`, where there are any",
+        ]
+    ]
 
 
 class IntervalPart(TypedDict):

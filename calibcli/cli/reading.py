@@ -55,7 +55,10 @@ def opened(
         for what, picked in dataset.picked.items():
             talk.say(f"{dataset.name}: {what} {picked}")
         if dataset.dropped_rows:
-            talk.say(f"{dataset.name}: left out {dataset.dropped_rows} of the rows for their label")
+            talk.say(
+                f"{dataset.name}: left out {dataset.dropped_rows} of the rows, for their label or "
+                "since they have none"
+            )
         yield dataset
 
 
@@ -116,7 +119,7 @@ def describe(dataset: Dataset, data: Data) -> InputPart:
 
     absent = np.flatnonzero(data.survey.class_rows == 0).tolist()
     names = dataset.class_names
-    return {
+    part: InputPart = {
         "name": dataset.name,
         "files": list(dataset.files),
         "kind": dataset.kind,
@@ -124,6 +127,9 @@ def describe(dataset: Dataset, data: Data) -> InputPart:
         "absent_classes": [names[k] for k in absent] if names else absent,
         "clusters": _clusters(dataset, data),
     }
+    if dataset.dropped_rows:
+        part["dropped_rows"] = dataset.dropped_rows
+    return part
 
 
 def _clusters(dataset: Dataset, data: Data) -> ClustersPart | None:
@@ -312,7 +318,9 @@ def check_test_classes(data: Dataset, test: Dataset) -> None:
 
 def _other_name(names: tuple[str, ...] | None, dataset: Dataset) -> str | None:
     """Which class has another name in a dataset, if both have names."""
+    from calibcli.tables.labels import composed
+
     for k, pair in enumerate(zip(names or (), dataset.class_names or (), strict=False)):
-        if pair[0] != pair[1]:
+        if composed(pair[0]) != composed(pair[1]):
             return f"class {k} is {pair[0]!r} there, but {pair[1]!r} in {dataset.name}"
     return None

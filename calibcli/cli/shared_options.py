@@ -82,6 +82,13 @@ class MembersChoice(StrEnum):
     EACH = "each"
 
 
+class Unlabelled(StrEnum):
+    """What becomes of rows without a label."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+
+
 def options_in(panel: str) -> Callable[..., Any]:
     """`typer.Option` for options that the help shows together, under a heading."""
     return functools.partial(typer.Option, rich_help_panel=panel)
@@ -231,6 +238,10 @@ class InputOptions:
             show_default="all",
         ),
     ] = None
+    unlabelled: Annotated[
+        Unlabelled,
+        _input(help="What becomes of rows without a label: null or NaN."),
+    ] = Unlabelled.REFUSE
     spool_limit: Annotated[
         str | None,
         _input(
@@ -256,6 +267,7 @@ class InputOptions:
             classes=None if self.classes is None else parse_classes(self.classes),
             num_classes=self.num_classes,
             ignore_label=tuple(self.ignore_label or ()),
+            unlabelled=self.unlabelled.value,
             labels_required=labels_required,
             single_pass=single_pass,
             class_axis=None if self.class_axis is None else parse_class_axis(self.class_axis),

@@ -27,7 +27,7 @@ def summary(document: Result, *, timed: bool = True) -> Lines:
     """Labelled lines about one input; no metrics, and if not ``timed`` no times."""
     source = document["input"]
     lines = [("read", _size(document, source)), *_view(document)]
-    lines += [*_clusters(source), *_absent(source)]
+    lines += [*_dropped(source), *_clusters(source), *_absent(source)]
     if is_fit(document):
         if document["test"] is not None:
             lines += [("test", document["test"]["name"]), *_clusters(document["test"])]
@@ -57,6 +57,12 @@ def _view(document: Result) -> Iterator[tuple[str, str]]:
             "positive",
             f"{event['name']}: confidence is P({event['name']}) (--view top: of the top label)",
         )
+
+
+def _dropped(source: InputPart) -> Iterator[tuple[str, str]]:
+    rows = source.get("dropped_rows")
+    if rows:
+        yield "left out", f"{rows:,} rows, for their label or since they have none"
 
 
 def _clusters(source: InputPart) -> Iterator[tuple[str, str]]:

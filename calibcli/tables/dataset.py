@@ -105,7 +105,10 @@ class Dataset:
             start += sum(len(kept) for kept in partition.kept())
         self._partitions, self.dropped_rows, self.rows = partitions, self.rows - start, start
         if not start:
-            raise DataError(f"{self.name}: every row has the label that --ignore-label leaves out")
+            none = ", or none" if self.layout.rule.skips else ""
+            raise DataError(
+                f"{self.name}: every row has the label that --ignore-label leaves out{none}"
+            )
 
     def chunks(self, rows: int, with_columns: bool = False) -> Iterator[Chunk]:
         """All rows in order, at most ``rows`` at a time; may be called again for another pass.

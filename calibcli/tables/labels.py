@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from calibcli.tables.formats.base import RowError, Values
 
 _LISTED = 12
 _PAIRS = ((-1, 1), (0, 255))
+_SKIPPING = "--unlabelled skip leaves such rows out"
 NO_LABEL = int(np.iinfo(np.int64).min)
 """Stands for a missing label, where labels need not be there, and for one to be left out."""
 
@@ -32,12 +34,15 @@ class LabelRule:
     numbers : tuple of int or None
         The number that stands for each class, where it is not the class's place: -1 and 1, or the
         numbers that the classes are named by.
+    skips : bool
+        Whether rows without a label are left out.
     """
 
     classes: tuple[str, ...] | None = None
     ignore: tuple[int | str, ...] = ()
     required: bool = True
     numbers: tuple[int, ...] | None = None
+    skips: bool = False
 
     def decode(self, stored: Values) -> NumpyArray:
         """Class numbers (n,), int64; `NO_LABEL` where the row has none or is to be left out.
@@ -51,19 +56,23 @@ class LabelRule:
         UsageError
             The label to leave out is of another type than the labels.
         """
-        if stored.missing is not None and self.required and stored.missing.any():
-            raise RowError(int(np.argmax(stored.missing)), "the label is missing")
+        if stored.missing is not None and stored.missing.any() and not self._may_be_missing:
+            raise RowError(int(np.argmax(stored.missing)), f"the label is missing; {_SKIPPING}")
         numbers = self._numbers(stored) if stored.names is None else self._names(stored)
         if stored.missing is not None:
             numbers[stored.missing] = NO_LABEL
         return numbers
 
+    @property
+    def _may_be_missing(self) -> bool:
+        return self.skips or not self.required
+
     def _names(self, stored: Values) -> NumpyArray:
-        order = {name: number for number, name in enumerate(self.classes or ())}
-        order |= dict.fromkeys(map(str, self.ignore), NO_LABEL)
+        order = {composed(name): number for number, name in enumerate(self.classes or ())}
+        order |= {composed(str(label)): NO_LABEL for label in self.ignore}
         names = stored.names or ()
         # A column's dictionary may have names that no row uses.
-        table = np.array([order.get(name, -1) for name in names] or [-1], np.int64)
+        table = np.array([order.get(composed(name), -1) for name in names] or [-1], np.int64)
         numbers: NumpyArray = table[stored.values]
         unknown = numbers == -1 if stored.missing is None else (numbers == -1) & ~stored.missing
         if unknown.any():
@@ -80,6 +89,8 @@ class LabelRule:
         elif values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
             raise RowError(int(np.argmax(values)), f"the label {values.max()} is no class number")
         numbers: NumpyArray = values.astype(np.int64)
+        if stored.missing is not None:
+            numbers[stored.missing] = NO_LABEL
         for label in self.ignore if self.required else ():
             try:
                 ignored = int(label)
@@ -110,14 +121,19 @@ class LabelRule:
     def _whole(self, values: NumpyArray) -> NumpyArray:
         values = values.astype(np.float64)
         missing = np.isnan(values)
-        if self.required and missing.any():
-            raise RowError(int(np.argmax(missing)), "the label is missing (NaN)")
+        if missing.any() and not self._may_be_missing:
+            raise RowError(int(np.argmax(missing)), f"the label is missing (NaN); {_SKIPPING}")
         row = first_fraction(values, missing)
         if row is not None:
             raise RowError(row, f"the label {values[row]} is no whole number")
         whole = np.where(missing, 0, values).astype(np.int64)
         whole[missing] = NO_LABEL
         return whole
+
+
+def composed(name: str) -> str:
+    """A name by which it is compared: letters with their accents as one character each (NFC)."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def whole_numbers(names: tuple[str, ...]) -> tuple[int, ...] | None:

@@ -78,7 +78,7 @@ class Layout:
     @property
     def drops(self) -> bool:
         """Whether rows may be left out."""
-        return bool(self.rule.ignore) and self.rule.required
+        return (bool(self.rule.ignore) or self.rule.skips) and self.rule.required
 
     def names(self, *, with_columns: bool) -> list[str]:
         """The fields that a chunk needs."""

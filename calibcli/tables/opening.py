@@ -44,7 +44,7 @@ from calibcli.tables.names import (
     other_labels,
     proposed_labels,
 )
-from calibcli.tables.read_options import ReadOptions
+from calibcli.tables.read_options import SKIP, ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.registry import as_tables
 from calibcli.tables.storage import Spool
@@ -330,7 +330,8 @@ def _label_rule(
         numbers = None
     if numbers is not None and fields.labels is not None and fields.labels.element != "string":
         picked["labels"] += f", {_numbering(numbers)}"
-    rule = LabelRule(names, options.ignored, options.labels_required, numbers)
+    skips = options.unlabelled == SKIP
+    rule = LabelRule(names, options.ignored, options.labels_required, numbers, skips)
     if options.labels_required and _labels_are_predictions(files[0], fields, rule, kind, width):
         _ask_whether_labels_are_the_truth(fields, also, picked)
     return rule, decisions
@@ -405,7 +406,7 @@ def _label_numbers(
     else:
         named = whole_numbers(names or ())
     numbering = NumberedLabels(classes, named)
-    rule = LabelRule(None, options.ignored)
+    rule = LabelRule(None, options.ignored, skips=options.unlabelled == SKIP)
     read = list(zip(files, rows, strict=True)) if label_file is None else [(label_file, sum(rows))]
     for file, count in read:
         if not numbering.is_settled and count:

@@ -10,6 +10,7 @@ from calibcli.errors import ParamsError, UsageError
 from calibcli.params import first_twice
 from calibcli.small_files import read_small
 from calibcli.tables.kinds import PERCENT
+from calibcli.tables.labels import composed
 
 NO_CLASS_AXIS = "none"
 """What `ReadOptions.class_axis` is where each place has one score."""
@@ -22,6 +23,9 @@ KINDS = ("logits", "log-probs", "probs", PERCENT)
 REST_SHARED = "share"
 TOPK_RESTS = (REST_SHARED, "floor")
 """What a class may have that is not listed: its share of the rest, or the least that is listed."""
+
+REFUSE, SKIP = "refuse", "skip"
+"""What becomes of rows without a label."""
 
 _REMEMBERED = "remembered"
 """Metadata of the options that a calibrator is for: the function that reads one from JSON, and
@@ -104,6 +108,8 @@ class ReadOptions:
     ignore_label : int, str, tuple of these, or None
         Rows with one of these labels are left out. Where labels are not required nothing is left
         out.
+    unlabelled : str
+        What becomes of rows without a label where labels are required: ``"refuse"`` or ``"skip"``.
     labels_required : bool
         Whether labels must be there. Otherwise they are read where they are found.
     single_pass : bool
@@ -153,6 +159,7 @@ class ReadOptions:
     renormalise: bool = field(default=False, metadata=_only(True))
     classes: tuple[str, ...] | None = None
     ignore_label: int | str | tuple[int | str, ...] | None = None
+    unlabelled: str = REFUSE
     labels_required: bool = True
     single_pass: bool = False
     with_columns: bool = True
@@ -231,6 +238,8 @@ class ReadOptions:
                 f"--input {self.input}: there is no such kind of scores; "
                 f"use auto, {', '.join(KINDS)}"
             )
+        if self.unlabelled not in (REFUSE, SKIP):
+            raise UsageError(f"--unlabelled {self.unlabelled}: use {REFUSE} or {SKIP}")
         if self.renormalise and self.input not in ("probs", PERCENT):
             raise UsageError("--renormalise divides probabilities by their sum: add --input probs")
         if self.num_classes is not None and self.num_classes < 2:
@@ -283,7 +292,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
     # A single name is never a list of classes, so it can only be a file.
     if len(names) == 1:
         try:
-            lines = read_small(text).decode("utf-8").splitlines()
+            lines = read_small(text).decode("utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"--classes {text}: give at least two names ('cat,dog'), or a text file "
@@ -306,6 +315,6 @@ def check_classes(names: tuple[str, ...] | list[str], where: str) -> None:
         raise UsageError(f"{where}: at least two class names are needed")
     if not all(names):
         raise UsageError(f"{where}: a class name is empty")
-    twice = first_twice(names)
+    twice = first_twice([composed(name) for name in names])
     if twice is not None:
         raise UsageError(f"{where}: class {twice!r} is there twice")
