@@ -21,6 +21,10 @@ class UsageError(CalibError):
     """An option, a name or a combination of them that cannot be used."""
 
 
+class NoLabelsError(UsageError):
+    """Labels are needed and there are none."""
+
+
 class DataError(CalibError):
     """A data file that cannot be read, or values in it that cannot be used."""
 

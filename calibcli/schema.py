@@ -724,6 +724,18 @@ class ApplyDocument(TypedDict):
     ]
 
 
+class ConvertDocument(TypedDict):
+    """``calib convert``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["convert"], "the command"]
+    input: Annotated[InputPart, "what was read"]
+    rows: Annotated[int, "rows that were written"]
+    classes: Annotated[int, "number of classes"]
+    class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
+    output: Annotated[str, "path of the file that was written"]
+
+
 class ModelPart(TypedDict):
     """A model of which samples are drawn."""
 

@@ -126,7 +126,7 @@ SHELL = {
 }
 
 COMMANDS = {"apply", "compare", "evaluate", "fit", "fit_job"}
-COMMANDS |= {"guide", "inspect", "methods", "plan_gates"}
+COMMANDS |= {"convert", "guide", "inspect", "methods", "plan_gates"}
 OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
 
 
@@ -140,6 +140,7 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
         (("metrics",), {"methods"}),
         (("gates", "plan", "--help"), {"plan_gates"}),
         (("inspect", TEST), {"inspect", "reading"}),
+        (("convert", TEST, "-o", "-"), {"convert", "reading"}),
         (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "reading"}),
         (
             ("evaluate", TEST),

@@ -53,6 +53,7 @@ _MODULES = {
     "compare": "compare",
     "gates": "plan_gates",
     "inspect": "inspect",
+    "convert": "convert",
     "methods": "methods",
     "losses": "methods",
     "metrics": "methods",

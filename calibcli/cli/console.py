@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TextIO
 
 from calibcli.cli.shared_options import OutputOptions, ReportOptions
@@ -74,6 +74,16 @@ class Talk:
     """What is said on the way, on stderr."""
 
     quiet: bool
+    _picked: dict[str, str] = field(default_factory=dict)
+
+    def picked(self, name: str, picked: Mapping[str, str]) -> None:
+        """Say what was picked in a data set, but for what is the same as in the one before."""
+        for what, text in picked.items():
+            if self._picked.get(what) != text:
+                self.say(f"{name}: {what} {text}")
+        for what in sorted(self._picked.keys() - picked.keys()):
+            self.say(f"{name}: no {what}")
+        self._picked = dict(picked)
 
     def say(self, text: str) -> None:
         """A line, unless nothing is to be said."""

@@ -212,7 +212,7 @@ class _Job:
         )
         from calibcli.engine.data import open_data
         from calibcli.report.document import evaluate_document, judge_again
-        from calibcli.workflow.measuring import Through, measure
+        from calibcli.workflow.measuring import Through, clustered, measure
 
         keys, names = group_keys(self.stages, self.params)
         engine, doing = self.computing.engine(), f"measuring {name}"
@@ -227,7 +227,8 @@ class _Job:
             talk_about_clusters(data, dataset, self.talk)
             talk_about_groups(dataset, names, self.talk)
             self._check_classes(data, dataset)
-            panel = self.measuring.settled(self.panel, data.classes, dataset.class_names)
+            panel = clustered(self.panel, data)
+            panel = self.measuring.settled(panel, data.classes, dataset.class_names)
             panel = self.pictures.widened(self.diagnosing.widened(panel, data), data)
             predictor = Through(self.stages)
             (evaluation,) = measure(data, [predictor], panel)

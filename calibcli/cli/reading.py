@@ -34,6 +34,7 @@ def opened(
     *,
     labels_required: bool = True,
     single_pass: bool = False,
+    labels_where_there: bool = False,
     keys: Mapping[str, str] | None = None,
     key_names: Mapping[str, tuple[str, ...]] | None = None,
     like: Reading | None = None,
@@ -48,12 +49,17 @@ def opened(
     from calibcli.tables import open_dataset
 
     chosen = options.read_options(labels_required=labels_required, single_pass=single_pass)
-    chosen = replace(chosen, keys=keys or {}, key_names=key_names or {}, with_columns=with_columns)
+    chosen = replace(
+        chosen,
+        keys=keys or {},
+        key_names=key_names or {},
+        with_columns=with_columns,
+        labels_where_there=labels_where_there,
+    )
     if like is not None:
         chosen = chosen.repeating(like)
     with open_dataset(inputs, chosen) as dataset:
-        for what, picked in dataset.picked.items():
-            talk.say(f"{dataset.name}: {what} {picked}")
+        talk.picked(dataset.name, dataset.picked)
         if dataset.dropped_rows:
             talk.say(
                 f"{dataset.name}: left out {dataset.dropped_rows} of the rows, for their label or "

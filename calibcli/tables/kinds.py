@@ -92,6 +92,7 @@ def decide_kind(
     *,
     renormalise: bool = False,
     origin: str | None = None,
+    by: str = "as asked",
 ) -> tuple[InputKind, str]:
     """The kind of some scores, and how it was decided.
 
@@ -109,6 +110,8 @@ def decide_kind(
         Whether the rows of probabilities will be divided by their sums.
     origin : str or None
         The file that says what the kind is, if it was not the user.
+    by : str
+        What is said of a kind that was named.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def decide_kind(
                 f"{where}: {said}, but the values, from {rows.min():.6g} to "
                 f"{rows.max():.6g}, are none that sum to 100 in a row"
             )
-        return "probs", "probabilities in percent (as asked)"
+        return "probs", f"probabilities in percent ({by})"
     percent = _looks_like_percent(rows, kind_by_name(name))
     if asked != "auto":
         kind: InputKind = asked  # type: ignore[assignment]
@@ -136,7 +139,7 @@ def decide_kind(
         if problem is not None:
             way = "; --input percent reads percentages" if percent and kind == "probs" else ""
             raise DataError(f"{where}: {said}, but {problem}{way}")
-        return kind, f"{_TITLES[kind]} (as asked)"
+        return kind, f"{_TITLES[kind]} ({by})"
     if percent is not None:
         raise UsageError(f"{where}: {percent}; settle it with --input percent")
     named = kind_by_name(name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from calibcli.arrays import InputKind, NumpyArray
 from calibcli.engine.folds import CLUSTER
-from calibcli.errors import DataError, UsageError
+from calibcli.errors import DataError, NoLabelsError, UsageError
 from calibcli.params import LARGEST_CLASS_COUNT, STDIN
 from calibcli.tables.dataset import Dataset
 from calibcli.tables.formats.base import (
@@ -122,17 +122,41 @@ def open_dataset(
     """
     spool = Spool(options.spool_limit)
     try:
-        files = _open_files(inputs, options, stdin, spool)
-        opened = OpenedFiles(files, _label_file(files[0], options.labels, spool))
-        return _assemble(as_tables(opened, options, spool), options, spool)
+        return read_as(open_files(inputs, options, spool, stdin), options, spool)
     except BaseException:
         spool.close()
         raise
 
 
-def _open_files(
-    inputs: Sequence[str], options: ReadOptions, stdin: BinaryIO | None, spool: Spool
+def read_as(files: tuple[DataFile, ...], options: ReadOptions, spool: Spool) -> Dataset:
+    """Open files as a data set, which closes the spool.
+
+    Raises
+    ------
+    UsageError, DataError
+        As `open_dataset` raises them.
+    """
+    chosen = options.noting(files[0].notes)
+    opened = OpenedFiles(files, _label_file(files[0], chosen.labels, spool))
+    try:
+        return _assemble(as_tables(opened, chosen, spool), chosen, spool)
+    except NoLabelsError:
+        if not options.labels_where_there:
+            raise
+    without = replace(options, labels_required=False, labels_where_there=False)
+    return read_as(files, without, spool)
+
+
+def open_files(
+    inputs: Sequence[str], options: ReadOptions, spool: Spool, stdin: BinaryIO | None = None
 ) -> tuple[DataFile, ...]:
+    """The files of some inputs, of which the fields alone are known.
+
+    Raises
+    ------
+    UsageError, DataError
+        A file cannot be read.
+    """
     return tuple(
         _open_stdin(stdin or sys.stdin.buffer, options, spool)
         if location.path == STDIN
@@ -209,7 +233,8 @@ def _kind(
         sample,
         where,
         renormalise=options.renormalise,
-        origin=None if options.like is None else options.like.origin,
+        origin="its metadata" if options.noted else options.like.origin if options.like else None,
+        by="as the file says" if options.noted else "as asked",
     )
 
 
@@ -262,7 +287,7 @@ def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> 
         proposed = proposed_labels(fields).lstrip()
         unit = "name" if fields.unit == "array" else fields.unit
         way = f"if these are the labels, add {proposed}; " if proposed else ""
-        raise UsageError(
+        raise NoLabelsError(
             f"{fields.name}: no labels were found; {fields.listing()}; {way}--labels takes a "
             f"{unit} or a file LABELS.npy"
         )
@@ -317,12 +342,13 @@ def _label_rule(
     if also:
         picked["labels"] += f"; also there: {', '.join(also)}"
     numbers, is_decided = options.label_numbers, options.label_numbers is not None
+    are_places = fields.label_name is not None and fields.label_name == files[0].notes.get("labels")
     if numbers is not None and len(numbers) != max(width, 2):
         raise UsageError(
             f"{fields.file.name}: there are {len(numbers)} numbers for the labels, but "
             f"{max(width, 2)} classes"
         )
-    if not is_decided:
+    if not is_decided and not are_places:
         numbers, is_decided = _label_numbers(files, rows, fields, options, names, max(width, 2))
     places = tuple(range(max(width, 2)))
     decisions = {"label_numbers": list(numbers or places)} if is_decided else {}

@@ -149,6 +149,10 @@ class ReadOptions:
     like : Reading or None
         What the options that were not given are repeated from, see `repeating`. Its class names
         are those of files that have none.
+    labels_where_there : bool
+        Whether labels that are required need not be there: without any, they are not required.
+    noted : bool
+        Whether the kind of the scores is what the file says of itself, see `noting`.
     """
 
     logits: str | None = None
@@ -179,6 +183,29 @@ class ReadOptions:
         default=None, metadata={_REMEMBERED: _whole_numbers}
     )
     like: Reading | None = None
+    labels_where_there: bool = False
+    noted: bool = False
+
+    def noting(self, notes: Mapping[str, str]) -> ReadOptions:
+        """The options with what a file says of itself in place of those that were not given.
+
+        It says it of rows that were read by options of their own: nothing of these is repeated, as
+        a fit of the rows before would ask for.
+        """
+        if not notes or self.logits not in (None, notes.get("logits")):
+            return self
+        repeated = {} if self.like is None else self.like.decisions
+        defaults: dict[str, Any] = {each.name: each.default for each in fields(self)}
+        plain: ReadOptions = replace(self, **{name: defaults[name] for name in repeated})
+        changes: dict[str, Any] = {
+            name: notes[name]
+            for name in ("logits", "labels", "weights", "input")
+            if name in notes and getattr(plain, name) == defaults[name]
+        }
+        if "cluster" in notes and self.labels_required:
+            changes["keys"] = {"cluster": notes["cluster"], **self.keys}
+        like = None if self.like is None else replace(self.like, decisions={})
+        return replace(plain, **changes, like=like, noted="input" in changes)
 
     def repeating(self, reading: Reading) -> ReadOptions:
         """The options with what a fit remembers in place of those that were not given.

@@ -82,12 +82,15 @@ class Writer:
         OSError
             Writing failed, perhaps of earlier rows.
         """
-        if not len(probs):
-            return
         computed = {"probs": probs, "prediction": prediction, "confidence": confidence}
         if labels is not None:
             computed["label"] = labels
-        computed |= extra or {}
+        self.write_table(computed | dict(extra or {}), columns)
+
+    def write_table(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
+        """Write the next rows of a table that begins with scores; see `Sink.write`."""
+        if not len(next(iter(computed.values()))):
+            return
         while len(self._waiting) >= WAITING:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(self._sink.write, computed, columns))
@@ -142,6 +145,7 @@ def open_writer(
     stdout: BinaryIO | None = None,
     seen: bool = False,
     grid: GridShape | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Iterator[Writer]:
     """A writer of calibrated probabilities; the file appears when the context is left.
 
@@ -162,6 +166,8 @@ def open_writer(
         Whether a fit has seen the rows, which the file then says of itself.
     grid : GridShape or None
         The shape that the rows get back where the format has arrays of several axes.
+    notes : dict of str to str or None
+        How the file is to be read, see `DataFile.notes`; not of an ``.npy``.
 
     Raises
     ------
@@ -176,8 +182,10 @@ def open_writer(
             file = stack.enter_context(_given(stdout))
         else:
             file = (outputs or stack.enter_context(Outputs(force=force))).open(path)
-        shape = {"grid": grid} if form.gives_shape else {}
-        sink = import_function(form.sink)(file, source.rows, source.class_names, seen, **shape)
+        more: dict[str, Any] = {"grid": grid} if form.gives_shape else {}
+        if notes is not None:
+            more["notes"] = notes
+        sink = import_function(form.sink)(file, source.rows, source.class_names, seen, **more)
         writer = Writer(sink)
         try:
             yield writer

@@ -83,6 +83,13 @@ def check_clusters(data: Data) -> None:
         raise DataError("--cluster: all rows are in one cluster, so that none can be held out")
 
 
+def clustered(panel: Panel, data: Data) -> Panel:
+    """A panel whose bootstrap resamples the clusters, where the rows have any."""
+    if panel.bootstrap is None or data.clusters is None:
+        return panel
+    return replace(panel, bootstrap=replace(panel.bootstrap, role=CLUSTER))
+
+
 def resampled(panel: Panel, data: Data) -> Panel:
     """A panel for so many classes, which also folds what its intervals need, if it has a bootstrap.
 
@@ -91,7 +98,7 @@ def resampled(panel: Panel, data: Data) -> Panel:
     DataError
         There is only one cluster.
     """
-    panel = replace(panel, classes=data.classes)
+    panel = clustered(replace(panel, classes=data.classes), data)
     bootstrap = panel.bootstrap
     if bootstrap is None or not bootstrap.replicates:
         return panel

@@ -6,6 +6,7 @@ Rows that were images, volumes or sequences get their shape back.
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 import tempfile
@@ -21,7 +22,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.formats.base import GridShape, free_names
 from calibcli.tables.formats.npy import NUMPY_TYPE
-from calibcli.tables.formats.npz import CLASSES_KEY, SEEN_KEY
+from calibcli.tables.formats.npz import CLASSES_KEY, NOTES_KEY, SEEN_KEY
 from calibcli.tables.storage import COPIED_BYTES
 
 IN_MEMORY_BYTES = 8 << 20
@@ -52,6 +53,8 @@ class NpzSink:
         Whether a fit has seen the rows.
     grid : GridShape or None
         The shape that the rows get back.
+    notes : dict of str to str or None
+        How the rows are to be read, see `DataFile.notes`.
     """
 
     def __init__(
@@ -61,19 +64,20 @@ class NpzSink:
         class_names: tuple[str, ...] | None,
         seen: bool = False,
         grid: GridShape | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
         self._file, self._promised, self._class_names = file, rows, class_names
-        self._seen, self._grid = seen, grid
+        self._seen, self._grid, self._notes = seen, grid, notes
         self._arrays: dict[str, _Waiting] = {}
         self._direct: IO[bytes] | None = None
-        self._rows = 0
+        self._rows, self._scores = 0, ""
         self._per_image: list[str] = []
         self.renamed: dict[str, str] = {}
         self.left_out: tuple[str, ...] = ()
 
     def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
-        """Write the probabilities and put the rest aside.
+        """Write the scores and put the rest aside.
 
         Raises
         ------
@@ -83,40 +87,41 @@ class NpzSink:
         arrays = dict(computed)
         if columns is not None:
             self._add_columns(columns, arrays)
-        grid, rows = self._grid, len(computed["probs"])
+        self._scores = next(iter(computed))
+        grid, rows = self._grid, len(computed[self._scores])
         if grid is not None:
-            arrays["probs"] = grid.scores(arrays["probs"])
+            arrays[self._scores] = grid.scores(arrays[self._scores])
             first = -self._rows % grid.per_image
             arrays |= {name: arrays[name][first :: grid.per_image] for name in self._per_image}
         if not self._rows:
             self._begin(arrays)
         for name, array in arrays.items():
-            if name == "probs" and self._direct is not None:
+            if name == self._scores and self._direct is not None:
                 self._direct.write(_bytes(array, array.dtype))
             else:
                 self._arrays[name].write(array, name)
         self._rows += rows
 
     def _begin(self, arrays: dict[str, NumpyArray]) -> None:
-        probs, grid = arrays["probs"], self._grid
+        scores, grid = arrays[self._scores], self._grid
         in_order = self._promised >= 0 and (grid is None or grid.is_in_order)
         for name, array in arrays.items():
-            if name != "probs":
+            if name != self._scores:
                 self._arrays[name] = _Waiting(array, None if name in self._per_image else grid)
             elif not in_order:
                 self._arrays[name] = _Waiting(array, grid, is_scores=True)
         if in_order:
-            self._direct = self._open("probs")
-            shape: tuple[int, ...] = (self._promised, probs.shape[1])
+            self._direct = self._open(self._scores)
+            shape: tuple[int, ...] = (self._promised, scores.shape[1])
             if grid is not None:
-                shape = grid.with_classes(grid.lengths(self._promised), probs.shape[1])
-            _write_header(self._direct, probs.dtype, shape)
+                shape = grid.with_classes(grid.lengths(self._promised), scores.shape[1])
+            _write_header(self._direct, scores.dtype, shape)
 
     def _add_columns(self, columns: Any, arrays: dict[str, NumpyArray]) -> None:
         known = () if self._grid is None else self._grid.index
         if not self._rows:
             names = [name for name in columns.schema.names if name not in known]
-            self.renamed = free_names(names, [*arrays, CLASSES_KEY, SEEN_KEY])
+            self.renamed = free_names(names, [*arrays, CLASSES_KEY, SEEN_KEY, NOTES_KEY])
             self.left_out = tuple(field.name for field in columns.schema if not _fits(field))
             per_image = () if self._grid is None else self._grid.image_fields
             self._per_image = [self.renamed.get(name, name) for name in per_image if name in names]
@@ -157,6 +162,9 @@ class NpzSink:
         if self._seen:
             with self._open(SEEN_KEY) as entry:
                 npy.write_array(entry, np.array([True]), allow_pickle=False)
+        if self._notes is not None:
+            with self._open(NOTES_KEY) as entry:
+                npy.write_array(entry, np.array([json.dumps(self._notes)]), allow_pickle=False)
         self._archive.close()
 
     def abandon(self) -> None:

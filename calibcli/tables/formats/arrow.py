@@ -32,7 +32,7 @@ from calibcli.tables.formats.arrow_types import (
     values_of,
     without_dictionaries,
 )
-from calibcli.tables.formats.base import SHAPE_METADATA, Field, Values, free_names
+from calibcli.tables.formats.base import SHAPE_METADATA, Field, Values, free_names, read_notes
 from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.locations import HiveKey, Location, first_line
 
@@ -41,6 +41,9 @@ CLASSES_METADATA = b"calib.classes"
 
 SEEN_METADATA = b"calib.seen"
 """Schema metadata: there if a fit has seen the rows."""
+
+NOTES_METADATA = b"calib.reading"
+"""Schema metadata: how the rows are to be read, a JSON object; see `DataFile.notes`."""
 
 MERGED_ROWS = 4096
 """Batches smaller than this are merged, since each chunk has a fixed cost."""
@@ -193,6 +196,11 @@ def seen_by_a_fit(schema: Any) -> bool:
     return SEEN_METADATA in (schema.metadata or {})
 
 
+def notes_in(schema: Any) -> dict[str, str]:
+    """What the metadata of a schema say about the reading of its rows."""
+    return read_notes((schema.metadata or {}).get(NOTES_METADATA, b"{}"))
+
+
 def _names(names: Any) -> tuple[str, ...] | None:
     if isinstance(names, list) and len(names) >= 2 and all(isinstance(n, str) for n in names):
         return tuple(names) if len(set(names)) == len(names) else None
@@ -308,12 +316,22 @@ class Assembler:
         but the batches may have different ones.
     seen : bool
         Whether a fit has seen the rows; written there, too.
+    notes : dict of str to str or None
+        How the rows are to be read, see `DataFile.notes`; the same.
     """
 
-    def __init__(self, class_names: tuple[str, ...] | None, *, plain: bool, seen: bool) -> None:
+    def __init__(
+        self,
+        class_names: tuple[str, ...] | None,
+        *,
+        plain: bool,
+        seen: bool,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
         names = json.dumps(list(class_names), ensure_ascii=False) if class_names else None
         self._metadata = {} if names is None else {CLASSES_METADATA: names.encode()}
         self._metadata |= {SEEN_METADATA: b"true"} if seen else {}
+        self._metadata |= {NOTES_METADATA: json.dumps(notes).encode()} if notes else {}
         self._plain = plain
         self.schema: Any = None
         self.renamed: dict[str, str] = {}
@@ -351,6 +369,8 @@ class ArrowSink:
     class_names : tuple of str or None
     seen : bool
         Whether a fit has seen the rows.
+    notes : dict of str to str or None
+        How the rows are to be read, see `DataFile.notes`.
     """
 
     left_out: tuple[str, ...] = ()
@@ -358,10 +378,15 @@ class ArrowSink:
     """Whether dictionary-encoded columns are decoded, see `Assembler`."""
 
     def __init__(
-        self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None, seen: bool = False
+        self,
+        file: BinaryIO,
+        rows: int,
+        class_names: tuple[str, ...] | None,
+        seen: bool = False,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self._file = file
-        self._assembler = Assembler(class_names, plain=self.plain, seen=seen)
+        self._assembler = Assembler(class_names, plain=self.plain, seen=seen, notes=notes)
         self._writer: Any = None
 
     @property

@@ -7,6 +7,7 @@ scores and labels, and what they mean, is none of its business: a `Layout` makes
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -14,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from calibcli.arrays import InputKind, NumpyArray
 from calibcli.errors import DataError
@@ -32,6 +33,9 @@ DECODED_BYTES = 8 << 20
 
 SHAPE_METADATA = b"calib.shape"
 """Metadata of an Arrow field: the shape of one value, a JSON list, where it is no vector."""
+
+NOTED = ("logits", "labels", "weights", "cluster", "input")
+"""What a file can say about its reading, see `DataFile.notes`."""
 
 CONVERTING = "docs/converting.md"
 """The page that says how a pickle becomes a file that is read."""
@@ -212,6 +216,9 @@ class DataFile(ABC):
         Whether it says of itself that a fit has seen its rows.
     is_expanded : bool
         Whether its rows are more than those that were stored, so that an output would repeat them.
+    notes : dict of str to str
+        What it says of itself about its reading: the fields of ``"logits"``, ``"labels"``,
+        ``"weights"`` and ``"cluster"``, and what ``"input"`` is; see `read_notes`.
     decisions : dict of str to JSON value
         What was decided about its shape that must mean the same for other files, by the field of
         `ReadOptions` that asks for it: see `Layout.decisions`.
@@ -235,6 +242,7 @@ class DataFile(ABC):
     about: tuple[str, ...] = ()
     seen: bool = False
     is_expanded: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
     decisions: Mapping[str, Any] = field(default_factory=dict)
     picked: Mapping[str, str] = field(default_factory=dict)
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -326,6 +334,17 @@ def locating_rows(file: DataFile, first: int) -> Iterator[None]:
         raise DataError(f"{file.locate(first + error.row)}: {error}") from error
 
 
+def read_notes(text: str | bytes) -> dict[str, str]:
+    """What the metadata of a file say about its reading; nothing of what is not as it should be."""
+    try:
+        notes = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(notes, dict) or notes.get("input") not in get_args(InputKind):
+        return {}
+    return {name: notes[name] for name in NOTED if isinstance(notes.get(name), str)}
+
+
 def python_command(program: str) -> str:
     """The shell command that runs some lines of Python, in quotes that hold whatever they hold."""
     if re.search(r'["$`!]|\\[^t]', program):
@@ -358,7 +377,7 @@ class Sink(Protocol):
         Parameters
         ----------
         computed : dict of str to array (n,) or (n, m)
-            ``probs`` (n, K), ``prediction``, ``confidence``, and what else was computed.
+            First the probabilities or other scores (n, K), then what else there is.
         columns : pyarrow.RecordBatch or None
             The other columns of the input.
 

@@ -17,6 +17,7 @@ from calibcli.tables.formats.arrow import (
     arrow_fields,
     class_names,
     cut,
+    notes_in,
     refusing_damage,
     regroup,
     seen_by_a_fit,
@@ -109,7 +110,15 @@ def _open(location: Location, form: str) -> IpcData:
         starts = (0, *itertools.accumulate(counts[:-1]))
         named, seen = class_names(schema), seen_by_a_fit(schema)
         return IpcData(
-            location, form, fields, named, seen=seen, starts=starts, mapped=mapped, layout=form
+            location,
+            form,
+            fields,
+            named,
+            seen=seen,
+            notes=notes_in(schema),
+            starts=starts,
+            mapped=mapped,
+            layout=form,
         )
 
 
@@ -201,7 +210,16 @@ def open_ipc_pipe(location: Location, stream: IO[bytes]) -> PipedIpc:
         first = list(itertools.islice((batch for batch in batches if batch.num_rows), 1))
         fields = arrow_fields(location, reader.schema, UNKNOWN_ROWS)
         names, seen = class_names(reader.schema), seen_by_a_fit(reader.schema)
-    return PipedIpc(location, "ipc-stream", fields, names, seen=seen, batches=batches, first=first)
+    return PipedIpc(
+        location,
+        "ipc-stream",
+        fields,
+        names,
+        seen=seen,
+        notes=notes_in(reader.schema),
+        batches=batches,
+        first=first,
+    )
 
 
 class IpcFileSink(ArrowSink):

@@ -23,6 +23,7 @@ from calibcli.tables.formats.base import (
     locating_rows,
     pickled,
     python_command,
+    read_notes,
 )
 from calibcli.tables.formats.npy import ArrayBatch, ArrayHeader, read_header
 from calibcli.tables.locations import Location
@@ -33,6 +34,9 @@ CLASSES_KEY = "classes"
 
 SEEN_KEY = "calib.seen"
 """There if a fit has seen the rows."""
+
+NOTES_KEY = "calib.reading"
+"""How the rows are to be read, see `DataFile.notes`: one text, in JSON."""
 
 NPY_FIELD = "array"
 """The name of the one array of an NPY file."""
@@ -314,10 +318,15 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
         for key, member in zip(keys, members, strict=True)
     )
     data = ArrayData(
-        location, "npz", fields, unit="key", about=(CLASSES_KEY, SEEN_KEY), members=tuple(members)
+        location,
+        "npz",
+        fields,
+        unit="key",
+        about=(CLASSES_KEY, SEEN_KEY, NOTES_KEY),
+        members=tuple(members),
     )
     seen = any(field.name == SEEN_KEY for field in fields)
-    return replace(data, class_names=_class_names(data), seen=seen)
+    return replace(data, class_names=_class_names(data), seen=seen, notes=_notes(data))
 
 
 def _other_archive(name: str, names: Sequence[str]) -> str:
@@ -376,11 +385,21 @@ def _data_offset(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
 
 
 def _class_names(data: ArrayData) -> tuple[str, ...] | None:
-    field = next((field for field in data.fields if field.name == CLASSES_KEY), None)
-    if field is None or field.element != "string" or field.axes != 1 or field.rows < 2:
-        return None
-    data.verify((CLASSES_KEY,))
-    batch = data.head((CLASSES_KEY,), 0, field.rows)
-    with locating_rows(data, 0):
-        names = [] if batch is None else batch.values(CLASSES_KEY).in_order()
+    names = _texts(data, CLASSES_KEY)
     return tuple(names) if 1 < len(set(names)) == len(names) else None
+
+
+def _notes(data: ArrayData) -> dict[str, str]:
+    texts = _texts(data, NOTES_KEY)
+    return read_notes(texts[0]) if texts else {}
+
+
+def _texts(data: ArrayData, key: str) -> list[str]:
+    """The texts of an array of them, with a check of the file; none if there is no such array."""
+    field = next((field for field in data.fields if field.name == key), None)
+    if field is None or field.element != "string" or field.axes != 1 or not field.rows:
+        return []
+    data.verify((key,))
+    batch = data.head((key,), 0, field.rows)
+    with locating_rows(data, 0):
+        return [] if batch is None else batch.values(key).in_order()

@@ -20,6 +20,7 @@ from calibcli.tables.formats.arrow import (
     arrow_fields,
     class_names,
     cut,
+    notes_in,
     refusing_damage,
     regroup,
     seen_by_a_fit,
@@ -140,6 +141,7 @@ def open_parquet(location: Location, spool: Spool) -> ParquetData:
             arrow_fields(location, schema, metadata.num_rows),
             class_names(schema),
             seen=seen_by_a_fit(schema),
+            notes=notes_in(schema),
             starts=tuple(itertools.accumulate(counts[:-1], initial=0)),
             # The sizes of single columns are not asked for: pyarrow aborts where they are damaged.
             row_bytes=sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1),
@@ -169,9 +171,14 @@ class ParquetSink(ArrowSink):
     plain = False
 
     def __init__(
-        self, file: BinaryIO, rows: int, class_names: tuple[str, ...] | None, seen: bool = False
+        self,
+        file: BinaryIO,
+        rows: int,
+        class_names: tuple[str, ...] | None,
+        seen: bool = False,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(file, rows, class_names, seen)
+        super().__init__(file, rows, class_names, seen, notes)
         self._waiting: list[Any] = []
         self._rows = 0
 
@@ -180,7 +187,8 @@ class ParquetSink(ArrowSink):
         batch = self._assembler.batch(computed, columns)
         if self._writer is None:
             self._writer = self._open(batch.schema)
-            row_bytes = computed["probs"].itemsize * computed["probs"].shape[1]
+            scores = next(iter(computed.values()))
+            row_bytes = scores.itemsize * scores.shape[1]
             self._group = max(1, min(GROUP_ROWS, GROUP_BYTES // row_bytes))
         self._waiting.append(batch)
         self._rows += batch.num_rows

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.errors import DataError, UsageError
+from calibcli.errors import DataError, NoLabelsError, UsageError
 from calibcli.tables.formats.base import (
     UNKNOWN_ROWS,
     Batch,
@@ -277,7 +277,7 @@ def _asked(
         It was not asked for.
     """
     if options.labels_required:
-        raise UsageError(
+        raise NoLabelsError(
             f"{title}: no labels were found; --labels takes the name of an array or a file "
             f"LABELS.npy, of the shape of the scores without the axis of the classes"
         )
