@@ -796,6 +796,40 @@ class ParametersDocument(TypedDict):
     software: Annotated[Mapping[str, str], "versions, as in the file"]
 
 
+_UNLESS = "where scores were found"
+_USABLE = "where all rows can be used"
+
+
+class FieldPart(TypedDict):
+    """A field of a data file, as some of its rows show it."""
+
+    name: Annotated[str, "its name"]
+    type: Annotated[str, "its type, for people"]
+    rows: Annotated[int | None, "how many it has; null of a stream"]
+    looked_at: Annotated[int, "of how many of them the rest is"]
+    least: Annotated[float | None, "the least number that is finite"]
+    largest: Annotated[float | None, "the largest"]
+    row_sums: Annotated[
+        Sequence[float] | None, "least and largest sum of a row, of vectors of numbers"
+    ]
+    missing: Annotated[int, "rows without a value"]
+    odd: Annotated[Sequence[str], 'which of `"NaN"`, `"inf"` and `"-inf"` are there']
+    values: Annotated[Sequence[str], "the first different ones, but of numbers with a fraction"]
+    problem: Annotated[str | None, "why rows could not be read"]
+
+
+class UnreadDocument(TypedDict):
+    """``calib inspect`` of a file that no reader reads."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["inspect"], "the command"]
+    file: Annotated[str, "the file"]
+    kind: Annotated[Literal["unknown"], "what is in it"]
+    bytes: Annotated[int, "its size"]
+    begins_with: Annotated[str, "its first bytes, those that are no letters as in Python"]
+    refused: Annotated[str, "why it is not read, and what to do"]
+
+
 class DataDocument(TypedDict):
     """``calib inspect`` of rows."""
 
@@ -804,14 +838,19 @@ class DataDocument(TypedDict):
     file: Annotated[str, "the file"]
     kind: Annotated[Literal["data"], "what is in it"]
     format: Annotated[str, "how it is stored"]
-    rows: Annotated[int, "number of rows"]
-    classes: Annotated[int, "number of classes"]
-    class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
-    picked: Annotated[Mapping[str, str], "as of [an input](#an-input)"]
-    stored_as: Annotated[str, 'type of the scores, `"float32"`']
-    other_columns: Annotated[Sequence[str], "columns that are neither"]
-    impossible_classes: Annotated[bool, "whether a logit is -inf"]
-    zero_probabilities: Annotated[int, "probabilities of 0"]
+    files: Annotated[int, "how many files it is"]
+    fields: Annotated[Sequence[FieldPart], "what is in the first of them"]
+    more_fields: Annotated[int, "how many fields it has besides"]
+    refused: Annotated[str | None, "why `calib evaluate` does not read it so; null where it does"]
+    commands: Annotated[Sequence[str], "what to type next; each of them was tried"]
+    rows: NotRequired[Annotated[int, "number of rows", _UNLESS]]
+    classes: NotRequired[Annotated[int, "number of classes", _UNLESS]]
+    class_names: NotRequired[Annotated[Sequence[str] | None, "their names, if it has any", _UNLESS]]
+    picked: NotRequired[Annotated[Mapping[str, str], "as of [an input](#an-input)", _UNLESS]]
+    stored_as: NotRequired[Annotated[str, 'type of the scores, `"float32"`', _UNLESS]]
+    other_columns: NotRequired[Annotated[Sequence[str], "columns that are neither", _UNLESS]]
+    impossible_classes: NotRequired[Annotated[bool, "whether a logit is -inf", _USABLE]]
+    zero_probabilities: NotRequired[Annotated[int, "probabilities of 0", _USABLE]]
     labels: NotRequired[Annotated[Literal["none"], "that there are none", "without labels"]]
     rows_of_largest_class: NotRequired[
         Annotated[Mapping[str, int], "by its name or number", "with labels"]

@@ -136,8 +136,8 @@ class TestSurvey:
         [
             (np.nan, "logits", "row 7: the score of class 1 is NaN"),
             (np.inf, "logits", "row 7: the score of class 1 is +inf"),
-            (-0.1, "probs", "row 7: the score of class 1 is not a number between 0 and 1"),
-            (1.5, "probs", "row 7: the score of class 1 is a probability greater than 1"),
+            (-0.1, "probs", "row 7: the score of class 1 is not a number between 0 and 1: -0.1"),
+            (1.5, "probs", "row 7: the score of class 1 is a probability greater than 1: 1.5"),
         ],
     )
     def test_a_bad_score_is_refused_with_its_row(self, value, kind, message) -> None:
@@ -146,6 +146,14 @@ class TestSurvey:
         with pytest.raises(DataError) as error:
             open_data(Engine(), ArraySource(scores, np.zeros(20, np.int64), None, kind))
         assert str(error.value) == message
+
+    def test_a_refusal_says_how_many_rows_are_so(self) -> None:
+        scores = np.full((20, 2), 0.5)
+        scores[7:12, 1] = -0.01
+        labels = np.zeros(20, np.int64)
+        labels[15] = 9
+        with pytest.raises(DataError, match=r"row 7: .*: -0\.01; 6 of 20 rows cannot be used$"):
+            open_data(Engine(), ArraySource(scores, labels, None, "probs"))
 
     @pytest.mark.parametrize("label", [-100, -1, 4, 10**12])
     def test_a_label_that_is_no_class_is_refused_with_its_row(self, label: int) -> None:

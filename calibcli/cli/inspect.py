@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,15 +17,20 @@ from calibcli.cli.shared_options import (
     PlainFormat,
     shared,
 )
+from calibcli.errors import DataError
 from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.calibrators.groups import Groups
     from calibcli.engine.data import Data
-    from calibcli.schema import DataDocument, ParametersDocument
+    from calibcli.schema import DataDocument, FieldPart, ParametersDocument, UnreadDocument
     from calibcli.tables.dataset import Dataset
+    from calibcli.tables.describing import FieldSummary
 
 _HELP = """Say what calib sees in a data file or a parameter file.
+
+Of a data file: every field with its type and some of its values, what would be taken as scores \
+and labels and why, or why nothing is, and the commands to type next.
 
 More: calib docs inputs, calib docs params."""
 
@@ -40,8 +45,13 @@ _EXAMPLES = """[b]Examples[/b]
 
 
 _HEAD_BYTES = 1 << 16
-_ASKED = ("schema_version", "command", "file")
-"""Keys of a document that say nothing new to a person."""
+_MOST_FIELDS = 200
+_SHOWN_BYTES = 32
+_USUAL = (("files", 1), ("more_fields", 0))
+"""Values that say nothing to a person."""
+
+_ASKED = ("schema_version", "command", "file", "refused", "commands")
+"""Keys of a document that say nothing new to a person, or stand below the others."""
 
 
 def register(app: typer.Typer) -> None:
@@ -120,34 +130,116 @@ def _maps(groups: Groups) -> dict[str, str]:
     return {"all rows": everywhere, **by_group}
 
 
-def _data(file: str, reading: InputOptions, computing: ComputeOptions) -> DataDocument:
-    from calibcli.cli.console import Talk
-    from calibcli.cli.reading import opened
-    from calibcli.engine.data import open_data
+def _data(
+    file: str, reading: InputOptions, computing: ComputeOptions
+) -> DataDocument | UnreadDocument:
+    """What a data file holds, what would be taken of it, and which commands read it."""
+    from calibcli.cli.ways import ways_to_read
+    from calibcli.tables.describing import describe_field
+    from calibcli.tables.opening import open_files
+    from calibcli.tables.storage import Spool
 
-    with opened([file], reading, Talk(quiet=True), labels_required=False) as dataset:
-        data = open_data(computing.engine(), dataset)
+    options = reading.read_options(labels_required=True, single_pass=False)
+    spool = Spool(options.spool_limit)
+    try:
+        try:
+            files = open_files([file], options, spool)
+        except DataError as error:
+            return _unread(file, error)
+        ways = ways_to_read(file, files, reading, spool, computing.engine())
+        fields = files[0].fields[:_MOST_FIELDS]
         document: DataDocument = {
             "schema_version": 1,
             "command": "inspect",
             "file": file,
             "kind": "data",
-            "format": dataset.format,
-            "rows": data.rows,
-            "classes": data.classes,
-            "class_names": list(dataset.class_names) if dataset.class_names else None,
-            "picked": dict(dataset.picked),
-            "stored_as": str(dataset.dtype),
-            "other_columns": list(dataset.other_columns),
-            "impossible_classes": data.impossible,
-            "zero_probabilities": data.survey.zeros,
+            "format": files[0].format,
+            "files": len(files),
+            "fields": [_field_part(describe_field(files[0], field)) for field in fields],
+            "more_fields": len(files[0].fields) - len(fields),
+            "refused": ways.refusal,
+            "commands": list(ways.commands),
         }
-        _add_labels(document, dataset, data)
+        dataset, data = ways.dataset, ways.data
+        if dataset is not None:
+            document |= {
+                "rows": dataset.rows,
+                "classes": max(dataset.columns, 2),
+                "class_names": list(dataset.class_names) if dataset.class_names else None,
+                "picked": dict(dataset.picked),
+                "stored_as": str(dataset.dtype),
+                "other_columns": list(dataset.other_columns),
+            }
+        if dataset is not None and data is not None:
+            document["impossible_classes"] = data.impossible
+            document["zero_probabilities"] = data.survey.zeros
+            _add_labels(document, dataset, data)
         return document
+    finally:
+        spool.close()
+
+
+def _unread(file: str, error: DataError) -> UnreadDocument:
+    """What can be said of a file that no reader reads.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it cannot be opened.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise error
+    with path.open("rb") as stream:
+        begin = stream.read(_SHOWN_BYTES)
+    return {
+        "schema_version": 1,
+        "command": "inspect",
+        "file": file,
+        "kind": "unknown",
+        "bytes": path.stat().st_size,
+        "begins_with": repr(begin)[2:-1],
+        "refused": str(error),
+    }
+
+
+def _field_part(summary: FieldSummary) -> FieldPart:
+    field = summary.field
+    return {
+        "name": field.name,
+        "type": field.type,
+        "rows": None if field.rows < 0 else field.rows,
+        "looked_at": summary.looked_at,
+        "least": summary.least,
+        "largest": summary.largest,
+        "row_sums": summary.row_sums,
+        "missing": summary.missing,
+        "odd": list(summary.odd),
+        "values": list(summary.values),
+        "problem": summary.problem,
+    }
+
+
+def _field_line(part: FieldPart) -> str:
+    """A field in a line."""
+    facts = []
+    if part["least"] is not None and part["largest"] is not None:
+        facts.append(f"from {part['least']:.6g} to {part['largest']:.6g}")
+    if part["row_sums"] is not None:
+        facts.append("rows sum to {:.6g} … {:.6g}".format(*part["row_sums"]))
+    if part["values"]:
+        facts.append(", ".join(part["values"]))
+    facts += [f"has {odd}" for odd in part["odd"]]
+    if part["missing"]:
+        facts.append(f"{part['missing']} of {part['looked_at']} missing")
+    if part["problem"] is not None:
+        facts.append(part["problem"])
+    rows = "" if part["rows"] is None else f", {part['rows']} rows"
+    return f"{part['name']}  {part['type']}{rows}: {'; '.join(facts) or 'no values'}"
 
 
 def _add_labels(document: DataDocument, dataset: Dataset, data: Data) -> None:
-    if not dataset.has_labels:
+    if not data.source.has_labels:
         document["labels"] = "none"
         return
     counts = data.survey.class_rows
@@ -158,7 +250,7 @@ def _add_labels(document: DataDocument, dataset: Dataset, data: Data) -> None:
     document["absent_classes"] = [names[k] for k in range(len(counts)) if counts[k] == 0]
 
 
-def _print(document: ParametersDocument | DataDocument) -> None:
+def _print(document: ParametersDocument | DataDocument | UnreadDocument) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -167,10 +259,19 @@ def _print(document: ParametersDocument | DataDocument) -> None:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for key, value in document.items():
-        if key in _ASKED or value in (None, [], {}):
+        if key in _ASKED or value in (None, [], {}) or (key, value) in _USUAL:
             continue
-        grid.add_row(key.replace("_", " "), Text("\n".join(map(visible, _lines(value)))))
+        lines = _lines(value)
+        if key == "fields":
+            lines = [_field_line(part) for part in cast("DataDocument", document)["fields"]]
+        grid.add_row(key.replace("_", " "), Text("\n".join(map(visible, lines))))
     Console(highlight=False).print(grid)
+    # Whole lines, to be copied.
+    if document["kind"] != "parameters" and document["refused"] is not None:
+        sys.stdout.write(f"\nrefused  {visible(document['refused'])}\n")
+    if document["kind"] == "data" and document["commands"]:
+        commands = "".join(f"  {visible(each)}\n" for each in document["commands"])
+        sys.stdout.write(f"\nnext\n{commands}")
 
 
 def _lines(value: Any) -> list[str]:

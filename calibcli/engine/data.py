@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, is_by_class, namespace, to_numpy
+from calibcli.arrays import LARGEST_LOGIT, NumpyArray, is_by_class, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
 from calibcli.engine.machine import to_device
 from calibcli.engine.source import ArraySource, Source, every, hold, names_of_keys, read_all
-from calibcli.engine.survey import Survey, survey_tile
+from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, survey_tile
 from calibcli.errors import DataError
 
 State = TypeVar("State")
@@ -230,10 +230,34 @@ def survey_source(engine: Engine, source: Source, split: Folds) -> Data:
     survey = engine.fold(source, partial(survey_tile, source.kind, split), Survey.merge)
     if survey.trouble is not None:
         row, what = survey.trouble
-        raise DataError(f"{source.locate(row)}: {what}")
+        raise DataError(f"{source.locate(row)}: {what}{_extent(source, row, survey)}")
     if source.has_labels and survey.class_weights.sum() <= 0:
         raise DataError(f"{source_name(source)}: all weights are 0")
     return Data(engine, source, survey, split=split)
+
+
+def _extent(source: Source, row: int, survey: Survey) -> str:
+    """The score of a row that can't be used, and how many rows are so where others are."""
+    value = _bad_value(source, row)
+    text = "" if value is None else f": {value:.6g}"
+    if survey.unusable > 1:
+        text += f"; {survey.unusable:,} of {survey.rows:,} rows cannot be used"
+    return text
+
+
+def _bad_value(source: Source, row: int) -> float | None:
+    """The first score of a row that is a number, but none of its kind."""
+    least, largest = (0, 1) if source.kind == "probs" else (-LARGEST_LOGIT, LARGEST_LOGIT)
+    largest = LARGEST_LOG_PROB if source.kind == "log-probs" else largest
+    for chunk in source.chunks(_SEARCHED_ROWS):
+        if row < chunk.start + len(chunk):
+            scores = to_numpy(chunk.scores[row - chunk.start])
+            wrong = scores[np.isfinite(scores) & ((scores < least) | (scores > largest))]
+            return float(wrong[0]) if len(wrong) else None
+    return None
+
+
+_SEARCHED_ROWS = 1 << 16
 
 
 def source_name(source: Source) -> str:

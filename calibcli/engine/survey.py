@@ -43,6 +43,8 @@ class Survey:
         Stored probabilities of exactly 0.
     trouble : (int, str) or None
         The first row that can't be used, and why.
+    unusable : int
+        How many rows have a score or a label that can't be used.
     """
 
     rows: int
@@ -51,6 +53,7 @@ class Survey:
     impossible: bool
     zeros: int
     trouble: tuple[int, str] | None
+    unusable: int = 0
 
     def merge(self, later: Survey) -> Survey:
         """The survey of both parts together."""
@@ -61,6 +64,7 @@ class Survey:
             self.impossible or later.impossible,
             self.zeros + later.zeros,
             self.trouble or later.trouble,
+            self.unusable + later.unusable,
         )
 
 
@@ -91,7 +95,21 @@ def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> Survey:
                 trouble = _impossible_label(tile)
     if trouble is None and (wrong := bad_weight(weights)) is not None:
         trouble = tile.start + wrong[0], wrong[1]
-    return Survey(len(tile), class_rows, class_weights, impossible, zeros, trouble)
+    unusable = 0 if trouble is None else _unusable_rows(tile, kind)
+    return Survey(len(tile), class_rows, class_weights, impossible, zeros, trouble, unusable)
+
+
+def _unusable_rows(tile: Tile, kind: InputKind) -> int:
+    """How many rows have a score or a label that no row can have."""
+    logits = to_numpy(tile.logits)
+    limit = np.inf if kind == "logits" else LARGEST_LOG_PROB
+    beyond = (np.abs(logits) > LARGEST_LOGIT) & np.isfinite(logits)
+    wrong = (np.isnan(logits) | (logits >= limit) | beyond).any(axis=1)
+    wrong |= np.all(logits == -np.inf, axis=1)
+    if tile.labels is not None:
+        labels = to_numpy(tile.labels)
+        wrong |= (labels < 0) | (labels >= logits.shape[1])
+    return int(wrong.sum())
 
 
 def _first(mask: Array) -> tuple[int, int] | None:

@@ -151,10 +151,8 @@ def decide_kind(
     contradiction = _contradiction(named, rows)
     if contradiction is not None:
         what, *kinds = contradiction
-        raise UsageError(
-            f"{where}: named as {_TITLES[named]}, but {what}; "
-            f"settle it with --input {kinds[0]} or --input {kinds[1]}"
-        )
+        ways = " or ".join(f"--input {each}" for each in kinds)
+        raise UsageError(f"{where}: named as {_TITLES[named]}, but {what}; settle it with {ways}")
     return named, f"{_TITLES[named]} (by the name; the values agree)"
 
 
@@ -206,14 +204,17 @@ def _impossible(kind: InputKind, rows: NumpyArray) -> str | None:
     if not len(rows) or kind == "logits":
         return None
     if kind == "log-probs":
-        return f"a value is {rows.max():.6g}, above 0" if rows.max() > TOLERANCE else None
-    if rows.min() < -TOLERANCE or rows.max() > 1 + TOLERANCE:
-        value = rows.min() if rows.min() < -TOLERANCE else rows.max()
-        return f"a value is {value:.6g}, outside [0, 1]"
-    return None
+        wrong, why = rows > TOLERANCE, "above 0"
+    else:
+        wrong, why = (rows < -TOLERANCE) | (rows > 1 + TOLERANCE), "outside [0, 1]"
+    count = int(wrong.any(axis=1).sum())
+    if not count:
+        return None
+    share = f", as in {count:,} of {len(rows):,} rows that were looked at" if count > 1 else ""
+    return f"a value is {rows[wrong][0]:.6g}, {why}{share}"
 
 
-def _contradiction(named: InputKind, rows: NumpyArray) -> tuple[str, InputKind, InputKind] | None:
+def _contradiction(named: InputKind, rows: NumpyArray) -> tuple[str, *tuple[InputKind, ...]] | None:
     """What in the rows speaks against their name, and the kinds that they may be."""
     if not len(rows):
         return None
@@ -228,6 +229,8 @@ def _contradiction(named: InputKind, rows: NumpyArray) -> tuple[str, InputKind, 
         if distances[worst] <= TOLERANCE:
             return None
         problem = f"a row sums to {probs[worst].sum(dtype=np.float64):.6g} and not to 1"
+        if named == "probs" and rows.max() <= _LARGEST_AVERAGE:
+            return problem, named
     return problem, named, "logits"
 
 
