@@ -139,7 +139,7 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
         (("losses",), {"methods"}),
         (("metrics",), {"methods"}),
         (("gates", "plan", "--help"), {"plan_gates"}),
-        (("inspect", TEST), {"inspect", "reading"}),
+        (("inspect", TEST), {"inspect", "ways"}),
         (("convert", TEST, "-o", "-"), {"convert", "reading"}),
         (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "reading"}),
         (

@@ -266,9 +266,18 @@ def test_a_contradiction_far_inside_a_file_or_in_a_later_one_is_noticed(tmp_path
 @pytest.mark.parametrize(
     ("name", "rows", "problem"),
     [
-        ("probs", Z, "outside [0, 1]; settle it with --input probs or --input logits"),
+        (
+            "probs",
+            Z,
+            "outside [0, 1], as in 60 of 60 rows that were looked at; settle it with "
+            "--input probs or --input logits",
+        ),
         ("probs", P * 0.9, "a row sums to 0.9 and not to 1"),
-        ("log_probs", Z, "above 0; settle it with --input log-probs or --input logits"),
+        (
+            "log_probs",
+            Z,
+            "rows that were looked at; settle it with --input log-probs or --input logits",
+        ),
         ("log_probs", LOG_P - 1, "a row sums to 0.367879 and not to 1"),
     ],
 )

@@ -40,6 +40,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib convert sample_data/digits_val.parquet -o digits.npz
 
   calib convert sample_data/digits_longtail_val.npz -o digits.parquet
+
+  calib convert sample_data/digits_val.parquet -o digits.arrow
 """
 
 _NAMES = {"logits": "logits", "log-probs": "log_probs", "probs": "probs"}

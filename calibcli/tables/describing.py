@@ -14,9 +14,8 @@ from calibcli.errors import CalibError
 from calibcli.tables.formats.base import UNKNOWN_ROWS, Batch, DataFile, Field, RowError
 from calibcli.tables.locations import first_line
 
-SAMPLED_PLACES = 4
-_ROWS, _VALUES = 512, 1 << 16
-"""What is looked at of a field: these many rows at each of so many places, and so many values."""
+_PLACES, _ROWS, _VALUES = 4, 512, 1 << 16
+"""What is looked at of a field: so many places, rows of each, and values of each."""
 
 _SHOWN, _LONGEST = 4, 60
 """Values that are shown of a field, and their characters."""
@@ -79,7 +78,7 @@ def _batches(file: DataFile, field: Field) -> Iterator[Batch]:
     row = math.prod(field.shape) or field.width or 1
     rows = max(min(_ROWS, _VALUES // row), 1)
     begins = [begin for begin in file.splits(field.rows) if begin < field.rows]
-    places = np.linspace(0, len(begins) - 1, SAMPLED_PLACES).astype(int)
+    places = np.linspace(0, len(begins) - 1, _PLACES).astype(int)
     for place in sorted(set(places.tolist())):
         batch = file.head((field.name,), begins[place], rows)
         if batch is not None:
