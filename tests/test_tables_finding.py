@@ -269,8 +269,10 @@ def test_a_contradiction_far_inside_a_file_or_in_a_later_one_is_noticed(tmp_path
         (
             "probs",
             Z,
-            "outside [0, 1], as in 60 of 60 rows that were looked at; settle it with "
-            "--input probs or --input logits",
+            (
+                "outside [0, 1], as in 60 of 60 rows that were looked at; settle it with "
+                "--input probs or --input logits"
+            ),
         ),
         ("probs", P * 0.9, "a row sums to 0.9 and not to 1"),
         (
