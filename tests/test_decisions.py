@@ -496,12 +496,12 @@ def test_evaluate_shows_what_decisions_cost(run: Any) -> None:
     assert part["abstention"][0]["coverage"] == 1
     code, out, _ = run("evaluate", "fraud.npz", *COSTS)
     assert code == 0
-    for words in ("least expected cost", "best threshold", "net benefit", "expected below"):
+    for words in ("least expected cost", "threshold by cost", "net benefit", "expected below"):
         assert words in out
     assert "(fp 1, fn 4). 0.2 is the best threshold where" in out
     code, out, _ = run("evaluate", "fraud.npz", *COSTS, "--format", "markdown", "-q")
     assert code == 0
-    assert "| best threshold |" in out
+    assert "| threshold by cost |" in out
 
 
 def test_a_fit_shows_what_is_gained_and_apply_decides_by_it(run: Any, tmp_path: Path) -> None:

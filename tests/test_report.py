@@ -31,13 +31,14 @@ from calibcli.report.render_markdown import to_markdown
 from calibcli.report.render_terminal import print_document
 from calibcli.report.table import (
     INTERVAL_HEADING,
+    NO_INTERVAL,
     Cell,
     Table,
     TableColumn,
     TableRow,
     flat,
 )
-from calibcli.report.tables import CHANCE_HEADING, NO_INTERVAL, inputs_table
+from calibcli.report.tables import CHANCE_HEADING, inputs_table
 from calibcli.visible import visible
 from calibcli.workflow.texts import (
     align_at_point,

@@ -175,6 +175,30 @@ def test_rows_that_cannot_show_an_error_are_not_called_good() -> None:
     assert high <= float(bound) <= high + 0.001
 
 
+# ---- periods ----
+
+
+@pytest.mark.parametrize(
+    ("signals", "remark"),
+    [
+        (["within"] * 12, ""),
+        (["within"] * 9 + ["high"] * 3, "above the control limits in 3 of 12 months"),
+        (["within"] * 8 + ["low", "high"], "below the control limits in 1 of 10 months"),
+        # One of 100 is out of its limits by chance in every fourth calibrated model.
+        (["within"] * 99 + ["high"], ""),
+        (["too few"] * 9 + ["within"], ""),
+    ],
+)
+def test_periods_out_of_their_limits_are_told_where_chance_does_not_explain_them(
+    signals: list[str], remark: str
+) -> None:
+    part: Any = {"column": "month", "periods": [{"signal": signal} for signal in signals]}
+    found = verdict(document(*rows(5, 20_000)), periods=part)
+    assert remark in found.text
+    assert ("control limits" in found.text) == bool(remark)
+    assert (found.kind == "mixed") == bool(remark)
+
+
 # ---- slices and tests ----
 
 

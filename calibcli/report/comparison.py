@@ -186,7 +186,8 @@ def best(metric: str, shown: Sequence[Column]) -> float | None:
 def target_caption(document: Document) -> str:
     """Which class shares the rows of `target_columns` are weighted to."""
     noise = (
-        "The noise of calibration errors is not known under such weights: they have no interval."
+        "The noise of calibration errors is not known under such weights: they are plug-ins, and "
+        "have no interval."
     )
     target = document["target"] if is_fit(document) else None
     if target is None:
@@ -208,7 +209,7 @@ def caption(document: Document) -> str:
     if target_columns(document):
         measured += (
             " The fit is for other class shares than these rows have: where it is worse on them it "
-            "is so by design. Below they are weighted to the shares it is for."
+            "is so by design. Above they are weighted to the shares it is for."
         )
     return measured
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from calibcli.report.comparison import change
 from calibcli.report.document import measurements, results_of
-from calibcli.report.table import Cell, Table, TableColumn, TableRow
+from calibcli.report.table import NO_INTERVAL, Cell, Table, TableColumn, TableRow
 from calibcli.visible import visible
 from calibcli.workflow.texts import (
     difference_text,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _RULES = {
     "least": "least expected cost",
-    "best": "best threshold",
+    "best": "threshold by cost",
     "argmax": "argmax",
     "constant": "always {}",
     "always": "always {}",
@@ -61,7 +61,16 @@ def _decisions(parts: Mapping[str, MeasurementPart]) -> list[DecisionsPart]:
 
 
 def _number(number: NumberPart) -> Cell:
-    return Cell(significant(number["value"]), number["value"], interval=interval_text(number))
+    known = number["value"] is not None
+    interval = interval_text(number) or (NO_INTERVAL if known else "")
+    return Cell(significant(number["value"]), number["value"], interval=interval)
+
+
+def _about_intervals(cells: Iterable[Cell]) -> str:
+    """Why some costs have no interval, where others have one."""
+    known = {cell.interval == NO_INTERVAL for cell in cells if cell.interval}
+    few = f" {NO_INTERVAL.capitalize()}: too few of these rows have a cost."
+    return few if known == {True, False} else ""
 
 
 def _threshold(threshold: float | None) -> Cell:
@@ -136,8 +145,9 @@ def _about_rules(part: DecisionsPart) -> str:
     )
     if part["folds"]:
         text += (
-            f" The best threshold is chosen anew for each of {part['folds']} folds, on the others, "
-            "so that its cost is that of rows that it was not chosen on."
+            f" That by cost is chosen anew for each of {part['folds']} folds, on the others, "
+            "so that its cost is that of rows that it was not chosen on: it may cost more than one "
+            "which no rows had to choose."
         )
     return text
 
@@ -217,9 +227,10 @@ def _abstention_table(parts: Mapping[str, MeasurementPart]) -> Table | None:
         TableColumn("expected below"),
         TableColumn("cost", at_point=True, leading=True),
     ]
+    about = _about_intervals(row.cells[2] for row in rows)
     caption = (
         f"Mean cost of the rows that are decided{after}, the surest ones, where the others are "
         "left to somebody else: those whose decision is expected to cost more. That pays where it "
-        "costs less than they are expected to."
+        f"costs less than they are expected to.{about}"
     )
     return Table(heads, rows, heading="The surest rows", caption=caption, wraps=True)

@@ -122,6 +122,7 @@ def judge_again(document: EvaluateDocument) -> EvaluateDocument:
         document,
         slices=document.get("slices", ()),
         tests=document.get("tests", ()),
+        periods=document.get("periods"),
         seen=SEEN if document["seen"] else None,
     ).stored()
     return document

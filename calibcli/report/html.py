@@ -253,9 +253,11 @@ def metrics_tables(document: Document) -> str:
     table, target = metrics_table(document), target_table(document)
     if table is None:
         return ""
-    parts = [html_table(table)]
+    parts = []
     if target is not None:
-        parts += [f"<p>{escape(target.caption)}</p>", html_table(target)]
+        parts += [html_table(target), f"<p>{escape(target.caption)}</p>"]
+        parts.append(f"<p>{escape(table.caption)}</p>")
+    parts.append(html_table(table))
     differences = differences_table(document)
     if differences is not None:
         parts += [html_table(differences), quiet(differences.caption)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from calibcli.report.table import Cell, Table, TableColumn, TableRow
 from calibcli.workflow.texts import LONGEST_NAME, count, plural, significant
+from calibcli.workflow.verdict import BY_CHANCE_OUT
 
 if TYPE_CHECKING:
     from calibcli.schema import EvaluateDocument, PeriodPart, PeriodsPart
@@ -57,12 +58,15 @@ def _about(part: PeriodsPart) -> str:
     judged = [entry for entry in part["periods"] if entry["signal"] != "too few"]
     out = sum(entry["signal"] in ("high", "low") for entry in judged)
     noise = "the clusters" if part["limits"] == "clusters" else "the probabilities"
-    few = "events or clusters" if part["limits"] == "clusters" else "events"
+    events = "events or clusters" if part["limits"] == "clusters" else "events"
     verb = "is" if out == 1 else "are"
+    chance = f"one in {1 / BY_CHANCE_OUT:.0f}"
+    few = any(entry["signal"] == "too few" for entry in part["periods"])
     return (
         f"{out} of {plural(len(judged), 'period')} {verb} out of the limits; of a calibrated model "
-        f"one in 370 is, by chance. The limits are three standard deviations by the noise of "
-        f"{noise} to either side of what is expected. Too few: fewer than 5 {few}."
+        f"{chance} is, by chance. The limits are three standard deviations by the noise of "
+        f"{noise} to either side of what is expected: wider than what is asked for a p below 0.05."
+        + (f" Too few: fewer than 5 {events}." if few else "")
     )
 
 

@@ -57,8 +57,8 @@ def to_latex(document: Document) -> str:
 
 def _tables(document: Document) -> Iterator[Table | None]:
     yield leaderboard_table(document)
-    yield metrics_table(document)
     yield target_table(document)
+    yield metrics_table(document)
     yield differences_table(document)
     yield groups_table(document, SHOWN_IN_TEXT)
     yield from diagnostic_tables(document)

@@ -72,7 +72,7 @@ def _markdown(document: Document) -> Iterator[str]:
         yield "Nothing was measured."
         yield ""
     groups = groups_table(document, SHOWN_IN_TEXT)
-    for table in (metrics, target_table(document), differences_table(document), groups):
+    for table in (target_table(document), metrics, differences_table(document), groups):
         if table is not None:
             yield from _captioned(table)
     for text in reasons_not_compared(document):

@@ -179,6 +179,11 @@ class _Terminal:
             if is_fit(document):
                 self.say("Nothing was measured.")
             return
+        if target is not None:
+            self.say_table(target)
+            self.say()
+            self.say(target.caption)
+            self.say()
         legend = self.say_table(table)
         self.say()
         if table.caption:
@@ -188,11 +193,6 @@ class _Terminal:
         self.say_quietly(f"{lower} lower is better, {higher} higher is better{best}")
         if legend:
             self.say_quietly(capitalised(f"{legend}."))
-        if target is not None:
-            self.say()
-            self.say_table(target)
-            self.say()
-            self.say(target.caption)
 
     def say_table(self, table: Table) -> str:
         """Print a table, or several of columns that have no room beside each other.

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 from calibcli.workflow.texts import cut_end
 
 INTERVAL_HEADING = "95 % interval"
+NO_INTERVAL = "none"
+"""What stands beside a number that has no interval, among others that have one."""
 
 _INTERVAL_RANK, _WORD_RANK = 2, 3
 

@@ -28,7 +28,7 @@ from calibcli.report.differences import difference_word, differences_of
 from calibcli.report.document import is_fit, leaderboard_of, main_figure, results_of
 from calibcli.report.period_tables import SHOWN_PERIODS, period_tables
 from calibcli.report.reliability import have_equal_mass
-from calibcli.report.table import Cell, Table, TableColumn, TableRow, Whisker
+from calibcli.report.table import NO_INTERVAL, Cell, Table, TableColumn, TableRow, Whisker
 from calibcli.workflow.texts import (
     LONGEST_NAME,
     NO_VALUE,
@@ -64,9 +64,6 @@ SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 500
 """Groups and slices that are shown of many: the worst."""
 
 CHANCE_HEADING = "by chance"
-NO_INTERVAL = "none"
-"""What stands beside a metric that has no interval, among others that have one."""
-
 _LONGEST_MAP = 48
 
 _CLEAR = 0.05
@@ -479,6 +476,9 @@ def _tests_table(result: EvaluateDocument) -> Table | None:
     tests = result.get("tests")
     if not tests:
         return None
+    # What holds for all of them is said once.
+    notes = [test["note"] for test in tests]
+    shared = bool(notes[0]) and len(set(notes)) == 1
     rows = []
     for test in tests:
         error = "" if test["error"] is None else f" {PLUS_MINUS} {significant(test['error'])}"
@@ -487,17 +487,18 @@ def _tests_table(result: EvaluateDocument) -> Table | None:
         cells = [
             Cell(test["title"], tip=test["hypothesis"], prose=True),
             Cell("" if test["estimate"] is None else significant(test["estimate"]) + error),
-            Cell(test["note"], prose=True) if test["note"] else statistic,
+            Cell("" if shared else test["note"], prose=True) if test["note"] else statistic,
             Cell("" if test["note"] else p_value(test["p"]), look="clear" if clear else ""),
         ]
         rows.append(TableRow(cells))
     heads = [
         TableColumn("test", align="left"),
         TableColumn("estimate", rank=2),
-        TableColumn("statistic", rank=1),
+        TableColumn("statistic", rank=0 if any(notes) and not shared else 1),
         TableColumn("p"),
     ]
-    return Table(heads, rows, "Tests", caption=_TESTS_CAPTION, wraps=True)
+    about = f"No p: {notes[0]}." if shared else _TESTS_CAPTION
+    return Table(heads, rows, "Tests", caption=about, wraps=True)
 
 
 def _test_statistic(test: TestPart) -> str:

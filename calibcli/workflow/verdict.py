@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from calibcli.schema import (
         MeasurementPart,
         MetricPart,
+        PeriodsPart,
         SlicePart,
         SlicesPart,
         TestPart,
@@ -57,6 +58,9 @@ CONSIDERABLE = 0.1
 
 _BY_CHANCE = 0.05
 """How often chance alone may find something, in all that is looked at together."""
+
+BY_CHANCE_OUT = 1 / 370
+"""How often a period of a calibrated model is out of its limits."""
 
 _MOST_REMARKS = 3
 _NORMAL = NormalDist()
@@ -257,6 +261,7 @@ def verdict(
     *,
     slices: Sequence[SlicesPart] = (),
     tests: Sequence[TestPart] = (),
+    periods: PeriodsPart | None = None,
     seen: str | None = None,
     remarks: Sequence[str] = (),
 ) -> Verdict:
@@ -269,6 +274,7 @@ def verdict(
     slices : sequence of SlicesPart
     tests : sequence of TestPart
         The last is the answer of all.
+    periods : PeriodsPart or None
     seen : str or None
         That a fit has seen the rows, in words; nothing is called well calibrated by them.
     remarks : sequence of str
@@ -286,6 +292,7 @@ def verdict(
     average = _average(measured, filled, event)
     after = (*((seen,) if seen else ()), *remarks)
     off = [finding for part in slices for finding in _off_slices(part, event)]
+    off += _out_of_limits(periods) if periods else ()
     told = _told_by_tests(tests, measured)
     kind, found, on_average = _judged(measured, filled, average, off, told, seen=bool(seen))
     return Verdict(kind, average.says, average.right, event, (*found, *after), on_average)
@@ -498,6 +505,27 @@ def _off_slices(part: SlicesPart, event: str | None) -> Iterator[_Finding]:
             for entry in off
         )
         yield _Finding(True, matters, text, side=side)
+
+
+def _out_of_limits(part: PeriodsPart) -> Iterator[_Finding]:
+    """Periods above and below their control limits, where they are more than chance makes."""
+    judged = [each for each in part["periods"] if each["signal"] != "too few"]
+    out = sum(each["signal"] != "within" for each in judged)
+    fewer = math.fsum(
+        math.comb(len(judged), k) * BY_CHANCE_OUT**k * (1 - BY_CHANCE_OUT) ** (len(judged) - k)
+        for k in range(out)
+    )
+    if not out or 1 - fewer >= _BY_CHANCE:
+        return
+    sides: tuple[tuple[str, str, Side], ...] = (
+        ("high", "above", "under"),
+        ("low", "below", "over"),
+    )
+    for signal, word, side in sides:
+        number = sum(each["signal"] == signal for each in judged)
+        if number:
+            counted = f"{number} of {plural_noun(len(judged), visible(part['column']))}"
+            yield _Finding(True, True, f"{word} the control limits in {counted}", side=side)
 
 
 def _slice_side(entry: SlicePart) -> Side:
