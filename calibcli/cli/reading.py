@@ -61,9 +61,9 @@ def opened(
     with open_dataset(inputs, chosen) as dataset:
         talk.picked(dataset.name, dataset.picked)
         if dataset.dropped_rows:
+            none = " or since they have none" if dataset.layout.rule.skips else ""
             talk.say(
-                f"{dataset.name}: left out {dataset.dropped_rows} of the rows, for their label or "
-                "since they have none"
+                f"{dataset.name}: left out {dataset.dropped_rows} of the rows for their label{none}"
             )
         yield dataset
 
