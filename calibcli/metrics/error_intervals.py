@@ -8,10 +8,10 @@ noise adds depends on the signal, least where all residuals have one sign, so se
 tried and the interval holds what any of them gives. It is for the error of infinitely many rows in
 the same bins, and begins at 0 if a calibrated model might well have the error that was found.
 
-By luck the error may be so small that a calibrated model seldom has it. No multiple is in keeping
-with that, and the nearer to it the narrower the interval would be. So the upper end is never below
-that of the median error of a calibrated model (the power constraint of Cowan et al. 2011), nor
-below an error that may leave no trace in so few rows.
+By luck the error may be so small that a calibrated model seldom has it. Next to no multiple is in
+keeping with that. So the upper end then is that of an error which one in six calibrated models is
+below (the power constraint of Cowan et al. 2011, one standard deviation below the median). Nor is
+it ever below an error that may leave no trace in so few rows.
 
 The change between two models is of estimates that have the noise taken out, and its interval is a
 parametric bootstrap of these: see `change_interval`.
@@ -51,6 +51,9 @@ _AT_ONCE = 1 << 17
 
 _STRICT = 2.24
 """Normal deviations beyond which there is 1 in 40."""
+
+_LUCKY = 0.16
+"""Share of calibrated models with less than a usual error: a normal distribution's below -1."""
 
 _LEAST = float(np.finfo(np.float64).tiny)
 _GROUPS = 32
@@ -173,7 +176,7 @@ class NormSample(ABC):
         for signal in self.signals:
             lows.append(Multiples(self, signal, low_end).error_with(low_share, self.value))
             multiples = Multiples(self, signal, high_end)
-            typical = max(self.value, multiples.median_by_chance)
+            typical = multiples.no_luckier(self.value, self.tail)
             highs.append(multiples.error_with(high_share, typical))
         least = 0.0 if self.may_be_chance else max(min(lows), _LEAST)
         return Interval(least, max(highs)).around(self.estimate)
@@ -348,10 +351,9 @@ class Multiples:
         """The signal (m,), multiplied by a number."""
         return times * self._signal
 
-    @property
-    def median_by_chance(self) -> float:
-        """The median error of noise alone."""
-        return self._quantile(0.5, 0.0)
+    def no_luckier(self, value: float, tail: float) -> float:
+        """An error, or a more usual one if noise alone has it or less with the share of a tail."""
+        return value if value > self._quantile(tail, 0.0) else self._quantile(_LUCKY, 0.0)
 
     def _quantile(self, share: float, times: float) -> float:
         if times not in self._errors:
