@@ -65,7 +65,7 @@ def garbage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "label_fraction": {"logits": z, "labels": changed(y.astype(float), 3, 1.5)},
         "label_nan": {"logits": z, "labels": changed(y.astype(float), 3, np.nan)},
         "label_names": {"logits": z, "labels": NAMES[y]},
-        "label_matrix": {"logits": z, "labels": -np.eye(CLASSES)[y]},
+        "label_matrix": {"logits": z, "labels": changed(np.eye(CLASSES)[y], (3, 0), -1.0)},
         "label_few": {"logits": z, "labels": y[:-1]},
         "wide": {"logits": scores(classes=5), "labels": y},
         "probs_as_logits": {"logits": softmax(z), "labels": y},
@@ -73,7 +73,7 @@ def garbage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "integers": {"logits": z.astype(int), "labels": y},
         "complex": {"logits": z.astype(complex), "labels": y},
         "objects": {"logits": np.array([z, None], dtype=object), "labels": y},
-        "three_axes": {"logits": z[None], "labels": y},
+        "three_axes": {"logits": z.reshape(2, 30, CLASSES), "labels": y},
         "weights": {"logits": z, "labels": y, "w": changed(np.ones(ROWS), 4, -1.0)},
         "nothing": {"a": z, "b": y},
     }
@@ -82,7 +82,7 @@ def garbage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "objects.npy", np.array([z, None], dtype=object), allow_pickle=True)
     np.save(folder / "scores.npy", z)
     rows = z.tolist()
-    lists = {"null": None, "null_value": [1.0, None, 2.0, 3.0], "ragged": [1.0, 2.0, 3.0]}
+    lists = {"null": None, "null_value": [1.0, None, 2.0, 3.0], "ragged": []}
     for name, odd in lists.items():
         column = pa.array([*rows[:7], odd, *rows[8:]], pa.list_(pa.float32()))
         pq.write_table(pa.table({"logits": column, "label": y}), folder / f"{name}.parquet")
@@ -105,7 +105,7 @@ def garbage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (folder / "ok.npz").read_bytes()
     (folder / "half.npz").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.parquet").write_bytes(b"")
-    (folder / "text.csv").write_text("logit_0,logit_1,label\n1,2,0\n")
+    (folder / "text.csv").write_text("Dear all, the scores will follow.\n")
     (folder / "model.pkl").write_bytes(pickle.dumps((z, y)))
     (folder / "model.pt").write_bytes(b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl")
     (folder / "folder").mkdir()
@@ -165,24 +165,24 @@ FILES = {
     "label_names.npz --classes cat,dog": "names 2 classes, but the scores have 4",
     "label_names.npz --classes cat,dog,eel,cat": "class 'cat' is there twice",
     "ok.npz --classes nothere.txt": "--classes nothere.txt: give at least two names",
-    "label_matrix.npz": "row 0: a value of the label is below 0",
+    "label_matrix.npz": "label_matrix.npz, row 3: a value of the label is below 0 or no number",
     "label_few.npz": "key 'labels' has not as many rows as 'logits' (60)",
     "probs_as_logits.npz": "settle it with --input probs or --input logits",
     "logits_as_probs.npz": "settle it with --input probs or --input logits",
     "logits_as_probs.npz --input probs": "--input probs was given, but a value is",
     "integers.npz": "key 'logits' (int64[4]) cannot be scores",
     "complex.npz": "key 'logits' (complex128[4]) cannot be scores",
-    "three_axes.npz": "key 'logits' (float32[60, 4]) cannot be scores",
+    "three_axes.npz": "(float32[30, 4]) and key 'labels' (int64): labels have the shape",
     "objects.npz": "objects.npz, key 'logits': an array of Python objects",
     "objects.npy": "objects.npy: an array of Python objects",
     "model.pkl": "model.pkl: stored as a pickle, which can run any code",
     "model.pt": "model.pt: ",
-    "text.csv": "text.csv: it is text; convert CSV once",
+    "text.csv": "text.csv: there are no rows below the header",
     "half.npz": "half.npz: not a readable NPZ file",
     "half.parquet": "half.parquet: not a readable Parquet file",
     "null.parquet": "null.parquet, row 7: column 'logits' has no value here",
     "null_value.parquet": "null_value.parquet, row 7: column 'logits' has a missing value",
-    "ragged.parquet": "ragged.parquet, row 7: column 'logits' has 3 values here, elsewhere 4",
+    "ragged.parquet": "ragged.parquet, row 7: column 'logits' has 0 values here, elsewhere 4",
     "scores.npy": "scores.npy: no labels were found",
     "nothing.npz": "no key with a name such as logits or probs; the keys are a, b",
     "markup.parquet": "the columns are [bold]z[/], [red]",

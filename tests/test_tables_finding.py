@@ -156,7 +156,7 @@ def test_what_is_not_found_is_said_with_what_is_there(tmp_path):
 def test_fields_of_the_wrong_type_are_refused(tmp_path):
     columns = {
         "logits": fixed_size_list(Y[:, None].repeat(3, axis=1)),
-        "y": pa.array([[1, 2]] * 60, pa.list_(pa.int64(), 2)),
+        "y": pa.array([["a", "b"]] * 60, pa.list_(pa.string(), 2)),
         "z": Z[:, 0],
         "s": ["a"] * 60,
         "logit_0": Y,
@@ -165,13 +165,13 @@ def test_fields_of_the_wrong_type_are_refused(tmp_path):
     assert refusal(DataError, path).startswith(
         f"{path}: column 'logits' (fixed_size_list<int64>[3]) cannot be scores"
     )
-    assert "(fixed_size_list<int64>[2]) cannot be labels" in refusal(DataError, path, logits="z")
+    assert "(fixed_size_list<string>[2]) cannot be labels" in refusal(DataError, path, logits="z")
     assert "(string) cannot be weights" in refusal(
         DataError, path, logits="z", labels="logit_0", weights="s"
     )
     assert "matches 'logit_*' but is not one" in refusal(DataError, path, logits="logit_*")
     matrix = save(tmp_path / "matrix", {"logits": tensor(np.zeros((9, 6)), [2, 3]), "y": Y[:9]})
-    assert "cannot be scores" in refusal(DataError, matrix)
+    assert "2 members of an ensemble for each row" in refusal(UsageError, matrix)
 
 
 def test_a_class_missing_among_numbered_columns_is_noticed(tmp_path):

@@ -79,24 +79,25 @@ class Evaluation:
         """
         return self.estimates.get(name, self.values[name])
 
-    def with_ranking_of(self, before: Evaluation) -> Evaluation:
-        """The same where the rows are in the order that they had before.
 
-        Fits to parts of the rows move them against each other, though none of these fits changes
-        the order of the rows that it sees.
-        """
-        same = [name for name in self.values if METRICS.find(name).ranks]
-        changes = {name: Interval(0.0, 0.0) for name in same if name in self.changes}
-        if self.record is not None and before.record is not None:
-            kept = before.record.metrics
-            self.record.metrics.update({name: kept[name] for name in same if name in kept})
-        return replace(
-            self,
-            values=self.values | {name: before.values[name] for name in same},
-            intervals=self.intervals
-            | {name: before.intervals[name] for name in same if name in before.intervals},
-            changes=self.changes | changes,
-        )
+def with_ranking_of(after: Evaluation, before: Evaluation) -> Evaluation:
+    """An evaluation ``after`` a map that leaves the rows in the order that they had ``before``.
+
+    Fits to parts of the rows move them against each other, though none of these fits changes
+    the order of the rows that it sees.
+    """
+    same = [name for name in after.values if METRICS.find(name).ranks]
+    changes = {name: Interval(0.0, 0.0) for name in same if name in after.changes}
+    if after.record is not None and before.record is not None:
+        kept = before.record.metrics
+        after.record.metrics.update({name: kept[name] for name in same if name in kept})
+    return replace(
+        after,
+        values=after.values | {name: before.values[name] for name in same},
+        intervals=after.intervals
+        | {name: before.intervals[name] for name in same if name in before.intervals},
+        changes=after.changes | changes,
+    )
 
 
 class PanelState(NamedTuple):

@@ -278,6 +278,8 @@ def _is_scalar_score(field: Field, pattern: str) -> bool:
 
 
 def _checked(file: FileFields, field: Field) -> Field:
+    if field.element == "other" and 0 in field.shape:
+        raise DataError(f"{file.name}: the rows of scores are empty")
     if field.element != "float" or field.axes > 2:
         raw = re.match("(void|(fixed_size_|large_)?binary)", field.type)
         way = "; save numbers of another type with .astype('float32')"

@@ -10,7 +10,7 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
 from calibcli.fitting.results import Fit
 from calibcli.metrics.decisions import Decisions
-from calibcli.metrics.panel import Evaluation, Panel
+from calibcli.metrics.panel import Evaluation, Panel, with_ranking_of
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.automatic import AnyPlan, better_method, choose
 from calibcli.workflow.choosing import Leaderboard
@@ -191,7 +191,7 @@ def _measured_as_written(
     before, after, *others = measure(judged, predictors, panel)
     two = before.event is not None and written is not None
     if two and all(each.keeps_ranking for each in written or ()):
-        after = after.with_ranking_of(before)
+        after = with_ranking_of(after, before)
     return [before, after, *others]
 
 
