@@ -154,6 +154,7 @@ def test_a_file_that_was_only_found_cannot_overwrite(calib, sample_data, tmp_pat
             "force = true",
             "calib.toml: force = true: this is taken from no file that was only found",
         ),
+        (f'report = ["a.html", "{victim}"]', "this is outside of the folder"),
         (f'openmetrics = "{victim}"', "this is outside of the folder of the configuration file"),
         ('[fit]\nparams = "../victim"', "this is outside of the folder of the configuration file"),
     ):

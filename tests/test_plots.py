@@ -529,6 +529,27 @@ def test_figures_are_the_same_in_every_run(
 
 
 @plots
+def test_several_figures_and_pages_of_one_run(calib_here: Any, sample_data: Path, tmp_path: Path):
+    (tmp_path / "calib.toml").write_text('report = ["a.html", "a.tex"]', "utf-8")
+    test = sample_data / "digits_test.parquet"
+    code, _, talk = calib_here(
+        "evaluate", test, "--plot", "a.svg", "--plot", "b.pdf", "--config", "calib.toml"
+    )
+    assert code == 0, talk
+    assert "wrote a.svg, b.pdf, a.html, a.tex" in talk
+    starts = {"a.svg": b"<?xml", "b.pdf": b"%PDF", "a.html": b"<!doctype", "a.tex": b"%"}
+    for name, start in starts.items():
+        assert (tmp_path / name).read_bytes().startswith(start)
+    given = ("--plot", "c.svg", "--plot", "c.svg", "--report", "c.html")
+    code, _, talk = calib_here("evaluate", test, *given)
+    assert code == 2
+    assert "--plot c.svg is given twice; each needs a name of its own" in talk
+    code, _, talk = calib_here("evaluate", test, "--plot", "c.svg", "--plot", "c.gif")
+    assert (code, "--plot c.gif: the name must end in" in talk) == (2, True)
+    assert not list(tmp_path.glob("c.*"))
+
+
+@plots
 def test_both_commands_draw(calib_here: Any, sample_data: Path, tmp_path: Path):
     val, test = sample_data / "digits_val.parquet", sample_data / "digits_test.parquet"
     code, _, talk = calib_here(

@@ -182,7 +182,7 @@ def apply_command(
         opened(inputs, reading, talk, keys=keys, key_names=names, like=like, **once) as dataset,
         talk.progress(computing.engine(), "applying", dataset.rows) as engine,
     ):
-        keep_inputs({"-o": applying.output}, dataset)
+        keep_inputs([("-o", applying.output)], dataset)
         check_params_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
         decider = applying.decider(content, params, dataset.class_names)

@@ -113,8 +113,8 @@ class ConfigurableOption:
                 "is taken from no file that was only found; name the file with --config, or type "
                 f"--{self.name}"
             )
-        outside = self.writes_file and value != "-" and not _is_below(folder, value)
-        if outside:
+        paths = value if self.repeated else [value]
+        if self.writes_file and any(each != "-" and not _is_below(folder, each) for each in paths):
             raise ValueError(
                 "is outside of the folder of the configuration file, which was only found; name it "
                 "with --config"

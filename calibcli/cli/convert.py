@@ -105,7 +105,7 @@ def convert_command(
     talk = Talk(printing.quiet)
     keys = cluster_keys(converting.cluster)
     with opened(inputs, reading, talk, labels_where_there=True, keys=keys) as dataset:
-        keep_inputs({"-o": converting.output}, dataset)
+        keep_inputs([("-o", converting.output)], dataset)
         talk_about_output(dataset, talk)
         with Outputs(force=converting.force) as files:
             rows = _write(dataset, converting.output, files)

@@ -125,7 +125,7 @@ def evaluate_command(
     shown = measuring.pictured | diagnosing.pictured
     pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by, shown=shown)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
-    outputs = {**pictures.paths, **gates.paths}
+    outputs = [*pictures.paths, *gates.paths]
     keep_apart(outputs)
     keys = {**measuring.keys, **diagnosing.keys}
     job = _Job(
@@ -163,7 +163,7 @@ class _Job:
     computing: ComputeOptions
     talk: Talk
     pictures: Pictures
-    outputs: dict[str, str | None]
+    outputs: list[tuple[str, str]]
     params: str | None
     content: Params | None = None
     stages: tuple[Calibrator, ...] = ()

@@ -209,7 +209,7 @@ def fit_command(
     gates = Gates(gating, "fit", printing, intervals=measuring.bootstrap > 0, force=fitting.force)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     targets = _targets(inputs, fitting)
-    outputs = {**targets.paths, **pictures.paths, **gates.paths}
+    outputs = [*targets.paths, *pictures.paths, *gates.paths]
     keep_apart(outputs)
     talk = Talk(printing.quiet)
     with ExitStack() as stack:

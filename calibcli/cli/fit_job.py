@@ -38,9 +38,10 @@ class Targets:
         return "-" in (self.params, self.output)
 
     @property
-    def paths(self) -> dict[str, str | None]:
-        """The targets, by the options that name them."""
-        return {"-p": self.params, "-o": self.output, "--trace": self.trace}
+    def paths(self) -> list[tuple[str, str]]:
+        """The targets, each with the option that names it."""
+        named = {"-p": self.params, "-o": self.output, "--trace": self.trace}
+        return [(option, path) for option, path in named.items() if path is not None]
 
 
 class FitJob:

@@ -145,14 +145,15 @@ class Gates:
         lonely = next((flag for flag, given in needing.items() if given and not self._gates), None)
         if lonely:
             raise UsageError(f"{lonely} is about gates, and there is no --fail-if")
-        for path in self.paths.values():
+        for _, path in self.paths:
             if path is not None:
                 check_writable(path, force=self._force)
 
     @property
-    def paths(self) -> dict[str, str | None]:
-        """The files that are asked for, by the options that name them."""
-        return {"--junit": self._options.junit, "--openmetrics": self._options.openmetrics}
+    def paths(self) -> list[tuple[str, str]]:
+        """The files that are asked for, each with the option that names it."""
+        named = {"--junit": self._options.junit, "--openmetrics": self._options.openmetrics}
+        return [(option, path) for option, path in named.items() if path is not None]
 
     def _read_baseline(self) -> Baseline | None:
         path = self._options.baseline

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from calibcli.tables import Outputs
 
 _option = options_in("Pictures")
-_PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-_REPORT_SUFFIXES = (".html", ".htm", ".tex")
+_SUFFIXES = {"--plot": (".png", ".svg", ".pdf"), "--report": (".html", ".htm", ".tex")}
 
 
 class PlotStyle(StrEnum):
@@ -53,9 +52,12 @@ class PictureOptions:
     """Files to look at."""
 
     plot: Annotated[
-        str | None,
+        list[str] | None,
         _option(
-            metavar="FILE", help="Draw reliability diagrams, .png, .svg or .pdf (needs matplotlib)."
+            "--plot",
+            metavar="FILE",
+            help="Draw reliability diagrams, .png, .svg or .pdf (needs matplotlib); repeatable.",
+            show_default=False,
         ),
         Trait.WRITES_FILE,
     ] = None
@@ -93,18 +95,20 @@ class PictureOptions:
         _option(metavar="TEXT", help="Title of figure, page and tables.", show_default=False),
     ] = None
     report: Annotated[
-        str | None,
+        list[str] | None,
         _option(
+            "--report",
             metavar="FILE",
             help="Write a page with tables and interactive diagrams, .html, or tables for LaTeX, "
-            ".tex.",
+            ".tex; repeatable.",
+            show_default=False,
         ),
         Trait.WRITES_FILE,
     ] = None
 
 
 class Pictures:
-    """The figure and the page of one command.
+    """The figures and the pages of one command.
 
     Parameters
     ----------
@@ -152,7 +156,7 @@ class Pictures:
             "--plot-width": options.plot_width is not None,
         }
         lonely = next((flag for flag, is_given in given.items() if is_given), None)
-        if options.plot is None and lonely:
+        if not options.plot and lonely:
             raise UsageError(f"{lonely} says what --plot FILE draws; there is no --plot")
         if options.plot_by is not None and options.plot_overlay:
             raise UsageError("--plot-by lays all inputs over each other; leave out --plot-overlay")
@@ -163,19 +167,15 @@ class Pictures:
             self._check_plot_of(options)
         if options.plot_by is PlotBy.SLICE and self._by is None:
             raise UsageError("--plot-by slice draws the slices of calib evaluate --by COL")
-        for flag, path, suffixes in (
-            ("--plot", options.plot, _PLOT_SUFFIXES),
-            ("--report", options.report, _REPORT_SUFFIXES),
-        ):
-            if path is None:
-                continue
+        for flag, path in self.paths:
+            suffixes = _SUFFIXES[flag]
             if Path(path).suffix.lower() not in suffixes:
                 *others, last = suffixes
                 raise UsageError(
                     f"{flag} {path}: the name must end in {', '.join(others)} or {last}"
                 )
             check_writable(path, force=self._force)
-        if options.plot is not None:
+        if options.plot:
             from calibcli.report.plot import check_drawing_library
 
             check_drawing_library()
@@ -183,7 +183,7 @@ class Pictures:
     def _check_plot_of(self, options: PictureOptions) -> None:
         of = options.plot_of.value
         needed = {"decisions": "--cost", "periods": "calib evaluate --by COL --in-order"}[of]
-        if options.plot is None:
+        if not options.plot:
             raise UsageError(f"--plot-of {of} says what --plot FILE draws; there is no --plot")
         if of not in self._shown:
             raise UsageError(f"--plot-of {of} draws what {needed} shows; add it")
@@ -203,14 +203,15 @@ class Pictures:
             document["title"] = self._options.title
 
     @property
-    def paths(self) -> dict[str, str | None]:
-        """The files that are asked for, by the options that name them."""
-        return {"--plot": self._options.plot, "--report": self._options.report}
+    def paths(self) -> list[tuple[str, str]]:
+        """The files that are asked for, each with the option that names it."""
+        figures, pages = self._options.plot or (), self._options.report or ()
+        return [*(("--plot", path) for path in figures), *(("--report", path) for path in pages)]
 
     @property
     def wanted(self) -> bool:
         """Whether any picture is asked for."""
-        return self._options.plot is not None or self._options.report is not None
+        return bool(self.paths)
 
     def panel(self, panel: Panel) -> Panel:
         """The panel, with what the pictures are drawn from."""
@@ -218,7 +219,7 @@ class Pictures:
 
         if not self.wanted:
             return panel
-        by_class = self._options.report is not None or self._options.plot_by is PlotBy.CLASS
+        by_class = bool(self._options.report) or self._options.plot_by is PlotBy.CLASS
         classes = (PREDICTED_CLASSES,) if by_class else ()
         return replace(panel, also=(*panel.also, CONFIDENCE_LATTICE, EVENT_LATTICE, *classes))
 
@@ -233,7 +234,7 @@ class Pictures:
     @property
     def _draws_slices(self) -> bool:
         by_slice = self._options.plot_by is PlotBy.SLICE
-        return self._by is not None and (by_slice or self._options.report is not None)
+        return self._by is not None and (by_slice or bool(self._options.report))
 
     def add(
         self,
@@ -254,7 +255,7 @@ class Pictures:
     @property
     def wants_fingerprints(self) -> bool:
         """Whether the files that are read shall be named by their SHA-256."""
-        return self._options.report is not None
+        return bool(self._options.report)
 
     def write(self, document: Document, outputs: Outputs) -> list[str]:
         """Draw everything, and return the names of the files."""
@@ -265,26 +266,21 @@ class Pictures:
 
     def _draw(self, document: Document) -> dict[str, bytes]:
         """The bytes of each file, by its path."""
-        contents = {}
         pictures = self._pictures(document)
-        if self._options.plot is not None:
-            contents[self._options.plot] = self._figure(self._options.plot, pictures, document)
-        path = self._options.report
-        if path is not None:
-            page = self._report(path, document, pictures)
-            contents[path] = page.encode(errors="backslashreplace")
-        return contents
+        draw = {"--plot": self._figure, "--report": self._report}
+        return {path: draw[flag](path, pictures, document) for flag, path in self.paths}
 
-    def _report(self, path: str, document: Document, pictures: Sequence[Picture]) -> str:
+    def _report(self, path: str, pictures: Sequence[Picture], document: Document) -> bytes:
         if Path(path).suffix.lower() == ".tex":
             from calibcli.report.render_latex import to_latex
 
-            return to_latex(document)
+            return to_latex(document).encode(errors="backslashreplace")
         from calibcli.report.html import render_report
 
-        return render_report(
+        page = render_report(
             document, pictures, files_read=self._files, made_with=_made_with(self._seed)
         )
+        return page.encode(errors="backslashreplace")
 
     def _pictures(self, document: Document) -> list[Picture]:
         from calibcli.metrics.diagrams import CONFIDENCE_LATTICE, EVENT_LATTICE, PREDICTED_CLASSES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -277,27 +277,28 @@ def check_stdin(names: Sequence[str | None]) -> None:
         raise UsageError("standard input (-) can be read only once")
 
 
-def keep_apart(outputs: Mapping[str, str | None]) -> None:
+def keep_apart(outputs: Iterable[tuple[str, str]]) -> None:
     """Refuse two outputs of one name, of which only one would be there in the end.
 
-    Outputs are paths by the options that name them: ``-`` is standard output, None nowhere.
+    Outputs are paths with the options that name them; ``-`` is standard output.
     """
     taken: dict[Path, str] = {}
-    for option, path in outputs.items():
-        if path is None:
-            continue
-        other = taken.setdefault(Path(path).resolve(), option)
-        if other != option and path == "-":
+    for option, path in outputs:
+        other = taken.get(Path(path).resolve())
+        taken[Path(path).resolve()] = option
+        if other == option:
+            raise UsageError(f"{option} {path} is given twice; each needs a name of its own")
+        if other is not None and path == "-":
             raise UsageError(f"{other} - and {option} -: only one can go to standard output")
-        if other != option:
+        if other is not None:
             raise UsageError(f"{other} and {option} are both {path}; each needs a name of its own")
 
 
-def keep_inputs(outputs: Mapping[str, str | None], *datasets: Dataset | None) -> None:
+def keep_inputs(outputs: Iterable[tuple[str, str]], *datasets: Dataset | None) -> None:
     """Refuse to write over a file that is read: the output has no logits, which would be lost."""
     files = [file for dataset in filter(None, datasets) for file in dataset.files]
-    for option, path in outputs.items():
-        if path is not None and any(same_file(path, file) for file in files):
+    for option, path in outputs:
+        if any(same_file(path, file) for file in files):
             raise UsageError(f"{option} {path}: is an input; give the output another name")
 
 
