@@ -398,6 +398,15 @@ def console(encoding: str = "utf-8", **options: Any) -> Console:
     return Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), **options)
 
 
+def test_only_signs_of_numbers_become_minus_signs() -> None:
+    text = "plug-in -0.02, estimate 1.5e-08 [-inf, -.5]"
+    minus = UNICODE.minus
+    assert (
+        UNICODE.number(text)
+        == f"plug-in {minus}0.02, estimate 1.5e{minus}08 [{minus}inf, {minus}.5]"
+    )
+
+
 def test_plain_ascii_where_it_is_needed() -> None:
     assert glyphs_for(console(), {}) is UNICODE
     assert glyphs_for(console("ascii"), {}) is ASCII

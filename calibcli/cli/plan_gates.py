@@ -203,7 +203,7 @@ def _print(world: World, metric: str, power: float, plans: Sequence[GatePlan]) -
     from calibcli.workflow.texts import percent, plural
 
     console, name = Console(highlight=False), metric_title(metric)
-    text = f"{world.name}, mean confidence {percent(world.confidence)}"
+    text = f"{world.name}, mean top-label confidence {percent(world.confidence)}"
     console.print(Text(visible(f"model: {text}")), soft_wrap=True)
     console.print()
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,7 +49,9 @@ class Glyphs:
             return self.missing
         if text.strip("-*") == INFINITE:
             text = text.replace(INFINITE, self.infinite)
-        return text.replace("-", self.minus).replace(PLUS_MINUS, self.plus_minus)
+        # A hyphen inside a word is none.
+        signed = re.sub(rf"-(?=[\d.{self.infinite}]|{INFINITE})", self.minus, text)
+        return signed.replace(PLUS_MINUS, self.plus_minus)
 
 
 UNICODE = Glyphs("▏▎▍▌▋▊▉█", "▒", "▓", "┃", "↓", "↑", "–", "∞", "−", PLUS_MINUS, "…")  # noqa: RUF001
