@@ -243,7 +243,7 @@ def test_a_label_to_be_left_out_leaves_its_row_out(calib, tmp_path, file):
         f"-o {tmp_path}/o.parquet"
     )
     assert (code, err) == (0, "")
-    assert out.startswith("input,measured,metric,value,estimate\n")
+    assert out.startswith("input,measured,metric,value,estimate,low,high,column,slice\n")
     assert pq.read_metadata(tmp_path / "o.parquet").num_rows == ROWS - 1
     message = refusal(calib(f"evaluate {file} -q --ignore-label 5"))
     assert "label -100 is none of the classes" in message

@@ -59,7 +59,7 @@ def test_a_job_whose_gates_pass_ends_well(calib_here: CalibHere) -> None:
     arguments = ("evaluate", TEST, *FAST, "--fail-if", "ece > 0.9", "--format", "csv")
     code, out, err = calib_here(*arguments)
     assert code == 0
-    assert out.splitlines()[0] == "input,measured,metric,value,estimate"
+    assert out.splitlines()[0] == "input,measured,metric,value,estimate,low,high,column,slice"
     assert "calib: gate test.npz: ece > 0.9 passed: " in err
     assert calib_here(*arguments, "-q")[2] == ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -245,6 +247,23 @@ def test_the_command_line(calib, tmp_path: Path) -> None:
     assert len(by_class["slices"]) == 4
     text = calib("evaluate", "x.npz", "--by", "row", "-q").stdout.decode()
     assert "10 worst of 1200" in text
+
+
+def test_csv_has_slices_and_the_ends_of_intervals(calib, tmp_path: Path) -> None:
+    logits, labels = rows(400, temperature=2.0)
+    np.savez(tmp_path / "a.npz", logits=logits, labels=labels, site=np.arange(400) % 2)
+    arguments = ("evaluate", tmp_path / "a.npz", "--by", "site", "-q", "--format")
+    document = json.loads(calib(*arguments, "json").stdout)
+    text = calib(*arguments, "csv").stdout.decode()
+    found = list(csv.DictReader(io.StringIO(text)))
+    whole = {row["metric"]: row for row in found if not row["slice"]}
+    ece = document["metrics"]["ece"]
+    assert [whole["ece"][key] for key in ("low", "high")] == [repr(ece["low"]), repr(ece["high"])]
+    for entry in document["slices"][0]["slices"]:
+        (row,) = [r for r in found if r["slice"] == entry["name"] and r["metric"] == "ece"]
+        assert row["column"] == "site"
+        for key in ("value", "estimate", "low", "high"):
+            assert float(row[key]) == entry["ece"][key]
 
 
 def test_too_many_slices_are_refused(calib, tmp_path: Path) -> None:

@@ -396,9 +396,10 @@ def test_the_command_line(calib, sample_data: Path) -> None:
     assert ece["estimate"] < ece["value"]
     assert ece["chance"]["low"] < ece["chance"]["mean"] < ece["chance"]["high"]
     lines = calib("evaluate", file, "--format", "csv", "-q").stdout.decode().splitlines()
-    assert lines[0] == "input,measured,metric,value,estimate"
+    assert lines[0] == "input,measured,metric,value,estimate,low,high,column,slice"
     by_metric = {line.split(",")[2]: line.split(",")[3:] for line in lines[1:]}
-    assert by_metric["ece"] == [repr(ece["value"]), repr(ece["estimate"])]
+    ends = [repr(ece[key]) for key in ("value", "estimate", "low", "high")]
+    assert by_metric["ece"] == [*ends, "", ""]
     assert by_metric["nll"][1] == ""
     plain = calib("evaluate", file, "--format", "json", "-q", "--bootstrap", "0")
     assert json.loads(plain.stdout)["metrics"]["ece"] == {"value": ece["value"]}

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from calibcli.report.comparison import measured_input
@@ -21,7 +21,7 @@ from calibcli.visible import visible
 from calibcli.workflow.texts import exact
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document, MetricPart, NumberPart
+    from calibcli.schema import Document, MetricPart, NumberPart, Result
 
 
 def to_json(document: Document) -> str:
@@ -52,29 +52,45 @@ def to_csv(document: Document) -> str:
 
     Columns: ``input`` (of a fit the one it was measured on), ``measured`` (``before`` or
     ``after`` a fit, otherwise empty), ``metric``, ``value`` (empty where it is not a number),
-    ``estimate`` (of errors with an interval, otherwise empty).
-    Of a comparison: ``input``, ``method``, ``loss``, ``metric``, ``value``, ``estimate``.
+    ``estimate`` (of errors with an interval, otherwise empty), ``low`` and ``high`` (the 95 %
+    interval), ``column`` and ``slice`` (of the rows of a slice, otherwise empty; those of predicted
+    classes have no column). Of a comparison: ``input``, ``method``, ``loss``, ``metric``, and the
+    same numbers.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if document["command"] == "compare":
-        writer.writerow(["input", "method", "loss", "metric", "value", "estimate"])
+        writer.writerow(["input", "method", "loss", "metric", *_NUMBERS])
         for entry in document["leaderboard"]:
             head = [document["input"]["name"], entry["method"], entry["loss"]]
             for metric, figure in entry["metrics"].items():
                 writer.writerow([*map(_harmless, head), metric, *_figures(figure)])
         return text.getvalue()
-    writer.writerow(["input", "measured", "metric", "value", "estimate"])
+    writer.writerow(["input", "measured", "metric", *_NUMBERS, "column", "slice"])
     for result in results_of(document):
         for stage, part in measurements(result).items():
             head = [_harmless(measured_input(result)), stage]
             for metric, number in part["metrics"].items():
-                writer.writerow([*head, metric, *_figures(number)])
+                writer.writerow([*head, metric, *_figures(number), "", ""])
+            writer.writerows([*head, *line] for line in _slices_lines(result))
     return text.getvalue()
 
 
-def _figures(number: NumberPart | MetricPart) -> tuple[str, str]:
-    return exact(number["value"]), exact(number["estimate"]) if "estimate" in number else ""
+_NUMBERS = ("value", "estimate", "low", "high")
+
+
+def _figures(number: NumberPart | MetricPart) -> list[str]:
+    return [exact(number.get(key)) for key in _NUMBERS]  # type: ignore[arg-type]
+
+
+def _slices_lines(result: Result) -> Iterator[list[str]]:
+    """A metric of a slice of an input, its numbers, the column and the slice."""
+    for part in result.get("slices", ()) if result["command"] == "evaluate" else ():
+        for entry in part["slices"]:
+            place = [_harmless(part["column"] or ""), _harmless(entry["name"])]
+            for metric in ("nll", "brier", "ece"):
+                yield [metric, *_figures(entry[metric]), *place]
+            yield ["accuracy", exact(entry["accuracy"]), "", "", "", *place]
 
 
 def _harmless(name: str) -> str:

@@ -51,7 +51,7 @@ def significant(value: float | None) -> str:
 
 def exact(value: float | None) -> str:
     """A number with all its digits; nothing where there is none."""
-    return "" if value is None or math.isnan(value) else repr(value)
+    return "" if value is None or math.isnan(value) else repr(float(value))
 
 
 def p_value(p: float | None) -> str:
