@@ -825,8 +825,10 @@ class UnreadDocument(TypedDict):
     command: Annotated[Literal["inspect"], "the command"]
     file: Annotated[str, "the file"]
     kind: Annotated[Literal["unknown"], "what is in it"]
-    bytes: Annotated[int, "its size"]
-    begins_with: Annotated[str, "its first bytes, those that are no letters as in Python"]
+    bytes: Annotated[int, "its size; of a folder that of the files in it"]
+    begins_with: Annotated[
+        str, "its first bytes, as Python writes them; of a folder the first names"
+    ]
     refused: Annotated[str, "why it is not read, and what to do"]
 
 

@@ -113,7 +113,7 @@ def test_class_names_without_an_order_need_one(tmp_path):
     path = save(tmp_path / "a", {"logits": fixed_size_list(Z), "label": NAMED})
     assert refusal(UsageError, path).endswith(
         "column 'label' (string) holds class names, whose order is not known; "
-        "give it with --classes 'first,second,…'"
+        "give it with --classes 'first,second,…', which are cat, dog, eel"
     )
 
 

@@ -17,7 +17,7 @@ from calibcli.cli.shared_options import (
     PlainFormat,
     shared,
 )
-from calibcli.errors import DataError
+from calibcli.errors import CalibError
 from calibcli.visible import visible
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _EXAMPLES = """[b]Examples[/b]
 
 _HEAD_BYTES = 1 << 16
 _MOST_FIELDS = 200
-_SHOWN_BYTES = 32
+_SHOWN_BYTES, _SHOWN_NAMES = 32, 12
 _USUAL = (("files", 1), ("more_fields", 0))
 """Values that say nothing to a person."""
 
@@ -83,16 +83,7 @@ def _is_params(file: str) -> bool:
         with Path(file).open("rb") as stream:
             start = stream.read(_HEAD_BYTES)
     is_stages = start[8:9] == b"{" and (file == "-" or b'"calib":' in start)
-    return is_stages or (start.lstrip()[:1] == b"{" and not _is_row(start))
-
-
-def _is_row(start: bytes) -> bool:
-    """Whether a file in JSON that begins like this has an object a line, which are rows."""
-    line, end, _ = start.lstrip().partition(b"\n")
-    try:
-        return bool(end) and "stages" not in json.loads(line)
-    except (ValueError, RecursionError):
-        return not end and b'"calib-params"' not in line
+    return is_stages or (start.lstrip()[:1] == b"{" and b'"calib-params"' in start)
 
 
 def _params(file: str) -> ParametersDocument:
@@ -144,7 +135,7 @@ def _data(
     try:
         try:
             files = open_files([file], options, spool)
-        except DataError as error:
+        except CalibError as error:
             return _unread(file, error)
         ways = ways_to_read(file, files, reading, spool, computing.engine())
         fields = files[0].fields[:_MOST_FIELDS]
@@ -179,26 +170,32 @@ def _data(
         spool.close()
 
 
-def _unread(file: str, error: DataError) -> UnreadDocument:
+def _unread(file: str, error: CalibError) -> UnreadDocument:
     """What can be said of a file that no reader reads.
 
     Raises
     ------
-    DataError
+    CalibError
         There is no such file, or it cannot be opened.
     """
     path = Path(file)
-    if not path.is_file():
+    if path.is_dir():
+        names = sorted(each.name for each in path.iterdir())
+        begin = ", ".join([*names[:_SHOWN_NAMES], *["…"][: len(names) > _SHOWN_NAMES]])
+        size = sum(each.stat().st_size for each in path.iterdir() if each.is_file())
+    elif path.is_file():
+        with path.open("rb") as stream:
+            begin = repr(stream.read(_SHOWN_BYTES))[2:-1]
+        size = path.stat().st_size
+    else:
         raise error
-    with path.open("rb") as stream:
-        begin = stream.read(_SHOWN_BYTES)
     return {
         "schema_version": 1,
         "command": "inspect",
         "file": file,
         "kind": "unknown",
-        "bytes": path.stat().st_size,
-        "begins_with": repr(begin)[2:-1],
+        "bytes": size,
+        "begins_with": begin,
         "refused": str(error),
     }
 
@@ -234,7 +231,7 @@ def _field_line(part: FieldPart) -> str:
         facts.append(f"{part['missing']} of {part['looked_at']} missing")
     if part["problem"] is not None:
         facts.append(part["problem"])
-    rows = "" if part["rows"] is None else f", {part['rows']} rows"
+    rows = "" if part["rows"] is None else f", {part['rows']} row{'' if part['rows'] == 1 else 's'}"
     return f"{part['name']}  {part['type']}{rows}: {'; '.join(facts) or 'no values'}"
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calibcli.tables.storage import Spool
 
 _MOST_TRIES, _MOST_WAYS, _MOST_STEPS = 12, 4, 3
+_POINTS = ",.:"
 _OPTION = re.compile(r"""--([a-z][a-z-]*)(?:[ =]('(?:[^']|'"'"')*'|"[^"]*"|[^\s;)"']+))?""")
 
 
@@ -107,8 +108,8 @@ def _read(
             dataset = read_as(files, replace(options, labels_required=False), spool)
         data = open_data(engine, dataset)
     except CalibError as error:
+        proposed += _proposed(str(error), given)
         refusal = refusal or str(error)
-        proposed = proposed or _proposed(refusal, given)
     return Ways(dataset, data, refusal, ()), proposed
 
 
@@ -158,7 +159,8 @@ def _proposed(refusal: str, given: InputOptions) -> list[InputOptions]:
         if match.start() != end + 1:
             runs.append([])
         runs[-1].append((name, True if kind is bool else _value(match[2], kind)))
-        end = after
+        # A comma behind a value is one of the sentence.
+        end = -2 if refusal[after - 1] in _POINTS else after
     return [
         replace(given, **_merged(given, run))
         for run in runs
@@ -180,7 +182,7 @@ def _value(text: str | None, kind: type) -> Any:
     if text is None or "…" in text:
         return None
     try:
-        (word,) = shlex.split(text if text[0] in "'\"" else text.rstrip(",.:"))
+        (word,) = shlex.split(text if text[0] in "'\"" else text.rstrip(_POINTS))
         return kind(word)
     except ValueError:
         return None

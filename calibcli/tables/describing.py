@@ -107,8 +107,8 @@ class _Sample:
                 self._measure(stored.values[present])
                 if field.element != "float":
                     self._show(map(str, stored.values[present].tolist()))
-        elif field.axes == 2 and field.element == "float" and field.width:
-            self._vectors(batch.matrix((field.name,), field.width))
+        elif field.axes == 2 and field.element == "float":
+            self._vectors(batch, field)
         elif field.shape and field.element in ("float", "integer", "bool"):
             values = batch.array(field.name).reshape(-1)[:_VALUES]
             self._measure(values)
@@ -119,7 +119,15 @@ class _Sample:
             self._missing += column.null_count
             self._show(map(str, column.slice(0, _SHOWN).to_pylist()))
 
-    def _vectors(self, rows: NumpyArray) -> None:
+    def _vectors(self, batch: Batch, field: Field) -> None:
+        try:
+            rows = batch.matrix((field.name,), field.width)
+        except RowError:
+            # Their lengths differ, or some are missing.
+            column = batch.columns((field.name,)).column(0)
+            self._missing += column.null_count
+            self._measure(column.flatten().to_numpy(zero_copy_only=False))
+            return
         self._measure(rows)
         sums = rows.sum(axis=1, dtype=np.float64)
         if np.isfinite(sums).any():

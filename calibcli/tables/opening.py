@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -182,7 +183,7 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
     fields = _find(files[0], opened.labels, options)
     picked = {**fields.picked(), **files[0].picked, **_repeated(options)}
     classes, origin = _class_names(files, fields, options)
-    if fields.labels is not None and not _labels_are_read(fields, options, classes):
+    if fields.labels is not None and not _labels_are_read(files[0], fields, options, classes):
         picked["labels"] += ", carried along as it is"
         fields = replace(fields, labels=None, label_file=None)
     if classes is not None:
@@ -302,7 +303,7 @@ def _find(file: DataFile, label_file: DataFile | None, options: ReadOptions) -> 
 
 
 def _labels_are_read(
-    fields: _Fields, options: ReadOptions, classes: tuple[str, ...] | None
+    file: DataFile, fields: _Fields, options: ReadOptions, classes: tuple[str, ...] | None
 ) -> bool:
     """Whether labels become class numbers, or are left as they are.
 
@@ -317,8 +318,24 @@ def _labels_are_read(
         return True
     raise UsageError(
         f"{fields.file.name}: {fields.picked()['labels']} holds class names, whose order is not "
-        "known; give it with --classes 'first,second,…'"
+        f"known; {_ways_to_order(fields.label_file or file, fields.labels)}"
     )
+
+
+def _ways_to_order(file: DataFile, labels: Field) -> str:
+    """How to give the order of class names, whichever of it the first labels leave open."""
+    batch = file.head((labels.name,), 0, SAMPLED_ROWS)
+    try:
+        names = [] if batch is None else sorted(set(batch.values(labels.name).names or ()))
+    except RowError:
+        names = []
+    if any(not name or "," in name or name != name.strip() for name in names):
+        names = []
+    if len(names) == 2:
+        ways = (",".join(names), ",".join(reversed(names)))
+        return "say which comes first: " + " or ".join(f"--classes {quote(way)}" for way in ways)
+    listed = f", which are {', '.join(names[:8])}{', …' if names[8:] else ''}" if names else ""
+    return f"give it with --classes 'first,second,…'{listed}"
 
 
 def _label_rule(

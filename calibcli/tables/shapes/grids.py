@@ -29,6 +29,7 @@ from calibcli.tables.formats.base import (
     GridShape,
     RowError,
     Values,
+    python_command,
 )
 from calibcli.tables.formats.npy import ArrayBatch
 from calibcli.tables.names import (
@@ -38,6 +39,7 @@ from calibcli.tables.names import (
     OTHER_SCORES,
     OTHER_VECTORS,
     FileFields,
+    named_labels,
     named_scores,
 )
 from calibcli.tables.read_options import NO_CLASS_AXIS, ReadOptions
@@ -220,6 +222,8 @@ def _proved(
     fields = FileFields.of(opened.files[0])
     field = fields.require(scores)
     shape, title = _shape(field), f"{fields.name}: {fields.title(field)}"
+    if field.axes > 2 and not field.shape:
+        raise DataError(f"{title}: lists in lists have no fixed shape; {_as_array(fields, scores)}")
     if opened.labels is not None and len(opened.files) > 1:
         rows = [FileFields.of(file).require(scores).rows for file in opened.files]
         shape = (sum(rows), *shape[1:])
@@ -260,6 +264,17 @@ def _axis(asked: int | str | None, shape: tuple[int, ...], option: str, title: s
     if not -len(shape) <= asked < len(shape):
         raise UsageError(f"{title}: {option} {asked}: there are {len(shape)} axes, counted from 0")
     return asked % len(shape)
+
+
+def _as_array(fields: FileFields, scores: str) -> str:
+    """The command that makes an array of lists in lists, in a file that is read."""
+    named = named_labels(fields)
+    labels = "" if named is None else f", labels=t[{named.name!r}].to_numpy()"
+    program = (
+        f"import numpy, pyarrow.parquet as p; t = p.read_table({fields.name!r}); "
+        f"numpy.savez('rows.npz', logits=numpy.array(t[{scores!r}].to_pylist()){labels})"
+    )
+    return f"save them as an array: {python_command(program)}"
 
 
 def _asked(
