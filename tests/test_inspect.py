@@ -151,3 +151,11 @@ def test_what_is_not_read_is_described(
 def test_what_is_not_there_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", "nothing.npz"]) == 2
     assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_a_refusal_that_knows_no_way_names_this_command(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pq.write_table(pa.table({"note": ["a", "b"]}), "a b.parquet")
+    assert run(["evaluate", "a b.parquet"]) == 2
+    assert "; calib inspect 'a b.parquet' shows what is in it" in capfd.readouterr().err

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from calibcli.errors import DataError, UsageError
 from calibcli.params import first_twice
 from calibcli.tables.formats.base import DataFile, Field
+from calibcli.tables.locations import STDIN_NAME
 
 SCORES = (
     "logits",
@@ -261,7 +262,9 @@ def _proposed_scores(file: FileFields) -> str:
     text = " or ".join(f"--logits {shlex.quote(name)}{labels}" for name in ways)
     if text:
         return f"if these are the scores, add {text}"
-    return "name one with --logits, or scalar columns with --logits 'logit_*'"
+    way = "name one with --logits, or scalar columns with --logits 'logit_*'"
+    look = f"; calib inspect {shlex.quote(file.name)} shows what is in it"
+    return way if file.name == STDIN_NAME else way + look
 
 
 def proposed_labels(file: FileFields) -> str:
