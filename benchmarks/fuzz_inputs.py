@@ -436,7 +436,7 @@ def samples(form: str) -> list[Sample]:
 
 def mutation(form: str, number: int, seed: int) -> Mutation:
     """A hurt file of a format: always the same one for a number and a seed."""
-    rng = np.random.default_rng([seed, sorted(FORMATS).index(form), number])
+    rng = np.random.default_rng([seed, zlib.crc32(form.encode()), number])
     sample = samples(form)[int(rng.integers(len(samples(form))))]
     share, special = _SPECIAL.get(form, (0.0, None))
     if special is not None and rng.random() < share:
