@@ -173,7 +173,8 @@ def _open_stdin(stream: BinaryIO, options: ReadOptions, spool: Spool) -> DataFil
     if options.single_pass:
         form = piped_format(reader.peek(8))
         if form is not None:
-            piped: DataFile = import_function(form.pipe_reader)(Location(STDIN_NAME, STDIN), reader)
+            location = Location(STDIN_NAME, STDIN)
+            piped: DataFile = import_function(form.pipe_reader)(location, reader, spool)
             return piped
     return open_file(spooled(reader, Location(STDIN_NAME, STDIN), spool), spool)
 

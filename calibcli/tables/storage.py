@@ -81,7 +81,7 @@ class ExpansionLimit:
     Attributes
     ----------
     limit : int or None
-        Bytes of one array or page; None for `LARGEST_EXPANSION` and `EXPANSION_FACTOR`.
+        Bytes of one array, page or batch; None for `LARGEST_EXPANSION` and `EXPANSION_FACTOR`.
     """
 
     limit: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from calibcli.tables.formats.arrow import (
     with_keys,
 )
 from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile
+from calibcli.tables.formats.ipc_messages import CheckedStream, check_file, check_stream
 from calibcli.tables.locations import Location
 from calibcli.tables.storage import MappedFile, Spool
 
@@ -75,18 +77,19 @@ class IpcData(DataFile):
                     mapping.release()
 
 
-def open_ipc_file(location: Location, _: Spool) -> IpcData:
+def open_ipc_file(location: Location, spool: Spool) -> IpcData:
     """Look at an Arrow IPC file.
 
     Raises
     ------
     DataError
-        It is not readable, or two columns have the same name.
+        It is not readable, what it has compressed would grow beyond all measure, or two columns
+        have the same name.
     """
-    return _open(location, "ipc-file")
+    return _open(location, "ipc-file", spool)
 
 
-def open_ipc_stream(location: Location, _: Spool) -> IpcData:
+def open_ipc_stream(location: Location, spool: Spool) -> IpcData:
     """Look at a stored Arrow IPC stream.
 
     Raises
@@ -94,13 +97,16 @@ def open_ipc_stream(location: Location, _: Spool) -> IpcData:
     DataError
         See `open_ipc_file`.
     """
-    return _open(location, "ipc-stream")
+    return _open(location, "ipc-stream", spool)
 
 
-def _open(location: Location, form: str) -> IpcData:
+def _open(location: Location, form: str, spool: Spool) -> IpcData:
     mapping = MappedFile(location.path)
     with refusing_damage(location, _TITLE):
         schema = _reader(mapping, form).schema
+        look = check_file if form == "ipc-file" else check_stream
+        check = partial(spool.expansion.check, f"{location.name}, a batch")
+        look(memoryview(mapping.memory), check)
         first = next(_batches(mapping, form, None, 0), None)
         mapped = first is not None and all(_in_place(column, mapping) for column in first.columns)
         names = None if mapped else ()
@@ -189,7 +195,7 @@ class PipedIpc(DataFile):
         return ArrowBatch(self.first[0].slice(0, rows)) if self.first else None
 
 
-def open_ipc_pipe(location: Location, stream: IO[bytes]) -> PipedIpc:
+def open_ipc_pipe(location: Location, stream: IO[bytes], spool: Spool) -> PipedIpc:
     """Read the beginning of an Arrow IPC stream from a pipe.
 
     Parameters
@@ -198,14 +204,17 @@ def open_ipc_pipe(location: Location, stream: IO[bytes]) -> PipedIpc:
         For messages.
     stream : binary file
         At the beginning of the stream.
+    spool : Spool
+        For its limit.
 
     Raises
     ------
     DataError
-        It is not an Arrow IPC stream, or two columns have the same name.
+        See `open_ipc_file`.
     """
+    check = partial(spool.expansion.check, f"{location.name}, a batch")
     with refusing_damage(location, _TITLE):
-        reader = pa.ipc.open_stream(pa.PythonFile(stream, "r"))
+        reader = pa.ipc.open_stream(pa.PythonFile(CheckedStream(stream, check), "r"))
         batches = validated(iter(reader))
         first = list(itertools.islice((batch for batch in batches if batch.num_rows), 1))
         fields = arrow_fields(location, reader.schema, UNKNOWN_ROWS)

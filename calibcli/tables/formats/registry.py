@@ -34,7 +34,7 @@ class FileFormat:
     written : tuple of str
         Suffixes of outputs in this format.
     pipe_reader : str
-        ``(Location, binary file) -> DataFile``: reads from a pipe as it comes. May be empty.
+        ``(Location, binary file, Spool) -> DataFile``: reads from a pipe as it comes. May be empty.
     remote : bool
         Whether it is read where it lies in an object store. Other files are copied first.
     gives_shape : bool
