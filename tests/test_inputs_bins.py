@@ -84,6 +84,45 @@ def test_any_number_of_bins_is_that_of_numpy(rng, bins, grid) -> None:
     assert found[f"mce@{bins}"] == pytest.approx(largest, abs=1e-12)
 
 
+def slow_class_errors(probs: np.ndarray, labels: np.ndarray, bins: int) -> dict[str, float]:
+    classes, prediction = np.arange(probs.shape[1]), probs.argmax(1)
+    all_rows, above, top = [], [], 0.0
+    for k in classes:
+        p, y = probs[:, k], (labels == k) * 1.0
+        all_rows.append(slow_gaps(p[p > 0], y[p > 0], bins)[0] * (p > 0).mean())
+        if (p > 0.01).any():
+            above.append(slow_gaps(p[p > 0.01], y[p > 0.01], bins)[0])
+        if (prediction == k).any():
+            inside = prediction == k
+            top += slow_gaps(p[inside], y[inside], bins)[0] * inside.mean()
+    return {
+        f"class_wise_ece@{bins}": float(np.mean(all_rows)),
+        f"class_wise_ece_thresholded@{bins}": float(np.mean(above)),
+        f"top_label_ece@{bins}": float(top),
+    }
+
+
+@pytest.mark.parametrize("bins", [1, 2, 10, 20, 100])
+@pytest.mark.parametrize("grid", [0, 10, 50])
+def test_errors_by_class_of_any_number_of_bins_are_those_of_numpy(rng, bins, grid) -> None:
+    probs = rng.dirichlet(np.full(4, 0.7), 2000)
+    if grid:
+        # Probabilities on the edges of bins.
+        probs = rng.multinomial(
+            grid, np.maximum(probs, 1e-3) / np.maximum(probs, 1e-3).sum(1)[:, None]
+        )
+        probs = probs / grid
+    labels = np.array([rng.choice(4, p=p) for p in probs])
+    expected = slow_class_errors(probs, labels, bins)
+    found = calibcli.evaluate(probs, labels, metrics=tuple(expected), bootstrap=200)
+    for name, value in expected.items():
+        assert found.values[name] == pytest.approx(value, abs=1e-12)
+        low, high = found.intervals[name]
+        assert 0 <= low <= high < 0.2
+        # Of labels that are drawn from the probabilities the error is one of chance.
+        assert found.chances[name].high >= value / 2
+
+
 @pytest.mark.parametrize("bins", [1, 2, 3, 10, 15, 49, 100, 107, 999])
 def test_rows_at_the_edges_are_in_the_bin_below(bins) -> None:
     edges = edges_of(bins)
@@ -97,9 +136,11 @@ def test_rows_at_the_edges_are_in_the_bin_below(bins) -> None:
 def test_15_bins_by_number_are_the_usual_ones(rng) -> None:
     probs = rng.dirichlet(np.ones(3), 500)
     labels = rng.integers(0, 3, 500)
-    names = ("ece", "ece@15", "mce", "mce@15", "adaptive_ece", "adaptive_ece@15")
+    usual = ("ece", "mce", "adaptive_ece")
+    by_class = ("class_wise_ece", "class_wise_ece_thresholded", "top_label_ece")
+    names = [each for name in (*usual, *by_class) for each in (name, f"{name}@15")]
     found = calibcli.evaluate(probs, labels, metrics=names, bootstrap=100)
-    for name in ("ece", "mce", "adaptive_ece"):
+    for name in (*usual, *by_class):
         assert found.values[name] == found.values[f"{name}@15"]
         assert found.intervals[name] == found.intervals[f"{name}@15"]
         assert found.chances[name] == found.chances[f"{name}@15"]

@@ -23,7 +23,7 @@ from calibcli.arrays import (
     to_numpy,
 )
 from calibcli.metrics.base import Metric
-from calibcli.metrics.bins import BINS, EDGES, bin_index
+from calibcli.metrics.bins import BINS, bin_index, edges_of
 from calibcli.metrics.drawn_labels import drawn_labels
 from calibcli.metrics.error_intervals import (
     EndOfInterval,
@@ -67,12 +67,6 @@ class Labels(NamedTuple):
     classes: NumpyArray
     probability: NumpyArray
 
-    @property
-    def cells(self) -> NumpyArray:
-        """The cell of each probability: 15 x class + bin."""
-        cells: NumpyArray = self.classes * BINS + bin_index(self.probability)
-        return cells
-
 
 @dataclass(frozen=True)
 class ClassCells(CellResiduals):
@@ -83,8 +77,8 @@ class ClassCells(CellResiduals):
     drawn : float32 array (D, B, m)
         Sums of residuals of the sets of labels that are drawn from the probabilities.
     codes : int array (m,)
-        15 x class + bin of each cell.
-    classes, rows : int
+        ``bins`` x class + bin of each cell.
+    classes, rows, bins : int
     paired : PairedSums or None
         Of another model than the first of the same rows.
     """
@@ -93,7 +87,20 @@ class ClassCells(CellResiduals):
     codes: NumpyArray
     classes: int
     rows: int
+    bins: int
     paired: PairedSums | None = None
+
+    @property
+    def class_of(self) -> NumpyArray:
+        """The class (m,) of each cell."""
+        classes: NumpyArray = self.codes // self.bins
+        return classes
+
+    @property
+    def bin_of(self) -> NumpyArray:
+        """The bin (m,) of each cell."""
+        bins: NumpyArray = self.codes % self.bins
+        return bins
 
     @cached_property
     def variance(self) -> NumpyArray:
@@ -132,7 +139,7 @@ class ClassCells(CellResiduals):
     def noise_of(self, drawn: NumpyArray) -> NumpyArray:
         """The noise (R, m) of other sets of labels (D, B, m), in the same choice of them."""
         sets, bags, cells = drawn.shape
-        most = min(_MOST_REPLICATES, _MOST_NOISE // (BINS * self.classes))
+        most = min(_MOST_REPLICATES, _MOST_NOISE // (self.bins * self.classes))
         replicates = max(self.units.replicates, most)
         generator = np.random.Generator(np.random.Philox(key=self.units.seed + OTHER_STREAM))
         chosen = generator.integers(0, sets, (replicates, bags)) * bags + np.arange(bags)
@@ -148,7 +155,7 @@ class ClassCells(CellResiduals):
 
 
 class PairedSums(NamedTuple):
-    """What is known of two models of the same rows, sums by bag, class and bin (B, 15 K).
+    """What is known of two models of the same rows, sums by bag, class and bin (B, b K).
 
     Attributes
     ----------
@@ -210,10 +217,11 @@ class ClassBags:
 
     units: Units
     forecasts: Forecasts = "all"
+    bins: int = BINS
 
     def sets_and_bags(self, classes: int) -> tuple[int, int]:
         """The numbers of sets and of bags, such that there are not too many sums."""
-        room = _MOST_SUMS // (BINS * classes)
+        room = _MOST_SUMS // (self.bins * classes)
         most = BAGS_OF_CLASSES if room >= BAGS_OF_CLASSES * _FEWEST_SETS else FEWEST_BAGS
         bags = self.units.bags(most)
         sets = _MOST_SETS if self.units.count <= _MANY_ROWS else _FEWEST_SETS
@@ -227,7 +235,7 @@ class ClassBags:
         row_bags = self.units.bags_of(view, bags)
         rows, columns, values = self._forecasts(view)
         mass = view.weights[rows] * values
-        cells, each = columns * BINS + bin_index(values), view.classes * BINS
+        cells, each = self._cells(columns, values), view.classes * self.bins
         codes = row_bags[rows] * each + cells
         labels = self._among_forecasts(view, view.labels, view.true_prob)
         first = None
@@ -236,7 +244,8 @@ class ClassBags:
                 row_bags[rows] * view.classes + columns, mass, minlength=bags * view.classes
             )
             first = column_sums(view, row_bags, bags) - beyond.reshape(bags, -1)
-        label_codes = row_bags[labels.rows] * each + labels.cells
+        label_cells = self._cells(labels.classes, labels.probability)
+        label_codes = row_bags[labels.rows] * each + label_cells
         return ClassBagSums(
             len(view),
             np.bincount(row_bags, view.weights, minlength=bags),
@@ -259,11 +268,12 @@ class ClassBags:
     def _drawn(self, view: View, model: View, row_bags: NumpyArray) -> CellSums:
         """The weight of labels drawn from a model's probabilities, by set, bag, class and bin."""
         sets, bags = self.sets_and_bags(view.classes)
-        each = view.classes * BINS
+        each = view.classes * self.bins
         codes, weights = [], []
         for number, labels in enumerate(drawn_labels(model, self.units.seed, sets)):
             drawn = self._among_forecasts(view, labels, view.probability_of(labels))
-            codes.append((number * bags + row_bags[drawn.rows]) * each + drawn.cells)
+            cells = self._cells(drawn.classes, drawn.probability)
+            codes.append((number * bags + row_bags[drawn.rows]) * each + cells)
             weights.append(view.weights[drawn.rows])
         return CellSums.of(np.concatenate(codes), np.concatenate(weights), sets * bags * each)
 
@@ -275,18 +285,18 @@ class ClassBags:
         return PairedSums(here, there, self._drawn(view, view.first, row_bags))
 
     def _apart(self, view: View, other: View, row_bags: NumpyArray) -> NumpyArray:
-        """Sums (B, 15 K) of weight x (probability - another model's), in the cells of a view."""
+        """Sums (B, b K) of weight x (probability - another model's), in the cells of a view."""
         rows, columns, values = self._forecasts(view)
         _, bags = self.sets_and_bags(view.classes)
         more = view.weights[rows] * (values - elements_at(other.probs, rows, columns))
-        size, starts = view.classes * BINS, row_bags[rows]
-        codes = starts * size + columns * BINS + bin_index(values)
+        size, starts = view.classes * self.bins, row_bags[rows]
+        codes = starts * size + self._cells(columns, values)
         sums = np.bincount(codes, more, bags * size).reshape(bags, size)
         if self.forecasts == "all":
             codes = starts * view.classes + columns
             beyond = np.bincount(codes, more, bags * view.classes).reshape(bags, -1)
             difference = column_sums(view, row_bags, bags) - column_sums(other, row_bags, bags)
-            sums[:, ::BINS] += difference - beyond
+            sums[:, :: self.bins] += difference - beyond
         return sums
 
     def merge(self, left: ClassBagSums | None, right: ClassBagSums | None) -> ClassBagSums | None:
@@ -317,11 +327,13 @@ class ClassBags:
         probability = state.probability.everywhere().reshape(bags, -1)
         weight, squares = (each.everywhere() for each in state.totals)
         if state.columns is not None:
-            excess[:, ::BINS] += state.columns
-            probability[:, ::BINS] += np.maximum(state.columns, 0.0)
-            in_others = weight.reshape(-1, BINS).sum(axis=1)
-            weight[::BINS] = np.maximum(state.bags.sum() - in_others, 0.0)
-            squares[::BINS] = weight[::BINS] * (state.squared_weight / state.bags.sum())
+            excess[:, :: self.bins] += state.columns
+            probability[:, :: self.bins] += np.maximum(state.columns, 0.0)
+            in_others = weight.reshape(-1, self.bins).sum(axis=1)
+            # Rounding leaves some of those above the edge in the first bin.
+            in_first = np.maximum(state.bags.sum() - in_others, 0.0)
+            weight[:: self.bins] += in_first
+            squares[:: self.bins] += in_first * (state.squared_weight / state.bags.sum())
         (codes,) = np.nonzero(weight > 0)
         drawn = state.drawn.everywhere().reshape(-1, bags, len(weight))
         paired = state.paired
@@ -340,16 +352,22 @@ class ClassBags:
             excess=excess[:, codes],
             drawn=np.subtract(probability[:, codes], drawn[:, :, codes], dtype=np.float32),
             codes=codes,
-            classes=len(weight) // BINS,
+            classes=len(weight) // self.bins,
             rows=state.rows,
+            bins=self.bins,
             paired=paired,
         )
+
+    def _cells(self, classes: NumpyArray, probability: NumpyArray) -> NumpyArray:
+        """The cells (m,) of probabilities of some classes: b x class + bin."""
+        cells: NumpyArray = classes * self.bins + bin_index(probability, self.bins)
+        return cells
 
     def _forecasts(self, view: View) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
         """Row, class and value of the probabilities; of ``"all"`` those beyond the first bin."""
         if self.forecasts == "predicted":
             return np.arange(len(view)), view.prediction, view.top_confidence
-        threshold = THRESHOLD if self.forecasts == "thresholded" else float(EDGES[1])
+        threshold = THRESHOLD if self.forecasts == "thresholded" else float(edges_of(self.bins)[1])
         return elements_above(view.probs, threshold)
 
     def _among_forecasts(self, view: View, labels: NumpyArray, probs: NumpyArray) -> Labels:
@@ -588,7 +606,7 @@ class ClassSample(NormSample):
 
 def explained(cells: ClassCells) -> NumpyArray:
     """The residuals (m,) less what chance explains: of all classes together, and of each."""
-    bins = cells.codes % BINS
+    bins = cells.bin_of
     alike = pooled_smoothly(cells.residuals, cells.weight, bins, cells.variance)
     return alike + less_noise(cells.residuals - alike, cells.variance)
 
@@ -664,16 +682,19 @@ class ClassNorm:
         Which probabilities it looks at.
     shares : callable
         Cells -> what each cell's \|residual\| counts (m,); a function of a module.
+    bins : int
+        Their number.
     """
 
     forecasts: Forecasts
     shares: Callable[[ClassCells], NumpyArray]
+    bins: int = BINS
 
     description = "inverted test of the error; noise and chance range by labels drawn anew"
 
     def statistic(self, metric: Metric, units: Units) -> ClassBags:
         """The residuals by bag, class and bin."""
-        return ClassBags(units, self.forecasts)
+        return ClassBags(units, self.forecasts, self.bins)
 
     def sample(self, metric: Metric, cells: ClassCells, value: float) -> ClassSample:
         """The error, and the noise of labels that are drawn from the probabilities.
@@ -681,7 +702,7 @@ class ClassNorm:
         Without noise the residuals may be much as they are, or as if all classes were off alike, as
         far as chance explains it or not.
         """
-        residuals, bins = cells.residuals, cells.codes % BINS
+        residuals, bins = cells.residuals, cells.bin_of
         alike = pooled(residuals, cells.weight, bins)
         signals = [alike + less_noise(residuals - alike, cells.variance), alike]
         smooth = pooled_smoothly(residuals, cells.weight, bins, cells.variance)
@@ -689,7 +710,7 @@ class ClassNorm:
             signals.append(smooth)
         shares = self.shares(cells)
         # What one class lacks another one has too much of.
-        by_class = np.sort(np.bincount(cells.codes // BINS, cells.weight * shares))
+        by_class = np.sort(np.bincount(cells.class_of, cells.weight * shares))
         unseen = cells.unseen_share * float(by_class[-2:].sum())
         return ClassSample(cells, shares, np.stack(signals), cells.tail, unseen)
 

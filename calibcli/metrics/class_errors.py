@@ -21,15 +21,16 @@ multiclass-to-binary reductions, arXiv:2107.08353.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
-from calibcli.metrics.bins import BINS, EDGES, bin_index
+from calibcli.metrics.bins import BINS, bin_index, edges_of
 from calibcli.metrics.class_cells import THRESHOLD, ClassCells, ClassNorm, elements_above
-from calibcli.metrics.diagrams import PREDICTED_CLASSES, ClassDiagrams
+from calibcli.metrics.diagrams import ClassDiagrams, PredictedClasses
 from calibcli.metrics.ece import expected_error
 from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.row_mean import ratio
@@ -44,9 +45,9 @@ class Excess(NamedTuple):
     weight : float
         Weight of all rows.
     first_bin : array (K,)
-        The probabilities' part of the first bin: of weight x p_k where p_k <= 1/15.
+        The probabilities' part of the first bin: of weight x p_k where p_k <= 1/b.
     cells : CellSums
-        By 15 k + bin, everything else: the probabilities' part of the other bins, and the labels'
+        By b k + bin, everything else: the probabilities' part of the other bins, and the labels'
         part of all.
     """
 
@@ -59,17 +60,21 @@ class Excess(NamedTuple):
 class ClassWiseExcess:
     """The statistic: by class and bin, how much probability there is in excess of labels.
 
-    Nearly all of a row's probabilities are in the first bin, and a row has at most 14 outside of
-    it. So the first bin is found by subtraction from the sum of all, and the state of a block of
-    many classes lists the few other cells that it touches. ``merge`` takes over its left argument.
+    Nearly all of a row's probabilities are in the first of b bins, and a row has at most b - 1
+    outside of it. So the first bin is found by subtraction from the sum of all, and the state of a
+    block of many classes lists the few other cells that it touches. ``merge`` takes over its left
+    argument.
     """
 
+    bins: int = BINS
+
     def partial(self, view: View) -> Excess:
-        rows, columns, values = elements_above(view.probs, float(EDGES[1]))
+        rows, columns, values = elements_above(view.probs, float(edges_of(self.bins)[1]))
         mass = view.weights[rows] * values if view.weighted else values
         beyond = np.bincount(columns, mass, minlength=view.classes)
-        cells = CellSums.of(columns * BINS + bin_index(values), mass, BINS * view.classes)
-        cells = _minus_labels(cells, view, 0.0)
+        codes = columns * self.bins + bin_index(values, self.bins)
+        cells = CellSums.of(codes, mass, self.bins * view.classes)
+        cells = _minus_labels(cells, view, 0.0, self.bins)
         return Excess(view.total_weight, view.class_mass - beyond, cells)
 
     def merge(self, left: Excess, right: Excess) -> Excess:
@@ -79,7 +84,7 @@ class ClassWiseExcess:
 
     def finish(self, state: Excess) -> float:
         """The error: mean over classes; NaN without rows."""
-        excess = state.cells.everywhere().reshape(-1, BINS).copy()
+        excess = state.cells.everywhere().reshape(-1, self.bins).copy()
         excess[:, 0] += state.first_bin
         return float(expected_error(excess.ravel(), state.weight * len(excess)))
 
@@ -87,7 +92,7 @@ class ClassWiseExcess:
 class ExcessAbove(NamedTuple):
     """Sums of the probabilities above the threshold: weight by class (K,), excess by class and bin.
 
-    The excess is the sum of weight x (p_k - [y = k]), by 15 k + bin.
+    The excess is the sum of weight x (p_k - [y = k]), by b k + bin.
     """
 
     weight: NumpyArray
@@ -101,13 +106,15 @@ class ThresholdedExcess:
     ``merge`` takes over its left argument.
     """
 
+    bins: int = BINS
+
     def partial(self, view: View) -> ExcessAbove:
         rows, columns, values = elements_above(view.probs, THRESHOLD)
         weights = view.weights[rows]
-        codes = columns * BINS + bin_index(values)
-        cells = CellSums.of(codes, weights * values, BINS * view.classes)
+        codes = columns * self.bins + bin_index(values, self.bins)
+        cells = CellSums.of(codes, weights * values, self.bins * view.classes)
         weight = np.bincount(columns, weights, minlength=view.classes).astype(np.float64)
-        return ExcessAbove(weight, _minus_labels(cells, view, THRESHOLD))
+        return ExcessAbove(weight, _minus_labels(cells, view, THRESHOLD, self.bins))
 
     def merge(self, left: ExcessAbove, right: ExcessAbove) -> ExcessAbove:
         return ExcessAbove(left.weight + right.weight, left.cells.plus(right.cells))
@@ -115,14 +122,14 @@ class ThresholdedExcess:
     def finish(self, state: ExcessAbove) -> float:
         """The error: mean over the classes that have such probabilities; NaN without any."""
         present = state.weight > 0
-        gaps = np.abs(state.cells.everywhere().reshape(-1, BINS)).sum(axis=1)
+        gaps = np.abs(state.cells.everywhere().reshape(-1, self.bins)).sum(axis=1)
         return ratio((gaps[present] / state.weight[present]).sum(), float(present.sum()))
 
 
-def _minus_labels(cells: CellSums, view: View, threshold: float) -> CellSums:
+def _minus_labels(cells: CellSums, view: View, threshold: float, bins: int) -> CellSums:
     """The sums less the weights of the labels whose own probability is above a threshold."""
     counted = view.true_prob > threshold
-    codes = (view.labels * BINS + bin_index(view.true_prob))[counted]
+    codes = (view.labels * bins + bin_index(view.true_prob, bins))[counted]
     return cells.and_also(codes, -view.weights[counted])
 
 
@@ -136,7 +143,7 @@ def _of_rows(cells: ClassCells) -> NumpyArray:
 
 def _of_classes_above_threshold(cells: ClassCells) -> NumpyArray:
     """Each class's are relative to its own weight above the threshold."""
-    classes = cells.codes // BINS
+    classes = cells.class_of
     by_class = np.bincount(classes, cells.weight)
     shares: NumpyArray = 1 / (by_class[classes] * np.count_nonzero(by_class))
     return shares
@@ -147,44 +154,76 @@ def _top_label_error(classes: ClassDiagrams) -> float:
     return float(expected_error((bins.confidence - bins.correct).ravel(), bins.weight.sum()))
 
 
-CLASS_WISE_ECE = Metric(
-    range=SHARE,
-    name="class_wise_ece",
-    title="class-wise ECE",
-    convention=(
-        "for every class the ECE of its probability over 15 equal-width bins (lower, upper], "
-        "probabilities of 0 in no bin; mean (not sum) over all classes"
-    ),
-    statistic=ClassWiseExcess(),
-    value=float,
-    resampling=ClassNorm("all", _of_classes),
-    over_classes=True,
-)
+def _title(title: str, bins: int) -> str:
+    return title if bins == BINS else f"{title}, {bins} bins"
 
-CLASS_WISE_ECE_THRESHOLDED = Metric(
-    range=SHARE,
-    name="class_wise_ece_thresholded",
-    title="class-wise ECE > 1 %",
-    convention=(
-        "class-wise ECE of the probabilities above 0.01 alone (the threshold of Nixon et al. "
-        "2019): for every class |mean probability - share of the label| over 15 equal-width bins, "
-        "mean over these rows; mean over the classes that have any"
-    ),
-    statistic=ThresholdedExcess(),
-    value=float,
-    resampling=ClassNorm("thresholded", _of_classes_above_threshold),
-    over_classes=True,
-)
 
-TOP_LABEL_ECE = Metric(
-    range=SHARE,
-    name="top_label_ece",
-    title="top-label ECE",
-    convention=(
-        "for the rows of every predicted class the ECE over 15 equal-width bins (lower, upper] of "
-        "the largest probability; mean over rows (Gupta and Ramdas 2022)"
-    ),
-    statistic=PREDICTED_CLASSES,
-    value=_top_label_error,
-    resampling=ClassNorm("predicted", _of_rows),
-)
+def _class_wise(bins: int, name: str) -> Metric:
+    return Metric(
+        range=SHARE,
+        name=name,
+        title=_title("class-wise ECE", bins),
+        convention=(
+            f"for every class the ECE of its probability over {bins} equal-width bins (lower, "
+            "upper], probabilities of 0 in no bin; mean (not sum) over all classes"
+        ),
+        statistic=ClassWiseExcess(bins),
+        value=float,
+        resampling=ClassNorm("all", _of_classes, bins),
+        over_classes=True,
+    )
+
+
+def _thresholded(bins: int, name: str) -> Metric:
+    return Metric(
+        range=SHARE,
+        name=name,
+        title=_title("class-wise ECE > 1 %", bins),
+        convention=(
+            "class-wise ECE of the probabilities above 0.01 alone (the threshold of Nixon et al. "
+            f"2019): for every class |mean probability - share of the label| over {bins} "
+            "equal-width bins, mean over these rows; mean over the classes that have any"
+        ),
+        statistic=ThresholdedExcess(bins),
+        value=float,
+        resampling=ClassNorm("thresholded", _of_classes_above_threshold, bins),
+        over_classes=True,
+    )
+
+
+def _top_label(bins: int, name: str) -> Metric:
+    return Metric(
+        range=SHARE,
+        name=name,
+        title=_title("top-label ECE", bins),
+        convention=(
+            f"for the rows of every predicted class the ECE over {bins} equal-width bins (lower, "
+            "upper] of the largest probability; mean over rows (Gupta and Ramdas 2022)"
+        ),
+        statistic=PredictedClasses(bins),
+        value=_top_label_error,
+        resampling=ClassNorm("predicted", _of_rows, bins),
+    )
+
+
+CLASS_WISE_ECE = _class_wise(BINS, "class_wise_ece")
+CLASS_WISE_ECE_THRESHOLDED = _thresholded(BINS, "class_wise_ece_thresholded")
+TOP_LABEL_ECE = _top_label(BINS, "top_label_ece")
+
+
+@cache
+def class_wise_ece_of_bins(count: str) -> Metric:
+    """Class-wise ECE of so many bins: ``class_wise_ece@10``."""
+    return _class_wise(int(count), f"class_wise_ece@{count}")
+
+
+@cache
+def class_wise_ece_thresholded_of_bins(count: str) -> Metric:
+    """Thresholded class-wise ECE of so many bins: ``class_wise_ece_thresholded@10``."""
+    return _thresholded(int(count), f"class_wise_ece_thresholded@{count}")
+
+
+@cache
+def top_label_ece_of_bins(count: str) -> Metric:
+    """Top-label ECE of so many bins: ``top_label_ece@10``."""
+    return _top_label(int(count), f"top_label_ece@{count}")

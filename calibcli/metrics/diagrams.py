@@ -207,7 +207,7 @@ class ClassDiagrams:
     Attributes
     ----------
     bins : Sums
-        By predicted class and bin of the confidence; arrays (K, 15).
+        By predicted class and bin of the confidence; arrays (K, b), of 15 bins in diagrams.
     labelled : array (K,)
         Weight of the rows with this label.
     expected : array (K,)
@@ -225,7 +225,7 @@ class ClassDiagrams:
 
 
 class PredictedState(NamedTuple):
-    """Sums of the filled cells, 15 x class + bin in ``codes`` (m,), ascending, and by class."""
+    """Sums of the filled cells, b x class + bin in ``codes`` (m,), ascending, and by class."""
 
     codes: NumpyArray
     sums: NumpyArray
@@ -240,11 +240,14 @@ class PredictedClasses:
     A calibrated classifier is right in 80 % of the rows that it says are cats with 80 %
     (top-label calibration; Gupta and Ramdas 2022, arXiv:2107.08353).
 
-    Memory: 50 bytes for each class and bin that some row is in, at most 15 K, and 16 K.
+    Memory: 50 bytes for each class and bin that some row is in, at most b K, and 16 K.
     """
 
+    bins: int = BINS
+
     def partial(self, view: View) -> PredictedState:
-        cells = view.prediction * BINS + np.maximum(bin_index(view.top_confidence), 0)
+        bins = np.maximum(bin_index(view.top_confidence, self.bins), 0)
+        cells = view.prediction * self.bins + bins
         codes, place = np.unique(cells, return_inverse=True)
         weights = view.weights if view.weighted else None
         labelled = np.bincount(view.labels, weights, minlength=view.classes).astype(np.float64)
@@ -258,9 +261,9 @@ class PredictedClasses:
 
     def finish(self, state: PredictedState) -> ClassDiagrams:
         """The sums of all cells."""
-        everything = np.zeros((_SUMS, len(state.labelled) * BINS))
+        everything = np.zeros((_SUMS, len(state.labelled) * self.bins))
         everything[:, state.codes] = state.sums
-        by_class = everything.reshape(_SUMS, -1, BINS)
+        by_class = everything.reshape(_SUMS, -1, self.bins)
         return ClassDiagrams(Sums(*by_class), state.labelled, state.expected)
 
 

@@ -476,7 +476,7 @@ def pooled_smoothly(
     deviation = np.sqrt(np.maximum(np.bincount(bins, variance), _LEAST))
     frequencies = _cosines(len(deviation))
     signal = frequencies @ (np.bincount(bins, residuals) / deviation)
-    for first, following in zip(_BLOCKS, (*_BLOCKS[1:], _GROUPS), strict=True):
+    for first, following in zip(_BLOCKS, (*_BLOCKS[1:], None), strict=True):
         part = signal[first:following]
         # Of a model that is sure and wrong the energy may be infinite: nothing of it is noise.
         with np.errstate(over="ignore"):

@@ -89,6 +89,9 @@ _OF_BINS = (
     _of_bins("ece", "ece:ece_of_bins"),
     _of_bins("mce", "ece:mce_of_bins"),
     _of_bins("adaptive_ece", "equal_mass:adaptive_ece_of_bins"),
+    _of_bins("class_wise_ece", "class_errors:class_wise_ece_of_bins"),
+    _of_bins("class_wise_ece_thresholded", "class_errors:class_wise_ece_thresholded_of_bins"),
+    _of_bins("top_label_ece", "class_errors:top_label_ece_of_bins"),
 )
 
 METRICS: Registry[Metric] = Registry(
