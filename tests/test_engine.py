@@ -155,6 +155,12 @@ class TestSurvey:
         with pytest.raises(DataError, match=r"row 7: .*: -0\.01; 6 of 20 rows cannot be used$"):
             open_data(Engine(), ArraySource(scores, labels, None, "probs"))
 
+    def test_limits_that_float16_has_not_are_no_trouble(self) -> None:
+        scores = np.zeros((20, 2), np.float16)
+        scores[3, 0] = np.nan
+        with pytest.raises(DataError, match=r"row 3: the score of class 0 is NaN$"):
+            open_data(Engine(), ArraySource(scores, np.zeros(20, np.int64)))
+
     @pytest.mark.parametrize("label", [-100, -1, 4, 10**12])
     def test_a_label_that_is_no_class_is_refused_with_its_row(self, label: int) -> None:
         source = labelled(30, 4)

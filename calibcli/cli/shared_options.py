@@ -118,7 +118,7 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Parquet, NPZ, NPY or Arrow files, globs, directories or URLs; - is stdin.",
+        help="Files (Parquet, NPZ, Arrow, CSV, JSON, …), globs, directories or URLs; - is stdin.",
         show_default=False,
     ),
 ]

@@ -251,7 +251,8 @@ def _bad_value(source: Source, row: int) -> float | None:
     largest = LARGEST_LOG_PROB if source.kind == "log-probs" else largest
     for chunk in source.chunks(_SEARCHED_ROWS):
         if row < chunk.start + len(chunk):
-            scores = to_numpy(chunk.scores[row - chunk.start])
+            # A limit of logits is none that float16 has.
+            scores = to_numpy(chunk.scores[row - chunk.start]).astype(np.float64)
             wrong = scores[np.isfinite(scores) & ((scores < least) | (scores > largest))]
             return float(wrong[0]) if len(wrong) else None
     return None
