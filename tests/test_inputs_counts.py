@@ -230,3 +230,17 @@ def test_applying_needs_no_labels_of_any_shape(calib_here, tmp_path) -> None:
     assert code == 0, err
     with np.load(tmp_path / "v.npz") as written:
         assert written["probs"].shape == (300, 4)
+
+
+def test_items_of_several_files_are_clusters_of_their_own(run, tmp_path) -> None:
+    """The same intervals, whether the rows lie in one file or in two."""
+    (tmp_path / "parts").mkdir()
+    half = len(LOGITS) // 2
+    np.savez(tmp_path / "t.npz", logits=LOGITS, labels=SHARES)
+    for name, rows in (("a", slice(half)), ("b", slice(half, None))):
+        np.savez(tmp_path / "parts" / f"{name}.npz", logits=LOGITS[rows], labels=SHARES[rows])
+    whole, parts = (run("evaluate", tmp_path / name) for name in ("t.npz", "parts"))
+    assert figures(parts) == figures(whole)
+    with open_dataset([str(tmp_path / "parts")], ReadOptions()) as dataset:
+        items = np.concatenate([chunk.keys["cluster"] for chunk in dataset.chunks(50)])
+        assert len(np.unique(items)) == len(LOGITS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,37 +12,26 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.formats.base import Batch, DataFile, Field, Values
 from calibcli.tables.locations import first_line
-from calibcli.tables.shapes.base import ReshapedFile
+from calibcli.tables.shapes.base import RewrittenFile
 
 
 @dataclass(eq=False, kw_only=True)
-class WidenedFile(ReshapedFile):
+class WidenedFile(RewrittenFile):
     """A file that is read with the types of several.
 
     Attributes
     ----------
     dtype : str
         NumPy type of the scores.
-    scores : tuple of str
     types : dict of str to pyarrow.DataType
         Types of columns that ride along, where they are other ones than in the file.
     """
 
     dtype: str
-    scores: tuple[str, ...]
     types: Mapping[str, Any]
 
-    def splits(self, rows: int) -> Sequence[int]:
-        return self.file.splits(rows)
-
-    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[Batch]:
-        """Rows ``begin`` to before ``end``, with the types of all files."""
-        for batch in self.file.read(self.sources(names), begin, end, rows):
-            yield _WidenedBatch(batch, self)
-
-    def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
-        batch = self.file.head(self.sources(names), begin, rows)
-        return None if batch is None else _WidenedBatch(batch, self)
+    def rewritten(self, batch: Batch) -> _WidenedBatch:
+        return _WidenedBatch(batch, self)
 
 
 @dataclass(frozen=True)
@@ -167,16 +156,7 @@ def _widened(
         for name, kind in types.items()
         if name not in fields
     ]
-    return WidenedFile(
-        **{
-            **{name: getattr(file, name) for name in DataFile.__dataclass_fields__},
-            "fields": (*changed, *absent),
-        },
-        file=file,
-        dtype=dtype,
-        scores=tuple(scores),
-        types=types,
-    )
+    return WidenedFile.over(file, fields=(*changed, *absent), dtype=dtype, types=types)
 
 
 def _common_type(files: Sequence[DataFile], name: str) -> Any:

@@ -6,13 +6,15 @@ read in a stream and pickles, and nothing after it knows what the file was like.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.tables.formats.base import DataFile
+from calibcli.tables.formats.base import Batch, DataFile
 from calibcli.tables.locations import Location
 
 
@@ -34,7 +36,7 @@ class OpenedFiles:
 
 @dataclass(eq=False, kw_only=True)
 class ReshapedFile(DataFile):
-    """A table made of a file whose rows are others; the rest of it stays.
+    """A table made of a file; what does not change stays as the file has it.
 
     Attributes
     ----------
@@ -43,10 +45,24 @@ class ReshapedFile(DataFile):
 
     file: DataFile
 
+    @classmethod
+    def over(cls, file: DataFile, /, **changes: Any) -> Self:
+        """A table of a file, with other attributes than those of the file."""
+        kept = {each.name: getattr(file, each.name) for each in fields(DataFile)}
+        return cls(**{**kept, "file": file, **changes})
+
     @property
     def locations(self) -> tuple[Location, ...]:
         """Those of the file."""
         return self.file.locations
+
+    def locate(self, row: int) -> str:
+        """Where a row is, as the file says it."""
+        return self.file.locate(row)
+
+    def splits(self, rows: int) -> Sequence[int]:
+        """Row numbers at which reading may begin: those of the file."""
+        return self.file.splits(rows)
 
     def verify(self, names: Sequence[str]) -> None:
         """Compare what the fields of these names are read from with its checksums."""
@@ -56,6 +72,29 @@ class ReshapedFile(DataFile):
         """The fields of the file that some fields of the table are read from."""
         stored = {field.name for field in self.file.fields}
         return [name for name in names if name in stored]
+
+
+@dataclass(eq=False, kw_only=True)
+class RewrittenFile(ReshapedFile):
+    """A table with the rows of a file, of which some fields have other values."""
+
+    @abstractmethod
+    def rewritten(self, batch: Batch) -> Batch:
+        """The same rows of the table as those of a batch of the file."""
+
+    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[Batch]:
+        """Rows ``begin`` to before ``end``, at most ``rows`` at a time."""
+        return map(self.rewritten, self.file.read(self.sources(names), begin, end, rows))
+
+    def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
+        """Up to ``rows`` rows from ``begin`` on; None at the end."""
+        batch = self.file.head(self.sources(names), begin, rows)
+        return None if batch is None else self.rewritten(batch)
+
+
+def row_count(file: DataFile) -> int:
+    """The rows of a file; 0 without fields."""
+    return max((field.rows for field in file.fields), default=0)
 
 
 class AlignedReader:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import InputKind, NumpyArray
+from calibcli.arrays import SMALLEST_PROBABILITY, InputKind, NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.formats.base import (
     UNKNOWN_ROWS,
@@ -31,8 +31,6 @@ _PLACES, _ROWS = 3, 256
 """Of how many rows the lengths are looked at before all are."""
 
 _READ_ROWS = 4096
-_SMALLEST = 1e-12
-"""What a probability of 0 is read as, here as everywhere."""
 
 
 def pad_choices(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
@@ -250,6 +248,6 @@ class Padding:
         if probs.min(initial=0) < 0 or probs.max(initial=0) == np.inf:
             row = int((~((probs >= 0) & (probs < np.inf))).any(axis=1).argmax())
             raise RowError(row, "a probability is negative or infinite")
-        logs = np.log(np.maximum(probs, _SMALLEST))
+        logs = np.log(np.maximum(probs, SMALLEST_PROBABILITY))
         totals = np.exp(logs, where=~padding, out=np.zeros_like(logs)).sum(axis=1, keepdims=True)
         return np.asarray(logs - np.log(totals))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from calibcli.arrays import NumpyArray
 from calibcli.tables.formats.base import Batch, DataFile, Field, Values
-from calibcli.tables.shapes.base import ReshapedFile
+from calibcli.tables.shapes.base import RewrittenFile, row_count
 
 
 class Derivation(Protocol):
@@ -101,7 +101,7 @@ class DerivedBatch:
 
 
 @dataclass(eq=False, kw_only=True)
-class DerivedFile(ReshapedFile):
+class DerivedFile(RewrittenFile):
     """A file with columns that are computed from others.
 
     Attributes
@@ -120,31 +120,12 @@ class DerivedFile(ReshapedFile):
             sources += (name,) if derivation is None else derivation.sources
         return list(dict.fromkeys(sources))
 
-    def splits(self, rows: int) -> Sequence[int]:
-        """Row numbers at which reading may begin: those of the file."""
-        return self.file.splits(rows)
-
-    def locate(self, row: int) -> str:
-        """Where a row is, as the file says it."""
-        return self.file.locate(row)
-
-    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[DerivedBatch]:
-        """Rows ``begin`` to before ``end``, at most ``rows`` at a time."""
-        for batch in self.file.read(self.sources(names), begin, end, rows):
-            yield DerivedBatch(batch, self.derivations)
-
-    def head(self, names: Sequence[str], begin: int, rows: int) -> DerivedBatch | None:
-        """Up to ``rows`` rows from ``begin`` on; None at the end."""
-        batch = self.file.head(self.sources(names), begin, rows)
-        return None if batch is None else DerivedBatch(batch, self.derivations)
+    def rewritten(self, batch: Batch) -> DerivedBatch:
+        return DerivedBatch(batch, self.derivations)
 
 
 def with_derived(
-    file: DataFile,
-    derivations: Mapping[str, Derivation],
-    *,
-    only: Sequence[str] | None = None,
-    **changes: Any,
+    file: DataFile, derivations: Mapping[str, Derivation], **changes: Any
 ) -> DerivedFile:
     """A file with some more columns, or others in place of its own.
 
@@ -152,28 +133,13 @@ def with_derived(
     ----------
     file : DataFile
     derivations : dict of str to Derivation
-    only : sequence of str or None
-        The fields of the file that stay; None for all.
     **changes
         Other attributes of the new `DataFile`.
     """
-    rows = max((field.rows for field in file.fields), default=0)
+    rows = row_count(file)
     made = {name: _field(name, each.type, rows) for name, each in derivations.items()}
-    stay = [field for field in file.fields if only is None or field.name in only]
-    fields = [made.pop(field.name, field) for field in stay] + list(made.values())
-    about = {
-        name: getattr(file, name)
-        for name in ("class_names", "about", "seen", "decisions", "picked", "roles", "score_kind")
-    }
-    return DerivedFile(
-        file.location,
-        file.format,
-        tuple(fields),
-        unit=file.unit,
-        file=file,
-        derivations=dict(derivations),
-        **(about | changes),
-    )
+    fields = [made.pop(field.name, field) for field in file.fields] + list(made.values())
+    return DerivedFile.over(file, fields=tuple(fields), derivations=dict(derivations), **changes)
 
 
 def _field(name: str, kind: Any, rows: int) -> Field:

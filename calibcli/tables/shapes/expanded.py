@@ -8,7 +8,9 @@ its expectation under the distribution. One-hot rows have one class, and need no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from calibcli.tables.formats.base import (
     UNKNOWN_ROWS,
     Batch,
     DataFile,
+    Element,
     Field,
     RowError,
     Values,
@@ -28,7 +31,7 @@ from calibcli.tables.formats.base import (
 )
 from calibcli.tables.names import LABELS, FileFields
 from calibcli.tables.read_options import ReadOptions
-from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
+from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile, row_count
 from calibcli.tables.storage import Spool
 
 MOST_EXPANDED_ROWS = 1 << 31
@@ -58,6 +61,7 @@ def expand_counts(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Opened
             f"--counts {options.counts}: the labels are in a file of their own; put them into "
             f"{opened.files[0].location.name}, a label for each row that is counted"
         )
+    said = {"counts": f"{opened.files[0].unit} {options.counts!r}: as many rows of each"}
     files = []
     for file in opened.files:
         fields = FileFields.of(file)
@@ -67,17 +71,10 @@ def expand_counts(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Opened
                 f"{fields.name}: {fields.title(field)} cannot be counts; they are one whole "
                 "number a row"
             )
-        files.append(_expanded(file, _Counts(field.name), options, f"--counts {options.counts}"))
-    said = {"counts": f"{FileFields.of(files[0]).unit} {options.counts!r}: as many rows of each"}
-    made = tuple(
-        replace(
-            file,
-            fields=tuple(f for f in file.fields if f.name != options.counts),
-            picked={**file.picked, **said},
-        )
-        for file in files
-    )
-    return OpenedFiles(made)
+        expanded = _expanded(file, _Counts(field.name), said)
+        rest = tuple(each for each in expanded.fields if each.name != options.counts)
+        files.append(replace(expanded, fields=rest))
+    return OpenedFiles(tuple(files))
 
 
 def read_label_vectors(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
@@ -98,18 +95,19 @@ def read_label_vectors(opened: OpenedFiles, options: ReadOptions, _: Spool) -> O
     shape = _shape_of_labels(files, field)
     said = {"label vectors": _SAID[shape]}
     if shape == "one-hot":
-        made = tuple(
-            _expanded(file, _OneHot(field.name), options, said=said, labels=field) for file in files
-        )
+        made = tuple(_expanded(file, _OneHot(field.name), said) for file in files)
         return replace(opened, labels=made[0]) if opened.labels else OpenedFiles(made)
     if opened.labels is not None:
         raise UsageError(
             f"{source.location.name}: holds {_SAID[shape]}, which are to be in the file of the "
             "scores: np.savez(FILE, logits=logits, labels=labels)"
         )
-    shares = _Shares(field.name, options.weights)
+    firsts = itertools.accumulate(map(row_count, files), initial=0)
     return OpenedFiles(
-        tuple(_expanded(file, shares, options, said=said, labels=field) for file in files)
+        tuple(
+            _expanded(file, _Shares(field.name, options, first), said)
+            for file, first in zip(files, firsts, strict=False)
+        )
     )
 
 
@@ -124,7 +122,7 @@ def _is_vector(file: DataFile, field: Field) -> bool:
     """Whether a field has several numbers or truth values a row."""
     if field.axes != 2 or field.element not in ("float", "integer", "bool") or field.width == 1:
         return False
-    if field.rows != _rows(file):
+    if field.rows != row_count(file):
         return False
     if field.width is None:
         batch = file.head((field.name,), 0, 1)
@@ -159,7 +157,7 @@ def _shape_of_labels(files: Sequence[DataFile], field: Field) -> LabelShape:
     seen = _Seen()
     for file in files:
         at = 0
-        for batch in file.read((field.name,), 0, _rows(file), _BLOCK):
+        for batch in file.read((field.name,), 0, row_count(file), _BLOCK):
             with locating_rows(file, at):
                 seen.look_at(batch.array(field.name).astype(np.float64), file, at)
             at += len(batch)
@@ -220,28 +218,62 @@ class _Seen:
             self.several = file, first + int(np.argmax(sums != 1))
 
 
-def _rows(file: DataFile) -> int:
-    return max((field.rows for field in file.fields), default=0)
+class RowExpansion(ABC):
+    """How a row becomes several.
 
+    Attributes
+    ----------
+    name : str
+        The field that says it.
+    title : str
+        The same, as messages call it.
+    sources : tuple of str
+        The fields that it is read from.
+    made : dict of str to str
+        The fields that it makes or replaces, with their NumPy types.
+    roles : dict of str to str
+        Those of these fields, see `DataFile.roles`.
+    keeps_rows : bool
+        Whether each row stays one.
+    """
 
-class _Counts:
-    """As many rows as a column says."""
-
-    made: tuple[str, ...] = ()
+    title = "its labels"
+    keeps_rows = False
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.sources: tuple[str, ...] = (name,)
+        self.made: Mapping[str, str] = {}
+        self.roles: Mapping[str, str] = {}
 
-    def of(self, batch: Batch) -> tuple[NumpyArray, dict[str, NumpyArray]]:
-        """The rows (m,) of a batch, as often as they stand for one, and what else they have.
+    @abstractmethod
+    def of(self, batch: Batch, first: int) -> tuple[NumpyArray, dict[str, NumpyArray]]:
+        """The rows (m,) of a batch, as often as they stand for one, and the fields that are made.
+
+        Parameters
+        ----------
+        batch : Batch
+        first : int
+            Number of its first row in the file.
 
         Raises
         ------
         RowError
-            A count is none.
+            A row cannot be understood.
         """
-        (name,) = self.sources
-        stored = batch.values(name)
+
+
+class _Counts(RowExpansion):
+    """As many rows as a column says."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.title = f"--counts {name}"
+
+    def of(self, batch: Batch, first: int) -> tuple[NumpyArray, dict[str, NumpyArray]]:
+        """Each row as often as its count says."""
+        del first
+        stored = batch.values(self.name)
         if stored.missing is not None and stored.missing.any():
             raise RowError(int(np.argmax(stored.missing)), "the count is missing")
         values = stored.values.astype(np.float64)
@@ -257,29 +289,41 @@ class _Counts:
         return np.repeat(np.arange(len(batch)), values.astype(np.int64)), {}
 
 
-class _OneHot:
+class _OneHot(RowExpansion):
     """The class of each row in place of its one-hot vector."""
 
+    keeps_rows = True
+
     def __init__(self, name: str) -> None:
-        self.sources: tuple[str, ...] = (name,)
-        self.made: tuple[str, ...] = (name,)
+        super().__init__(name)
+        self.made, self.roles = {name: "int64"}, {"labels": name}
 
-    def of(self, batch: Batch) -> tuple[NumpyArray, dict[str, NumpyArray]]:
-        """As of `_Counts`: every row once."""
-        (name,) = self.sources
-        return np.arange(len(batch)), {name: batch.array(name).argmax(axis=1).astype(np.int64)}
+    def of(self, batch: Batch, first: int) -> tuple[NumpyArray, dict[str, NumpyArray]]:
+        """Every row once."""
+        del first
+        classes = batch.array(self.name).argmax(axis=1).astype(np.int64)
+        return np.arange(len(batch)), {self.name: classes}
 
 
-class _Shares:
-    """A row for each class that has a share, with the share as its weight."""
+class _Shares(RowExpansion):
+    """A row for each class that has a share, with the share as its weight.
 
-    def __init__(self, name: str, weights: str | None) -> None:
-        self.name, self.weights = name, weights
-        self.sources: tuple[str, ...] = (name,) if weights is None else (name, weights)
-        self.made: tuple[str, ...] = (name, SHARE_FIELD, ITEM_FIELD)
+    Attributes
+    ----------
+    first_item : int
+        The number of the first row: those of the files before come before it.
+    """
 
-    def of(self, batch: Batch) -> tuple[NumpyArray, dict[str, NumpyArray]]:
-        """As of `_Counts`; the item of a row is its place in the batch."""
+    def __init__(self, name: str, options: ReadOptions, first_item: int) -> None:
+        super().__init__(name)
+        self.weights, self.first_item = options.weights, first_item
+        self.sources = (name,) if self.weights is None else (name, self.weights)
+        self.made = {name: "int64", SHARE_FIELD: "float64", ITEM_FIELD: "int64"}
+        cluster = {} if CLUSTER in options.keys else {CLUSTER: ITEM_FIELD}
+        self.roles = {"labels": name, "weights": SHARE_FIELD, **cluster}
+
+    def of(self, batch: Batch, first: int) -> tuple[NumpyArray, dict[str, NumpyArray]]:
+        """Each row once for each class that it has a share of."""
         rows = batch.array(self.name).astype(np.float64)
         items, classes = np.nonzero(rows)
         shares = rows[items, classes] / rows.sum(axis=1)[items]
@@ -288,73 +332,48 @@ class _Shares:
             if weights.missing is not None and weights.missing.any():
                 raise RowError(int(np.argmax(weights.missing)), "the weight is missing")
             shares = shares * weights.values[items].astype(np.float64)
-        made = {self.name: classes.astype(np.int64), SHARE_FIELD: shares, ITEM_FIELD: items}
+        numbers = items + (self.first_item + first)
+        made = {self.name: classes.astype(np.int64), SHARE_FIELD: shares, ITEM_FIELD: numbers}
         return items, made
 
 
 SHARE_FIELD, ITEM_FIELD = "share of the label", "row of the label"
 """What the shares, and the rows that they are of, are called."""
 
-RowExpansion = _Counts | _OneHot | _Shares
 
-
-def _expanded(
-    file: DataFile,
-    expansion: RowExpansion,
-    options: ReadOptions,
-    where: str = "its labels",
-    said: dict[str, str] | None = None,
-    labels: Field | None = None,
-) -> ExpandedFile:
-    """The table of the rows that those of a file stand for."""
-    rows = _rows(file)
+def _expanded(file: DataFile, expansion: RowExpansion, said: Mapping[str, str]) -> ExpandedFile:
+    """The table of the rows that those of a file stand for, and what is said of it."""
+    rows, where = row_count(file), f"{file.location.name}: {expansion.title}"
     if rows == UNKNOWN_ROWS:
-        raise UsageError(f"{file.location.name}: {where} cannot be read of a stream; save it first")
-    ends = np.zeros(-(-rows // _BLOCK) + 1, np.int64)
-    if isinstance(expansion, _OneHot):
-        ends = np.minimum(np.arange(len(ends)) * _BLOCK, rows)
+        raise UsageError(f"{where} cannot be read of a stream; save it first")
+    if expansion.keeps_rows:
+        ends = np.minimum(np.arange(-(-rows // _BLOCK) + 1) * _BLOCK, rows)
     else:
-        sizes = [
-            len(index) for _, index, _ in _expansions(file, expansion, expansion.sources, 0, rows)
-        ]
-        ends[1:] = np.cumsum(sizes)
+        blocks = _expansions(file, expansion, expansion.sources, 0, rows)
+        ends = np.cumsum([0, *(len(index) for _, index, _ in blocks)])
     total = int(ends[-1])
     if not total or total > MOST_EXPANDED_ROWS:
-        raise DataError(f"{file.location.name}: {where} make {total:,} rows of it")
-    made = {name: _made_field(name, total) for name in expansion.made}
+        raise DataError(f"{where} make {total:,} rows of it")
+    made = {name: _made_field(name, dtype, total) for name, dtype in expansion.made.items()}
     fields = [
         made.pop(field.name, replace(field, rows=total, in_memory=False)) for field in file.fields
     ]
-    roles = dict(file.roles)
-    if labels is not None:
-        roles["labels"] = labels.name
-    if isinstance(expansion, _Shares):
-        roles["weights"] = SHARE_FIELD
-        if CLUSTER not in options.keys:
-            roles[CLUSTER] = ITEM_FIELD
-    return ExpandedFile(
-        location=file.location,
-        format=file.format,
+    return ExpandedFile.over(
+        file,
         fields=(*fields, *made.values()),
-        class_names=file.class_names,
-        unit=file.unit if not isinstance(expansion, _Shares) else "column",
-        about=file.about,
-        seen=file.seen,
-        decisions=file.decisions,
-        picked={**file.picked, **(said or {})},
-        roles=roles,
-        score_kind=file.score_kind,
-        is_expanded=not isinstance(expansion, _OneHot),
-        file=file,
+        unit="column" if made else file.unit,
+        picked={**file.picked, **said},
+        roles={**file.roles, **expansion.roles},
+        is_expanded=file.is_expanded or not expansion.keeps_rows,
+        grid=None,
         expansion=expansion,
         ends=ends,
     )
 
 
-def _made_field(name: str, rows: int) -> Field:
-    is_share = name == SHARE_FIELD
-    kind = "float64" if is_share else "int64"
-    return Field(name, kind, "float" if is_share else "integer", 1, None, kind, rows)
+def _made_field(name: str, dtype: str, rows: int) -> Field:
+    element: Element = "float" if dtype.startswith("float") else "integer"
+    return Field(name, dtype, element, 1, None, dtype, rows)
 
 
 def _expansions(
@@ -366,9 +385,7 @@ def _expansions(
         step = min(_BLOCK, end - at)
         for batch in file.read(names, at, at + step, step):
             with locating_rows(file, at):
-                index, made = expansion.of(batch)
-            if ITEM_FIELD in made:
-                made[ITEM_FIELD] = made[ITEM_FIELD] + at
+                index, made = expansion.of(batch, at)
             yield batch, index, made
             at += len(batch)
 
@@ -403,7 +420,7 @@ class ExpandedFile(ReshapedFile):
         block = min(block, len(self.ends) - 2)
         begin, within = block * _BLOCK, row - int(self.ends[block])
         sources = self.expansion.sources
-        end = min(begin + _BLOCK, _rows(self.file))
+        end = min(begin + _BLOCK, row_count(self.file))
         for _, index, _ in _expansions(self.file, self.expansion, sources, begin, end):
             if within < len(index):
                 return self.file.locate(begin + int(index[within]))
@@ -414,7 +431,7 @@ class ExpandedFile(ReshapedFile):
         """Rows ``begin`` to before ``end``, at most ``rows`` at a time."""
         block = max(int(np.searchsorted(self.ends, begin, side="right")) - 1, 0)
         at = int(self.ends[min(block, len(self.ends) - 1)])
-        stored = _rows(self.file)
+        stored = row_count(self.file)
         blocks = _expansions(self.file, self.expansion, self.sources(names), block * _BLOCK, stored)
         for batch, index, made in blocks:
             first, last = max(begin - at, 0), min(end - at, len(index))

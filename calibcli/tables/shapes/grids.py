@@ -89,7 +89,8 @@ def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedF
         grid = _grid(file, scores, labels if opened.labels is None else None, axes, options, spool)
         files.append(replace(grid, first_image=images))
         images += grid.images
-    files[0] = replace(files[0], picked=_picked(geometry, scores[0], images, options))
+    words = {"axes": _words(geometry, scores[0], images, options)}
+    files[0] = replace(files[0], picked={**files[0].picked, **words})
     asked = {"class_axis": options.class_axis, "member_axis": options.member_axis}
     settled = {"class_axis": geometry.classes, "member_axis": geometry.members}
     decisions = {
@@ -346,18 +347,18 @@ def _same_axes(file: DataFile, scores: str, geometry: Geometry) -> Geometry:
     return replace(geometry, shape=shape)
 
 
-def _picked(geometry: Geometry, scores: str, images: int, options: ReadOptions) -> dict[str, str]:
+def _words(geometry: Geometry, scores: str, images: int, options: ReadOptions) -> str:
     """What was decided, in words."""
-    words = geometry.words()
+    words = f"of {scores!r} {geometry.words()}"
     if not _index_names(geometry):
-        return {"axes": f"of {scores!r} {words}"}
+        return words
     image, place = _index_names(geometry)
     words += f", a row for each {place}"
     if options.sample is not None:
         words += f" of {options.sample} an {image}, chosen at random"
     if images > 1 and options.labels_required and "cluster" not in options.keys:
         words += f"; --cluster {image} holds out and resamples each {image} as a whole"
-    return {"axes": f"of {scores!r} {words}"}
+    return words
 
 
 def _index_names(geometry: Geometry) -> tuple[str, ...]:
@@ -426,15 +427,9 @@ def _unrolled(
     taken = {field.name for field in file.fields}
     titles = _index_names(geometry) if titles is None else titles
     names = tuple(f"{name}_index" if name in taken else name for name in titles)
-    grid = GridFile(
-        location=file.location,
-        format=file.format,
+    grid = GridFile.over(
+        file,
         fields=(),
-        class_names=file.class_names,
-        unit=file.unit,
-        about=file.about,
-        seen=file.seen,
-        decisions=file.decisions,
         roles=roles,
         file=file.laid_out(list(known), spool, one_row=not geometry.has_images),
         parts=known,
@@ -471,7 +466,7 @@ def members_as_rows(
     roles = dict(file.roles) if scores is None else {**file.roles, "logits": scores}
     grid = _unrolled(file, parts, geometry, None, roles, spool, titles)
     roles |= {"cluster": grid.index_names[0]}
-    return replace(grid, first_image=first, roles=roles, picked=file.picked, grid=None)
+    return replace(grid, first_image=first, roles=roles, grid=None)
 
 
 @dataclass(eq=False, kw_only=True)

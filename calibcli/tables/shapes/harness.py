@@ -18,7 +18,7 @@ from typing import Any
 from calibcli.errors import DataError, UsageError
 from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile
 from calibcli.tables.read_options import ReadOptions
-from calibcli.tables.shapes.base import OpenedFiles
+from calibcli.tables.shapes.base import OpenedFiles, row_count
 from calibcli.tables.storage import Spool
 
 _RESPONSES = ("filtered_resps", "resps")
@@ -51,8 +51,8 @@ def read_samples(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Ope
 
 def _is_sample(file: DataFile) -> bool:
     names = {field.name for field in file.fields}
-    rows = max((field.rows for field in file.fields), default=0)
-    return {"target"} < names and bool(names & set(_RESPONSES)) and rows != UNKNOWN_ROWS
+    known = row_count(file) != UNKNOWN_ROWS
+    return {"target"} < names and bool(names & set(_RESPONSES)) and known
 
 
 def _table(file: DataFile, spool: Spool) -> DataFile:
@@ -83,12 +83,11 @@ def _batches(file: DataFile, schema: Any) -> Iterator[Any]:
     names = [name for name in wanted if name in fields]
     if all(name in names for name in _RESPONSES):
         names.remove("resps")
-    rows = max(field.rows for field in file.fields)
     texts = {name for name in names if fields[name].element == "string"}
     task = _task(file.location.name)
     filters: set[str] = set()
     at = 0
-    for batch in file.read(names, 0, rows, _ROWS):
+    for batch in file.read(names, 0, row_count(file), _ROWS):
         made: dict[str, list[Any]] = {name: [] for name in schema.names}
         for stored in batch.columns(names).to_pylist():
             where = file.locate(at)

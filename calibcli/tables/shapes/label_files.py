@@ -92,20 +92,13 @@ class _Labelled(ReshapedFile):
         field, name = _label_field(labels), _FIELD
         while name in {each.name for each in file.fields}:
             name += "_"
-        return cls(
-            location=file.location,
-            format=file.format,
+        is_array = file.unit == "array"
+        scores = {"logits": file.fields[0].name} if is_array else {}
+        return cls.over(
+            file,
             fields=(*file.fields, replace(field, name=name)),
-            class_names=file.class_names,
-            unit="key" if file.unit == "array" else file.unit,
-            about=file.about,
-            seen=file.seen,
-            roles={
-                **file.roles,
-                **({"logits": file.fields[0].name} if file.unit == "array" else {}),
-                "labels": name,
-            },
-            file=file,
+            unit="key" if is_array else file.unit,
+            roles={**file.roles, **scores, "labels": name},
             labels=labels,
             source=field.name,
             name=name,
@@ -119,9 +112,6 @@ class _Labelled(ReshapedFile):
         super().verify(names)
         if self.name in names:
             self.labels.verify((self.source,))
-
-    def splits(self, rows: int) -> Sequence[int]:
-        return self.file.splits(rows)
 
     def laid_out(self, names: Sequence[str], spool: Spool, *, one_row: bool) -> DataFile:
         file = self.file.laid_out(self.sources(names), spool, one_row=one_row)

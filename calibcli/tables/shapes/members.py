@@ -16,21 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import InputKind, NumpyArray
+from calibcli.arrays import SMALLEST_PROBABILITY, InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
 from calibcli.tables.formats.base import Batch, DataFile, Field, RowError, locating_rows
 from calibcli.tables.kinds import PERCENT, decide_kind
 from calibcli.tables.locations import Location
 from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields, natural
 from calibcli.tables.read_options import MEMBERS, ReadOptions
-from calibcli.tables.shapes.base import AlignedReader, OpenedFiles, ReshapedFile
+from calibcli.tables.shapes.base import AlignedReader, OpenedFiles, ReshapedFile, RewrittenFile
 from calibcli.tables.shapes.grids import members_as_rows
 from calibcli.tables.storage import Spool
 
 _SAMPLED_ROWS = 512
 _LABEL_ROWS = 1 << 16
-_SMALLEST = 1e-12
-"""What a probability of 0 is read as."""
 
 _WORDS = {
     "mean-probs": "the mean of their probabilities",
@@ -272,11 +270,10 @@ class _Stack(ReshapedFile):
         )
         names = {field for each, field in members if each is file}
         others = [field for field in file.fields if field.name not in names]
-        return cls(
-            **_kept(file),
+        return cls.over(
+            file,
             fields=(stacked, *others),
             roles={**file.roles, "logits": name},
-            file=file,
             members=tuple(members),
             name=name,
         )
@@ -294,46 +291,26 @@ class _Stack(ReshapedFile):
     def sources(self, names: Sequence[str]) -> list[str]:
         return super().sources([name for name in names if name != self.name])
 
-    def splits(self, rows: int) -> Sequence[int]:
-        return self.file.splits(rows)
+    def _wanted(self, names: Sequence[str]) -> tuple[list[str], list[tuple[DataFile, str]]]:
+        """The members that some fields are made of: those of the file itself, and the others."""
+        members = self.members if self.name in names else ()
+        inside = [field for file, field in members if file is self.file]
+        return inside, [(file, field) for file, field in members if file is not self.file]
 
     def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[_StackBatch]:
-        wanted = self.members if self.name in names else ()
-        own = [field for file, field in wanted if file is self.file]
-        others = [(file, field) for file, field in wanted if file is not self.file]
+        inside, others = self._wanted(names)
         readers = [AlignedReader(file, field, begin, end, rows) for file, field in others]
-        for batch in self.file.read([*self.sources(names), *own], begin, end, rows):
-            yield _StackBatch(self.name, batch, own, [each.take(len(batch)) for each in readers])
+        for batch in self.file.read([*self.sources(names), *inside], begin, end, rows):
+            yield _StackBatch(self.name, batch, inside, [each.take(len(batch)) for each in readers])
 
     def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
-        wanted = self.members if self.name in names else ()
-        own = [field for file, field in wanted if file is self.file]
-        batch = self.file.head([*self.sources(names), *own], begin, rows)
+        inside, others = self._wanted(names)
+        batch = self.file.head([*self.sources(names), *inside], begin, rows)
         if batch is None:
             return None
-        others = [
-            file.head((field,), begin, len(batch))
-            for file, field in wanted
-            if file is not self.file
-        ]
-        fields = [field for file, field in wanted if file is not self.file]
-        arrays = [each.array(name) for each, name in zip(others, fields, strict=True) if each]
-        return _StackBatch(self.name, batch, own, arrays)
-
-
-def _kept(file: DataFile) -> dict[str, Any]:
-    """What a table has from the file that it is made of."""
-    return {
-        "location": file.location,
-        "format": file.format,
-        "class_names": file.class_names,
-        "unit": file.unit,
-        "about": file.about,
-        "seen": file.seen,
-        "decisions": file.decisions,
-        "picked": file.picked,
-        "grid": file.grid,
-    }
+        heads = [(file.head((field,), begin, len(batch)), field) for file, field in others]
+        arrays = [head.array(field) for head, field in heads if head]
+        return _StackBatch(self.name, batch, inside, arrays)
 
 
 class _StackBatch:
@@ -351,8 +328,8 @@ class _StackBatch:
     def array(self, name: str) -> NumpyArray:
         if name != self._name:
             return self._batch.array(name)
-        own = [self._batch.array(field) for field in self._fields]
-        arrays = [array.reshape(len(self), -1) for array in (*own, *self._others)]
+        inside = [self._batch.array(field) for field in self._fields]
+        arrays = [array.reshape(len(self), -1) for array in (*inside, *self._others)]
         return np.stack(arrays, axis=1)
 
     def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
@@ -379,12 +356,12 @@ def _means(files: Sequence[DataFile], name: str, way: str, options: ReadOptions)
             name, f"{dtype}[{width}]", "float", 2, width, dtype, field.rows, shape=(width,)
         )
         made.append(
-            _MeanFile(
-                **_kept(file) | {"picked": {**file.picked, "input": words}},
+            _MeanFile.over(
+                file,
+                picked={**file.picked, "input": words},
                 fields=(scores, *kept),
                 roles={**file.roles, "logits": name},
                 score_kind=mean.kind_made(width),
-                file=file,
                 name=name,
                 mean=mean,
                 dtype=dtype,
@@ -461,8 +438,8 @@ class Mean:
             probs = probs / sums
         if self.way == "mean-probs":
             return _mean(probs)
-        logs = np.log(np.maximum(probs, _SMALLEST))
-        return _mean(logs - np.log(np.maximum(1 - probs, _SMALLEST)) if single else logs)
+        logs = np.log(np.maximum(probs, SMALLEST_PROBABILITY))
+        return _mean(logs - np.log(np.maximum(1 - probs, SMALLEST_PROBABILITY)) if single else logs)
 
 
 def _mean(values: NumpyArray) -> NumpyArray:
@@ -480,7 +457,7 @@ def _log_sum(values: NumpyArray, axis: int) -> NumpyArray:
 
 
 @dataclass(eq=False, kw_only=True)
-class _MeanFile(ReshapedFile):
+class _MeanFile(RewrittenFile):
     """A file whose field of scores (M, C) has become one of (C,).
 
     Attributes
@@ -495,19 +472,8 @@ class _MeanFile(ReshapedFile):
     mean: Mean
     dtype: str
 
-    def locate(self, row: int) -> str:
-        return self.file.locate(row)
-
-    def splits(self, rows: int) -> Sequence[int]:
-        return self.file.splits(rows)
-
-    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[_MeanBatch]:
-        for batch in self.file.read(names, begin, end, rows):
-            yield _MeanBatch(self, batch)
-
-    def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
-        batch = self.file.head(names, begin, rows)
-        return None if batch is None else _MeanBatch(self, batch)
+    def rewritten(self, batch: Batch) -> _MeanBatch:
+        return _MeanBatch(self, batch)
 
 
 class _MeanBatch:

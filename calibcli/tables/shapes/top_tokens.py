@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray
+from calibcli.arrays import SMALLEST_PROBABILITY, NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.formats.base import DataFile, Field, RowError, locating_rows
 from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
@@ -37,7 +37,6 @@ _VALUE = ("logprob", "log_prob")
 _NESTED = ("list<struct", "large_list<struct", "map<", "struct<")
 _LOOKED_AT, _LISTED = 1024, 8
 _TOLERANCE = 0.02
-_SMALLEST = 1e-12
 
 
 def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
@@ -265,7 +264,7 @@ class _Listed:
         if how == REST_SHARED:
             left = np.maximum(1 - totals, 0) if rest is None else rest
             fill = np.minimum(left / np.maximum(classes - there.sum(axis=1), 1), least)
-        return np.where(there, masses, np.maximum(fill, _SMALLEST)[:, None])
+        return np.where(there, masses, np.maximum(fill, SMALLEST_PROBABILITY)[:, None])
 
     def _check(self) -> None:
         wrong = ~(self.logs <= _TOLERANCE)
