@@ -246,6 +246,17 @@ def test_one_of_two_columns_of_two_values_is_asked_for(table, other):
     assert np.array_equal(rows_read(path, labels="is_fraud")[1], IS_CAT)
 
 
+@pytest.mark.parametrize("gap", [0, 5])
+def test_truth_values_may_be_floats(table, gap):
+    """An outcome with gaps is a float in many a table: the flag beside it is not the only one."""
+    outcome = IS_CAT[::-1].astype(float)
+    outcome[:gap] = np.nan
+    columns = {"prob": PROBS[:, 0], "outcome": outcome, "fold": IS_CAT.astype(np.int64)}
+    assert "no labels were found" in refused(table(columns))
+    ones = table({**columns, "outcome": np.ones(ROWS)})
+    assert np.array_equal(rows_read(ones)[1], IS_CAT)
+
+
 def test_a_flag_is_no_label_of_three_classes(table):
     path = table({"logits": list(LOGITS), "is_train": IS_CAT})
     assert "if these are the labels, add --labels is_train" in refused(path)

@@ -158,7 +158,7 @@ def _flag(file: DataFile, options: ReadOptions) -> dict[str, str]:
         for each in file.fields
         if each.axes == 1 and each.rows == rows and each.name not in taken
     ]
-    possible = [each for each in others if each.element in ("bool", "integer", "string")]
+    possible = [each for each in others if each.element != "other"]
     batch = file.head([each.name for each in possible], 0, _ROWS) if possible else None
     if batch is None:
         return {}
@@ -169,7 +169,12 @@ def _flag(file: DataFile, options: ReadOptions) -> dict[str, str]:
         except RowError:
             return {}
         values = np.unique(stored.values)
-        if len(values) <= 2 or each.element == "bool":
+        if each.element == "float":
+            # Truth values that may be missing are floats in many a table; weights of 1 are not.
+            is_possible = values[~np.isnan(values)].tolist() == [0, 1]
+        else:
+            is_possible = len(values) <= 2 or each.element == "bool"
+        if is_possible:
             two.append((each, values))
     if len(two) != 1:
         return {}
