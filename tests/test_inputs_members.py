@@ -266,3 +266,23 @@ def test_an_axis_that_was_asked_for_is_taken_where_nothing_else_proves_it(
     volume = npz(tmp_path, "volume", logits=logits[0, :, :3], labels=labels[0, :3])
     assert calib_here("apply", "p.json", volume, "-o", "e.npz", "-q")[0] == 0
     np.testing.assert_allclose(np.load(tmp_path / "e.npz")["probs"].sum(axis=0), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["label", "gt"])
+def test_files_with_labels_of_any_known_name_are_compared(tmp_path, name) -> None:
+    order = np.arange(ROWS)[::-1]
+    paths = [
+        npz(tmp_path, "a", **{"logits": LOGITS[0], name: LABELS}),
+        npz(tmp_path, "b", **{"logits": LOGITS[1][order], name: LABELS[order]}),
+    ]
+    assert "its labels are not those of" in refusal(paths, members="mean-probs")
+
+
+@pytest.mark.parametrize("way", ["mean-probs", "mean-logits"])
+def test_members_that_are_no_probabilities_in_a_later_file_are_refused(tmp_path, way) -> None:
+    paths = [
+        npz(tmp_path, "a", scores=PROBS.swapaxes(0, 1), label=LABELS),
+        npz(tmp_path, "b", scores=LOGITS.swapaxes(0, 1), label=LABELS),
+    ]
+    with pytest.raises(CalibError, match=r"b.npz, row \d+: a score of a member is outside"):
+        read(paths, members=way)

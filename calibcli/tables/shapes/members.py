@@ -19,9 +19,9 @@ import numpy as np
 from calibcli.arrays import SMALLEST_PROBABILITY, InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
 from calibcli.tables.formats.base import Batch, DataFile, Field, RowError, locating_rows
-from calibcli.tables.kinds import PERCENT, decide_kind
+from calibcli.tables.kinds import PERCENT, TOLERANCE, decide_kind
 from calibcli.tables.locations import Location
-from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields, natural
+from calibcli.tables.names import FAMILIES, LABELS, OTHER_LABELS, SCORES, FileFields, natural
 from calibcli.tables.read_options import MEMBERS, ReadOptions
 from calibcli.tables.shapes.base import AlignedReader, OpenedFiles, ReshapedFile, RewrittenFile
 from calibcli.tables.shapes.grids import members_as_rows
@@ -177,15 +177,15 @@ def _check_labels(files: Sequence[DataFile], options: ReadOptions) -> None:
     DataError
     """
     asked = files[0].roles.get("labels", options.labels)
-    names = LABELS if asked is None else (asked,)
-    found = [
+    names = (*LABELS, *OTHER_LABELS) if asked is None else (asked,)
+    labels = [
         next((field for name in names if (field := FileFields.of(file).find(name))), None)
         for file in files
     ]
-    first = found[0]
+    first = labels[0]
     if first is None:
         return
-    for file, field in zip(files[1:], found[1:], strict=True):
+    for file, field in zip(files[1:], labels[1:], strict=True):
         if field is None:
             continue
         pairs = zip(_texts(files[0], first), _texts(file, field), strict=False)
@@ -428,6 +428,12 @@ class Mean:
 
     def _of_probs(self, probs: NumpyArray) -> NumpyArray:
         single = probs.shape[2] == 1
+        # A mean would hide a score that is none: it was seen in a few rows alone that these are.
+        wrong = (probs < -TOLERANCE).any(axis=(1, 2))
+        if single or not self.renormalise:
+            wrong |= (probs > 1 + TOLERANCE).any(axis=(1, 2))
+        if wrong.any():
+            raise RowError(int(np.argmax(wrong)), "a score of a member is outside [0, 1]")
         if self.renormalise and not single:
             sums = probs.sum(axis=2, keepdims=True)
             wrong = ~((sums > 0) & (sums < np.inf)).all(axis=(1, 2))
