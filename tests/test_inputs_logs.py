@@ -130,6 +130,18 @@ def test_a_cell_that_is_no_json_is_named(tmp_path) -> None:
         read(path)
 
 
+def test_tokens_that_only_later_cells_list_are_read(tmp_path) -> None:
+    listed = [{"A": -0.5, "B": -1.0}] * 100 + [{"A": -3.0, "C": -0.1}] * 100
+    labels = ["A"] * 100 + ["C"] * 100
+    cells = parquet(tmp_path / "t.parquet", logprobs=list(map(json.dumps, listed)), label=labels)
+    lines = tmp_path / "t.jsonl"
+    rows = [{"logprobs": each, "label": y} for each, y in zip(listed, labels, strict=True)]
+    lines.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    scores, truth = read(cells, logits="logprobs", classes=("A", "B", "C"))
+    np.testing.assert_allclose(scores, read(lines, classes=("A", "B", "C"))[0])
+    assert (scores.argmax(axis=1) == truth).all()
+
+
 # Choices: rows of different lengths
 
 
@@ -167,6 +179,13 @@ def test_probabilities_of_short_rows_stay_probabilities(tmp_path) -> None:
         scores, labels = read(path, **options)
         assert np.isneginf(scores).sum() == (5 - COUNTS).sum()
         np.testing.assert_allclose(scores[np.arange(300), labels], expected, rtol=1e-9)
+
+
+def test_scores_of_short_rows_that_are_no_probabilities_later_are_refused(tmp_path) -> None:
+    shares = [[0.25, 0.75], [0.5, 0.25, 0.25]] * 200
+    path = parquet(tmp_path / "t.parquet", scores=[*shares, [2.5, 0.5]], label=[0] * 401)
+    with pytest.raises(DataError, match="row 400: a probability is greater than 1"):
+        read(path)
 
 
 def test_a_number_of_classes_may_be_given(tmp_path) -> None:

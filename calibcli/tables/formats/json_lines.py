@@ -6,7 +6,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +151,7 @@ class _Block:
         columns: dict[str, list[Any]] = {name: [] for name in names}
         for row in self.rows():
             for name in names:
-                columns[name].append(_conformed(row.get(name), kinds[name]))
+                columns[name].append(as_typed(row.get(name), kinds[name]))
         try:
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
         except (pa.ArrowException, OverflowError, UnicodeError) as error:
@@ -405,22 +405,22 @@ def _stored(kind: Any) -> Any:
     return pa.string() if kind == _MIXED else kind
 
 
-def _conformed(value: Any, kind: Any) -> Any:
-    """A value of a type as it is written."""
+def as_typed(value: Any, kind: Any) -> Any:
+    """A value as Python's `json` has it, in the form of which Arrow makes a type."""
     if value is None:
         return None
     if kind == _MIXED:
         return json.dumps(value, ensure_ascii=False)
     if pa.types.is_struct(kind):
-        return {field.name: _conformed(value.get(field.name), field.type) for field in kind}
+        return {field.name: as_typed(value.get(field.name), field.type) for field in kind}
     if pa.types.is_map(kind):
-        return [(name, _conformed(each, kind.item_type)) for name, each in value.items()]
+        return [(name, as_typed(each, kind.item_type)) for name, each in value.items()]
     if pa.types.is_list(kind) and (_needs_python(kind) or pa.types.is_nested(kind.value_type)):
-        return [_conformed(each, kind.value_type) for each in value]
+        return [as_typed(each, kind.value_type) for each in value]
     return value
 
 
-def type_of_values(values: list[Any]) -> Any:
+def type_of_values(values: Iterable[Any]) -> Any:
     """The `pyarrow.DataType` of values as Python's `json` has them."""
     kind: Any = pa.null()
     for each in values:
@@ -434,8 +434,3 @@ def _floats(kind: Any) -> Any:
         inner = kind.value_type
         return pa.list_(pa.float64() if pa.types.is_integer(inner) else _floats(inner))
     return kind
-
-
-def as_typed(value: Any, kind: Any) -> Any:
-    """A value as Python's `json` has it, in a form of which Arrow makes a type."""
-    return _conformed(value, kind)

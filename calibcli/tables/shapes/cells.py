@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from calibcli.errors import DataError, UsageError
-from calibcli.tables.formats.base import DataFile, RowError
+from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile, RowError, locating_rows
 from calibcli.tables.names import SCORES, FileFields
 from calibcli.tables.read_options import ReadOptions
-from calibcli.tables.shapes.base import OpenedFiles
-from calibcli.tables.shapes.derived import DerivedFile, first_rows, with_derived
+from calibcli.tables.shapes.base import OpenedFiles, row_count
+from calibcli.tables.shapes.derived import first_rows, with_derived
 from calibcli.tables.storage import Spool
 
 _LOOKED_AT = 64
 """Rows whose texts are looked at to see whether they are JSON."""
 
+_ROWS = 4096
 _LISTED = 12
 
 
@@ -166,12 +168,8 @@ def _without_json(file: DataFile, asked: str | None) -> DataFile:
         if field.element == "string" and field.axes == 1:
             kind = _json_type(file, field.name)
             if kind is not None:
-                return _json_file(file, field.name, kind)
+                return with_derived(file, {field.name: JsonCells(field.name, kind)})
     return file
-
-
-def _json_file(file: DataFile, name: str, kind: Any) -> DerivedFile:
-    return with_derived(file, {name: JsonCells(name, kind)})
 
 
 def _json_type(file: DataFile, name: str) -> Any | None:
@@ -182,12 +180,37 @@ def _json_type(file: DataFile, name: str) -> Any | None:
     if not texts or not all(text.as_py().lstrip()[:1] in ("[", "{") for text in texts):
         return None
     try:
-        values = [json.loads(text.as_py()) for text in texts]
+        kind = type_of_values([json.loads(text.as_py()) for text in texts])
     except (ValueError, RecursionError):
         if all(text.as_py().lstrip()[:1] == "[" for text in texts):
             raise _printed(file, name, texts[0].as_py()) from None
         return None
-    return type_of_values(values)
+    # Later objects may have names that the first ones have not.
+    return type_of_values(_all_values(file, name)) if "struct<" in str(kind) else kind
+
+
+def _all_values(file: DataFile, name: str) -> Iterator[Any]:
+    """The values that all texts of a column hold as JSON.
+
+    Raises
+    ------
+    UsageError
+        They are of a stream that is read once.
+    DataError
+        A text is no JSON.
+    """
+    rows = row_count(file)
+    if rows == UNKNOWN_ROWS:
+        raise UsageError(f"{file.location.name}: JSON in {name!r} is read twice; save the stream")
+    at = 0
+    for batch in file.read((name,), 0, rows, _ROWS):
+        with locating_rows(file, at):
+            for row, text in enumerate(batch.columns((name,)).column(0).to_pylist()):
+                try:
+                    yield None if text is None else json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise _unlike(row, name) from error
+        at += len(batch)
 
 
 def _printed(file: DataFile, name: str, text: str) -> DataError:
@@ -233,7 +256,7 @@ class JsonCells:
             try:
                 values.append(None if text is None else as_typed(json.loads(text), self.type))
             except wrong as error:
-                raise self._unlike(row) from error
+                raise _unlike(row, self.name) from error
         try:
             return pa.array(values, self.type)
         except wrong:
@@ -241,8 +264,9 @@ class JsonCells:
                 try:
                     pa.scalar(value, self.type)
                 except wrong as error:
-                    raise self._unlike(row) from error
+                    raise _unlike(row, self.name) from error
             raise
 
-    def _unlike(self, row: int) -> RowError:
-        return RowError(row, f"{self.name!r} is no JSON like that of the first rows")
+
+def _unlike(row: int, name: str) -> RowError:
+    return RowError(row, f"{name!r} is no JSON like that of the first rows")

@@ -20,7 +20,7 @@ from calibcli.tables.formats.base import (
     RowError,
     locating_rows,
 )
-from calibcli.tables.kinds import PERCENT, decide_kind
+from calibcli.tables.kinds import PERCENT, TOLERANCE, decide_kind
 from calibcli.tables.names import SCORES, FileFields
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
@@ -57,7 +57,8 @@ def pad_choices(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFi
     if shortest and shortest < width:
         said = f"rows have {shortest} to {width} choices"
     kind = _kind_of(first, name, width, options)
-    padding = Padding(name, width, kind == "probs", 100 if options.input == PERCENT else 1)
+    divisor = 100 if options.input == PERCENT else 1
+    padding = Padding(name, width, kind == "probs", divisor, options.renormalise)
     files = tuple(
         with_derived(
             file,
@@ -189,12 +190,15 @@ class Padding:
         0 is small, and not impossible.
     divisor : float
         What probabilities are divided by before: 100 of percentages.
+    renormalise : bool
+        Whether probabilities may be more than 1: they are shares of their sum.
     """
 
     name: str
     width: int
     takes_logarithm: bool = False
     divisor: float = 1
+    renormalise: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -248,6 +252,8 @@ class Padding:
         if probs.min(initial=0) < 0 or probs.max(initial=0) == np.inf:
             row = int((~((probs >= 0) & (probs < np.inf))).any(axis=1).argmax())
             raise RowError(row, "a probability is negative or infinite")
+        if not self.renormalise and probs.max(initial=0) > 1 + TOLERANCE:
+            raise RowError(int(probs.max(axis=1).argmax()), "a probability is greater than 1")
         logs = np.log(np.maximum(probs, SMALLEST_PROBABILITY))
         totals = np.exp(logs, where=~padding, out=np.zeros_like(logs)).sum(axis=1, keepdims=True)
         return np.asarray(logs - np.log(totals))
