@@ -1,7 +1,8 @@
 """Write the generated parts of ``cli.md``, ``json.md`` and ``params.md`` anew.
 
 The reference of the command line is made from the commands themselves, that of the JSON from its
-types, and that of the stages of a parameter file from the docstrings of the calibrators.
+types, that of the stages of a parameter file from the docstrings of the calibrators, and that of
+what it remembers of its input from the options that read one.
 """  # noqa: INP001 (a script)
 
 from __future__ import annotations
@@ -247,6 +248,16 @@ def _link_options() -> Iterator[str]:
         yield f"| `{option}` | number | As in `calib losses`; for {', '.join(names)} alone. |"
 
 
+def reading_reference() -> str:
+    """Every decision about the input that a parameter file remembers."""
+    from calibcli.tables.read_options import remembered_options
+
+    lines = ["| key | type | what |", "|---|---|---|", "| `version` | whole number | `1` |"]
+    for name, option in remembered_options().items():
+        lines.append(f"| `{name}` | {option.shape} | {option.meaning} |")
+    return "\n".join([*lines, "", ""])
+
+
 PLAIN_JSON = {str: "string", int: "integer", float: "number", bool: "boolean", Any: "anything"}
 """Types of a document in words."""
 
@@ -319,6 +330,7 @@ def _in_words(shape: Any, headings: dict[str, str], ending: str = "") -> str:
 
 REFERENCES: dict[str, Callable[[], str]] = {
     "commands": command_reference,
+    "reading": reading_reference,
     "stages": stage_reference,
 }
 """Generated parts by the name in their first line; all others are the keys of an object."""

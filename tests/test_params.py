@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from calibcli.calibrators.top import Top
 from calibcli.errors import ParamsError
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.params import LARGEST_FILE, Params, Stage, decode, encode, read
+from calibcli.tables.read_options import Reading, ReadOptions, remembered_options
 from calibcli.workflow.records import read_calibrators, to_calibrators
 
 GOLDEN = Path(__file__).parent / "golden" / "params"
@@ -76,7 +78,22 @@ THREE = Params(
 )
 TWO = Params(classes=2, input="probs", stages=(stage_of(Platt(-1.5, 0.1)),))
 
+REMEMBERED: dict[str, Any] = {
+    "input": "percent",
+    "renormalise": True,
+    "class_axis": "none",
+    "member_axis": 0,
+    "members": "mean-logits",
+    "member_count": 5,
+    "num_classes": 2,
+    "topk_rest": "floor",
+    "label_numbers": [-1, 1],
+}
+READ = replace(TWO, reading=REMEMBERED)
+
 FILES = {
+    "read.json": (READ, False),
+    "read.safetensors": (READ, True),
     "three.json": (THREE, False),
     "three.safetensors": (THREE, True),
     "two.json": (TWO, False),
@@ -98,8 +115,17 @@ def test_files_are_written_as_they_always_were(name):
 
 
 @each_file
-def test_files_of_the_first_version_stay_readable(name):
+def test_files_of_every_version_stay_readable(name):
     assert same(read(GOLDEN / name), FILES[name][0])
+
+
+def test_all_that_a_fit_remembers_is_in_a_golden_file_and_repeated():
+    assert REMEMBERED.keys() == remembered_options().keys()
+    content = read(GOLDEN / "read.json")
+    assert json.loads((GOLDEN / "read.json").read_text())["version"] == 3
+    options = ReadOptions().repeating(Reading("read.json", content.reading))
+    for name, value in REMEMBERED.items():
+        assert getattr(options, name) == (tuple(value) if isinstance(value, list) else value)
 
 
 @pytest.mark.parametrize("name", ["three.json", "three.safetensors"])

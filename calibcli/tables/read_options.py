@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -27,15 +28,35 @@ TOPK_RESTS = (REST_SHARED, "floor")
 REFUSE, SKIP = "refuse", "skip"
 """What becomes of rows without a label."""
 
-_REMEMBERED = "remembered"
-"""Metadata of the options that a calibrator is for: the function that reads one from JSON, and
-raises ValueError or TypeError."""
-
-
 _MOST_AXES = 32
+_AXES = f"whole number, below {_MOST_AXES}"
 
 
-def _only(*allowed: object) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Remembered:
+    """That a calibrator is for an option of its input, which its parameter file holds.
+
+    Attributes
+    ----------
+    read : callable
+        JSON -> value; raises ValueError or TypeError.
+    shape, meaning : str
+        The values in words, and what was decided, for the reference.
+    """
+
+    read: Callable[[Any], Any]
+    shape: str
+    meaning: str
+
+
+def _remembered(read: Callable[[Any], Any], shape: str, meaning: str) -> dict[str, Any]:
+    return {_REMEMBERED: Remembered(read, shape, meaning)}
+
+
+_REMEMBERED = "remembered"
+
+
+def _only(*allowed: object, meaning: str, shape: str = "") -> dict[str, Any]:
     """The metadata of an option that is remembered where it has one of some values."""
 
     def read(value: object) -> object:
@@ -43,7 +64,8 @@ def _only(*allowed: object) -> dict[str, Any]:
             raise ValueError
         return value
 
-    return {_REMEMBERED: read}
+    listed = " or ".join(f"`{json.dumps(each)}`" for each in allowed)
+    return _remembered(read, shape or listed, meaning)
 
 
 def _whole_numbers(value: object) -> tuple[int, ...]:
@@ -159,8 +181,16 @@ class ReadOptions:
     labels: str | None = None
     weights: str | None = None
     counts: str | None = None
-    input: str = field(default="auto", metadata=_only(PERCENT, "probs"))
-    renormalise: bool = field(default=False, metadata=_only(True))
+    input: str = field(
+        default="auto",
+        metadata=_only(
+            PERCENT, "probs", meaning="what the scores are; the second beside `renormalise`"
+        ),
+    )
+    renormalise: bool = field(
+        default=False,
+        metadata=_only(True, meaning="each row of probabilities was divided by its sum"),
+    )
     classes: tuple[str, ...] | None = None
     ignore_label: int | str | tuple[int | str, ...] | None = None
     unlabelled: str = REFUSE
@@ -170,17 +200,49 @@ class ReadOptions:
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     class_axis: int | str | None = field(
-        default=None, metadata=_only(*range(_MOST_AXES), NO_CLASS_AXIS)
+        default=None,
+        metadata=_only(
+            *range(_MOST_AXES),
+            NO_CLASS_AXIS,
+            meaning="the axis of the classes in grids of scores; the last: one score a place",
+            shape=f'{_AXES}, or `"{NO_CLASS_AXIS}"`',
+        ),
     )
-    member_axis: int | None = field(default=None, metadata=_only(*range(_MOST_AXES)))
-    members: str | None = field(default=None, metadata=_only(*MEMBERS))
+    member_axis: int | None = field(
+        default=None,
+        metadata=_only(
+            *range(_MOST_AXES), meaning="the axis of the members of an ensemble", shape=_AXES
+        ),
+    )
+    members: str | None = field(
+        default=None, metadata=_only(*MEMBERS, meaning="what the members of an ensemble became")
+    )
     sample: int | None = None
-    member_count: int | None = field(default=None, metadata={_REMEMBERED: _count})
-    num_classes: int | None = field(default=None, metadata={_REMEMBERED: _count})
-    topk_rest: str | None = field(default=None, metadata=_only(*TOPK_RESTS))
+    member_count: int | None = field(
+        default=None,
+        metadata=_remembered(_count, "whole number", "how many members became one model"),
+    )
+    num_classes: int | None = field(
+        default=None,
+        metadata=_remembered(
+            _count, "whole number", "what shorter rows were padded to with impossible classes"
+        ),
+    )
+    topk_rest: str | None = field(
+        default=None,
+        metadata=_only(
+            *TOPK_RESTS, meaning="what classes had that are not among the most probable of a row"
+        ),
+    )
     spool_limit: int | None = None
     label_numbers: tuple[int, ...] | None = field(
-        default=None, metadata={_REMEMBERED: _whole_numbers}
+        default=None,
+        metadata=_remembered(
+            _whole_numbers,
+            "list of K whole numbers",
+            "the number in the labels that stands for each class, where the labels had to show "
+            "it: -1 and 1, or the numbers that the classes are named by",
+        ),
     )
     like: Reading | None = None
     labels_where_there: bool = False
@@ -217,20 +279,17 @@ class ReadOptions:
         ParamsError
             It has something that is not known here.
         """
-        readers = {each.name: each.metadata.get(_REMEMBERED) for each in fields(self)}
+        options = remembered_options()
         defaults = {each.name: each.default for each in fields(self)}
         changes: dict[str, Any] = {}
         for name, stored in reading.decisions.items():
-            read = readers.get(name)
             try:
-                value = None if read is None else read(stored)
-            except (ValueError, TypeError):
-                read = None
-            if read is None:
+                value = options[name].read(stored)
+            except (KeyError, ValueError, TypeError):
                 raise ParamsError(
                     f"{reading.origin}: its 'reading' has {name} = {stored!r}, which this calib "
                     "does not know"
-                )
+                ) from None
             given = getattr(self, name)
             if given not in (defaults[name], value):
                 raise UsageError(
@@ -275,6 +334,15 @@ class ReadOptions:
             raise UsageError(f"--topk-rest {self.topk_rest}: use {' or '.join(TOPK_RESTS)}")
         if self.classes is not None:
             check_classes(self.classes, "--classes")
+
+
+def remembered_options() -> dict[str, Remembered]:
+    """The options that hold for every input of a calibrator, by name."""
+    return {
+        each.name: each.metadata[_REMEMBERED]
+        for each in fields(ReadOptions)
+        if _REMEMBERED in each.metadata
+    }
 
 
 def parse_class_axis(text: str) -> int | str:
