@@ -169,6 +169,10 @@ def test_an_interval_as_shown_holds_what_it_holds_and_nothing_that_it_leaves_out
 
 def test_ends_of_tiny_intervals_have_powers_of_ten() -> None:
     assert interval_text({"low": -4.51e-6, "high": 8.144e-5}) == "[-4.51e-06, 8.15e-05]"
+    assert interval_text({"low": 0.95, "high": np.inf}) == "[0.950, inf)"
+    assert interval_text({"low": -np.inf, "high": 0.95}) == "(-inf, 0.950]"
+    assert interval_text({"low": -np.inf, "high": np.inf}) == "(-inf, inf)"
+    assert interval_text({"low": 0.95, "high": np.nan}) == ""
     assert interval_text({"low": 0.0, "high": 9.999e-5}) == "[0, 1.00e-04]"
     assert range_text({"low": 3.5711e-8, "high": 3.5719e-8}) == "3.57e-08 to 3.58e-08"
 
@@ -403,7 +407,7 @@ def test_only_signs_of_numbers_become_minus_signs() -> None:
     minus = UNICODE.minus
     assert (
         UNICODE.number(text)
-        == f"plug-in {minus}0.02, estimate 1.5e{minus}08 [{minus}inf, {minus}.5]"
+        == f"plug-in {minus}0.02, estimate 1.5e{minus}08 [{minus}∞, {minus}.5]"
     )
 
 

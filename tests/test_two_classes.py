@@ -404,3 +404,23 @@ def test_a_written_map_that_keeps_the_order_leaves_auroc_as_it_is(
         else:
             assert after == {**before, "change": {"low": 0.0, "high": 0.0}}
     assert document["after"]["metrics"]["nll"]["change"]["low"] < 0
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("table", "[0.950, ∞)"),
+        ("markdown", "[0.950, inf)"),
+        ("latex", r"[0.950, $\infty$)"),
+        ("openmetrics", '_high{input="one.npz",stage="measured",metric="expected_observed"} +Inf'),
+    ],
+)
+def test_an_interval_without_an_end_says_so(
+    form: str, shown: str, calib_here: Any, tmp_path: Path
+) -> None:
+    """Of two rows one came: half of all resamples have both or none."""
+    np.savez(tmp_path / "one.npz", probs=[[0.05, 0.95], [0.0, 1.0]], labels=[1, 0])
+    code, out, err = calib_here("evaluate", "one.npz", "--format", form)
+    assert code == 0, err
+    assert shown in out
+    assert form == "openmetrics" or "nan" not in out.lower()

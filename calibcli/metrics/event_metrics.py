@@ -119,7 +119,10 @@ def _slope(curve: ConfidenceCurve) -> float:
 
 
 def _expected_observed(curve: ConfidenceCurve) -> float:
-    return ratio(float(curve.confidence @ curve.own_weight), float(curve.own_correct.sum()))
+    expected, observed = curve.confidence @ curve.own_weight, curve.own_correct.sum()
+    if expected > 0 and not observed:
+        return math.inf
+    return ratio(float(expected), float(observed))
 
 
 def _average_precision(curve: ConfidenceCurve) -> float:

@@ -243,6 +243,14 @@ def quantiles(replicates: NumpyArray, shares: NumpyArray) -> NumpyArray:
 
 
 def percentiles(replicates: NumpyArray, tail: float) -> Interval:
-    """The interval between the quantiles ``tail`` and ``1 - tail`` of replicates (R,)."""
-    low, high = quantiles(replicates, np.array([tail, 1 - tail]))
-    return Interval(float(low), float(high))
+    """The interval between the quantiles ``tail`` and ``1 - tail`` of replicates (R,).
+
+    A replicate that is no number (without events, as it may be of few rows) may be anywhere.
+    """
+    unknown = np.isnan(replicates)
+    ends = ((-math.inf, tail), (math.inf, 1 - tail))
+    low, high = (
+        float(quantiles(np.where(unknown, end, replicates), np.array([share]))[0])
+        for end, share in ends
+    )
+    return Interval(low, high)

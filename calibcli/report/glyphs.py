@@ -47,8 +47,7 @@ class Glyphs:
         """A formatted number with the signs of this set."""
         if text == NO_VALUE:
             return self.missing
-        if text.strip("-*") == INFINITE:
-            text = text.replace(INFINITE, self.infinite)
+        text = re.sub(rf"\b{INFINITE}\b", self.infinite, text)
         # A hyphen inside a word is none.
         signed = re.sub(rf"-(?=[\d.{self.infinite}]|{INFINITE})", self.minus, text)
         return signed.replace(PLUS_MINUS, self.plus_minus)

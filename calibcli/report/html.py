@@ -6,6 +6,7 @@ The page holds everything that it needs, and asks the browser to load nothing. C
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape as escape_html
 from importlib.resources import files
@@ -42,6 +43,7 @@ from calibcli.report.tables import (
     target_table,
 )
 from calibcli.workflow.texts import (
+    INFINITE,
     NO_VALUE,
     capitalised,
     count,
@@ -323,7 +325,7 @@ def escape(text: object) -> str:
 
 def number(text: str) -> str:
     """Text with numbers in it as HTML, with minus signs instead of hyphens."""
-    return escape(text.replace("-", _MINUS))
+    return escape(re.sub(rf"\b{INFINITE}\b", "∞", text.replace("-", _MINUS)))
 
 
 def quiet(text: str) -> str:

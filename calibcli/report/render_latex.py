@@ -18,7 +18,7 @@ from calibcli.report.tables import (
     target_table,
 )
 from calibcli.visible import visible
-from calibcli.workflow.texts import capitalised
+from calibcli.workflow.texts import INFINITE, capitalised
 
 if TYPE_CHECKING:
     from calibcli.schema import Document
@@ -72,7 +72,8 @@ def _escape(text: str) -> str:
 def _number(text: str) -> str:
     """Numbers with the signs of mathematics."""
     parts = _SIGN.split(text)
-    return "".join(f"${part}$" if i % 2 else _escape(part) for i, part in enumerate(parts))
+    signed = "".join(f"${part}$" if i % 2 else _escape(part) for i, part in enumerate(parts))
+    return re.sub(rf"\b{INFINITE}\b", r"$\\infty$", signed)
 
 
 def _drawn(table: Table, title: str) -> Iterator[str]:

@@ -72,9 +72,15 @@ def difference_text(before: float | None, after: float | None) -> str:
 
 
 def interval_text(part: IntervalPart | MetricPart | DifferencePart | None) -> str:
-    """``[0.0236, 0.0537]``, of a part of a document with ``low`` and ``high``; or nothing."""
+    """``[0.0236, 0.0537]``, of a part of a document with ``low`` and ``high``; or nothing.
+
+    An end that is infinite has a round bracket: ``[0.95, inf)``.
+    """
     ends = _ends(part)
-    return f"[{ends[0]}, {ends[1]}]" if ends else ""
+    if ends is None:
+        return ""
+    first = "(" if ends[0] == f"-{INFINITE}" else "["
+    return f"{first}{ends[0]}, {ends[1]}{')' if ends[1] == INFINITE else ']'}"
 
 
 def range_text(
@@ -106,11 +112,9 @@ def _ends(
     it would reach 0, 1 or another mark that the interval leaves out.
     """
     low, high = (part.get("low"), part.get("high")) if part else (None, None)
-    if low is None or high is None:
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
         return None
-    largest = max(abs(low), abs(high))
-    if not math.isfinite(largest):
-        return None
+    largest = max((abs(end) for end in (low, high) if math.isfinite(end)), default=0.0)
     if 0 < largest < _SMALLEST_DECIMAL:
         return _power(low, ROUND_FLOOR), _power(high, ROUND_CEILING)
     places = min(max(decimals(largest) - 1, 0), 9)
@@ -120,6 +124,8 @@ def _ends(
 
 def _end(end: float, places: int, rounding: str, marks: Sequence[float]) -> str:
     """An end of an interval, which leaves out every mark that is beyond it."""
+    if math.isinf(end):
+        return significant(end)
     sign = 1 if rounding == ROUND_FLOOR else -1
     beyond = [mark for mark in marks if sign * mark < sign * end]
     texts = [_rounded(end, places + more, rounding) for more in range(_MORE_PLACES + 1)]
@@ -129,8 +135,8 @@ def _end(end: float, places: int, rounding: str, marks: Sequence[float]) -> str:
 
 def _power(end: float, rounding: str) -> str:
     """A number with three digits and a power of ten, up or down; ``0`` has none."""
-    if end == 0:
-        return "0"
+    if end == 0 or math.isinf(end):
+        return significant(end)
     exponent = math.floor(math.log10(abs(end)))
     digits = _rounded(end / 10.0**exponent, 2, rounding)
     return f"{float(f'{digits}e{exponent}'):.2e}"
