@@ -406,8 +406,7 @@ def test_only_signs_of_numbers_become_minus_signs() -> None:
     text = "plug-in -0.02, estimate 1.5e-08 [-inf, -.5]"
     minus = UNICODE.minus
     assert (
-        UNICODE.number(text)
-        == f"plug-in {minus}0.02, estimate 1.5e{minus}08 [{minus}∞, {minus}.5]"
+        UNICODE.number(text) == f"plug-in {minus}0.02, estimate 1.5e{minus}08 [{minus}∞, {minus}.5]"
     )
 
 
