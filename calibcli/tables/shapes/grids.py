@@ -3,35 +3,20 @@
 ``(N, C, H, W)``, ``(C, Z, Y, X)``, ``(N, H, W, C)``, ``(B, L, V)`` and ``(M, N, K)`` differ in
 nothing but which axis has the classes, which one the members of an ensemble, and whether the first
 axis are the images. The shape of the labels, which have one axis less, proves it.
-
-Arrays are mapped and copied tile by tile; a copy of the whole with its axes in another order is
-never made.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
-from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError, NoLabelsError, UsageError
 from calibcli.tables.formats.base import (
-    UNKNOWN_ROWS,
-    Batch,
     DataFile,
     Field,
-    GridShape,
-    RowError,
-    Values,
     python_command,
 )
-from calibcli.tables.formats.npy import ArrayBatch
 from calibcli.tables.names import (
     FAMILIES,
     LABELS,
@@ -43,8 +28,15 @@ from calibcli.tables.names import (
     named_scores,
 )
 from calibcli.tables.read_options import NO_CLASS_AXIS, ReadOptions
-from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
+from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.geometry import Geometry, fitting
+from calibcli.tables.shapes.grid_files import (
+    GridFile,
+    full_shape,
+    index_names,
+    part_of,
+    unrolled,
+)
 from calibcli.tables.storage import Spool
 
 MASKS = ("seg", "segmentation", "mask", "masks")
@@ -53,18 +45,7 @@ MASKS = ("seg", "segmentation", "mask", "masks")
 _OTHERS = ("pred", "output")
 """Names of scores, the same."""
 
-_SPLIT_ROWS = 1 << 16
-"""Rows of a partition of a mapped array."""
-
 _TITLES = {"--class-axis": "classes", "--member-axis": "members"}
-
-_CACHED_IMAGES = 4
-
-_SEED = 0
-
-Part: TypeAlias = Literal["scores", "places", "single", "images"]
-"""What an array is to the scores: has their shape; has their places; has these and an axis of
-length 1 where the classes are; has a row for each image."""
 
 
 def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedFiles:
@@ -121,7 +102,7 @@ def grid_scores(file: DataFile, options: ReadOptions) -> tuple[str, ...]:
         return tuple(field.name for field in deep[:1])
     for pattern in FAMILIES if options.logits is None else (options.logits,):
         family = [each for each in file.fields if fnmatchcase(each.name.lower(), pattern.lower())]
-        if len({_shape(field) for field in family}) == 1 and len(family[0].shape) > 1:
+        if len({full_shape(field) for field in family}) == 1 and len(family[0].shape) > 1:
             return tuple(field.name for field in family if field.element == "float")
     return _unnamed(fields) if options.logits is None else ()
 
@@ -159,10 +140,6 @@ def _refuse_idle_options(file: DataFile, options: ReadOptions) -> None:
             )
 
 
-def _shape(field: Field) -> tuple[int, ...]:
-    return (field.rows, *field.shape)
-
-
 def _labels(
     opened: OpenedFiles, scores: Sequence[str], options: ReadOptions
 ) -> tuple[DataFile, Field] | None:
@@ -174,9 +151,9 @@ def _labels(
     asked = file.roles.get("labels", options.labels)
     if asked is not None:
         return file, fields.require(asked)
-    shape = _shape(fields.require(scores[0]))
+    shape = full_shape(fields.require(scores[0]))
     free = [each for each in file.fields if each.name not in scores and each.element != "other"]
-    fits = [each for each in free if fitting(shape, _shape(each)) or _shape(each) == shape]
+    fits = [each for each in free if fitting(shape, full_shape(each)) or full_shape(each) == shape]
     names = (*LABELS, *OTHER_LABELS, *MASKS)
     for fields_left in (fits, free):
         named = [each for name in names for each in fields_left if each.name.lower() == name]
@@ -222,7 +199,7 @@ def _proved(
     """
     fields = FileFields.of(opened.files[0])
     field = fields.require(scores)
-    shape, title = _shape(field), f"{fields.name}: {fields.title(field)}"
+    shape, title = full_shape(field), f"{fields.name}: {fields.title(field)}"
     if field.axes > 2 and not field.shape:
         raise DataError(f"{title}: lists in lists have no fixed shape; {_as_array(fields, scores)}")
     if opened.labels is not None and len(opened.files) > 1:
@@ -233,7 +210,7 @@ def _proved(
     if labels is None:
         return _asked(shape, title, classes, members, options)
     file, label = labels
-    stored = _shape(label)
+    stored = full_shape(label)
     both = f"{title} and {FileFields.of(file).title(label)}"
     if options.class_axis == NO_CLASS_AXIS:
         axes = range(len(shape)) if options.members and members is None else (members,)
@@ -338,7 +315,7 @@ def _same_axes(file: DataFile, scores: str, geometry: Geometry) -> Geometry:
     DataError
         It has another number of axes.
     """
-    shape = _shape(FileFields.of(file).require(scores))
+    shape = full_shape(FileFields.of(file).require(scores))
     if len(shape) != len(geometry.shape):
         raise DataError(
             f"{file.location.name}: the scores have the shape {shape}, those of the first file "
@@ -350,24 +327,15 @@ def _same_axes(file: DataFile, scores: str, geometry: Geometry) -> Geometry:
 def _words(geometry: Geometry, scores: str, images: int, options: ReadOptions) -> str:
     """What was decided, in words."""
     words = f"of {scores!r} {geometry.words()}"
-    if not _index_names(geometry):
+    if not index_names(geometry):
         return words
-    image, place = _index_names(geometry)
+    image, place = index_names(geometry)
     words += f", a row for each {place}"
     if options.sample is not None:
         words += f" of {options.sample} an {image}, chosen at random"
     if images > 1 and options.labels_required and "cluster" not in options.keys:
         words += f"; --cluster {image} holds out and resamples each {image} as a whole"
     return words
-
-
-def _index_names(geometry: Geometry) -> tuple[str, ...]:
-    """What an image and a place in it are called; nothing where the places are rows."""
-    if len(geometry.places) < 2:
-        return ()
-    last = len(geometry.shape) - 1
-    is_text = len(geometry.shape) == 3 and geometry.classes == last and geometry.members is None
-    return ("sequence", "token") if is_text else ("image", "pixel")
 
 
 def _grid(
@@ -382,21 +350,8 @@ def _grid(
     roles = {"logits": scores[0]} if len(scores) == 1 else {}
     if labels is not None and options.labels is None:
         roles["labels"] = labels[1].name
-    parts = {field.name: _part(field, geometry, file.about) for field in file.fields}
-    return _unrolled(file, parts, geometry, options.sample, {**file.roles, **roles}, spool)
-
-
-def _part(field: Field, geometry: Geometry, about: Sequence[str]) -> Part | None:
-    """What an array is to the scores, by its shape; None where it has nothing to do with them."""
-    shape = _shape(field)
-    if shape == geometry.shape:
-        return "scores"
-    if shape == geometry.place_shape:
-        return "places"
-    if shape == geometry.single_shape:
-        return "single"
-    per_image = field.rows == geometry.shape[0] and field.axes < 3
-    return "images" if geometry.has_images and per_image and field.name not in about else None
+    parts = {field.name: part_of(field, geometry, file.about) for field in file.fields}
+    return unrolled(file, parts, geometry, options.sample, {**file.roles, **roles}, spool)
 
 
 def _label_grid(
@@ -410,297 +365,5 @@ def _label_grid(
     if opened.labels is None or labels is None:
         return None
     file, field = labels
-    parts = {field.name: _part(field, geometry, ())}
-    return _unrolled(file, parts, geometry, options.sample, {}, spool)
-
-
-def _unrolled(
-    file: DataFile,
-    parts: Mapping[str, Part | None],
-    geometry: Geometry,
-    sample: int | None,
-    roles: Mapping[str, str],
-    spool: Spool,
-    titles: tuple[str, ...] | None = None,
-) -> GridFile:
-    known = {name: part for name, part in parts.items() if part is not None}
-    taken = {field.name for field in file.fields}
-    titles = _index_names(geometry) if titles is None else titles
-    names = tuple(f"{name}_index" if name in taken else name for name in titles)
-    grid = GridFile.over(
-        file,
-        fields=(),
-        roles=roles,
-        file=file.laid_out(list(known), spool, one_row=not geometry.has_images),
-        parts=known,
-        geometry=geometry,
-        sample=sample if (sample or 0) < geometry.per_image else None,
-        titles=titles,
-        index_names=names,
-    )
-    fields = (grid.made_field(field) for field in file.fields)
-    index = (Field(name, "int64", "integer", 1, None, "int64", grid.rows) for name in names)
-    return replace(grid, fields=(*fields, *index), grid=grid.grid_shape())
-
-
-def members_as_rows(
-    file: DataFile, scores: str | None, members: tuple[int, ...], first: int, spool: Spool
-) -> GridFile:
-    """A row for each member of each row; the rows of one row are a cluster.
-
-    Parameters
-    ----------
-    file : DataFile
-    scores : str or None
-        The field whose rows are (M, C), if it is there.
-    members : tuple of int
-        M and C.
-    first : int
-        The number of the first row.
-    spool : Spool
-    """
-    rows = next((field.rows for field in file.fields if field.name == scores), file.fields[0].rows)
-    geometry = Geometry((rows, *members), 2)
-    parts = {field.name: _part(field, geometry, file.about) for field in file.fields}
-    titles = ("row", "member")
-    roles = dict(file.roles) if scores is None else {**file.roles, "logits": scores}
-    grid = _unrolled(file, parts, geometry, None, roles, spool, titles)
-    roles |= {"cluster": grid.index_names[0]}
-    return replace(grid, first_image=first, roles=roles, grid=None)
-
-
-@dataclass(eq=False, kw_only=True)
-class GridFile(ReshapedFile):
-    """Arrays with several axes as a table: a row is a place on the axes that remain.
-
-    Attributes
-    ----------
-    parts : dict of str to Part
-        What the arrays of the file are to the scores.
-    geometry : Geometry
-    sample : int or None
-        Places of each image that are rows, chosen at random; all of them where it is None.
-    titles : tuple of str
-        What an image and a place within one are called; nothing where places are rows.
-    index_names : tuple of str
-        The fields that number the images and the places within one; there may be none.
-    first_image : int
-        The number of the first image: those of the files before come before it.
-    """
-
-    parts: Mapping[str, Part]
-    geometry: Geometry
-    sample: int | None
-    titles: tuple[str, ...]
-    index_names: tuple[str, ...]
-    first_image: int = 0
-
-    @property
-    def rows_per_image(self) -> int:
-        """Rows of the table for each image."""
-        return self.geometry.per_image if self.sample is None else self.sample
-
-    @property
-    def per_row(self) -> int:
-        """Rows of the table for each row of the file."""
-        return self.geometry.images_per_row * self.rows_per_image
-
-    @property
-    def images(self) -> int:
-        """How many images there are."""
-        return self.geometry.images
-
-    @property
-    def rows(self) -> int:
-        """Rows of the table; -1 where they are not known."""
-        return UNKNOWN_ROWS if self.images < 0 else self.images * self.rows_per_image
-
-    def made_field(self, field: Field) -> Field:
-        """A field of the file as one of the table, where it is one."""
-        part = self.parts.get(field.name)
-        if part is None:
-            return field
-        if part == "images":
-            return replace(field, rows=self.rows, in_memory=False)
-        shape = self.geometry.tail if part == "scores" else ()
-        kind = field.type.partition("[")[0]
-        return Field(
-            field.name,
-            f"{kind}[{', '.join(map(str, shape))}]" if shape else kind,
-            field.element,
-            len(shape) + 1,
-            shape[0] if len(shape) == 1 else None,
-            field.dtype,
-            self.rows,
-            carried=field.carried,
-            shape=shape,
-        )
-
-    def grid_shape(self) -> GridShape | None:
-        """How the shape of the scores is given back."""
-        geometry = self.geometry
-        if self.sample is not None or len(geometry.places) < 2:
-            return None
-        return GridShape(
-            geometry.place_shape,
-            geometry.output_axis,
-            geometry.classes is None or geometry.shape[geometry.classes] == 1,
-            self.index_names,
-            tuple(name for name, part in self.parts.items() if part == "images"),
-            geometry.per_image,
-        )
-
-    def sources(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if name in self.parts]
-
-    def locate(self, row: int) -> str:
-        if not self.index_names:
-            return super().locate(row)
-        image, place = divmod(row, self.rows_per_image)
-        if self.sample is not None:
-            place = int(
-                _chosen(self.first_image + image, self.geometry.per_image, self.sample)[place]
-            )
-        at = np.unravel_index(place, self.geometry.image_shape)
-        listed = ", ".join(str(int(index)) for index in at)
-        listed = f"({listed})" if len(at) > 1 else listed
-        return f"{self.location.name}, {self.titles[0]} {image}, {self.titles[1]} {listed}"
-
-    def splits(self, rows: int) -> Sequence[int]:
-        """The first rows of images, or any rows where arrays are mapped."""
-        used = [field for field in self.file.fields if field.name in self.parts]
-        if all(field.in_memory for field in used):
-            return range(0, max(rows, 1), _SPLIT_ROWS)
-        return [begin * self.per_row for begin in self.file.splits(rows // self.per_row)]
-
-    def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[GridBatch]:
-        """Rows ``begin`` to before ``end``: a copy of each tile, its axes in the right order."""
-        per_row = max(self.per_row, 1)
-        first = begin // per_row
-        last = end if end < 0 else -(-end // per_row)
-        at = first * per_row
-        for batch in self.file.read(self.sources(names), first, last, max(1, rows // per_row)):
-            after = at + len(batch) * per_row
-            stop = after if end < 0 else min(end, after)
-            for start in range(max(begin, at), stop, rows):
-                upto = min(start + rows, stop)
-                yield GridBatch(self, batch, at, start - at, upto - at)
-                if upto < stop:
-                    batch.release()
-            at = after
-
-    def head(self, names: Sequence[str], begin: int, rows: int) -> Batch | None:
-        if self.rows == UNKNOWN_ROWS:
-            inner = self.file.head(
-                self.sources(names), begin // self.per_row, -(-rows // self.per_row)
-            )
-            return inner and GridBatch(self, inner, 0, 0, min(rows, len(inner) * self.per_row))
-        end = min(begin + rows, self.rows)
-        return next(self.read(names, begin, end, rows), None) if begin < end else None
-
-
-class GridBatch:
-    """Rows of a `GridFile`; a `Batch`.
-
-    Parameters
-    ----------
-    file : GridFile
-    batch : Batch
-        Some rows of the file that it is made of.
-    first : int
-        Row of the table that the batch begins with.
-    begin, end : int
-        Rows of the table, counted from there.
-    """
-
-    def __init__(self, file: GridFile, batch: Batch, first: int, begin: int, end: int) -> None:
-        self._file, self._batch, self._begin, self._end = file, batch, begin, end
-        self._first_image = file.first_image + first // max(file.rows_per_image, 1)
-        self.release = batch.release
-
-    def __len__(self) -> int:
-        return self._end - self._begin
-
-    def _places(self) -> NumpyArray:
-        """The places (n,) of the rows, counted from the beginning of the batch."""
-        rows = np.arange(self._begin, self._end)
-        sample, per_image = self._file.sample, self._file.geometry.per_image
-        if sample is None:
-            return rows
-        images, inside = np.divmod(rows, sample)
-        places = np.empty(len(rows), np.int64)
-        for image in np.unique(images).tolist():
-            here = images == image
-            places[here] = _chosen(self._first_image + image, per_image, sample)[inside[here]]
-        return images * per_image + places
-
-    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
-        """Scores (n, C), copied in this order."""
-        if len(names) > 1:
-            return np.stack([self.array(name) for name in names], axis=1)
-        scores = self.array(names[0])
-        return scores[:, None] if scores.ndim == 1 else scores
-
-    def array(self, name: str) -> NumpyArray:
-        geometry = self._file.geometry
-        if name in self._file.index_names:
-            images, places = np.divmod(self._places(), geometry.per_image)
-            return places if name == self._file.index_names[1] else images + self._first_image
-        try:
-            stored = self._batch.array(name)
-        except RowError as error:
-            row = max(0, error.row * self._file.per_row - self._begin)
-            raise RowError(row, str(error)) from error
-        part = self._file.parts[name]
-        if part == "images":
-            repeated: NumpyArray = stored[self._places() // geometry.per_image]
-            return repeated
-        return self._taken(geometry.places_first(stored, part))
-
-    def _taken(self, array: NumpyArray) -> NumpyArray:
-        """The rows (n, …) of an array whose first axes are the places."""
-        count = len(self._file.geometry.row_places) + 1
-        lead, tail = array.shape[:count], array.shape[count:]
-        total = math.prod(lead)
-        if self._file.sample is None:
-            if len(self) == total:
-                return np.ascontiguousarray(array.reshape(total, *tail))
-            try:
-                view = array.reshape((total, *tail), copy=False)
-            except ValueError:
-                pass  # the places do not follow one another at equal distances
-            else:
-                return np.ascontiguousarray(view[self._begin : self._end])
-        return np.ascontiguousarray(array[np.unravel_index(self._places(), lead)])
-
-    def values(self, name: str) -> Values:
-        if self._file.parts.get(name) != "images":
-            return ArrayBatch({name: self.array(name)}, len(self)).values(name)
-        stored = self._batch.values(name)
-        images = self._places() // self._file.geometry.per_image
-        missing = None if stored.missing is None else stored.missing[images]
-        return Values(stored.values[images], stored.names, missing)
-
-    def columns(self, names: Sequence[str]) -> Any:
-        import pyarrow as pa
-
-        repeated = [name for name in names if self._file.parts.get(name) == "images"]
-        images = pa.array(self._places() // self._file.geometry.per_image)
-        stored = self._batch.columns(repeated)
-        made = ArrayBatch(
-            {name: self.array(name) for name in names if name not in repeated}, len(self)
-        ).columns([name for name in names if name not in repeated])
-        arrays = [
-            stored.column(name).take(images) if name in repeated else made.column(name)
-            for name in names
-        ]
-        fields = [(stored if name in repeated else made).schema.field(name) for name in names]
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-
-
-@lru_cache(maxsize=_CACHED_IMAGES)
-def _chosen(image: int, places: int, count: int) -> NumpyArray:
-    """Places (count,) of an image, chosen at random, ascending; the same ones every time."""
-    random = np.random.default_rng([_SEED, image])
-    chosen: NumpyArray = np.sort(random.choice(places, count, replace=False))
-    return chosen
+    parts = {field.name: part_of(field, geometry, ())}
+    return unrolled(file, parts, geometry, options.sample, {}, spool)
