@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePath
@@ -132,6 +132,11 @@ class FileFields:
         loose = [field for field in self.fields if field.name.lower() == name.lower()]
         return exact[0] if exact else loose[0] if len(loose) == 1 else None
 
+    def named(self, names: Iterable[str]) -> list[Field]:
+        """The fields that have one of these names, in the order of the names."""
+        fields = map(self.find, names)
+        return [field for field in fields if field is not None]
+
     def require(self, name: str, purpose: str = "") -> Field:
         """The field of a name; ``purpose`` is for the message, such as ``" for --weights"``.
 
@@ -181,7 +186,7 @@ def find_scores(file: FileFields, asked: str | None, classes: tuple[str, ...] | 
     if file.unit == "array":
         single = _checked(file, file.fields[0])
         return Scores((single,), file.title(single), PurePath(file.name).stem)
-    named = [field for name in SCORES if (field := file.find(name)) is not None]
+    named = file.named(SCORES)
     usable = [field for field in named if _can_be_scores(field)]
     if usable:
         also = f"; also there: {', '.join(field.name for field in usable[1:])}"
@@ -222,8 +227,8 @@ def _is_family(file: FileFields, pattern: str) -> bool:
 
 def _other_scores(file: FileFields) -> list[str]:
     """Names and patterns of scores, of those that are tried last."""
-    singles = [field for name in OTHER_SCORES if (field := file.find(name)) is not None]
-    vectors = [field for name in OTHER_VECTORS if (field := file.find(name)) is not None]
+    singles = file.named(OTHER_SCORES)
+    vectors = file.named(OTHER_VECTORS)
     usable = [*singles, *(field for field in vectors if field.axes == 2)]
     names = [field.name for field in usable if _can_be_scores(field)]
     return [*names, *(pattern for pattern in OTHER_FAMILIES if _is_family(file, pattern))]
@@ -236,7 +241,7 @@ def named_scores(file: FileFields) -> list[Field]:
     """
     if file.unit == "array":
         return list(file.fields)
-    named = [field for name in SCORES if (field := file.find(name)) is not None]
+    named = file.named(SCORES)
     usable = [field for field in named if _can_be_scores(field)]
     if usable:
         return usable[:1]
@@ -477,7 +482,7 @@ def find_labels(
     if asked is not None:
         field: Field | None = file.require(asked)
     else:
-        named = [field for name in LABELS if (field := file.find(name)) is not None]
+        named = file.named(LABELS)
         free = [field for field in named if field.name not in taken]
         usable = [field for field in free if _can_be_labels(field)]
         field = next(iter(usable or (free if required else [])), None)
@@ -496,7 +501,7 @@ def _other_labels(file: FileFields, taken: Collection[str]) -> Field | None:
     UsageError
         There are several.
     """
-    named = [field for name in OTHER_LABELS if (field := file.find(name)) is not None]
+    named = file.named(OTHER_LABELS)
     usable = [field for field in named if field.name not in taken and _can_be_labels(field)]
     if len(usable) > 1:
         ways = " or ".join(f"--labels {shlex.quote(field.name)}" for field in usable)
@@ -507,7 +512,7 @@ def _other_labels(file: FileFields, taken: Collection[str]) -> Field | None:
 def named_labels(file: FileFields) -> Field | None:
     """The field that is labels by its name; None where there is none, or no telling which."""
     for names in (LABELS, OTHER_LABELS):
-        named = [field for name in names if (field := file.find(name)) is not None]
+        named = file.named(names)
         usable = [field for field in named if _can_be_labels(field)]
         if usable:
             return usable[0] if names is LABELS or len(usable) == 1 else None
@@ -517,7 +522,7 @@ def named_labels(file: FileFields) -> Field | None:
 def other_labels(file: FileFields, labels: Field, scores: Scores) -> list[str]:
     """The names of fields that could be the labels as well, by their names and types."""
     taken = {labels.name, *(field.name for field in scores.fields)}
-    named = [field for name in LABELS if (field := file.find(name)) is not None]
+    named = file.named(LABELS)
     return [field.name for field in named if field.name not in taken and _can_be_labels(field)]
 
 

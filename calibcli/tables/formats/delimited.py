@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from calibcli.errors import DataError
+from calibcli.params import first_twice
 from calibcli.tables.formats.base import python_command
 from calibcli.tables.formats.ipc import IpcData
 from calibcli.tables.formats.text import (
@@ -77,6 +78,7 @@ class _Column:
         if before in (None, _INTEGER) and _any(strings, _CODE):
             self.type = _TEXT
             return
+        # Truth values last: Arrow takes 0 and 1 for them as well.
         for kind in (_INTEGER, _FLOAT, _BOOL) if before is None else _WIDER[before]:
             if _converted(strings, kind) is not None:
                 self.type = kind
@@ -123,11 +125,9 @@ def _converted(strings: Any, kind: Any) -> Any | None:
         trimmed = pc.utf8_trim_whitespace(strings)
         absent = pc.is_in(trimmed, pa.array(_MISSING))
     try:
-        converted = pc.if_else(absent, None, trimmed).cast(kind)
+        return pc.if_else(absent, None, trimmed).cast(kind)
     except pa.ArrowInvalid:
         return None
-    # Arrow takes 0 and 1 for truth values as well; here they are numbers.
-    return converted
 
 
 @dataclass(frozen=True)
@@ -323,11 +323,7 @@ def _names(location: Location, header: str, delimiter: str) -> list[str]:
     if len(names) == 1 and all(_NUMBER.fullmatch(word) for word in names[0].split()):
         raise _no_header(location, names[0].split(), " ")
     names = [name or f"unnamed_{place}" for place, name in enumerate(names)]
-    twice = (
-        next((name for name in names if names.count(name) > 1), None)
-        if (len(set(names)) < len(names))
-        else None
-    )
+    twice = first_twice(names)
     if twice is not None:
         raise DataError(f"{location.name}: column {twice!r} is there twice; rename one")
     return names

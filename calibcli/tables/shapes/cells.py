@@ -163,7 +163,7 @@ def read_json_cells(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
 def _without_json(file: DataFile, asked: str | None) -> DataFile:
     fields = FileFields.of(file)
     names = SCORES if asked is None else (asked,)
-    possible = [field for name in names if (field := fields.find(name)) is not None]
+    possible = fields.named(names)
     for field in possible:
         if field.element == "string" and field.axes == 1:
             kind = _json_type(file, field.name)

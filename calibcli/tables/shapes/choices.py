@@ -76,7 +76,7 @@ def _scores(file: DataFile, options: ReadOptions) -> str | None:
     """The column of lists that will be the scores, if there is one."""
     fields = FileFields.of(file)
     asked = file.roles.get("logits", options.logits)
-    named = [field for each in SCORES if (field := fields.find(each)) is not None]
+    named = fields.named(SCORES)
     usable = [field for field in named if field.element == "float" and field.axes < 3]
     field = fields.find(asked) if asked is not None else next(iter(usable), None)
     return field.name if field is not None and _is_list(field) else None

@@ -139,7 +139,7 @@ def _label_field(file: DataFile, options: ReadOptions, *, is_file: bool) -> Fiel
     asked = file.roles.get("labels", options.labels)
     if asked is not None:
         return fields.find(asked)
-    named = [field for name in LABELS if (field := fields.find(name)) is not None]
+    named = fields.named(LABELS)
     single = [field for field in named if field.axes == 1]
     return next(iter(single or named), None)
 

@@ -24,7 +24,7 @@ from calibcli.tables.locations import Location
 from calibcli.tables.names import FAMILIES, LABELS, OTHER_LABELS, SCORES, FileFields, natural
 from calibcli.tables.read_options import MEMBERS, ReadOptions
 from calibcli.tables.shapes.base import AlignedReader, OpenedFiles, ReshapedFile, RewrittenFile
-from calibcli.tables.shapes.grids import members_as_rows
+from calibcli.tables.shapes.grid_files import members_as_rows
 from calibcli.tables.storage import Spool
 
 _SAMPLED_ROWS = 512
@@ -144,7 +144,7 @@ def _score_field(file: DataFile, options: ReadOptions) -> str | None:
         return None if asked is None else asked.name
     if file.unit == "array":
         return file.fields[0].name
-    named = [field for name in SCORES if (field := fields.find(name)) is not None]
+    named = fields.named(SCORES)
     usable = [field for field in named if field.element == "float"]
     usable.sort(key=lambda field: field.axes > 2)
     return usable[0].name if usable else None
@@ -178,10 +178,7 @@ def _check_labels(files: Sequence[DataFile], options: ReadOptions) -> None:
     """
     asked = files[0].roles.get("labels", options.labels)
     names = (*LABELS, *OTHER_LABELS) if asked is None else (asked,)
-    labels = [
-        next((field for name in names if (field := FileFields.of(file).find(name))), None)
-        for file in files
-    ]
+    labels = [next(iter(FileFields.of(file).named(names)), None) for file in files]
     first = labels[0]
     if first is None:
         return

@@ -130,8 +130,7 @@ def _class_names(file: DataFile, options: ReadOptions) -> tuple[str, ...] | None
 
 def _column(fields: FileFields, asked: str | None) -> Field | None:
     names = _NAMES if asked is None else (asked,)
-    named = (field for name in names if (field := fields.find(name)) is not None)
-    return next((field for field in named if field.type.startswith(_NESTED)), None)
+    return next((field for field in fields.named(names) if field.type.startswith(_NESTED)), None)
 
 
 def _form(kind: Any) -> str | None:
@@ -198,7 +197,7 @@ def _paths(kind: Any, path: str) -> Iterator[str]:
 def _proposal(file: DataFile, fields: FileFields, options: ReadOptions) -> str:
     """The names that the labels have, as a list of classes; an example where they have none."""
     names = LABELS if options.labels is None else (options.labels,)
-    label = next((field for name in names if (field := fields.find(name)) is not None), None)
+    label = next(iter(fields.named(names)), None)
     batch = None if label is None else file.head((label.name,), 0, _LOOKED_AT)
     if label is None or batch is None or label.element != "string":
         return "Yes,No"
@@ -255,16 +254,17 @@ class _Listed:
         np.minimum.at(least, self.rows[listed], probs[listed])
         if np.isinf(least).any():
             raise RowError(int(np.isinf(least).argmax()), "no token has a log-probability")
-        here = listed & (codes >= 0)
+        of_class = listed & (codes >= 0)
+        places = self.rows[of_class], codes[of_class]
         masses = np.zeros((self.count, classes))
-        np.add.at(masses, (self.rows[here], codes[here]), probs[here])
-        there = np.zeros((self.count, classes), bool)
-        there[self.rows[here], codes[here]] = True
+        np.add.at(masses, places, probs[of_class])
+        has_mass = np.zeros((self.count, classes), bool)
+        has_mass[places] = True
         fill = least
         if how == REST_SHARED:
             left = np.maximum(1 - totals, 0) if rest is None else rest
-            fill = np.minimum(left / np.maximum(classes - there.sum(axis=1), 1), least)
-        return np.where(there, masses, np.maximum(fill, SMALLEST_PROBABILITY)[:, None])
+            fill = np.minimum(left / np.maximum(classes - has_mass.sum(axis=1), 1), least)
+        return np.where(has_mass, masses, np.maximum(fill, SMALLEST_PROBABILITY)[:, None])
 
     def _check(self) -> None:
         wrong = ~(self.logs <= _TOLERANCE)
@@ -408,9 +408,9 @@ class TopClasses:
         rest = None
         if self.left is not None:
             rest = numbers_in(batch.column(self.left), self.left).astype(np.float64)
-            if not ((rest >= 0) & (rest <= 1 + _TOLERANCE)).all():
-                row = int((~((rest >= 0) & (rest <= 1 + _TOLERANCE))).argmax())
-                raise RowError(row, f"{self.left} is no probability")
+            wrong = ~((rest >= 0) & (rest <= 1 + _TOLERANCE))
+            if wrong.any():
+                raise RowError(int(wrong.argmax()), f"{self.left} is no probability")
         listed = _Listed(rows, codes, logs, len(counts))
         return _logarithms(listed.masses(codes, self.classes, rest, self.rest))
 

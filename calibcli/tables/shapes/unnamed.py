@@ -66,9 +66,7 @@ def _roles(file: DataFile, label_file: DataFile | None, options: ReadOptions) ->
     if sorted(field.name for field in data) == list(POSITIONAL):
         return _positional(data)
     fields = FileFields.of(file)
-    confidence, correct = (
-        next((field for name in names if (field := fields.find(name))), None) for names in VERBAL
-    )
+    confidence, correct = (next(iter(fields.named(names)), None) for names in VERBAL)
     if confidence and correct and _is_single(confidence, "float"):
         truths = [each for each in ("bool", "integer") if _is_single(correct, each)]
         if truths:
