@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,27 @@ def _safetensors() -> list[Sample]:
     return samples
 
 
+def _hdf5() -> list[Sample]:
+    import h5py
+
+    data = rows()
+    samples = []
+    for packed in ({}, {"chunks": (17, 3), "compression": "gzip", "shuffle": True}):
+        sink = io.BytesIO()
+        with h5py.File(sink, "w") as file:
+            file["label"], file["run/lang"] = data["label"], data["lang"].astype(object)
+            scores = file.create_dataset("logits", data=data["logits"], **packed, fletcher32=True)
+            spans = []
+            scores.id.chunk_iter(
+                lambda chunk, spans=spans: spans.append(
+                    range(chunk.byte_offset, chunk.byte_offset + chunk.size)
+                )
+            )
+        first = min(spans, key=lambda span: span.start)
+        samples.append(Sample(sink.getvalue(), range(first.start, len(sink.getvalue())), first))
+    return samples
+
+
 def _tensors_inside(rng: np.random.Generator, sample: Sample) -> Mutation:
     """Another header, which is still JSON."""
     length = int.from_bytes(sample.content[:8], "little")
@@ -399,6 +421,7 @@ FORMATS: dict[str, Callable[[], list[Sample]]] = {
     "npz": _npz,
     "npy": _npy,
     "safetensors": _safetensors,
+    "hdf5": _hdf5,
     "arrow-file": functools.partial(_arrow, "arrow-file"),
     "arrow-stream": functools.partial(_arrow, "arrow-stream"),
     "csv": _csv,
@@ -416,6 +439,7 @@ SUFFIXES = {
     "npz": ".npz",
     "npy": ".npy",
     "safetensors": ".safetensors",
+    "hdf5": ".h5",
     "arrow-file": ".arrow",
     "arrow-stream": ".arrows",
     "csv": ".csv",
@@ -426,6 +450,9 @@ SUFFIXES = {
     "params-safetensors": ".safetensors",
     "toml": ".toml",
 }
+
+if find_spec("h5py") is None:
+    del FORMATS["hdf5"]
 
 
 @functools.cache

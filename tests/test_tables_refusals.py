@@ -99,10 +99,9 @@ def test_object_arrays_are_never_loaded(tmp_path):
         ("größe,b\n".encode() * 99, "the columns are größe, b"),
         (gzip.compress(b"x", mtime=0), "the format is not known"),
         (bz2.compress(b"x"), "it is compressed with bzip2"),
-        (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file"),
         (b"FEA1xxxxxxxx", "it is Feather version 1"),
         (bytes(range(1, 99)), "the format is not known"),
-        (b"P", "Parquet, NPZ, safetensors, NPY, Arrow IPC, JSON and CSV are read"),
+        (b"P", "Parquet, NPZ, safetensors, HDF5, NPY, Arrow IPC, JSON and CSV are read"),
     ],
 )
 def test_other_formats_are_told_apart(tmp_path, content, problem):

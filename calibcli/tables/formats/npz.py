@@ -7,7 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Protocol
@@ -91,6 +91,15 @@ class Member:
         if left or checksum != self.checksum:
             raise DataError(f"{where}: the data do not agree with their checksum (CRC-32); {_COPY}")
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether a row can only be reached by reading all that is before it."""
+        return self.offset is None
+
+    def reader(self, where: str, begin: int) -> AbstractContextManager[ArrayReader]:
+        """What reads the rows from ``begin`` on of an array that is not mapped."""
+        return _decompressed(self, where, begin)
+
     def spooled(self, where: str, spool: Spool) -> Member:
         """The same array, decompressed to a temporary file where it is compressed.
 
@@ -122,8 +131,8 @@ class ArrayData(DataFile):
 
     def splits(self, rows: int) -> Sequence[int]:
         """Every `SPLIT_ROWS` rows; what is compressed can only be read from its beginning."""
-        compressed = any(member.offset is None for member in self.members)
-        return (0,) if compressed else range(0, max(rows, 1), SPLIT_ROWS)
+        sequential = any(member.is_sequential for member in self.members)
+        return (0,) if sequential else range(0, max(rows, 1), SPLIT_ROWS)
 
     def read(self, names: Sequence[str], begin: int, end: int, rows: int) -> Iterator[ArrayBatch]:
         """Rows ``begin`` to before ``end``: views of the mapped file, or decompressed rows."""
@@ -177,15 +186,17 @@ class ArrayData(DataFile):
         end = min([begin + rows, *(field.rows for field in self.fields if field.name in wanted)])
         return next(self.read(names, begin, end, rows), None)
 
-    def _readers(self, names: Sequence[str], begin: int, opened: ExitStack) -> dict[str, _Reader]:
+    def _readers(
+        self, names: Sequence[str], begin: int, opened: ExitStack
+    ) -> dict[str, ArrayReader]:
         mappings: dict[str, MappedFile] = {}
-        readers: dict[str, _Reader] = {}
+        readers: dict[str, ArrayReader] = {}
         wanted = set(names)
         for field, member in zip(self.fields, self.members, strict=True):
             if field.name not in wanted:
                 continue
             if member.offset is None:
-                reader = _decompressed(member, self._key(field), begin)
+                reader = member.reader(self._key(field), begin)
                 readers[field.name] = opened.enter_context(reader)
             else:
                 if member.path not in mappings:
@@ -194,7 +205,7 @@ class ArrayData(DataFile):
         return readers
 
 
-class _Reader(Protocol):
+class ArrayReader(Protocol):
     """Reads the rows of one array in order."""
 
     most: int
@@ -317,16 +328,20 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
         member.header.field(key, in_memory=member.offset is not None)
         for key, member in zip(keys, members, strict=True)
     )
-    data = ArrayData(
-        location,
-        "npz",
-        fields,
-        unit="key",
+    data = ArrayData(location, "npz", fields, unit="key", members=tuple(members))
+    return with_own_keys(data)
+
+
+def with_own_keys(data: ArrayData) -> ArrayData:
+    """The file with what the arrays say that are no data, but about it."""
+    seen = any(field.name == SEEN_KEY for field in data.fields)
+    return replace(
+        data,
         about=(CLASSES_KEY, SEEN_KEY, NOTES_KEY),
-        members=tuple(members),
+        class_names=_class_names(data),
+        seen=seen,
+        notes=_notes(data),
     )
-    seen = any(field.name == SEEN_KEY for field in fields)
-    return replace(data, class_names=_class_names(data), seen=seen, notes=_notes(data))
 
 
 def _other_archive(name: str, names: Sequence[str]) -> str:

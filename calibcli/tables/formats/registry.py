@@ -92,6 +92,13 @@ FORMATS = {
             recognise_bytes="sniffing:is_safetensors",
         ),
         FileFormat(
+            "hdf5",
+            "HDF5",
+            (".h5", ".hdf5"),
+            (b"\x89HDF",),
+            "hdf5:open_hdf5",
+        ),
+        FileFormat(
             "npy",
             "NPY",
             (".npy",),

@@ -26,12 +26,7 @@ _HINTS = {
 }
 
 
-_HDF5 = "import h5py, numpy; f = h5py.File({name}); "
 _RECIPES = {
-    b"\x89HDF": (
-        "an HDF5 file",
-        _HDF5 + "numpy.savez('rows.npz', logits=f['logits'][()], labels=f['labels'][()])",
-    ),
     b"ORC": (
         "an ORC file",
         (
@@ -41,7 +36,10 @@ _RECIPES = {
     ),
     b"MATLAB 7.3": (
         "a MATLAB file, whose arrays are transposed and whose classes most often count from 1",
-        _HDF5 + "numpy.savez('rows.npz', logits=f['logits'][()].T, labels=f['labels'][()].ravel())",
+        (
+            "import h5py, numpy; f = h5py.File({name}); numpy.savez('rows.npz', "
+            "logits=f['logits'][()].T, labels=f['labels'][()].ravel())"
+        ),
     ),
     b"MATLAB": (
         "a MATLAB file, whose classes most often count from 1",
