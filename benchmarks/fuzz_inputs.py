@@ -219,7 +219,11 @@ def _hdf5() -> list[Sample]:
     for packed in ({}, {"chunks": (17, 3), "compression": "gzip", "shuffle": True}):
         sink = io.BytesIO()
         with h5py.File(sink, "w") as file:
-            file["label"], file["run/lang"] = data["label"], data["lang"].astype(object)
+            file["label"], file["lang"], file["run/x"] = (
+                data["label"],
+                data["lang"].astype(object),
+                data["label"],
+            )
             scores = file.create_dataset("logits", data=data["logits"], **packed, fletcher32=True)
             spans = []
             scores.id.chunk_iter(

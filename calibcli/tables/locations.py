@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -155,6 +156,7 @@ def _expand_local(text: str) -> list[Location]:
     path = Path(text)
     if path.is_dir():
         _refuse_table_log(text, path.resolve())
+        _refuse_zarr(text, path)
         files = _data_files([str(file) for file in path.rglob("*") if file.is_file()], str(path))
         if not files:
             listed = ", ".join((*SUFFIXES, *TEXT_SUFFIXES))
@@ -256,6 +258,24 @@ def _refuse_logs_among(paths: Sequence[str], shown: str, folder: str) -> None:
                 f"replaced; write those that count to a file first: "
                 f"{log.recipe.format(folder=folder)}"
             )
+
+
+def _refuse_zarr(shown: str, folder: Path) -> None:
+    """Refuse a folder of arrays in chunks, which is no folder of files.
+
+    Raises
+    ------
+    DataError
+    """
+    if any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        program = (
+            f"import zarr, numpy; f = zarr.open({shown!r}, mode='r'); "
+            "numpy.savez('rows.npz', logits=f['logits'][:], labels=f['labels'][:])"
+        )
+        raise DataError(
+            f"{shown}: is a Zarr store; save what it holds first, by its names in the store: "
+            f"python -c {shlex.quote(program)}"
+        )
 
 
 def _data_files(paths: Sequence[str], folder: str) -> list[str]:

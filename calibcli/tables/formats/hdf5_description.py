@@ -23,7 +23,7 @@ FILTERS = {"deflate": 1, "shuffle": 2, "fletcher32": 3, "zstd": 32015}
 CPU_SECONDS, MEMORY_BYTES = 60, 4 << 30
 
 
-def limit() -> None:
+def limit_resources() -> None:
     """End rather than work without end, or fill the memory."""
     try:
         import resource
@@ -36,7 +36,7 @@ def limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-def describe(path: str, folder: str, text_bytes: int) -> Iterator[dict[str, Any]]:
+def datasets(path: str, folder: str, text_bytes: int) -> Iterator[dict[str, Any]]:
     """Describe each dataset, or why it cannot be read (``"unread"``)."""
     import h5py
 
@@ -168,12 +168,12 @@ def _write_texts(data: Any, target: Path, most: int) -> str:
     return f"|S{width}"
 
 
-def main() -> None:
+def print_description() -> None:
     """Describe the file that is named first, with a folder and bytes for its texts."""
-    limit()
+    limit_resources()
     path, folder, text_bytes = sys.argv[1:]
     try:
-        described: dict[str, Any] = {"datasets": list(describe(path, folder, int(text_bytes)))}
+        described: dict[str, Any] = {"datasets": list(datasets(path, folder, int(text_bytes)))}
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, MemoryError) as error:
         described = {"error": str(error).splitlines()[0] if str(error) else type(error).__name__}
     json.dump(described, sys.stdout)
@@ -183,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_description()
