@@ -353,6 +353,16 @@ def test_too_little_memory_is_no_defect(calib, monkeypatch):
     assert "not enough memory (Unable to allocate 1.00 PiB); try a smaller --memory" in message
 
 
+def test_a_parameter_file_is_no_data(calib_here, sample_data):
+    val = sample_data / "digits_val.parquet"
+    assert calib_here("fit", val, "-p", "ok.json", "-q", "--bootstrap", "0")[0] == 0
+    for command in (("evaluate", "ok.json"), ("fit", "ok.json"), ("apply", "ok.json", "ok.json")):
+        outputs = () if command[0] == "evaluate" else ("-o", "out.npz")
+        code, _, err = calib_here(*command, *outputs)
+        assert code == 2
+        assert "ok.json: is a parameter file of calib, not data; calib inspect ok.json" in err
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -75,17 +75,23 @@ _HELM_RECIPE = (
     "map(.result.completions[0].logprob)), label: (.[0].instance.references | "
     'map((.tags | index("correct")) != null) | index(true))}}\' {name} > rows.jsonl'
 )
+_PARAMS_RECIPE = (
+    "is a parameter file of calib, not data; calib inspect {name} says what is in it, "
+    "calib apply {name} INPUT applies it"
+)
+
 _REPORTS = {
+    rb'\s*\{\s*"format"\s*:\s*"calib-params"': _PARAMS_RECIPE,
     rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"[^{]*"eval"\s*:': INSPECT_RECIPE,
     rb'\s*\{\s*"adapter_spec"\s*:[\s\S]*"request_states"\s*:': _HELM_RECIPE,
 }
-"""How documents begin that hold rows somewhere within, and how these become lines."""
+"""How documents begin that are no table, and what to do with each."""
 
 _REPORT_BYTES = 1 << 16
 
 
 def _refuse_reports(location: Location) -> None:
-    """Refuse a document of a harness that is no table.
+    """Refuse a parameter file, or a document of a harness that is no table.
 
     Raises
     ------
