@@ -123,6 +123,21 @@ def test_errors_by_class_of_any_number_of_bins_are_those_of_numpy(rng, bins, gri
         assert found.chances[name].high >= value / 2
 
 
+def test_a_model_that_is_always_sure_has_no_certain_error() -> None:
+    """Of 300 rows that say 1, 63 % are right: errors by class vary as the share of right rows."""
+    prediction = np.arange(300) % 4
+    labels = np.where(np.arange(300) // 4 % 100 < 47, prediction, (prediction + 1) % 4)
+    names = ("class_wise_ece", "top_label_ece")
+    found = calibcli.evaluate(np.eye(4)[prediction], labels, metrics=names, bootstrap=200)
+    wrong = float((prediction != labels).mean())
+    reach = 1.96 * np.sqrt(wrong * (1 - wrong) / 300)
+    for name, factor in (("class_wise_ece", 0.5), ("top_label_ece", 1.0)):
+        low, high = found.intervals[name]
+        assert found.values[name] == pytest.approx(factor * wrong, abs=1e-9)
+        assert 0.5 * factor * reach < factor * wrong - low < 2 * factor * reach
+        assert 0.5 * factor * reach < high - factor * wrong < 2 * factor * reach
+
+
 @pytest.mark.parametrize("bins", [1, 2, 3, 10, 15, 49, 100, 107, 999])
 def test_rows_at_the_edges_are_in_the_bin_below(bins) -> None:
     edges = edges_of(bins)

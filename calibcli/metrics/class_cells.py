@@ -490,6 +490,30 @@ class ClassSample(NormSample):
         cells = self.cells
         return np.clip(signals, cells.probability - cells.weight, cells.probability)
 
+    @cached_property
+    def interval(self) -> Interval:
+        """As of `NormSample`, and of a model that is all but sure at least what rows vary by.
+
+        Labels that are drawn from its probabilities hardly vary, however often it is wrong.
+        """
+        interval = super().interval
+        spread = self._spread_of_bags
+        if spread <= _SCALES[1] * float(self.simulated.std()):
+            return interval
+        reach = _DEVIATIONS * spread
+        low, high = min(interval.low, self.estimate - reach), max(interval.high, self.value + reach)
+        return Interval(max(low, 0.0), high)
+
+    @property
+    def _spread_of_bags(self) -> float:
+        """The standard deviation of the error, as far as its sums differ from bag to bag."""
+        cells = self.cells
+        if cells.filled < 2:
+            return 0.0
+        apart = cells.excess - cells.bags[:, None] / cells.bags.sum() * cells.residuals
+        moves = apart @ (np.sign(cells.residuals) * self.shares)
+        return math.sqrt(float((moves**2).sum()) * cells.filled / (cells.filled - 1))
+
     @property
     def sums(self) -> NumpyArray:
         """The residuals (m,)."""
@@ -613,6 +637,7 @@ def explained(cells: ClassCells) -> NumpyArray:
 
 _LEAST_VARIANCE = 1e-12
 _SCALES = 0.1, 4.0
+_DEVIATIONS = 1.96
 _FEW = 30.0
 """A binomial with fewer expected is not taken for normal."""
 
