@@ -155,6 +155,14 @@ def test_labels_that_are_predictions_are_asked_about(table) -> None:
     )
 
 
+def test_only_rows_that_were_looked_at_are_said_to_be_predicted(table) -> None:
+    logits = np.random.default_rng(0).normal(size=(6000, 3))
+    labels = logits.argmax(1)
+    labels[5000] = (labels[5000] + 1) % 3
+    said = picked(table(logits=list(logits), label=labels))["labels"]
+    assert said.endswith("in each of the first 4,096 rows: is this the truth?")
+
+
 def test_other_labels_are_said(table) -> None:
     path = table(logits=list(LOGITS), label=LABELS, target=LABELS[::-1])
     assert picked(path)["labels"].endswith("also there: target")

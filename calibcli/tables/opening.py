@@ -377,7 +377,9 @@ def _label_rule(
     skips = options.unlabelled == SKIP
     rule = LabelRule(names, options.ignored, options.labels_required, numbers, skips)
     if options.labels_required and _labels_are_predictions(files[0], fields, rule, kind, width):
-        _ask_whether_labels_are_the_truth(fields, also, picked)
+        looked_at = _looked_at(width)
+        where = "every row" if sum(rows) <= looked_at else f"each of the first {looked_at:,} rows"
+        _ask_whether_labels_are_the_truth(fields, also, picked, where)
     return rule, decisions
 
 
@@ -388,14 +390,18 @@ def _other_labels(fields: _Fields, options: ReadOptions) -> list[str]:
     return other_labels(fields.file, fields.labels, fields.scores)
 
 
+def _looked_at(width: int) -> int:
+    """How many of the first rows are compared with their labels."""
+    return max(2, min(SAMPLED_ROWS, SAMPLED_VALUES // width))
+
+
 def _labels_are_predictions(
     file: DataFile, fields: _Fields, rule: LabelRule, kind: InputKind, width: int
 ) -> bool:
     """Whether the label is the most probable class in each of the first rows."""
     if fields.label_name is None or not fields.rows:
         return False
-    rows = max(2, min(SAMPLED_ROWS, SAMPLED_VALUES // width))
-    batch = file.head((*fields.score_names, fields.label_name), 0, rows)
+    batch = file.head((*fields.score_names, fields.label_name), 0, _looked_at(width))
     if batch is None:
         return False
     try:
@@ -410,7 +416,7 @@ def _labels_are_predictions(
 
 
 def _ask_whether_labels_are_the_truth(
-    fields: _Fields, also: list[str], picked: dict[str, str]
+    fields: _Fields, also: list[str], picked: dict[str, str], where: str
 ) -> None:
     """Say that labels are the predicted classes; refuse to choose where there are other labels.
 
@@ -420,12 +426,12 @@ def _ask_whether_labels_are_the_truth(
         Another column may be the truth.
     """
     if not also:
-        picked["labels"] += ", the most probable class in every row: is this the truth?"
+        picked["labels"] += f", the most probable class in {where}: is this the truth?"
         return
     ways = " or ".join(f"--labels {name}" for name in (*also, fields.label_name))
     raise UsageError(
         f"{fields.file.name}: {picked['labels'].partition(';')[0]} is the most probable class in "
-        f"every row, as a prediction is; say which column is the truth: {ways}"
+        f"{where}, as a prediction is; say which column is the truth: {ways}"
     )
 
 
