@@ -606,6 +606,23 @@ def test_extreme_shares_are_refused(
     assert "between 1e-15 and 1e+15" in line
 
 
+@pytest.mark.parametrize("shape", [(0, 60, 4), (60, 0), (60, 0, 4, 5), (3, 4, 0, 5)])
+def test_axes_without_length_are_refused(
+    shape: tuple[int, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "v.npz"
+    np.savez(path, logits=np.zeros(shape), labels=np.zeros(60, int))
+    assert "v.npz: the rows of scores are empty" in refused(capfd, "evaluate", str(path))
+
+
+def test_a_text_of_columns_without_number_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "v.csv"
+    path.write_text("," * 1_000_000)
+    assert "more than 30,000 columns" in refused(capfd, "evaluate", str(path))
+
+
 @pytest.mark.parametrize("option", ["--memory", "--spool-limit"])
 def test_sizes_beyond_all_machines_are_refused(
     option: str, capfd: pytest.CaptureFixture[str], tmp_path: Path

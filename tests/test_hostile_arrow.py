@@ -16,6 +16,7 @@ from pyarrow import ipc
 from test_hostile import LABELS, LOGITS, damaged_tables, parameter_file, refused
 
 from calibcli.cli.app import run
+from calibcli.tables.formats.base import SHAPE_METADATA
 from calibcli.tables.formats.ipc_messages import CheckedStream, check_file, check_stream
 
 Piped: TypeAlias = Callable[[bytes], tuple[str, ...]]
@@ -106,6 +107,56 @@ def test_batches_grow_up_to_a_limit_that_an_option_sets(
 
     assert "--spool-limit 1M" in refused(capfd, *arguments(), "--spool-limit", "64K")
     assert run([*arguments(), "--spool-limit", "1M"]) == 0
+
+
+def test_a_run_of_a_piped_stream_that_stands_for_too_many_rows_is_refused(
+    capfd: pytest.CaptureFixture[str], piped: Piped
+) -> None:
+    rows = 1 << 29
+    ends = pa.array([rows], pa.int64())
+    runs = [pa.RunEndEncodedArray.from_arrays(ends, pa.array([float(k)])) for k in range(4)]
+    table = pa.table(runs, [f"logit_{k}" for k in range(4)])
+    line = refused(capfd, *piped(written(table, rows=rows)))
+    assert f"would become {8 * 4 * rows:,}" in line
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"calib.classes": "[" * 100_000}, {"huggingface": "[" * 100_000}]
+)
+def test_metadata_that_are_nested_too_deeply_say_nothing(
+    metadata: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "v.arrow"
+    path.write_bytes(written(plain().replace_schema_metadata(metadata)))
+    assert run(["evaluate", str(path), "-q"]) == 0
+
+
+@pytest.mark.parametrize("shape", ["[1e999]", "[" * 100_000, "[60]", "{}"])
+def test_shapes_of_columns_that_are_none_say_nothing(shape: str, tmp_path: Path) -> None:
+    table = plain()
+    scores = table.schema.field("logits").with_metadata({SHAPE_METADATA: shape})
+    path = tmp_path / "v.arrow"
+    path.write_bytes(written(table.cast(table.schema.set(0, scores))))
+    assert run(["evaluate", str(path), "-q"]) == 0
+
+
+def test_lists_without_values_are_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "v.arrow"
+    for kind in (pa.list_(pa.float64(), 0), pa.list_(pa.float64())):
+        table = plain().set_column(0, "logits", pa.array([[]] * 60, kind))
+        path.write_bytes(written(table))
+        assert "v.arrow" in refused(capfd, "evaluate", str(path))
+
+
+def test_one_long_row_does_not_lengthen_all(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*LOGITS[:59].tolist(), [1.0] * 200_000]
+    path = tmp_path / "v.arrow"
+    path.write_bytes(written(plain().set_column(0, "logits", pa.array(rows))))
+    assert "--num-classes 200000" in refused(capfd, "evaluate", str(path))
 
 
 @pytest.mark.parametrize("damage", sorted(damaged_tables()))

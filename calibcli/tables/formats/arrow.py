@@ -45,6 +45,16 @@ SEEN_METADATA = b"calib.seen"
 NOTES_METADATA = b"calib.reading"
 """Schema metadata: how the rows are to be read, a JSON object; see `DataFile.notes`."""
 
+_NO_SUCH_METADATA = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What JSON in the metadata of a schema raises that is none, or says something else."""
+
 MERGED_ROWS = 4096
 """Batches smaller than this are merged, since each chunk has a fixed cost."""
 
@@ -155,7 +165,7 @@ def row_shape(field: Any) -> tuple[int, ...] | None:
         return tuple(field.type.shape)
     try:
         shape = tuple(map(int, json.loads((field.metadata or {})[SHAPE_METADATA])))
-    except (ValueError, KeyError, TypeError):
+    except _NO_SUCH_METADATA:
         return None
     kind = storage_type(field.type)
     size = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
@@ -171,7 +181,7 @@ def _array_shapes(schema: Any) -> dict[str, Sequence[int]]:
             for name, feature in features.items()
             if isinstance(feature, dict) and isinstance(feature.get("shape"), list)
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _NO_SUCH_METADATA:
         return {}
 
 
@@ -186,7 +196,7 @@ def class_names(schema: Any) -> tuple[str, ...] | None:
             labels = [each for each in features.values() if each.get("_type") == "ClassLabel"]
             # With several label columns there is no telling which one is meant.
             return _names(labels[0]["names"]) if len(labels) == 1 else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _NO_SUCH_METADATA:
         return None
     return None
 

@@ -30,6 +30,9 @@ from calibcli.tables.storage import Spool
 _DELIMITERS = {",": ",", ";": ";", "\t": "\\t", "|": "|"}
 """Delimiters, as a shell command writes them."""
 
+_MOST_DELIMITERS = 30_000
+"""In a header. Arrow takes seconds for more columns, and minutes for ten times as many."""
+
 _MISSING = ("", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None", "NaN", "nan")
 """What stands for a missing number. Text is missing only where nothing is: NA may be a name."""
 
@@ -261,6 +264,11 @@ def _dialect(location: Location) -> _Dialect:
     check_encoding(location, head)
     text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
     header = _record(text)
+    if sum(map(header.count, _DELIMITERS)) > _MOST_DELIMITERS:
+        raise DataError(
+            f"{location.name}: its first line has more than {_MOST_DELIMITERS:,} columns; is it "
+            "text with a line end after each row?"
+        )
     after = text[len(header) :].lstrip("\r\n")
     delimiter = _delimiter(location, header, _record(after))
     names = _names(location, header, delimiter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
@@ -111,6 +111,7 @@ def _open(location: Location, form: str, spool: Spool) -> IpcData:
         mapped = first is not None and all(_in_place(column, mapping) for column in first.columns)
         names = None if mapped else ()
         counts = [batch.num_rows for batch in _batches(mapping, form, names, 0)]
+        check(_decoded(schema, max(counts, default=0)), len(mapping.bytes))
         whole = schema.names if mapped and len(counts) == 1 else ()
         fields = arrow_fields(location, schema, sum(counts), whole)
         starts = (0, *itertools.accumulate(counts[:-1]))
@@ -126,6 +127,18 @@ def _open(location: Location, form: str, spool: Spool) -> IpcData:
             mapped=mapped,
             layout=form,
         )
+
+
+def _decoded(schema: Any, rows: int) -> int:
+    """Bytes of a batch's columns of runs, of which one may stand for any number of rows."""
+    return 8 * rows * sum(pa.types.is_run_end_encoded(kind) for kind in schema.types)
+
+
+def _bounded(batches: Iterable[Any], check: Callable[[int, int], None]) -> Iterator[Any]:
+    """Batches whose runs do not grow beyond measure."""
+    for batch in batches:
+        check(_decoded(batch.schema, batch.num_rows), batch.get_total_buffer_size())
+        yield batch
 
 
 def _in_place(column: Any, mapping: MappedFile) -> bool:
@@ -215,7 +228,7 @@ def open_ipc_pipe(location: Location, stream: IO[bytes], spool: Spool) -> PipedI
     check = partial(spool.expansion.check, f"{location.name}, a batch")
     with refusing_damage(location, _TITLE):
         reader = pa.ipc.open_stream(pa.PythonFile(CheckedStream(stream, check), "r"))
-        batches = validated(iter(reader))
+        batches = _bounded(validated(iter(reader)), check)
         first = list(itertools.islice((batch for batch in batches if batch.num_rows), 1))
         fields = arrow_fields(location, reader.schema, UNKNOWN_ROWS)
         names, seen = class_names(reader.schema), seen_by_a_fit(reader.schema)

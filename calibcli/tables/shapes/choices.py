@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from calibcli.arrays import SMALLEST_PROBABILITY, InputKind, NumpyArray
-from calibcli.errors import UsageError
+from calibcli.errors import DataError, UsageError
 from calibcli.tables.formats.base import (
     UNKNOWN_ROWS,
     DataFile,
@@ -31,6 +31,9 @@ _PLACES, _ROWS = 3, 256
 """Of how many rows the lengths are looked at before all are."""
 
 _READ_ROWS = 4096
+
+_MOST_CHOICES = 1 << 17
+"""Scores to which all rows are padded because one of them has so many."""
 
 
 def pad_choices(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFiles:
@@ -53,6 +56,12 @@ def pad_choices(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFi
     if not width:
         lengths = [length for file in opened.files for length in _all_lengths(file, name)]
         width, shortest = max(high for _, high in lengths), min(low for low, _ in lengths)
+        if width > _MOST_CHOICES:
+            raise DataError(
+                f"{first.location.name}: a row of column {name!r} has {width:,} scores and another "
+                f"{shortest:,}; if that is meant, and all rows take so much memory: "
+                f"--num-classes {width}"
+            )
     said = f"rows with fewer than {width} choices"
     if shortest and shortest < width:
         said = f"rows have {shortest} to {width} choices"
@@ -168,11 +177,12 @@ def _lists(array: Any, name: str) -> _Lists:
     if not pa.types.is_floating(items.type):
         items = items.cast(pa.float64())
     values = items.to_numpy(zero_copy_only=False).astype(np.float64)
-    width = int(lengths.max(initial=0))
-    present = np.zeros((len(lengths), width), bool)
-    within = np.arange(width) < lengths[:, None]
-    present[within] = ~np.isnan(values)
-    filled = np.where(present.any(axis=1), width - present[:, ::-1].argmax(axis=1), 0)
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    present = np.flatnonzero(~np.isnan(values))
+    # Of each list the last number that is before its end, and not before its begin.
+    last = np.append(present, -1)[np.searchsorted(present, ends) - 1]
+    filled = np.maximum(last + 1 - begins, 0)
     return _Lists(values, lengths, filled)
 
 

@@ -45,6 +45,8 @@ def as_members(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Opene
         return opened
     files, name = stacked
     count = _field(files[0], name).shape[0]
+    if count == 0:
+        raise DataError(f"{files[0].location.name}: the rows of scores are empty")
     if options.members != MEMBERS[-1] and options.member_count not in (None, count):
         origin = "the fit" if options.like is None else options.like.origin
         raise UsageError(
