@@ -131,7 +131,7 @@ def _open(location: Location, form: str, spool: Spool) -> IpcData:
 
 def _decoded(schema: Any, rows: int) -> int:
     """Bytes of a batch's columns of runs, of which one may stand for any number of rows."""
-    return 8 * rows * sum(pa.types.is_run_end_encoded(kind) for kind in schema.types)
+    return 8 * rows * sum(bool(each) for each in map(pa.types.is_run_end_encoded, schema.types))
 
 
 def _bounded(batches: Iterable[Any], check: Callable[[int, int], None]) -> Iterator[Any]:
