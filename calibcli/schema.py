@@ -310,11 +310,27 @@ class SlicePart(TypedDict):
     ]
 
 
+class MacroPart(TypedDict):
+    """Means over slices, each of which counts the same."""
+
+    accuracy: Annotated[float, "of their accuracy"]
+    nll: Annotated[float, "of their NLL"]
+    brier: Annotated[float, "of their Brier scores"]
+    ece: Annotated[float, "of their ECE"]
+
+
 class SlicesPart(TypedDict):
     """Slices of a column."""
 
     column: Annotated[str | None, "the column; null for the predicted class"]
     slices: Annotated[Sequence[SlicePart], "the worst first"]
+    macro: NotRequired[
+        Annotated[
+            MacroPart,
+            "means over the labels; the metrics are those of all pairs of row and label (micro)",
+            "with `--multi-label`",
+        ]
+    ]
 
 
 class PeriodPart(TypedDict):

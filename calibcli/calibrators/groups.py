@@ -145,7 +145,7 @@ class _OfRows(Calibrator):
             weight = float(groups.weights[number])
             if weight > 0:
                 own = _mapped(groups.own[number], logits[rows])
-                mapped[rows] = interpolated(mapped[rows], own, weight)
+                mapped[rows] = own if weight == 1 else interpolated(mapped[rows], own, weight)
         return mapped
 
     def parameters(self) -> dict[str, Any]:

@@ -248,9 +248,11 @@ def write_calibrated(
     from calibcli.tables import open_writer, output_format
     from calibcli.workflow.applying import calibrated_chunks, chunk_rows
 
+    seen = fitted_to is None or dataset.seen or dataset.is_among(fitted_to)
+    if dataset.row_labels is not None:
+        return _write_labels(engine, dataset, stages, path, files, seen, decider)
     chunks = dataset.chunks(chunk_rows(engine, dataset), with_columns=True)
     written = 0
-    seen = fitted_to is None or dataset.seen or dataset.is_among(fitted_to)
     grid = dataset.grid() if output_format(path).gives_shape else None
     with open_writer(path, dataset, outputs=files, seen=seen, grid=grid) as writer:
         for part in calibrated_chunks(engine, dataset, chunks, stages, intervals=True):
@@ -266,4 +268,58 @@ def write_calibrated(
                 extra,
             )
             written += len(part.probs)
+    return written
+
+
+@dataclass(frozen=True)
+class _StoredRows:
+    """What a writer must know of rows with several labels.
+
+    Attributes
+    ----------
+    rows : int
+    class_names : tuple of str
+        The labels.
+    """
+
+    rows: int
+    class_names: tuple[str, ...]
+
+
+def _write_labels(
+    engine: Engine,
+    dataset: Dataset,
+    stages: Sequence[Calibrator],
+    path: str,
+    files: Outputs,
+    seen: bool,
+    decider: Decider | None,
+) -> int:
+    """As `write_calibrated`, of rows with several labels: a probability for each, (n, K)."""
+    import numpy as np
+
+    from calibcli.tables import open_writer
+    from calibcli.tables.formats.base import UNKNOWN_ROWS
+    from calibcli.tables.labels import NO_LABEL
+    from calibcli.workflow.applying import calibrated_chunks, chunk_rows
+
+    names = dataset.row_labels or ()
+    count, rows = len(names), dataset.rows
+    stored = _StoredRows(rows if rows == UNKNOWN_ROWS else rows // count, names)
+    # A reader gives whole rows as long as one of them fits.
+    step = max(chunk_rows(engine, dataset) // count, 1) * count
+    chunks = dataset.chunks(step, with_columns=True)
+    written = 0
+    with open_writer(path, stored, outputs=files, seen=seen) as writer:
+        for part in calibrated_chunks(engine, dataset, chunks, stages):
+            columns, labels = part.chunk.columns, part.chunk.labels
+            if columns is not None and columns.num_columns:
+                columns = columns.take(np.arange(0, len(part.probs), count))
+            computed = {"probs": np.ascontiguousarray(part.probs[:, 1]).reshape(-1, count)}
+            if labels is not None:
+                computed["label"] = np.where(labels == NO_LABEL, -1, labels).reshape(-1, count)
+            if decider is not None:
+                computed["decision"] = decider(part.probs).reshape(-1, count)
+            writer.write_table(computed, columns)
+            written += len(computed["probs"])
     return written

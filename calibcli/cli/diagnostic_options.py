@@ -71,6 +71,12 @@ class DiagnosticOptions:
         if self.in_order and self.by is None:
             raise UsageError("--in-order is about the values of a column; add --by COL")
 
+    def by_label(self) -> DiagnosticOptions:
+        """The options with the labels of multi-label data as slices, where no others are."""
+        from calibcli.tables.read_options import LABEL_NAME
+
+        return self if self.by is not None else replace(self, by=LABEL_NAME)
+
     @property
     def pictured(self) -> set[str]:
         """What there is to draw of what they show."""
@@ -129,6 +135,7 @@ class DiagnosticOptions:
         if statistics:
             from calibcli.metrics.slices import BY, read_slices
             from calibcli.report.document import slices_part
+            from calibcli.tables.read_options import LABEL_NAME
 
             classes = dataset.class_names or tuple(map(str, range(data.classes)))
             document["slices"] = [
@@ -139,6 +146,7 @@ class DiagnosticOptions:
                         bootstrap.seed,
                     ),
                     self.by if each.role else None,
+                    macro=each.role is not None and self.by == LABEL_NAME,
                 )
                 for each in statistics
             ]

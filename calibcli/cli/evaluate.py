@@ -120,7 +120,10 @@ def evaluate_command(
     talk = Talk(printing.quiet)
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
+    content, stages, like = _read_params(params)
     diagnosing = gates.diagnosing(diagnosing)
+    if reading.multi_label or (like is not None and like.decisions.get("multi_label")):
+        diagnosing = diagnosing.by_label()
     diagnosing.check()
     shown = measuring.pictured | diagnosing.pictured
     pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by, shown=shown)
@@ -129,9 +132,11 @@ def evaluate_command(
     keep_apart(outputs)
     keys = {**measuring.keys, **diagnosing.keys}
     job = _Job(
-        reading, measuring, panel, diagnosing, keys, computing, talk, pictures, outputs, params
+        *(reading, measuring, panel, diagnosing, keys, computing, talk, pictures, outputs),
+        *(params, content, stages, like),
     )
-    job.read_params()
+    if params is not None and pictures.wants_fingerprints:
+        pictures.add_files("calibrate", fingerprint(params))
     document = job.evaluate_all(named, against)
     gates.judge(document, talk)
     with Outputs(force=force) as files:
@@ -151,6 +156,19 @@ def _check_against(
         raise UsageError("--against needs intervals; --bootstrap 0 has none")
 
 
+def _read_params(
+    path: str | None,
+) -> tuple[Params | None, tuple[Calibrator, ...], Reading | None]:
+    """What a parameter file holds, its stages, and how its input was read, if there is one."""
+    if path is None:
+        return None, (), None
+    from calibcli.cli.reading import reading_of
+    from calibcli.workflow.records import read_calibrators
+
+    content, stages = read_calibrators(path)
+    return content, stages, reading_of(content, path)
+
+
 @dataclass
 class _Job:
     """What is the same for every input."""
@@ -165,21 +183,9 @@ class _Job:
     pictures: Pictures
     outputs: list[tuple[str, str]]
     params: str | None
-    content: Params | None = None
-    stages: tuple[Calibrator, ...] = ()
-    like: Reading | None = None
-
-    def read_params(self) -> None:
-        """Read the parameter file, if there is one."""
-        if self.params is None:
-            return
-        from calibcli.cli.reading import reading_of
-        from calibcli.workflow.records import read_calibrators
-
-        self.content, self.stages = read_calibrators(self.params)
-        self.like = reading_of(self.content, self.params)
-        if self.pictures.wants_fingerprints:
-            self.pictures.add_files("calibrate", fingerprint(self.params))
+    content: Params | None
+    stages: tuple[Calibrator, ...]
+    like: Reading | None
 
     def evaluate_all(
         self, named: Sequence[tuple[str | None, str]], against: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -203,7 +203,8 @@ def fit_command(
     from calibcli.cli.reading import keep_apart, keep_inputs
     from calibcli.tables import Outputs
 
-    plan = _plan(fitting)
+    fitting, pooled = _by_label(fitting, reading)
+    plan = _plan(fitting, pooled=pooled)
     shown = measuring.pictured
     pictures = Pictures(picturing, force=fitting.force, seed=computing.seed, shown=shown)
     gates = Gates(gating, "fit", printing, intervals=measuring.bootstrap > 0, force=fitting.force)
@@ -241,7 +242,25 @@ def fit_command(
         gates.conclude(document, talk, stdout_taken=targets.stdout_taken)
 
 
-def _plan(fitting: FitOptions) -> AnyPlan:
+def _by_label(fitting: FitOptions, reading: InputOptions) -> tuple[FitOptions, bool]:
+    """The options with the column of the labels, if there is a row for each, whose maps are apart.
+
+    Raises
+    ------
+    UsageError
+        Another option asks for other maps.
+    """
+    if not reading.multi_label:
+        return fitting, True
+    from calibcli.tables.read_options import LABEL_NAME
+
+    for option, value in (("--by", fitting.by), ("--target-prior", fitting.target_prior)):
+        if value is not None:
+            raise UsageError(f"--multi-label fits each label by itself; leave out {option} {value}")
+    return replace(fitting, by=LABEL_NAME), False
+
+
+def _plan(fitting: FitOptions, *, pooled: bool) -> AnyPlan:
     """What is to be fitted, or how to choose it."""
     from calibcli.workflow.automatic import make_any_plan
 
@@ -256,6 +275,7 @@ def _plan(fitting: FitOptions) -> AnyPlan:
         tune=fitting.tune,
         average_folds=fitting.average_folds,
         by=fitting.by,
+        pooled=pooled,
         reduce=None if fitting.reduce is None else "top",
         stacked=fitting.stack,
     )

@@ -198,6 +198,13 @@ class InputOptions:
         ),
         Trait.MAY_BE_EMPTY,
     ] = None
+    multi_label: Annotated[
+        bool,
+        _input(
+            "--multi-label",
+            help="Any number of labels may be right in a row: each is two classes by itself.",
+        ),
+    ] = False
     class_axis: Annotated[
         str | None,
         _input(
@@ -270,6 +277,7 @@ class InputOptions:
             unlabelled=self.unlabelled.value,
             labels_required=labels_required,
             single_pass=single_pass,
+            multi_label=self.multi_label,
             class_axis=None if self.class_axis is None else parse_class_axis(self.class_axis),
             topk_rest=None if self.topk_rest is None else self.topk_rest.value,
             members=None if self.members is None else self.members.value,

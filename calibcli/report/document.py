@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 from calibcli.metrics.panel import Evaluation
@@ -477,9 +478,17 @@ def compare_document(
     }
 
 
-def slices_part(slices: Sequence[Slice], column: str | None) -> SlicesPart:
-    """The slices of a column, or of the predicted classes, as the document has them."""
-    return {"column": column, "slices": [_slice(each) for each in slices]}
+def slices_part(slices: Sequence[Slice], column: str | None, *, macro: bool = False) -> SlicesPart:
+    """The slices of a column, or of the predicted classes, and their means if these are wanted."""
+    part: SlicesPart = {"column": column, "slices": [_slice(each) for each in slices]}
+    if macro:
+        part["macro"] = {
+            "accuracy": fmean(each.accuracy for each in slices),
+            "nll": fmean(each.nll for each in slices),
+            "brier": fmean(each.brier for each in slices),
+            "ece": fmean(each.ece for each in slices),
+        }
+    return part
 
 
 def _slice(each: Slice) -> SlicePart:

@@ -527,6 +527,14 @@ def _slices_table(part: SlicesPart, most: int, *, of_event: bool) -> Table:
     whole = f"All {every} {many}" if every > 1 else f"The only {one}"
     which = f"The {len(shown)} worst of {every} {many}" if every > len(shown) else whole
     came = "came" if of_event else "right"
+    macro = ""
+    if "macro" in part:
+        means = part["macro"]
+        macro = (
+            f" Mean of all {every} (macro): NLL {significant(means['nll'])}, Brier "
+            f"{significant(means['brier'])}, plug-in ECE {significant(means['ece'])}; the metrics "
+            "above are those of all pairs of a row and a label (micro)."
+        )
     heads = [
         TableColumn(str(column or "class"), align="left", longest=LONGEST_NAME),
         *(TableColumn(heading) for heading in ("rows", "says", came)),
@@ -543,7 +551,7 @@ def _slices_table(part: SlicesPart, most: int, *, of_event: bool) -> Table:
             f"{which}, the worst first. p: how likely 'says' and '{came}' are as far apart in a "
             f"calibrated model, adjusted for all {every} (Benjamini-Hochberg). The ECE is an "
             "estimate without noise, and also has what cancels in the mean; its interval is not "
-            "adjusted."
+            f"adjusted.{macro}"
         ),
         kind="listing sortable",
         picks="slice" if column else "class",

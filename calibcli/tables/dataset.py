@@ -60,6 +60,8 @@ class Dataset:
         Whether a file says of itself that a fit has seen its rows.
     is_expanded : bool
         Whether rows that were stored once are there several times.
+    row_labels : tuple of str or None
+        The names of labels, where rows are those of multi-label data, one a label.
     left_out : tuple of str
         Arrays of an NPZ file that cannot: they have other rows, or no type that a table has.
     """
@@ -81,6 +83,7 @@ class Dataset:
         self.format = first.file.format
         self.seen = any(partition.file.seen for partition in partitions)
         self.is_expanded = any(partition.file.is_expanded for partition in partitions)
+        self.row_labels = first.file.row_labels
         locations = [each for partition in partitions for each in partition.file.locations]
         self.name = _short_name(locations)
         self._has_label_file = layout.label_file is not None

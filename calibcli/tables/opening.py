@@ -140,7 +140,7 @@ def read_as(files: tuple[DataFile, ...], options: ReadOptions, spool: Spool) -> 
     chosen = options.noting(files[0].notes)
     opened = OpenedFiles(files, _label_file(files[0], chosen.labels, spool))
     try:
-        return _assemble(as_tables(opened, chosen, spool), chosen, spool)
+        return _assemble(as_tables(opened, chosen, spool), chosen.of_table, spool)
     except NoLabelsError:
         if not options.labels_where_there:
             raise

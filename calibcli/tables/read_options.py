@@ -16,6 +16,9 @@ from calibcli.tables.labels import composed
 NO_CLASS_AXIS = "none"
 """What `ReadOptions.class_axis` is where each place has one score."""
 
+LABEL_NAME = "label name"
+"""The column that says which label a row is about, where there is a row for each label."""
+
 MEMBERS = ("mean-probs", "mean-logits", "each")
 """What the members of an ensemble become."""
 
@@ -73,6 +76,13 @@ def _whole_numbers(value: object) -> tuple[int, ...]:
     if not numbers or any(type(each) is not int for each in numbers) or len(set(numbers)) < 2:
         raise ValueError
     return numbers
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    texts = tuple(value) if isinstance(value, list) else ()
+    if not texts or not all(isinstance(each, str) for each in texts):
+        raise ValueError
+    return texts
 
 
 def _count(value: object) -> int:
@@ -146,6 +156,10 @@ class ReadOptions:
     key_names : dict of str to tuple of str
         Values, as text, that are numbered first, so that their numbers mean the same in several
         data sets; by role.
+    multi_label : bool
+        Whether any number of labels may be right in a row: each becomes a problem of two classes.
+    label_names : tuple of str or None
+        The names of these labels, where a fit has them. Otherwise ``classes`` are their names.
     class_axis : int, ``"none"`` or None
         The axis of the classes in scores with more axes than a table, from 0; ``"none"`` where each
         place has one score, that of class 1. By default the shape of the labels proves it.
@@ -199,6 +213,8 @@ class ReadOptions:
     with_columns: bool = True
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    multi_label: bool = field(default=False, metadata=_only(True))
+    label_names: tuple[str, ...] | None = field(default=None, metadata={_REMEMBERED: _texts})
     class_axis: int | str | None = field(
         default=None,
         metadata=_only(
@@ -301,6 +317,11 @@ class ReadOptions:
         return replace(self, **changes, like=reading)
 
     @property
+    def of_table(self) -> ReadOptions:
+        """The options for what has become a table: labels that are rows are no classes."""
+        return replace(self, classes=None) if self.multi_label else self
+
+    @property
     def class_count(self) -> int | None:
         """The number of classes, where a fit says it."""
         return None if self.like is None else self.like.class_count
@@ -328,6 +349,8 @@ class ReadOptions:
             raise UsageError(f"--unlabelled {self.unlabelled}: use {REFUSE} or {SKIP}")
         if self.renormalise and self.input not in ("probs", PERCENT):
             raise UsageError("--renormalise divides probabilities by their sum: add --input probs")
+        if self.renormalise and self.multi_label:
+            raise UsageError("--renormalise: probabilities of labels have no sum to be divided by")
         if self.num_classes is not None and self.num_classes < 2:
             raise UsageError(f"--num-classes {self.num_classes}: there are at least two")
         if self.topk_rest not in (None, *TOPK_RESTS):

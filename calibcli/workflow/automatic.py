@@ -48,7 +48,7 @@ class AutoPlan:
         Whether a stack of the candidates is one more.
     link : bool
         Whether an improper loss gets its link.
-    prior, tune, average_folds, by, reduce
+    prior, tune, average_folds, by, pooled, reduce
         As in `Plan`.
     usual : Plan or None
         What is fitted where the default has nothing to choose from; None: the choice is among all
@@ -63,6 +63,7 @@ class AutoPlan:
     tune: bool = False
     average_folds: bool = False
     by: str | None = None
+    pooled: bool = True
     reduce: ReducedTo | None = None
     usual: Plan | None = None
     method: str = AUTO
@@ -114,6 +115,7 @@ def make_any_plan(
     settings: Iterable[str] = (),
     *,
     by: str | None = None,
+    pooled: bool = True,
     reduce: ReducedTo | None = None,
     stacked: bool = False,
     **options: Any,
@@ -127,22 +129,21 @@ def make_any_plan(
     UsageError
         As `make_plan`; also what only makes sense with `auto`, or not with it.
     """
+    options |= {"by": by, "pooled": pooled, "reduce": reduce}
     if method != AUTO:
         if stacked:
             raise UsageError("--stack mixes the candidates of auto; use it with -m auto")
-        plan = make_plan(
-            USUAL if method is None else method, loss, settings, by=by, reduce=reduce, **options
-        )
+        plan = make_plan(USUAL if method is None else method, loss, settings, **options)
         if method is not None:
             return plan
         options.pop("allow_zero", None)
         settings = tuple(settings)
-        return AutoPlan(loss, settings, by=by, reduce=reduce, usual=plan, method=USUAL, **options)
+        return AutoPlan(loss, settings, usual=plan, method=USUAL, **options)
     if options.pop("allow_zero", False):
         raise UsageError("--allow-zero: auto never takes a probability of exactly 0 or 1")
     if stacked and by is not None:
         raise UsageError("--stack: a stack has no maps for groups; leave out --stack or --by")
-    return AutoPlan(loss, tuple(settings), stacked, by=by, reduce=reduce, **options)
+    return AutoPlan(loss, tuple(settings), stacked, **options)
 
 
 def _can_be_tuned(plan: Plan) -> bool:

@@ -126,7 +126,9 @@ def _choose_and_measure(
     board = choose(data, auto, plans, panel)
     trial = board.chosen.trial
     if auto.by is not None:
-        outcome = fit_and_measure(data, replace(trial.plan, by=auto.by), panel, test)
+        outcome = fit_and_measure(
+            data, replace(trial.plan, by=auto.by, pooled=auto.pooled), panel, test
+        )
         return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
     seconds = sum(standing.trial.seconds for standing in board.standings)
     notes = (board.why, *trial.fit.notes)

@@ -102,12 +102,14 @@ def resampled(panel: Panel, data: Data) -> Panel:
     bootstrap = panel.bootstrap
     if bootstrap is None or not bootstrap.replicates:
         return panel
-    count = data.rows
-    if bootstrap.role is not None:
-        count = len(names_of_keys(data.source, (bootstrap.role,))[bootstrap.role])
+    count, role = data.rows, bootstrap.role
+    if role is None and data.clusters is not None:
+        role = CLUSTER  # rows that were made of one
+    if role is not None:
+        count = len(names_of_keys(data.source, (role,))[role])
         if count < 2:
             raise DataError("--cluster: all rows are in one cluster, so intervals mean nothing")
-    units = Units(count, bootstrap.role, bootstrap.seed, bootstrap.replicates)
+    units = Units(count, role, bootstrap.seed, bootstrap.replicates)
     return replace(panel, units=units, identity=_identity(panel, data, units))
 
 

@@ -46,6 +46,8 @@ class Plan:
         Whether the last stage is the average of the fits without each fold.
     by : str or None
         The column whose values have maps of their own.
+    pooled : bool
+        Whether these are drawn towards the map of all rows.
     reduce : ReducedTo or None
         ``"top"`` calibrates the confidence alone.
     variant : str
@@ -63,6 +65,7 @@ class Plan:
     tune: bool = False
     average_folds: bool = False
     by: str | None = None
+    pooled: bool = True
     reduce: ReducedTo | None = None
     variant: str = ""
     stacked: ClassVar[bool] = False
@@ -129,6 +132,7 @@ def make_plan(
     tune: bool = False,
     average_folds: bool = False,
     by: str | None = None,
+    pooled: bool = True,
     reduce: ReducedTo | None = None,
 ) -> Plan:
     """The stages and the objective that names and ``NAME.OPTION=VALUE`` settings stand for.
@@ -158,7 +162,7 @@ def make_plan(
     plan = Plan(",".join(names), loss, families, objective, behind, prior, tune, average_folds)
     _check_reduction(plan, reduce)
     _check_groups(plan, by)
-    return replace(plan, by=by, reduce=reduce)
+    return replace(plan, by=by, pooled=pooled, reduce=reduce)
 
 
 def make_plans(

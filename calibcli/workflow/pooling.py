@@ -235,6 +235,8 @@ def fit_groups(fitted: FittedPlan) -> GroupedFit:
     losses, useless = _usable(data.fold(work, np.add), rows[0])
     total = losses.sum(axis=0)
     best = [STRENGTHS[int(place)] for place in (total.argmin(), *(total - losses).argmin(axis=1))]
+    if not plan.pooled:
+        best = [0.0] * len(best)
     first, *others = (
         _drawn(groups, np.where(useless, 0.0, _shares(n, strength)))
         for groups, n, strength in zip(maps, rows, best, strict=True)
@@ -322,11 +324,12 @@ def _fit_each(data: Data, plan: Plan, fits: Sequence[Fit], groups: int) -> list[
     for group in each_group(data, groups):
         for position, fit in enumerate(fits):
             rows = group.chosen(None if position == 0 else position - 1)
-            own[position][group.number] = _fit_one(rows, plan, fit)
+            start = fit if plan.pooled else None
+            own[position][group.number] = _fit_one(rows, plan, start)
     return [tuple(stages) for stages in own]
 
 
-def _fit_one(data: Data, plan: Plan, start: Fit) -> Stages:
+def _fit_one(data: Data, plan: Plan, start: Fit | None) -> Stages:
     """The map of a group; none where it can't be fitted, so that it is mapped as all rows are."""
     if data.rows < FEWEST_ROWS or data.weight <= 0:
         return ()

@@ -232,6 +232,8 @@ class DataFile(ABC):
         What its scores are, where that had to be decided for its shape.
     grid : GridShape or None
         The shape that the rows had before, where it can be given back.
+    row_labels : tuple of str or None
+        The names of the labels, where each row that was stored has become a row for each of them.
     """
 
     location: Location
@@ -248,6 +250,7 @@ class DataFile(ABC):
     roles: Mapping[str, str] = field(default_factory=dict)
     score_kind: InputKind | None = None
     grid: GridShape | None = None
+    row_labels: tuple[str, ...] | None = None
 
     @property
     def locations(self) -> tuple[Location, ...]:

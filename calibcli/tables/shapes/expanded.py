@@ -165,8 +165,8 @@ def _shape_of_labels(files: Sequence[DataFile], field: Field) -> LabelShape:
     if seen.only_bits and seen.several is not None:
         raise UsageError(
             f"{seen.several[0].locate(seen.several[1])}: {title} has several classes in this row, "
-            "or none: that is multi-label data, each class of which is two classes by itself; "
-            "where these are votes, divide each row by its sum"
+            "or none; if any number of labels may be right in a row, add --multi-label; where "
+            "these are votes, divide each row by its sum"
         )
     for shape in _SAID:
         if shape in seen.possible:

@@ -19,6 +19,7 @@ SHAPES: tuple[str, ...] = (
     "top_tokens:read_top_tokens",
     "harness:read_samples",
     "label_files:with_label_files",
+    "multilabel:as_labels",
     "grids:as_grids",
     "members:as_members",
     "choices:pad_choices",
