@@ -321,6 +321,13 @@ def _() -> float:
     return nll()
 
 
+@builds("calib evaluate tags.npz --multi-label")
+def _() -> float:
+    truth = Z + np.roll(Z, 1, axis=0) > 0
+    np.savez("tags.npz", logits=Z, labels=truth)
+    return float(np.log1p(np.exp(np.where(truth, -Z64, Z64))).mean())
+
+
 @builds("calib evaluate soft.npz")
 def _() -> float:
     shares = RANDOM.dirichlet(np.ones(3), COUNT)
