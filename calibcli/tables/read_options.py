@@ -213,8 +213,14 @@ class ReadOptions:
     with_columns: bool = True
     keys: Mapping[str, str] = field(default_factory=dict)
     key_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    multi_label: bool = field(default=False, metadata=_only(True))
-    label_names: tuple[str, ...] | None = field(default=None, metadata={_REMEMBERED: _texts})
+    multi_label: bool = field(
+        default=False,
+        metadata=_only(True, meaning="any number of labels may be right in a row"),
+    )
+    label_names: tuple[str, ...] | None = field(
+        default=None,
+        metadata=_remembered(_texts, "list of strings", "the names of these labels, in order"),
+    )
     class_axis: int | str | None = field(
         default=None,
         metadata=_only(
