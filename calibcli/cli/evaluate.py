@@ -120,10 +120,8 @@ def evaluate_command(
     talk = Talk(printing.quiet)
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
-    content, stages, like = _read_params(params)
-    diagnosing = gates.diagnosing(diagnosing)
-    if reading.multi_label or (like is not None and like.decisions.get("multi_label")):
-        diagnosing = diagnosing.by_label()
+    calibrator = _read_params(params)
+    diagnosing = _by_label(gates.diagnosing(diagnosing), reading, calibrator[2])
     diagnosing.check()
     shown = measuring.pictured | diagnosing.pictured
     pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by, shown=shown)
@@ -133,10 +131,8 @@ def evaluate_command(
     keys = {**measuring.keys, **diagnosing.keys}
     job = _Job(
         *(reading, measuring, panel, diagnosing, keys, computing, talk, pictures, outputs),
-        *(params, content, stages, like),
+        *(params, *calibrator),
     )
-    if params is not None and pictures.wants_fingerprints:
-        pictures.add_files("calibrate", fingerprint(params))
     document = job.evaluate_all(named, against)
     gates.judge(document, talk)
     with Outputs(force=force) as files:
@@ -169,6 +165,14 @@ def _read_params(
     return content, stages, reading_of(content, path)
 
 
+def _by_label(
+    diagnosing: DiagnosticOptions, reading: InputOptions, like: Reading | None
+) -> DiagnosticOptions:
+    """The options with a slice for each label, where rows have several."""
+    fitted_so = like is not None and like.decisions.get("multi_label")
+    return diagnosing.by_label() if reading.multi_label or fitted_so else diagnosing
+
+
 @dataclass
 class _Job:
     """What is the same for every input."""
@@ -195,6 +199,8 @@ class _Job:
         from calibcli.report.differences import add_differences
         from calibcli.report.document import combine, is_of_several
 
+        if self.params is not None and self.pictures.wants_fingerprints:
+            self.pictures.add_files("calibrate", fingerprint(self.params))
         documents = [self.evaluate(name) for _, name in named]
         sources = [document["input"] for document in documents]
         names = [name or source["name"] for (name, _), source in zip(named, sources, strict=True)]

@@ -203,8 +203,7 @@ def fit_command(
     from calibcli.cli.reading import keep_apart, keep_inputs
     from calibcli.tables import Outputs
 
-    fitting, pooled = _by_label(fitting, reading)
-    plan = _plan(fitting, pooled=pooled)
+    plan = _plan(*_by_label(fitting, reading))
     shown = measuring.pictured
     pictures = Pictures(picturing, force=fitting.force, seed=computing.seed, shown=shown)
     gates = Gates(gating, "fit", printing, intervals=measuring.bootstrap > 0, force=fitting.force)
@@ -214,7 +213,7 @@ def fit_command(
     keep_apart(outputs)
     talk = Talk(printing.quiet)
     with ExitStack() as stack:
-        by, keys, writes = fitting.by, measuring.keys, targets.output is not None
+        by, keys, writes = plan.by, measuring.keys, targets.output is not None
         job = FitJob(
             stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys, writes=writes
         )
@@ -260,7 +259,7 @@ def _by_label(fitting: FitOptions, reading: InputOptions) -> tuple[FitOptions, b
     return replace(fitting, by=LABEL_NAME), False
 
 
-def _plan(fitting: FitOptions, *, pooled: bool) -> AnyPlan:
+def _plan(fitting: FitOptions, pooled: bool) -> AnyPlan:
     """What is to be fitted, or how to choose it."""
     from calibcli.workflow.automatic import make_any_plan
 

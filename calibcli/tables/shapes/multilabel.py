@@ -392,9 +392,7 @@ def _made(
 ) -> MultiLabelFile:
     stored = scores.fields[0].rows
     rows = stored if stored == UNKNOWN_ROWS else stored * len(names)
-    title = FileFields.of(file).title
-    dtypes = [field.dtype or "f4" for field in scores.fields]
-    dtype = str(np.result_type(*dtypes))
+    dtype = str(np.result_type(*(field.dtype or "f4" for field in scores.fields)))
     made = [Field(scores.hint, dtype, "float", 1, None, dtype, rows)]
     roles = {"logits": scores.hint}
     picked = {
@@ -404,20 +402,14 @@ def _made(
     if truth is not None:
         made.append(_int_field(_TRUTH, rows))
         roles["labels"] = _TRUTH
-        by_name = {field.name: field for field in file.fields}
-        picked["labels"] = title(by_name[truth.fields[0]])
-        if truth.form == "columns":
-            picked["labels"] = f"{file.unit}s {truth.fields[0]} … {truth.fields[-1]}"
-        elif truth.form == "lists":
-            picked["labels"] += ", lists of the labels that a row has"
+        picked["labels"] = _truth_title(file, truth)
     made.append(Field(LABEL_NAME, "string", "string", 1, None, None, rows))
     if options.labels_required and CLUSTER not in options.keys:
         made.append(_int_field(STORED_ROW, rows))
         roles[CLUSTER] = STORED_ROW
         picked[CLUSTER] = "the labels of a row"
     picked |= {role: "the labels" for role, key in options.keys.items() if key == LABEL_NAME}
-    used = {*(field.name for field in scores.fields), *(truth.fields if truth else ())}
-    used |= {field.name for field in made}
+    used = {*(field.name for field in (*scores.fields, *made)), *(truth.fields if truth else ())}
     others = [
         replace(field, rows=rows, in_memory=False)
         for field in file.fields
@@ -440,6 +432,15 @@ def _made(
         truth=truth,
         first_row=first_row,
     )
+
+
+def _truth_title(file: DataFile, truth: _Truth) -> str:
+    """Where the labels are, for a person."""
+    if truth.form == "columns":
+        return f"{file.unit}s {truth.fields[0]} … {truth.fields[-1]}"
+    fields = FileFields.of(file)
+    title = fields.title(fields.require(truth.fields[0]))
+    return f"{title}, lists of the labels that a row has" if truth.form == "lists" else title
 
 
 def _int_field(name: str, rows: int) -> Field:
