@@ -81,6 +81,8 @@ TWO = Params(classes=2, input="probs", stages=(stage_of(Platt(-1.5, 0.1)),))
 REMEMBERED: dict[str, Any] = {
     "input": "percent",
     "renormalise": True,
+    "multi_label": True,
+    "label_names": ["cat", "dog"],
     "class_axis": "none",
     "member_axis": 0,
     "members": "mean-logits",

@@ -355,8 +355,6 @@ class ReadOptions:
             raise UsageError(f"--unlabelled {self.unlabelled}: use {REFUSE} or {SKIP}")
         if self.renormalise and self.input not in ("probs", PERCENT):
             raise UsageError("--renormalise divides probabilities by their sum: add --input probs")
-        if self.renormalise and self.multi_label:
-            raise UsageError("--renormalise: probabilities of labels have no sum to be divided by")
         if self.num_classes is not None and self.num_classes < 2:
             raise UsageError(f"--num-classes {self.num_classes}: there are at least two")
         if self.topk_rest not in (None, *TOPK_RESTS):

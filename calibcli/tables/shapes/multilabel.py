@@ -68,6 +68,8 @@ def as_labels(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFile
     for option, value in (("--counts", options.counts), ("--class-axis", options.class_axis)):
         if value is not None:
             raise UsageError(f"--multi-label and {option} {value} do not go together")
+    if options.renormalise:
+        raise UsageError("--renormalise: probabilities of labels have no sum to be divided by")
     names = _label_names(first, options)
     truth = None
     if opened.labels is not None:
