@@ -65,11 +65,7 @@ def as_labels(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFile
             if opened.labels is None and options.labels is None:
                 _refuse_columns(first, options)
         return opened
-    for option, value in (("--counts", options.counts), ("--class-axis", options.class_axis)):
-        if value is not None:
-            raise UsageError(f"--multi-label and {option} {value} do not go together")
-    if options.renormalise:
-        raise UsageError("--renormalise: probabilities of labels have no sum to be divided by")
+    _check_options(options)
     names = _label_names(first, options)
     truth = None
     if opened.labels is not None:
@@ -88,6 +84,20 @@ def as_labels(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFile
     if opened.labels is None:
         return OpenedFiles(tuple(made))
     return OpenedFiles(tuple(made), _label_file(opened.labels, names))
+
+
+def _check_options(options: ReadOptions) -> None:
+    """Refuse options that mean nothing for several labels a row.
+
+    Raises
+    ------
+    UsageError
+    """
+    for option, value in (("--counts", options.counts), ("--class-axis", options.class_axis)):
+        if value is not None:
+            raise UsageError(f"--multi-label and {option} {value} do not go together")
+    if options.renormalise:
+        raise UsageError("--renormalise: probabilities of labels have no sum to be divided by")
 
 
 def _refuse_lists(file: DataFile, options: ReadOptions) -> None:
