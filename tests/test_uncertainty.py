@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibcli.arrays import hashed
+from calibcli.arrays import hashed, softmax
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
@@ -577,6 +577,49 @@ def test_changes_of_errors_cover_what_they_are_of_calibrated_models(height: floa
             held[name] += low <= many.values[name] <= high
     # Fewer than 41 of 50 would come up twice in 1,000 times if each were held with 93 %.
     assert min(held.values()) >= 41, held
+
+
+def test_a_change_may_be_how_far_two_overconfident_models_are_apart() -> None:
+    """Both are off in the same direction, so that the true change needs no labels."""
+
+    def drawn(rng: np.random.Generator, count: int) -> np.ndarray:
+        logits = rng.standard_normal((count, 10))
+        logits[np.arange(count), rng.integers(0, 10, count)] += 9.5 + 2 * rng.standard_normal(count)
+        return logits
+
+    logits = drawn(np.random.default_rng(0), 200_000)
+    before, after = (softmax(each).max(axis=1).mean() for each in (logits, logits / 1.25))
+    stages = (), (Temperature(1.25),)
+    beyond = 0
+    for seed in range(60):
+        rng = np.random.default_rng([1, seed])
+        logits = drawn(rng, 600)
+        labels = (logits / 1.5 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+        panel = Panel(["ece"], bootstrap=Bootstrap(seed=seed))
+        (_, cooled) = measured(logits, labels, panel, stages=stages)
+        low, high = cooled.changes["ece"]
+        beyond += not low <= after - before <= high
+    assert beyond <= 1
+
+
+def test_upper_ends_are_above_the_error_of_a_rare_event_whose_odds_are_off() -> None:
+    """Most of the error is then where most of the noise is: in the few likely rows."""
+    odds = -5.5 + 1.4 * np.random.default_rng(0).standard_normal((400_000, 1))
+    true, said = (1 / (1 + np.exp(-each[:, 0])) for each in (odds, odds / 1.25))
+    order = np.argsort(said)
+    gaps = [(said[part] - true[part]).mean() for part in np.array_split(order, 15)]
+    error = np.mean(np.square(gaps)) ** 0.5
+    below = 0
+    for seed in range(60):
+        rng = np.random.default_rng([1, seed])
+        odds = -5.5 + 1.4 * rng.standard_normal((2000, 1))
+        labels = (rng.random(2000) < 1 / (1 + np.exp(-odds[:, 0]))).astype(int)
+        logits = np.hstack((0 * odds, odds / 1.25))
+        panel = Panel(["l2_debiased"], bootstrap=Bootstrap(seed=seed))
+        (each,) = measured(logits, labels, panel)
+        below += each.intervals["l2_debiased"].high < error
+    # 1.5 are expected to be.
+    assert below <= 4
 
 
 RARE = ("ece", "adaptive_ece", "ks", "ecce_r", "smooth_ece", "l2_debiased")

@@ -91,13 +91,19 @@ class ConfidenceCells(ResidualCells):
 
     @cached_property
     def signals(self) -> NumpyArray:
-        """What the residuals may be without noise (2, m).
+        """What the residuals may be without noise (3, m).
 
-        Much as they are in the rows, and as if all confidences were off by the same.
+        Much as they are in the rows, as if the log-odds of all confidences were off by the same
+        (little), and as if the confidences themselves were. Where an event is rare the second is
+        the likelier, and most of it is in the few rows that have most of the noise.
         """
         alike = math.copysign(1.0, self.residuals.sum()) * self.weight
         noise = self.drawn - self.residuals
-        return np.stack((smoothed(self.residuals, noise, self.weight), alike))
+        by_odds = alike * self.mean * (1 - self.mean)
+        most = float(np.abs(by_odds).sum())
+        if most > 0:
+            by_odds *= self.total / most
+        return np.stack((smoothed(self.residuals, noise, self.weight), by_odds, alike))
 
     @cached_property
     def curves(self) -> list[ConfidenceCurve]:

@@ -154,8 +154,8 @@ class NormSample(ABC):
         """Whether a calibrated model may well have an error as large as that of the rows."""
         return self.value <= percentiles(self.by_chance, self.tail).high
 
-    def may_be_right(self, direction: NumpyArray) -> bool:
-        """Whether the model may be calibrated, also if one asks for residuals in a direction (m,).
+    def may_lie_beyond(self, direction: NumpyArray) -> bool:
+        """Whether the truth may be at the model, or beyond it in a direction (m,) of residuals.
 
         Of all alternatives a test in one direction has the most power against those.
         """
@@ -166,7 +166,7 @@ class NormSample(ABC):
         mean = float(variance.mean())
         weights = direction / (1 + (variance / mean if mean > 0 else variance))
         deviation = float((noise @ weights).std())
-        return self.may_be_chance and abs(float(self.sums @ weights)) <= _STRICT * deviation
+        return float(self.sums @ weights) <= _STRICT * deviation
 
     @cached_property
     def interval(self) -> Interval:
@@ -318,8 +318,9 @@ def change_interval(before: NormSample, after: NormSample) -> Interval:
     estimates as the simulated ones stray from their median (the parametric bootstrap: Efron and
     Tibshirani 1993, chapter 6). An estimate of a calibrated model is 0 or above, hence too large on
     average. But if one of the models is calibrated, the error of the other is what the two are
-    apart by, which is known without labels: the interval holds that too, unless labels speak
-    against it.
+    apart by, which is known without labels. So is the change if one of them lies between the truth
+    and the other, as where both are overconfident and one is less so. By the triangle inequality no
+    change is larger. The interval holds it too, unless labels speak against it.
     """
     errors_before, errors_after = after.simulated_with(before)
     changes = after.multiples.estimates(errors_after, after.likeliest)
@@ -329,9 +330,9 @@ def change_interval(before: NormSample, after: NormSample) -> Interval:
     change = after.estimate - before.estimate
     ends = [Interval(float(change - middle + low), float(change - middle + high))]
     differences, negatives = after.apart_from(before)
-    if before.may_be_right(negatives.mean(axis=0)):
+    if before.may_lie_beyond(negatives.mean(axis=0)):
         ends.append(percentiles(after.norms(differences), tail))
-    if after.may_be_right(differences.mean(axis=0)):
+    if after.may_lie_beyond(differences.mean(axis=0)):
         ends.append(percentiles(-before.norms(negatives), tail))
     return Interval(min(end.low for end in ends), max(end.high for end in ends))
 
