@@ -59,7 +59,8 @@ def probs_of(path: Path) -> np.ndarray:
             probs: np.ndarray = arrays["probs"]
             return probs
     column = pq.read_table(path)["probs"].combine_chunks()
-    return np.stack(column.to_numpy_ndarray())
+    stored: np.ndarray = column.flatten().to_numpy().reshape(len(column), -1)
+    return stored
 
 
 def logits_of(path: Path) -> np.ndarray:
@@ -540,7 +541,7 @@ def test_every_command_reads_a_pipe(calib, tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
     table = pa.ipc.open_stream(done.stdout).read_all()
     expected = calibcli.load(tmp_path / "p.json").predict_proba(logits_of(tmp_path / VAL))
-    probs = np.stack(table["probs"].combine_chunks().to_numpy_ndarray())
+    probs = np.array(table["probs"].to_pylist())
     np.testing.assert_array_equal(probs, expected)
 
 
