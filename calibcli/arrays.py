@@ -50,6 +50,13 @@ def to_numpy(array: Array) -> NumpyArray:
     return np.asarray(array.detach().cpu())
 
 
+def wide_values(scores: Array) -> NumpyArray:
+    """The values (n,) as float64, whatever they are: a NaN that signals gives no warning."""
+    with np.errstate(invalid="ignore"):
+        values: NumpyArray = to_numpy(scores).astype(np.float64)
+    return values
+
+
 def host_weights(labels: Array, weights: Array | None) -> NumpyArray:
     """Row weights (n,), float64, in host memory; ones where there are none."""
     return np.ones(len(labels)) if weights is None else to_numpy(weights)

@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import sys
+import tomllib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -142,8 +143,12 @@ def test_readme_names_methods_and_losses_that_there_are() -> None:
 def test_readme_lists_every_dependency_and_every_page() -> None:
     readme = read("README.md")
     listed = [name for row in table(readme, "## What it needs") for name in in_code(row[0])]
-    needed = find(r"^dependencies = \[(.*?)^\]", read("pyproject.toml"))
-    assert set(listed) == {*re.findall(r'"([\w-]+)', needed), "matplotlib", "torch"}
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    needed = list(project["dependencies"])
+    for extra, packages in project["optional-dependencies"].items():
+        if not extra.startswith(("arena", "bench", "docs", "lint", "test")):
+            needed += packages
+    assert set(listed) == {each for text in needed for each in re.findall(r"^[\w-]+", text)}
     linked = set(re.findall(r"\[(docs/[a-z-]+\.md)\]\(\1\)", readme))
     assert linked == {f"docs/{path.name}" for path in DOCS.glob("*.md")}
 

@@ -111,7 +111,7 @@ def test_a_condition_is_read(text: str, gate: Gate) -> None:
         ("ece > 0x1", "character 7 is '0x1' where there must be a number or a metric"),
         ("ece > 1e999", "1e999 is too large"),
         ("ece > ٣", "character 7 is '٣' where there must be a number"),
-        ("ece@10 > 1", "no metric 'ece@10'"),
+        ("ece@0 > 1", "no metric 'ece@0'"),
         ("ece.dleta > 1", "did you mean .delta"),
         ("ece.low.before > 1", "character 8: there is no .before of ece here"),
         ("ece.low.before > 1", "then one of .estimate .low .high, or nothing for either)"),

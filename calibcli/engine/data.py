@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from calibcli.arrays import LARGEST_LOGIT, NumpyArray, is_by_class, namespace, to_numpy
+from calibcli.arrays import (
+    LARGEST_LOGIT,
+    NumpyArray,
+    is_by_class,
+    namespace,
+    to_numpy,
+    wide_values,
+)
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile
@@ -252,7 +259,7 @@ def _bad_value(source: Source, row: int) -> float | None:
     for chunk in source.chunks(_SEARCHED_ROWS):
         if row < chunk.start + len(chunk):
             # A limit of logits is none that float16 has.
-            scores = to_numpy(chunk.scores[row - chunk.start]).astype(np.float64)
+            scores = wide_values(chunk.scores[row - chunk.start])
             wrong = scores[np.isfinite(scores) & ((scores < least) | (scores > largest))]
             return float(wrong[0]) if len(wrong) else None
     return None

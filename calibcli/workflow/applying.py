@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, namespace, softmax, to_numpy
+from calibcli.arrays import Array, NumpyArray, namespace, softmax, to_numpy, wide_values
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile
@@ -111,7 +111,7 @@ def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:
     if not without.any():
         return
     row = int(np.argmax(without))
-    scores = chunk.scores[row].astype(np.float64)
+    scores = wide_values(chunk.scores[row])
     lowest = 0 if source.kind == "probs" else -np.inf
     wrong = np.flatnonzero(~((scores >= lowest) & (scores <= limit[source.kind])))
     # What is left is a logit of +inf, and a row of -inf.
