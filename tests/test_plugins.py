@@ -226,7 +226,7 @@ def test_a_file_imports_nothing_that_is_not_an_entry_point(
     ("change", "complaint"),
     [
         ({"version": 1}, "unknown key 'plugins'"),
-        ({"version": 3}, "version 3 is not known: this calib reads versions 1 and 2"),
+        ({"version": 4}, "version 4 is not known: this calib reads versions 1 to 3"),
         ({"plugins": {}}, "'plugins' has the wrong type"),
         ({"plugins": ["tilt"]}, "'plugins' must be objects of distribution, group, name, version"),
         ({"plugins": [{"name": "tilt"}]}, "'plugins' must be objects of distribution"),
