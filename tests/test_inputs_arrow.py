@@ -239,7 +239,7 @@ def test_a_row_with_two_labels_is_refused(tmp_path):
     pq.write_table(pa.table({"logits": VECTORS["list"](), "label": labels}), tmp_path / "t.parquet")
     with (
         pytest.raises(
-            CalibError, match="column 'label' .* lists 1 to 2 labels a row; .* --multi-label"
+            CalibError, match=r"column 'label' .* lists 1 to 2 labels a row; .* --multi-label"
         ),
         opened(tmp_path / "t.parquet") as dataset,
     ):
