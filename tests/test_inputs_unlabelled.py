@@ -111,3 +111,25 @@ def test_names_are_the_same_however_their_accents_are_stored(calib_here, tmp_pat
     code, _, err = calib_here("evaluate", "t.parquet", "--classes", f"{names[0]},{stored[0]},eel")
     assert code == 2
     assert "twice" in err
+
+
+def test_an_unknown_name_is_refused_with_a_way_that_works(calib_here, tmp_path) -> None:
+    names = NAMES[LABELS].astype("U12")
+    names[5] = "what is it"
+    table(tmp_path / "t.parquet", pa.array(names))
+    asked = ("evaluate", "t.parquet", "--classes", "cat,dog,eel", "-q", "--format", "json")
+    code, _, err = calib_here(*asked)
+    assert code == 2
+    assert "row 5" in err
+    assert "--ignore-label 'what is it' leaves such rows out" in " ".join(err.split())
+    code, out, err = calib_here(*asked, "--ignore-label", "what is it")
+    assert code == 0, err
+    assert json.loads(out)["rows"] == 119
+
+
+def test_hidden_labels_are_not_proposed_to_be_left_out(calib_here, tmp_path) -> None:
+    table(tmp_path / "t.parquet", pa.array(np.full(120, -1)))
+    code, _, err = calib_here("evaluate", "t.parquet")
+    assert code == 2
+    assert "calib apply needs none" in err
+    assert "--ignore-label" not in err

@@ -149,6 +149,9 @@ def _bad_label(start: int, labels: NumpyArray, classes: int) -> tuple[int, str] 
     label = int(labels[place[0]])
     is_none = label < 0 or label == _VOID
     hint = f" (--ignore-label {label} leaves such rows out)" if is_none else ""
+    if label < 0 and len(labels) > 1 and (labels == label).all():
+        # A test set whose labels are kept back; leaving them out would leave nothing.
+        hint = " (are the labels hidden? calib apply needs none)"
     if label == classes:
         last = "1,2" if classes == 2 else "1,2,3" if classes == 3 else f"1,2,…,{classes}"
         hint = f" (are they counted from 1? Then say so: --classes {last})"

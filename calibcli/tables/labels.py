@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from dataclasses import dataclass
 
@@ -77,9 +78,11 @@ class LabelRule:
         unknown = numbers == -1 if stored.missing is None else (numbers == -1) & ~stored.missing
         if unknown.any():
             row = int(np.argmax(unknown))
-            raise RowError(
-                row, f"the label {names[stored.values[row]]!r} is no known class (see --classes)"
-            )
+            name = names[stored.values[row]]
+            ways = "see --classes"
+            if name.strip() and not unknown.all():
+                ways += f"; --ignore-label {shlex.quote(name)} leaves such rows out"
+            raise RowError(row, f"the label {name!r} is no known class ({ways})")
         return numbers
 
     def _numbers(self, stored: Values) -> NumpyArray:
