@@ -11,7 +11,9 @@ import pytest
 import calibcli
 from calibcli.errors import UsageError
 from calibcli.metrics.bins import bin_index, edges_of
+from calibcli.metrics.confidence_cells import ConfidenceBags
 from calibcli.metrics.registry import METRICS
+from calibcli.metrics.resampling import Units
 
 
 def write(path: Path, confidence: np.ndarray, correct: np.ndarray, classes: int = 3) -> None:
@@ -195,3 +197,27 @@ def test_it_is_a_metric_like_others(calib_here, tmp_path) -> None:
 def test_what_is_no_number_of_bins_is_no_metric(name) -> None:
     with pytest.raises(UsageError, match=f"there is no metric '{name}'"):
         METRICS.find(name)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 7, 10, 15, 16, 50, 999])
+def test_the_cells_of_an_interval_end_where_the_bins_do(bins) -> None:
+    confidence = np.random.default_rng(bins).uniform(0, 1, 20_000)
+    confidence = np.concatenate([confidence, edges_of(bins)[1:], [1.0]])
+    bags = ConfidenceBags(Units(10), bins=bins)
+    cells = bags.cells_of(confidence)
+    assert cells.min() >= 0
+    assert cells.max() < bags.size
+    np.testing.assert_array_equal(bags.bins_of(cells), bin_index(confidence, bins))
+
+
+@pytest.mark.parametrize("name", ["ece@{}", "mce@{}", "adaptive_ece@{}", "top_label_ece@{}"])
+@pytest.mark.parametrize("bins", [1, 7, 10, 40])
+def test_sure_models_have_an_interval_over_any_number_of_bins(name, bins) -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(600, 5)) * 9
+    labels = np.where(rng.random(600) < 0.9, logits.argmax(axis=1), rng.integers(0, 5, 600))
+    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
+    measured = calibcli.evaluate(probs, labels, metrics=[name.format(bins)], bootstrap=50)
+    interval = measured.intervals[name.format(bins)]
+    assert 0 <= interval.low < interval.high <= 1

@@ -230,7 +230,7 @@ class ConfidenceBags:
         """The cell of each confidence (n,), ascending."""
         # Both grow with the confidence, so their sum does whenever one of them does.
         cells: NumpyArray = lattice_cells(confidence, LATTICE) + np.maximum(
-            bin_index(confidence), 0
+            bin_index(confidence, self.bins), 0
         )
         return cells
 
