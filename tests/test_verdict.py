@@ -243,6 +243,16 @@ def test_subjects_that_are_off_are_named_where_the_mean_is_right() -> None:
         assert "but not everywhere; 1 of 10 subjects is overconfident" in found.text
 
 
+def test_a_mean_that_is_not_clearly_off_is_not_put_down_to_chance() -> None:
+    # An interval of one figure may leave out what all figures together do not.
+    text = Verdict("mixed", 0.36, 0.39, "1", ("ECE 0.1",)).text
+    assert (
+        text
+        == "on average not clearly off (P(1) says 36 %, came 39 %), but not everywhere; ECE 0.1"
+    )
+    assert Verdict("mixed", 0.36, 0.361, "1").text.startswith("right on average (")
+
+
 def test_calibrated_subjects_are_left_out() -> None:
     found = Verdict.of(sliced(*by_subject(*[1.0] * 10)))
     assert found.kind == "good"

@@ -172,9 +172,10 @@ class Verdict:
             return self.word
         if self.kind != "mixed":
             return f"{self.word}{' on average' if self.on_average else ''}: {self.figures}"
-        # A gap that the rows cannot tell from none must not be read as none.
+        # A gap that the rows cannot tell from none must not be read as none; nor as chance, since
+        # the interval of a single figure may leave it out.
         far = abs(self.says - self.right) > _matters(self.right, self.event)
-        lead = "on average off by no more than chance" if far else "right on average"
+        lead = "on average not clearly off" if far else "right on average"
         return f"{lead} ({self.figures}), but not everywhere"
 
     @property
