@@ -801,6 +801,7 @@ class ParametersDocument(TypedDict):
     classes: Annotated[int, "number of classes"]
     class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
     fitted_on: Annotated[str, "kind of the scores that it was fitted to, `input` in the file"]
+    reading: Annotated[Mapping[str, Any], "how the input was read, as in the [file](params.md)"]
     stages: Annotated[Sequence[str], "what each stage does, for people"]
     maps: Annotated[
         Mapping[str, str] | None,

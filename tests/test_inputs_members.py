@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,9 @@ def test_what_the_members_became_is_repeated_or_refused(calib_here, tmp_path) ->
     path = npz(tmp_path, logits=LOGITS, labels=LABELS)
     options = ("-p", "p.json", "-o", "c.npz", "-m", "temperature", "-q")
     assert calib_here("fit", path, "--members", "mean-probs", *options)[0] == 0
+    code, shown, _ = calib_here("inspect", "p.json", "--format", "json")
+    assert code == 0
+    assert json.loads(shown)["reading"] == {"members": "mean-probs", "member_count": len(LOGITS)}
     averaged = npz(tmp_path, "mean", probs=PROBS.mean(axis=0), labels=LABELS)
     assert calib_here("fit", averaged, "-p", "q.json", "-o", "d.npz", *options[4:])[0] == 0
     # Without labels, the numbers of members and of classes say which axes these are.

@@ -100,6 +100,7 @@ def _params(file: str) -> ParametersDocument:
         "classes": params.classes,
         "class_names": list(params.class_names) if params.class_names else None,
         "fitted_on": params.input,
+        "reading": params.reading,
         "stages": [f"{stage.kind}: {stage.summary()}" for stage in stages],
         "maps": None if groups is None else _maps(groups),
         "fit": params.fit,
