@@ -17,6 +17,11 @@ NUMBER_OF_BINS = "([1-9][0-9]{0,2})"
 """In the name of a metric, behind an @."""
 
 
+def title_over_bins(title: str, bins: int) -> str:
+    """The title of an error over so many bins; the usual number goes without saying."""
+    return title if bins == BINS else f"{title}, {bins} bin{'s' if bins > 1 else ''}"
+
+
 def edges_of(bins: int) -> NumpyArray:
     """The edges (bins + 1,) of bins of equal width."""
     return EDGES if bins == BINS else np.linspace(0.0, 1.0, bins + 1)

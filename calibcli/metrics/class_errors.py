@@ -21,14 +21,13 @@ multiclass-to-binary reductions, arXiv:2107.08353.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
-from calibcli.metrics.bins import BINS, bin_index, edges_of
+from calibcli.metrics.bins import BINS, bin_index, edges_of, title_over_bins
 from calibcli.metrics.class_cells import THRESHOLD, ClassCells, ClassNorm, elements_above
 from calibcli.metrics.diagrams import ClassDiagrams, PredictedClasses
 from calibcli.metrics.ece import expected_error
@@ -154,15 +153,12 @@ def _top_label_error(classes: ClassDiagrams) -> float:
     return float(expected_error((bins.confidence - bins.correct).ravel(), bins.weight.sum()))
 
 
-def _title(title: str, bins: int) -> str:
-    return title if bins == BINS else f"{title}, {bins} bins"
-
-
-def _class_wise(bins: int, name: str) -> Metric:
+def class_wise_ece_of_bins(bins: int, name: str) -> Metric:
+    """Class-wise ECE over so many bins, by its name: ``class_wise_ece@10``."""
     return Metric(
         range=SHARE,
         name=name,
-        title=_title("class-wise ECE", bins),
+        title=title_over_bins("class-wise ECE", bins),
         convention=(
             f"for every class the ECE of its probability over {bins} equal-width bins (lower, "
             "upper], probabilities of 0 in no bin; mean (not sum) over all classes"
@@ -174,11 +170,12 @@ def _class_wise(bins: int, name: str) -> Metric:
     )
 
 
-def _thresholded(bins: int, name: str) -> Metric:
+def class_wise_ece_thresholded_of_bins(bins: int, name: str) -> Metric:
+    """Thresholded class-wise ECE over so many bins: ``class_wise_ece_thresholded@10``."""
     return Metric(
         range=SHARE,
         name=name,
-        title=_title("class-wise ECE > 1 %", bins),
+        title=title_over_bins("class-wise ECE > 1 %", bins),
         convention=(
             "class-wise ECE of the probabilities above 0.01 alone (the threshold of Nixon et al. "
             f"2019): for every class |mean probability - share of the label| over {bins} "
@@ -191,11 +188,12 @@ def _thresholded(bins: int, name: str) -> Metric:
     )
 
 
-def _top_label(bins: int, name: str) -> Metric:
+def top_label_ece_of_bins(bins: int, name: str) -> Metric:
+    """Top-label ECE over so many bins, by its name: ``top_label_ece@10``."""
     return Metric(
         range=SHARE,
         name=name,
-        title=_title("top-label ECE", bins),
+        title=title_over_bins("top-label ECE", bins),
         convention=(
             f"for the rows of every predicted class the ECE over {bins} equal-width bins (lower, "
             "upper] of the largest probability; mean over rows (Gupta and Ramdas 2022)"
@@ -206,24 +204,6 @@ def _top_label(bins: int, name: str) -> Metric:
     )
 
 
-CLASS_WISE_ECE = _class_wise(BINS, "class_wise_ece")
-CLASS_WISE_ECE_THRESHOLDED = _thresholded(BINS, "class_wise_ece_thresholded")
-TOP_LABEL_ECE = _top_label(BINS, "top_label_ece")
-
-
-@cache
-def class_wise_ece_of_bins(count: str) -> Metric:
-    """Class-wise ECE of so many bins: ``class_wise_ece@10``."""
-    return _class_wise(int(count), f"class_wise_ece@{count}")
-
-
-@cache
-def class_wise_ece_thresholded_of_bins(count: str) -> Metric:
-    """Thresholded class-wise ECE of so many bins: ``class_wise_ece_thresholded@10``."""
-    return _thresholded(int(count), f"class_wise_ece_thresholded@{count}")
-
-
-@cache
-def top_label_ece_of_bins(count: str) -> Metric:
-    """Top-label ECE of so many bins: ``top_label_ece@10``."""
-    return _top_label(int(count), f"top_label_ece@{count}")
+CLASS_WISE_ECE = class_wise_ece_of_bins(BINS, "class_wise_ece")
+CLASS_WISE_ECE_THRESHOLDED = class_wise_ece_thresholded_of_bins(BINS, "class_wise_ece_thresholded")
+TOP_LABEL_ECE = top_label_ece_of_bins(BINS, "top_label_ece")

@@ -22,13 +22,12 @@ Calibration of Modern Neural Networks, arXiv:1706.04599 (the 15 bins).
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
-from calibcli.metrics.bins import BINS, ReliabilityBins
+from calibcli.metrics.bins import BINS, ReliabilityBins, title_over_bins
 from calibcli.metrics.confidence_cells import BinNorm
 
 
@@ -72,12 +71,13 @@ def _largest_gap(excess: NumpyArray, weight: NumpyArray) -> NumpyArray:
 MEAN_GAP = BinNorm(_mean_gap)
 
 
-def _ece(bins: int, name: str) -> Metric:
+def ece_of_bins(bins: int, name: str) -> Metric:
+    """ECE over so many bins, by its name: ``ece@10``."""
     norm = BinNorm(_mean_gap, bins)
     return Metric(
         range=SHARE,
         name=name,
-        title="ECE" if bins == BINS else f"ECE, {bins} bins",
+        title=title_over_bins("ECE", bins),
         convention=(
             f"expected calibration error: {bins} equal-width bins (lower, upper] of the "
             "confidence, mean over rows of |mean confidence - accuracy|"
@@ -88,12 +88,13 @@ def _ece(bins: int, name: str) -> Metric:
     )
 
 
-def _mce(bins: int, name: str) -> Metric:
+def mce_of_bins(bins: int, name: str) -> Metric:
+    """MCE over so many bins, by its name: ``mce@10``."""
     norm = BinNorm(_largest_gap, bins)
     return Metric(
         range=SHARE,
         name=name,
-        title="MCE" if bins == BINS else f"MCE, {bins} bins",
+        title=title_over_bins("MCE", bins),
         convention=(
             f"maximum calibration error: {bins} equal-width bins (lower, upper] of the "
             "confidence, largest |mean confidence - accuracy|, however few the rows"
@@ -104,17 +105,5 @@ def _mce(bins: int, name: str) -> Metric:
     )
 
 
-ECE = _ece(BINS, "ece")
-MCE = _mce(BINS, "mce")
-
-
-@cache
-def ece_of_bins(count: str) -> Metric:
-    """ECE of so many bins: ``ece@10``."""
-    return _ece(int(count), f"ece@{count}")
-
-
-@cache
-def mce_of_bins(count: str) -> Metric:
-    """MCE of so many bins: ``mce@10``."""
-    return _mce(int(count), f"mce@{count}")
+ECE = ece_of_bins(BINS, "ece")
+MCE = mce_of_bins(BINS, "mce")

@@ -25,14 +25,14 @@ arXiv:1909.10155 (debiased estimator).
 from __future__ import annotations
 
 import math
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
-from calibcli.metrics.bins import BINS
+from calibcli.metrics.bins import BINS, title_over_bins
 from calibcli.metrics.confidence import COLLECTED_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import ConfidenceCells, ResidualNorm, cumulated
 from calibcli.metrics.ece import expected_error
@@ -220,11 +220,12 @@ def _root_residuals(cells: ConfidenceCells, smallest: float) -> Residuals:
     return Residuals(squares.linear, lambda sums: np.sqrt(squares.norm(sums)))
 
 
-def _adaptive(bins: int, name: str) -> Metric:
+def adaptive_ece_of_bins(bins: int, name: str) -> Metric:
+    """Adaptive ECE over so many bins, by its name: ``adaptive_ece@10``."""
     return Metric(
         range=SHARE,
         name=name,
-        title="adaptive ECE" if bins == BINS else f"adaptive ECE, {bins} bins",
+        title=title_over_bins("adaptive ECE", bins),
         convention=(
             f"{bins} equal-mass bins of the confidence, every row and rows of equal confidence in "
             "one bin; mean over rows of |mean confidence - accuracy| (after Mukhoti et al. 2020)"
@@ -235,13 +236,7 @@ def _adaptive(bins: int, name: str) -> Metric:
     )
 
 
-ADAPTIVE_ECE = _adaptive(BINS, "adaptive_ece")
-
-
-@cache
-def adaptive_ece_of_bins(count: str) -> Metric:
-    """Adaptive ECE of so many bins: ``adaptive_ece@10``."""
-    return _adaptive(int(count), f"adaptive_ece@{count}")
+ADAPTIVE_ECE = adaptive_ece_of_bins(BINS, "adaptive_ece")
 
 
 ADAPTIVE_ECE_PUBLISHED = Metric(

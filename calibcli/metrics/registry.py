@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pkgutil import resolve_name
 
 from calibcli.metrics.accuracy import TOP_ACCURACY
@@ -78,8 +79,10 @@ def _places(names: dict[str, str]) -> dict[str, str]:
 def _of_bins(name: str, maker: str) -> Pattern[Metric]:
     """The metric of any number of bins, whose module is imported at its first use."""
 
+    @cache
     def make(count: str) -> Metric:
-        metric: Metric = resolve_name(f"calibcli.metrics.{maker}")(count)
+        make_metric = resolve_name(f"calibcli.metrics.{maker}")
+        metric: Metric = make_metric(int(count), f"{name}@{count}")
         return metric
 
     return Pattern(f"{name}@BINS", re.compile(f"{name}@{NUMBER_OF_BINS}"), make)
