@@ -78,7 +78,7 @@ _CHANCE = TableColumn(CHANCE_HEADING, align="left", rank=3, legend=_BY_CHANCE)
 
 PLUG_IN_HEADING = "plug-in"
 _ESTIMATE_NOTE = (
-    "calibration errors are estimates, without what noise adds: 0 where these rows cannot tell the "
+    "calibration errors are estimates, without what noise adds; 0: these rows cannot tell the "
     "error from none"
 )
 _PLUG_IN = TableColumn(
