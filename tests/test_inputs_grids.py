@@ -334,6 +334,9 @@ def test_a_folder_of_segmentations_beside_one_of_predictions(suffix, rows, tmp_p
     assert len(sampled[0]) == 10
     (segmented / f"case_1.{suffix}").unlink()
     assert "which would be called case_1.npy" in refusal(str(predicted), labels=str(segmented))
+    if suffix == "npz":
+        npz(segmented, "case_0", seg=parts[0][1], mask=parts[0][1] > 0)
+        assert "could all be the labels" in refusal(str(predicted), labels=str(segmented))
 
 
 # Samples

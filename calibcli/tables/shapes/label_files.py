@@ -66,6 +66,12 @@ def _label_field(file: DataFile) -> Field:
             f"{file.location.name}: none of its {file.unit}s is called label, seg or mask; rename "
             "the labels or save them as NPY"
         )
+    if len(named) > 1:
+        listed = " and ".join(field.name for field in named)
+        raise DataError(
+            f"{file.location.name}: {listed} could all be the labels; save those that are meant as "
+            "NPY"
+        )
     return [*named, *file.fields][0]
 
 
