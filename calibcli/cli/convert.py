@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -91,9 +93,6 @@ def convert_command(
     printing: PlainOutputOptions,
 ) -> None:
     """Read files, and write the rows that they hold."""
-    import json
-    import sys
-
     from calibcli.cli.console import Talk
     from calibcli.cli.reading import check_stdin, keep_inputs, opened, talk_about_output
     from calibcli.cli.shared_options import PlainFormat, cluster_keys
