@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -124,17 +123,6 @@ def test_damage_is_refused(tmp_path: Path, header: Any) -> None:
     with pytest.raises(CalibError) as caught:
         opened(tmp_path / "rows.safetensors")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("mark", ["zarr.json", ".zgroup"])
-def test_a_zarr_store_is_refused_with_the_program(tmp_path, mark):
-    (tmp_path / "rows.zarr").mkdir()
-    (tmp_path / "rows.zarr" / mark).write_text("{}")
-    with pytest.raises(CalibError) as caught:
-        opened(tmp_path / "rows.zarr")
-    program = shlex.split(str(caught.value).partition("in the store: ")[2])[-1]
-    assert f"zarr.open({str(tmp_path / 'rows.zarr')!r}" in program
-    compile(program, "recipe", "exec")
 
 
 def test_odd_metadata_are_no_class_names(tmp_path):

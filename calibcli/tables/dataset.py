@@ -237,8 +237,7 @@ class Dataset:
         sizes = {size for size, _ in known}
         for location in self._locations[: len(self._locations) - self._has_label_file]:
             given = location.original or location
-            path = Path(given.path)
-            if given.url is None and path.is_file() and path.stat().st_size in sizes:
+            if given.url is None and _size(given) in sizes:
                 digest, size = _digest(location)
                 if (size, digest) in known:
                     return True
@@ -271,13 +270,23 @@ class Dataset:
 
 
 def _digest(location: Location) -> tuple[str, int]:
-    """SHA-256 of a file, and its size in bytes."""
+    """SHA-256 of a file, and its size in bytes; of a store those of its files and their names."""
     digest, size = hashlib.sha256(), 0
-    with (location.original or location).open() as file:
-        while content := file.read(COPIED_BYTES):
-            digest.update(content)
-            size += len(content)
+    given = location.original or location
+    for part in given.files():
+        if part is not given:
+            digest.update(f"{part.name}\0".encode())
+        with part.open() as file:
+            while content := file.read(COPIED_BYTES):
+                digest.update(content)
+                size += len(content)
     return digest.hexdigest(), size
+
+
+def _size(location: Location) -> int:
+    """The bytes of a local file or store."""
+    parts = (Path(part.path) for part in location.files())
+    return sum(path.stat().st_size for path in parts if path.is_file())
 
 
 def _short_name(locations: Sequence[Location]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -15,7 +14,7 @@ from urllib.parse import unquote
 
 from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
-from calibcli.tables.formats.registry import COMPRESSIONS, SUFFIXES, TEXT_SUFFIXES
+from calibcli.tables.formats.registry import COMPRESSIONS, STORES, SUFFIXES, TEXT_SUFFIXES
 
 STDIN_NAME = "standard input"
 """What messages call it."""
@@ -69,6 +68,14 @@ class Location:
     def copied_to(self, path: str) -> Location:
         """The same rows in a temporary file, which says where they are from."""
         return Location(self.name, path, None, self.keys, self.original or self)
+
+    def files(self) -> list[Location]:
+        """The file itself; of a folder that is a store all files in it, by their paths."""
+        path = Path(self.path)
+        if self.url is not None or not path.is_dir():
+            return [self]
+        inside = sorted(each for each in path.rglob("*") if each.is_file())
+        return [Location(each.relative_to(path).as_posix(), str(each)) for each in inside]
 
     def open(self) -> Any:
         """The file for reading: a `pyarrow.NativeFile`, or a plain file if it is local."""
@@ -155,9 +162,15 @@ def _expand_one(text: str) -> list[Location]:
 def _expand_local(text: str) -> list[Location]:
     path = Path(text)
     if path.is_dir():
+        if is_store(path):
+            return [Location(text, str(path))]
         _refuse_table_log(text, path.resolve())
-        _refuse_zarr(text, path)
-        files = _data_files([str(file) for file in path.rglob("*") if file.is_file()], str(path))
+        inside = list(path.rglob("*"))
+        stores = {each.parent for each in inside if each.name in STORES}
+        outside = [each for each in inside if each.is_file() and stores.isdisjoint(each.parents)]
+        files = _data_files([str(file) for file in outside], str(path)) or sorted(
+            str(store) for store in stores if stores.isdisjoint(store.parents)
+        )
         if not files:
             listed = ", ".join((*SUFFIXES, *TEXT_SUFFIXES))
             raise DataError(f"{text}: the folder holds no data file ({listed})")
@@ -166,7 +179,7 @@ def _expand_local(text: str) -> list[Location]:
         return [Location(text, str(path))]
     if has_magic(text):
         paths = glob(text, recursive=True)  # noqa: PTH207 (a `Path` cannot: the text may be absolute)
-        matches = sorted(path for path in paths if Path(path).is_file())
+        matches = sorted(path for path in paths if Path(path).is_file() or is_store(Path(path)))
         if not matches:
             raise DataError(f"{text}: no file matches")
         for folder in sorted({Path(each).resolve().parent for each in matches}):
@@ -185,6 +198,8 @@ def _expand_remote(base: str, pattern: str, system: Any, path: str) -> list[Loca
     except OSError as error:
         raise cannot_read(base, error) from error
     files = [one.path for one in inside if one.type == FileType.File]
+    if any(PurePosixPath(file).name in STORES for file in files):
+        raise DataError(f"{base}{pattern}: is a Zarr store; copy it to this machine first")
     if pattern:
         files = sorted(file for file in files if fnmatchcase(file, f"{path}/{pattern}"))
     else:
@@ -260,22 +275,9 @@ def _refuse_logs_among(paths: Sequence[str], shown: str, folder: str) -> None:
             )
 
 
-def _refuse_zarr(shown: str, folder: Path) -> None:
-    """Refuse a folder of arrays in chunks, which is no folder of files.
-
-    Raises
-    ------
-    DataError
-    """
-    if any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
-        program = (
-            f"import zarr, numpy; f = zarr.open({shown!r}, mode='r'); "
-            "numpy.savez('rows.npz', logits=f['logits'][:], labels=f['labels'][:])"
-        )
-        raise DataError(
-            f"{shown}: is a Zarr store; save what it holds first, by its names in the store: "
-            f"python -c {shlex.quote(program)}"
-        )
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store of arrays, which is read as one file is."""
+    return path.is_dir() and any((path / mark).is_file() for mark in STORES)
 
 
 def _data_files(paths: Sequence[str], folder: str) -> list[str]:

@@ -31,7 +31,7 @@ from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.kinds import PERCENT, decide_kind
 from calibcli.tables.labels import NO_LABEL, LabelRule, NumberedLabels, whole_numbers
 from calibcli.tables.layout import LABEL_ROWS, FilePartition, Layout
-from calibcli.tables.locations import STDIN_NAME, Location, expand
+from calibcli.tables.locations import STDIN_NAME, Location, expand, is_store
 from calibcli.tables.names import (
     FileFields,
     Scores,
@@ -481,7 +481,8 @@ def _label_file(first: DataFile, asked: str | None, spool: Spool) -> DataFile | 
     """The file of labels, if it is one that was asked for; its shape is not looked at."""
     if asked is None or FileFields.of(first).find(asked) is not None:
         return None
-    if not asked.lower().endswith(".npy") and not Path(asked).is_file():
+    is_file = asked.lower().endswith(".npy") or Path(asked).is_file() or is_store(Path(asked))
+    if not is_file:
         return None
     (location,) = expand([asked])
     file = open_file(location, spool)

@@ -14,6 +14,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import zarr
+from numcodecs import LZ4, Blosc, Zlib, Zstd
 from table_files import calibrated_file, gather, opened
 
 RNG = np.random.default_rng(5)
@@ -33,6 +35,48 @@ def check(path: Path, **options: Any) -> None:
 
 
 # What they write
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"compressors": Blosc(name, 5, shuffle, block)}
+        for name in ("lz4", "lz4hc", "zlib", "zstd")
+        for shuffle in (Blosc.NOSHUFFLE, Blosc.SHUFFLE, Blosc.BITSHUFFLE)
+        for block in (0, 256)
+    ]
+    + [{"compressors": each} for each in (Zstd(1), Zlib(1), LZ4(), None)]
+    + [{"order": "F"}, {"dtype": ">f4"}],
+    ids=str,
+)
+def test_zarr_writes_version_2(tmp_path, how):
+    store = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=2)
+    forms = {"dtype": "f4", "shape": LOGITS.shape, "chunks": (24, 3), **how}
+    store.create_array("logits", **forms)[:] = LOGITS
+    store.create_array("labels", shape=(ROWS,), dtype="i8", chunks=(24,))[:] = LABELS
+    check(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"compressors": zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle")},
+        {"compressors": [zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]},
+        {"filters": zarr.codecs.TransposeCodec(order=(1, 0))},
+        {"serializer": zarr.codecs.BytesCodec(endian="big")},
+        {"shards": (48, 6)},
+        {"shards": {"shape": (48, 6), "index_location": "start"}},
+    ],
+    ids=str,
+)
+def test_zarr_writes_version_3(tmp_path, how):
+    store = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3)
+    forms = {"dtype": "f4", "shape": LOGITS.shape, "chunks": (24, 3), **how}
+    store.create_array("logits", **forms)[:] = LOGITS
+    store.create_array("labels", shape=(ROWS,), dtype=str, chunks=(24,))[:] = np.array(TEXTS)
+    store.create_array("classes", shape=(4,), dtype=str, chunks=(4,))[:] = np.array(NAMES)
+    check(tmp_path / "s.zarr")
 
 
 POLARS = {

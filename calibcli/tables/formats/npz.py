@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ from calibcli.tables.formats.base import (
     read_notes,
 )
 from calibcli.tables.formats.npy import ArrayBatch, ArrayHeader, read_header
+from calibcli.tables.formats.registry import STORES
 from calibcli.tables.locations import Location
 from calibcli.tables.storage import BROKEN_ZIP, COPIED_BYTES, MappedFile, Spool
 
@@ -349,6 +350,8 @@ def _other_archive(name: str, names: Sequence[str]) -> str:
     if any(each.startswith("xl/") for each in names):
         program = f"import pandas; pandas.read_excel({name!r}).to_parquet('rows.parquet')"
         return f"is an Excel workbook; write its sheet to a file first: {python_command(program)}"
+    if any(PurePosixPath(each).name in STORES for each in names):
+        return f"is a Zarr store in a ZIP archive; unpack it first: {_unpacking(name)}"
     if any(each.startswith("samples/") for each in names) and "header.json" in names:
         from calibcli.tables.formats.json_lines import INSPECT_RECIPE
 
@@ -360,6 +363,11 @@ def _other_archive(name: str, names: Sequence[str]) -> str:
             f"{shlex.quote(names[0])} | calib evaluate -"
         )
     return "not a readable NPZ file (it holds no array)"
+
+
+def _unpacking(name: str) -> str:
+    folder = shlex.quote(f"{PurePosixPath(name).name.split('.', 1)[0]}.zarr")
+    return f"unzip -q {shlex.quote(name)} -d {folder} && calib evaluate {folder}"
 
 
 def _member(

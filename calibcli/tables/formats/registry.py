@@ -44,6 +44,8 @@ class FileFormat:
         this format. A folder's files of text are data only where no other file is.
     recognise_bytes : str
         The same of what is no text and begins with no magic either.
+    marks : tuple of str
+        Of a format that is a folder, the files of which one is in it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class FileFormat:
     gives_shape: bool = False
     recognise: str = ""
     recognise_bytes: str = ""
+    marks: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -97,6 +100,14 @@ FORMATS = {
             (".h5", ".hdf5"),
             (b"\x89HDF",),
             "hdf5:open_hdf5",
+        ),
+        FileFormat(
+            "zarr",
+            "Zarr",
+            (),
+            (),
+            "zarr:open_zarr",
+            marks=("zarr.json", ".zgroup", ".zarray"),
         ),
         FileFormat(
             "npy",
@@ -154,6 +165,9 @@ TEXT_SUFFIXES = tuple(
     suffix for each in FORMATS.values() if each.recognise for suffix in each.suffixes
 )
 """Which files of a folder are data; those of text only where there are no others."""
+
+STORES = {mark: each for each in FORMATS.values() for mark in each.marks}
+"""The format of a folder that is a store of arrays, by a file in it."""
 
 OUTPUTS = {suffix: each for each in FORMATS.values() for suffix in each.written}
 """The format of an output file, by its suffix."""

@@ -11,7 +11,7 @@ from typing import IO
 from calibcli.errors import DataError
 from calibcli.small_files import open_patiently
 from calibcli.tables.formats.base import DataFile, pickled, python_command
-from calibcli.tables.formats.registry import FORMATS, FileFormat, import_function
+from calibcli.tables.formats.registry import FORMATS, STORES, FileFormat, import_function
 from calibcli.tables.locations import Location, cannot_read, first_line
 from calibcli.tables.storage import Spool
 
@@ -142,6 +142,8 @@ def open_file(location: Location, spool: Spool) -> DataFile:
         It cannot be read.
     """
     try:
+        if location.url is None and Path(location.path).is_dir():
+            return _opened_store(location, spool)
         if location.url is None and not Path(location.path).is_file():
             # A pipe can be read once, and has no end to begin at.
             with open_patiently(location.path) as pipe:
@@ -160,6 +162,19 @@ def open_file(location: Location, spool: Spool) -> DataFile:
                     location = spooled(file, location, spool)
     except OSError as error:
         raise cannot_read(location.name, error) from error
+    opened: DataFile = import_function(form.reader)(location, spool)
+    return opened
+
+
+def _opened_store(location: Location, spool: Spool) -> DataFile:
+    """A folder that is a store of arrays.
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
+    form = next(form for mark, form in STORES.items() if (Path(location.path) / mark).is_file())
     opened: DataFile = import_function(form.reader)(location, spool)
     return opened
 

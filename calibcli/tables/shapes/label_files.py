@@ -12,7 +12,7 @@ from calibcli.errors import DataError
 from calibcli.tables.formats.base import Batch, DataFile, Field, Values
 from calibcli.tables.formats.npy import ArrayBatch
 from calibcli.tables.formats.sniffing import open_file
-from calibcli.tables.locations import Location, expand
+from calibcli.tables.locations import Location, expand, is_store
 from calibcli.tables.names import LABELS, OTHER_LABELS
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import AlignedReader, OpenedFiles, ReshapedFile
@@ -26,6 +26,8 @@ def with_label_files(opened: OpenedFiles, options: ReadOptions, spool: Spool) ->
     """Add the labels of a folder to the files of scores; see `SHAPES`."""
     asked = options.labels
     if asked is None or opened.labels is not None or not Path(asked).is_dir():
+        return opened
+    if is_store(Path(asked)):
         return opened
     by_name: dict[str, Location] = {}
     for location in expand([asked]):
