@@ -272,6 +272,33 @@ def test_targets_may_be_the_text_of_a_choice_or_its_number(tmp_path, target) -> 
     assert read(lines(tmp_path / NAME, rows))[1] == TRUTH
 
 
+def digit_samples(target: Any, **more: Any) -> list[dict[str, Any]]:
+    """Samples of which the choices are 1, 2, …, so that a digit may be a number or a text."""
+    rows = samples(ROWS, TRUTH, target=[target(y) for y in TRUTH], **more)
+    for row in rows:
+        for k, argument in enumerate(row["arguments"].values()):
+            argument["arg_1"] = f" {k + 1}"
+    return rows
+
+
+@pytest.mark.parametrize("target", [str, lambda y: str(y + 1)])
+def test_digits_are_numbers_or_texts_of_choices_as_the_whole_file_shows(tmp_path, target) -> None:
+    assert read(lines(tmp_path / NAME, digit_samples(target)))[1] == TRUTH
+
+
+def test_digits_that_may_be_both_are_refused_with_a_command_for_each(tmp_path) -> None:
+    path = lines(tmp_path / NAME, digit_samples(str))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    several = [row | {"acc": None} for row in rows if 0 < int(row["target"]) < 3]
+    path = lines(tmp_path / NAME, several)
+    with pytest.raises(UsageError, match=r"tonumber.*or jq -c"):
+        read(path)
+    expected = [int(row["target"]) for row in several]
+    for meant, shift in ((int, 0), (lambda text: text + " ", 1)):
+        path = lines(tmp_path / NAME, [row | {"target": meant(row["target"])} for row in several])
+        assert read(path)[1] == [y - shift for y in expected]
+
+
 def test_pairs_of_numbers_and_letters_without_the_texts_are_read(tmp_path) -> None:
     rows = samples(ROWS, TRUTH)
     for row, y, scores in zip(rows, TRUTH, ROWS, strict=True):

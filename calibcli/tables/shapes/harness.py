@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from calibcli.errors import DataError, UsageError
-from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile
+from calibcli.tables.formats.base import UNKNOWN_ROWS, Batch, DataFile
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles, row_count
 from calibcli.tables.storage import Spool
 
 _RESPONSES = ("filtered_resps", "resps")
 _TIME = re.compile(r"_\d{4}-\d\d-\d\dT[\d.-]+$")
+Digits: TypeAlias = Literal["number", "text"]
+"""What a target of digits is: the number of a choice, as the harness logs it, or its text."""
+
 _ROWS = 256
 """Questions read at a time; each may come with pages of examples."""
 
@@ -86,12 +90,12 @@ def _batches(file: DataFile, schema: Any) -> Iterator[Any]:
     texts = {name for name in names if fields[name].element == "string"}
     task = _task(file.location.name)
     filters: set[str] = set()
+    digits: Digits | None = None
     at = 0
     for batch in file.read(names, 0, row_count(file), _ROWS):
         made: dict[str, list[Any]] = {name: [] for name in schema.names}
-        for stored in batch.columns(names).to_pylist():
-            where = file.locate(at)
-            question = _Question({key: _parsed(key, value, texts) for key, value in stored.items()})
+        for question in _questions(batch, names, texts):
+            where, stored = file.locate(at), question.stored
             filters.add(str(stored.get("filter")))
             if len(filters) > 1:
                 listed = ", ".join(sorted(filters))
@@ -101,12 +105,45 @@ def _batches(file: DataFile, schema: Any) -> Iterator[Any]:
                     "calib evaluate -"
                 )
             made["logits"].append(question.likelihoods(where))
-            made["label"].append(question.label(where))
+            if digits is None and question.has_digits and len(question.possible(where, None)) > 1:
+                digits = _digits(file, names, texts)
+            made["label"].append(question.label(where, digits))
             made["task"].append(task)
             made["subject"].append(question.subject or task)
             made["doc_id"].append(f"{task}/{stored.get('doc_id', at)}")
             at += 1
         yield pa.RecordBatch.from_pydict(made, schema=schema)
+
+
+def _questions(batch: Batch, names: list[str], texts: set[str]) -> Iterator[_Question]:
+    for stored in batch.columns(names).to_pylist():
+        yield _Question({key: _parsed(key, value, texts) for key, value in stored.items()})
+
+
+def _digits(file: DataFile, names: list[str], texts: set[str]) -> Digits:
+    """What targets of digits are: numbers of choices, or texts, whichever fits all rows.
+
+    Raises
+    ------
+    UsageError
+        Both do, or neither.
+    """
+    fits: dict[Digits, bool] = {"number": True, "text": True}
+    for batch in file.read(names, 0, row_count(file), _ROWS):
+        for question in _questions(batch, names, texts):
+            for digits in fits if question.has_digits else ():
+                fits[digits] &= bool(question.possible(file.location.name, digits))
+    if fits["number"] != fits["text"]:
+        return "number" if fits["number"] else "text"
+    name = shlex.quote(file.location.name)
+    ways = " or ".join(
+        f"jq -c '.target |= {change}' {name} | calib evaluate -"
+        for change in ("tonumber", '(.+" ")')
+    )
+    raise UsageError(
+        f"{file.location.name}: its targets may be the numbers of choices, from 0, or the texts of "
+        f"these, which are numbers too; for numbers and for texts: {ways}"
+    )
 
 
 def _parsed(name: str, value: Any, texts: set[str]) -> Any:
@@ -186,7 +223,13 @@ class _Question:
         subject = document.get("subject") if isinstance(document, dict) else None
         return subject if isinstance(subject, str) and subject else None
 
-    def label(self, where: str) -> int:
+    @property
+    def has_digits(self) -> bool:
+        """Whether the target is a text of digits: the number of a choice, or a choice's text."""
+        target = self.stored["target"]
+        return isinstance(target, str) and target.isdigit()
+
+    def label(self, where: str, digits: Digits | None) -> int:
         """The number of the right choice, which must agree with ``acc`` where that is there.
 
         Raises
@@ -194,22 +237,30 @@ class _Question:
         DataError
             It is not known, or the file contradicts itself.
         """
-        values = self.likelihoods(where)
-        best, accuracy = values.index(max(values)), self.stored.get("acc")
-        possible = self._possible(len(values))
-        if accuracy in (0, 1):
-            possible = [each for each in possible if (each == best) == bool(accuracy)]
-            if not possible and len(values) == 2 and not isinstance(self.stored["target"], int):
-                possible = [best if accuracy else 1 - best]
+        possible = self.possible(where, digits)
         if len(possible) != 1:
             problem = "may be several" if possible else "is none"
+            accuracy = self.stored.get("acc")
             raise DataError(
                 f"{where}: the target {str(self.stored['target'])[:40]!r} {problem} of the "
-                f"{len(values)} choices{'' if accuracy is None else f' with acc {accuracy}'}"
+                f"{len(self.likelihoods(where))} choices"
+                f"{'' if accuracy is None else f' with acc {accuracy}'}"
             )
         return possible[0]
 
-    def _possible(self, choices: int) -> list[int]:
+    def possible(self, where: str, digits: Digits | None) -> list[int]:
+        """The choices that may be right; with ``digits`` those where targets of digits are this."""
+        values = self.likelihoods(where)
+        best, accuracy = values.index(max(values)), self.stored.get("acc")
+        possible = self._meant(len(values), digits)
+        if accuracy in (0, 1):
+            possible = [each for each in possible if (each == best) == bool(accuracy)]
+            is_free = digits is None and not isinstance(self.stored["target"], int)
+            if not possible and len(values) == 2 and is_free:
+                possible = [best if accuracy else 1 - best]
+        return possible
+
+    def _meant(self, choices: int, digits: Digits | None) -> list[int]:
         """The choices that the target may mean."""
         target = self.stored["target"]
         if isinstance(target, int | float) and not isinstance(target, bool):
@@ -218,12 +269,12 @@ class _Question:
             return []
         text = target.strip()
         same = [k for k, each in enumerate(self.choices()[:choices]) if each == text]
-        if same:
-            return same
-        if text.isdigit():
-            return [int(text)] if int(text) < choices else []
+        if self.has_digits:
+            numbers = [int(text)] if int(text) < choices else []
+            meant: dict[Digits | None, list[int]] = {"number": numbers, "text": same}
+            return meant.get(digits) or ([] if digits else sorted({*numbers, *same}))
         letter = ord(text) - ord("A") if len(text) == 1 else -1
-        return [letter] if 0 <= letter < choices and not self.choices() else []
+        return same or ([letter] if 0 <= letter < choices and not self.choices() else [])
 
 
 def _likelihood(response: Any) -> float:
