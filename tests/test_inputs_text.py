@@ -212,6 +212,21 @@ def test_codes_and_names_stay_texts(tmp_path) -> None:
     }
 
 
+@pytest.mark.parametrize("form", [delimiting, json_lined])
+def test_whole_numbers_beyond_64_bits_keep_their_digits(tmp_path, monkeypatch, form) -> None:
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(json_lines, "BLOCK_BYTES", 256)
+    columns = {"logit_0": [0.25] * 300, "logit_1": [1.5] * 300, "label": [0, 1] * 150}
+    columns["id"] = [*range(298), 2**64 + 1, 2**64 + 2]
+    columns["amount"] = [0.5, *range(298), 10**20]
+    path = write(tmp_path / "t", form(columns))
+    with open_dataset([str(path)], ReadOptions(keys={"by": "id"})) as dataset:
+        (chunk,) = dataset.chunks(300, with_columns=True)
+        assert len(dataset.key_names("by")) == 300
+    assert chunk.columns.column("id").to_pylist() == list(map(str, columns["id"]))
+    assert chunk.columns.column("amount").to_pylist() == list(map(float, columns["amount"]))
+
+
 def test_missing_values_are_missing(tmp_path) -> None:
     text = "prob_a,prob_b,label\n.5,.5,0\n.5,NA,1\n"
     with pytest.raises(DataError, match="row 1: column 'prob_b' has no value here"):

@@ -47,6 +47,10 @@ _DECIMAL_COMMA_OR_WHOLE = rf"{_DECIMAL_COMMA}|^\s*[+-]?[0-9]*\s*$"
 _CODE = r"^\s*[+-]?0[0-9xX]"
 """Digits that are a code, such as 007: as a number it would be another text."""
 
+_LARGE = r"^\s*[+-]?[0-9]{19,}\s*$"
+_FRACTION = r"[0-9.][.eE]|[.][0-9]"
+"""Whole numbers that 64 bits may not hold, of which a float would lose digits; and other ones."""
+
 _INTEGER, _FLOAT, _BOOL, _TEXT = pa.int64(), pa.float64(), pa.bool_(), pa.string()
 _WIDER = {_INTEGER: (_INTEGER, _FLOAT), _FLOAT: (_FLOAT,), _BOOL: (_BOOL,), _TEXT: ()}
 """The types of which one may hold a column whose first values were of a type; text holds any."""
@@ -78,7 +82,7 @@ class _Column:
         if strings.null_count == len(strings):
             return
         before = self.type
-        if before in (None, _INTEGER) and _any(strings, _CODE):
+        if before in (None, _INTEGER) and (_any(strings, _CODE) or _is_too_large(strings)):
             self.type = _TEXT
             return
         # Truth values last: Arrow takes 0 and 1 for them as well.
@@ -116,6 +120,12 @@ def _any(strings: Any, pattern: str, *, others: bool = False) -> bool:
     """Whether a regular expression is found in one of the strings, or is not in one of them."""
     matches = pc.match_substring_regex(strings, pattern)
     return bool(pc.any(pc.invert(matches) if others else matches).as_py())
+
+
+def _is_too_large(strings: Any) -> bool:
+    """Whether all of them are whole numbers, of which 64 bits do not hold one."""
+    large = _any(strings, _LARGE) and not _any(strings, _FRACTION)
+    return large and _converted(strings, _INTEGER) is None
 
 
 def _converted(strings: Any, kind: Any) -> Any | None:

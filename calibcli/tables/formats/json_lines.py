@@ -36,6 +36,11 @@ _MOST_FIELDS = 256
 _MIXED = pa.binary()
 """Stands for values of several types, which are kept as their JSON; JSON itself has no bytes."""
 
+_LARGE = pa.large_binary()
+"""Stands for whole numbers of which 64 bits do not hold all: they are kept as text."""
+
+_LARGE_NUMBER = re.compile(rb"[\s:,\[]-?[0-9]{19,}\s*[,}\]]")
+
 MIXED_TITLE = "JSON of several types"
 """How the type of such a column is called."""
 
@@ -140,7 +145,8 @@ class _Block:
 
     def _by_arrow(self, schema: Any | None) -> Any | None:
         """The rows, taken apart by Arrow; None where it does not understand all of them."""
-        if not self.content.strip():
+        # Of large numbers Arrow makes floats, which lose digits.
+        if not self.content.strip() or (schema is None and _LARGE_NUMBER.search(self.content)):
             return None
         try:
             return arrow_json.read_json(
@@ -317,7 +323,7 @@ def _type_of(value: Any) -> Any:
     if type(value) in _SCALARS:
         return _SCALARS[type(value)]
     if isinstance(value, int):
-        return pa.int64() if -(2**63) <= value < 2**63 else pa.float64()
+        return pa.int64() if -(2**63) <= value < 2**63 else _LARGE
     if isinstance(value, dict):
         return _as_map(_fields_of(value))
     if set(map(type, value)) == {float}:
@@ -359,8 +365,8 @@ def _widened(first: Any, second: Any) -> Any:
         widened = first
     elif pa.types.is_null(first):
         widened = second
-    elif {first, second} == {pa.int64(), pa.float64()}:
-        widened = pa.float64()
+    elif {first, second} < {pa.int64(), _LARGE, pa.float64()}:
+        widened = _LARGE if pa.float64() not in (first, second) else pa.float64()
     elif pa.types.is_list(first) and pa.types.is_list(second):
         widened = pa.list_(_widened(first.value_type, second.value_type))
     elif pa.types.is_struct(first) and pa.types.is_struct(second):
@@ -388,7 +394,11 @@ def _as_scores(name: str, kind: Any) -> Any:
     """The type of a field; where its name says that it has scores, whole numbers are numbers."""
     if kind_by_name(name) is None:
         return kind
-    return pa.float64() if pa.types.is_integer(kind) else _floats(kind)
+    return pa.float64() if _is_whole(kind) else _floats(kind)
+
+
+def _is_whole(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or kind == _LARGE)
 
 
 def _needs_python(kind: Any) -> bool:
@@ -397,7 +407,7 @@ def _needs_python(kind: Any) -> bool:
         return True
     if pa.types.is_struct(kind):
         return any(_needs_python(field.type) for field in kind)
-    return _needs_python(kind.value_type) if pa.types.is_list(kind) else bool(kind == _MIXED)
+    return _needs_python(kind.value_type) if pa.types.is_list(kind) else kind in (_MIXED, _LARGE)
 
 
 def _stored(kind: Any) -> Any:
@@ -408,14 +418,14 @@ def _stored(kind: Any) -> Any:
         return pa.list_(_stored(kind.value_type))
     if pa.types.is_map(kind):
         return pa.map_(pa.string(), _stored(kind.item_type))
-    return pa.string() if kind == _MIXED else kind
+    return pa.string() if kind in (_MIXED, _LARGE) else kind
 
 
 def as_typed(value: Any, kind: Any) -> Any:
     """A value as Python's `json` has it, in the form of which Arrow makes a type."""
     if value is None:
         return None
-    if kind == _MIXED:
+    if kind in (_MIXED, _LARGE):
         return json.dumps(value, ensure_ascii=False)
     if pa.types.is_struct(kind):
         return {field.name: as_typed(value.get(field.name), field.type) for field in kind}
@@ -431,12 +441,12 @@ def type_of_values(values: Iterable[Any]) -> Any:
     kind: Any = pa.null()
     for each in values:
         kind = _widened(kind, _type_of(each))
-    return _floats(_stored(kind))
+    return _stored(_floats(kind))
 
 
 def _floats(kind: Any) -> Any:
     """A type in which whole numbers within lists may be followed by others."""
     if pa.types.is_list(kind):
         inner = kind.value_type
-        return pa.list_(pa.float64() if pa.types.is_integer(inner) else _floats(inner))
+        return pa.list_(pa.float64() if _is_whole(inner) else _floats(inner))
     return kind
