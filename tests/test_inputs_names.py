@@ -195,6 +195,10 @@ def test_numbered_features_are_no_classes(table):
     columns = {str(k): RNG.normal(size=ROWS) for k in range(20)}
     assert "no column with a name such as logits" in refused(table({**columns, "label": IS_CAT}))
     assert "no column with a name such as logits" in refused(table({**columns, "label": LABELS}))
+    as_many = {str(k): LOGITS[:, k] for k in range(3)}
+    path = table({**as_many, "label": LABELS})
+    assert refused(path).endswith("if these are the scores, add --logits 0,1,2")
+    assert np.array_equal(rows_read(path, logits="0,1,2")[0], LOGITS)
 
 
 # Arrays without names, confidence and correct, flags

@@ -161,10 +161,10 @@ class _Block:
         names = schema.names
         kinds = {field.name: field.type for field in kind}
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        for row in self.rows():
-            for name in names:
-                columns[name].append(as_typed(row.get(name), kinds[name]))
         try:
+            for row in self.rows():
+                for name in names:
+                    columns[name].append(as_typed(row.get(name), kinds[name]))
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
         except (pa.ArrowException, OverflowError, UnicodeError) as error:
             raise DataError(
@@ -427,6 +427,8 @@ def as_typed(value: Any, kind: Any) -> Any:
         return None
     if kind in (_MIXED, _LARGE):
         return json.dumps(value, ensure_ascii=False)
+    if kind == pa.float64() and isinstance(value, int):
+        return float(value)  # Arrow takes no whole number that would lose digits
     if pa.types.is_struct(kind):
         return {field.name: as_typed(value.get(field.name), field.type) for field in kind}
     if pa.types.is_map(kind):

@@ -97,11 +97,12 @@ def _class_columns(file: DataFile, labels: Field) -> dict[str, str]:
         ordered = sorted(numbers, key=int)
         first = int(ordered[0])
         expected = range(first, first + len(ordered))
-        # Features are numbered columns too: there must be a label of each, or rows that sum to 1.
+        # Features are numbered columns too, and there may be as many as classes.
         if (
             [*map(int, ordered)] == [*expected]
             and first in (0, 1)
-            and (_whole(file, labels.name) == set(expected) or _sum_to_one(file, ordered))
+            and _sum_to_one(file, ordered)
+            and _whole(file, labels.name) <= set(expected)
         ):
             return {"logits": ",".join(ordered)}
     if labels.element != "string" or labels.axes != 1:
