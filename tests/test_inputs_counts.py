@@ -244,3 +244,19 @@ def test_items_of_several_files_are_clusters_of_their_own(run, tmp_path) -> None
     with open_dataset([str(tmp_path / "parts")], ReadOptions()) as dataset:
         items = np.concatenate([chunk.keys["cluster"] for chunk in dataset.chunks(50)])
         assert len(np.unique(items)) == len(LOGITS)
+
+
+# Several columns of labels
+
+
+@pytest.mark.parametrize("name", ["truth", "label"])
+def test_one_hot_labels_are_known_by_every_name(tmp_path, name) -> None:
+    one_hot = np.eye(3)[[0, 1, 2, 1]]
+    logits = np.arange(12.0).reshape(4, 3)
+    path = str(tmp_path / "a.npz")
+    np.savez(path, logits=logits, **{name: one_hot})
+    with open_dataset([path], ReadOptions()) as dataset:
+        assert np.concatenate(list(dataset.labels())).tolist() == [0, 1, 2, 1]
+    np.savez(path, logits=logits, label=one_hot, target=[0, 1, 2, 2])
+    with open_dataset([path], ReadOptions()) as dataset:
+        assert dataset.picked["labels"] == "key 'target' (int64); also there: label"

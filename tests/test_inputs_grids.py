@@ -502,3 +502,16 @@ def test_fits_and_measures_like_the_table(name, calib_here, tmp_path) -> None:
             (result["before"], result["after"], json.loads(Path(params).read_text())["stages"])
         )
     assert documents[0] == documents[1]
+
+
+# Labels of several names
+
+
+def test_several_labels_that_fit_are_said_or_refused(tmp_path) -> None:
+    scores, labels = scores_and_labels(*SHAPES["pixels"])
+    path = npz(tmp_path, logits=scores, label=labels, target=labels)
+    with open_dataset([path], ReadOptions()) as dataset:
+        assert dataset.picked["labels"].startswith("key 'label' (int64); also there: target")
+    for pair in (("seg", "mask"), ("truth", "gt")):
+        path = npz(tmp_path, logits=scores, **dict.fromkeys(pair, labels))
+        assert refusal(path).endswith(f"--labels {pair[0]} or --labels {pair[1]}")

@@ -284,9 +284,24 @@ def test_files_with_labels_of_any_known_name_are_compared(tmp_path, name) -> Non
 
 @pytest.mark.parametrize("way", ["mean-probs", "mean-logits"])
 def test_members_that_are_no_probabilities_in_a_later_file_are_refused(tmp_path, way) -> None:
+    many = np.tile(PROBS.swapaxes(0, 1), (100, 1, 1))
+    many[-1] = LOGITS[:, -1]
     paths = [
         npz(tmp_path, "a", scores=PROBS.swapaxes(0, 1), label=LABELS),
-        npz(tmp_path, "b", scores=LOGITS.swapaxes(0, 1), label=LABELS),
+        npz(tmp_path, "b", scores=many, label=np.tile(LABELS, 100)),
     ]
     with pytest.raises(CalibError, match=r"b.npz, row \d+: a score of a member is outside"):
         read(paths, members=way)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_members_of_different_kinds_are_refused(tmp_path, order) -> None:
+    first, second = (LOGITS[0], PROBS[0])[::order]
+    path = npz(tmp_path, scores=np.stack([first, second], axis=1), labels=LABELS)
+    message = refusal(path, members="mean-probs")
+    assert f"probabilities in member {1 if order == 1 else 0} of" in message
+    files = [
+        npz(tmp_path, n, scores=s[:, None], labels=LABELS)
+        for n, s in zip("ab", (first, second), strict=True)
+    ]
+    assert "give rows of each kind to a command of their own" in refusal(files)

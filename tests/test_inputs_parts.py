@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from table_files import calibrated_file, gather, opened
 
-from calibcli.errors import CalibError
+from calibcli.errors import CalibError, UsageError
+from calibcli.tables import ReadOptions, open_dataset
 
 RNG = np.random.default_rng(8)
 ROWS = 40
@@ -148,3 +149,39 @@ def test_a_whole_number_that_a_float_cannot_hold_is_refused(tmp_path):
     part(folder, "b", SECOND, x=NUMBERS[SECOND].cast(F64))
     with pytest.raises(CalibError, match="column 'x' does not fit into double"):
         calibrated_file(folder, tmp_path / "o.parquet")
+
+
+# Parts that are of different kinds
+
+
+def vectors(rows: np.ndarray) -> list[list[float]]:
+    return rows.tolist()
+
+
+def choices(rows: np.ndarray) -> list[list[float]]:
+    """Rows of which every other one has two scores."""
+    first = rows[:, 0]
+    return [
+        [value, 1 - value] if at % 2 else row
+        for at, (value, row) in enumerate(zip(first.tolist(), rows.tolist(), strict=True))
+    ]
+
+
+@pytest.mark.parametrize("form", [vectors, choices])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_parts_of_probabilities_and_of_logits_are_refused(tmp_path, form, order) -> None:
+    logits = 2 * np.random.default_rng(4).normal(size=(60, 3))
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = pa.array(logits.argmax(axis=1))
+    paths = []
+    for name, rows in zip("ab", (logits, probs), strict=True):
+        paths.append(str(tmp_path / f"{name}.parquet"))
+        table = pa.table({"scores": pa.array(form(rows)), "label": labels})
+        pq.write_table(table, paths[-1])
+        with open_dataset(paths[-1:], ReadOptions()) as dataset:
+            assert dataset.rows == 60
+    paths = [paths[place] for place in order]
+    with pytest.raises(UsageError, match=r"probabilities in .*b\.parquet, but not in .*a\.parquet"):
+        open_dataset(paths, ReadOptions())
+    with open_dataset(paths, ReadOptions(input="logits")) as dataset:
+        assert dataset.kind == "logits"

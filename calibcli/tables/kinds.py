@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -154,6 +155,33 @@ def decide_kind(
         ways = " or ".join(f"--input {each}" for each in kinds)
         raise UsageError(f"{where}: named as {_TITLES[named]}, but {what}; settle it with {ways}")
     return named, f"{_TITLES[named]} (by the name; the values agree)"
+
+
+def refuse_mixture(blocks: Sequence[tuple[str, NumpyArray]], where: str) -> None:
+    """Refuse scores of which some are probabilities by their values, and others are not.
+
+    Parameters
+    ----------
+    blocks : sequence of (str, array (n, C))
+        Rows from several places, and the names of their files; few rows show nothing.
+    where : str
+        File and column, for messages.
+
+    Raises
+    ------
+    UsageError
+    """
+    shown: dict[bool, str] = {}
+    for name, rows in blocks:
+        used = rows[np.all(rows < np.inf, axis=1)]
+        if len(used) >= ENOUGH_SINGLE:
+            shown.setdefault(_are_probabilities(used), name)
+    if len(shown) > 1:
+        raise UsageError(
+            f"{where}: by their values, scores are probabilities in {shown[True]}, but not in "
+            f"{shown[False]}; give rows of each kind to a command of their own, or take all of "
+            "them for logits with --input logits"
+        )
 
 
 def _looks_like_percent(rows: NumpyArray, named: InputKind | None) -> str | None:

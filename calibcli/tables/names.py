@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
@@ -186,25 +186,25 @@ def find_scores(file: FileFields, asked: str | None, classes: tuple[str, ...] | 
     if file.unit == "array":
         single = _checked(file, file.fields[0])
         return Scores((single,), file.title(single), PurePath(file.name).stem)
-    named = file.named(SCORES)
-    usable = [field for field in named if _can_be_scores(field)]
-    if usable:
-        also = f"; also there: {', '.join(field.name for field in usable[1:])}"
-        title = file.title(usable[0]) + (also if usable[1:] else "")
-        return Scores((usable[0],), title, usable[0].name)
-    families = [pattern for pattern in FAMILIES if _is_family(file, pattern)]
-    others = families[:1] or _other_scores(file)
-    if len(others) > 1:
-        ways = " or ".join(f"--logits {shlex.quote(name)}" for name in others)
-        raise UsageError(f"{file.name}: there may be several scores; say which are meant: {ways}")
-    if others:
-        return _asked_scores(file, others[0], classes)
-    if named:
-        _checked(file, named[0])
-    raise UsageError(
-        f"{file.name}: no {file.unit} with a name such as logits or probs; "
-        f"{file.listing()}; {_proposed_scores(file)}"
-    )
+    names = _score_names(file)
+    if not names:
+        for field in file.named(SCORES):
+            _checked(file, field)
+        raise UsageError(
+            f"{file.name}: no {file.unit} with a name such as logits or probs; "
+            f"{file.listing()}; {_proposed_scores(file)}"
+        )
+    scores = _asked_scores(file, names[0], classes)
+    if names[1:] and names[0].lower() not in SCORES:
+        raise _several(file, "scores", "--logits", names)
+    also = f"; also there: {', '.join(names[1:])}" if names[1:] else ""
+    return replace(scores, title=scores.title + also)
+
+
+def _several(file: FileFields, what: str, option: str, names: Iterable[str]) -> UsageError:
+    """The error where several fields have names that are tried last."""
+    ways = " or ".join(f"{option} {shlex.quote(name)}" for name in names)
+    return UsageError(f"{file.name}: there may be several {what}; say which are meant: {ways}")
 
 
 def _asked_scores(file: FileFields, asked: str, classes: tuple[str, ...] | None) -> Scores:
@@ -225,11 +225,16 @@ def _is_family(file: FileFields, pattern: str) -> bool:
     return sum(_is_scalar_score(field, pattern) for field in file.fields) > 1
 
 
-def _other_scores(file: FileFields) -> list[str]:
-    """Names and patterns of scores, of those that are tried last."""
-    singles = file.named(OTHER_SCORES)
-    vectors = file.named(OTHER_VECTORS)
-    usable = [*singles, *(field for field in vectors if field.axes == 2)]
+def _score_names(file: FileFields) -> list[str]:
+    """The names and patterns of scores, those of the first kind there is: the likeliest first."""
+    names = [field.name for field in file.named(SCORES) if _can_be_scores(field)]
+    if names:
+        return names
+    families = [pattern for pattern in FAMILIES if _is_family(file, pattern)]
+    if families:
+        return families[:1]
+    vectors = [field for field in file.named(OTHER_VECTORS) if field.axes == 2]
+    usable = [*file.named(OTHER_SCORES), *vectors]
     names = [field.name for field in usable if _can_be_scores(field)]
     return [*names, *(pattern for pattern in OTHER_FAMILIES if _is_family(file, pattern))]
 
@@ -241,16 +246,12 @@ def named_scores(file: FileFields) -> list[Field]:
     """
     if file.unit == "array":
         return list(file.fields)
-    named = file.named(SCORES)
-    usable = [field for field in named if _can_be_scores(field)]
-    if usable:
-        return usable[:1]
-    for asked in (*filter(lambda each: _is_family(file, each), FAMILIES), *_other_scores(file)):
-        single = file.find(asked)
-        if single is not None:
-            return [single]
-        return [field for field in file.fields if _is_scalar_score(field, asked)]
-    return named
+    asked = next(iter(_score_names(file)), None)
+    if asked is None:
+        return file.named(SCORES)
+    single = file.find(asked)
+    family = [field for field in file.fields if _is_scalar_score(field, asked)]
+    return family if single is None else [single]
 
 
 def _proposed_scores(file: FileFields) -> str:
@@ -478,52 +479,77 @@ def find_labels(
     DataError
         It cannot be labels.
     """
-    taken = {field.name for field in scores.fields}
     if asked is not None:
         field: Field | None = file.require(asked)
     else:
-        named = file.named(LABELS)
-        free = [field for field in named if field.name not in taken]
-        usable = [field for field in free if _can_be_labels(field)]
-        field = next(iter(usable or (free if required else [])), None)
-        if field is None:
-            field = _other_labels(file, taken)
+        taken = {field.name for field in scores.fields}
+        free = replace(file, fields=tuple(each for each in file.fields if each.name not in taken))
+        named = free.named(LABELS)
+        # Other names are not tried where the first ones are there and hold something else.
+        is_wrong = required and named and not any(map(_can_be_labels, named))
+        field = named[0] if is_wrong else choose_labels(free, _can_be_labels)
     if field is not None:
         check_labels(file, field)
     return field
 
 
-def _other_labels(file: FileFields, taken: Collection[str]) -> Field | None:
-    """The field of labels by the names that are tried last.
+def choose_labels(
+    file: FileFields, *fitting: Callable[[Field], bool], more: tuple[str, ...] = ()
+) -> Field | None:
+    """The field of labels by its name: the first of `LABELS`, or the only one of the others.
+
+    Parameters
+    ----------
+    file : FileFields
+    *fitting : callable
+        Whether a field may be labels by what it holds: of the first such there is. By default any.
+    more : tuple of str
+        Names that are tried after all others.
 
     Raises
     ------
     UsageError
-        There are several.
+        There are several of the names that are tried last.
     """
-    named = file.named(OTHER_LABELS)
-    usable = [field for field in named if field.name not in taken and _can_be_labels(field)]
-    if len(usable) > 1:
-        ways = " or ".join(f"--labels {shlex.quote(field.name)}" for field in usable)
-        raise UsageError(f"{file.name}: there may be several labels; say which are meant: {ways}")
-    return usable[0] if usable else None
+    for names in (LABELS, OTHER_LABELS, more):
+        named = file.named(names)
+        for fits in fitting or (named.__contains__,):
+            usable = [field for field in named if fits(field)]
+            if len(usable) > 1 and names is not LABELS:
+                raise _several(file, "labels", "--labels", [field.name for field in usable])
+            if usable:
+                return usable[0]
+    return None
+
+
+def likely_labels(
+    file: DataFile, asked: str | None, *fitting: Callable[[Field], bool]
+) -> Field | None:
+    """The field that will be taken as labels; what was asked for need not be there yet.
+
+    Raises
+    ------
+    UsageError
+        There are several, see `choose_labels`.
+    """
+    fields = FileFields.of(file)
+    asked = file.roles.get("labels", asked)
+    return choose_labels(fields, *fitting) if asked is None else fields.find(asked)
 
 
 def named_labels(file: FileFields) -> Field | None:
     """The field that is labels by its name; None where there is none, or no telling which."""
-    for names in (LABELS, OTHER_LABELS):
-        named = file.named(names)
-        usable = [field for field in named if _can_be_labels(field)]
-        if usable:
-            return usable[0] if names is LABELS or len(usable) == 1 else None
-    return None
+    try:
+        return choose_labels(file, _can_be_labels)
+    except UsageError:
+        return None
 
 
 def other_labels(file: FileFields, labels: Field, scores: Scores) -> list[str]:
-    """The names of fields that could be the labels as well, by their names and types."""
+    """The names of fields that could be the labels as well, one-hot ones among them."""
     taken = {labels.name, *(field.name for field in scores.fields)}
-    named = file.named(LABELS)
-    return [field.name for field in named if field.name not in taken and _can_be_labels(field)]
+    possible = [field for field in file.named(LABELS) if field.axes < 3 and field.name not in taken]
+    return [field.name for field in possible if field.element != "other"]
 
 
 def check_labels(file: FileFields, field: Field) -> None:

@@ -11,9 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from calibcli.arrays import InputKind, NumpyArray
+from calibcli.arrays import InputKind
 from calibcli.engine.folds import CLUSTER
 from calibcli.errors import DataError, NoLabelsError, UsageError
 from calibcli.params import LARGEST_CLASS_COUNT, STDIN
@@ -23,12 +21,11 @@ from calibcli.tables.formats.base import (
     DataFile,
     Field,
     RowError,
-    locating_rows,
 )
 from calibcli.tables.formats.registry import import_function
 from calibcli.tables.formats.sniffing import open_file, piped_format, spooled
 from calibcli.tables.keys import KeyNumbers
-from calibcli.tables.kinds import PERCENT, decide_kind
+from calibcli.tables.kinds import PERCENT
 from calibcli.tables.labels import NO_LABEL, LabelRule, NumberedLabels, whole_numbers
 from calibcli.tables.layout import LABEL_ROWS, FilePartition, Layout
 from calibcli.tables.locations import STDIN_NAME, Location, expand, is_store
@@ -46,6 +43,7 @@ from calibcli.tables.names import (
     proposed_labels,
 )
 from calibcli.tables.read_options import SKIP, ReadOptions
+from calibcli.tables.sampling import SAMPLED_ROWS, SAMPLED_VALUES, ScoreSample, score_width
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.registry import as_tables
 from calibcli.tables.storage import Spool
@@ -53,10 +51,6 @@ from calibcli.tables.widening import differ_harmlessly, widened
 
 ENOUGH_LABELS = 20
 """Labels must be this many before it says anything that all of them are the predicted class."""
-SAMPLED_PLACES = 8
-SAMPLED_ROWS = 4096
-SAMPLED_VALUES = 1 << 21
-"""How much is looked at to see whether the values agree with the name."""
 
 
 @dataclass(frozen=True)
@@ -191,14 +185,15 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
         picked["classes"] = f"{', '.join(classes[:3])}{', …' if classes[3:] else ''} ({origin})"
     files, others = _agreeing(files, fields, with_columns=options.with_columns)
     rows = _count_rows(files, fields)
-    scores = _StoredScores(files, rows, fields.score_names)
-    width = scores.width()
+    width = score_width(files, rows, fields.score_names)
     _check_classes(width, options, classes, fields.file.name)
     where = f"{fields.file.name}: {fields.scores.title}"
     kind, renormalise = files[0].score_kind, False
     if kind is None:
         renormalise = options.renormalise
-        kind, picked["input"] = _kind(fields, options, scores.sample(width), where)
+        names = fields.score_names
+        sample = ScoreSample.read(files, rows, names, lambda each: each.matrix(names, width), width)
+        kind, picked["input"] = sample.kind(options, fields.scores.hint, where)
     if renormalise:
         picked["input"] += ", each row divided by its sum"
     rule, decisions = _label_rule(files, rows, fields, options, classes, (kind, width), picked)
@@ -223,21 +218,6 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
         decisions=decisions | _decisions_of(files, options),
     )
     return Dataset(_partitions(files, rows, layout), layout, spool)
-
-
-def _kind(
-    fields: _Fields, options: ReadOptions, sample: NumpyArray, where: str
-) -> tuple[InputKind, str]:
-    """The kind of the scores, and how it was decided."""
-    return decide_kind(
-        options.input,
-        fields.scores.hint,
-        sample,
-        where,
-        renormalise=options.renormalise,
-        origin="its metadata" if options.noted else options.like.origin if options.like else None,
-        by="as the file says" if options.noted else "as asked",
-    )
 
 
 def _repeated(options: ReadOptions) -> dict[str, str]:
@@ -607,49 +587,3 @@ def _partitions(files: Sequence[DataFile], rows: list[int], layout: Layout) -> l
         FilePartition(file, layout, 0, count, start, start)
         for file, count, start in zip(files, rows, starts, strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class _StoredScores:
-    """The scores of some files, of which the layout is not known yet."""
-
-    files: Sequence[DataFile]
-    rows: list[int]
-    names: tuple[str, ...]
-
-    def width(self) -> int:
-        """The number of score columns, from the first row there is.
-
-        Raises
-        ------
-        DataError
-            There are no rows.
-        """
-        for file, count in zip(self.files, self.rows, strict=True):
-            row = self._head(file, 0, 1, None) if count else None
-            if row is not None and len(row):
-                return int(row.shape[1])
-        raise DataError(f"{self.files[0].location.name}: there are no rows")
-
-    def sample(self, width: int) -> NumpyArray:
-        """Some rows (n, C), from up to `SAMPLED_PLACES` places."""
-        places = [
-            (file, begin)
-            for file, count in zip(self.files, self.rows, strict=True)
-            if count
-            for begin in file.splits(count)
-        ]
-        chosen = np.linspace(0, len(places) - 1, SAMPLED_PLACES).astype(int)
-        rows = max(2, min(SAMPLED_ROWS, SAMPLED_VALUES // SAMPLED_PLACES // width))
-        heads = [
-            self._head(file, begin, rows, width)
-            for file, begin in (places[index] for index in sorted(set(chosen)))
-        ]
-        return np.concatenate([head[:rows] for head in heads if head is not None])
-
-    def _head(self, file: DataFile, begin: int, rows: int, width: int | None) -> NumpyArray | None:
-        batch = file.head(self.names, begin, rows)
-        if batch is None:
-            return None
-        with locating_rows(file, begin):
-            return batch.matrix(self.names, width)

@@ -427,15 +427,14 @@ def as_typed(value: Any, kind: Any) -> Any:
         return None
     if kind in (_MIXED, _LARGE):
         return json.dumps(value, ensure_ascii=False)
-    if kind == pa.float64() and isinstance(value, int):
-        return float(value)  # Arrow takes no whole number that would lose digits
     if pa.types.is_struct(kind):
         return {field.name: as_typed(value.get(field.name), field.type) for field in kind}
     if pa.types.is_map(kind):
         return [(name, as_typed(each, kind.item_type)) for name, each in value.items()]
     if pa.types.is_list(kind) and (_needs_python(kind) or pa.types.is_nested(kind.value_type)):
         return [as_typed(each, kind.value_type) for each in value]
-    return value
+    # Arrow makes no float of a whole number that would lose digits.
+    return float(value) if kind == pa.float64() and isinstance(value, int) else value
 
 
 def type_of_values(values: Iterable[Any]) -> Any:

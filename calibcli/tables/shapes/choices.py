@@ -5,7 +5,7 @@ What a row has no score for is impossible: the logit -inf.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,16 @@ from calibcli.arrays import SMALLEST_PROBABILITY, InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
 from calibcli.tables.formats.base import (
     UNKNOWN_ROWS,
+    Batch,
     DataFile,
     Field,
     RowError,
     locating_rows,
 )
-from calibcli.tables.kinds import PERCENT, TOLERANCE, decide_kind
+from calibcli.tables.kinds import PERCENT, TOLERANCE, refuse_mixture
 from calibcli.tables.names import SCORES, FileFields
 from calibcli.tables.read_options import ReadOptions
+from calibcli.tables.sampling import ScoreSample
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.derived import with_derived
 from calibcli.tables.storage import Spool
@@ -65,7 +67,7 @@ def pad_choices(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFi
     said = f"rows with fewer than {width} choices"
     if shortest and shortest < width:
         said = f"rows have {shortest} to {width} choices"
-    kind = _kind_of(first, name, width, options)
+    kind = _kind_of(opened.files, name, width, options)
     divisor = 100 if options.input == PERCENT else 1
     padding = Padding(name, width, kind == "probs", divisor, options.renormalise)
     files = tuple(
@@ -135,19 +137,25 @@ def _all_lengths(file: DataFile, name: str) -> Iterator[tuple[int, int]]:
         yield int(filled.min()), int(filled.max())
 
 
-def _kind_of(file: DataFile, name: str, width: int, options: ReadOptions) -> InputKind | None:
+def _kind_of(
+    files: Sequence[DataFile], name: str, width: int, options: ReadOptions
+) -> InputKind | None:
     """``"probs"`` where the scores are probabilities, which are padded as log-probabilities."""
-    batch = file.head((name,), 0, _ROWS)
-    if batch is None or options.input in ("logits", "log-probs"):
+    if options.input in ("logits", "log-probs"):
         return None
-    with locating_rows(file, 0):
+    counts = [next(field.rows for field in file.fields if field.name == name) for file in files]
+
+    def unpadded(batch: Batch) -> NumpyArray:
         rows = Padding(name, width).matrix(batch.columns((name,)).column(0))
-    sample = np.where(np.isneginf(rows), 0, rows)
-    if not len(sample) or sample.min() < 0:
+        return np.where(np.isneginf(rows), 0, rows)
+
+    sample = ScoreSample.read(files, counts, (name,), unpadded, width, _ROWS)
+    where = f"{files[0].location.name}: {name}"
+    if sample.rows.min() < 0:
+        refuse_mixture(sample.blocks, where)
         return None
-    where = f"{file.location.name}: {name}"
-    kind, _ = decide_kind(options.input, name, sample, where, renormalise=options.renormalise)
-    return kind
+    kind, _ = sample.kind(options, name, where)
+    return kind if kind == "probs" else None
 
 
 @dataclass(frozen=True)

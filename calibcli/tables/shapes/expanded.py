@@ -29,7 +29,7 @@ from calibcli.tables.formats.base import (
     Values,
     locating_rows,
 )
-from calibcli.tables.names import LABELS, FileFields
+from calibcli.tables.names import FileFields, likely_labels
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile, row_count
 from calibcli.tables.storage import Spool
@@ -88,7 +88,9 @@ def read_label_vectors(opened: OpenedFiles, options: ReadOptions, _: Spool) -> O
     if not options.labels_required:
         return opened
     source = opened.labels or opened.files[0]
-    field = _label_field(source, options, is_file=opened.labels is not None)
+    field: Field | None = source.fields[0]
+    if opened.labels is None:
+        field = likely_labels(source, options.labels, lambda each: each.axes == 1, lambda _: True)
     if field is None or not _is_vector(source, field):
         return opened
     files = opened.files if opened.labels is None else (opened.labels,)
@@ -129,19 +131,6 @@ def _is_vector(file: DataFile, field: Field) -> bool:
         with locating_rows(file, 0):
             return batch is not None and batch.array(field.name).size > 1
     return True
-
-
-def _label_field(file: DataFile, options: ReadOptions, *, is_file: bool) -> Field | None:
-    """The field that will be taken as labels, by its name."""
-    fields = FileFields.of(file)
-    if is_file:
-        return file.fields[0]
-    asked = file.roles.get("labels", options.labels)
-    if asked is not None:
-        return fields.find(asked)
-    named = fields.named(LABELS)
-    single = [field for field in named if field.axes == 1]
-    return next(iter(single or named), None)
 
 
 def _shape_of_labels(files: Sequence[DataFile], field: Field) -> LabelShape:

@@ -19,11 +19,10 @@ from calibcli.tables.formats.base import (
 )
 from calibcli.tables.names import (
     FAMILIES,
-    LABELS,
-    OTHER_LABELS,
     OTHER_SCORES,
     OTHER_VECTORS,
     FileFields,
+    choose_labels,
     named_labels,
     named_scores,
 )
@@ -154,13 +153,11 @@ def _labels(
     shape = full_shape(fields.require(scores[0]))
     free = [each for each in file.fields if each.name not in scores and each.element != "other"]
     fits = [each for each in free if fitting(shape, full_shape(each)) or full_shape(each) == shape]
-    names = (*LABELS, *OTHER_LABELS, *MASKS)
-    for fields_left in (fits, free):
-        named = [each for name in names for each in fields_left if each.name.lower() == name]
-        if named:
-            return file, named[0]
+    named = choose_labels(fields, fits.__contains__, more=MASKS)
+    named = named or choose_labels(fields, free.__contains__, more=MASKS)
     numbers = [each for each in fits if each.element in ("integer", "bool")]
-    return (file, numbers[0]) if len(numbers) == 1 else None
+    field = numbers[0] if named is None and len(numbers) == 1 else named
+    return None if field is None else (file, field)
 
 
 def _geometry(

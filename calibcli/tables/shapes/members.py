@@ -8,6 +8,7 @@ https://arxiv.org/abs/1612.01474, section 2.4), the mean of their logits, or eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,15 +20,15 @@ import numpy as np
 from calibcli.arrays import SMALLEST_PROBABILITY, InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
 from calibcli.tables.formats.base import Batch, DataFile, Field, RowError, locating_rows
-from calibcli.tables.kinds import PERCENT, TOLERANCE, decide_kind
+from calibcli.tables.kinds import PERCENT, TOLERANCE
 from calibcli.tables.locations import Location
-from calibcli.tables.names import FAMILIES, LABELS, OTHER_LABELS, SCORES, FileFields, natural
+from calibcli.tables.names import FAMILIES, SCORES, FileFields, likely_labels, natural
 from calibcli.tables.read_options import MEMBERS, ReadOptions
+from calibcli.tables.sampling import ScoreSample
 from calibcli.tables.shapes.base import AlignedReader, OpenedFiles, ReshapedFile, RewrittenFile
 from calibcli.tables.shapes.grid_files import members_as_rows
 from calibcli.tables.storage import Spool
 
-_SAMPLED_ROWS = 512
 _LABEL_ROWS = 1 << 16
 
 _WORDS = {
@@ -178,9 +179,7 @@ def _check_labels(files: Sequence[DataFile], options: ReadOptions) -> None:
     ------
     DataError
     """
-    asked = files[0].roles.get("labels", options.labels)
-    names = (*LABELS, *OTHER_LABELS) if asked is None else (asked,)
-    labels = [next(iter(FileFields.of(file).named(names)), None) for file in files]
+    labels = [likely_labels(file, options.labels) for file in files]
     first = labels[0]
     if first is None:
         return
@@ -338,14 +337,18 @@ class _StackBatch:
 def _means(files: Sequence[DataFile], name: str, way: str, options: ReadOptions) -> list[DataFile]:
     """One model, whose scores are those of the mean of the members."""
     first = files[0]
-    rows = _sample(first, name)
+    width = _field(first, name).shape[1]
+    counts = [_field(file, name).rows for file in files]
+    values = math.prod(_field(first, name).shape)
+    sample = ScoreSample.read(
+        files, counts, (name,), lambda batch: batch.array(name).reshape(-1, width), values
+    )
     is_array = first.unit == "array"
     where = f"{first.location.name}: {FileFields.of(first).title(_field(first, name))}"
     hint = PurePath(first.location.name).stem if is_array else name
-    kind, words = decide_kind(options.input, hint, rows, where, renormalise=options.renormalise)
+    kind, words = sample.by_member(values // max(width, 1)).kind(options, hint, where)
     mean = Mean(way, kind, options.input == PERCENT, options.renormalise)
     words += ", each row divided by its sum" if options.renormalise else ""
-    width = _field(first, name).shape[1]
     made: list[DataFile] = []
     for file in files:
         field = _field(file, name)
@@ -367,22 +370,6 @@ def _means(files: Sequence[DataFile], name: str, way: str, options: ReadOptions)
             )
         )
     return made
-
-
-def _sample(file: DataFile, name: str) -> NumpyArray:
-    """Rows (n, C) of all members, from the beginning, the middle and the end."""
-    field = _field(file, name)
-    begins = {0, max(0, field.rows // 2), max(0, field.rows - _SAMPLED_ROWS)}
-    heads = []
-    for begin in sorted(begins):
-        batch = file.head((name,), begin, _SAMPLED_ROWS)
-        if batch is not None:
-            with locating_rows(file, begin):
-                heads.append(batch.array(name).reshape(-1, field.shape[1]))
-    if not heads:
-        raise DataError(f"{file.location.name}: there are no rows")
-    sample: NumpyArray = np.concatenate(heads)
-    return sample
 
 
 @dataclass(frozen=True)

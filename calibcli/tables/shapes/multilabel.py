@@ -33,6 +33,7 @@ from calibcli.tables.names import (
     Scores,
     check_texts,
     find_scores,
+    likely_labels,
 )
 from calibcli.tables.read_options import LABEL_NAME, ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
@@ -255,14 +256,9 @@ class _Truth:
 
 
 def _label_field(file: DataFile, options: ReadOptions) -> Field | None:
-    """The one field that will be taken as labels, by its name."""
-    fields = FileFields.of(file)
-    asked = file.roles.get("labels", options.labels)
-    if asked is not None:
-        return fields.find(asked)
-    named = [each for name in (*LABELS, *OTHER_LABELS) if (each := fields.find(name)) is not None]
-    deep = [field for field in named if field.axes == 2]
-    return next(iter(deep or named), None)
+    """The one field that will be taken as labels: one with several a row comes first."""
+    deep = likely_labels(file, options.labels, lambda field: field.axes == 2)
+    return likely_labels(file, options.labels) if deep is None else deep
 
 
 def _truth(files: Sequence[DataFile], names: tuple[str, ...], options: ReadOptions) -> _Truth:
