@@ -442,6 +442,21 @@ def test_what_is_left_out_is_said(calib_here):
     assert "calib: wrote o.npz (rows: 271)\n" in err
 
 
+def test_what_the_format_cannot_hold_is_said(calib_here):
+    rows = pq.read_table(VAL)
+    pq.write_table(rows.append_column("lang", pa.array(["en"] * len(rows))), "a.parquet")
+    line = "calib: o.npz: not in it: scan, lang (.parquet and .arrow can hold them)\n"
+    for words in (
+        ("fit", "a.parquet", "-p", "p.json", "-o", "o.npz"),
+        ("apply", "p.json", "a.parquet", "-o", "o.npz", "--force"),
+        ("convert", "a.parquet", "-o", "o.npz", "--force"),
+    ):
+        code, _, err = calib_here(*words)
+        assert code == 0, err
+        assert line in err
+    assert "not in it" not in calib_here("convert", "a.parquet", "-o", "o.arrow")[2]
+
+
 # Columns with any name
 
 

@@ -261,6 +261,13 @@ def test_truth_values_may_be_floats(table, gap):
     assert np.array_equal(rows_read(ones)[1], IS_CAT)
 
 
+def test_a_column_that_is_the_predicted_class_is_no_flag(table):
+    pair = np.stack([1 - PROBS[:, 0], PROBS[:, 0]], axis=1)
+    for scores in (list(pair), PROBS[:, 0]):
+        said = refused(table({"probs": scores, "decision": PROBS[:, 0] > 0.5}))
+        assert "no labels were found" in said
+
+
 def test_a_flag_is_no_label_of_three_classes(table):
     path = table({"logits": list(LOGITS), "is_train": IS_CAT})
     assert "if these are the labels, add --labels is_train" in refused(path)

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import feather
+from pyarrow import feather, orc
+from scipy.io import savemat
 
 from calibcli.cli.app import run
 
@@ -427,10 +428,24 @@ def _() -> str:
     return "jq -c '.samples[]'"
 
 
-@builds("calib inspect val.h5")
+@builds("calib evaluate val.h5")
+def _() -> float:
+    h5py = pytest.importorskip("h5py", reason="pip install '.[test]' brings h5py")
+    with h5py.File("val.h5", "w") as file:
+        file["logits"], file["labels"] = Z, Y
+    return nll()
+
+
+@builds("calib evaluate val.orc")
+def _() -> float:
+    orc.write_table(pa.table({"logits": Z.tolist(), "label": Y}), "val.orc")
+    return nll()
+
+
+@builds("calib inspect val.mat")
 def _() -> str:
-    Path("val.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
-    return "HDF5"
+    savemat("val.mat", {"logits": Z, "labels": Y[:, None] + 1})
+    return "scipy.io.loadmat"
 
 
 @builds("calib inspect model.pkl")

@@ -137,7 +137,6 @@ def test_odd_metadata_are_no_class_names(tmp_path):
 @pytest.mark.parametrize(
     ("head", "program"),
     [
-        (b"ORC\n\0", "pyarrow.orc"),
         (b"MATLAB 5.0 MAT-file, Platform: GLNXA64", "scipy.io.loadmat("),
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64", "f['logits'][()].T"),
     ],

@@ -101,7 +101,7 @@ def test_object_arrays_are_never_loaded(tmp_path):
         (bz2.compress(b"x"), "it is compressed with bzip2"),
         (b"FEA1xxxxxxxx", "it is Feather version 1"),
         (bytes(range(1, 99)), "the format is not known"),
-        (b"P", "Parquet, NPZ, safetensors, HDF5, NPY, Arrow IPC, JSON and CSV are read"),
+        (b"P", "Parquet, ORC, NPZ, safetensors, HDF5, Zarr, NPY, Arrow IPC, JSON and CSV are read"),
     ],
 )
 def test_other_formats_are_told_apart(tmp_path, content, problem):

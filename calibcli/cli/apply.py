@@ -166,6 +166,7 @@ def apply_command(
         opened,
         reading_of,
         talk_about_groups,
+        talk_about_left_out,
         talk_about_output,
     )
     from calibcli.tables import Outputs, check_output
@@ -191,6 +192,7 @@ def apply_command(
                 engine, dataset, stages, applying.output, files, content.data, decider
             )
         talk_about_groups(dataset, names, talk)
+        talk_about_left_out(files, talk)
     if applying.output != "-":
         talk.wrote([f"{applying.output} (rows: {rows})"])
         if printing.format is PlainFormat.JSON:

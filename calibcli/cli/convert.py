@@ -94,7 +94,13 @@ def convert_command(
 ) -> None:
     """Read files, and write the rows that they hold."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.reading import check_stdin, keep_inputs, opened, talk_about_output
+    from calibcli.cli.reading import (
+        check_stdin,
+        keep_inputs,
+        opened,
+        talk_about_left_out,
+        talk_about_output,
+    )
     from calibcli.cli.shared_options import PlainFormat, cluster_keys
     from calibcli.tables import Outputs, check_output
 
@@ -108,6 +114,7 @@ def convert_command(
         talk_about_output(dataset, talk)
         with Outputs(force=converting.force) as files:
             rows = _write(dataset, converting.output, files)
+        talk_about_left_out(files, talk)
     if converting.output == "-":
         return
     talk.wrote([f"{converting.output} (rows: {rows})"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.params import Params
     from calibcli.schema import ClustersPart, InputPart
+    from calibcli.tables.atomic import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.read_options import Reading
 
@@ -185,6 +186,13 @@ def talk_about_output(dataset: Dataset, talk: Talk) -> None:
     """Say which columns of an input the output leaves out."""
     if dataset.left_out:
         talk.say(f"{dataset.name}: not in the output: {', '.join(dataset.left_out)}")
+
+
+def talk_about_left_out(files: Outputs, talk: Talk) -> None:
+    """Say which columns of an input the format of an output cannot hold."""
+    for path, names in files.left_out.items():
+        them = "it" if len(names) == 1 else "them"
+        talk.say(f"{path}: not in it: {', '.join(names)} (.parquet and .arrow can hold {them})")
 
 
 def named_inputs(inputs: Sequence[str]) -> list[tuple[str | None, str]]:

@@ -89,6 +89,11 @@ class Outputs:
     force : bool
         Whether files that exist may be replaced.
 
+    Attributes
+    ----------
+    left_out : dict of str to tuple of str
+        By the path of a file the columns of the input that its format cannot hold.
+
     Raises
     ------
     UsageError
@@ -102,6 +107,7 @@ class Outputs:
         self._pending: list[_Pending] = []
         self._final: list[_Pending] = []
         self._streams: list[BinaryIO] = []
+        self.left_out: dict[str, tuple[str, ...]] = {}
 
     def open(self, path: str, *, last: bool = False) -> BinaryIO:
         """A file to write to; ``-`` is standard output, which is written as it comes.

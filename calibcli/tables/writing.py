@@ -190,6 +190,8 @@ def open_writer(
         try:
             yield writer
             writer.finish()
+            if outputs is not None and writer.left_out:
+                outputs.left_out[path] = writer.left_out
         finally:
             writer.close()
 

@@ -77,6 +77,13 @@ FORMATS = {
             remote=True,
         ),
         FileFormat(
+            "orc",
+            "ORC",
+            (".orc",),
+            (b"ORC",),
+            "orc:open_orc",
+        ),
+        FileFormat(
             "npz",
             "NPZ",
             (".npz",),

@@ -27,13 +27,6 @@ _HINTS = {
 
 
 _RECIPES = {
-    b"ORC": (
-        "an ORC file",
-        (
-            "import pyarrow.orc as o, pyarrow.parquet as p; "
-            "p.write_table(o.read_table({name}), 'rows.parquet')"
-        ),
-    ),
     b"MATLAB 7.3": (
         "a MATLAB file, whose arrays are transposed and whose classes most often count from 1",
         (

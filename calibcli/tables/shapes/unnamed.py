@@ -178,10 +178,29 @@ def _flag(file: DataFile, options: ReadOptions) -> dict[str, str]:
     if len(two) != 1:
         return {}
     (field, values) = two[0]
+    if _is_predicted(file, scores, field):
+        return {}
     is_flag = field.element == "bool" or (
         field.element == "integer" and values.tolist() in ([0, 1], [0], [1])
     )
     return {"labels": field.name} if is_flag else {}
+
+
+def _is_predicted(file: DataFile, scores: list[Field], field: Field) -> bool:
+    """Whether a field is the more probable class in each of the first rows, as an output has it."""
+    names = [each.name for each in scores]
+    batch = file.head([*names, field.name], 0, _ROWS)
+    if batch is None:
+        return False
+    try:
+        rows, truth = batch.matrix(names, None), batch.values(field.name).values
+    except RowError:
+        return False  # whoever reads the rows says what is wrong
+    if rows.shape[1] == 2:
+        predicted = rows.argmax(axis=1)
+    else:
+        predicted = rows[:, 0] > (0.5 if rows.min() >= 0 and rows.max() <= 1 else 0)
+    return bool((predicted == truth).all())
 
 
 def _has_two_classes(scores: list[Field]) -> bool:
