@@ -200,7 +200,7 @@ def fit_command(
 ) -> None:
     """Fit a calibrator, write its files, and print what it is worth."""
     from calibcli.cli.console import Talk, show
-    from calibcli.cli.reading import keep_apart, keep_inputs, talk_about_left_out
+    from calibcli.cli.reading import keep_apart, keep_inputs
     from calibcli.tables import Outputs
 
     plan = _plan(*_by_label(fitting, reading))
@@ -237,7 +237,6 @@ def fit_command(
         with Outputs(force=fitting.force) as files:
             job.write(content, outcome, targets, files)
             written = pictures.write(document, files) + gates.write(document, files)
-        talk_about_left_out(files, talk)
         talk.wrote(written)
         gates.conclude(document, talk, stdout_taken=targets.stdout_taken)
 

@@ -196,7 +196,7 @@ class FitJob:
 
     def _write_calibrated(self, outcome: Outcome, path: str | None, files: Outputs) -> None:
         from calibcli.cli.apply import write_calibrated
-        from calibcli.cli.reading import talk_about_output
+        from calibcli.cli.reading import talk_about_left_out, talk_about_output
 
         if path is None:
             self.talk.say("calibrated probabilities are not written: give them a name with -o")
@@ -211,6 +211,7 @@ class FitJob:
         with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
             fitted_to = None if self.test is None else self._prints.result()
             write_calibrated(engine, dataset, outcome.fit.calibrators, path, files, fitted_to)
+        talk_about_left_out(files, self.talk)
 
     def _stored_rows(self, dataset: Dataset) -> Dataset:
         """The rows of a dataset as they are stored, where it has several of each."""

@@ -12,18 +12,13 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from calibcli.errors import DataError, NoLabelsError, UsageError
-from calibcli.tables.formats.base import (
-    DataFile,
-    Field,
-    python_command,
-)
+from calibcli.tables.formats.base import DataFile, Field
 from calibcli.tables.names import (
     FAMILIES,
     OTHER_SCORES,
     OTHER_VECTORS,
     FileFields,
     choose_labels,
-    named_labels,
     named_scores,
 )
 from calibcli.tables.read_options import NO_CLASS_AXIS, ReadOptions
@@ -52,7 +47,7 @@ def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedF
     first = opened.files[0]
     if options.sample is not None and not options.labels_required:
         raise UsageError(f"--sample {options.sample}: every row is read where no labels are needed")
-    scores = grid_scores(first, options)
+    scores = grid_scores(first, options) or _lying_scores(opened, options)
     if not scores:
         _refuse_idle_options(first, options)
         return opened
@@ -104,6 +99,25 @@ def grid_scores(file: DataFile, options: ReadOptions) -> tuple[str, ...]:
         if len({full_shape(field) for field in family}) == 1 and len(family[0].shape) > 1:
             return tuple(field.name for field in family if field.element == "float")
     return _unnamed(fields) if options.logits is None else ()
+
+
+def _lying_scores(opened: OpenedFiles, options: ReadOptions) -> tuple[str, ...]:
+    """Scores (C, N), whose second axis has as many values as there are labels."""
+    file = opened.files[0]
+    fields = FileFields.of(file)
+    asked = file.roles.get("logits", options.logits)
+    named = named_scores(fields) if asked is None else [*filter(None, [fields.find(asked)])]
+    if file.unit == "column" or len(named) != 1 or len(named[0].shape) != 1:
+        return ()
+    (classes, rows), name = full_shape(named[0]), named[0].name
+    if classes == rows or classes < 2:
+        return ()
+    labels = _labels(opened, (name,), options)
+    if labels is None:
+        lies = classes == options.class_count != rows and not options.labels_required
+    else:
+        lies = fitting((classes, rows), full_shape(labels[1])) == [Geometry((classes, rows), 0)]
+    return (name,) if lies and len(opened.files) == 1 else ()
 
 
 def _unnamed(file: FileFields) -> tuple[str, ...]:
@@ -197,8 +211,6 @@ def _proved(
     fields = FileFields.of(opened.files[0])
     field = fields.require(scores)
     shape, title = full_shape(field), f"{fields.name}: {fields.title(field)}"
-    if field.axes > 2 and not field.shape:
-        raise DataError(f"{title}: lists in lists have no fixed shape; {_as_array(fields, scores)}")
     if opened.labels is not None and len(opened.files) > 1:
         rows = [FileFields.of(file).require(scores).rows for file in opened.files]
         shape = (sum(rows), *shape[1:])
@@ -239,17 +251,6 @@ def _axis(asked: int | str | None, shape: tuple[int, ...], option: str, title: s
     if not -len(shape) <= asked < len(shape):
         raise UsageError(f"{title}: {option} {asked}: there are {len(shape)} axes, counted from 0")
     return asked % len(shape)
-
-
-def _as_array(fields: FileFields, scores: str) -> str:
-    """The command that makes an array of lists in lists, in a file that is read."""
-    named = named_labels(fields)
-    labels = "" if named is None else f", labels=t[{named.name!r}].to_numpy()"
-    program = (
-        f"import numpy, pyarrow.parquet as p; t = p.read_table({fields.name!r}); "
-        f"numpy.savez('rows.npz', logits=numpy.array(t[{scores!r}].to_pylist()){labels})"
-    )
-    return f"save them as an array: {python_command(program)}"
 
 
 def _asked(
