@@ -137,3 +137,13 @@ def test_scores_with_a_row_for_each_class(tmp_path):
     np.savez(tmp_path / "t.npz", logits=scores[:3], labels=labels[:3])
     with opened(tmp_path / "t.npz") as dataset:
         assert np.array_equal(gather(dataset, 17)[0], scores[:3])
+
+
+def test_labels_with_an_axis_of_one_at_the_end(tmp_path):
+    scores = RNG.normal(size=(4, 3, 5, 6))
+    labels = RNG.integers(0, 3, (4, 5, 6))
+    np.savez(tmp_path / "t.npz", logits=scores, labels=labels[..., None])
+    with opened(tmp_path / "t.npz") as dataset:
+        read = gather(dataset, 17)
+    assert np.array_equal(read[0], np.moveaxis(scores, 1, -1).reshape(-1, 3))
+    assert np.array_equal(read[1], labels.ravel())

@@ -60,7 +60,7 @@ def part_of(field: Field, geometry: Geometry, about: Sequence[str]) -> Part | No
     shape = full_shape(field)
     if shape == geometry.shape:
         return "scores"
-    if shape == geometry.place_shape:
+    if shape in (geometry.place_shape, (*geometry.place_shape, 1)):
         return "places"
     if shape == geometry.single_shape:
         return "single"
