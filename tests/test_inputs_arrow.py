@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 from table_files import gather, opened
 
-from calibcli.errors import CalibError
+from calibcli.errors import CalibError, UsageError
 from calibcli.tables import open_writer
 
 RNG = np.random.default_rng(12)
@@ -383,3 +384,56 @@ def test_a_reader_without_columns_keeps_its_rows(tmp_path):
     (tmp_path / "t.parquet").write_bytes(sink.getvalue())
     with opened(tmp_path / "t.parquet") as dataset:
         assert sum(map(len, dataset.chunks(17, with_columns=True))) == ROWS
+
+
+# Labels whose type has an order
+
+ORDER = ("low", "mid", "high")
+
+
+def ordered_table(codes: np.ndarray, *, enum: bool) -> pa.Table:
+    """Vectors of scores, and labels of an ordered type: an Enum of Polars or a factor."""
+    labels = pa.DictionaryArray.from_arrays(codes.astype("i1"), pa.array(ORDER), ordered=not enum)
+    metadata = {"_PL_ENUM_VALUES2": "3;low3;mid4;high"} if enum else None
+    fields = [
+        pa.field("logits", pa.list_(pa.float64())),
+        pa.field("label", labels.type, metadata=metadata),
+    ]
+    scores = np.eye(3)[codes] * 2
+    return pa.table([pa.array(scores.tolist()), labels], schema=pa.schema(fields))
+
+
+@pytest.mark.parametrize("enum", [False, True])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_an_ordered_type_orders_the_classes(tmp_path, suffix, enum):
+    codes = np.array([2, 0, 1, 1, 2, 0] * 20)
+    table, path = ordered_table(codes, enum=enum), tmp_path / f"t.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        feather.write_feather(table, path)
+    with opened(path) as dataset:
+        assert dataset.class_names == ORDER
+        assert np.array_equal(gather(dataset)[1], codes)
+        assert "the order of 'label'" in dataset.picked["classes"]
+    with opened(path, classes=("high", "mid", "low")) as dataset:
+        assert np.array_equal(gather(dataset)[1], 2 - codes)
+
+
+def test_an_order_that_a_reader_may_have_made_is_none(tmp_path):
+    """Parquet without a dictionary: what comes first is the first of the reader's."""
+    codes = np.array([2, 0, 1, 1, 2, 0] * 20)
+    pq.write_table(ordered_table(codes, enum=False), tmp_path / "t.parquet", use_dictionary=False)
+    with pytest.raises(UsageError, match="whose order is not known"):
+        opened(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "2;low3;mid", "99;low", "x;3;low", "3;low3;low", "3;low", "-1;low"]
+)
+def test_an_odd_enum_has_no_order(tmp_path, text):
+    table = ordered_table(np.array([0, 1, 2] * 20), enum=True)
+    field = table.schema.field("label").with_metadata({"_PL_ENUM_VALUES2": text})
+    pq.write_table(table.cast(table.schema.set(1, field)), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match="whose order is not known"):
+        opened(tmp_path / "t.parquet")

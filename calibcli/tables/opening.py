@@ -486,9 +486,36 @@ def _class_names(
             )
     if stored is not None:
         return stored, "from the file's metadata"
+    if fields.scores.class_names is None and fields.labels is not None:
+        owned = [fields.label_file] if fields.label_file else files
+        orders = {_ordered_names(file, fields.labels) for file in owned}
+        if orders != {()} and len(orders) == 1:
+            return orders.pop(), f"the order of {fields.labels.name!r}"
     if fields.scores.class_names is None and options.like is not None and options.like.classes:
         return options.like.classes, f"from {options.like.origin}"
     return fields.scores.class_names, f"from the {fields.file.unit} names"
+
+
+def _ordered_names(file: DataFile, labels: Field) -> tuple[str, ...]:
+    """The classes in the order that the type of the labels gives them; none where it has none.
+
+    Arrow's dictionaries are stored, or made by a reader of Parquet of what comes first: where all
+    values come in their order, there is no telling.
+    """
+    field = FileFields.of(file).find(labels.name)
+    if field is None or field.categories or not field.is_ordered:
+        return () if field is None else field.categories
+    batch = file.head((field.name,), 0, SAMPLED_ROWS)
+    try:
+        stored = None if batch is None else batch.values(field.name)
+    except RowError:
+        return ()  # whoever reads the rows says what is wrong
+    if stored is None or stored.names is None:
+        return ()
+    codes = stored.values if stored.missing is None else stored.values[~stored.missing]
+    first = list(dict.fromkeys(codes.tolist()))
+    is_known = first != list(range(len(stored.names))) and len(set(stored.names)) > 1
+    return stored.names if is_known else ()
 
 
 def _check_classes(

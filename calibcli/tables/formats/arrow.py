@@ -45,6 +45,9 @@ SEEN_METADATA = b"calib.seen"
 NOTES_METADATA = b"calib.reading"
 """Schema metadata: how the rows are to be read, a JSON object; see `DataFile.notes`."""
 
+_POLARS_ENUM = (b"_PL_ENUM_VALUES2", b"_PL_ENUM_VALUES")
+"""Field metadata of Polars: the values of an Enum in their order."""
+
 _NO_SUCH_METADATA = (
     ValueError,
     KeyError,
@@ -156,7 +159,26 @@ def _field(field: Any, rows: int, in_memory: bool, shape: Sequence[int] | None) 
         in_memory,
         carried=can_be_carried(field.type),
         shape=lengths,
+        categories=_enum_values(field) if element == "string" else (),
+        is_ordered=pa.types.is_dictionary(kind) and kind.ordered and element == "string",
     )
+
+
+def _enum_values(field: Any) -> tuple[str, ...]:
+    """The values of an Enum of Polars, each behind its length: ``3;low4;high``."""
+    texts = [(field.metadata or {}).get(name, b"") for name in _POLARS_ENUM]
+    rest = next(filter(None, texts), b"")
+    values: list[str] = []
+    try:
+        while rest:
+            length, _, rest = rest.partition(b";")
+            if not 0 <= int(length) <= len(rest):
+                return ()
+            values.append(rest[: int(length)].decode())
+            rest = rest[int(length) :]
+    except ValueError:
+        return ()
+    return tuple(values) if 1 < len(set(values)) == len(values) else ()
 
 
 def row_shape(field: Any) -> tuple[int, ...] | None:

@@ -65,6 +65,10 @@ class Field:
         Whether it can be a column of the output.
     shape : tuple of int
         Lengths of the axes of a row, where all rows have the same: ``(10,)`` of a vector of ten.
+    categories : tuple of str
+        The texts that there may be, in their order, where the schema says it.
+    is_ordered : bool
+        Whether the texts have an order, which the data tell.
     """
 
     name: str
@@ -77,6 +81,8 @@ class Field:
     in_memory: bool = False
     carried: bool = True
     shape: tuple[int, ...] = ()
+    categories: tuple[str, ...] = ()
+    is_ordered: bool = False
 
 
 @dataclass(frozen=True)
