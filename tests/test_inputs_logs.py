@@ -480,6 +480,27 @@ def test_spaces_before_words_do_not_matter_where_no_token_is_a_class_without(tmp
     np.testing.assert_allclose(read(path, classes=WORDS)[0], restored("share"), rtol=1e-9)
 
 
+def spaced(every: int) -> pa.Array:
+    """Rows of tokens, of which one in so many has spaces before them."""
+    column = listed("list").to_pylist()
+    for row in column[::every]:
+        for each in row:
+            each["token"] = " " + each["token"]
+    return pa.array(column)
+
+
+def test_rows_of_which_only_some_have_spaces_are_refused_with_both_ways(tmp_path) -> None:
+    labels = [WORDS[k] for k in WORD]
+    path = parquet(tmp_path / "t.parquet", top_logprobs=spaced(2), label=labels)
+    with pytest.raises(DataError, match=r"row 0: .*--topk-spaces strip .*--topk-spaces keep"):
+        read(path, classes=WORDS)
+    stripped = read(path, classes=WORDS, topk_spaces="strip")[0]
+    np.testing.assert_allclose(stripped, restored("share"), rtol=1e-9)
+    kept = read(path, classes=WORDS, topk_spaces="keep")[0]
+    np.testing.assert_allclose(kept[1::2], restored("share")[1::2], rtol=1e-9)
+    np.testing.assert_allclose(kept[::2], np.log(1 / 3))
+
+
 def numbered(keep: int, *, rest: bool) -> dict[str, Any]:
     top = np.argsort(-LOGS, axis=1)[:, :keep]
     logs = np.take_along_axis(LOGS, top, 1)

@@ -12,7 +12,7 @@ import pytest
 
 from calibcli import params
 from calibcli.errors import ParamsError
-from calibcli.tables.read_options import Reading, ReadOptions
+from calibcli.tables.read_options import Reading, ReadOptions, remembered_options
 
 RNG = np.random.default_rng(11)
 LOGITS = 2 * RNG.normal(size=(400, 3))
@@ -203,4 +203,159 @@ def test_what_was_given_alike_is_no_contradiction() -> None:
     reading = Reading("p.json", {"input": "percent", "renormalise": True})
     options = ReadOptions(input="percent").repeating(reading)
     assert (options.input, options.renormalise) == ("percent", True)
-    assert options.repeated == "--input percent --renormalise"
+    assert options.repeated == "--renormalise"
+    assert not options.repeats("input")
+
+
+# All that a fit remembers
+
+
+def npz(path: str, **arrays: object) -> None:
+    np.savez(path, **arrays)
+
+
+def tokens(path: str, *, spaces: bool) -> None:
+    """The most probable two of three classes, whose tokens have spaces before them or not."""
+    rows = [
+        [
+            {"token": f"{' ' * spaces}{'abc'[k]}", "logprob": float(np.log(row[k]))}
+            for k in np.argsort(-row)[:2]
+        ]
+        for row in PROBS
+    ]
+    write(Path(path), top_logprobs=pa.array(rows), label=["abc"[k] for k in LABELS])
+
+
+MEMBERS = LOGITS[:, None, :] + RNG.normal(size=(400, 2, 3))
+IMAGES = LOGITS.reshape(10, 40, 3)
+MULTI = (RNG.random(size=(400, 3)) < 1 / (1 + np.exp(-LOGITS))).astype(int)
+SIGNS = np.where(LABELS > 0, 1, -1)
+MULTI_COLUMNS = {
+    f"{what}_{name}": values[:, k]
+    for what, values in (("logit", LOGITS), ("label", MULTI))
+    for k, name in enumerate("abc")
+}
+
+CASES = {
+    "input": (
+        lambda: npz("fit.npz", scores=100 * PROBS, label=LABELS),
+        ["--input", "percent"],
+        ["--input", "logits"],
+    ),
+    "renormalise": (
+        lambda: npz("fit.npz", scores=np.minimum(1.04 * PROBS, 1.049), label=LABELS),
+        ["--input", "probs", "--renormalise"],
+        ["--input", "logits"],
+    ),
+    "multi_label": (lambda: npz("fit.npz", logits=LOGITS, labels=MULTI), ["--multi-label"], None),
+    "label_names": (
+        lambda: write(Path("fit.parquet"), **MULTI_COLUMNS),
+        ["--multi-label"],
+        ["--classes", "a,c,b"],
+    ),
+    "class_axis": (
+        lambda: npz("fit.npz", logits=IMAGES, labels=LABELS.reshape(10, 40)),
+        ["--class-axis", "2"],
+        ["--class-axis", "1"],
+    ),
+    "member_axis": (
+        lambda: npz("fit.npz", logits=MEMBERS, labels=LABELS),
+        ["--member-axis", "1", "--members", "mean-probs"],
+        ["--member-axis", "0"],
+    ),
+    "members": (
+        lambda: npz("fit.npz", logits=MEMBERS, labels=LABELS),
+        ["--members", "mean-logits"],
+        ["--members", "mean-probs"],
+    ),
+    "member_count": (
+        lambda: npz("fit.npz", logits=MEMBERS, labels=LABELS),
+        ["--members", "mean-probs"],
+        lambda: npz("fit.npz", logits=np.repeat(MEMBERS, 2, axis=1), labels=LABELS),
+    ),
+    "num_classes": (
+        lambda: write(Path("fit.parquet"), logits=list(LOGITS), label=LABELS),
+        ["--num-classes", "4"],
+        ["--num-classes", "5"],
+    ),
+    "topk_rest": (
+        lambda: tokens("fit.parquet", spaces=False),
+        ["--classes", "a,b,c", "--topk-rest", "floor"],
+        ["--topk-rest", "share"],
+    ),
+    "topk_spaces": (
+        lambda: tokens("fit.parquet", spaces=True),
+        ["--classes", "a,b,c"],
+        ["--topk-spaces", "keep"],
+    ),
+    "positive": (
+        lambda: npz("fit.npz", logits=LOGITS[:, :2], label=(LABELS > 0) * 1),
+        ["--positive", "0"],
+        ["--positive", "1", "--threshold", "0.5"],
+    ),
+    "label_numbers": (
+        lambda: npz("fit.npz", logits=LOGITS[:, 0], label=SIGNS),
+        [],
+        lambda: npz("fit.npz", logits=LOGITS[:, 0], label=SIGNS + 1),
+    ),
+}
+"""By option: what writes the file, the options of the fit, and what contradicts them: options, or
+another file. No option takes --multi-label back."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_decision_is_repeated_and_nothing_else_is_taken(run, tmp_path, name) -> None:
+    save, options, contradiction = CASES[name]
+    save()
+    (file,) = (path.name for path in tmp_path.glob("fit.*"))
+    fit = ["fit", file, "-p", "p.json", "-m", "temperature", *options, "-o", "o.parquet"]
+    code, _, err = run(*fit)
+    assert code == 0, err
+    assert name in json.loads(Path("p.json").read_text())["reading"]
+    outputs = []
+    # What only a fit knows needs no option of its own.
+    given = [] if name == "positive" else options
+    for more in ([], given):
+        code, _, err = run("apply", "p.json", file, "-o", "a.parquet", "--force", *more)
+        assert code == 0, err
+        outputs.append(Path("a.parquet").read_bytes())
+    assert outputs[0] == outputs[1]
+    if contradiction is None:
+        return
+    if not isinstance(contradiction, list):
+        contradiction()
+        contradiction = []
+    measured = "--threshold" not in contradiction
+    commands = [["apply", "p.json", file, "-o", "a.parquet", "--force"]]
+    commands += [["evaluate", file, "-p", "p.json"]] if measured else []
+    codes = [run(*command, *contradiction) for command in commands]
+    if name == "label_numbers":  # which are not needed to apply
+        codes = codes[1:]
+    assert [code for code, _, _ in codes] == [2] * len(codes)
+    assert all(
+        "p.json" in err or "the fit" in err or "calibrator" in err or name == "label_numbers"
+        for _, _, err in codes
+    )
+
+
+def test_the_cases_are_all_that_a_fit_remembers() -> None:
+    assert CASES.keys() == remembered_options().keys()
+
+
+def test_the_positive_class_of_a_fit_is_what_is_measured_and_decided(run) -> None:
+    probs = PROBS[:, :2] / PROBS[:, :2].sum(axis=1, keepdims=True)
+    npz("fit.npz", probs=probs, label=(LABELS > 0) * 1)
+    fit = ["fit", "fit.npz", "-p", "p.json", "-m", "temperature", "--positive", "0"]
+    assert run(*fit)[0] == 0
+    code, out, err = run("evaluate", "fit.npz", "-p", "p.json", "--format", "json")
+    assert code == 0, err
+    assert json.loads(out)["positive"]["class"] == 0
+    decide = ["apply", "p.json", "fit.npz", "-o", "o.npz", "--force", "--threshold", "0.7"]
+    assert run(*decide)[0] == 0
+    written = np.load("o.npz")
+    assert (written["decision"] == np.where(written["probs"][:, 0] >= 0.7, 0, 1)).all()
+    for command in (decide, ["evaluate", "fit.npz", "-p", "p.json"]):
+        code, _, err = run(*command, "--positive", "1")
+        assert code == 2
+        assert "--positive 1: " in err
+        assert "was fitted with --positive 0" in err

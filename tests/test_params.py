@@ -89,6 +89,8 @@ REMEMBERED: dict[str, Any] = {
     "member_count": 5,
     "num_classes": 2,
     "topk_rest": "floor",
+    "topk_spaces": "keep",
+    "positive": 0,
     "label_numbers": [-1, 1],
 }
 READ = replace(TWO, reading=REMEMBERED)

@@ -240,7 +240,7 @@ class _Job:
             talk_about_groups(dataset, names, self.talk)
             self._check_classes(data, dataset)
             panel = clustered(self.panel, data)
-            panel = self.measuring.settled(panel, data.classes, dataset.class_names)
+            panel = self.measuring.settled(panel, data.classes, dataset.class_names, self.like)
             panel = self.pictures.widened(self.diagnosing.widened(panel, data), data)
             predictor = Through(self.stages)
             (evaluation,) = measure(data, [predictor], panel)

@@ -223,7 +223,7 @@ def fit_command(
         if printing.format is not ReportFormat.TABLE:
             for note in outcome.notes:
                 talk.say(note)
-        content = job.params(outcome)
+        content = job.params(outcome, panel.event)
         document = job.document(outcome, content, targets)
         pictures.entitle(document)
         gates.judge(document, talk)

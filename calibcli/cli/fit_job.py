@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calibcli.cli.pictures import Pictures
     from calibcli.engine.data import Data
     from calibcli.metrics.panel import Panel
+    from calibcli.metrics.view import Event
     from calibcli.params import Params
     from calibcli.schema import FitDocument, TraceDocument, TraceStagePart
     from calibcli.tables import Outputs
@@ -119,8 +120,8 @@ class FitJob:
                 self.talk.say(note)
             return fit_and_measure(self.data, plan, panel, self.test_data)
 
-    def params(self, outcome: Outcome) -> Params:
-        """The content of the parameter file."""
+    def params(self, outcome: Outcome, event: Event) -> Params:
+        """The content of the parameter file, of a fit that was measured for an event."""
         from calibcli.workflow.records import to_params
 
         content = to_params(
@@ -133,7 +134,8 @@ class FitJob:
             data=self._prints.result(),
             tested_on=self._test_prints.result() if self._test_prints else None,
         )
-        return replace(content, reading=dict(self.dataset.layout.decisions))
+        positive = {"positive": event} if isinstance(event, int) else {}
+        return replace(content, reading={**self.dataset.layout.decisions, **positive})
 
     def document(self, outcome: Outcome, content: Params, targets: Targets) -> FitDocument:
         """The result document, of an outcome that was measured."""

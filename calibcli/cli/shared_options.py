@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from calibcli.metrics.panel import Panel
     from calibcli.schema import EvaluateDocument
     from calibcli.tables import ReadOptions
+    from calibcli.tables.read_options import Reading
     from calibcli.workflow.measuring import Predictor
     from calibcli.workflow.pricing import GivenCosts
 
@@ -72,6 +73,13 @@ class RestChoice(StrEnum):
 
     SHARE = "share"
     FLOOR = "floor"
+
+
+class SpacesChoice(StrEnum):
+    """Whether spaces around a token are left out."""
+
+    STRIP = "strip"
+    KEEP = "keep"
 
 
 class MembersChoice(StrEnum):
@@ -221,6 +229,13 @@ class InputOptions:
             show_default=RestChoice.SHARE.value,
         ),
     ] = None
+    topk_spaces: Annotated[
+        SpacesChoice | None,
+        _input(
+            help="Whether a token with spaces around the name of a class is this class.",
+            show_default="strip, if no token is a class without",
+        ),
+    ] = None
     members: Annotated[
         MembersChoice | None,
         _input(
@@ -280,6 +295,7 @@ class InputOptions:
             multi_label=self.multi_label,
             class_axis=None if self.class_axis is None else parse_class_axis(self.class_axis),
             topk_rest=None if self.topk_rest is None else self.topk_rest.value,
+            topk_spaces=None if self.topk_spaces is None else self.topk_spaces.value,
             members=None if self.members is None else self.members.value,
             member_axis=self.member_axis,
             sample=self.sample,
@@ -417,17 +433,27 @@ class MeasureOptions:
 
         return parse_costs(self.cost)
 
-    def settled(self, panel: Panel, classes: int, names: Sequence[str] | None) -> Panel:
+    def settled(
+        self,
+        panel: Panel,
+        classes: int,
+        names: Sequence[str] | None,
+        like: Reading | None = None,
+    ) -> Panel:
         """A panel for so many classes of these names: what confidence is of, and what errors cost.
+
+        The positive class of a fit is repeated.
 
         Raises
         ------
         UsageError
             What they say is not for such classes, or something cannot be measured without costs.
         """
-        from calibcli.metrics.view import choose_event
+        from calibcli.metrics.view import choose_event, repeated_event
 
         event = choose_event(self.view.value, self.positive, classes, names)
+        if like is not None:
+            event = repeated_event(event, like.decisions.get("positive"), like.origin)
         costs = None if self._given is None else self._given.of(classes, event, names)
         panel = replace(panel, event=event, classes=classes, costs=costs)
         # Before any work is done.

@@ -67,6 +67,33 @@ def choose_event(
     raise UsageError(f"--positive {positive}: is none of the classes {known[0]} and {known[1]}")
 
 
+def repeated_event(event: Event, fitted: int | None, origin: str) -> Event:
+    """The event that a user asks for, or else that of a fit.
+
+    Parameters
+    ----------
+    event : Event
+        As `choose_event` gives it.
+    fitted : int or None
+        The positive class that was given for the fit.
+    origin : str
+        What messages call it.
+
+    Raises
+    ------
+    UsageError
+        The positive class is another one.
+    """
+    if fitted is None or event == "top":
+        return event
+    if event not in ("auto", fitted):
+        raise UsageError(
+            f"--positive {event}: {origin} was fitted with --positive {fitted}; leave it out, or "
+            "fit again"
+        )
+    return fitted
+
+
 def event_class(event: Event, classes: int) -> int | None:
     """The class whose probability the confidence is; None for the predicted class of each row."""
     if event == "auto":

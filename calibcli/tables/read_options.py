@@ -28,6 +28,10 @@ REST_SHARED = "share"
 TOPK_RESTS = (REST_SHARED, "floor")
 """What a class may have that is not listed: its share of the rest, or the least that is listed."""
 
+STRIP, KEEP = "strip", "keep"
+TOPK_SPACES = (STRIP, KEEP)
+"""Whether a token with spaces around the name of a class is this class."""
+
 REFUSE, SKIP = "refuse", "skip"
 """What becomes of rows without a label."""
 
@@ -177,6 +181,12 @@ class ReadOptions:
     topk_rest : str or None
         What a class has that is not among the most probable ones of a row, where only these are
         stored: one of `TOPK_RESTS`; None for the first.
+    topk_spaces : str or None
+        Whether spaces around tokens are left out: one of `TOPK_SPACES`; None: where no class is
+        among the first tokens otherwise.
+    positive : int or None
+        The positive class of two. Nothing that is read depends on it: it is what measures and
+        decisions are about.
     spool_limit : int or None
         Bytes that a stream, or a compressed array of an NPZ file, may take on this machine; by
         default those of `Spool`.
@@ -256,6 +266,13 @@ class ReadOptions:
             *TOPK_RESTS, meaning="what classes had that are not among the most probable of a row"
         ),
     )
+    topk_spaces: str | None = field(
+        default=None,
+        metadata=_only(*TOPK_SPACES, meaning="whether spaces around tokens were left out"),
+    )
+    positive: int | None = field(
+        default=None, metadata=_only(0, 1, meaning="the positive class of two, by number")
+    )
     spool_limit: int | None = None
     label_numbers: tuple[int, ...] | None = field(
         default=None,
@@ -304,6 +321,7 @@ class ReadOptions:
         options = remembered_options()
         defaults = {each.name: each.default for each in fields(self)}
         changes: dict[str, Any] = {}
+        repeated: dict[str, Any] = {}
         for name, stored in reading.decisions.items():
             try:
                 value = options[name].read(stored)
@@ -320,7 +338,9 @@ class ReadOptions:
                     "out, or fit again"
                 )
             changes[name] = value
-        return replace(self, **changes, like=reading)
+            if given != value:
+                repeated[name] = stored
+        return replace(self, **changes, like=replace(reading, decisions=repeated))
 
     @property
     def of_table(self) -> ReadOptions:
@@ -331,6 +351,10 @@ class ReadOptions:
     def class_count(self) -> int | None:
         """The number of classes, where a fit says it."""
         return None if self.like is None else self.like.class_count
+
+    def repeats(self, name: str) -> bool:
+        """Whether an option was not given, and is that of a fit."""
+        return self.like is not None and name in self.like.decisions
 
     @property
     def repeated(self) -> str:
@@ -359,6 +383,8 @@ class ReadOptions:
             raise UsageError(f"--num-classes {self.num_classes}: there are at least two")
         if self.topk_rest not in (None, *TOPK_RESTS):
             raise UsageError(f"--topk-rest {self.topk_rest}: use {' or '.join(TOPK_RESTS)}")
+        if self.topk_spaces not in (None, *TOPK_SPACES):
+            raise UsageError(f"--topk-spaces {self.topk_spaces}: use {' or '.join(TOPK_SPACES)}")
         if self.classes is not None:
             check_classes(self.classes, "--classes")
 

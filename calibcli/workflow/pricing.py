@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from calibcli.arrays import NumpyArray
 from calibcli.errors import ParamsError, UsageError
 from calibcli.metrics.costs import Costs, decide_from
-from calibcli.metrics.view import Event, choose_event
+from calibcli.metrics.view import Event, choose_event, repeated_event
 from calibcli.params import Params
 from calibcli.small_files import read_small
 
@@ -262,13 +262,7 @@ def make_decider(
     if threshold is not None and params.classes != 2:
         raise UsageError(f"--threshold {threshold} is for two classes; here are {params.classes}")
     learnt = _learnt(params)
-    event: Event = "top"
-    if params.classes == 2:
-        event = choose_event("positive", positive, 2, params.class_names or names)
-        if event == "auto":
-            event = learnt.get("positive", 1)
-    elif positive is not None:
-        raise UsageError(f"--positive {positive} is for two classes; here are {params.classes}")
+    event = _event(params, positive, names, learnt)
     chosen = event if isinstance(event, int) else None
     if given is not None:
         costs = given.of(params.classes, event, params.class_names or names)
@@ -282,6 +276,20 @@ def make_decider(
     return Decider(chosen, learnt["threshold"])
 
 
+def _event(
+    params: Params, positive: str | None, names: Sequence[str] | None, learnt: Mapping[str, Any]
+) -> Event:
+    """What the decisions are for: the positive class of two, as asked for or as the fit had it."""
+    if params.classes != 2:
+        if positive is not None:
+            raise UsageError(f"--positive {positive} is for two classes; here are {params.classes}")
+        return "top"
+    event = choose_event("positive", positive, 2, params.class_names or names)
+    if "positive" in params.reading:
+        event = repeated_event(event, learnt.get("positive"), "the calibrator")
+    return learnt.get("positive", 1) if event == "auto" else event
+
+
 def _fraction(threshold: float | str | None) -> float:
     try:
         number = float(threshold if threshold is not None else math.nan)
@@ -293,14 +301,14 @@ def _fraction(threshold: float | str | None) -> float:
 
 
 def _learnt(params: Params) -> dict[str, Any]:
-    """The positive class and the best threshold of a fit with costs; only what there is."""
+    """The positive class and the best threshold of a fit; only what there is."""
     part = params.fit.get("decision")
-    if not isinstance(part, dict):
-        return {}
-    positive, threshold = part.get("positive"), part.get("threshold")
+    part = part if isinstance(part, dict) else {}
+    positive = params.reading.get("positive", part.get("positive"))
     learnt: dict[str, Any] = {}
     if positive in (0, 1) and not isinstance(positive, bool):
         learnt["positive"] = positive
+        threshold = part.get("threshold") if part.get("positive") == positive else None
         if isinstance(threshold, int | float) and 0 <= threshold <= 1:
             learnt["threshold"] = float(threshold)
     return learnt

@@ -7,7 +7,7 @@ axis are the images. The shape of the labels, which have one axis less, proves i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -53,10 +53,11 @@ def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedF
         return opened
     labels = _labels(opened, scores, options)
     geometry = _geometry(opened, scores[0], labels, options)
+    decisions = _decisions(geometry, options)
     if geometry.is_table:
         if options.sample is not None:
             _refuse_idle_options(first, options)
-        return opened
+        return replace(opened, files=tuple(_deciding(file, decisions) for file in opened.files))
     files: list[GridFile] = []
     images = 0
     for file in opened.files:
@@ -66,15 +67,23 @@ def as_grids(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> OpenedF
         images += grid.images
     words = {"axes": _words(geometry, scores[0], images, options)}
     files[0] = replace(files[0], picked={**files[0].picked, **words})
-    asked = {"class_axis": options.class_axis, "member_axis": options.member_axis}
-    settled = {"class_axis": geometry.classes, "member_axis": geometry.members}
-    decisions = {
-        name: NO_CLASS_AXIS if settled[name] is None else settled[name]
-        for name, value in asked.items()
-        if value is not None
+    made = tuple(_deciding(file, decisions) for file in files)
+    return OpenedFiles(made, _label_grid(opened, labels, geometry, options, spool))
+
+
+def _decisions(geometry: Geometry, options: ReadOptions) -> dict[str, int | str]:
+    """The axes that were asked for, counted from 0."""
+    axes = {"class_axis": geometry.classes, "member_axis": geometry.members}
+    return {
+        name: NO_CLASS_AXIS if axis is None else axis
+        for name, axis in axes.items()
+        if getattr(options, name) is not None
     }
-    files = [replace(file, decisions={**file.decisions, **decisions}) for file in files]
-    return OpenedFiles(tuple(files), _label_grid(opened, labels, geometry, options, spool))
+
+
+def _deciding(file: DataFile, decisions: Mapping[str, int | str]) -> DataFile:
+    """A file with what was decided about its axes."""
+    return replace(file, decisions={**file.decisions, **decisions})
 
 
 def grid_scores(file: DataFile, options: ReadOptions) -> tuple[str, ...]:
@@ -143,10 +152,9 @@ def _unnamed(file: FileFields) -> tuple[str, ...]:
 
 def _refuse_idle_options(file: DataFile, options: ReadOptions) -> None:
     """Refuse options that only mean something where there are images."""
-    repeated = {} if options.like is None else options.like.decisions
     for name in ("class_axis", "sample"):
         option, value = f"--{name.replace('_', '-')}", getattr(options, name)
-        if value is not None and name not in repeated:
+        if value is not None and not options.repeats(name):
             raise UsageError(
                 f"{option} {value}: {file.location.name} has a row of scores for each example, "
                 "and no array of them with more axes"
@@ -184,7 +192,7 @@ def _geometry(
 
     Axes that are repeated from a fit are not asked for: the file may have others.
     """
-    if options.like is not None and {"class_axis", "member_axis"} & set(options.like.decisions):
+    if options.repeats("class_axis") or options.repeats("member_axis"):
         try:
             free = replace(options, class_axis=None, member_axis=None)
             return _proved(opened, scores, labels, free)

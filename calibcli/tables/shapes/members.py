@@ -92,7 +92,7 @@ def _refuse_one_model(file: DataFile, options: ReadOptions) -> None:
         return
     given = {"--members": options.members, "--member-axis": options.member_axis}
     option = next(f"{name} {value}" for name, value in given.items() if value is not None)
-    if options.like is not None and "members" in options.like.decisions:
+    if options.like is not None and options.repeats("members"):
         raise UsageError(
             f"{file.location.name}: has the scores of one model, but {options.like.origin} was "
             f"fitted with {option}; its members are to be given"

@@ -14,7 +14,7 @@ better.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from calibcli.arrays import SMALLEST_PROBABILITY, NumpyArray
 from calibcli.errors import UsageError
 from calibcli.tables.formats.base import DataFile, Field, RowError, locating_rows
 from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
-from calibcli.tables.read_options import REST_SHARED, ReadOptions
+from calibcli.tables.read_options import KEEP, REST_SHARED, STRIP, ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.derived import first_rows, with_derived
 from calibcli.tables.storage import Spool
@@ -72,12 +72,19 @@ def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
             f"{fields.name}: column {field.name!r} has the most probable tokens of each row; say "
             f"which tokens are the classes: --classes {_proposal(first, fields, options)!r}"
         )
-    top = TopTokens(field.name, classes, options.topk_rest or REST_SHARED)
+    top = TopTokens(
+        field.name,
+        classes,
+        options.topk_rest or REST_SHARED,
+        strips=options.topk_spaces == STRIP,
+        refuses=options.topk_spaces is None or options.repeats("topk_spaces"),
+    )
     with locating_rows(first, 0):
         seen = top.tokens(rows)
         # A space before a word belongs to many a token, and never to the name of a class.
-        if not set(classes) & seen and set(classes) & {token.strip() for token in seen}:
-            top = TopTokens(field.name, classes, top.rest, strips=True)
+        is_open = options.topk_spaces is None and not set(classes) & seen
+        if is_open and set(classes) & {token.strip() for token in seen}:
+            top = replace(top, strips=True)
         share = top.masses(rows).sum(axis=1).mean()
     said = f"{top.said}; the classes have {share:.0%} of the probability in the first rows"
     near = sorted(seen & _likely(seen, classes)) if not top.strips else []
@@ -111,7 +118,7 @@ def _derived(
         with_derived(
             file,
             {name: top},
-            decisions={**file.decisions, "topk_rest": top.rest},
+            decisions={**file.decisions, **top.decisions},
             picked={**file.picked, "top": said},
             roles={**file.roles, "logits": name},
             score_kind="log-probs",
@@ -296,12 +303,20 @@ class TopTokens:
         How what is not listed is shared, one of `TOPK_RESTS`.
     strips : bool
         Whether spaces around a token do not matter; tokens of one class are added up.
+    refuses : bool
+        Whether, where they do, a row is refused that lists classes with spaces alone.
     """
 
     name: str
     classes: tuple[str, ...]
     rest: str
     strips: bool = False
+    refuses: bool = True
+
+    @property
+    def decisions(self) -> dict[str, str]:
+        """What must mean the same for other rows, see `DataFile.decisions`."""
+        return {"topk_rest": self.rest, "topk_spaces": STRIP if self.strips else KEEP}
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -341,8 +356,22 @@ class TopTokens:
         if self.strips:
             texts = [text.strip() for text in texts]
         codes = np.array([numbers.get(text, -1) for text in texts], np.int64)
+        if self.refuses and not self.strips:
+            self._check(listed, codes)
         masses: NumpyArray = listed.masses(codes, len(self.classes), None, self.rest)
         return masses
+
+    def _check(self, listed: _Listed, codes: NumpyArray) -> None:
+        """Refuse rows whose only classes have spaces around them."""
+        has_class = np.bincount(listed.rows[codes >= 0], minlength=listed.count) > 0
+        for at in np.flatnonzero(~has_class[listed.rows]).tolist():
+            token = listed.tokens[at]
+            if token.strip() in self.classes:
+                raise RowError(
+                    int(listed.rows[at]),
+                    f"lists {token!r} and no class without spaces, as other rows do; --topk-spaces "
+                    f"{STRIP} takes it for the class, --topk-spaces {KEEP} for another token",
+                )
 
 
 @dataclass(frozen=True)
@@ -361,6 +390,11 @@ class TopClasses:
     classes: int
     rest: str
     left: str | None
+
+    @property
+    def decisions(self) -> dict[str, str]:
+        """What must mean the same for other rows, see `DataFile.decisions`."""
+        return {"topk_rest": self.rest}
 
     @property
     def sources(self) -> tuple[str, ...]:
