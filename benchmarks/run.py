@@ -17,6 +17,7 @@ import evaluation
 import large_file
 import objectives
 import report
+import serving
 import startup
 import strong_methods
 import temperature
@@ -25,6 +26,7 @@ from harness import Line
 
 BENCHMARKS = {
     "startup": startup.benchmark,
+    "serving": serving.benchmark,
     "temperature": temperature.benchmark,
     "evaluate": evaluation.benchmark,
     "objectives": objectives.benchmark,

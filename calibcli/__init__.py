@@ -20,16 +20,9 @@ from typing import TYPE_CHECKING, Any
 from calibcli.version import __version__
 
 if TYPE_CHECKING:
-    from calibcli.api import (
-        FittedCalibrator,
-        compare,
-        differences,
-        evaluate,
-        evaluate_decisions,
-        fit,
-        load,
-        verdict_of,
-    )
+    from calibcli.api.calibrating import compare, fit
+    from calibcli.api.evaluating import differences, evaluate, evaluate_decisions, verdict_of
+    from calibcli.api.fitted import FittedCalibrator, load
     from calibcli.errors import (
         CalibError,
         DataError,
@@ -46,10 +39,9 @@ if TYPE_CHECKING:
     from calibcli.workflow.fitting import Outcome
 
 _HOMES = {
-    "calibcli.api": (
-        *("FittedCalibrator", "compare", "differences", "evaluate", "evaluate_decisions", "fit"),
-        *("load", "verdict_of"),
-    ),
+    "calibcli.api.calibrating": ("compare", "fit"),
+    "calibcli.api.evaluating": ("differences", "evaluate", "evaluate_decisions", "verdict_of"),
+    "calibcli.api.fitted": ("FittedCalibrator", "load"),
     "calibcli.metrics.decisions": ("Decisions",),
     "calibcli.errors": (
         *("CalibError", "DataError", "GateError", "NotConvergedError", "ParamsError"),

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import calibcli
-import calibcli.api
 from calibcli.arrays import softmax
 from calibcli.errors import CalibError, DataError, ParamsError, UsageError
 
@@ -131,7 +130,7 @@ def test_precision_of_the_probabilities(fitted, scores, kept):
 
 def test_precision_of_the_probabilities_of_bfloat16(fitted):
     torch = pytest.importorskip("torch")
-    check_precision(fitted, torch.tensor(Z).bfloat16(), np.float32)
+    check_precision(fitted, torch.tensor(Z).bfloat16(), torch.float32)
 
 
 def check_precision(fitted, scores, kept):
@@ -290,7 +289,7 @@ def test_errors_say_what_is_wrong(name):
 
 BAD_SCORES = {
     "too few classes": (Z[:, :3], None, "the scores have 3 classes, the calibrator 4"),
-    "one row without its axis": (Z[0], None, "the scores have 2 classes"),
+    "a row of too few classes": (Z[0, :3], None, r"must have the shape \(n, K\), not \(3,\)"),
     "NaN": (np.where(Z > 5, np.nan, Z), None, r"row \d+: the score of class \d is NaN"),
     "all impossible": (np.where(Y[:, None] == 1, -np.inf, Z), None, "every class has the logit"),
     "more than 1": (softmax(Z) * 1.5, "probs", r"row \d+: the score of class \d is 1\.\d+"),

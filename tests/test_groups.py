@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from calibcli import api
+import calibcli
 from calibcli.arrays import log_softmax, softmax
 from calibcli.calibrators.affine import VectorScaling
 from calibcli.calibrators.base import GROUP
@@ -450,7 +450,7 @@ def test_the_python_interface_takes_groups_of_any_kind() -> None:
     numbers = source.keys[GROUP]
     by_name = [np.array(NAMES)[numbers], np.array(NAMES, object)[numbers], numbers,
                numbers.astype(float)]  # fmt: skip
-    fitted = [api.fit(source.scores, source.labels, by=by, folds=3) for by in by_name]
+    fitted = [calibcli.fit(source.scores, source.labels, by=by, folds=3) for by in by_name]
     expected = fitted[0].predict_proba(source.scores, by=by_name[0])
     for calibrator, by in zip(fitted, by_name, strict=True):
         np.testing.assert_array_equal(calibrator.predict_proba(source.scores, by=by), expected)
@@ -463,7 +463,7 @@ def test_missing_values_are_a_group_in_the_python_interface() -> None:
     source = labelled(1000, 0.9)
     names = np.array(NAMES, object)[source.keys[GROUP]]
     names[:300:2], names[1:300:2] = None, float("nan")
-    found = api.fit(source.scores, source.labels, by=names, folds=2)
+    found = calibcli.fit(source.scores, source.labels, by=names, folds=2)
     assert found.stages[0].names[0] == "(missing)"
 
 
@@ -471,4 +471,4 @@ def test_missing_values_are_a_group_in_the_python_interface() -> None:
 def test_what_are_no_groups_is_refused_by_the_python_interface(by) -> None:
     logits = np.random.default_rng(0).standard_normal((5, 3))
     with pytest.raises(CalibError, match=r"by must be|no whole number"):
-        api.fit(logits, np.arange(5) % 3, by=by)
+        calibcli.fit(logits, np.arange(5) % 3, by=by)

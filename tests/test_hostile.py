@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import ipc
 
-from calibcli.api import fit
+from calibcli import fit
 from calibcli.arrays import NumpyArray, softmax
 from calibcli.calibrators.chain import calibrate
 from calibcli.calibrators.curves import BinarySample

@@ -11,24 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_stage import calibrators_of_every_kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-import calibcli
 from calibcli.arrays import softmax
 from calibcli.calibrators.affine import MatrixScaling, VectorScaling
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import Platt
-from calibcli.calibrators.chain import LogLinear
-from calibcli.calibrators.groups import Groups
 from calibcli.calibrators.identity import Identity
-from calibcli.calibrators.links import link_of
-from calibcli.calibrators.registry import CALIBRATORS, MAPS, read_calibrator
+from calibcli.calibrators.registry import CALIBRATORS, read_calibrator
 from calibcli.calibrators.temperature import Temperature
-from calibcli.calibrators.top import Top
 from calibcli.errors import ParamsError
-from calibcli.objectives.registry import OBJECTIVES
 from calibcli.params import LARGEST_FILE, Params, Stage, decode, encode, read
 from calibcli.tables.read_options import Reading, ReadOptions, remembered_options
 from calibcli.workflow.records import read_calibrators, to_calibrators
@@ -154,31 +149,7 @@ def test_a_person_can_read_and_compare_it():
 # Round trips
 
 
-def fitted(classes: int) -> list[Calibrator]:
-    """A calibrator of every kind that there is for so many classes, from fits to a few rows."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(80, classes)) * 3
-    labels = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    found: dict[str, Calibrator] = {Identity.kind: Identity()}
-    for name, family in MAPS.items():
-        if classes == 2 or not family.binary_only:
-            # Of a fit that starts several times, one is as good an example as the best.
-            options = {f"{name}.restarts": 1} if hasattr(family, "restarts") else {}
-            fit = calibcli.fit(logits, labels, method=name, options=options, folds=0)
-            found |= {stage.kind: stage for stage in fit.stages}
-    for objective in OBJECTIVES.values():
-        link = link_of(objective())
-        if link is not None:
-            found[link.kind] = link
-    inner = found["temperature"]
-    two = (inner, found["none"]), (inner,)
-    found["groups"] = Groups("lang", ("de", "en"), (inner,), two, np.array([0.25, 1.0]))
-    found["top"] = Top((inner,))
-    found["log-linear"] = LogLinear(two, np.array([0.75, 0.5]))
-    return list(found.values())
-
-
-ALL = {classes: fitted(classes) for classes in (2, 3)}
+ALL = {classes: calibrators_of_every_kind(classes) for classes in (2, 3)}
 
 
 def test_there_is_an_example_of_every_kind():

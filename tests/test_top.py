@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibcli import api
+import calibcli
 from calibcli.arrays import softmax
 from calibcli.calibrators.base import GROUP
 from calibcli.calibrators.binary import Platt
@@ -206,7 +206,7 @@ def test_the_fit_is_that_of_a_binary_problem() -> None:
     probs = softmax(source.scores.astype(float))
     odds = np.log(probs.max(axis=1) / (1 - probs.max(axis=1)))
     right = (probs.argmax(axis=1) == source.labels).astype(np.int64)
-    binary = api.fit(odds, right, method="platt", folds=2)
+    binary = calibcli.fit(odds, right, method="platt", folds=2)
     for own, alone in zip(top.stages, binary.stages, strict=True):
         assert own.slope == pytest.approx(alone.slope, rel=1e-4)
         assert own.intercept == pytest.approx(alone.intercept, abs=1e-4)
@@ -216,11 +216,11 @@ def test_groups_have_confidences_of_their_own() -> None:
     source = labelled(4000)
     groups = np.arange(4000) % 3
     scores = source.scores * np.array([0.5, 1.0, 3.0], np.float32)[groups][:, None]
-    fitted = api.fit(scores, source.labels, by=groups, reduce="top")
+    fitted = calibcli.fit(scores, source.labels, by=groups, reduce="top")
     (top,) = fitted.stages
     assert isinstance(top, Top)
     assert isinstance(top.stages[0], Groups)
-    alone = api.fit(scores, source.labels, reduce="top")
+    alone = calibcli.fit(scores, source.labels, reduce="top")
     assert fitted.outcome.after.values["nll"] < alone.outcome.after.values["nll"] - 0.01
     probs = fitted.predict_proba(scores, by=groups)
     np.testing.assert_array_equal(probs.argmax(axis=1), scores.argmax(axis=1))
@@ -234,7 +234,7 @@ def test_groups_have_confidences_of_their_own() -> None:
 
 def test_the_interval_of_the_confidence_is_that_of_two_classes() -> None:
     source = labelled(1500)
-    fitted = api.fit(source.scores, source.labels, method="venn-abers", reduce="top", folds=0)
+    fitted = calibcli.fit(source.scores, source.labels, method="venn-abers", reduce="top", folds=0)
     lower, upper = fitted.predict_interval(source.scores)
     confidence = fitted.predict_proba(source.scores).max(axis=1)
     assert (lower <= confidence).all()
@@ -250,7 +250,7 @@ def test_class_shares_are_refused(options) -> None:
 
 def test_there_is_no_other_reduction() -> None:
     with pytest.raises(CalibError, match="there is top"):
-        api.fit(random_logits(20, 3), np.arange(20) % 3, reduce="bottom")
+        calibcli.fit(random_logits(20, 3), np.arange(20) % 3, reduce="bottom")
 
 
 def test_the_command_line_reduces(tmp_path, calib) -> None:

@@ -1,19 +1,5 @@
-"""The Python interface, for notebooks and services, on arrays.
+"""The Python interface, for notebooks and services, on arrays; `calibcli` has its names.
 
 `fit`, `load`, `evaluate` and `compare` do what the commands of these names do; `verdict_of` has the
-sentence that `evaluate` prints first.
+sentence that `evaluate` prints first. A service, which loads and applies, imports `fitted` alone.
 """
-
-from calibcli.api.calibrating import FittedCalibrator, compare, fit, load
-from calibcli.api.evaluating import differences, evaluate, evaluate_decisions, verdict_of
-
-__all__ = [
-    "FittedCalibrator",
-    "compare",
-    "differences",
-    "evaluate",
-    "evaluate_decisions",
-    "fit",
-    "load",
-    "verdict_of",
-]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from calibcli.arrays import InputKind, NumpyArray
+from calibcli.arrays import InputKind, NumpyArray, known_kind
 from calibcli.engine.folds import CLUSTER
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
@@ -136,11 +136,3 @@ def _whole(labels: NumpyArray) -> NumpyArray:
     if (wrong := np.flatnonzero(numbers != labels)).size:
         raise DataError(f"row {wrong[0]}: the label {labels[wrong[0]]} is no class number")
     return numbers
-
-
-def known_kind(name: str) -> InputKind:
-    """The kind of scores of a name."""
-    for kind in ("logits", "log-probs", "probs"):
-        if name == kind:
-            return kind
-    raise UsageError(f"input {name!r} is not known; use logits, log-probs or probs")

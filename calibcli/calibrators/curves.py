@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -14,8 +16,11 @@ from calibcli.arrays import (
     Array,
     NumpyArray,
     argmax,
+    at_least,
     impossible_classes,
+    is_any,
     is_numpy_array,
+    largest,
     like,
     log_softmax,
     namespace,
@@ -23,6 +28,7 @@ from calibcli.arrays import (
     restore_impossible,
     shift,
     sum_classes,
+    within,
 )
 from calibcli.calibrators.base import Calibrator, Family, Preserves
 from calibcli.calibrators.parameters import Parameters
@@ -98,10 +104,9 @@ class Curves(Calibrator):
     def transform(self, logits: Array) -> Array:
         """New logits (n, K) from logits (n, K), of which some may be ``-inf``."""
         xp = namespace(logits)
-        at = xp.clip(
-            xp.astype(log_odds(logits), xp.float64), min=-LARGEST_LOG_ODDS, max=LARGEST_LOG_ODDS
-        )
-        return xp.astype(self.log_values(at), logits.dtype)
+        odds = xp.astype(log_odds(logits), xp.float64, copy=False)
+        at = within(odds, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+        return xp.astype(self.log_values(at), logits.dtype, copy=False)
 
     def logits(self, logits: Array) -> Array:
         return restore_impossible(self.transform(logits), impossible_classes(logits))
@@ -109,10 +114,10 @@ class Curves(Calibrator):
     def reach(self, bound: float) -> float:
         return LARGEST_LOG_ODDS
 
-    @property
-    def ends(self) -> NumpyArray:
-        """Where each curve ends in `scores`: int64 (C,)."""
-        return np.cumsum(self.counts).astype(np.int64)
+    @cached_property
+    def cells(self) -> Cells:
+        """The points of the curves, to be searched."""
+        return Cells(self.scores, self.counts)
 
     def summary(self) -> str:
         plural = "" if len(self.counts) == 1 else "s"
@@ -156,21 +161,27 @@ class OneVsRest(Curves):
         """Values (n, C) of the curves at log-odds (n, C)."""
         xp = namespace(at)
         values = like(self.values, at)
-        scores = like(self.scores, at)
-        low, last = find_cells(scores, self.ends, at)
+        low, _ = self.cells.find(at)
         if self.interpolation == "step":
             # A score that is no number must not come out as one.
             return xp.where(xp.isnan(at), at, values[low])
-        high = xp.minimum(low + 1, last)
-        start, width = scores[low], scores[high] - scores[low]
-        share = xp.clip((at - start) / xp.where(width > 0, width, 1.0), min=0.0, max=1.0)
-        return values[low] + share * (values[high] - values[low])
+        scores, widths, rises = (like(v, at) for v in (self.scores, *self._pieces))
+        share = within((at - scores[low]) / widths[low], 0.0, 1.0)
+        return values[low] + share * rises[low]
+
+    @cached_property
+    def _pieces(self) -> tuple[NumpyArray, NumpyArray]:
+        """Width of the piece behind each point (1 behind the last), and how far it rises (m,)."""
+        last = self.cells.ends - 1
+        widths, rises = (np.append(np.diff(v), 0.0) for v in (self.scores, self.values))
+        widths[last], rises[last] = 1.0, 0.0
+        return widths, rises
 
     def logits(self, logits: Array) -> Array:
         new = super().logits(logits)
         xp = namespace(logits)
-        nothing = xp.max(new, axis=-1, keepdims=True) == -xp.inf
-        return xp.where(nothing, log_softmax(logits), new) if bool(xp.any(nothing)) else new
+        nothing = largest(new)[:, None] == -xp.inf
+        return xp.where(nothing, log_softmax(logits), new) if is_any(nothing) else new
 
     def parameters(self) -> dict[str, Any]:
         return {"interpolation": self.interpolation, **super().parameters()}
@@ -258,42 +269,74 @@ def log_odds(logits: Array) -> Array:
     top = argmax(odds)
     rest = sum_classes(put(odds, top, 0.0))
     others = rest[:, None] + 1.0 - odds
-    others = put(others, top, xp.clip(rest, min=float(xp.finfo(rest.dtype).smallest_normal)))
+    others = put(others, top, at_least(rest, float(xp.finfo(rest.dtype).smallest_normal)))
     return shifted - xp.log(others)
 
 
-def find_cells(scores: Array, ends: NumpyArray, at: Array) -> tuple[Array, Array]:
-    """The last point at or below each place, of the curve of its column.
+class Cells:
+    """The points of several curves, to find the cell of a place: the points that it lies between.
 
     Parameters
     ----------
-    scores : array (m,)
+    scores : float64 array (m,)
         Scores of the points, curve after curve, ascending within each.
-    ends : int64 array (C,)
-        Where each curve ends in `scores`.
-    at : array (n, C)
+    counts : float64 array (C,)
+        Number of points of each curve.
 
-    Returns
-    -------
-    low : int64 array (n, C)
-        The first point of the curve where the place is below all.
-    last : int64 array (C,)
-        The last point of each curve.
+    Attributes
+    ----------
+    begins, ends : int64 array (C,)
+        Where each curve begins and ends in the scores.
     """
-    xp = namespace(at)
-    begins = np.concatenate(([0], ends[:-1]))
-    if is_numpy_array(at):
+
+    def __init__(self, scores: NumpyArray, counts: NumpyArray) -> None:
+        self.scores, self.ends = scores, np.cumsum(counts).astype(np.int64)
+        self.begins = np.concatenate(([0], self.ends[:-1]))
+
+    @cached_property
+    def _plain(self) -> tuple[list[float], list[tuple[int, int]]]:
+        """Scores, and first and last point of each curve, as Python's numbers."""
+        spans = zip(self.begins.tolist(), self.ends.tolist(), strict=True)
+        return self.scores.tolist(), list(spans)
+
+    def find(self, at: Array) -> tuple[Array, Array]:
+        """The last point at or below each place, of the curve of its column.
+
+        Parameters
+        ----------
+        at : float64 array (n, C)
+
+        Returns
+        -------
+        low : int64 array (n, C)
+            The first point of the curve where the place is below all.
+        last : int64 array (C,)
+            The last point of each curve.
+        """
+        if is_numpy_array(at):
+            return self._find_on_host(at), self.ends - 1
+        xp, scores = namespace(at), like(self.scores, at)
+        low, high = (_whole(bound, at) for bound in (self.begins, self.ends))
+        low, high = xp.broadcast_to(low, at.shape), xp.broadcast_to(high, at.shape)
+        # Bisection in all cells at once, which runs on any device.
+        for _ in range(int((self.ends - self.begins).max() - 1).bit_length()):
+            middle = (low + high) // 2
+            above = scores[middle] <= at
+            low, high = xp.where(above, middle, low), xp.where(above, high, middle)
+        return low, _whole(self.ends - 1, at)
+
+    def _find_on_host(self, at: NumpyArray) -> NumpyArray:
+        if len(at) == 1:
+            # A call of NumPy's search takes longer than the search for one place.
+            scores, spans = self._plain
+            places = zip(at[0].tolist(), spans, strict=True)
+            row = [bisect_right(scores, place, begin + 1, end) for place, (begin, end) in places]
+            return np.array([row]) - 1
         low = np.empty(at.shape, np.int64, order="F")
-        for k, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-            low[:, k] = begin + np.searchsorted(scores[begin + 1 : end], at[:, k], side="right")
-        return low, ends - 1
-    low, high = (xp.broadcast_to(_whole(bound, at), at.shape) for bound in (begins, ends))
-    # Bisection in all cells at once, which runs on any device.
-    for _ in range(int((ends - begins).max() - 1).bit_length()):
-        middle = (low + high) // 2
-        above = scores[middle] <= at
-        low, high = xp.where(above, middle, low), xp.where(above, high, middle)
-    return low, _whole(ends - 1, at)
+        for k, (begin, end) in enumerate(zip(self.begins, self.ends, strict=True)):
+            points = self.scores[begin + 1 : end]
+            low[:, k] = begin + np.searchsorted(points, at[:, k], side="right")
+        return low
 
 
 def _whole(numbers: NumpyArray, array: Array) -> Array:

@@ -21,7 +21,6 @@ from calibcli.calibrators.curves import (
     Curves,
     curves_at,
     ends_before,
-    find_cells,
     points_of,
     read_points,
 )
@@ -77,7 +76,7 @@ class SplineCurves(Curves):
         """Calibrated log-odds (n, C)."""
         xp = namespace(at)
         scores, values, bends = (like(v, at) for v in (self.scores, self.values, self._bends))
-        low, last = find_cells(scores, self.ends, at)
+        low, last = self.cells.find(at)
         high = xp.minimum(low + 1, last)
         width = scores[high] - scores[low]
         share = (at - scores[low]) / xp.where(width > 0, width, 1.0)
@@ -101,7 +100,7 @@ class SplineCurves(Curves):
 
     @cached_property
     def _parts(self) -> list[tuple[NumpyArray, NumpyArray]]:
-        starts = self.ends[:-1]
+        starts = self.cells.ends[:-1]
         return list(zip(np.split(self.scores, starts), np.split(self.values, starts), strict=True))
 
     @cached_property
@@ -113,7 +112,7 @@ class SplineCurves(Curves):
     def _tails(self) -> tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]:
         """First and last scores of the curves (C,), and the slopes there."""
         tails = [end_slopes(knots) @ values for knots, values in self._parts]
-        first, last = np.concatenate(([0], self.ends[:-1])), self.ends - 1
+        first, last = self.cells.begins, self.cells.ends - 1
         slopes = np.array(tails)
         return self.scores[first], self.scores[last], slopes[:, 0], slopes[:, 1]
 

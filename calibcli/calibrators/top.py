@@ -13,6 +13,7 @@ from calibcli.arrays import (
     Array,
     NumpyArray,
     argmax,
+    is_any,
     like,
     log_softmax,
     namespace,
@@ -161,7 +162,7 @@ def _below(others: Array, rest: Array, limit: Array, count: Array) -> Array:
     shares = others - known[:, None]
     largest = xp.max(shares, axis=-1)
     above = largest > limit
-    if not bool(xp.any(above)):
+    if not is_any(above):
         return shares
     equal = (1 / count)[:, None]
     zero, one = like(0.0, rest), like(1.0, rest)

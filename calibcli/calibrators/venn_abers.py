@@ -29,10 +29,10 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curves import (
     LARGEST_LOG_ODDS,
     BinarySample,
+    Cells,
     Curve,
     CurveMap,
     ends_before,
-    find_cells,
     log_odds,
     points_of,
     read_points,
@@ -68,14 +68,14 @@ class Steps:
     scores: NumpyArray
     values: NumpyArray
 
-    @property
-    def ends(self) -> NumpyArray:
-        """Where each function ends (C,), int64."""
-        return np.cumsum(self.counts).astype(np.int64)
+    @cached_property
+    def cells(self) -> Cells:
+        """The steps, to be searched."""
+        return Cells(self.scores, self.counts)
 
     def with_start(self, value: float) -> Steps:
         """One step more at the start of each function, below all scores."""
-        begins = self.ends - self.counts.astype(np.int64)
+        begins = self.cells.begins
         scores = np.insert(self.scores, begins, -np.inf)
         return Steps(self.counts + 1, scores, np.insert(self.values, begins, value))
 
@@ -84,13 +84,12 @@ class Steps:
 
         The value of the first step then holds below it, and another one behind the last.
         """
-        begins = self.ends - self.counts.astype(np.int64)
-        scores = np.insert(self.scores, begins, -np.inf)
-        return Steps(self.counts + 1, scores, np.insert(self.values, self.ends, value))
+        scores = np.insert(self.scores, self.cells.begins, -np.inf)
+        return Steps(self.counts + 1, scores, np.insert(self.values, self.cells.ends, value))
 
     def at(self, places: Array) -> Array:
         """The values (n, C) at places (n, C), float64; NaN at NaN."""
-        low, _ = find_cells(like(self.scores, places), self.ends, places)
+        low, _ = self.cells.find(places)
         values = like(self.values, places)[low]
         xp = namespace(places)
         return xp.where(xp.isnan(places), places, values)
@@ -216,7 +215,7 @@ def _read_steps(parameters: Parameters, prefix: str, classes: int) -> Steps:
 def _cross(p0: Steps, p1: Steps) -> bool:
     """Whether p0 is greater than p1 somewhere: if at all, then at a step of p1."""
     begin0, begin1 = 0, 0
-    for end0, end1 in zip(p0.ends, p1.ends, strict=True):
+    for end0, end1 in zip(p0.cells.ends, p1.cells.ends, strict=True):
         values = np.concatenate(([0.0], p0.values[begin0:end0]))
         places = np.searchsorted(p0.scores[begin0:end0], p1.scores[begin1:end1], side="right")
         if (values[places] > p1.values[begin1:end1]).any():

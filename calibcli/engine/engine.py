@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from calibcli.arrays import Array, InputKind, scores_to_logits
+from calibcli.arrays import Array, InputKind, NumpyArray, scores_to_logits
 from calibcli.engine.machine import (
     default_memory,
     device_memory,
@@ -116,12 +116,7 @@ class Engine:
             return Tile(chunk.start, logits, labels, weights, chunk.keys)
         if dtype is not None and scores.dtype != dtype:
             scores = scores.astype(dtype)
-        if not scores.flags.aligned:
-            # A member of an NPZ file begins anywhere; arithmetic would go through small buffers.
-            scores = scores.copy()
-        logits = scores_to_logits(scores, kind)
-        if logits.shape[1] <= _TURNED_UP_TO_CLASSES:
-            logits = np.asfortranarray(logits)
+        logits = host_logits(scores, kind)
         return Tile(chunk.start, logits, chunk.labels, chunk.weights, chunk.keys)
 
     def fold(
@@ -207,6 +202,15 @@ class Engine:
         """Whether the scores of a source may be held in memory, or on a device with its own."""
         size = source.rows * source.columns * max(source.dtype.itemsize, 4)
         return size <= (self.room // 2 if self.device == "cpu" else device_memory(self.device) // 3)
+
+
+def host_logits(scores: NumpyArray, kind: InputKind) -> NumpyArray:
+    """The logits (n, K) of a tile from scores (n, C), as they lie in host memory."""
+    if not scores.flags.aligned:
+        # A member of an NPZ file begins anywhere; arithmetic would go through small buffers.
+        scores = scores.copy()
+    logits: NumpyArray = scores_to_logits(scores, kind)
+    return np.asfortranarray(logits) if logits.shape[1] <= _TURNED_UP_TO_CLASSES else logits
 
 
 def _usable_cores() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from calibcli.arrays import Array, dot_classes, namespace, sum_classes
+from calibcli.arrays import Array, at_least, dot_classes, namespace, sum_classes
 from calibcli.objectives.base import Objective, RowTerms, check_range
 from calibcli.objectives.likelihood import Likelihood, smallest
 from calibcli.objectives.simplex import LossLink, Simplex
@@ -82,7 +82,8 @@ class LabelSmoothing(Objective):
         """
         xp = namespace(simplex.probs)
         possible = simplex.log_probs > -xp.inf
-        share = self.smoothing / sum_classes(xp.astype(possible, simplex.probs.dtype))[:, None]
+        count = at_least(sum_classes(xp.astype(possible, simplex.probs.dtype)), 1.0)
+        share = self.smoothing / count[:, None]
         log_share = xp.log(xp.clip(share, min=smallest(share)))
         # Impossible classes lie infinitely far below the share; e^1 is far enough.
         excess = xp.clip(log_share - simplex.log_probs, max=1.0)

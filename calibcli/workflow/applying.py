@@ -8,15 +8,42 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, namespace, softmax, to_numpy, wide_values
+from calibcli.arrays import (
+    Array,
+    InputKind,
+    NumpyArray,
+    namespace,
+    scores_to_logits,
+    softmax,
+    to_numpy,
+    wide_values,
+)
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows, log_probs_after
-from calibcli.engine.engine import Engine, Tile
+from calibcli.engine.engine import Engine, Tile, host_logits
+from calibcli.engine.machine import keep_freed_memory, one_blas_thread
 from calibcli.engine.source import Chunk, Source
 from calibcli.engine.survey import LARGEST_LOG_PROB
 from calibcli.errors import DataError
 
 _CHUNK_BYTES = 8 << 20
+
+
+LOCAL = Engine()
+"""Where arrays of the Python interface are calibrated."""
+
+_TOO_LARGE: dict[str, float] = {
+    "logits": np.inf,
+    "log-probs": LARGEST_LOG_PROB,
+    "probs": float(np.exp(LARGEST_LOG_PROB)),
+}
+"""By kind: no row has such a score, or a greater one."""
+
+_LARGEST_TENSOR = 1 << 26
+"""Scores that are calibrated on a device at once."""
+
+_FEW_PRODUCTS = 1 << 13
+"""Linear algebra of no more multiplications runs on one thread of its own accord."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,57 @@ class Predictions:
 def probabilities(stages: Sequence[Calibrator], logits: Array) -> Array:
     """Probabilities (n, K) after all stages, from logits (n, K)."""
     return softmax(calibrate(stages, logits))
+
+
+def probabilities_at_once(
+    stages: Sequence[Calibrator], scores: NumpyArray, kind: InputKind
+) -> NumpyArray | None:
+    """Probabilities (n, K) of rows that fit into a tile, to the byte as `calibrated_chunks` does.
+
+    Parameters
+    ----------
+    stages : sequence of Calibrator
+    scores : float32 or float64 array (n, C)
+        In host memory; C is K or, for two classes, 1.
+    kind : str
+        What the scores are.
+
+    Returns
+    -------
+    array (n, K) or None
+        None where that is no work for here: the rows are none or too many, or one of them has no
+        probabilities, which `calibrated_chunks` refuses with its place.
+    """
+    rows, columns = scores.shape
+    if not 0 < rows <= LOCAL.tile_rows(columns):
+        return None
+    if not np.maximum.reduce(scores, axis=None) < _TOO_LARGE[kind]:
+        return None
+    # Where a row has no probabilities its arithmetic has an invalid operation.
+    with np.errstate(invalid="ignore"):
+        logits = host_logits(scores, kind)
+        if rows * logits.shape[1] ** 2 <= _FEW_PRODUCTS:
+            probs = probabilities(stages, logits)
+        else:
+            keep_freed_memory()
+            with one_blas_thread():
+                probs = probabilities(stages, logits)
+    return None if np.isnan(np.maximum.reduce(probs, axis=None)) else np.ascontiguousarray(probs)
+
+
+def probabilities_on_device(
+    stages: Sequence[Calibrator], scores: Array, kind: InputKind
+) -> Array | None:
+    """Probabilities (n, K) of scores (n, C) as torch has them, computed where they are.
+
+    None where a row has no probabilities, or more scores than fit; see `probabilities_at_once`.
+    """
+    if scores.shape[0] * scores.shape[1] > _LARGEST_TENSOR:
+        return None
+    logits = scores_to_logits(scores, kind)
+    probs, xp = probabilities(stages, logits), namespace(logits)
+    usable = xp.all(probs >= 0) & xp.all(scores < _TOO_LARGE[kind])
+    return probs if bool(usable) else None
 
 
 def chunk_rows(engine: Engine, source: Source) -> int:
@@ -105,17 +183,16 @@ def _calibrated(
 
 def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:
     """Refuse rows ``without`` probabilities, and scores that are more than any probability."""
-    limit = {"logits": np.inf, "log-probs": LARGEST_LOG_PROB, "probs": np.exp(LARGEST_LOG_PROB)}
-    if source.kind != "logits" and chunk.scores.max() > limit[source.kind]:
-        without = without | (chunk.scores > limit[source.kind]).any(axis=1)
+    limit = _TOO_LARGE[source.kind]
+    if chunk.scores.max() >= limit:
+        without = without | (chunk.scores >= limit).any(axis=1)
     if not without.any():
         return
     row = int(np.argmax(without))
     scores = wide_values(chunk.scores[row])
     lowest = 0 if source.kind == "probs" else -np.inf
-    wrong = np.flatnonzero(~((scores >= lowest) & (scores <= limit[source.kind])))
-    # What is left is a logit of +inf, and a row of -inf.
-    wrong = wrong if len(wrong) else np.flatnonzero(scores == np.inf)
+    wrong = np.flatnonzero(~((scores >= lowest) & (scores < limit)))
+    # What is left is a row of -inf.
     what = "every class has the logit -inf"
     if len(wrong):
         value = {"nan": "NaN", "inf": "+inf"}.get(str(scores[wrong[0]]), f"{scores[wrong[0]]:.6g}")

@@ -1,0 +1,270 @@
+"""A fitted calibrator: read from a file, applied to what a service has at hand, written again.
+
+A service imports this at its start. So what only a fit, a file of data or an error needs is
+imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from calibcli.api.containers import open_scores, tensor_on_device
+from calibcli.arrays import InputKind, NumpyArray, known_kind
+from calibcli.calibrators.base import GROUP, Calibrator
+from calibcli.calibrators.groups import groups_in
+from calibcli.engine.source import ArraySource
+from calibcli.errors import DataError, UsageError
+from calibcli.params import Params, encode
+from calibcli.workflow.applying import (
+    LOCAL,
+    Predictions,
+    calibrated_chunks,
+    chunk_rows,
+    probabilities_at_once,
+    probabilities_on_device,
+)
+from calibcli.workflow.records import read_calibrators
+
+if TYPE_CHECKING:
+    from calibcli.workflow.fitting import Outcome
+    from calibcli.workflow.pricing import CostsLike
+
+_DIRECT = (np.dtype(np.float64), np.dtype(np.float32))
+"""Precisions of scores that are computed with as they are."""
+
+
+@dataclass(frozen=True)
+class FittedCalibrator:
+    """A fitted calibrator.
+
+    Attributes
+    ----------
+    params : Params
+        What a parameter file holds: stages, classes, how it was fitted, metrics.
+    stages : tuple of Calibrator
+        The maps, applied in order.
+    outcome : Outcome or None
+        The fit and its evaluation; None for one that was loaded.
+    """
+
+    params: Params
+    stages: tuple[Calibrator, ...]
+    outcome: Outcome | None = None
+
+    def predict_proba(
+        self, logits: Any, input: InputKind | None = None, *, by: ArrayLike | None = None
+    ) -> Any:
+        """Calibrated probabilities (n, K), float32, or float64 for float64 scores.
+
+        Parameters
+        ----------
+        logits : array (n, K), or (n,) for two classes
+            Scores of the kind that the calibrator was fitted on, or of the kind ``input``; a single
+            row (K,), or number for two classes, gives probabilities (K,). Lists and arrays of NumPy
+            give such an array. A tensor of torch gives a tensor on its device, a frame or series of
+            pandas a frame with the same index, and a frame, series or array of Polars or Arrow one
+            of its library.
+        by : array (n,), optional
+            The group of each row. A row of a group that the fit did not know, and every row if
+            this is left out, gets the map of all rows.
+
+        Examples
+        --------
+        >>> from calibcli import fit
+        >>> calibrator = fit([[3, 0, 0], [0, 3, 0], [0, 0, 3], [0, 3, 0]], [0, 1, 2, 2], folds=0)
+        >>> calibrator.predict_proba([[0, 0, 0], [3, 0, 0]]).round(3)
+        array([[0.333, 0.333, 0.333],
+               [0.75 , 0.125, 0.125]])
+        >>> calibrator.predict_proba([3, 0, 0]).round(3)
+        array([0.75 , 0.125, 0.125])
+        """
+        if type(logits) is np.ndarray and logits.ndim == 2:
+            return self._probabilities(logits, input, by)
+        tensor = tensor_on_device(logits, self.params.classes)
+        if tensor is not None and by is None:
+            kind = known_kind(input or self.params.input)
+            probs = probabilities_on_device(self.stages, tensor, kind)
+            if probs is not None:
+                return probs
+        scores, closed = open_scores(logits, self.params.classes, self.params.class_names)
+        return closed(self._probabilities(scores, input, by))
+
+    def _probabilities(
+        self, scores: Any, input: InputKind | None, by: ArrayLike | None
+    ) -> NumpyArray:
+        """Probabilities (n, K) of scores (n, C) of NumPy."""
+        if by is None and scores.dtype in _DIRECT:
+            kind, columns = known_kind(input or self.params.input), scores.shape[1]
+            if columns == self.params.classes or (columns == 1 and self.params.classes == 2):
+                probs = probabilities_at_once(self.stages, scores, kind)
+                if probs is not None:
+                    return probs
+        return self._by_chunks(scores, input, by)
+
+    def _by_chunks(
+        self, scores: NumpyArray, input: InputKind | None, by: ArrayLike | None
+    ) -> NumpyArray:
+        """Probabilities (n, K) of any number of rows; what is wrong with one is said by its place.
+
+        Raises
+        ------
+        DataError, UsageError
+        """
+        from calibcli.api.arguments import grouped_source, score_precision
+
+        source = self._read(scores, input)
+        groups = groups_in(self.stages)
+        if by is not None and groups is not None:
+            source = grouped_source(source, GROUP, by, "by", groups.names)
+        empty = np.empty((0, self.params.classes), score_precision(source))
+        return np.concatenate([empty, *(part.probs for part in self._calibrated(source))])
+
+    def predict_interval(
+        self, logits: ArrayLike, input: InputKind | None = None
+    ) -> tuple[Any, Any]:
+        """Lower and upper bound (n,) of the probability of each row's predicted class.
+
+        Parameters are those of `predict_proba`.
+
+        Raises
+        ------
+        UsageError
+            The last stage offers no interval; that of the method ``venn-abers`` does.
+
+        Examples
+        --------
+        >>> from calibcli import fit
+        >>> logits, labels = [2.9, -2.9, 2.9, -2.9] * 5, [1, 0, 1, 1] * 5
+        >>> calibrator = fit(logits, labels, method="venn-abers", folds=0)
+        >>> low, high = calibrator.predict_interval([2.9])
+        >>> [round(float(end[0]), 2) for end in (low, high)]
+        [0.91, 1.0]
+        """
+        from calibcli.api.arguments import score_precision
+
+        source = self._read(open_scores(logits, self.params.classes)[0], input)
+        empty = np.empty(0, score_precision(source))
+        lower, upper = [empty], [empty]
+        for part in self._calibrated(source, intervals=True):
+            if part.interval is None:
+                last = self.stages[-1].kind if self.stages else "none"
+                raise UsageError(f"{last} offers no intervals; venn-abers does, as the last stage")
+            lower.append(part.interval[0])
+            upper.append(part.interval[1])
+        return np.concatenate(lower), np.concatenate(upper)
+
+    def decide(
+        self,
+        logits: ArrayLike,
+        input: InputKind | None = None,
+        *,
+        threshold: float | str | None = None,
+        costs: CostsLike | None = None,
+        positive: int | None = None,
+        by: ArrayLike | None = None,
+    ) -> Any:
+        """Decisions (n,), int64: classes by a threshold, or by what errors cost.
+
+        Parameters
+        ----------
+        logits, input, by
+            As for `predict_proba`.
+        threshold : float or str, optional
+            Of two classes: the positive one is decided for from this probability on; ``"best"`` is
+            the threshold that `fit` has learnt with ``costs``.
+        costs : mapping or array (K, K), optional
+            Of two classes ``{"fp": 1, "fn": 50}``, or by true class and decision: the decision of
+            least expected cost.
+        positive : int, optional
+            The positive class of two; that of the fit's costs, or class 1, if left out.
+
+        Raises
+        ------
+        UsageError, ParamsError
+            There is not one of threshold and costs, or it is none for these classes.
+
+        Examples
+        --------
+        >>> from calibcli import fit
+        >>> logits, labels = [[2, 0], [0, 2], [2, 0], [0, 2]], [0, 1, 1, 1]
+        >>> calibrator = fit(logits, labels, method="temperature", folds=0)
+        >>> calibrator.predict_proba([[2, 0], [0, 2]])[:, 1].round(2)
+        array([0.25, 0.75])
+        >>> calibrator.decide([[2, 0], [0, 2]], costs={"fp": 1, "fn": 9})
+        array([1, 1])
+        """
+        from calibcli.workflow.pricing import given_costs, make_decider
+
+        given = None if costs is None else given_costs(costs)
+        name = None if positive is None else str(positive)
+        decider = make_decider(self.params, threshold, given, name)
+        scores, _ = open_scores(logits, self.params.classes)
+        return decider(self._probabilities(scores, input, by))
+
+    def _read(self, logits: NumpyArray, input: InputKind | None) -> ArraySource:
+        from calibcli.api.arguments import array_source
+
+        source = array_source(logits, None, None, input or known_kind(self.params.input))
+        if max(source.columns, 2) != self.params.classes:
+            raise DataError(
+                f"the scores have {max(source.columns, 2)} classes, the calibrator "
+                f"{self.params.classes}"
+            )
+        return source
+
+    def _calibrated(self, source: ArraySource, *, intervals: bool = False) -> Iterator[Predictions]:
+        chunks = source.chunks(chunk_rows(LOCAL, source))
+        return calibrated_chunks(LOCAL, source, chunks, self.stages, intervals=intervals)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write a parameter file: JSON, or safetensors if the name ends so.
+
+        Raises
+        ------
+        UsageError
+            There is such a file, without ``force``; or it cannot be written there.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from calibcli import fit
+        >>> calibrator = fit([[3, 0], [0, 3], [3, 0], [0, 3]], [0, 1, 1, 1], folds=0)
+        >>> with TemporaryDirectory() as folder:
+        ...     calibrator.save(f"{folder}/params.json")
+        ...     again = load(f"{folder}/params.json")
+        >>> bool((again.predict_proba([[1, 0]]) == calibrator.predict_proba([[1, 0]])).all())
+        True
+        """
+        from calibcli.tables.atomic import atomic_write
+
+        with atomic_write(str(path), force=force) as file:
+            file.write(encode(self.params, safetensors=str(path).endswith(".safetensors")))
+
+
+def load(path: str | Path) -> FittedCalibrator:
+    """The calibrator in a parameter file.
+
+    Raises
+    ------
+    ParamsError
+        The file is not a valid parameter file.
+
+    Examples
+    --------
+    `FittedCalibrator.save` writes one:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from calibcli import fit
+    >>> with TemporaryDirectory() as folder:
+    ...     fit([[3, 0], [0, 3]] * 9, [0, 1, 1] * 6, folds=0).save(f"{folder}/params.json")
+    ...     load(f"{folder}/params.json").params.classes
+    2
+    """
+    params, stages = read_calibrators(path)
+    return FittedCalibrator(params, stages)
