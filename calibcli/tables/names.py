@@ -13,6 +13,7 @@ from calibcli.errors import DataError, UsageError
 from calibcli.params import first_twice
 from calibcli.tables.formats.base import DataFile, Field
 from calibcli.tables.locations import STDIN_NAME
+from calibcli.tables.recipes import bytes_as_floats, integers_as_floats
 
 SCORES = (
     "logits",
@@ -290,12 +291,18 @@ def _checked(file: FileFields, field: Field) -> Field:
     if field.element == "other" and 0 in field.shape:
         raise DataError(f"{file.name}: the rows of scores are empty")
     if field.element != "float" or field.axes > 2:
-        raw = re.match("(void|(fixed_size_|large_)?binary)", field.type)
-        way = "; save numbers of another type with .astype('float32')"
+        way = ""
+        if field.element == "integer" and field.axes == 2:
+            labels = named_labels(file)
+            named = None if labels is None else labels.name
+            way = "; " + integers_as_floats(file.name, file.unit, field.name, named)
+        elif field.type.startswith("void8"):
+            way = "; " + bytes_as_floats(file.name, field.name)
+        elif re.match("void|(fixed_size_|large_)?binary", field.type):
+            way = "; save numbers of another type with .astype('float32')"
         raise DataError(
             f"{file.name}: {file.title(field)} cannot be scores; they are vectors (or, for two "
-            f"classes, single values) of float16, float32 or float64"
-            f"{way if raw or (field.element == 'integer' and field.axes == 2) else ''}"
+            f"classes, single values) of float16, float32 or float64{way}"
         )
     return field
 

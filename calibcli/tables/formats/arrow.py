@@ -32,7 +32,14 @@ from calibcli.tables.formats.arrow_types import (
     values_of,
     without_dictionaries,
 )
-from calibcli.tables.formats.base import SHAPE_METADATA, Field, Values, free_names, read_notes
+from calibcli.tables.formats.base import (
+    BFLOAT_TITLE,
+    SHAPE_METADATA,
+    Field,
+    Values,
+    free_names,
+    read_notes,
+)
 from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.locations import HiveKey, Location, first_line
 
@@ -147,10 +154,13 @@ def _field(field: Any, rows: int, in_memory: bool, shape: Sequence[int] | None) 
             axes, kind = (axes if is_vector else 3), item_type(kind)
             width = None
     element, dtype = element_of(kind)
+    text = type_text(field.type)
+    if _is_bfloat(field):
+        element, dtype, text = "other", None, f"list<{BFLOAT_TITLE}>"
     lengths = written or (() if width is None else (width,))
     return Field(
         field.name,
-        type_text(field.type),
+        text,
         element,
         axes,
         width,
@@ -162,6 +172,17 @@ def _field(field: Any, rows: int, in_memory: bool, shape: Sequence[int] | None) 
         categories=_enum_values(field) if element == "string" else (),
         is_ordered=pa.types.is_dictionary(kind) and kind.ordered and element == "string",
     )
+
+
+def _is_bfloat(field: Any) -> bool:
+    """Whether 16 bits are said to be bfloat16 by the metadata of a field or of its items."""
+    inner = [field]
+    while is_list(storage_type(inner[-1].type)):
+        inner.append(storage_type(inner[-1].type).value_field)
+    kind = storage_type(inner[-1].type)
+    said = [value for each in inner for value in (each.metadata or {}).values()]
+    is_wide = pa.types.is_uint16(kind) or kind == pa.binary(2)
+    return len(inner) > 1 and is_wide and any(BFLOAT_TITLE.encode() in value for value in said)
 
 
 def _enum_values(field: Any) -> tuple[str, ...]:

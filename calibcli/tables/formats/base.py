@@ -31,6 +31,9 @@ DECODED_BYTES = 8 << 20
 """What is decoded or decompressed at a time. Decoding nested Parquet takes six times as much."""
 
 
+BFLOAT_TITLE = "bfloat16"
+"""How the type of a field and metadata call it: ``lance.bfloat16`` is that of Lance."""
+
 SHAPE_METADATA = b"calib.shape"
 """Metadata of an Arrow field: the shape of one value, a JSON list, where it is no vector."""
 

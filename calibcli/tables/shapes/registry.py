@@ -16,6 +16,7 @@ from calibcli.tables.storage import Spool
 SHAPES: tuple[str, ...] = (
     "cells:read_nested",
     "cells:read_json_cells",
+    "raw_bytes:read_bytes",
     "top_tokens:read_top_tokens",
     "harness:read_samples",
     "nested:give_shapes",
