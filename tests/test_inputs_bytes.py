@@ -146,3 +146,38 @@ def test_whole_numbers_are_refused_with_a_program(tmp_path, monkeypatch):
             scores, labels, _ = gather(dataset, 17)
         assert np.allclose(scores, numbers / 100)
         assert np.array_equal(labels, LABELS)
+
+
+# Columns of other classes than a fit knows
+
+
+@pytest.mark.parametrize("listed", ["cat dog", "cat dog fish zebra", "Cat Dog Fish"])
+def test_columns_of_other_classes_are_refused_with_a_way(tmp_path, monkeypatch, capsys, listed):
+    monkeypatch.chdir(tmp_path)
+    names = tuple(listed.split())
+    scores = np.concatenate([LOGITS, LOGITS[:, :1]], axis=1)
+
+    def write(name: str, classes: tuple[str, ...]) -> None:
+        columns = {f"logit_{each}": scores[:, k] for k, each in enumerate(classes)}
+        pq.write_table(pa.table(columns | {"label": LABELS % len(classes)}), name)
+
+    write("t.parquet", ("cat", "dog", "fish"))
+    write("u.parquet", names)
+    fit = ["fit", "t.parquet", "-m", "temperature", "-p", "p.json", "-o", "o.parquet", "-q"]
+    assert run(fit) == 0
+    capsys.readouterr()
+    apply = ["apply", "p.json", "-o", "a.parquet", "-q"]
+    assert run([*apply, "u.parquet"]) == 2
+    said = capsys.readouterr().err
+    if len(names) == 4:
+        option = re.search(r"--logits \S+", said)[0].split()
+        assert run([*apply, "u.parquet", *option]) == 0
+    else:
+        ((_, flag, program),) = programs(said)
+        subprocess.run([sys.executable, flag, program], check=True)
+        assert run([*apply, "rows.parquet"]) == 0
+    probs = np.array(pq.read_table("a.parquet")["probs"].to_pylist())
+    if len(names) == 2:
+        assert not probs[:, 2].any()
+    else:
+        assert np.allclose(probs, pq.read_table("o.parquet")["probs"].to_pylist())

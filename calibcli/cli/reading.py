@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -312,13 +313,12 @@ def keep_inputs(outputs: Iterable[tuple[str, str]], *datasets: Dataset | None) -
 
 def check_params_classes(params: Params, classes: int, path: str, dataset: Dataset) -> None:
     """Refuse data whose classes are not those of the parameter file."""
-    if params.classes != classes:
-        raise ParamsError(
-            f"{path} is for {params.classes} classes, but {dataset.name} has {classes}"
-        )
     other = _other_name(params.class_names, dataset)
+    if params.classes != classes:
+        counts = f"{path} is for {params.classes} classes, but {dataset.name} has {classes}"
+        raise ParamsError(counts + _way_to_columns(params.class_names, dataset))
     if other is not None:
-        raise ParamsError(f"{path}: {other}")
+        raise ParamsError(f"{path}: {other}{_way_to_columns(params.class_names, dataset)}")
 
 
 def check_test_classes(data: Dataset, test: Dataset) -> None:
@@ -329,6 +329,32 @@ def check_test_classes(data: Dataset, test: Dataset) -> None:
     other = _other_name(data.class_names, test)
     if other is not None:
         raise DataError(f"{data.name}: {other}")
+
+
+def _way_to_columns(names: tuple[str, ...] | None, dataset: Dataset) -> str:
+    """How columns that are named for other classes than a fit knows are made to fit it."""
+    from calibcli.tables.recipes import renamed_columns, with_columns
+
+    theirs, columns = dataset.class_names or (), dataset.layout.scores
+    if not names or len(columns) != len(theirs):
+        return ""
+    by_name = dict(zip(theirs, columns, strict=True))
+    by_folded = {name.casefold(): column for name, column in by_name.items()}
+    absent = [name for name in names if name not in by_name]
+    begin = by_name[theirs[0]].removesuffix(theirs[0])
+    if not absent:
+        unknown = ", ".join(name for name in theirs if name not in names)
+        listed = shlex.quote(",".join(by_name[name] for name in names))
+        return f"; it does not know {unknown}: --logits {listed} leaves that out of every row"
+    if dataset.format != "parquet":
+        return ""
+    file = dataset.files[0]
+    if len(by_folded) == len(names) and all(name.casefold() in by_folded for name in names):
+        new = {by_folded[name.casefold()]: begin + name for name in absent}
+        return f"; if these are the same, call them so: {renamed_columns(file, new)}"
+    value = "0.0" if dataset.kind == "probs" else "float('-inf')"
+    filled = with_columns(file, [begin + name for name in absent], value)
+    return f"; there is no score of {', '.join(absent)}; where they are impossible: {filled}"
 
 
 def _other_name(names: tuple[str, ...] | None, dataset: Dataset) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from calibcli.tables.formats.base import python_command
 
 _FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
@@ -67,3 +69,21 @@ def bytes_as_floats(name: str, scores: str) -> str:
         for kind in _FLOAT8
     )
     return "if they are numbers of 8 bits, write them as others: " + " or ".join(ways)
+
+
+def renamed_columns(name: str, new: Mapping[str, str]) -> str:
+    """The program that calls columns of Parquet otherwise."""
+    listed = ", ".join(f"{old!r}: {each!r}" for old, each in new.items())
+    return python_command(
+        f"import pyarrow.parquet as p; t = p.read_table({name!r}); n = {{{listed}}}; "
+        "p.write_table(t.rename_columns([n.get(c, c) for c in t.column_names]), 'rows.parquet')"
+    )
+
+
+def with_columns(name: str, columns: Sequence[str], value: str) -> str:
+    """The program that adds columns of one value to Parquet."""
+    return python_command(
+        f"import pyarrow.parquet as p; t = p.read_table({name!r}); "
+        f"[t := t.append_column(c, [[{value}] * len(t)]) for c in {list(columns)!r}]; "
+        "p.write_table(t, 'rows.parquet')"
+    )
