@@ -11,23 +11,26 @@ may take 120 seconds, and a method that takes longer is not tried on as much dat
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import connection
 from pathlib import Path
 
 from arena_contenders import Contender, contenders
-from arena_data import experiment_shape, find_sets
+from arena_data import experiment_shape, find_sets, open_experiment
 from arena_report import draw, overall, record, report, troubles
 from arena_results import CAPPED, Record, append_record, forget
 from arena_standings import standings
-from arena_workers import Job, Result, Table, Worker
+from arena_workers import Job, Opener, Result, Table, Worker
 
 CAP_SECONDS = 120.0
+_NOT_TRIED = "not tried"
 RIVAL = "probmetrics:sms"
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -49,6 +52,9 @@ class Arena:
         Of earlier runs.
     csv : Path
         Where new ones are added.
+    budget : float
+        Seconds of processor time for each method, those of earlier runs included: a method that
+        has used them up gets no further job.
     """
 
     def __init__(
@@ -58,11 +64,16 @@ class Arena:
         shapes: Shapes,
         records: Sequence[Record],
         csv: Path,
+        budget: float = math.inf,
     ) -> None:
         known = {one.key for one in records}
         self.jobs = deque(job for job in jobs if (job.set, job.split, job.method) not in known)
         self._field, self._shapes, self._csv = field, shapes, csv
         self.records = list(records)
+        self._budget = budget
+        self._spent: Counter[str] = Counter()
+        for one in records:
+            self._spent[one.method] += _seconds(one)
         self._versions = {name: _version(name) for name in {c.library for c in field.values()}}
 
     def play(self, workers: Sequence[Worker], seconds: float) -> None:
@@ -89,10 +100,12 @@ class Arena:
         """The next job that is worth a try; those that are not get their record here."""
         while self.jobs:
             job = self.jobs.popleft()
+            if self._spent[job.method] >= self._budget:
+                continue
             before = self._capped_before(job)
             if before is None:
                 return job
-            note = f"not tried: no end on {before.set}"
+            note = f"{_NOT_TRIED}: no end on {before.set}"
             self._add(job, {"status": CAPPED, "note": note})
         return None
 
@@ -119,7 +132,15 @@ class Arena:
             **result,
         )
         self.records.append(new)
+        self._spent[new.method] += _seconds(new)
         append_record(self._csv, new)
+
+
+def _seconds(record: Record) -> float:
+    """Processor time that a job has cost; one that was stopped has cost all that it may."""
+    if record.status == CAPPED:
+        return 0.0 if record.note.startswith(_NOT_TRIED) else CAP_SECONDS
+    return (record.fit_seconds or 0.0) + (record.predict_seconds or 0.0)
 
 
 def make_jobs(
@@ -180,7 +201,7 @@ def main() -> None:
         field = {method: field[method] for method in choose(field, options.only) if method in field}
     arena = Arena(make_jobs(field, splits, shapes), field, shapes, records, options.csv)
     if arena.jobs:
-        run(arena, contenders, options)
+        run(arena, contenders, partial(open_experiment, options.data), options)
     every_split = {one.set: 0 for one in arena.records}
     every_split.update(find_sets(options.data)[0])
     print(report(arena.records, every_split, RIVAL))
@@ -191,10 +212,10 @@ def main() -> None:
         draw(arena.records, every_split, RIVAL, RESULTS.with_name(PICTURE))
 
 
-def run(arena: Arena, table: Table, options: argparse.Namespace) -> None:
+def run(arena: Arena, table: Table, opener: Opener, options: argparse.Namespace) -> None:
     """Play with so many workers."""
     begin = time.monotonic()
-    workers = [Worker(table, options.data, CAP_SECONDS) for _ in range(options.workers)]
+    workers = [Worker(table, opener, CAP_SECONDS) for _ in range(options.workers)]
     try:
         arena.play(workers, 60 * options.minutes)
     finally:

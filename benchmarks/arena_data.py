@@ -57,12 +57,19 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Rows to fit on and rows to judge on."""
+    """Rows to fit on and rows to judge on.
+
+    Attributes
+    ----------
+    truth : float64 array (n, K) or None
+        Probabilities that the labels of the rows to judge on follow, where they are known.
+    """
 
     fit: Scores
     fit_labels: Labels
     test: Scores
     test_labels: Labels
+    truth: Matrix | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -18,6 +18,8 @@ class Record:
     ----------
     status : str
         ``"done"``, ``"capped"`` or ``"failed"``; figures are None but for the first.
+    excess : float or None
+        NLL above that of the true probabilities, where these are known.
     clipped : int or None
         Rows whose true class got a probability of (almost) 0.
     fit_seconds, predict_seconds : float or None
@@ -43,6 +45,7 @@ class Record:
     fit_seconds: float | None = None
     predict_seconds: float | None = None
     note: str = ""
+    excess: float | None = None
 
     @property
     def key(self) -> tuple[str, int, str]:

@@ -55,6 +55,14 @@ def figures(probs: Matrix, labels: Labels) -> dict[str, float]:
     }
 
 
+def excess_nll(probs: Matrix, truth: Matrix) -> float:
+    """How much larger the expected NLL of probabilities (n, K) is than that of the true ones."""
+    probs = np.clip(np.asarray(probs, np.float64), 0.0, 1.0)
+    probs /= np.maximum(probs.sum(axis=1, keepdims=True), SMALLEST)
+    ratios = np.maximum(truth, SMALLEST) / np.maximum(probs, SMALLEST)
+    return float((truth * np.log(ratios)).sum(axis=1).mean())
+
+
 def by_set(records: Iterable[Record], splits: Mapping[str, int], measure: str) -> Losses:
     """The mean over a set's splits, by method and set; of those that all splits are done of."""
     values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)

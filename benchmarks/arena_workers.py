@@ -17,15 +17,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from arena_contenders import Contender
-from arena_data import Experiment, open_experiment
+from arena_data import Experiment
 from arena_results import CAPPED, DONE, FAILED
 
 Table = Callable[[], Mapping[str, Contender]]
 """All contenders; a function of a module, which the worker imports."""
+
+Opener = Callable[[str, int], Experiment]
+"""The experiment of a set and a split; the worker gets it by its name, or as a `partial`."""
 
 Result = dict[str, Any]
 """Fields of a `Record`."""
@@ -58,15 +60,14 @@ class Worker:
     Parameters
     ----------
     table : Table
-    folder : Path
-        Of the data.
+    opener : Opener
     cap : float
         Seconds of processor time for a fit and its prediction. Where a job does not use its
         processor, thirty times as many by the clock.
     """
 
-    def __init__(self, table: Table, folder: Path, cap: float) -> None:
-        self._settings = (table, folder, cap)
+    def __init__(self, table: Table, opener: Opener, cap: float) -> None:
+        self._settings = (table, opener, cap)
         self._cap = cap
         self.job: Job | None = None
         self._begin = 0.0
@@ -122,7 +123,7 @@ def _ending(code: int | None) -> Result:
     return {"status": FAILED, "note": f"the process ended with exit code {code}"}
 
 
-def _serve(pipe: Connection, table: Table, folder: Path, cap: float) -> None:
+def _serve(pipe: Connection, table: Table, opener: Opener, cap: float) -> None:
     # A memory that is too small is a method's failure, not that of everybody on the machine.
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
     warnings.simplefilter("ignore")
@@ -134,17 +135,17 @@ def _serve(pipe: Connection, table: Table, folder: Path, cap: float) -> None:
     except Exception:  # noqa: BLE001 (the parent raises it)
         pipe.send({"broken": traceback.format_exc()})
         return
-    experiment = lru_cache(maxsize=1)(open_experiment)
+    experiment = lru_cache(maxsize=1)(opener)
     while True:
         try:
             job = pipe.recv()
         except EOFError:
             return
-        pipe.send(_play(contenders[job.method], experiment(folder, job.set, job.split), cap))
+        pipe.send(_play(contenders[job.method], experiment(job.set, job.split), cap))
 
 
 def _play(contender: Contender, experiment: Experiment, cap: float) -> Result:
-    from arena_standings import figures
+    from arena_standings import excess_nll, figures
 
     try:
         fit = contender.prepare()
@@ -156,6 +157,8 @@ def _play(contender: Contender, experiment: Experiment, cap: float) -> Result:
         predicted = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, 0)
         result: Result = dict(figures(probs, experiment.test_labels))
+        if experiment.truth is not None:
+            result["excess"] = excess_nll(probs, experiment.truth)
     except Exception as error:  # noqa: BLE001 (whatever a peer raises, the others go on)
         signal.setitimer(signal.ITIMER_PROF, 0)
         said = " ".join(str(error).split())

@@ -21,7 +21,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from arena import Arena, choose, make_jobs
 from arena_contenders import BASE, Contender
-from arena_data import SPLITS, Scores, experiment_shape, find_sets, stratified_halves
+from arena_data import (
+    SPLITS,
+    Scores,
+    experiment_shape,
+    find_sets,
+    open_experiment,
+    stratified_halves,
+)
 from arena_results import CAPPED, DONE, FAILED, Record, append_record, forget, read_records
 from arena_standings import by_set, figures, made_worse, standings, win_rates
 from arena_workers import Job, Worker
@@ -97,7 +104,7 @@ def play(data: Path, csv: Path, methods=None, seconds=60.0) -> Arena:
     shapes = {name: experiment_shape(data, name) for name in splits}
     field = {name: one for name, one in fakes().items() if methods is None or name in methods}
     arena = Arena(make_jobs(field, splits, shapes), field, shapes, read_records(csv), csv)
-    worker = Worker(fakes, data, CAP)
+    worker = Worker(fakes, partial(open_experiment, data), CAP)
     try:
         arena.play([worker], seconds)
     finally:
