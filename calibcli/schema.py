@@ -593,7 +593,48 @@ class DifferencesPart(TypedDict):
 class TargetPart(SharesPart):
     """Measurements with the class shares that a fit is for."""
 
-    shares: Annotated[Sequence[float], "of `--target-prior`, which sum to 1"]
+    shares: Annotated[
+        Sequence[float], "of `--target-prior`, or estimated from `--target`; they sum to 1"
+    ]
+
+
+class ConfidenceGapPart(TypedDict):
+    """How the confidences of a target differ from what other class shares explain."""
+
+    statistic: Annotated[
+        float,
+        "largest difference of the distribution functions of the target's rows and of the rows of "
+        "the fit, weighted to the estimated shares",
+    ]
+    p: Annotated[float, "of no difference"]
+    mean: Annotated[float, "mean confidence of the target's rows"]
+    expected_mean: Annotated[float, "that of the weighted rows of the fit"]
+    at: Annotated[float, "confidence at which the difference is largest"]
+    above: Annotated[float, "share of the target's rows above it"]
+    expected_above: Annotated[float, "share of the weighted rows of the fit above it"]
+    clear: Annotated[bool, "whether there is a warning: p below 0.01 and a difference above 0.02"]
+
+
+class ClassSharesPart(TypedDict):
+    """Class shares of rows without labels, which a fit is corrected for; lists are by class."""
+
+    input: Annotated[str, "name of the target"]
+    rows: Annotated[int, "rows that the shares are estimated from"]
+    fit: Annotated[Sequence[float], "shares of the rows of the fit"]
+    target: Annotated[Sequence[float], "estimated shares (maximum likelihood, MLLS)"]
+    low: Annotated[Sequence[float], "lower ends of their 95 % intervals"]
+    high: Annotated[Sequence[float], "upper ends"]
+    by_confusion: Annotated[
+        Sequence[float | None],
+        "the same by black-box shift estimation (BBSE), a check; null where that cannot tell",
+    ]
+    used: Annotated[
+        Sequence[float], "shares of the correction: the estimate, drawn towards those of the fit"
+    ]
+    drawn: Annotated[float, "how far: 0 not at all, 1 all the way, where noise explains it all"]
+    confidence: Annotated[
+        ConfidenceGapPart, "whether the target's rows differ in more than their class shares"
+    ]
 
 
 class EvaluateDocument(MeasurementPart):
@@ -672,7 +713,11 @@ class FitDocument(TypedDict):
     ]
     target: Annotated[
         TargetPart | None,
-        "the same rows weighted to the shares of `--target-prior`, where they have others",
+        "the same rows weighted to the shares of `--target-prior` or `--target`, where they have "
+        "others",
+    ]
+    class_shares: NotRequired[
+        Annotated[ClassSharesPart, "class shares of rows without labels", "with `--target`"]
     ]
     leaderboard: Annotated[
         Sequence[CandidatePart] | None, "what the method was chosen from (`-m auto`), best first"

@@ -19,9 +19,10 @@ from calibcli.api.arguments import (
 from calibcli.api.fitted import FittedCalibrator
 from calibcli.arrays import InputKind
 from calibcli.calibrators.base import GROUP
-from calibcli.engine.data import open_data
+from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.machine import choose_device
+from calibcli.errors import DataError
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.metrics.view import ViewChoice
@@ -45,6 +46,7 @@ def fit(
     options: Mapping[str, Any] | None = None,
     link: bool = True,
     target_prior: TargetPrior | None = None,
+    target: ArrayLike | None = None,
     tune: bool = False,
     average_folds: bool = False,
     by: ArrayLike | None = None,
@@ -79,6 +81,9 @@ def fit(
         Whether to put the link behind a loss that is not proper but has one.
     target_prior : str or tuple of float, optional
         ``"balanced"``, or a share for each class, to fit for instead of the shares of the rows.
+    target : array (m, K), or (m,), optional
+        Scores without labels of where the calibrator will be used: its class shares are estimated
+        and corrected for (``outcome.shift``).
     tune : bool
         Whether to choose the penalties of the method by cross-validation.
     average_folds : bool
@@ -136,16 +141,26 @@ def fit(
     source = labelled_source("a fit", logits, labels, weights, input, cluster)
     if by is not None:
         source = grouped_source(source, GROUP, by, "by")
-    chooses = plan.chooses(max(source.columns, 2))
-    holds_out = chooses or tune or average_folds or by is not None
+    holds_out = plan.chooses(max(source.columns, 2)) or tune or average_folds or by is not None
     needed = 5 if folds < 2 and holds_out else folds
     data = open_data(Engine(choose_device(device), threads), source, needed, seed)
-    resampling = bootstrap_of(bootstrap, seed, cluster)
     priced = None if costs is None else given_costs(costs).of(data.classes, "auto")
-    panel = Panel(bootstrap=resampling, costs=priced)
-    outcome = fit_and_measure(data, plan, panel, cross_fitted=folds >= 2)
+    panel = Panel(bootstrap=bootstrap_of(bootstrap, seed, cluster), costs=priced)
+    unlabelled = None if target is None else _unlabelled(data, target, input)
+    outcome = fit_and_measure(data, plan, panel, cross_fitted=folds >= 2, target=unlabelled)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
+
+
+def _unlabelled(data: Data, target: ArrayLike, kind: InputKind) -> Data:
+    """Scores without labels, as rows of the same classes as those of a fit."""
+    unlabelled = open_data(data.engine, array_source(target, None, None, kind))
+    if unlabelled.classes != data.classes:
+        raise DataError(
+            f"the scores of the target have {unlabelled.classes} classes, those of the fit "
+            f"{data.classes}"
+        )
+    return unlabelled
 
 
 def compare(

@@ -31,6 +31,7 @@ from calibcli.errors import NotConvergedError, UsageError
 from calibcli.small_files import read_small
 
 if TYPE_CHECKING:
+    from calibcli.schema import FitDocument
     from calibcli.workflow.automatic import AnyPlan
     from calibcli.workflow.fit_rows import TargetPrior
     from calibcli.workflow.fitting import Outcome
@@ -102,6 +103,15 @@ class FitOptions:
             metavar="balanced|P1,P2,…|FILE",
             help="Class shares of the rows to come; a file has one a line.",
             show_default="those of the rows",
+        ),
+    ] = None
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="FILE",
+            help="Rows without labels of where the fit will be used: correct for their class "
+            "shares, which are estimated; repeatable.",
         ),
     ] = None
     allow_zero: Annotated[
@@ -199,7 +209,7 @@ def fit_command(
     picturing: PictureOptions,
 ) -> None:
     """Fit a calibrator, write its files, and print what it is worth."""
-    from calibcli.cli.console import Talk, show
+    from calibcli.cli.console import Talk
     from calibcli.cli.reading import keep_apart, keep_inputs
     from calibcli.tables import Outputs
 
@@ -217,7 +227,8 @@ def fit_command(
         job = FitJob(
             stack, inputs, fitting.test, reading, computing, talk, by=by, keys=keys, writes=writes
         )
-        keep_inputs(outputs, job.dataset, job.test)
+        job.open_target(fitting.target)
+        keep_inputs(outputs, job.dataset, job.test, job.target)
         panel = measuring.settled(panel, job.classes, job.dataset.class_names)
         outcome = job.fit(plan, fitting.folds, panel)
         if printing.format is not ReportFormat.TABLE:
@@ -228,9 +239,7 @@ def fit_command(
         pictures.entitle(document)
         gates.judge(document, talk)
         if fitting.strict and not outcome.fit.converged:
-            document |= {"params": None, "output": None}
-            show(document, printing, stdout_taken=targets.stdout_taken)
-            _refuse(outcome)
+            _refuse(outcome, document, printing, stdout_taken=targets.stdout_taken)
         judged = outcome.target or outcome.balanced or (outcome.before, outcome.after)
         pictures.add(*judged, class_names=job.dataset.class_names)
         job.add_files(pictures)
@@ -253,7 +262,9 @@ def _by_label(fitting: FitOptions, reading: InputOptions) -> tuple[FitOptions, b
         return fitting, True
     from calibcli.tables.read_options import LABEL_NAME
 
-    for option, value in (("--by", fitting.by), ("--target-prior", fitting.target_prior)):
+    target = ", ".join(fitting.target) if fitting.target else None
+    refused = {"--by": fitting.by, "--target-prior": fitting.target_prior, "--target": target}
+    for option, value in refused.items():
         if value is not None:
             raise UsageError(f"--multi-label fits each label by itself; leave out {option} {value}")
     return replace(fitting, by=LABEL_NAME), False
@@ -305,7 +316,19 @@ def _parse_prior(text: str) -> TargetPrior:
         raise UsageError(f"--target-prior {text}: a share is not a number") from None
 
 
-def _refuse(outcome: Outcome) -> None:
+def _refuse(
+    outcome: Outcome, document: FitDocument, printing: ReportOptions, *, stdout_taken: bool
+) -> None:
+    """Show a fit that did not converge, of which nothing is written.
+
+    Raises
+    ------
+    NotConvergedError
+    """
+    from calibcli.cli.console import show
+
+    document |= {"params": None, "output": None}
+    show(document, printing, stdout_taken=stdout_taken)
     criterion = next(
         s.solution.criterion for s in outcome.fit.stages if s.solution and not s.solution.converged
     )
@@ -320,7 +343,7 @@ def _targets(inputs: list[str], options: FitOptions) -> Targets:
     from calibcli.tables import check_output, check_writable
 
     test, params, output, force = options.test, options.params, options.output, options.force
-    check_stdin([*inputs, *(test or [])])
+    check_stdin([*inputs, *(test or []), *(options.target or [])])
     if params is None:
         params = f"{_stem(inputs)}.params.json"
     if output is None:

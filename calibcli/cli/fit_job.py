@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from calibcli.cli.shared_options import ComputeOptions, InputOptions
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.view import Event
     from calibcli.params import Params
-    from calibcli.schema import FitDocument, TraceDocument, TraceStagePart
+    from calibcli.schema import ClassSharesPart, FitDocument, TraceDocument, TraceStagePart
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.automatic import AnyPlan
@@ -81,11 +81,29 @@ class FitJob:
             )
             self.test = stack.enter_context(again)
             check_test_classes(self.dataset, self.test)
+        self.target: Dataset | None = None
+        self._target_prints: Future[list[dict[str, Any]]] | None = None
         hasher = ThreadPoolExecutor(1, "calib-hash")
         # After an error or an interrupt nobody waits for it.
         stack.callback(hasher.shutdown, wait=False, cancel_futures=True)
+        self._hasher = hasher
         self._prints = hasher.submit(self.dataset.fingerprints)
         self._test_prints = hasher.submit(self.test.fingerprints) if self.test else None
+
+    def open_target(self, inputs: list[str] | None) -> None:
+        """Open rows without labels of where the fit will be used; labels, if any, are not read."""
+        if not inputs:
+            return
+        from calibcli.cli.reading import check_test_classes, opened
+        from calibcli.tables.read_options import Reading
+
+        like = Reading(self.dataset.name, self.dataset.layout.decisions)
+        unlabelled = opened(
+            inputs, self._reading, self.talk, labels_required=False, like=like, with_columns=False
+        )
+        self.target = self.stack.enter_context(unlabelled)
+        check_test_classes(self.dataset, self.target)
+        self._target_prints = self._hasher.submit(self.target.fingerprints)
 
     @cached_property
     def seen(self) -> bool:
@@ -115,10 +133,14 @@ class FitJob:
                 choice = 1 if panel.costs is None else CHOICE_FOLDS
                 self.test_data = open_data(engine, self.test, choice, seed)
                 talk_about(self.test_data, self.test.name, self.talk)
+            target: Data | None = None
+            if self.target is not None:
+                target = open_data(engine, self.target)
+                talk_about(target, self.target.name, self.talk)
             note = long_fit_note(self.data, plan.plans(self.data), 0 if self.test_data else folds)
             if note:
                 self.talk.say(note)
-            return fit_and_measure(self.data, plan, panel, self.test_data)
+            return fit_and_measure(self.data, plan, panel, self.test_data, target=target)
 
     def params(self, outcome: Outcome, event: Event) -> Params:
         """The content of the parameter file, of a fit that was measured for an event."""
@@ -134,6 +156,8 @@ class FitJob:
             data=self._prints.result(),
             tested_on=self._test_prints.result() if self._test_prints else None,
         )
+        if self._target_prints is not None:
+            content.fit["class_shares"]["data"] = self._target_prints.result()
         positive = {"positive": event} if isinstance(event, int) else {}
         return replace(content, reading={**self.dataset.layout.decisions, **positive})
 
@@ -145,7 +169,7 @@ class FitJob:
         assert outcome.before is not None
         assert outcome.after is not None
         test = describe(self.test, self.test_data) if self.test and self.test_data else None
-        return fit_document(
+        document = fit_document(
             source=describe(self.dataset, self.data),
             rows=self.data.rows,
             classes=self.data.classes,
@@ -171,7 +195,7 @@ class FitJob:
             params=None if targets.params == "-" else targets.params,
             output=None if targets.output == "-" else targets.output,
             balanced=outcome.balanced,
-            target=None if outcome.target is None else (*outcome.target, outcome.plan.shares or ()),
+            target=None if outcome.target is None else (*outcome.target, outcome.shares or ()),
             plain=outcome.plain,
             leaderboard=outcome.leaderboard,
             groups=outcome.groups,
@@ -179,6 +203,15 @@ class FitJob:
             class_names=self.dataset.class_names,
             seen=self.seen,
         )
+        if self.target is not None:
+            document["class_shares"] = self._class_shares(content)
+        return document
+
+    def _class_shares(self, content: Params) -> ClassSharesPart:
+        """The class shares of the target, as the parameter file has them."""
+        assert self.target is not None
+        shares = {k: each for k, each in content.fit["class_shares"].items() if k != "data"}
+        return cast("ClassSharesPart", {"input": self.target.name, **shares})
 
     def add_files(self, pictures: Pictures) -> None:
         """Tell pictures which files were read."""

@@ -195,7 +195,8 @@ def target_caption(document: Document) -> str:
     shares = target["shares"]
     listed = ", ".join(f"{share:.4g}" for share in shares[:_MOST_SHARES])
     more = ", …" if len(shares) > _MOST_SHARES else ""
-    return f"The same rows, weighted to the class shares of --target-prior: {listed}{more}. {noise}"
+    option = "--target" if "class_shares" in document else "--target-prior"
+    return f"The same rows, weighted to the class shares of {option}: {listed}{more}. {noise}"
 
 
 def caption(document: Document) -> str:

@@ -23,6 +23,9 @@ TargetPrior: TypeAlias = Literal["balanced"] | tuple[float, ...]
 IMBALANCED = 2.0
 """A class with so many times the weight of another makes data imbalanced."""
 
+OTHER_SHARES = 1.1
+"""Class shares are others if one has grown by so much more than another."""
+
 
 def prior_factors(prior: TargetPrior, class_weights: NumpyArray) -> NumpyArray:
     """Factors (K,) of row weights that give the classes the shares of a prior.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data
+from calibcli.fitting.label_shift import LabelShift, estimate_label_shift
 from calibcli.fitting.results import Fit
 from calibcli.metrics.decisions import Decisions
 from calibcli.metrics.panel import Evaluation, Panel, with_ranking_of
@@ -15,7 +16,7 @@ from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.automatic import AnyPlan, better_method, choose
 from calibcli.workflow.choosing import Leaderboard
 from calibcli.workflow.deciding import measure_decisions
-from calibcli.workflow.fit_rows import IMBALANCED, imbalance, prior_factors
+from calibcli.workflow.fit_rows import IMBALANCED, OTHER_SHARES, imbalance, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan
 from calibcli.workflow.measuring import (
     CrossFitted,
@@ -27,9 +28,7 @@ from calibcli.workflow.measuring import (
 )
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
-
-_OTHER_SHARES = 1.1
-"""Class shares are others if one has grown by so much more than another."""
+from calibcli.workflow.shifting import ShareCorrected, check_target, share_corrected, shift_notes
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ class Outcome:
         How far groups have maps of their own, and what these are worth.
     decisions : (Decisions, Decisions) or None
         What decisions cost before and after, where it is known what errors cost.
+    shift : LabelShift or None
+        The class shares of unlabelled rows, for which the last stage corrects.
     """
 
     plan: Plan
@@ -76,6 +77,17 @@ class Outcome:
     leaderboard: Leaderboard | None = None
     groups: GroupReport | None = None
     decisions: tuple[Decisions, Decisions] | None = None
+    shift: LabelShift | None = None
+
+    @property
+    def shares(self) -> list[float] | None:
+        """The class shares that the fit is for, where they were named or estimated."""
+        return self.plan.shares if self.shift is None else self.shift.used.tolist()
+
+    @property
+    def changes_prior(self) -> bool:
+        """Whether the fit is for other class shares than those of its rows."""
+        return self.shift is not None or self.plan.changes_prior
 
 
 def fit_and_measure(
@@ -86,53 +98,85 @@ def fit_and_measure(
     *,
     cross_fitted: bool = True,
     advised: bool = True,
+    target: Data | None = None,
 ) -> Outcome:
     """Fit, then measure on the test data, or else by cross-fitting on the data of the fit.
 
     A plan that is still to be chosen is chosen first, by cross-fitting on the data of the fit. Of a
     plan that a user has chosen a note says where a cheap one is clearly better, if ``advised``.
+    What is fitted to rows as they are is corrected for the class shares of the ``target``, rows
+    without labels: where other shares are all that is different this is exact for every method,
+    and has none of the noise that weights for rare classes bring.
+
+    Raises
+    ------
+    UsageError
+        A target for a fit that brings class shares of its own, or none.
     """
     plans = plan.plans(data)
+    shift = None
+    if target is not None:
+        check_target(plans[0])
+        shift = estimate_label_shift(data, target)
     if len(plans) > 1:
-        return _choose_and_measure(data, plan, plans, panel, test)
+        return _choose_and_measure(data, plan, plans, panel, test, shift)
     (plan,) = plans
+    return _fit_and_measure(data, plan, panel, test, shift, cross_fitted, advised)
+
+
+def _fit_and_measure(
+    data: Data,
+    plan: Plan,
+    panel: Panel,
+    test: Data | None,
+    shift: LabelShift | None,
+    cross_fitted: bool = True,
+    advised: bool = True,
+) -> Outcome:
+    """The same of a single plan."""
     if test is None and cross_fitted:
         check_clusters(data)
     fitted = fit_plan(plan.rows_of(data), plan)
     plan, grouped = fitted.plan, None
-    outcome = Outcome(plan, fitted.finished, fitted.seconds, fitted.notes)
+    outcome = Outcome(plan, fitted.finished, fitted.seconds, fitted.notes, shift=shift)
     if plan.by is not None:
         begin = time.perf_counter()
         grouped = fit_groups(fitted)
         seconds = fitted.seconds + time.perf_counter() - begin
-        outcome = Outcome(plan, grouped.fit, seconds, (*fitted.notes, grouped.note))
+        notes = (*fitted.notes, grouped.note)
+        outcome = Outcome(plan, grouped.fit, seconds, notes, shift=shift)
     if test is None and not (cross_fitted and data.folds >= 2):
         (before,) = measure(data, [Through()], panel)
-        return replace(outcome, before=before, notes=outcome.notes + _notes(data, plan))
+        outcome = replace(outcome, before=before, notes=outcome.notes + _notes(data, outcome))
+        return replace(outcome, fit=share_corrected(outcome.fit, shift))
     if grouped is not None:
         predictor = _unseen(grouped, data, test)
         return _measured(outcome, predictor, data, panel, test, grouped)
     predictor = fitted.unseen(test)
     notes = fitted.notes_on_folds if test is None else ()
-    if advised and not plan.changes_prior and plan.reduce is None:
+    if advised and not outcome.changes_prior and plan.reduce is None:
         notes += better_method(data, plan, predictor, test)
     return _measured(replace(outcome, notes=outcome.notes + notes), predictor, data, panel, test)
 
 
 def _choose_and_measure(
-    data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel, test: Data | None
+    data: Data,
+    auto: AnyPlan,
+    plans: Sequence[Plan],
+    panel: Panel,
+    test: Data | None,
+    shift: LabelShift | None,
 ) -> Outcome:
     """The same of the best of several plans; what they were compared by is not fitted again."""
     board = choose(data, auto, plans, panel)
     trial = board.chosen.trial
     if auto.by is not None:
-        outcome = fit_and_measure(
-            data, replace(trial.plan, by=auto.by, pooled=auto.pooled), panel, test
-        )
+        grouped = replace(trial.plan, by=auto.by, pooled=auto.pooled)
+        outcome = _fit_and_measure(data, grouped, panel, test, shift)
         return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
     seconds = sum(standing.trial.seconds for standing in board.standings)
     notes = (board.why, *trial.fit.notes)
-    outcome = Outcome(trial.plan, trial.fit, seconds, notes, leaderboard=board)
+    outcome = Outcome(trial.plan, trial.fit, seconds, notes, leaderboard=board, shift=shift)
     return _measured(outcome, _unseen(trial, data, test), data, panel, test)
 
 
@@ -153,17 +197,21 @@ def _measured(
 ) -> Outcome:
     """An outcome with figures before and after, of rows that the fit has not seen."""
     plan, judged = outcome.plan, data if test is None else test
-    notes = outcome.notes + _notes(data, plan)
+    notes = outcome.notes + _notes(data, outcome)
     predictors: list[Predictor] = [Through(), predictor]
     improper = not plan.objective.proper and plan.link is None and any(plan.families)
     if improper:
         nll = replace(plan, loss="nll", objective=NegativeLogLikelihood(), tune=False)
         predictors.append(fit_plan(plan.rows_of(data), nll).unseen(test))
+    shift = outcome.shift
+    outcome = replace(outcome, fit=share_corrected(outcome.fit, shift))
+    if shift is not None:
+        predictors[1:] = [ShareCorrected(each, shift.correction) for each in predictors[1:]]
     written = outcome.fit.calibrators if test is None else None
     before, after, *others = _measured_as_written(judged, predictors, panel, written)
     if improper and "nll" in after.values:
         notes += (_compared(plan.loss, after, others[0]),)
-    shifted = _for_other_shares(judged, plan, predictors[:2], panel, written)
+    shifted = _for_other_shares(judged, outcome, predictors[:2], panel, written)
     return replace(
         outcome,
         notes=notes,
@@ -171,8 +219,8 @@ def _measured(
         after=after,
         measured_on="cross-fit" if test is None else "test",
         folds=data.folds if test is None else 0,
-        balanced=shifted if plan.shares is None else None,
-        target=None if plan.shares is None else shifted,
+        balanced=shifted if outcome.shares is None else None,
+        target=None if outcome.shares is None else shifted,
         plain=others[0] if others else None,
         groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
         decisions=None if panel.costs is None else _decisions(judged, predictors[:2], panel),
@@ -206,25 +254,26 @@ def _decisions(
 
 def _for_other_shares(
     judged: Data,
-    plan: Plan,
+    outcome: Outcome,
     predictors: list[Predictor],
     panel: Panel,
     written: Sequence[Calibrator] | None,
 ) -> tuple[Evaluation, Evaluation] | None:
     """Figures with the class shares that the fit is for, where the rows have others."""
-    if not plan.changes_prior:
+    if not outcome.changes_prior:
         return None
-    prior = plan.prior or "balanced"
-    factors = prior_factors(prior, judged.class_weights)
-    if imbalance(factors) < (_OTHER_SHARES if plan.shares else IMBALANCED):
+    shares = outcome.shares
+    factors = prior_factors("balanced" if shares is None else tuple(shares), judged.class_weights)
+    if imbalance(factors) < (IMBALANCED if shares is None else OTHER_SHARES):
         return None
     weighted = judged.reweighted(factors)
     before, after = _measured_as_written(weighted, predictors, panel, written)
     return before, after
 
 
-def _notes(data: Data, plan: Plan) -> tuple[str, ...]:
+def _notes(data: Data, outcome: Outcome) -> tuple[str, ...]:
     """What a user should know of the loss, the link and the prior."""
+    plan, shift = outcome.plan, outcome.shift
     notes: list[str] = []
     if plan.link is not None:
         notes.append(
@@ -243,6 +292,8 @@ def _notes(data: Data, plan: Plan) -> tuple[str, ...]:
             f"the data is imbalanced (the largest class has {ratio:.1f} times the weight of the "
             f"smallest) and the fit is for {shares}: expect it to fit rows like these less well"
         )
+    if shift is not None:
+        notes += shift_notes(shift)
     return tuple(notes)
 
 

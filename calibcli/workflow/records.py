@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from calibcli.version import __version__
 
 # For annotations alone: what applies a parameter file needs nothing that fits one.
 if TYPE_CHECKING:
+    from calibcli.fitting.label_shift import LabelShift
     from calibcli.metrics.decisions import Decisions
     from calibcli.metrics.panel import Evaluation
     from calibcli.workflow.choosing import Leaderboard
@@ -73,7 +75,7 @@ def to_params(
             "leaderboard": _leaderboard(outcome.leaderboard),
             "reduce": plan.reduce,
             "by": None if outcome.groups is None else _pooling(outcome.groups),
-            **({} if outcome.decisions is None else {"decision": _decision(outcome.decisions[1])}),
+            **_only_of_some(outcome),
         },
         metrics={
             "measured_on": outcome.measured_on,
@@ -86,6 +88,31 @@ def to_params(
         software={"calibcli": __version__, "numpy": np.__version__, **_plugins_of_plan(plan)},
         plugins=_plugins_of(fit.calibrators),
     )
+
+
+def _only_of_some(outcome: Outcome) -> dict[str, Any]:
+    """What only some fits have: what decisions cost, class shares of unlabelled rows."""
+    decisions, shift = outcome.decisions, outcome.shift
+    return {
+        **({} if decisions is None else {"decision": _decision(decisions[1])}),
+        **({} if shift is None else {"class_shares": _shares(shift)}),
+    }
+
+
+def _shares(shift: LabelShift) -> dict[str, Any]:
+    """The class shares of unlabelled rows that a fit is corrected for, and how they were told."""
+    by_confusion = [each if np.isfinite(each) else None for each in shift.by_confusion.tolist()]
+    return {
+        "rows": shift.rows,
+        "fit": shift.source.tolist(),
+        "target": shift.shares.tolist(),
+        "low": shift.low.tolist(),
+        "high": shift.high.tolist(),
+        "by_confusion": by_confusion,
+        "used": shift.used.tolist(),
+        "drawn": shift.drawn,
+        "confidence": {**asdict(shift.confidence), "clear": shift.confidence.clear},
+    }
 
 
 _MOST_COSTS = 100
