@@ -5,7 +5,8 @@
 Each set gives rows to fit on and rows to judge on: its two files, or five seeded halves of its one
 file, stratified by label. Results are added to the CSV as they come, and a run that finds some
 there does only what is missing. Two workers do the jobs on a core each; a fit with its prediction
-may take 120 seconds, and a method that takes longer is not tried on as much data again.
+may take 120 seconds, and a method that takes longer is not tried on as much data again. A method
+that has used up its budget (`--budget`) gets no further job. What did not end is printed.
 """
 
 from __future__ import annotations
@@ -22,9 +23,18 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import connection
 from pathlib import Path
 
-from arena_contenders import Contender, contenders
+from arena_contenders import BASE, Contender, contenders
 from arena_data import experiment_shape, find_sets, open_experiment
-from arena_report import draw, overall, record, report, troubles
+from arena_report import (
+    by_kind,
+    draw,
+    draw_kinds,
+    overall,
+    record,
+    report,
+    troubles,
+    unfinished,
+)
 from arena_results import CAPPED, Record, append_record, forget
 from arena_standings import standings
 from arena_workers import Job, Opener, Result, Table, Worker
@@ -199,17 +209,39 @@ def main() -> None:
     field = {} if options.report else without_missing(contenders())
     if options.only and field:
         field = {method: field[method] for method in choose(field, options.only) if method in field}
-    arena = Arena(make_jobs(field, splits, shapes), field, shapes, records, options.csv)
+    jobs = make_jobs(field, splits, shapes)
+    arena = Arena(jobs, field, shapes, records, options.csv, options.budget)
     if arena.jobs:
         run(arena, contenders, partial(open_experiment, options.data), options)
     every_split = {one.set: 0 for one in arena.records}
     every_split.update(find_sets(options.data)[0])
+    every_shape = {name: experiment_shape(options.data, name) for name in every_split}
+    expected = Counter(job.method for job in make_jobs(contenders(), every_split, every_shape))
+    table = standings(arena.records, every_split, RIVAL)
+    shown = notable([one.method for one in table])
     print(report(arena.records, every_split, RIVAL))
+    print(f"\n{by_kind(arena.records, every_split, shown)}")
+    print(f"\n{unfinished(arena.records, expected)}")
     draw(arena.records, every_split, RIVAL, options.csv.with_suffix(".png"))
+    draw_kinds(arena.records, every_split, shown, options.csv.with_suffix(".kinds.png"))
     if options.record:
-        table = overall(standings(arena.records, every_split, RIVAL), RIVAL)
-        record(RESULTS, f"{table}\n\n{troubles(arena.records)}", PICTURE)
+        parts = [
+            overall(table, RIVAL),
+            by_kind(arena.records, every_split, shown),
+            unfinished(arena.records, expected),
+            troubles(arena.records),
+        ]
+        record(RESULTS, "\n\n".join(filter(None, parts)), PICTURE)
         draw(arena.records, every_split, RIVAL, RESULTS.with_name(PICTURE))
+
+
+def notable(methods: Sequence[str]) -> list[str]:
+    """The first of all methods, best first, and those that everybody knows."""
+    known = {BASE, "temperature", "svs", "sms", "isotonic", RIVAL, "probmetrics:isotonic"}
+    return [method for place, method in enumerate(methods) if place < _SHOWN or method in known]
+
+
+_SHOWN = 20
 
 
 def run(arena: Arena, table: Table, opener: Opener, options: argparse.Namespace) -> None:
@@ -236,6 +268,7 @@ def _parse() -> argparse.Namespace:
     add("--fresh", default="", metavar="NAMES", help="forget earlier results of these")
     add("--sets", default="", metavar="NAME[,NAME]", help="only these sets")
     add("--minutes", type=float, default=60.0, help="give out no jobs after so long")
+    add("--budget", type=float, default=600.0, help="seconds of processor time for each method")
     add("--workers", type=int, default=2)
     add("--report", action="store_true", help="run nothing, print what there is")
     add("--record", action="store_true", help="write RESULTS.md, too")

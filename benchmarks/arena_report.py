@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from arena_contenders import BASE
-from arena_results import CAPPED, FAILED, Record
-from arena_standings import MEASURES, WORSE, Losses, Standing, by_set, standings
+from arena_results import CAPPED, DONE, FAILED, Record
+from arena_standings import (
+    MEASURES,
+    WORSE,
+    Losses,
+    Standing,
+    by_set,
+    kinds_of_sets,
+    rates_by_kind,
+    standings,
+)
 
 SECTION = "## The arena"
 """Heading of the last section of RESULTS.md, which the other benchmarks keep."""
@@ -18,6 +28,8 @@ _HEADINGS = (
     "method",
     "sets",
     "win rate by NLL",
+    "± sets",
+    "± splits",
     "by Brier",
     "by NLL against peers",
     *_NAMES,
@@ -40,7 +52,7 @@ def overall(table: Sequence[Standing], rival: str) -> str:
     """All methods over all sets, and what the figures are."""
     lines = _head(*_HEADINGS, f"beats {rival}")
     for one in table:
-        rates = (f"{rate:.3f}" for rate in (one.by_nll, one.by_brier, one.by_nll_of_peers))
+        rates = (f"{rate:.3f}" for rate in _rates(one))
         *losses, seconds = (one.means[measure] for measure in MEASURES)
         means = (*(f"{loss:.4f}" for loss in losses), f"{seconds:.3f}")
         shares = (f"{one.worse:.0%}", f"{one.beats:.0%}")
@@ -49,10 +61,47 @@ def overall(table: Sequence[Standing], rival: str) -> str:
     note = (
         f"Win rates and means are over the sets that a method did all splits of, of {most}, a "
         "set's figures being the means of its splits; a win is a smaller loss than that of another "
-        "method that did the set, a tie is half of one. A set is made worse where the NLL is more "
-        f"than {WORSE - 1:.1%} above that of {BASE!r}."
+        "method that did the set, a tie is half of one. ± sets is the standard error of a win rate "
+        "as of other sets, ± splits that as of other splits of the sets that have several. A set "
+        f"is made worse where the NLL is more than {WORSE - 1:.1%} above that of {BASE!r}."
     )
     return "\n".join([*lines, "", note])
+
+
+def _rates(one: Standing) -> tuple[float, ...]:
+    errors = one.error_of_sets, one.error_of_splits
+    return one.by_nll, *errors, one.by_brier, one.by_nll_of_peers
+
+
+def by_kind(records: Sequence[Record], splits: Mapping[str, int], methods: Sequence[str]) -> str:
+    """Win rates by NLL of some methods, by number of classes and of rows to fit on."""
+    rates, sets = rates_by_kind(records, splits), kinds_of_sets(records)
+    lines = _head("method", *(f"{kind} ({len(sets[kind])} sets)" for kind in rates))
+    for method in methods:
+        cells = (rates[kind].get(method, {}).get("rate") for kind in rates)
+        lines.append(
+            _row(f"`{method}`", *("" if rate is None else f"{rate:.2f}" for rate in cells))
+        )
+    return "\n".join(lines)
+
+
+def unfinished(records: Sequence[Record], expected: Mapping[str, int]) -> str:
+    """The methods that did not do all their jobs, with what became of these.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    expected : mapping of str to int
+        Jobs of each method.
+    """
+    counts = Counter((one.method, one.status) for one in records)
+    lines = _head("did not end", "jobs", "done", "stopped", "failed", "not run")
+    for method, jobs in expected.items():
+        done, capped, failed = (counts[method, each] for each in (DONE, CAPPED, FAILED))
+        if done < jobs:
+            missing = jobs - done - capped - failed
+            lines.append(_row(f"`{method}`", *map(str, (jobs, done, capped, failed, missing))))
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def record(page: Path, text: str, picture: str) -> None:
@@ -104,6 +153,46 @@ def draw(records: Sequence[Record], splits: Mapping[str, int], rival: str, path:
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def draw_kinds(
+    records: Sequence[Record], splits: Mapping[str, int], methods: Sequence[str], path: Path
+) -> None:
+    """Win rates by NLL as a field of colours, by number of classes and of rows to fit on.
+
+    Where matplotlib is missing there is no picture.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    rates, sets = rates_by_kind(records, splits), kinds_of_sets(records)
+    values = [
+        [rates[kind].get(method, {}).get("rate", math.nan) for kind in rates] for method in methods
+    ]
+    size = (2.5 + 1.1 * len(rates), 1.2 + 0.26 * len(methods))
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    image = axes.imshow(values, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto")
+    for row, of_method in enumerate(values):
+        for column, rate in enumerate(of_method):
+            if not math.isnan(rate):
+                # Dark cells are at both ends of the colours.
+                colour = "white" if abs(rate - 0.5) > _DARK else "black"
+                axes.text(column, row, f"{rate:.2f}", ha="center", va="center", color=colour)
+    titles = [f"{kind}\n{len(sets[kind])} sets" for kind in rates]
+    axes.set_xticks(range(len(titles)), titles, fontsize=8)
+    axes.set_yticks(range(len(methods)), methods, fontsize=8)
+    axes.xaxis.tick_top()
+    figure.colorbar(image, ax=axes, label="win rate by NLL", shrink=0.6)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+_DARK = 0.38
+"""Win rates so far from a half have a dark colour."""
 
 
 def _set_table(tables: Mapping[str, Losses], name: str) -> str:

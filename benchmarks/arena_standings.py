@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 import numpy as np
 from arena_contenders import BASE
@@ -76,8 +77,8 @@ def by_set(records: Iterable[Record], splits: Mapping[str, int], measure: str) -
     return dict(table)
 
 
-def win_rates(losses: Losses, against: Iterable[str] | None = None) -> dict[str, float]:
-    """The share of the other methods that a method beats on a set, averaged over its sets.
+def win_shares(losses: Losses, against: Iterable[str] | None = None) -> Losses:
+    """The share of the other methods that a method beats on a set, by method and set.
 
     A tie is half a win. A method that has no figure for a set takes no part in it.
 
@@ -89,9 +90,8 @@ def win_rates(losses: Losses, against: Iterable[str] | None = None) -> dict[str,
         The others that count; all of them by default.
     """
     others = set(losses if against is None else against)
-    rates = {}
+    shares: dict[str, dict[str, float]] = {}
     for method, own in losses.items():
-        shares = []
         for name, loss in own.items():
             rivals = [
                 losses[other][name]
@@ -100,10 +100,76 @@ def win_rates(losses: Losses, against: Iterable[str] | None = None) -> dict[str,
             ]
             if rivals:
                 points = [1.0 if loss < rival else 0.5 * (loss == rival) for rival in rivals]
-                shares.append(fmean(points))
-        if shares:
-            rates[method] = fmean(shares)
-    return rates
+                shares.setdefault(method, {})[name] = fmean(points)
+    return shares
+
+
+def win_rates(losses: Losses, against: Iterable[str] | None = None) -> dict[str, float]:
+    """The mean over its sets of a method's `win_shares`."""
+    shares = win_shares(losses, against)
+    return {method: fmean(of_sets.values()) for method, of_sets in shares.items()}
+
+
+def errors_of_sets(losses: Losses) -> dict[str, float]:
+    """Standard errors of win rates, as of sets drawn at random; NaN of a single set."""
+    return {
+        method: stdev(of_sets.values()) / math.sqrt(len(of_sets)) if len(of_sets) > 1 else math.nan
+        for method, of_sets in win_shares(losses).items()
+    }
+
+
+def errors_of_splits(
+    records: Sequence[Record], splits: Mapping[str, int], measure: str
+) -> dict[str, float]:
+    """Standard errors of win rates, as of splits drawn at random; NaN where no set has several.
+
+    They are of the mean over the sets that have several splits. Splits of one set share rows, so
+    that they are somewhat too small.
+    """
+    repeated = {name: count for name, count in splits.items() if count > 1}
+    shares: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for split in range(max(repeated.values(), default=0)):
+        of_split = [one for one in records if one.split == split and one.set in repeated]
+        losses = by_set(of_split, dict.fromkeys(repeated, 1), measure)
+        for method, of_sets in win_shares(losses).items():
+            for name, share in of_sets.items():
+                shares[method][name].append(share)
+    errors = {}
+    for method, by_name in shares.items():
+        squares = [stdev(found) ** 2 / len(found) for found in by_name.values() if len(found) > 1]
+        errors[method] = math.sqrt(sum(squares)) / len(squares) if squares else math.nan
+    return errors
+
+
+def kinds_of_sets(records: Iterable[Record]) -> dict[str, set[str]]:
+    """The sets by their number of classes, and by that of the rows to fit on."""
+    kinds: dict[str, set[str]] = {name: set() for name in (*_BY_CLASSES, *_BY_ROWS)}
+    for one in records:
+        kinds[_kind(_BY_CLASSES, one.classes)].add(one.set)
+        kinds[_kind(_BY_ROWS, one.fit_rows)].add(one.set)
+    return {name: sets for name, sets in kinds.items() if sets}
+
+
+_BY_CLASSES = {"2 classes": 2, "3 to 20": 20, "over 20 classes": math.inf}
+_BY_ROWS = {"under 1,000 rows": 999, "1,000 to 9,999": 9999, "10,000 and more": math.inf}
+"""The largest number that each kind may have."""
+
+
+def _kind(kinds: Mapping[str, float], number: int) -> str:
+    return next(name for name, largest in kinds.items() if number <= largest)
+
+
+def rates_by_kind(records: Sequence[Record], splits: Mapping[str, int]) -> dict[str, Losses]:
+    """Win rates by NLL, of each kind of sets: by kind, method and ``"rate"``."""
+    nll = by_set(records, splits, "nll")
+    table = {}
+    for kind, sets in kinds_of_sets(records).items():
+        of_kind = {
+            method: {name: loss for name, loss in of_sets.items() if name in sets}
+            for method, of_sets in nll.items()
+        }
+        table[kind] = {method: {"rate": rate} for method, rate in win_rates(of_kind).items()}
+    return table
 
 
 def made_worse(nll: Losses, method: str) -> float:
@@ -121,6 +187,8 @@ class Standing:
     ----------
     by_nll, by_brier : float
         Win rates against all others.
+    error_of_sets, error_of_splits : float
+        Standard errors of that by NLL: as of other sets, and as of other splits of these.
     by_nll_of_peers : float
         The win rate by NLL against the methods of other libraries alone.
     worse : float
@@ -133,6 +201,8 @@ class Standing:
     sets: int
     by_nll: float
     by_brier: float
+    error_of_sets: float
+    error_of_splits: float
     by_nll_of_peers: float
     worse: float
     beats: float
@@ -147,6 +217,7 @@ def standings(records: Sequence[Record], splits: Mapping[str, int], rival: str) 
     peers = [method for method in nll if library[method] not in ("", "calib")]
     by_nll, by_brier = win_rates(nll), win_rates(tables["brier"])
     by_nll_of_peers = win_rates(nll, peers)
+    of_sets, of_splits = errors_of_sets(nll), errors_of_splits(records, splits, "nll")
     duel = win_rates(nll, [rival])
     nan = float("nan")
     found = [
@@ -155,6 +226,8 @@ def standings(records: Sequence[Record], splits: Mapping[str, int], rival: str) 
             len(nll[method]),
             by_nll.get(method, nan),
             by_brier.get(method, nan),
+            of_sets.get(method, nan),
+            of_splits.get(method, nan),
             by_nll_of_peers.get(method, nan),
             made_worse(nll, method),
             duel.get(method, nan),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import replace
@@ -29,8 +30,19 @@ from arena_data import (
     open_experiment,
     stratified_halves,
 )
+from arena_report import by_kind, unfinished
 from arena_results import CAPPED, DONE, FAILED, Record, append_record, forget, read_records
-from arena_standings import by_set, figures, made_worse, standings, win_rates
+from arena_standings import (
+    by_set,
+    errors_of_sets,
+    errors_of_splits,
+    excess_nll,
+    figures,
+    made_worse,
+    rates_by_kind,
+    standings,
+    win_rates,
+)
 from arena_workers import Job, Worker
 
 CAP = 0.4
@@ -99,11 +111,12 @@ def data(tmp_path, rng) -> Path:
     return folder
 
 
-def play(data: Path, csv: Path, methods=None, seconds=60.0) -> Arena:
+def play(data: Path, csv: Path, methods=None, seconds=60.0, budget=math.inf) -> Arena:
     splits, _ = find_sets(data)
     shapes = {name: experiment_shape(data, name) for name in splits}
     field = {name: one for name, one in fakes().items() if methods is None or name in methods}
-    arena = Arena(make_jobs(field, splits, shapes), field, shapes, read_records(csv), csv)
+    jobs = make_jobs(field, splits, shapes)
+    arena = Arena(jobs, field, shapes, read_records(csv), csv, budget)
     worker = Worker(fakes, partial(open_experiment, data), CAP)
     try:
         arena.play([worker], seconds)
@@ -174,6 +187,49 @@ def test_win_rates_by_hand():
     assert win_rates(losses, ["b"]) == pytest.approx({"a": 0.75, "c": 0.0})
 
 
+def test_errors_of_win_rates_by_hand():
+    losses = {"a": {"x": 1.0, "y": 1.0}, "b": {"x": 2.0, "y": 0.0}}
+    # a wins one of two sets: shares 1 and 0, of which the standard deviation is 1 / sqrt 2.
+    assert errors_of_sets(losses)["a"] == pytest.approx(0.5)
+    wins = [(0.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
+    records = [
+        record(set=name, split=split, method=method, nll=nll)
+        for name in ("x", "y")
+        for split, pair in enumerate(wins)
+        for method, nll in zip("ab", pair, strict=True)
+    ]
+    # Each set: shares 1, 1, 0, 1, whose variance is 1 / 4; two sets have half the error of one.
+    expected = math.sqrt(2 * (1 / 4) / 4) / 2
+    assert errors_of_splits(records, {"x": 4, "y": 4}, "nll")["a"] == pytest.approx(expected)
+    assert errors_of_splits(records, {"x": 1, "y": 1}, "nll") == {}
+
+
+def test_win_rates_by_kind_of_set():
+    records = [
+        record(set=name, method=method, nll=nll, classes=classes, fit_rows=rows)
+        for name, classes, rows, pair in (("x", 2, 50, (0, 1)), ("y", 100, 5000, (1, 0)))
+        for method, nll in zip("ab", pair, strict=True)
+    ]
+    rates = rates_by_kind(records, {"x": 1, "y": 1})
+    assert rates["2 classes"]["a"]["rate"] == rates["under 1,000 rows"]["a"]["rate"] == 1
+    assert rates["over 20 classes"]["a"]["rate"] == rates["1,000 to 9,999"]["a"]["rate"] == 0
+    assert "| `a` | 1.00 | 0.00 | 1.00 | 0.00 |" in by_kind(records, {"x": 1, "y": 1}, ["a"])
+
+
+def test_what_did_not_end_is_counted():
+    records = [record(method="a"), record(method="a", split=1, status=CAPPED), record(method="b")]
+    lines = unfinished(records, {"a": 5, "b": 1}).splitlines()
+    assert lines[2:] == ["| `a` | 5 | 1 | 1 | 0 | 3 |"]
+    assert unfinished(records, {"b": 1}) == ""
+
+
+def test_the_excess_is_the_divergence_from_the_truth():
+    truth = np.array([[0.5, 0.5], [0.9, 0.1]])
+    assert excess_nll(truth, truth) == 0
+    expected = (truth * np.log(truth / 0.5)).sum() / 2
+    assert excess_nll(np.full((2, 2), 0.5), truth) == pytest.approx(expected)
+
+
 def test_a_set_counts_once_and_only_when_all_its_splits_are_done():
     records = [
         record(method="a", split=0, nll=1.0),
@@ -242,6 +298,15 @@ def test_a_method_without_end_is_stopped_and_not_tried_on_as_much_data(data, tmp
     tried = [record.key[:2] for record in spun if not record.note.startswith("not tried")]
     assert sorted(tried) == [("one", 0), ("two", 0)]
     assert all(record.status == DONE for record in records if record.method == BASE)
+
+
+def test_a_method_gets_no_more_than_its_budget(data, tmp_path):
+    csv = tmp_path / "results.csv"
+    records = play(data, csv, {BASE, "spins"}, budget=0.5).records
+    # A job that was stopped has cost all that it may.
+    assert len([record for record in records if record.method == "spins"]) == 1
+    assert play(data, csv, {"spins"}, budget=0.5).records == records
+    assert len(play(data, csv, {"spins"}).records) > len(records)
 
 
 def test_a_run_does_what_is_missing(data, tmp_path):
