@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from calibcli.api.arguments import (
+    array_source,
     bootstrap_of,
     check_counts,
     event_of,
