@@ -583,27 +583,169 @@ def test_what_was_padded_or_listed_is_repeated_for_other_files(tmp_path, capsys)
 # Reports of other harnesses
 
 
-@pytest.mark.parametrize("indent", [None, 2])
-def test_reports_that_are_no_tables_are_refused_with_the_command(tmp_path, indent) -> None:
-    helm = {"adapter_spec": {"method": "multiple_choice_joint"}, "request_states": [{"train": 1}]}
+LETTERS = ("A", "B", "C", "D")
+
+
+def inspect_sample(at: int, *, counts: bool = False) -> dict[str, Any]:
+    """A sample as Inspect's solver for questions with choices writes it: ``ANSWER: B``."""
+    random = np.random.default_rng(at)
+    count = 3 + at % 2 if counts else 4
+    logs = np.log(random.dirichlet(np.ones(4))[:count])
+    answer = LETTERS[int(logs.argmax())]
+    words = [("ANSWER", []), (":", []), (" " + answer, logs.tolist())]
+    content = [
+        {
+            "token": word,
+            "logprob": max(values, default=-0.01),
+            "top_logprobs": [
+                {"token": " " + letter, "logprob": value}
+                for letter, value in zip(LETTERS, values, strict=False)
+            ],
+        }
+        for word, values in words
+    ]
+    return {
+        "id": f"q{at}",
+        "epoch": 1,
+        "input": "?",
+        "choices": ["w", "x", "y", "z"][:count],
+        "target": LETTERS[at % count],
+        "output": {
+            "model": "m",
+            "completion": f"ANSWER: {answer}",
+            "choices": [{"stop_reason": "stop", "logprobs": {"content": content}}],
+        },
+        "scores": {"choice": {"value": "C", "answer": answer}},
+    }
+
+
+def inspect_log(folder: Path, samples: list[dict[str, Any]], form: str) -> Path:
+    about = {"version": 2, "status": "success", "eval": {"task": "arc", "dataset": {"samples": 3}}}
+    if form == "eval":
+        with zipfile.ZipFile(folder / "log.eval", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("_journal/start.json", json.dumps(about))
+            for sample in samples:
+                archive.writestr(f"samples/{sample['id']}_epoch_1.json", json.dumps(sample))
+            archive.writestr("header.json", json.dumps(about))
+        return folder / "log.eval"
+    text = json.dumps(about | {"samples": samples}, indent=2)
+    (folder / "log.json").write_text(text, encoding="utf-8")
+    return folder / "log.json"
+
+
+@pytest.mark.parametrize("form", ["eval", "json"])
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_log_of_inspect_is_a_table(tmp_path, form, counts) -> None:
+    samples = [inspect_sample(at, counts=counts) for at in range(40)]
+    path = inspect_log(tmp_path, samples, form)
+    scores, labels = read(path)
+    wanted = np.full((40, 4), -np.inf)
+    for row, sample in enumerate(samples):
+        listed = sample["output"]["choices"][0]["logprobs"]["content"][2]["top_logprobs"]
+        values = np.array([each["logprob"] for each in listed])
+        wanted[row, : len(values)] = values - np.log(np.exp(values).sum())
+    np.testing.assert_allclose(scores, wanted, rtol=1e-9)
+    assert labels == [LETTERS.index(sample["target"]) for sample in samples]
+
+
+def test_a_log_of_inspect_without_what_is_needed_is_refused(tmp_path) -> None:
+    shuffled = inspect_sample(1)
+    shuffled["output"]["completion"] = "ANSWER: " + ("B" if "A" in str(shuffled["scores"]) else "A")
+    bare = inspect_sample(2)
+    bare["output"]["choices"][0]["logprobs"] = None
+    several = inspect_sample(3) | {"target": ["A", "B"]}
+    silent = inspect_sample(4)
+    silent["output"]["choices"][0]["logprobs"]["content"][2].update(token="none")
+    for sample, problem in (
+        (shuffled, "sample 1: answers .* choices were shuffled"),
+        (bare, "sample 1: has no log-probabilities; run it with: inspect eval TASK --logprobs"),
+        (several, "sample 1: has 2 targets"),
+        (silent, "sample 1: has no answer such as 'ANSWER: A'"),
+        ({"id": 1}, "sample 1: is no sample of Inspect"),
+        (3, "sample 1: is no sample of Inspect"),
+    ):
+        path = inspect_log(tmp_path, [inspect_sample(0), sample], "json")
+        with pytest.raises(DataError, match=problem):
+            read(path)
+    with pytest.raises(DataError, match="holds no samples"):
+        read(inspect_log(tmp_path, [], "json"))
+
+
+def helm_states(count: int, *, calibrated: bool) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Requests of HELM, one for each choice, and the scores (n, 4) that they mean."""
+    random = np.random.default_rng(3)
+    logs = {mode: -random.gamma(2, size=(count, 4)) for mode in ("original", "calibration")}
+    states = [
+        {
+            "instance": {
+                "input": {"text": "?"},
+                "references": [
+                    {"output": {"text": word}, "tags": ["correct"] if k == at % 4 else []}
+                    for k, word in enumerate("wxyz")
+                ],
+                "split": "test",
+                "id": f"id{at // 2}",
+                "perturbation": {"name": "typos"} if at % 2 else None,
+            },
+            "reference_index": index,
+            "request_mode": mode,
+            "train_trial_index": 0,
+            "result": {"completions": [{"text": "", "logprob": logs[mode][at, index]}]},
+        }
+        for at in range(count)
+        for mode in (("original", "calibration") if calibrated else ("original",))
+        for index in (2, 0, 1, 3)
+    ]
+    return states, logs["original"] - (logs["calibration"] if calibrated else 0)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_choices_of_helm_are_a_table(tmp_path, calibrated) -> None:
+    states, wanted = helm_states(30, calibrated=calibrated)
+    method = f"multiple_choice_separate_{'calibrated' if calibrated else 'original'}"
     path = tmp_path / "scenario_state.json"
-    path.write_text(json.dumps(helm, indent=indent), encoding="utf-8")
-    with pytest.raises(DataError, match=r"HELM.*jq -c '.request_states .*> rows.jsonl$"):
-        read(path)
-    log = {"version": 2, "status": "success", "eval": {"task": "arc"}, "samples": [{"id": 1}]}
-    path = tmp_path / "log.json"
-    path.write_text(json.dumps(log, indent=indent), encoding="utf-8")
-    with pytest.raises(DataError, match=r"Inspect; .*inspect log dump .*jq -c '.samples\[\]'"):
-        read(path)
+    document = {"adapter_spec": {"method": method}, "request_states": states}
+    path.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    scores, labels = read(path)
+    np.testing.assert_allclose(scores, wanted)
+    assert labels == [at % 4 for at in range(30)]
 
 
-def test_an_archive_of_inspect_is_refused_with_the_command(tmp_path) -> None:
-    path = tmp_path / "log.eval"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("header.json", "{}")
-        archive.writestr("samples/1_epoch_1.json", "{}")
-    with pytest.raises(DataError, match=r"Inspect; .*inspect log dump"):
-        read(path)
+def test_answers_of_helm_are_their_probabilities(tmp_path) -> None:
+    states = []
+    for at in range(40):
+        (state, *_), _ = helm_states(1, calibrated=False)
+        state |= {"reference_index": None, "request_mode": None}
+        state["output_mapping"] = dict(zip(LETTERS, "wxyz", strict=True))
+        text = " A" if at % 3 else " C"
+        state["result"] = {"completions": [{"text": text, "logprob": -0.02 * at}]}
+        states.append(state)
+    path = tmp_path / "scenario_state.json"
+    document = {"adapter_spec": {"method": "multiple_choice_joint"}, "request_states": states}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    scores, labels = read(path)
+    np.testing.assert_allclose(scores[:, -1], np.exp(-0.02 * np.arange(40)))
+    assert labels == [int(at % 3 > 0) for at in range(40)]
+
+
+def test_what_is_wrong_with_a_state_of_helm_is_said(tmp_path) -> None:
+    path = tmp_path / "scenario_state.json"
+    states, _ = helm_states(2, calibrated=False)
+    twice = [*states, states[0]]
+    without = [dict(each, result=None) for each in states]
+    several, _ = helm_states(2, calibrated=False)
+    several[0]["instance"]["references"][1]["tags"] = ["correct"]
+    for listed, problem in (
+        (twice, "instance id0: choice 2 is there twice"),
+        (without, "instance id0: the request has no result"),
+        (several, "instance id0: 2 choices are correct"),
+        ([{"train": 1}], "holds no results of HELM"),
+        ([], "the log holds no request states"),
+    ):
+        spec = {"method": "multiple_choice_separate_original"}
+        path.write_text(json.dumps({"adapter_spec": spec, "request_states": listed}))
+        with pytest.raises(DataError, match=problem):
+            read(path)
 
 
 def test_samples_of_inspect_are_read_as_lines(tmp_path) -> None:

@@ -421,11 +421,46 @@ def _() -> float:
     return nll(np.stack([1 - P[:, 0], P[:, 0]], axis=1), correct.astype(int))
 
 
-@builds("calib inspect log.json")
-def _() -> str:
-    log = {"version": 2, "status": "success", "eval": {"task": "arc"}, "samples": [{"id": 1}]}
-    Path("log.json").write_text(json.dumps(log))
-    return "jq -c '.samples[]'"
+@builds("calib evaluate log.eval")
+def _() -> float:
+    samples = []
+    for at, (row, label) in enumerate(zip(np.log(P).tolist(), Y.tolist(), strict=True)):
+        top = [{"token": t, "logprob": v} for t, v in zip("ABC", row, strict=True)]
+        answer = "ABC"[int(np.argmax(row))]
+        token = {"token": answer, "logprob": max(row), "top_logprobs": top}
+        choice = {"logprobs": {"content": [token]}}
+        output = {"completion": answer, "choices": [choice]}
+        known = {"id": at, "epoch": 1, "choices": ["x", "y", "z"], "target": "ABC"[label]}
+        samples.append(known | {"output": output})
+    with zipfile.ZipFile("log.eval", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", "{}")
+        for sample in samples:
+            archive.writestr(f"samples/{sample['id']}_epoch_1.json", json.dumps(sample))
+    return nll()
+
+
+@builds("calib evaluate scenario_state.json --cluster instance")
+def _() -> float:
+    states = []
+    for at, (row, label) in enumerate(zip(np.log(P).tolist(), Y.tolist(), strict=True)):
+        references = [
+            {"output": {"text": name}, "tags": ["correct"] if k == label else []}
+            for k, name in enumerate(NAMES.tolist())
+        ]
+        for k, value in enumerate(row):
+            states.append(
+                {
+                    "instance": {"id": f"id{at}", "references": references},
+                    "reference_index": k,
+                    "request_mode": "original",
+                    "train_trial_index": 0,
+                    "result": {"completions": [{"text": "", "logprob": value}]},
+                }
+            )
+    spec = {"method": "multiple_choice_separate_original"}
+    document = {"adapter_spec": spec, "request_states": states}
+    Path("scenario_state.json").write_text(json.dumps(document))
+    return nll()
 
 
 @builds("calib evaluate val.h5")

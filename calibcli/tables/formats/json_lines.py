@@ -15,7 +15,8 @@ import pyarrow as pa
 from pyarrow import json as arrow_json
 
 from calibcli.errors import DataError
-from calibcli.tables.formats.ipc import IpcData
+from calibcli.tables.formats.base import DataFile
+from calibcli.tables.formats.harness_logs import open_harness_log
 from calibcli.tables.formats.text import (
     BLOCK_BYTES,
     LARGEST_BLOCK_BYTES,
@@ -47,8 +48,8 @@ MIXED_TITLE = "JSON of several types"
 _BOM = b"\xef\xbb\xbf"
 
 
-def open_json(location: Location, spool: Spool) -> IpcData:
-    """Find out the types of the fields, and make a typed copy.
+def open_json(location: Location, spool: Spool) -> DataFile:
+    """Find out the types of the fields, and make a typed copy; a harness has documents of its own.
 
     Raises
     ------
@@ -56,7 +57,14 @@ def open_json(location: Location, spool: Spool) -> IpcData:
         A row is no JSON object, names a field twice or is nested too deeply, the text is not
         UTF-8, or there are more rows than may be copied.
     """
-    _refuse_reports(location)
+    with location.open() as file:
+        head = file.read(_HEAD_BYTES)
+    if re.match(_PARAMETERS, head):
+        name = shlex.quote(location.name)
+        raise DataError(f"{location.name}: {_PARAMS_RECIPE.format(name=name)}")
+    log = open_harness_log(location, head, spool)
+    if log is not None:
+        return log
     kind: Any = pa.struct([])
     for block in _blocks(location):
         kind = _with_fields(kind, block.type())
@@ -67,46 +75,13 @@ def open_json(location: Location, spool: Spool) -> IpcData:
     return typed_copy(location, "json", schema, batches, spool, mixed)
 
 
-INSPECT_RECIPE = (
-    "is a log of Inspect; write its samples as lines: inspect log dump {name} | "
-    "jq -c '.samples[]' > samples.jsonl, and read these with --logits "
-    "output.choices.0.logprobs.content.0.top_logprobs --labels target --classes A,B,C,D"
-)
-_HELM_RECIPE = (
-    "is a scenario state of HELM; write a line a question, if each choice was asked for by itself "
-    "(multiple_choice_separate_original): jq -c '.request_states | map(select(.request_mode != "
-    '"calibrated" and .reference_index != null)) | group_by(.instance.id)[] | '
-    "{{id: .[0].instance.id, logits: (sort_by(.reference_index) | "
-    "map(.result.completions[0].logprob)), label: (.[0].instance.references | "
-    'map((.tags | index("correct")) != null) | index(true))}}\' {name} > rows.jsonl'
-)
 _PARAMS_RECIPE = (
     "is a parameter file of calib, not data; calib inspect {name} says what is in it, "
     "calib apply {name} INPUT applies it"
 )
 
-_REPORTS = {
-    rb'\s*\{\s*"format"\s*:\s*"calib-params"': _PARAMS_RECIPE,
-    rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"[^{]*"eval"\s*:': INSPECT_RECIPE,
-    rb'\s*\{\s*"adapter_spec"\s*:[\s\S]*"request_states"\s*:': _HELM_RECIPE,
-}
-"""How documents begin that are no table, and what to do with each."""
-
-_REPORT_BYTES = 1 << 16
-
-
-def _refuse_reports(location: Location) -> None:
-    """Refuse a parameter file, or a document of a harness that is no table.
-
-    Raises
-    ------
-    DataError
-    """
-    with location.open() as file:
-        head = file.read(_REPORT_BYTES)
-    for pattern, recipe in _REPORTS.items():
-        if re.match(pattern, head):
-            raise DataError(f"{location.name}: {recipe.format(name=shlex.quote(location.name))}")
+_PARAMETERS = rb'\s*\{\s*"format"\s*:\s*"calib-params"'
+_HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)

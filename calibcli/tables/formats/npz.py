@@ -298,8 +298,8 @@ def open_npy(location: Location, _: Spool) -> ArrayData:
     return ArrayData(location, "npy", (field,), unit="array", members=(member,))
 
 
-def open_npz(location: Location, spool: Spool) -> ArrayData:
-    """Look at an NPZ file.
+def open_npz(location: Location, spool: Spool) -> DataFile:
+    """Look at an NPZ file; an archive may be a log of Inspect, too.
 
     A compressed array in Fortran order cannot be read row by row: it is decompressed into a
     temporary file.
@@ -320,6 +320,11 @@ def open_npz(location: Location, spool: Spool) -> ArrayData:
     except BROKEN_ZIP as error:
         raise DataError(f"{location.name}: not a readable NPZ file ({error})") from error
     keys = [entry.filename.removesuffix(".npy") for entry in entries]
+    if not keys and any(each.startswith("samples/") for each in names):
+        from calibcli.tables.formats.harness_logs import is_inspect_archive, open_inspect_archive
+
+        if is_inspect_archive(names):
+            return open_inspect_archive(location, spool)
     if not keys:
         raise DataError(f"{location.name}: {_other_archive(location.name, names)}")
     if len(set(keys)) < len(keys):
@@ -352,10 +357,6 @@ def _other_archive(name: str, names: Sequence[str]) -> str:
         return f"is an Excel workbook; write its sheet to a file first: {python_command(program)}"
     if any(PurePosixPath(each).name in STORES for each in names):
         return f"is a Zarr store in a ZIP archive; unpack it first: {_unpacking(name)}"
-    if any(each.startswith("samples/") for each in names) and "header.json" in names:
-        from calibcli.tables.formats.json_lines import INSPECT_RECIPE
-
-        return INSPECT_RECIPE.format(name=shlex.quote(name))
     if names:
         return (
             f"is a ZIP archive of other files, {', '.join(names[:3])}{', …' if names[3:] else ''}; "

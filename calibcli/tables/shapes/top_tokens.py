@@ -31,6 +31,9 @@ from calibcli.tables.storage import Spool
 INDEX, LOGPROB, REST = "topk_index", "topk_logprob", "topk_rest"
 """The columns of the most probable classes: their numbers, log-probabilities, and what is left."""
 
+COUNTS = "choices"
+"""The column that says how many of the classes are choices of a row."""
+
 _NAMES = ("top_logprobs", "topk_logprobs", "top_log_probs", *SCORES)
 _TOKEN = ("token", "decoded_token", "text")
 _VALUE = ("logprob", "log_prob")
@@ -78,6 +81,7 @@ def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
         options.topk_rest or REST_SHARED,
         strips=options.topk_spaces == STRIP,
         refuses=options.topk_spaces is None or options.repeats("topk_spaces"),
+        counts=COUNTS if _counts_choices(first, classes) else None,
     )
     with locating_rows(first, 0):
         seen = top.tokens(rows)
@@ -91,6 +95,12 @@ def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
     if near:
         said += f"; other tokens: {', '.join(map(repr, near[:_LISTED]))}"
     return _derived(opened, field.name, top, said, classes)
+
+
+def _counts_choices(file: DataFile, classes: tuple[str, ...]) -> bool:
+    """Whether a column says how many of the classes are choices of the row."""
+    field = FileFields.of(file).find(COUNTS)
+    return field is not None and field.element == "integer" and file.class_names == classes
 
 
 def _from_numbers(opened: OpenedFiles, options: ReadOptions) -> OpenedFiles:
@@ -286,7 +296,8 @@ def _logarithms(masses: NumpyArray) -> Any:
     """Rows of masses as log-probabilities that sum to 1, in lists of a fixed size."""
     import pyarrow as pa
 
-    logs = np.log(masses) - np.log(masses.sum(axis=1, keepdims=True))
+    with np.errstate(divide="ignore"):  # a class that is no choice of the row
+        logs = np.log(masses) - np.log(masses.sum(axis=1, keepdims=True))
     return pa.FixedSizeListArray.from_arrays(pa.array(logs.reshape(-1)), masses.shape[1])
 
 
@@ -305,6 +316,8 @@ class TopTokens:
         Whether spaces around a token do not matter; tokens of one class are added up.
     refuses : bool
         Whether, where they do, a row is refused that lists classes with spaces alone.
+    counts : str or None
+        The column that says how many classes, from the first on, are possible in a row.
     """
 
     name: str
@@ -312,6 +325,7 @@ class TopTokens:
     rest: str
     strips: bool = False
     refuses: bool = True
+    counts: str | None = None
 
     @property
     def decisions(self) -> dict[str, str]:
@@ -320,7 +334,7 @@ class TopTokens:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return (self.name,)
+        return (self.name,) if self.counts is None else (self.name, self.counts)
 
     @property
     def type(self) -> Any:
@@ -342,7 +356,11 @@ class TopTokens:
         RowError
             A log-probability is missing or none.
         """
-        return _logarithms(self.masses(batch.column(self.name)))
+        masses = self.masses(batch.column(self.name))
+        if self.counts is not None:
+            counts = batch.column(self.counts).to_numpy(zero_copy_only=False)
+            masses[np.arange(len(self.classes)) >= counts[:, None]] = 0
+        return _logarithms(masses)
 
     def tokens(self, column: Any) -> set[str]:
         """The tokens that are listed."""
