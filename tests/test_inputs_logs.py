@@ -655,7 +655,7 @@ def test_a_log_of_inspect_without_what_is_needed_is_refused(tmp_path) -> None:
     bare["output"]["choices"][0]["logprobs"] = None
     several = inspect_sample(3) | {"target": ["A", "B"]}
     silent = inspect_sample(4)
-    silent["output"]["choices"][0]["logprobs"]["content"][2].update(token="none")
+    silent["output"]["choices"][0]["logprobs"]["content"][2] |= {"token": "none"}
     for sample, problem in (
         (shuffled, "sample 1: answers .* choices were shuffled"),
         (bare, "sample 1: has no log-probabilities; run it with: inspect eval TASK --logprobs"),
