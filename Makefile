@@ -20,7 +20,7 @@ CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/t
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test check lint format docs site test-python test-lowest test-integrations bench arena \
-    bench-training bench-simulation bench-gates fuzz data constraints clean
+    bench-recovery bench-training bench-simulation bench-gates fuzz data constraints clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -91,6 +91,9 @@ bench: $(BENCH_VENV)/.bench ## Measure calib against its peers
 
 arena: $(BENCH_VENV)/.arena ## Set every method against every calibrator of probmetrics
 	$(BENCH_VENV)/bin/python benchmarks/arena.py $(ARENA_ARGS)
+
+bench-recovery: $(BENCH_VENV)/.arena ## Measure how near methods come to truths that are known
+	$(BENCH_VENV)/bin/python benchmarks/recovery.py $(BENCH_ARGS)
 
 bench-training: $(BENCH_VENV)/.bench ## Train a small network with every loss
 	$(BENCH_VENV)/bin/python benchmarks/training.py $(BENCH_ARGS)

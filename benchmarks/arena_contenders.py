@@ -17,8 +17,8 @@ from arena_data import Labels, Matrix, Scores
 Predict = Callable[[Scores], Matrix]
 """Probabilities (n, K) of scores."""
 
-Fit = Callable[[Scores, Labels], Predict]
-"""Fits on scores and labels."""
+Fit = Callable[..., Predict]
+"""Fits on scores and labels, and where a contender is for that, on scores without labels."""
 
 BASE = "none"
 """The scores as they are."""
@@ -38,12 +38,15 @@ class Contender:
         Whether it is for two classes only.
     effort : int
         Those of little effort have their turn first: 0 is seconds, 4 is mostly the cap.
+    unlabelled : bool
+        Whether its fit also gets the scores of the rows to judge on, as a third argument.
     """
 
     prepare: Callable[[], Fit]
     library: str = ""
     binary_only: bool = False
     effort: int = 0
+    unlabelled: bool = False
 
 
 COMBINATIONS: Mapping[str, int] = {
@@ -108,11 +111,12 @@ def calib_method(method: str, options: Mapping[str, Any]) -> Fit:
     """`calibcli.fit` with a method and further keyword arguments."""
     import calibcli
 
-    def fit(scores: Scores, labels: Labels) -> Predict:
+    def fit(scores: Scores, labels: Labels, target: Scores | None = None) -> Predict:
         fitted = calibcli.fit(
             scores.values,
             labels,
             method=method,
+            target=None if target is None else target.values,
             input=scores.kind,
             folds=0,
             device="cpu",

@@ -14,13 +14,14 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from arena import Arena, choose, make_jobs, run, without_missing
-from arena_contenders import contenders
+from arena_contenders import Contender, calib_method, contenders
 from arena_data import Experiment, Scores
 from arena_results import DONE, Record, forget
 from worlds import cooled, noisy, normal, peaked, rare
@@ -41,6 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
     "none",
     "temperature",
+    "temperature/target",
+    "svs/target",
     "monotone",
     "spline",
     "venn-abers",
@@ -60,6 +63,15 @@ SHOWN = (
     "probmetrics:sms",
 )
 """What takes part unless others are named."""
+
+
+def field() -> dict[str, Contender]:
+    """The contenders of the arena, and fits that also get the new rows without their labels."""
+    with_target = {
+        f"{method}/target": Contender(partial(calib_method, method, {}), "calib", unlabelled=True)
+        for method in ("temperature", "svs")
+    }
+    return {**contenders(), **with_target}
 
 
 @dataclass(frozen=True)
@@ -277,15 +289,16 @@ def main() -> None:
     add("--budget", type=float, default=300.0, help="seconds of processor time for each method")
     add("--report", action="store_true", help="run nothing, print what there is")
     options = parser.parse_args()
-    records = forget(options.csv, choose(contenders(), options.fresh))
+    records = forget(options.csv, choose(field(), options.fresh))
     if not options.report:
-        field = without_missing(contenders())
-        field = {name: field[name] for name in choose(field, options.only)}
+        taking_part = without_missing(field())
+        chosen = choose(field(), options.only)
+        taking_part = {name: each for name, each in taking_part.items() if name in chosen}
         sizes = shapes()
         splits = {name: SAMPLES[rows] for name, (rows, _, _) in sizes.items()}
-        jobs = make_jobs(field, splits, sizes)
-        arena = Arena(jobs, field, sizes, records, options.csv, options.budget)
-        run(arena, contenders, draw, options)
+        jobs = make_jobs(taking_part, splits, sizes)
+        arena = Arena(jobs, taking_part, sizes, records, options.csv, options.budget)
+        run(arena, field, draw, options)
         records = arena.records
     print(report(records))
 

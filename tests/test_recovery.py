@@ -13,7 +13,7 @@ pytest.importorskip("resource", reason="the workers of the arena need a POSIX sy
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from arena_standings import excess_nll
-from recovery import NEW_SCORES, WORLDS, draw, shapes
+from recovery import NEW_SCORES, WORLDS, draw, field, shapes
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -46,3 +46,14 @@ def test_classes_of_the_shift_have_equal_shares_in_new_rows():
     shares = np.bincount(experiment.test_labels, minlength=10) / len(experiment.test)
     assert np.abs(shares - 0.1).max() < 0.015
     assert np.bincount(experiment.fit_labels).max() > 1000
+
+
+def test_unlabelled_rows_bring_a_fit_near_the_truth_under_shift():
+    experiment = draw("shift, 10, 5000", 0)
+    excess = {}
+    for name in ("svs", "svs/target"):
+        contender = field()[name]
+        unlabelled = (experiment.test,) if contender.unlabelled else ()
+        predict = contender.prepare()(experiment.fit, experiment.fit_labels, *unlabelled)
+        excess[name] = excess_nll(predict(experiment.test), experiment.truth)
+    assert excess["svs/target"] < 0.05 * excess["svs"]
