@@ -209,3 +209,21 @@ def test_unlabelled_rows_are_as_good_as_known_shares(network, method, shared_dat
     plain = calibcli.fit(*rows, method=method, folds=0)
     ratio = plain.predict_proba(new) / fitted.outcome.shift.source
     assert estimated < 1.01 * nll(ratio / ratio.sum(axis=1, keepdims=True), new_labels)
+
+
+def test_decisions_are_judged_and_learnt_for_the_target(rng):
+    shares = np.array([0.5, 0.5])
+    logits, labels = drawn_of_two(rng, 800, shares)
+    target, _ = drawn_of_two(rng, 700, np.array([0.9, 0.1]))
+    costs = {"fp": 1, "fn": 5}
+    outcome = calibcli.fit(logits, labels, target=target, costs=costs, bootstrap=20).outcome
+    always = outcome.decisions[1].rule("always")
+    # Who always decides for class 1 pays 1 for each row of class 0, of which the target has many.
+    assert always.cost.value == pytest.approx(outcome.shift.used[0], rel=1e-6)
+    assert outcome.shift.used[0] > 0.8
+
+
+def drawn_of_two(rng, rows, shares):
+    labels = rng.choice(2, rows, p=shares)
+    odds = rng.standard_normal(rows) + 2.0 * labels - 1.0
+    return np.stack((np.zeros(rows), 3.0 * odds), axis=1), labels

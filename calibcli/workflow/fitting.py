@@ -223,7 +223,7 @@ def _measured(
         target=None if outcome.shares is None else shifted,
         plain=others[0] if others else None,
         groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
-        decisions=None if panel.costs is None else _decisions(judged, predictors[:2], panel),
+        decisions=None if panel.costs is None else _decisions(judged, predictors[:2], panel, shift),
     )
 
 
@@ -246,8 +246,11 @@ def _measured_as_written(
 
 
 def _decisions(
-    judged: Data, predictors: list[Predictor], panel: Panel
+    judged: Data, predictors: list[Predictor], panel: Panel, shift: LabelShift | None
 ) -> tuple[Decisions, Decisions]:
+    """What decisions cost before and after; a threshold is learnt for the shares of a target."""
+    if shift is not None:
+        judged = judged.reweighted(prior_factors(tuple(shift.used), judged.class_weights))
     before, after = measure_decisions(judged, predictors, panel)
     return before, after
 
