@@ -421,6 +421,14 @@ def _() -> float:
     return nll(np.stack([1 - P[:, 0], P[:, 0]], axis=1), correct.astype(int))
 
 
+@builds("calib evaluate boxes.parquet --cluster image")
+def _() -> float:
+    matched, names = Y == 0, NAMES[np.arange(COUNT) % 3]
+    columns = {"score": P[:, 0], "matched": matched, "image": np.arange(COUNT) // 4}
+    parquet("boxes.parquet", **columns, **{"class": names})
+    return nll(np.stack([1 - P[:, 0], P[:, 0]], axis=1), matched.astype(int))
+
+
 @builds("calib evaluate log.eval")
 def _() -> float:
     samples = []
