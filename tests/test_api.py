@@ -249,7 +249,7 @@ REFUSED = {
     "no labels": (lambda: calibcli.fit(Z, None), "a fit needs labels"),
     "no labels ": (lambda: calibcli.evaluate(Z, None), "an evaluation needs labels"),
     "too few labels": (lambda: calibcli.fit(Z, Y[1:]), r"shape \(300,\), not \(299,\)"),
-    "one-hot labels": (lambda: calibcli.fit(Z, np.eye(4)[Y]), r"shape \(300,\), not \(300, 4\)"),
+    "wide labels": (lambda: calibcli.fit(Z, np.eye(5)[Y]), r"\(300, 4\), not \(300, 5\)"),
     "labels of text": (lambda: calibcli.fit(Z, Y.astype(str)), "labels must be numbers"),
     "half a label": (lambda: calibcli.fit(Z, Y + 0.5), r"row 0: the label \d\.5 is no class"),
     "no label": (lambda: calibcli.fit(Z, np.where(Y == 1, np.nan, Y)), "the label nan is no class"),

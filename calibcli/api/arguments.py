@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from calibcli.arrays import InputKind, NumpyArray, known_kind
-from calibcli.engine.folds import CLUSTER
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
-from calibcli.metrics.resampling import Bootstrap
 from calibcli.metrics.view import Event, ViewChoice, choose_event
 from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
@@ -39,31 +37,11 @@ def event_of(view: ViewChoice, positive: int | None, classes: int) -> Event:
     return choose_event(view, None if positive is None else str(positive), classes)
 
 
-def bootstrap_of(replicates: int, seed: int, cluster: ArrayLike | None) -> Bootstrap:
-    """Replicates, over clusters where there are any; 0 replicates are no intervals."""
-    return Bootstrap(replicates, seed, None if cluster is None else CLUSTER)
-
-
-def labelled_source(
-    what: str,
-    scores: ArrayLike,
-    labels: ArrayLike | None,
-    weights: ArrayLike | None,
-    kind: InputKind,
-    cluster: ArrayLike | None,
-) -> ArraySource:
-    """Rows with labels, and with clusters where there are any."""
-    source = array_source(scores, labels, weights, kind)
-    if not source.has_labels:
-        raise DataError(f"{what} needs labels")
-    return source if cluster is None else grouped_source(source, CLUSTER, cluster, "cluster")
-
-
 def array_source(
     scores: ArrayLike, labels: ArrayLike | None, weights: ArrayLike | None, kind: InputKind
 ) -> ArraySource:
     """Scores (n, K), or (n,) for two classes, with labels (n,) and weights (n,)."""
-    array = _numbers("scores", scores)
+    array = numbers_given("scores", scores)
     if array.dtype not in (np.float16, np.float32, np.float64):
         array = array.astype(np.float64)
     if array.ndim == 1:
@@ -108,7 +86,7 @@ def score_precision(source: ArraySource) -> type[Any]:
     return np.float64 if source.dtype == np.float64 else np.float32
 
 
-def _numbers(name: str, values: Any) -> NumpyArray:
+def numbers_given(name: str, values: Any) -> NumpyArray:
     """Anything like an array of numbers, a torch tensor on a GPU included."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
@@ -124,7 +102,7 @@ def _numbers(name: str, values: Any) -> NumpyArray:
 
 
 def _vector(name: str, values: ArrayLike, rows: int) -> NumpyArray:
-    vector = _numbers(name, values)
+    vector = numbers_given(name, values)
     if vector.shape not in ((rows,), (rows, 1)):
         raise DataError(f"{name} must have the shape ({rows},), not {vector.shape}")
     return vector.reshape(rows)

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from calibcli.api.arguments import (
     array_source,
-    bootstrap_of,
     check_counts,
     event_of,
-    grouped_source,
     key_title,
-    labelled_source,
     option_settings,
 )
 from calibcli.api.fitted import FittedCalibrator
+from calibcli.api.labelled_rows import labelled_rows
 from calibcli.arrays import InputKind
 from calibcli.calibrators.base import GROUP
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.machine import choose_device
-from calibcli.errors import DataError
+from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.metrics.view import ViewChoice
+from calibcli.tables.read_options import LABEL_NAME
 from calibcli.workflow.automatic import compare_plans, make_any_plan
 from calibcli.workflow.choosing import Leaderboard, candidates
 from calibcli.workflow.fit_rows import TargetPrior
@@ -43,6 +43,8 @@ def fit(
     method: str | None = None,
     loss: str = "nll",
     weights: ArrayLike | None = None,
+    counts: ArrayLike | None = None,
+    multi_label: bool | Sequence[str] = False,
     input: InputKind = "logits",
     options: Mapping[str, Any] | None = None,
     link: bool = True,
@@ -67,6 +69,7 @@ def fit(
     ----------
     logits : array (n, K), or (n,) for two classes: the score of class 1
     labels : integer array (n,), from 0 to K - 1
+        Or an array (n, K), as for `evaluate`.
     method : str, optional
         A name of ``calib methods``, or several with commas, applied in order; ``"auto"`` chooses
         by held-out loss. If left out: ``"temperature"``, and for two classes the best of a few
@@ -74,6 +77,12 @@ def fit(
     loss : str
         A name of ``calib losses``.
     weights : array (n,), optional
+    counts : integer array (n,), optional
+        The rows that each stands for.
+    multi_label : bool or sequence of str
+        Whether any number of labels may be right in a row, or the names of these labels: ``labels``
+        are zeros and ones (n, K), and each label gets a map of its own, of two classes. Then
+        `FittedCalibrator.predict_proba` gives a probability (n, K) for each.
     input : str
         ``"logits"``, ``"log-probs"`` or ``"probs"``: what the scores are.
     options : mapping, optional
@@ -125,8 +134,20 @@ def fit(
     2.64
     >>> calibrator.predict_proba([[2.9, 0.0]]).round(2)
     array([[0.75, 0.25]])
+
+    The same rows as counts, and labels of which any number may be right:
+
+    >>> counted = fit([[2.9, 0.0], [0.0, 2.9], [2.9, 0.0]], [0, 1, 1], counts=[1, 2, 1], folds=0)
+    >>> round(counted.params.stages[0].parameters["temperature"], 2)
+    2.64
+    >>> tags = fit([[2, -2], [2, 2], [-2, 2], [2, -2]], [[1, 0], [1, 1], [0, 0], [0, 0]],
+    ...            multi_label=["cat", "dog"], method="temperature", folds=0)
+    >>> tags.predict_proba([[2, 2]]).shape
+    (1, 2)
     """
     check_counts(folds, threads, bootstrap, seed)
+    if multi_label and any(each is not None for each in (by, target_prior, target)):
+        raise UsageError("multi_label fits each label by itself: leave out by and targets")
     plan = make_any_plan(
         method,
         loss,
@@ -135,21 +156,29 @@ def fit(
         prior=target_prior,
         tune=tune,
         average_folds=average_folds,
-        by=None if by is None else key_title(by),
+        by=LABEL_NAME if multi_label else None if by is None else key_title(by),
+        pooled=not multi_label,
         reduce=reduce,
         stacked=stack,
     )
-    source = labelled_source("a fit", logits, labels, weights, input, cluster)
-    if by is not None:
-        source = grouped_source(source, GROUP, by, "by")
-    holds_out = plan.chooses(max(source.columns, 2)) or tune or average_folds or by is not None
-    needed = 5 if folds < 2 and holds_out else folds
-    data = open_data(Engine(choose_device(device), threads), source, needed, seed)
+    rows = labelled_rows(
+        *("a fit", logits, labels, weights, input, cluster), counts=counts, multi_label=multi_label
+    )
+    if multi_label:
+        rows = rows.by_label(GROUP)
+    elif by is not None:
+        rows = rows.grouped(GROUP, by, "by")
+    chooses, has_groups = plan.chooses(max(rows.source.columns, 2)), plan.by is not None
+    needed = 5 if folds < 2 and (chooses or tune or average_folds or has_groups) else folds
+    data = open_data(Engine(choose_device(device), threads), rows.source, needed, seed)
     priced = None if costs is None else given_costs(costs).of(data.classes, "auto")
-    panel = Panel(bootstrap=bootstrap_of(bootstrap, seed, cluster), costs=priced)
+    panel = Panel(bootstrap=rows.bootstrap(bootstrap, seed), costs=priced)
     unlabelled = None if target is None else _unlabelled(data, target, input)
     outcome = fit_and_measure(data, plan, panel, cross_fitted=folds >= 2, target=unlabelled)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
+    if multi_label:
+        reading = {"multi_label": True, "label_names": list(rows.label_names)}
+        params = replace(params, reading=reading)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 
 
@@ -171,6 +200,7 @@ def compare(
     methods: Sequence[str] | None = None,
     losses: Sequence[str] = ("nll",),
     weights: ArrayLike | None = None,
+    counts: ArrayLike | None = None,
     input: InputKind = "logits",
     options: Mapping[str, Any] | None = None,
     stack: bool = False,
@@ -189,6 +219,7 @@ def compare(
     ----------
     logits : array (n, K), or (n,) for two classes: the score of class 1
     labels : integer array (n,), from 0 to K - 1
+        Or an array (n, K), as for `evaluate`.
     methods : sequence of str, optional
         Names of ``calib methods``; if left out what suits so many classes and rows.
     losses : sequence of str
@@ -197,7 +228,7 @@ def compare(
         Whether a mixture of all is one more candidate.
     folds : int
         At least 2.
-    weights, input, options, cluster, bootstrap, seed
+    weights, counts, input, options, cluster, bootstrap, seed
         As for `fit`; with ``cluster`` standard errors are over clusters too.
     view, positive
         As for `evaluate`.
@@ -215,11 +246,12 @@ def compare(
     ['temperature', 'none']
     """
     check_counts(folds, threads, bootstrap, seed)
-    source = labelled_source("a comparison", logits, labels, weights, input, cluster)
-    data = open_data(Engine(choose_device(device), threads), source, folds, seed)
+    what = "a comparison"
+    rows = labelled_rows(what, logits, labels, weights, input, cluster, counts=counts)
+    data = open_data(Engine(choose_device(device), threads), rows.source, folds, seed)
     names = candidates(data.classes, data.weight) if methods is None else methods
     plans = make_plans(names, losses, option_settings(options))
     event = event_of(view, positive, data.classes)
-    resampling = bootstrap_of(bootstrap, seed, cluster)
+    resampling = rows.bootstrap(bootstrap, seed)
     panel = Panel(LEADERBOARD_METRICS, bootstrap=resampling, event=event)
     return compare_plans(data, plans, panel, stacked=stack)

@@ -62,6 +62,8 @@ class FittedCalibrator:
     ) -> Any:
         """Calibrated probabilities (n, K), float32, or float64 for float64 scores.
 
+        Of a calibrator of several labels a row, those of each label.
+
         Parameters
         ----------
         logits : array (n, K), or (n,) for two classes
@@ -84,6 +86,9 @@ class FittedCalibrator:
         >>> calibrator.predict_proba([3, 0, 0]).round(3)
         array([0.75 , 0.125, 0.125])
         """
+        if self._labels:
+            scores, closed = open_scores(logits, len(self._labels), self._labels)
+            return closed(self._by_label(scores, input, by))
         if type(logits) is np.ndarray and logits.ndim == 2:
             return self._probabilities(logits, input, by)
         tensor = tensor_on_device(logits, self.params.classes)
@@ -106,6 +111,28 @@ class FittedCalibrator:
                 if probs is not None:
                     return probs
         return self._by_chunks(scores, input, by)
+
+    @property
+    def _labels(self) -> tuple[str, ...]:
+        """The names of the labels, where any number of them may be right in a row."""
+        return tuple(self.params.reading.get("label_names", ()))
+
+    def _by_label(
+        self, scores: NumpyArray, input: InputKind | None, by: ArrayLike | None
+    ) -> NumpyArray:
+        """The probability (n, K) of each label, by its own map.
+
+        Raises
+        ------
+        DataError, UsageError
+        """
+        if by is not None:
+            raise UsageError("by: each label has its own map already")
+        if scores.shape[1:] != (len(self._labels),):
+            raise DataError(f"the scores are of {scores.shape[1]} labels, not {len(self._labels)}")
+        names = np.tile(np.array(self._labels), len(scores))
+        probs = self._by_chunks(scores.reshape(-1, 1), input, names)
+        return np.ascontiguousarray(probs[:, 1]).reshape(scores.shape)
 
     def _by_chunks(
         self, scores: NumpyArray, input: InputKind | None, by: ArrayLike | None
@@ -204,6 +231,10 @@ class FittedCalibrator:
         given = None if costs is None else given_costs(costs)
         name = None if positive is None else str(positive)
         decider = make_decider(self.params, threshold, given, name)
+        if self._labels:
+            scores, _ = open_scores(logits, len(self._labels))
+            probs = self._by_label(scores, input, by).reshape(-1)
+            return decider(np.stack([1 - probs, probs], axis=1)).reshape(scores.shape)
         scores, _ = open_scores(logits, self.params.classes)
         return decider(self._probabilities(scores, input, by))
 

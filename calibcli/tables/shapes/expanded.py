@@ -32,6 +32,7 @@ from calibcli.tables.formats.base import (
 from calibcli.tables.names import FileFields, likely_labels
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile, row_count
+from calibcli.tables.shapes.label_files import LabelledFile
 from calibcli.tables.storage import Spool
 
 MOST_EXPANDED_ROWS = 1 << 31
@@ -56,11 +57,7 @@ def expand_counts(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Opened
     """
     if options.counts is None or not options.labels_required:
         return opened
-    if opened.labels is not None:
-        raise UsageError(
-            f"--counts {options.counts}: the labels are in a file of their own; put them into "
-            f"{opened.files[0].location.name}, a label for each row that is counted"
-        )
+    opened = _with_labels(opened, f"--counts {options.counts}")
     said = {"counts": f"{opened.files[0].unit} {options.counts!r}: as many rows of each"}
     files = []
     for file in opened.files:
@@ -99,18 +96,35 @@ def read_label_vectors(opened: OpenedFiles, options: ReadOptions, _: Spool) -> O
     if shape == "one-hot":
         made = tuple(_expanded(file, _OneHot(field.name), said) for file in files)
         return replace(opened, labels=made[0]) if opened.labels else OpenedFiles(made)
-    if opened.labels is not None:
-        raise UsageError(
-            f"{source.location.name}: holds {_SAID[shape]}, which are to be in the file of the "
-            "scores: np.savez(FILE, logits=logits, labels=labels)"
-        )
-    firsts = itertools.accumulate(map(row_count, files), initial=0)
+    opened = _with_labels(opened, f"{source.location.name}: holds {_SAID[shape]}")
+    names = [file.roles.get("labels", field.name) for file in opened.files]
+    firsts = itertools.accumulate(map(row_count, opened.files), initial=0)
     return OpenedFiles(
         tuple(
-            _expanded(file, _Shares(field.name, options, first), said)
-            for file, first in zip(files, firsts, strict=False)
+            _expanded(file, _Shares(name, options, first), said)
+            for file, name, first in zip(opened.files, names, firsts, strict=False)
         )
     )
+
+
+def _with_labels(opened: OpenedFiles, why: str) -> OpenedFiles:
+    """The files with the labels that are in a file of their own, since rows become several.
+
+    Raises
+    ------
+    UsageError
+        There are several files.
+    DataError
+        There are more or fewer labels than rows.
+    """
+    if opened.labels is None:
+        return opened
+    if len(opened.files) > 1:
+        raise UsageError(
+            f"{why}: there are several files of scores for one file of labels; give a folder with "
+            "a file of labels for each of them: --labels FOLDER"
+        )
+    return OpenedFiles((LabelledFile.of(opened.files[0], opened.labels),))
 
 
 _SAID: dict[LabelShape, str] = {
@@ -143,48 +157,54 @@ def _shape_of_labels(files: Sequence[DataFile], field: Field) -> LabelShape:
     DataError
         They are none of what they could be.
     """
-    seen = _Seen()
+    vectors, first, several = LabelVectors(), 0, ""
     for file in files:
         at = 0
         for batch in file.read((field.name,), 0, row_count(file), _BLOCK):
             with locating_rows(file, at):
-                seen.look_at(batch.array(field.name).astype(np.float64), file, at)
+                vectors.look_at(batch.array(field.name).astype(np.float64), first + at)
             at += len(batch)
+        if vectors.several is not None and not several:
+            several = file.locate(vectors.several - first)
+        first += at
     title = FileFields.of(files[0]).title(field)
-    if seen.only_bits and seen.several is not None:
+    if vectors.only_bits and several:
         raise UsageError(
-            f"{seen.several[0].locate(seen.several[1])}: {title} has several classes in this row, "
-            "or none; if any number of labels may be right in a row, add --multi-label; where "
-            "these are votes, divide each row by its sum"
+            f"{several}: {title} has several classes in this row, or none; if any number of labels "
+            "may be right in a row, add --multi-label; where these are votes, divide each row by "
+            "its sum"
         )
-    for shape in _SAID:
-        if shape in seen.possible:
-            return shape
+    if vectors.shape is not None:
+        return vectors.shape
     raise DataError(
         f"{files[0].location.name}: {title} cannot be labels: the rows are neither one-hot nor "
         "shares that sum to 1 nor counts of votes"
     )
 
 
-class _Seen:
+class LabelVectors:
     """What vectors of labels may be by those that were seen.
 
     Attributes
     ----------
-    possible : set of LabelShape
     only_bits : bool
         Whether all values are 0 or 1.
-    several : (DataFile, int) or None
+    several : int or None
         The first row of bits that has not one class.
     """
 
     def __init__(self) -> None:
-        self.possible: set[LabelShape] = set(_SAID)
+        self._possible: set[LabelShape] = set(_SAID)
         self.only_bits = True
-        self.several: tuple[DataFile, int] | None = None
+        self.several: int | None = None
 
-    def look_at(self, rows: NumpyArray, file: DataFile, first: int) -> None:
-        """Take in rows (n, K) of a file from a number on.
+    @property
+    def shape(self) -> LabelShape | None:
+        """The simplest that all may be; None where they are nothing of that."""
+        return next((shape for shape in _SAID if shape in self._possible), None)
+
+    def look_at(self, rows: NumpyArray, first: int) -> None:
+        """Take in rows (n, K) from a number on.
 
         Raises
         ------
@@ -198,13 +218,13 @@ class _Seen:
         is_bits = bool(((rows == 0) | (rows == 1)).all())
         self.only_bits &= is_bits
         if not is_bits or (sums != 1).any():
-            self.possible.discard("one-hot")
+            self._possible.discard("one-hot")
         if (np.abs(sums - 1) > _TOLERANCE).any():
-            self.possible.discard("distribution")
+            self._possible.discard("distribution")
         if (rows != np.floor(rows)).any() or (sums == 0).any():
-            self.possible.discard("votes")
+            self._possible.discard("votes")
         if self.several is None and is_bits and (sums != 1).any():
-            self.several = file, first + int(np.argmax(sums != 1))
+            self.several = first + int(np.argmax(sums != 1))
 
 
 class RowExpansion(ABC):
@@ -294,6 +314,12 @@ class _OneHot(RowExpansion):
         return np.arange(len(batch)), {self.name: classes}
 
 
+def shares_of(rows: NumpyArray) -> tuple[NumpyArray, NumpyArray, NumpyArray]:
+    """The row, the class and the share (m,) of each share that rows (n, K) give a class."""
+    items, classes = np.nonzero(rows)
+    return items, classes.astype(np.int64), rows[items, classes] / rows.sum(axis=1)[items]
+
+
 class _Shares(RowExpansion):
     """A row for each class that has a share, with the share as its weight.
 
@@ -313,16 +339,14 @@ class _Shares(RowExpansion):
 
     def of(self, batch: Batch, first: int) -> tuple[NumpyArray, dict[str, NumpyArray]]:
         """Each row once for each class that it has a share of."""
-        rows = batch.array(self.name).astype(np.float64)
-        items, classes = np.nonzero(rows)
-        shares = rows[items, classes] / rows.sum(axis=1)[items]
+        items, classes, shares = shares_of(batch.array(self.name).astype(np.float64))
         if self.weights is not None:
             weights = batch.values(self.weights)
             if weights.missing is not None and weights.missing.any():
                 raise RowError(int(np.argmax(weights.missing)), "the weight is missing")
             shares = shares * weights.values[items].astype(np.float64)
         numbers = items + (self.first_item + first)
-        made = {self.name: classes.astype(np.int64), SHARE_FIELD: shares, ITEM_FIELD: numbers}
+        made = {self.name: classes, SHARE_FIELD: shares, ITEM_FIELD: numbers}
         return items, made
 
 

@@ -45,7 +45,7 @@ def with_label_files(opened: OpenedFiles, options: ReadOptions, spool: Spool) ->
                 f"--labels {asked}: there are no labels for {file.location.name}, which would be "
                 f"called {stem}.npy or {stem}.npz"
             )
-        files.append(_Labelled.of(file, open_file(by_name[stem], spool)))
+        files.append(LabelledFile.of(file, open_file(by_name[stem], spool)))
     return OpenedFiles(tuple(files))
 
 
@@ -78,7 +78,7 @@ def _label_field(file: DataFile) -> Field:
 
 
 @dataclass(eq=False, kw_only=True)
-class _Labelled(ReshapedFile):
+class LabelledFile(ReshapedFile):
     """A file with the labels of another one as a field of its own.
 
     Attributes
@@ -95,7 +95,7 @@ class _Labelled(ReshapedFile):
     name: str
 
     @classmethod
-    def of(cls, file: DataFile, labels: DataFile) -> _Labelled:
+    def of(cls, file: DataFile, labels: DataFile) -> LabelledFile:
         """Both files as one."""
         field, name = _label_field(labels), _FIELD
         while name in {each.name for each in file.fields}:
@@ -149,7 +149,7 @@ class _Labelled(ReshapedFile):
 
 
 class _LabelledBatch:
-    """Rows of a `_Labelled`; a `Batch`."""
+    """Rows of a `LabelledFile`; a `Batch`."""
 
     def __init__(self, batch: Batch, name: str, labels: NumpyArray) -> None:
         self._batch, self._name = batch, name

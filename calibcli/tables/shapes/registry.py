@@ -27,8 +27,8 @@ SHAPES: tuple[str, ...] = (
     "members:as_members",
     "choices:pad_choices",
     "unnamed:find_unnamed",
-    "expanded:read_label_vectors",
     "expanded:expand_counts",
+    "expanded:read_label_vectors",
 )
 """``"module:name"`` of this package."""
 
