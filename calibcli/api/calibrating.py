@@ -18,7 +18,6 @@ from calibcli.api.arguments import (
 from calibcli.api.fitted import FittedCalibrator
 from calibcli.api.labelled_rows import labelled_rows
 from calibcli.arrays import InputKind
-from calibcli.calibrators.base import GROUP
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.machine import choose_device
@@ -163,11 +162,7 @@ def fit(
     )
     rows = labelled_rows(
         *("a fit", logits, labels, weights, input, cluster), counts=counts, multi_label=multi_label
-    )
-    if multi_label:
-        rows = rows.by_label(GROUP)
-    elif by is not None:
-        rows = rows.grouped(GROUP, by, "by")
+    ).with_maps(by)
     chooses, has_groups = plan.chooses(max(rows.source.columns, 2)), plan.by is not None
     needed = 5 if folds < 2 and (chooses or tune or average_folds or has_groups) else folds
     data = open_data(Engine(choose_device(device), threads), rows.source, needed, seed)

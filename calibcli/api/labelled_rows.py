@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from calibcli.api.arguments import array_source, grouped_source, key_title, numbers_given
 from calibcli.arrays import InputKind, NumpyArray
+from calibcli.calibrators.base import GROUP
 from calibcli.engine.folds import CLUSTER
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
@@ -56,11 +57,12 @@ class LabelledRows:
             values = values[self.stored]
         return replace(self, source=grouped_source(self.source, role, values, title))
 
-    def by_label(self, role: str) -> LabelledRows:
-        """The rows with the names of their labels as groups of a role."""
-        names = np.array(self.label_names)
-        tiled = np.tile(names, self.source.rows // len(names))
-        return replace(self, source=grouped_source(self.source, role, tiled, LABEL_NAME))
+    def with_maps(self, by: ArrayLike | None) -> LabelledRows:
+        """The rows with the groups that have a map each: those of ``by``, or their labels."""
+        if not self.label_names:
+            return self if by is None else self.grouped(GROUP, by, "by")
+        names = np.tile(np.array(self.label_names), self.source.rows // len(self.label_names))
+        return replace(self, source=grouped_source(self.source, GROUP, names, LABEL_NAME))
 
     def bootstrap(self, replicates: int, seed: int) -> Bootstrap:
         """Replicates, over clusters where there are any; 0 replicates are no intervals."""
