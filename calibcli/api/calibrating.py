@@ -21,7 +21,7 @@ from calibcli.arrays import InputKind
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.machine import choose_device
-from calibcli.errors import DataError, UsageError
+from calibcli.errors import DataError
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.metrics.view import ViewChoice
@@ -145,35 +145,23 @@ def fit(
     (1, 2)
     """
     check_counts(folds, threads, bootstrap, seed)
-    if multi_label and any(each is not None for each in (by, target_prior, target)):
-        raise UsageError("multi_label fits each label by itself: leave out by and targets")
-    plan = make_any_plan(
-        method,
-        loss,
-        option_settings(options),
-        link=link,
-        prior=target_prior,
-        tune=tune,
-        average_folds=average_folds,
-        by=LABEL_NAME if multi_label else None if by is None else key_title(by),
-        pooled=not multi_label,
-        reduce=reduce,
-        stacked=stack,
-    )
-    rows = labelled_rows(
-        *("a fit", logits, labels, weights, input, cluster), counts=counts, multi_label=multi_label
-    ).with_maps(by)
-    chooses, has_groups = plan.chooses(max(rows.source.columns, 2)), plan.by is not None
-    needed = 5 if folds < 2 and (chooses or tune or average_folds or has_groups) else folds
-    data = open_data(Engine(choose_device(device), threads), rows.source, needed, seed)
+    column = LABEL_NAME if multi_label else None if by is None else key_title(by)
+    chosen = {"link": link, "prior": target_prior, "tune": tune, "average_folds": average_folds}
+    maps: dict[str, Any] = {"by": column, "pooled": not multi_label, "reduce": reduce}
+    settings = option_settings(options)
+    plan = make_any_plan(method, loss, settings, stacked=stack, **maps, **chosen)
+    given = ("a fit", logits, labels, weights, input, cluster)
+    rows = labelled_rows(*given, counts=counts, multi_label=multi_label)
+    rows = rows.with_maps(by, target_prior, target)
+    holds_out = plan.chooses(max(rows.source.columns, 2)) or tune or average_folds or plan.by
+    engine = Engine(choose_device(device), threads)
+    data = open_data(engine, rows.source, 5 if folds < 2 and holds_out else folds, seed)
     priced = None if costs is None else given_costs(costs).of(data.classes, "auto")
     panel = Panel(bootstrap=rows.bootstrap(bootstrap, seed), costs=priced)
     unlabelled = None if target is None else _unlabelled(data, target, input)
     outcome = fit_and_measure(data, plan, panel, cross_fitted=folds >= 2, target=unlabelled)
     params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
-    if multi_label:
-        reading = {"multi_label": True, "label_names": list(rows.label_names)}
-        params = replace(params, reading=reading)
+    params = replace(params, reading=rows.reading)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 
 

@@ -57,10 +57,25 @@ class LabelledRows:
             values = values[self.stored]
         return replace(self, source=grouped_source(self.source, role, values, title))
 
-    def with_maps(self, by: ArrayLike | None) -> LabelledRows:
-        """The rows with the groups that have a map each: those of ``by``, or their labels."""
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What a calibrator of them remembers, as in `Params.reading`."""
+        if not self.label_names:
+            return {}
+        return {"multi_label": True, "label_names": list(self.label_names)}
+
+    def with_maps(self, by: ArrayLike | None, *targets: object) -> LabelledRows:
+        """The rows with the groups that have a map each: those of ``by``, or their labels.
+
+        Raises
+        ------
+        UsageError
+            Labels have maps, and there is another reason for maps: groups, or targets.
+        """
         if not self.label_names:
             return self if by is None else self.grouped(GROUP, by, "by")
+        if any(each is not None for each in (by, *targets)):
+            raise UsageError("multi_label fits each label by itself: leave out by and targets")
         names = np.tile(np.array(self.label_names), self.source.rows // len(self.label_names))
         return replace(self, source=grouped_source(self.source, GROUP, names, LABEL_NAME))
 
