@@ -146,10 +146,10 @@ def fit(
     """
     check_counts(folds, threads, bootstrap, seed)
     column = LABEL_NAME if multi_label else None if by is None else key_title(by)
-    chosen = {"link": link, "prior": target_prior, "tune": tune, "average_folds": average_folds}
-    maps: dict[str, Any] = {"by": column, "pooled": not multi_label, "reduce": reduce}
+    more: dict[str, Any] = {"link": link, "tune": tune, "average_folds": average_folds}
+    more |= {"by": column, "pooled": not multi_label, "reduce": reduce, "prior": target_prior}
     settings = option_settings(options)
-    plan = make_any_plan(method, loss, settings, stacked=stack, **maps, **chosen)
+    plan = make_any_plan(method, loss, settings, stacked=stack, **more)
     given = ("a fit", logits, labels, weights, input, cluster)
     rows = labelled_rows(*given, counts=counts, multi_label=multi_label)
     rows = rows.with_maps(by, target_prior, target)
