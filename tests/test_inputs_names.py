@@ -268,6 +268,16 @@ def test_a_column_that_is_the_predicted_class_is_no_flag(table):
         assert "no labels were found" in said
 
 
+def test_an_output_has_its_flag_beside_the_prediction(table):
+    pair = np.stack([1 - PROBS[:, 0], PROBS[:, 0]], axis=1)
+    probs = pa.FixedSizeListArray.from_arrays(pair.ravel(), 2)
+    columns = {"probs": probs, "prediction": pair.argmax(axis=1), "matched": IS_CAT}
+    assert np.array_equal(rows_read(table(columns))[1], IS_CAT)
+    said = refused(table({"probs": list(PROBS), "prediction": PROBS.argmax(axis=1)}))
+    assert "prediction;" in said
+    assert "--labels prediction" not in said
+
+
 def test_a_flag_is_no_label_of_three_classes(table):
     path = table({"logits": list(LOGITS), "is_train": IS_CAT})
     assert "if these are the labels, add --labels is_train" in refused(path)

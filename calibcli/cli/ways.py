@@ -114,10 +114,16 @@ def _read(
 
 
 def _labels(file: DataFile, given: InputOptions) -> list[InputOptions]:
-    """Every field that could be the labels."""
+    """Every field that could be the labels, but for predicted classes."""
+    from calibcli.tables.names import PREDICTIONS
+
     kinds = ("integer", "bool", "string")
     names = [each.name for each in file.fields if each.axes == 1 and each.element in kinds]
-    return [replace(given, labels=name) for name in names if name not in file.about]
+    return [
+        replace(given, labels=name)
+        for name in names
+        if name not in file.about and name.lower() not in PREDICTIONS
+    ]
 
 
 def _commands(name: str, options: InputOptions, dataset: Dataset | None) -> tuple[str, ...]:

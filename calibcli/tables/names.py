@@ -63,6 +63,9 @@ OTHER_LABELS = ("label_ids", "ground_truth", "groundtruth", "truth", "gt")
 """Names that are tried where none of those above is there, if only one of them is there; single
 numbers by the names of vectors are predicted classes, and no scores."""
 
+PREDICTIONS = ("prediction", "predicted", "pred", "pred_class", "pred_label", "predicted_class")
+"""Names of predicted classes, which are never proposed as labels."""
+
 _LISTED = 12
 _TEXT_ROWS = 1 << 12
 _MOST_PROPOSED = 3
@@ -279,7 +282,11 @@ def proposed_labels(file: FileFields) -> str:
     if named_labels(file) is not None:
         return ""
     kinds = ("integer", "bool", "string")
-    fitting = [field for field in file.fields if field.axes == 1 and field.element in kinds]
+    fitting = [
+        field
+        for field in file.fields
+        if field.axes == 1 and field.element in kinds and field.name.lower() not in PREDICTIONS
+    ]
     return f" --labels {shlex.quote(fitting[0].name)}" if len(fitting) == 1 else ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibcli.tables.formats.base import DataFile, Field, RowError, locating_rows
 from calibcli.tables.kinds import TOLERANCE
-from calibcli.tables.names import FileFields, named_labels, named_scores, natural
+from calibcli.tables.names import PREDICTIONS, FileFields, named_labels, named_scores, natural
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.storage import Spool
@@ -173,13 +173,11 @@ def _flag(file: DataFile, options: ReadOptions) -> dict[str, str]:
             is_possible = values[~np.isnan(values)].tolist() == [0, 1]
         else:
             is_possible = len(values) <= 2 or each.element == "bool"
-        if is_possible:
+        if is_possible and each.name.lower() not in PREDICTIONS:
             two.append((each, values))
-    if len(two) != 1:
+    if len(two) != 1 or _is_predicted(file, scores, two[0][0]):
         return {}
     (field, values) = two[0]
-    if _is_predicted(file, scores, field):
-        return {}
     is_flag = field.element == "bool" or (
         field.element == "integer" and values.tolist() in ([0, 1], [0], [1])
     )
