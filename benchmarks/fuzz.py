@@ -4,9 +4,9 @@
                               [--log FILE]
 
 Each file goes through a command in a forked process with limits of time and memory. A command may
-end with 0 or 2 and with nothing else; no message may hold a control character; and where a checksum
-of the file covers what was changed, no number may come out changed. What breaks that is printed and
-kept, and the exit code is 1. A campaign with a log goes on where it was stopped.
+end with 0 or 2 and with nothing else; no message may hold a control character or be too long; and
+where a checksum of the file covers what was changed, no number may come out changed. What breaks
+that is printed and kept, and the exit code is 1. A campaign with a log goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from fuzz_inputs import FORMATS, SUFFIXES, Mutation, digest, mutation, rows, sam
 
 SECONDS, MEMORY = 10, 1 << 30
 """Limits of one run: processor time, and memory above that of a process which has done nothing."""
+
+LINE = 700
+"""Characters; a longer line of a message shows a buffer, which tells nobody anything."""
 
 PATIENCE = 120
 """Seconds after which a run is taken to hang, on a machine that has other work to do."""
@@ -170,6 +173,8 @@ def fault_of(code: int, output: str, messages: str, expected: Any) -> str:
         return f"exit {code}: {last[0][:200]}"
     if _CONTROL.search(output) or _CONTROL.search(messages):
         return "a control character was printed"
+    if max(map(len, messages.splitlines()), default=0) > LINE:
+        return f"exit {code}: a message that is too long: {last[0][:200]}"
     if "Traceback" in messages or "not enough memory" in messages:
         return f"exit {code}: {last[0][:200]}"
     if expected is not None and code == 0 and metrics(output) != expected:

@@ -50,16 +50,17 @@ _state = _Interrupts()
 
 @contextmanager
 def taken_over() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt, once, at a moment when it can be obeyed.
+    """Let ending signals raise KeyboardInterrupt, once, at a moment when it can be obeyed.
 
-    A signal that the caller has the process ignore stays ignored.
+    That of a terminal which hangs up is one of them, so that temporary files go then as well. A
+    signal that the caller has the process ignore stays ignored.
     """
     global _state  # noqa: PLW0603 (a process has one set of signals)
     _state = _Interrupts()
     _state.taken_over = True
     hook, sys.unraisablehook = sys.unraisablehook, _state.notice_lost
     before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, _state.handle)
     try:

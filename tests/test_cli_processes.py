@@ -97,8 +97,10 @@ def begun(process: subprocess.Popen[bytes]) -> None:
 
 # Interrupts
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda n: n.name)
 def test_an_interrupted_fit_leaves_nothing(large, number):
     process = start("fit", large, "-m", "matrix", "-p", "p.json", "-o", "o.parquet")
     begun(process)
@@ -110,7 +112,7 @@ def test_an_interrupted_fit_leaves_nothing(large, number):
     assert [path.name for path in Path().iterdir()] == [large]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", ENDING, ids=lambda n: n.name)
 @pytest.mark.parametrize("first", ["p.json", "o.parquet", "o.txt"])
 def test_a_signal_when_a_file_appears_leaves_all_of_them(val, number, first):
     process = start("fit", val, "-p", "p.json", "-o", "o.parquet", "--openmetrics", "o.txt")
@@ -127,6 +129,17 @@ def test_a_side_output_that_fails_leaves_nothing(val):
     done = shell(f"ulimit -f 100; calib fit {val} -q -p p.json -o o.parquet --report r.html")
     assert done.returncode == 2
     assert done.stderr == b"calib: r.html: File too large; nothing was written\n"
+    assert list(Path().iterdir()) == []
+
+
+def test_the_file_behind_standard_input_is_no_output(val):
+    before = Path(val).read_bytes()
+    for command in ("convert -", "fit - -p p.json", "evaluate /dev/stdin --report r.html"):
+        option = "--openmetrics" if command.startswith("evaluate") else "-o"
+        done = shell(f"calib {command} -q {option} {val} --force < {val}")
+        assert done.returncode == 2
+        assert f"{option} {val}: is an input; give the output another name" in done.stderr.decode()
+    assert Path(val).read_bytes() == before
     assert list(Path().iterdir()) == []
 
 

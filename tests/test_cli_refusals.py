@@ -305,6 +305,8 @@ OPTIONS = {
     "fit ok.npz --logits ''": "Invalid value for '--logits': is empty",
     "fit ok.npz --test ''": "Invalid value for '--test': is empty",
     "fit ok.npz -p ''": "is empty",
+    "evaluate ok.npz --config ''": "--config is empty; a variable that is not set?",
+    "evaluate ok.npz --classes nowhere": "with one name a line (No such file or directory)",
     "apply p.json ok.npz -o new.csv": "new.csv: the suffix must be one of",
     "apply p.json ok.npz -o new.npz --format csv": "'csv' is not one of 'table', 'json'",
     "apply ok.npz ok.npz -o new.npz": "ok.npz: not a parameter file",

@@ -196,6 +196,12 @@ def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
     check_output("-", force=False)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder of Linux")
+def test_a_folder_that_takes_no_files_is_one_line():
+    with pytest.raises(UsageError, match=r"^/proc/x.json: /proc is no folder for new files$"):
+        atomic.Outputs().open("/proc/x.json")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_not_writable_is_refused_first(tmp_path):
     tmp_path.chmod(0o500)

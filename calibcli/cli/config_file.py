@@ -83,8 +83,10 @@ def named_file(name: str, given_by: str) -> ConfigFile:
     Raises
     ------
     UsageError
-        There is no such file, or nothing for `calib` in it.
+        The name is empty, there is no such file, or nothing for `calib` in it.
     """
+    if not name:
+        raise UsageError(f"{given_by} is empty; a variable that is not set?")
     path = Path(name)
     if not path.exists():
         raise UsageError(f"{name}: there is no such configuration file ({given_by})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -232,10 +233,16 @@ def _flag(param: Any) -> str:
 
 
 def same_file(path: str, other: str) -> bool:
-    """Whether two names are one file that exists, through links too."""
+    """Whether two names are one file that exists, through links too; ``-`` only as the other.
+
+    There it is standard input, which a shell may have opened from a file.
+    """
     try:
-        return path != "-" and os.path.samefile(path, other)  # noqa: PTH121 (no folder is entered)
-    except (OSError, ValueError):
+        return path != "-" and os.path.samestat(
+            os.stat(path),  # noqa: PTH116 (no folder is entered)
+            os.fstat(sys.stdin.fileno()) if other == "-" else os.stat(other),  # noqa: PTH116
+        )
+    except (OSError, ValueError, AttributeError):  # also: standard input is closed, or in memory
         return False
 
 

@@ -282,6 +282,9 @@ class _Pending:
                 descriptor = os.open(
                     self._hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, NEW_FILE_MODE
                 )
+            except FileNotFoundError:
+                # As in /proc: the folder is there, but the name cannot be.
+                raise UsageError(f"{path}: {target.parent} is no folder for new files") from None
             except OSError as error:
                 _cannot_write(path, error)
         _lock(descriptor)

@@ -88,9 +88,14 @@ class Location:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message: some libraries write pages."""
+    """The first line of an error's message, cut: some libraries write pages, or whole buffers."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    line = lines[0] if lines else type(error).__name__
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…"
+
+
+_LONGEST_REASON = 240
+"""Characters."""
 
 
 def cannot_read(name: str, error: BaseException) -> DataError:

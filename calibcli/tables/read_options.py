@@ -444,7 +444,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"--classes {text}: give at least two names ('cat,dog'), or a text file "
-                f"with one name a line ({error})"
+                f"with one name a line ({getattr(error, 'strerror', None) or 'not text'})"
             ) from error
         names = [line.strip() for line in lines if line.strip()]
     check_classes(names, f"--classes {text}")

@@ -19,6 +19,7 @@ from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
 from calibcli.tables.formats.base import DECODED_BYTES
 from calibcli.tables.formats.npz import Member
+from calibcli.tables.locations import first_line
 from calibcli.tables.storage import Spool
 
 
@@ -159,7 +160,7 @@ def inflated(data: bytes, size: int, *, gzip: bool = False) -> bytes:
     try:
         return sized(stream.decompress(data, size + 1), size)
     except zlib.error as error:
-        raise ChunkError(f"cannot be decompressed ({error})") from error
+        raise ChunkError(f"cannot be decompressed ({first_line(error)})") from error
 
 
 def arrow_decompressed(data: bytes, size: int, codec: str) -> bytes:

@@ -25,7 +25,7 @@ from calibcli.tables.formats.text import (
     typed_copy,
 )
 from calibcli.tables.kinds import kind_by_name
-from calibcli.tables.locations import Location
+from calibcli.tables.locations import Location, first_line
 from calibcli.tables.storage import Spool
 
 _DEEPEST = 64
@@ -143,7 +143,8 @@ class _Block:
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
         except (pa.ArrowException, OverflowError, UnicodeError) as error:
             raise DataError(
-                f"{self.location.name}: rows {self.row} and after: a value cannot be read ({error})"
+                f"{self.location.name}: rows {self.row} and after: a value cannot be read "
+                f"({first_line(error)})"
             ) from error
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -162,7 +163,9 @@ class _Block:
             try:
                 row = json.loads(line, object_pairs_hook=_object)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where}: is no JSON object on a line ({error})") from error
+                raise DataError(
+                    f"{where}: is no JSON object on a line ({first_line(error)})"
+                ) from error
             if not isinstance(row, dict):
                 raise DataError(f"{where}: is no JSON object, with a name for each value")
             rows.append(row)

@@ -163,8 +163,7 @@ def read_header(file: IO[bytes] | Any, available: int, name: str) -> ArrayHeader
         content += file.read(header_length)
         shape, fortran, dtype = readers[version](io.BytesIO(content))
     except (*_NO_HEADER, *BROKEN_ZIP) as error:
-        reason = first_line(error)[:_LONGEST_REASON]
-        raise DataError(f"{name}: not a readable NumPy array ({reason})") from error
+        raise DataError(f"{name}: not a readable NumPy array ({first_line(error)})") from error
     length = npy.MAGIC_LEN + len(content)
     if dtype.hasobject:
         raise pickled(f"{name}: an array of Python objects")

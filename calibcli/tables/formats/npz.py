@@ -27,7 +27,7 @@ from calibcli.tables.formats.base import (
 )
 from calibcli.tables.formats.npy import ArrayBatch, ArrayHeader, read_header
 from calibcli.tables.formats.registry import STORES
-from calibcli.tables.locations import Location
+from calibcli.tables.locations import Location, first_line
 from calibcli.tables.storage import BROKEN_ZIP, COPIED_BYTES, MappedFile, Spool
 
 CLASSES_KEY = "classes"
@@ -115,7 +115,7 @@ class Member:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as stream:
                 return Member(self.header, spool.copy(stream, where), self.header.length)
         except BROKEN_ZIP as error:
-            raise DataError(f"{where}: cannot be decompressed ({error})") from error
+            raise DataError(f"{where}: cannot be decompressed ({first_line(error)})") from error
 
 
 @dataclass(eq=False, kw_only=True)
@@ -247,7 +247,9 @@ class _Compressed:
         try:
             data = self._stream.read(count)
         except BROKEN_ZIP as error:
-            raise DataError(f"{self._where}: cannot be decompressed ({error})") from error
+            raise DataError(
+                f"{self._where}: cannot be decompressed ({first_line(error)})"
+            ) from error
         if len(data) < count:
             raise DataError(f"{self._where}: the compressed data end too early")
         self._left -= count
@@ -318,7 +320,9 @@ def open_npz(location: Location, spool: Spool) -> DataFile:
             entries = [entry for entry in entries if entry.filename.endswith(".npy")]
             members = [_member(archive, entry, file, location, spool) for entry in entries]
     except BROKEN_ZIP as error:
-        raise DataError(f"{location.name}: not a readable NPZ file ({error})") from error
+        raise DataError(
+            f"{location.name}: not a readable NPZ file ({first_line(error)})"
+        ) from error
     keys = [entry.filename.removesuffix(".npy") for entry in entries]
     if not keys and any(each.startswith("samples/") for each in names):
         from calibcli.tables.formats.harness_logs import is_inspect_archive, open_inspect_archive
