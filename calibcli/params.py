@@ -207,24 +207,35 @@ def _content(path: str | Path) -> bytes:
 
 def _read(file: BinaryIO) -> bytes:
     """All bytes, unless they are more than a parameter file has."""
-    # A pipe doesn't know its size beforehand.
+    # A pipe doesn't know its size beforehand, and a device may have no end.
     if os.fstat(file.fileno()).st_size <= LARGEST_FILE:
-        content = file.read(LARGEST_FILE + 1)
+        content = file.read(_HEAD_BYTES)
+        is_long = len(content) == _HEAD_BYTES
+        if is_long and content.lstrip()[:1] != b"{" and not _may_be_safetensors(content):
+            raise ParamsError(_NEITHER)
+        content += file.read(LARGEST_FILE + 1 - len(content))
         if len(content) <= LARGEST_FILE:
             return content
     raise ParamsError(f"has more than {LARGEST_FILE} bytes, as no parameter file has")
 
 
+_HEAD_BYTES, _NEITHER = 1 << 12, "not a parameter file (neither JSON nor safetensors)"
+
+
+def _may_be_safetensors(content: bytes) -> bool:
+    return content[:1] != b"{" and content[8:9] == b"{"
+
+
 def decode(content: bytes) -> Params:
     """The parameters in the bytes of a file; see `read`."""
     tensors: dict[str, np.ndarray[Any, Any]] = {}
-    if content[:1] != b"{" and content[8:9] == b"{":
+    if _may_be_safetensors(content):
         text, tensors = _open_safetensors(content)
     else:
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
-            raise ParamsError("not a parameter file (neither JSON nor safetensors)") from None
+            raise ParamsError(_NEITHER) from None
     try:
         document = json.loads(
             text,

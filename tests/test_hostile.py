@@ -25,7 +25,7 @@ from calibcli import fit
 from calibcli.arrays import NumpyArray, softmax
 from calibcli.calibrators.chain import calibrate
 from calibcli.calibrators.curves import BinarySample
-from calibcli.cli.app import run
+from calibcli.cli.app import Commands, run
 from calibcli.errors import DataError
 from calibcli.fitting.class_curves import pool_scores
 from calibcli.fitting.problem import Problem
@@ -623,6 +623,16 @@ def test_a_text_of_columns_without_number_is_refused(
     assert "more than 30,000 columns" in refused(capfd, "evaluate", str(path))
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of Unix")
+def test_a_parameter_file_without_an_end_is_refused_by_its_beginning(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calibcli.params.LARGEST_FILE", 1 << 60)
+    assert "neither JSON nor safetensors" in refused(
+        capfd, "apply", "/dev/zero", "v.npz", "-o", "o.npz"
+    )
+
+
 @pytest.mark.parametrize("option", ["--memory", "--spool-limit"])
 def test_sizes_beyond_all_machines_are_refused(
     option: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
@@ -632,6 +642,18 @@ def test_sizes_beyond_all_machines_are_refused(
     line = refused(capfd, "evaluate", str(path), option, "9" * 400 + "G")
     assert "is more than there can be" in line
     assert len(line) < 100
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "compare", "apply", "convert", "inspect"])
+def test_numbers_beyond_all_measure_are_refused_by_every_option(
+    command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    numbers = [each.opts[0] for each in Commands()[command].params if each.metavar == "N"]
+    assert numbers
+    for option in numbers:
+        line = refused(capfd, command, f"{option}={'9' * 400}")
+        assert f"'{option}': 999999999999999999999999… is more than" in line
+        assert len(line) < 200
 
 
 def test_a_defect_still_ends_with_70(

@@ -109,8 +109,8 @@ def test_batches_grow_up_to_a_limit_that_an_option_sets(
     assert run([*arguments(), "--spool-limit", "1M"]) == 0
 
 
-def test_a_run_of_a_piped_stream_that_stands_for_too_many_rows_is_refused(
-    capfd: pytest.CaptureFixture[str], piped: Piped
+def test_a_run_that_stands_for_too_many_rows_is_refused(
+    capfd: pytest.CaptureFixture[str], piped: Piped, tmp_path: Path
 ) -> None:
     rows = 1 << 29
     ends = pa.array([rows], pa.int64())
@@ -118,6 +118,10 @@ def test_a_run_of_a_piped_stream_that_stands_for_too_many_rows_is_refused(
     table = pa.table(runs, [f"logit_{k}" for k in range(4)])
     line = refused(capfd, *piped(written(table, rows=rows)))
     assert f"would become {8 * 4 * rows:,}" in line
+    for form in ("file", "stream"):
+        path = tmp_path / f"v.{form}"
+        path.write_bytes(written(table, form, rows=rows))
+        assert f"would become {8 * 4 * rows:,}" in refused(capfd, "evaluate", str(path))
 
 
 @pytest.mark.parametrize(

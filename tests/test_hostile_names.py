@@ -301,13 +301,15 @@ def check_page(text: str) -> None:
 
 
 def check_xml(text: str) -> None:
-    """It is XML, and no element of theirs is one."""
+    """It is XML without control characters, and no element of theirs is one."""
+    assert not _CONTROL.search(text), _CONTROL.search(text)
     elements = [element.tag.rpartition("}")[2] for element in ET.fromstring(text).iter()]  # noqa: S314 (our own)
     assert not {"img", "script"} & set(elements)
 
 
 def check_openmetrics(text: str) -> None:
-    """Every line is a comment or a sample."""
+    """Every line is a comment or a sample, and nothing of theirs is raw."""
+    check_terminal(text)
     assert text.endswith("# EOF\n")
     sample = re.compile(r'(# .*|[a-z_]+(\{([a-z_]+="([^"\\\n]|\\[\\n"])*",?)*\})? \S+)')
     for line in text.split("\n")[:-1]:

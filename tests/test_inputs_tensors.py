@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from table_files import calibrated_file, gather, npy_bytes, opened
 
@@ -152,3 +153,38 @@ def test_what_is_not_read_is_refused_with_the_program(tmp_path, head, program):
     code = message[message.index("python -c ") + 11 : message.rindex('"')]
     assert str(path) in code
     compile(code, "recipe", "exec")
+
+
+APART = {"label": entry("I64", LABELS, 0), "logits": entry("F32", LOGITS, LABELS.nbytes)}
+
+
+@pytest.mark.parametrize(
+    ("header", "tail", "says"),
+    [
+        ({**GOOD, "label": entry("I64", LABELS, 0)}, b"", "overlaps with another one"),
+        ({**GOOD, "other": entry("F8_E4M3", LOGITS, 8)}, b"", "overlaps with another one"),
+        ({**GOOD, "label": entry("I64", LABELS, LOGITS.nbytes + 8)}, b"", "does not follow"),
+        (APART, b"\0", "but the file holds"),
+    ],
+)
+def test_arrays_that_overlap_or_leave_gaps_are_refused(tmp_path, header, tail, says):
+    """As the library that the format comes from does."""
+    path = tmp_path / "rows.safetensors"
+    path.write_bytes(safetensors_bytes(header, DATA + tail))
+    with pytest.raises(SafetensorError), safe_open(path, "numpy"):
+        pass
+    with pytest.raises(CalibError, match=says):
+        opened(path)
+
+
+def test_arrays_may_lie_in_any_order(tmp_path):
+    path = tmp_path / "rows.safetensors"
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [LABELS.nbytes, LABELS.nbytes]}
+    data = LABELS.tobytes() + LOGITS.tobytes()
+    path.write_bytes(safetensors_bytes({**GOOD, **APART, "x": empty}, data))
+    with safe_open(path, "numpy") as file:
+        assert set(file.keys()) == {"logits", "label", "x"}
+    with opened(path) as dataset:
+        scores, labels, _ = gather(dataset, 17)
+    assert np.array_equal(scores, LOGITS)
+    assert np.array_equal(labels, LABELS)

@@ -347,6 +347,47 @@ def test_what_grows_beyond_the_limit_is_refused(tmp_path) -> None:
         read(path, spool_limit=1 << 20)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_rows_with_names_without_number_are_refused(tmp_path, nested) -> None:
+    """Each row has names of its own, so that a table of them would be all but empty."""
+    rows = ({"logits": [0.5, 1.0], "label": 0} for _ in range(4_000))
+    lines = []
+    for number, row in enumerate(rows):
+        more = {f"{name}{number % 2000}": 1 for name in "abcdefghijklmnop"}
+        if nested:
+            # No object has very many names, but all of them together do.
+            more = {f"g{number % 200}": {f"h{number // 200 % 20}": more}}
+        lines.append(json.dumps({**row, **more}))
+    with pytest.raises(DataError, match="name more than 30,000 different values"):
+        read(write(tmp_path / "t.jsonl", "\n".join(lines)))
+
+
+def test_rows_that_lack_most_names_grow_within_the_limit_alone(tmp_path) -> None:
+    first = {"logits": [0.5, 1.0], "label": 0, **{f"x{place}": 1 for place in range(5_000)}}
+    lines = [json.dumps(first), *['{"logits": [0, 1], "label": 1}'] * 30_000]
+    path = write(tmp_path / "t.jsonl", "\n".join(lines))
+    with pytest.raises(DataError, match="would become 1,2"):
+        read(path)
+
+
+def test_pieces_of_a_block_are_no_more_than_that(tmp_path, monkeypatch, capsys) -> None:
+    rows = objects(TABLE)
+    rows[90] |= {"extra": {"a": 1}}
+    rows[120] |= {"extra": {"b": [1.5]}, "note": None}
+    path = write(tmp_path / "t.jsonl", "\r\n\n".join(map(json.dumps, rows)))
+    whole = figures(path, capsys)
+    with open_dataset([str(path)], ReadOptions()) as dataset:
+        columns = next(iter(dataset.chunks(200, with_columns=True))).columns
+    monkeypatch.setattr(json_lines, "_PIECE_BYTES", 1)
+    monkeypatch.setattr(json_lines, "_PIECE_CELLS", 60)
+    assert figures(path, capsys) == whole
+    with open_dataset([str(path)], ReadOptions()) as dataset:
+        assert next(iter(dataset.chunks(200, with_columns=True))).columns.equals(columns)
+    damaged = write(tmp_path / "u.jsonl", path.read_text().replace("\\u00e9, 150", "\x00"))
+    with pytest.raises(DataError, match="row 150: is no JSON object"):
+        read(damaged)
+
+
 @pytest.mark.parametrize("cut", [10, 500, -4])
 def test_damaged_compression_is_refused(tmp_path, cut) -> None:
     for name, packed in (("t.csv.gz", gzip.compress), ("t.csv.zst", zstd)):

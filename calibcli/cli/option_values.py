@@ -118,11 +118,18 @@ def converted(
     except ValueError:
         word = "a whole number" if kind is int else "a number"
         raise ValueError(f"{value!r} is not {word}") from None
+    shown = f"{value}"[:_DIGITS_SHOWN] + "…" * (len(f"{value}") > _DIGITS_SHOWN)
+    if kind is int:
+        # What counts something has to fit into an array, and into a float.
+        least, most = (-_LARGEST if least is None else least), (_LARGEST if most is None else most)
     if least is not None and number < least:
-        raise ValueError(f"{number} is less than {least}")
+        raise ValueError(f"{shown} is less than {least}")
     if most is not None and number > most:
-        raise ValueError(f"{number} is more than {most}")
+        raise ValueError(f"{shown} is more than {most}")
     return number
+
+
+_LARGEST, _DIGITS_SHOWN = 1 << 53, 24
 
 
 def _choice(text: str, choices: type[Enum]) -> Enum:

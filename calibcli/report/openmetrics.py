@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from calibcli.report.comparison import measured_input
 from calibcli.report.document import gates_of, measurements, results_of
+from calibcli.visible import visible
 from calibcli.workflow.verdict import WORDS, Verdict
 
 if TYPE_CHECKING:
@@ -101,4 +102,4 @@ def _number(value: float | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return visible(text).replace("\\", "\\\\").replace('"', '\\"')

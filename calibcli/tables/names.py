@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import PurePath
 
 from calibcli.errors import DataError, UsageError
@@ -132,9 +133,17 @@ class FileFields:
 
     def find(self, name: str) -> Field | None:
         """The field of a name; if there is none, the only one that differs in case."""
-        exact = [field for field in self.fields if field.name == name]
-        loose = [field for field in self.fields if field.name.lower() == name.lower()]
-        return exact[0] if exact else loose[0] if len(loose) == 1 else None
+        alike = self._alike.get(name.lower(), ())
+        exact = next((field for field in alike if field.name == name), None)
+        return alike[0] if exact is None and len(alike) == 1 else exact
+
+    @cached_property
+    def _alike(self) -> dict[str, list[Field]]:
+        """The fields by their names in small letters: a file may have very many."""
+        alike: dict[str, list[Field]] = {}
+        for field in self.fields:
+            alike.setdefault(field.name.lower(), []).append(field)
+        return alike
 
     def named(self, names: Iterable[str]) -> list[Field]:
         """The fields that have one of these names, in the order of the names."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar
 
@@ -117,7 +117,7 @@ class ArrowBatch:
 
 
 def arrow_fields(
-    location: Location, schema: Any, rows: int, in_memory: Container[str] = ()
+    location: Location, schema: Any, rows: int, in_memory: Iterable[str] = ()
 ) -> tuple[Field, ...]:
     """The fields of an Arrow schema, and the hive keys of the file.
 
@@ -131,10 +131,9 @@ def arrow_fields(
     if twice is not None:
         raise DataError(f"{location.name}: column {twice!r} is there twice; rename one")
     keys = [_key_field(key) for key in location.keys if key.name not in counts]
-    shapes = _array_shapes(schema)
+    shapes, mapped = _array_shapes(schema), frozenset(in_memory)
     return tuple(
-        _field(each, rows, each.name in in_memory, shapes.get(each.name))
-        for each in [*schema, *keys]
+        _field(each, rows, each.name in mapped, shapes.get(each.name)) for each in [*schema, *keys]
     )
 
 

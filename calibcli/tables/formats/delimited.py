@@ -19,6 +19,7 @@ from calibcli.tables.formats.ipc import IpcData
 from calibcli.tables.formats.text import (
     BLOCK_BYTES,
     LARGEST_BLOCK_BYTES,
+    MOST_COLUMNS,
     check_encoding,
     not_utf8,
     typed_copy,
@@ -29,9 +30,6 @@ from calibcli.tables.storage import Spool
 
 _DELIMITERS = {",": ",", ";": ";", "\t": "\\t", "|": "|"}
 """Delimiters, as a shell command writes them."""
-
-_MOST_DELIMITERS = 30_000
-"""In a header. Arrow takes seconds for more columns, and minutes for ten times as many."""
 
 _MISSING = ("", "NA", "N/A", "#N/A", "n/a", "null", "NULL", "None", "NaN", "nan")
 """What stands for a missing number. Text is missing only where nothing is: NA may be a name."""
@@ -274,9 +272,9 @@ def _dialect(location: Location) -> _Dialect:
     check_encoding(location, head)
     text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
     header = _record(text)
-    if sum(map(header.count, _DELIMITERS)) > _MOST_DELIMITERS:
+    if sum(map(header.count, _DELIMITERS)) > MOST_COLUMNS:
         raise DataError(
-            f"{location.name}: its first line has more than {_MOST_DELIMITERS:,} columns; is it "
+            f"{location.name}: its first line has more than {MOST_COLUMNS:,} columns; is it "
             "text with a line end after each row?"
         )
     after = text[len(header) :].lstrip("\r\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
@@ -154,13 +154,13 @@ def _reader(mapping: MappedFile, form: str, fields: list[int] | None = None) -> 
 
 
 def _batches(
-    mapping: MappedFile, form: str, names: Container[str] | None, first: int
+    mapping: MappedFile, form: str, names: Iterable[str] | None, first: int
 ) -> Iterator[Any]:
     """The record batches from a number on: with the named columns and perhaps one more, or all."""
     reader = _reader(mapping, form)
     if names is not None and len(reader.schema):
-        schema = reader.schema
-        wanted = [index for index, name in enumerate(schema.names) if name in names]
+        schema, asked = reader.schema, frozenset(names)
+        wanted = [index for index, name in enumerate(schema.names) if name in asked]
         # An empty list would mean all fields, and decompress them.
         cheapest = min(range(len(schema)), key=lambda index: schema.field(index).type.num_fields)
         reader = _reader(mapping, form, wanted or [cheapest])

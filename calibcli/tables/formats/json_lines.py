@@ -20,6 +20,7 @@ from calibcli.tables.formats.harness_logs import open_harness_log
 from calibcli.tables.formats.text import (
     BLOCK_BYTES,
     LARGEST_BLOCK_BYTES,
+    MOST_COLUMNS,
     check_encoding,
     not_utf8,
     typed_copy,
@@ -45,6 +46,10 @@ _LARGE_NUMBER = re.compile(rb"[\s:,\[]-?[0-9]{19,}\s*[,}\]]")
 MIXED_TITLE = "JSON of several types"
 """How the type of such a column is called."""
 
+_PIECE_BYTES, _PIECE_CELLS, _CELL_BYTES = 1 << 16, 1 << 22, 8
+"""Of rows that are taken apart at once: each has a place for the names of all others, of which
+there may be as many as rows."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -55,7 +60,7 @@ def open_json(location: Location, spool: Spool) -> DataFile:
     ------
     DataError
         A row is no JSON object, names a field twice or is nested too deeply, the text is not
-        UTF-8, or there are more rows than may be copied.
+        UTF-8, or there are more names, or more rows, than may be copied.
     """
     with location.open() as file:
         head = file.read(_HEAD_BYTES)
@@ -65,9 +70,17 @@ def open_json(location: Location, spool: Spool) -> DataFile:
     log = open_harness_log(location, head, spool)
     if log is not None:
         return log
-    kind: Any = pa.struct([])
+    kinds: dict[str, Any] = {}
+    rows = read = 0
     for block in _blocks(location):
-        kind = _with_fields(kind, block.type())
+        _take_in(kinds, block.type())
+        _refuse_too_many(location, len(kinds))
+        rows, read = block.row + block.rows_within, read + len(block.content)
+    kind = pa.struct(list(kinds.items()))
+    columns = _leaves(kind)
+    _refuse_too_many(location, columns)
+    # A name that few rows have takes its place in all of them.
+    spool.expansion.check(location.name, rows * columns * _CELL_BYTES, read)
     mixed = {field.name: MIXED_TITLE for field in kind if field.type == _MIXED}
     kind = pa.struct([(field.name, _as_scores(field.name, field.type)) for field in kind])
     schema = pa.schema([(field.name, _stored(field.type)) for field in kind])
@@ -82,6 +95,27 @@ _PARAMS_RECIPE = (
 
 _PARAMETERS = rb'\s*\{\s*"format"\s*:\s*"calib-params"'
 _HEAD_BYTES = 1 << 16
+
+
+def _refuse_too_many(location: Location, columns: int) -> None:
+    """Refuse rows that have very many names between them.
+
+    Raises
+    ------
+    DataError
+    """
+    if columns > MOST_COLUMNS:
+        raise DataError(
+            f"{location.name}: its rows name more than {MOST_COLUMNS:,} different values, each of "
+            "which would be a column; write scores as one list a row"
+        )
+
+
+def _leaves(kind: Any) -> int:
+    """How many columns a type is stored as."""
+    if pa.types.is_struct(kind):
+        return sum(_leaves(field.type) for field in kind)
+    return _leaves(kind.value_type) if pa.types.is_list(kind) else 1
 
 
 @dataclass(frozen=True)
@@ -102,23 +136,48 @@ class _Block:
 
     def type(self) -> Any:
         """The type of its rows, a `pyarrow.StructType`."""
-        table = self._by_arrow(None)
-        if table is None:
-            kind = pa.struct([])
-            for row in self.rows():
-                kind = _with_fields(kind, _fields_of(row))
-            return kind
-        return pa.struct([(field.name, _plain(field.type)) for field in table.schema])
+        kinds: dict[str, Any] = {}
+        for piece in self._pieces(_PIECE_BYTES, len(self.content)):
+            table = piece.by_arrow(None)
+            if table is not None:
+                _take_in(kinds, [field.with_type(_plain(field.type)) for field in table.schema])
+            else:
+                for row in piece.rows():
+                    _take_in(kinds, _fields_of(row))
+            _refuse_too_many(self.location, len(kinds))
+        return pa.struct(list(kinds.items()))
 
-    def batches(self, kind: Any, schema: Any) -> list[Any]:
+    def batches(self, kind: Any, schema: Any) -> Iterator[Any]:
         """Its rows in a schema; ``kind`` says which of its strings are JSON of several types."""
-        table = None if _needs_python(kind) else self._by_arrow(schema)
-        if table is None:
-            return [self._in_python(kind, schema)]
-        batches: list[Any] = table.combine_chunks().to_batches()
-        return batches
+        for piece in self._pieces(len(self.content), _PIECE_CELLS // max(_leaves(kind), 1)):
+            table = None if _needs_python(kind) else piece.by_arrow(schema)
+            if table is None:
+                yield piece.in_python(kind, schema)
+            else:
+                yield from table.combine_chunks().to_batches()
 
-    def _by_arrow(self, schema: Any | None) -> Any | None:
+    @property
+    def rows_within(self) -> int:
+        """The number of its rows."""
+        return sum(bool(line.strip()) for line in self.content.split(b"\n"))
+
+    def _pieces(self, size: int, rows: int) -> Iterator[_Block]:
+        """The same rows in blocks of about ``size`` bytes and of at most ``rows`` rows, or one."""
+        if len(self.content) <= size and self.content.count(b"\n") < rows:
+            yield self
+            return
+        row, lines, held = self.row, [], 0
+        for line in self.content.split(b"\n"):
+            lines.append(line)
+            held += len(line) + 1
+            if held >= size or len(lines) >= rows:
+                piece = _Block(self.location, b"\n".join(lines), row)
+                yield piece
+                row, lines, held = row + piece.rows_within, [], 0
+        if lines:
+            yield _Block(self.location, b"\n".join(lines), row)
+
+    def by_arrow(self, schema: Any | None) -> Any | None:
         """The rows, taken apart by Arrow; None where it does not understand all of them."""
         # Of large numbers Arrow makes floats, which lose digits.
         if not self.content.strip() or (schema is None and _LARGE_NUMBER.search(self.content)):
@@ -132,7 +191,7 @@ class _Block:
         except (pa.ArrowException, ValueError):
             return None
 
-    def _in_python(self, kind: Any, schema: Any) -> Any:
+    def in_python(self, kind: Any, schema: Any) -> Any:
         names = schema.names
         kinds = {field.name: field.type for field in kind}
         columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -194,8 +253,9 @@ def _blocks(location: Location) -> Iterator[_Block]:
             raise not_utf8(location) from error
         if _depth(content) > _DEEPEST:
             raise DataError(f"{location.name}: is nested more than {_DEEPEST} levels deep")
-        yield _Block(location, content, row)
-        row += sum(bool(line.strip()) for line in content.split(b"\n"))
+        block = _Block(location, content, row)
+        yield block
+        row = block.row + block.rows_within
 
 
 def _contents(location: Location) -> Iterator[bytes]:
@@ -316,14 +376,19 @@ def _fields_of(value: dict[str, Any]) -> Any:
     return pa.struct([(name, _type_of(each)) for name, each in value.items()])
 
 
+def _take_in(kinds: dict[str, Any], fields: Iterable[Any]) -> None:
+    """Widen the types of fields, by their names, to hold the values of more fields."""
+    for field in fields:
+        kinds[field.name] = _widened(kinds.get(field.name, pa.null()), field.type)
+
+
 def _with_fields(first: Any, second: Any) -> Any:
     """The type of objects that have the fields of two types."""
     if first == second:
         return first
-    fields = {field.name: field.type for field in first}
-    for field in second:
-        fields[field.name] = _widened(fields.get(field.name, pa.null()), field.type)
-    return pa.struct(list(fields.items()))
+    kinds = {field.name: field.type for field in first}
+    _take_in(kinds, second)
+    return pa.struct(list(kinds.items()))
 
 
 def _as_map(kind: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ _TYPES = {
     "BOOL": "|b1",
 }
 _LENGTH_BYTES, _LONGEST_HEADER, _MOST_AXES = 8, 16 << 20, 32
+_Span = tuple[int, int]
 _METADATA, _CLASSES, _PARAMETERS = "__metadata__", "calib.classes", "calib"
 
 
@@ -61,11 +61,14 @@ def open_safetensors(location: Location, _: Spool) -> ArrayData:
     metadata = header.pop(_METADATA, {})
     if isinstance(metadata, dict) and _PARAMETERS in metadata:
         raise DataError(f"{location.name}: is a parameter file of calib, and holds no rows")
-    begin, members = _LENGTH_BYTES + length, {}
+    begin, members, spans = _LENGTH_BYTES + length, {}, []
     for name, entry in header.items():
-        member = _member(location, name, entry, size - begin)
+        kind, shape, span = _entry(location, name, entry)
+        spans.append((*span, name))
+        member = _member(location, name, kind, shape, span, begin)
         if member is not None:
-            members[name] = replace(member, path=str(path), offset=begin + (member.offset or 0))
+            members[name] = member
+    _check_spans(location, spans, size - begin)
     if not members:
         raise _damaged(location, "it holds no array of numbers")
     fields = tuple(member.header.field(name, in_memory=True) for name, member in members.items())
@@ -83,8 +86,8 @@ def _damaged(location: Location, reason: str) -> DataError:
     return DataError(f"{location.name}: not a readable safetensors file ({reason})")
 
 
-def _member(location: Location, name: str, entry: Any, available: int) -> Member | None:
-    """An array, its offset counted from the end of the header; None of another type."""
+def _entry(location: Location, name: str, entry: Any) -> tuple[str, tuple[int, ...], _Span]:
+    """Type, shape and place of an array, the place counted from the end of the header."""
     try:
         kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
         whole = [*shape, first, last]
@@ -93,19 +96,32 @@ def _member(location: Location, name: str, entry: Any, available: int) -> Member
         sound = False
     if not sound:
         raise _damaged(location, f"what it says of {name!r} is incomplete")
+    return kind, tuple(shape), (first, last)
+
+
+def _member(
+    location: Location, name: str, kind: Any, shape: tuple[int, ...], span: _Span, begin: int
+) -> Member | None:
+    """An array of data that begin at a byte of the file; None of another type."""
     if not isinstance(kind, str) or kind not in _TYPES:
         return None
-    header = ArrayHeader(
-        tuple(shape), fortran=False, dtype=_TYPES[kind], length=0, bfloat=kind == "BF16"
-    )
-    if (
-        math.prod(shape) > available
-        or first > last
-        or last > available
-        or last - first != header.bytes
-    ):
-        raise _damaged(location, f"the bytes of {name!r} do not fit its shape or the file")
-    return Member(header, location.path, first)
+    header = ArrayHeader(shape, fortran=False, dtype=_TYPES[kind], length=0, bfloat=kind == "BF16")
+    first, last = span
+    if math.prod(shape) > max(last - first, 0) or last - first != header.bytes:
+        raise _damaged(location, f"the bytes of {name!r} do not fit its shape")
+    return Member(header, location.path, begin + first)
+
+
+def _check_spans(location: Location, spans: list[tuple[int, int, str]], available: int) -> None:
+    """Refuse arrays that do not lie one after the other, as the format wants, up to the end."""
+    end = 0
+    for first, last, name in sorted(spans):
+        if first != end or last < first:
+            what = "overlaps with another one" if first < end else "does not follow the one before"
+            raise _damaged(location, f"{name!r} {what}")
+        end = last
+    if end != available:
+        raise _damaged(location, f"its arrays have {end:,} bytes, but the file holds {available:,}")
 
 
 def _class_names(metadata: Any) -> tuple[str, ...] | None:
