@@ -19,7 +19,7 @@ from calibcli.tables.formats.ipc import IpcData
 from calibcli.tables.formats.text import (
     BLOCK_BYTES,
     LARGEST_BLOCK_BYTES,
-    MOST_COLUMNS,
+    LARGEST_FIELD_COUNT,
     check_encoding,
     not_utf8,
     typed_copy,
@@ -272,9 +272,9 @@ def _dialect(location: Location) -> _Dialect:
     check_encoding(location, head)
     text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
     header = _record(text)
-    if sum(map(header.count, _DELIMITERS)) > MOST_COLUMNS:
+    if sum(map(header.count, _DELIMITERS)) > LARGEST_FIELD_COUNT:
         raise DataError(
-            f"{location.name}: its first line has more than {MOST_COLUMNS:,} columns; is it "
+            f"{location.name}: its first line has more than {LARGEST_FIELD_COUNT:,} columns; is it "
             "text with a line end after each row?"
         )
     after = text[len(header) :].lstrip("\r\n")

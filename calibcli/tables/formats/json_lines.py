@@ -20,7 +20,7 @@ from calibcli.tables.formats.harness_logs import open_harness_log
 from calibcli.tables.formats.text import (
     BLOCK_BYTES,
     LARGEST_BLOCK_BYTES,
-    MOST_COLUMNS,
+    LARGEST_FIELD_COUNT,
     check_encoding,
     not_utf8,
     typed_copy,
@@ -104,9 +104,9 @@ def _refuse_too_many(location: Location, columns: int) -> None:
     ------
     DataError
     """
-    if columns > MOST_COLUMNS:
+    if columns > LARGEST_FIELD_COUNT:
         raise DataError(
-            f"{location.name}: its rows name more than {MOST_COLUMNS:,} different values, each of "
+            f"{location.name}: its rows name more than {LARGEST_FIELD_COUNT:,} different values, each of "
             "which would be a column; write scores as one list a row"
         )
 

@@ -22,7 +22,7 @@ BLOCK_BYTES = 4 << 20
 LARGEST_BLOCK_BYTES = 256 << 20
 """Of text that is taken apart at a time, and of the longest row."""
 
-MOST_COLUMNS = 30_000
+LARGEST_FIELD_COUNT = 30_000
 """Of a table of text. Each costs about a quarter of a millisecond for every block, in Arrow and in
 the choice of its type; a table of more is most often something else."""
 
