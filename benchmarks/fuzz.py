@@ -21,17 +21,28 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from fuzz_inputs import FORMATS, SUFFIXES, Mutation, digest, mutation, rows, samples, tables
+from fuzz_inputs import (
+    ANIMALS,
+    FORMATS,
+    SUFFIXES,
+    Mutation,
+    digest,
+    mutation,
+    rows,
+    samples,
+    tables,
+)
 
 SECONDS, MEMORY = 10, 1 << 30
 """Limits of one run: processor time, and memory above that of a process which has done nothing."""
@@ -120,12 +131,15 @@ def commands(form: str, path: Path, number: int) -> list[list[str]]:
             ["inspect", name],
         ]
     labels = ["--labels", str(folder / "labels.npy")] if form == "npy" else []
+    params = folder / ("tags.json" if form == "multi-label" else "params.json")
+    if form == "multi-label":
+        labels = ["--multi-label", "--classes", ",".join(ANIMALS)]
     by = {"npy": [], "lm-eval": ["--by", "task"]}.get(form, ["--by", "lang"])
     output[1] += (".parquet", ".npz", ".arrow")[number % 3]
     return [
         ["evaluate", name, *labels, *measure],
         ["evaluate", name, *labels, *by, *measure],
-        ["apply", str(folder / "params.json"), name, *output],
+        ["apply", str(params), name, *output],
         ["inspect", name],
     ]
 
@@ -138,6 +152,37 @@ def prepare(folder: Path) -> None:
     np.savez(folder / "rows.npz", **data)
     np.save(folder / "labels.npy", data["label"])
     (folder / "params.json").write_bytes(samples("params-json")[0].content)
+    (folder / "tags.npz").write_bytes(samples("multi-label")[0].content)
+    names = ["--multi-label", "--classes", ",".join(ANIMALS), "--bootstrap", "0", "--force"]
+    outputs = ["-p", str(folder / "tags.json"), "-o", str(folder / "output.npz")]
+    code, _, messages = one_run(["fit", str(folder / "tags.npz"), *names, "-m", "platt", *outputs])
+    if code:
+        raise RuntimeError(messages)
+
+
+def describe_in_a_fork(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the program that describes HDF5, as `subprocess.run` does, but in a fork.
+
+    Its limits and what it says are the same; a new process would import h5py for each file.
+    """
+    from calibcli.tables.formats import hdf5_description
+
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(theirs, 1)
+        signal.alarm(hdf5_description.CPU_SECONDS)
+        sys.argv = [*command[2:]]
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+        try:
+            hdf5_description.print_description()
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as said:
+        content = said.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return subprocess.CompletedProcess(command, code, content, b"")
 
 
 def one_run(arguments: list[str], content: bytes | None = None) -> tuple[int, str, str]:
@@ -212,13 +257,13 @@ def _run_one(
     stdin = form == "arrow-stream" and number % 2 == 1
     if stdin:
         arguments = ["-" if each == str(path) else each for each in arguments]
-    before, begin = _forget_peak(), time.process_time()
+    before, begin = _forget_peak(), _processor_time()
     signal.alarm(PATIENCE)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     code, output, messages = one_run(arguments, hurt.content if stdin else None)
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
-    seconds = time.process_time() - begin
+    seconds = _processor_time() - begin
     wanted = None if hurt.same is None else expected[hurt.same]
     fault = fault_of(code, output, messages, wanted)
     # Where the peak cannot be forgotten, that of a run before is no fault of this one.
@@ -226,6 +271,11 @@ def _run_one(
     if memory > MEMORY and not fault:
         fault = f"{memory >> 20} MB"
     return Run(number, code, seconds, memory, hurt.past, fault)
+
+
+def _processor_time() -> float:
+    """Seconds of this process and of those that it has started and seen end."""
+    return sum(os.times()[:4])
 
 
 def _forget_peak() -> int:
@@ -321,6 +371,14 @@ def warm_up() -> None:
     import typer.main
 
     os.environ["CALIB_CONFIG"] = ""
+    if "hdf5" in FORMATS:
+        # Before h5py is imported, as `calib` sets it for the process of its own.
+        os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
+        import h5py  # noqa: F401
+
+        from calibcli.tables.formats import hdf5
+
+        hdf5.subprocess = SimpleNamespace(**{**vars(subprocess), "run": describe_in_a_fork})
     typer.main.get_command = functools.cache(typer.main.get_command)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)

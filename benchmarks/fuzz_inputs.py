@@ -311,9 +311,8 @@ def _stages() -> list[tuple[Stage, ...]]:
 
 
 def _params(*, safetensors: bool) -> list[Sample]:
-    names = ("ant", "bee", "cat", "dog")
     contents = [
-        encode(Params(CLASSES, "logits", stages, names), safetensors=safetensors)
+        encode(Params(CLASSES, "logits", stages, ANIMALS), safetensors=safetensors)
         for stages in _stages()
     ]
     for content in contents:
@@ -399,6 +398,43 @@ def _compressed() -> list[Sample]:
     return samples
 
 
+def _multi_label() -> list[Sample]:
+    """Labels as zeros and ones, and as lists of names."""
+    data = rows()
+    truth = (data["logits"] > 1 / 2).astype(np.int64)
+    lists = [[name for name, one in zip(ANIMALS, row, strict=True) if one] for row in truth]
+    arrays = {
+        "logits": _array(data["logits"]),
+        "labels": _array(truth),
+        "lang": _array(data["lang"]),
+    }
+    sink, table = io.BytesIO(), {"logits": list(data["logits"]), "labels": lists}
+    pq.write_table(pa.table({**table, "lang": data["lang"]}), sink, use_dictionary=False)
+    texts = [
+        {"logits": row.tolist(), "labels": each, "lang": str(lang)}
+        for row, each, lang in zip(data["logits"], lists, data["lang"], strict=True)
+    ]
+    contents = (_zipped(arrays), sink.getvalue(), "\n".join(map(json.dumps, texts)).encode())
+    return [Sample(content, range(100, len(content))) for content in contents]
+
+
+ANIMALS = ("ant", "bee", "cat", "dog")
+
+
+def _rows_inside(rng: np.random.Generator, sample: Sample) -> Mutation:
+    """Rows that are still JSON, with other values and names in some of them."""
+    if sample.content[:1] not in b"[{":
+        return _bytes(rng, sample, past=True)
+    is_list = sample.content[:1] == b"["
+    lines = sample.content.split(b"\n")
+    data = json.loads(sample.content) if is_list else list(map(json.loads, lines))
+    for _ in range(int(rng.integers(1, 4))):
+        place = int(rng.integers(len(data)))
+        data[place] = _hurt_value(rng, data[place])
+    text = json.dumps(data) if is_list else "\n".join(map(json.dumps, data))
+    return Mutation(text.encode(), past=True)
+
+
 def _samples_of_questions() -> list[Sample]:
     data = rows()
     lines = [
@@ -432,6 +468,7 @@ FORMATS: dict[str, Callable[[], list[Sample]]] = {
     "json": _json,
     "compressed": _compressed,
     "lm-eval": _samples_of_questions,
+    "multi-label": _multi_label,
     "params-json": functools.partial(_params, safetensors=False),
     "params-safetensors": functools.partial(_params, safetensors=True),
     "toml": _toml,
@@ -450,6 +487,7 @@ SUFFIXES = {
     "json": ".jsonl",
     "compressed": ".csv.gz",
     "lm-eval": ".jsonl",
+    "multi-label": ".npz",
     "params-json": ".json",
     "params-safetensors": ".safetensors",
     "toml": ".toml",
@@ -675,6 +713,9 @@ _SPECIAL: dict[str, tuple[float, Callable[[np.random.Generator, Sample], Mutatio
     "npz": (0.5, _npz_inside),
     "npy": (0.25, _npy_header),
     "safetensors": (0.5, _tensors_inside),
+    "json": (0.4, _rows_inside),
+    "lm-eval": (0.4, _rows_inside),
+    "multi-label": (0.4, _rows_inside),
     "params-json": (0.7, _json_inside),
     "params-safetensors": (0.7, _safetensors_inside),
     "toml": (0.7, _toml_inside),

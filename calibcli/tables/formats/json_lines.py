@@ -106,8 +106,8 @@ def _refuse_too_many(location: Location, columns: int) -> None:
     """
     if columns > LARGEST_FIELD_COUNT:
         raise DataError(
-            f"{location.name}: its rows name more than {LARGEST_FIELD_COUNT:,} different values, each of "
-            "which would be a column; write scores as one list a row"
+            f"{location.name}: its rows name more than {LARGEST_FIELD_COUNT:,} different values, "
+            "each of which would be a column; write scores as one list a row"
         )
 
 
