@@ -14,6 +14,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+import calibcli
 from calibcli.arrays import NumpyArray
 from calibcli.errors import CalibError
 from calibcli.tables import ReadOptions, open_dataset
@@ -281,3 +282,28 @@ def test_files_go_on_numbering_rows(rows: tuple[NumpyArray, NumpyArray], tmp_pat
     with open_dataset(files, ReadOptions(multi_label=True)) as dataset:
         assert len(dataset.key_names("cluster")) == 2 * ROWS
         assert dataset.locate(ROWS * 4 + 6).endswith("b.npz, row 1, label 2")
+
+
+def test_methods_are_compared_label_by_label(
+    rows: tuple[NumpyArray, NumpyArray], tmp_path: Path, calib_here: Any
+) -> None:
+    """The figures of the comparison, and the choice of a fit, are those of a fit by label."""
+    path, options = write(tmp_path, "npz", *rows)
+    command = ["compare", str(path), "--multi-label", *options, "-q", "--format", "json"]
+    code, out, err = calib_here(*command, "--methods", "none,temperature,platt")
+    assert code == 0, err
+    listed = json.loads(out)["leaderboard"]
+    board = {each["method"]: each["metrics"]["nll"]["value"] for each in listed}
+    for method in ("temperature", "platt"):
+        fitted = calibcli.fit(*rows, multi_label=True, method=method)
+        assert board[method] == pytest.approx(fitted.outcome.after.values["nll"], rel=1e-12)
+    compared = calibcli.compare(*rows, multi_label=True, methods=list(board))
+    assert {
+        each.trial.name: each.evaluation.values["nll"] for each in compared.standings
+    } == pytest.approx(board, rel=1e-12)
+    chosen = calibcli.fit(*rows, multi_label=True).outcome
+    best = min(each.evaluation.values["nll"] for each in chosen.leaderboard.standings)
+    assert chosen.after.values["nll"] == pytest.approx(best, rel=0.01)
+    code, _, err = calib_here(*command, "--methods", "temperature", "--stack")
+    assert code == 2
+    assert "--stack mixes maps of all rows" in err

@@ -184,6 +184,7 @@ def compare(
     losses: Sequence[str] = ("nll",),
     weights: ArrayLike | None = None,
     counts: ArrayLike | None = None,
+    multi_label: bool = False,
     input: InputKind = "logits",
     options: Mapping[str, Any] | None = None,
     stack: bool = False,
@@ -211,7 +212,7 @@ def compare(
         Whether a mixture of all is one more candidate.
     folds : int
         At least 2.
-    weights, counts, input, options, cluster, bootstrap, seed
+    weights, counts, multi_label, input, options, cluster, bootstrap, seed
         As for `fit`; with ``cluster`` standard errors are over clusters too.
     view, positive
         As for `evaluate`.
@@ -230,10 +231,13 @@ def compare(
     """
     check_counts(folds, threads, bootstrap, seed)
     what = "a comparison"
-    rows = labelled_rows(what, logits, labels, weights, input, cluster, counts=counts)
+    given = (what, logits, labels, weights, input, cluster)
+    rows = labelled_rows(*given, counts=counts, multi_label=multi_label).with_maps(None)
     data = open_data(Engine(choose_device(device), threads), rows.source, folds, seed)
     names = candidates(data.classes, data.weight) if methods is None else methods
     plans = make_plans(names, losses, option_settings(options))
+    if multi_label:
+        plans = [replace(plan, by=LABEL_NAME, pooled=False) for plan in plans]
     event = event_of(view, positive, data.classes)
     resampling = rows.bootstrap(bootstrap, seed)
     panel = Panel(LEADERBOARD_METRICS, bootstrap=resampling, event=event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,6 +110,7 @@ def compare_command(
     printing: OutputOptions,
 ) -> None:
     """Fit methods by cross-validation, rank them by held-out loss, and print the list."""
+    from calibcli.calibrators.base import GROUP
     from calibcli.cli.console import Talk, show
     from calibcli.cli.reading import check_parts, describe, opened, talk_about, talk_about_clusters
     from calibcli.engine.data import open_data
@@ -118,10 +119,13 @@ def compare_command(
     from calibcli.metrics.resampling import Bootstrap
     from calibcli.metrics.view import choose_event
     from calibcli.report.document import compare_document
+    from calibcli.tables.read_options import LABEL_NAME
     from calibcli.workflow.automatic import compare_plans
 
     check_parts(inputs, reading)
     chosen, keys = _plans(comparing), cluster_keys(comparing.cluster)
+    if reading.multi_label:
+        keys |= {GROUP: LABEL_NAME}
     talk = Talk(printing.quiet)
     engine = computing.engine()
     with (
@@ -132,10 +136,11 @@ def compare_command(
         talk_about(data, dataset.name, talk)
         talk_about_clusters(data, dataset, talk)
         plans = _automatic(comparing, data) if chosen is None else chosen
-        role = next(iter(keys), None)
+        if reading.multi_label:
+            plans = [replace(plan, by=LABEL_NAME, pooled=False) for plan in plans]
         names, view = dataset.class_names, comparing.view
         event = choose_event(view.value, comparing.positive, data.classes, names)
-        bootstrap = Bootstrap(seed=computing.seed, role=role)
+        bootstrap = Bootstrap(seed=computing.seed)
         panel = Panel(LEADERBOARD_METRICS, bootstrap=bootstrap, event=event)
         board = compare_plans(data, plans, panel, stacked=comparing.stack)
         document = compare_document(

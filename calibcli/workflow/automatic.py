@@ -24,6 +24,7 @@ from calibcli.workflow.fit_rows import TargetPrior, prior_factors
 from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
 from calibcli.workflow.measuring import Predictor, check_clusters
 from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
+from calibcli.workflow.pooling import try_groups
 from calibcli.workflow.stacking import stack
 
 AUTO = "auto"
@@ -158,13 +159,15 @@ def compare_plans(
     Raises
     ------
     UsageError
-        Too few folds to hold rows out.
+        Too few folds to hold rows out, or a stack of maps of groups.
     """
     check_clusters(data)
     if data.folds < 2:
         raise UsageError("comparing methods needs at least 2 folds")
     plans = list(plans)
-    trials = [try_plan(data, plan) for plan in plans]
+    if stacked and any(plan.by is not None for plan in plans):
+        raise UsageError("--stack mixes maps of all rows, and --multi-label has one for each label")
+    trials = [try_plan(data, plan) if plan.by is None else try_groups(data, plan) for plan in plans]
     if stacked:
         weaker = [loosened(plan, _WEAKER) for plan in plans if plan.method.endswith("sms")]
         trials.append(stack(data, [*trials, *(try_plan(data, plan) for plan in weaker)]))
@@ -184,6 +187,8 @@ def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Le
         Whose intervals and event the figures of the candidates have.
     """
     judged_by = replace(panel, names=LEADERBOARD_METRICS, also=())
+    if auto.by is not None and not auto.pooled:
+        plans = [replace(plan, by=auto.by, pooled=False) for plan in plans]
     shares = auto.prior or ("balanced" if plans[0].objective.sets_prior else None)
     judged = data if shares is None else data.reweighted(prior_factors(shares, data.class_weights))
     return compare_plans(judged, plans, judged_by, stacked=auto.stacked)

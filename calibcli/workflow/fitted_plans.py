@@ -157,7 +157,11 @@ class Trial:
 
 def try_plan(data: Data, plan: Plan) -> Trial:
     """A plan fitted to all rows, and without each fold."""
-    fitted = fit_plan(plan.rows_of(data), plan)
+    return trial_of(fit_plan(plan.rows_of(data), plan))
+
+
+def trial_of(fitted: FittedPlan) -> Trial:
+    """A fitted plan as a candidate."""
     families = [family for family in fitted.plan.families if family is not None]
     return Trial(
         fitted.plan,

@@ -34,7 +34,7 @@ from calibcli.errors import UsageError
 from calibcli.fitting.results import NOTHING_TO_FIT, Fit, StageFit
 from calibcli.fitting.scale import SMALLEST_LOSS
 from calibcli.fitting.stages import fit_stages
-from calibcli.workflow.fitted_plans import FittedPlan
+from calibcli.workflow.fitted_plans import FittedPlan, Trial, fit_plan, trial_of
 from calibcli.workflow.measuring import Predictor
 from calibcli.workflow.plans import Plan
 
@@ -201,6 +201,15 @@ class GroupedFit:
             f"{own} of {count} groups of {column!r} have a map of their own{share}: held-out NLL "
             f"{best:.4f}, with one map for all {pooled:.4f}"
         )
+
+
+def try_groups(data: Data, plan: Plan) -> Trial:
+    """A plan fitted to the rows of every group, to all of them and without each fold."""
+    fitted = fit_plan(plan.rows_of(data), plan)
+    grouped = fit_groups(fitted)
+    trial = trial_of(fitted)
+    parameters = trial.parameters * max(len(grouped.groups.names), 1)
+    return replace(trial, fit=grouped.fit, by_fold=grouped.by_fold, parameters=parameters)
 
 
 def fit_groups(fitted: FittedPlan) -> GroupedFit:
