@@ -11,6 +11,7 @@ some there does only what is missing.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,36 +213,38 @@ def report(records: Sequence[Record]) -> str:
     for one in records:
         if one.status == DONE and one.excess is not None:
             found[one.set.rpartition(", ")[0], one.fit_rows, one.method].append(1000 * one.excess)
-    methods = list(dict.fromkeys(method for _, _, method in found))
-    parts = [_by_rows(found, methods)]
+    methods = sorted({method for _, _, method in found})
+    counts = sorted({truth.classes for truth in WORLDS.values()})
+    parts = [_by_rows(found, methods, classes) for classes in counts]
     parts += [_by_world(found, methods, rows) for rows in SAMPLES]
     missing = [f"{one.method} on {one.set}: {one.note}" for one in records if one.status != DONE]
     if missing:
         parts.append("\n".join(["Not ended, or failed:", "", *(f"- {text}" for text in missing)]))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 _Found = Mapping[tuple[str, int, str], Sequence[float]]
 
 
-def _by_rows(found: _Found, methods: Sequence[str]) -> str:
-    """Means over the worlds by rows, for methods that did all worlds that any method did."""
-    lines = _head("method", *(f"{rows:,} rows" for rows in SAMPLES))
+def _by_rows(found: _Found, methods: Sequence[str], classes: int) -> str:
+    """Means over the worlds of so many classes whose new rows are like the old, the best first."""
+    worlds = [
+        world
+        for world, truth in WORLDS.items()
+        if truth.classes == classes and truth.new_model is None
+    ]
+    lines, samples = [], [rows for rows in SAMPLES if rows > classes]
     for method in methods:
-        cells = []
-        for rows in SAMPLES:
-            worlds = {world for world, n, _ in found if n == rows and _several(found, world, n)}
-            done = [
-                found[key] for world in sorted(worlds) if (key := (world, rows, method)) in found
-            ]
-            cells.append(_mean_and_error(done) if len(done) == len(worlds) > 0 else "")
-        lines.append(_row(f"`{method}`", *cells))
-    return "\n".join(lines)
-
-
-def _several(found: _Found, world: str, rows: int) -> bool:
-    """Whether several methods take part in a world: not those for two classes alone."""
-    return len([1 for other, n, _ in found if (other, n) == (world, rows)]) > 1
+        done = [[found.get((world, rows, method), []) for world in worlds] for rows in samples]
+        cells = [_mean_and_error(parts) for parts in done]
+        means = [fmean(map(fmean, parts)) for parts in done if all(parts)]
+        # Of few rows the excess is many times that of many: ranks are by its logarithm.
+        rank = fmean(math.log(max(mean, 1e-3)) for mean in means) if all(cells) else math.inf
+        if any(cells):
+            lines.append((rank, _row(f"`{method}`", *cells)))
+    title = f"{classes} classes, worlds: {len(worlds)}"
+    head = _head(title, *(f"{rows:,} rows" for rows in samples))
+    return "\n".join([*head, *(line for _, line in sorted(lines))]) if lines else ""
 
 
 def _by_world(found: _Found, methods: Sequence[str], rows: int) -> str:
