@@ -11,6 +11,7 @@ confusion matrix alone and is a check on it.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from functools import partial
 
@@ -444,8 +445,12 @@ def _confidence_gap(data: Data, target: Data, model: _Model, factors: NumpyArray
 
 def _joined(data: Data, work: partial[_Arrays]) -> _Arrays:
     """The arrays of all tiles, one after the other."""
-    parts = data.fold(lambda tile: [work(tile)], lambda left, right: left + right)
+    parts: list[_Arrays] = data.fold(partial(_in_list, work), operator.add)
     return tuple(np.concatenate([part[i] for part in parts]) for i in range(2))
+
+
+def _in_list(work: partial[_Arrays], tile: Tile) -> list[_Arrays]:
+    return [work(tile)]
 
 
 def _confidences(model: _Model, tile: Tile) -> _Arrays:
