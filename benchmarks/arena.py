@@ -208,7 +208,8 @@ def main() -> None:
     records = forget(options.csv, choose(contenders(), options.fresh))
     field = {} if options.report else without_missing(contenders())
     if options.only and field:
-        field = {method: field[method] for method in choose(field, options.only) if method in field}
+        chosen = choose(contenders(), options.only)
+        field = {method: one for method, one in field.items() if method in chosen}
     jobs = make_jobs(field, splits, shapes)
     arena = Arena(jobs, field, shapes, records, options.csv, options.budget)
     if arena.jobs:

@@ -76,6 +76,20 @@ def test_noise_is_not_corrected_for():
     assert np.mean(used) < 0.6 * np.mean(estimated)
 
 
+def test_a_rare_class_that_is_hardly_known_is_left_alone():
+    ratios = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        odds = -5.5 + 1.4 * rng.standard_normal(5500)
+        logits = np.stack((np.zeros(5500), odds), axis=1)
+        labels = (rng.random(5500) < 1 / (1 + np.exp(-odds / 1.3))).astype(int)
+        shift = shift_between((logits[:500], labels[:500]), logits[500:])
+        ratios.append(abs(np.log(shift.used[1] / shift.source[1])))
+    # About 12 rows of 500, and a model that hardly tells them from others.
+    assert max(ratios) < np.log(5)
+    assert np.mean(ratios) < 0.15
+
+
 def test_a_clear_shift_is_corrected_for_nearly_as_a_whole(rng):
     shift = shift_between(drawn(rng, 2000, TAIL), drawn(rng, 2000, EVEN)[0])
     assert shift.drawn < 0.05

@@ -145,14 +145,19 @@ def estimate_label_shift(data: Data, target: Data) -> LabelShift:
     calibrated = fit_stages(data, (BiasCorrectedTemperatureMap(),), NegativeLogLikelihood())
     model = _Model(calibrated.calibrators, present, np.log(source[present]))
     prior = source[present]
-    shares, information = _most_likely(target, model, prior)
-    noise, noise_of_change = _covariances(data, target, model, shares, information)
-    change = np.log(shares / prior)
-    wald = _wald(change, noise_of_change)
-    strength = max(0.0, 1 - (len(prior) - 1) / wald) if wald > 0 else 0.0
-    used = prior * np.exp(strength * change)
+    shares = _most_likely(target, model, prior)
+    errors = _standard_errors(data, target, model, shares)
+    low, high = _interval(shares, errors)
+    surprise = _surprise(data, target, model, prior)
+    # By noise alone it is the number of free shares in the mean. Below twice that, as for Akaike,
+    # nothing is gained; above, the part that noise explains is taken back (James and Stein).
+    free = len(prior) - 1
+    strength = 1 - free / surprise if surprise > 2 * free else 0.0
+    # The logarithm of a share counts, and one that could be 0 has none.
+    likely = _means_above_zero(shares, errors)
+    likely = np.where(shares < prior, np.minimum(likely, prior), likely)
+    used = prior * np.exp(strength * np.log(likely / prior))
     used /= used.sum()
-    low, high = _interval(shares, noise)
     return LabelShift(
         source=source,
         shares=_for_all(shares, present),
@@ -213,8 +218,8 @@ def _for_all(values: NumpyArray, present: NumpyArray) -> NumpyArray:
 # --- maximum likelihood -------------------------------------------------------------------------
 
 
-def _most_likely(target: Data, model: _Model, prior: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
-    """Shares (L,) of the largest posterior, and the information (L, L) of their logarithms.
+def _most_likely(target: Data, model: _Model, prior: NumpyArray) -> NumpyArray:
+    """Shares (L,) of the largest posterior.
 
     The prior is a single row with the shares of the fit: no share is 0, and its logarithm finite.
     Newton's steps are taken where they ascend, those of EM, which always do, elsewhere.
@@ -236,9 +241,7 @@ def _most_likely(target: Data, model: _Model, prior: NumpyArray) -> tuple[NumpyA
         value, mean, products, weight = new
         if change < _TOLERANCE:
             break
-    total = weight + 1
-    information = total * (np.diag(shares) - np.outer(shares, shares))
-    return shares, information - (np.diag(mean) - products)
+    return shares
 
 
 def _moved(shares: NumpyArray, step: NumpyArray) -> NumpyArray:
@@ -289,32 +292,80 @@ def _corrected(log_probs: NumpyArray, change: NumpyArray) -> tuple[NumpyArray, N
 # --- their noise ---------------------------------------------------------------------------------
 
 
-def _covariances(
-    data: Data, target: Data, model: _Model, shares: NumpyArray, information: NumpyArray
-) -> tuple[NumpyArray, NumpyArray]:
-    """Covariances (L, L) of the logarithms of the shares, and of their change from the fit's.
+def _standard_errors(data: Data, target: Data, model: _Model, shares: NumpyArray) -> NumpyArray:
+    """Standard errors (L,) of the most likely shares.
 
     The delta method through all that was estimated: the shares from the unlabelled rows, the
-    temperature, the biases and the class shares of the fit from the labelled ones. A row's part in
-    each estimate is its score times the inverse information.
+    temperature, the biases and the class shares of the fit from the labelled ones. It is of the
+    shares, not of their logarithms, as those of a share near 0 have no normal distribution.
     """
+    equations = _equations(data, target, model, shares, null=False)
+    inverse = np.linalg.pinv(equations.slope, rcond=1e-12, hermitian=True)
+    # Each share but the largest is free, which takes what they leave.
+    spread = equations.contrasts.T @ inverse
+    variances = ((spread @ equations.noise) * spread).sum(axis=1)
+    errors: NumpyArray = np.sqrt(np.maximum(variances, 0))
+    return errors
+
+
+def _surprise(data: Data, target: Data, model: _Model, prior: NumpyArray) -> float:
+    """How far the rows are from the shares of the fit, in squares of its noise (a score test).
+
+    If these are theirs it is L - 1 in the mean. Unlike the distance of the estimate from them it
+    needs no normal distribution of an estimate that may be at an end of its range.
+    """
+    equations = _equations(data, target, model, prior, null=True)
+    inverse = np.linalg.pinv(equations.noise, rcond=1e-12, hermitian=True)
+    return float(equations.value @ inverse @ equations.value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Equations:
+    """The slopes of the likelihood by the L - 1 free shares, which are 0 at the most likely ones.
+
+    Attributes
+    ----------
+    contrasts : float64 array (L - 1, L)
+        A free share up, and the largest down.
+    value : float64 array (L - 1,)
+    slope : float64 array (L - 1, L - 1)
+        Minus the derivatives of the value by the free shares.
+    noise : float64 array (L - 1, L - 1)
+        Covariance of the value.
+    """
+
+    contrasts: NumpyArray
+    value: NumpyArray
+    slope: NumpyArray
+    noise: NumpyArray
+
+
+def _equations(
+    data: Data, target: Data, model: _Model, shares: NumpyArray, *, null: bool
+) -> _Equations:
+    """The equations at some shares; ``null``: at those of the fit, whose noise is theirs too.
+
+    A labelled row's part in an estimate is its score times the inverse information.
+    """
+    contrasts = np.delete(np.eye(len(shares)), shares.argmax(), axis=0)
+    contrasts[:, shares.argmax()] = -1.0
     change = np.log(shares) - model.log_prior
-    of_target, by_bias, by_scale = target.fold(
-        partial(_target_scores, model, change, shares), _added_all
+    ratios, products, squares, by_bias, by_scale = target.fold(
+        partial(_target_scores, model, change), _added_all
     )
     (of_parameters,) = data.fold(partial(_parameter_information, model), _added_all)
-    weight = data.weight
     # Biases have a constant that nothing depends on.
     inverse = np.linalg.pinv(of_parameters, rcond=1e-12, hermitian=True)
-    by_parameters = np.column_stack((by_scale, by_bias)) @ inverse
-    by_counts = -by_bias / (weight * np.exp(model.log_prior))
-    solved = np.linalg.pinv(information, rcond=1e-12, hermitian=True)
-    of_shares, of_change = data.fold(
-        partial(_source_scores, model, solved @ by_parameters, solved @ by_counts, weight),
-        _added_all,
+    by_parameters = contrasts @ np.column_stack((by_scale, by_bias)) @ inverse
+    by_log_prior = -np.diag(ratios) if null else -by_bias
+    by_counts = contrasts @ by_log_prior / (data.weight * np.exp(model.log_prior))
+    (of_rows,) = data.fold(partial(_source_scores, model, by_parameters, by_counts), _added_all)
+    return _Equations(
+        contrasts,
+        contrasts @ ratios,
+        contrasts @ products @ contrasts.T,
+        contrasts @ squares @ contrasts.T + of_rows,
     )
-    of_rows = solved @ of_target @ solved
-    return of_rows + of_shares, of_rows + of_change
 
 
 _Arrays = tuple[NumpyArray, ...]
@@ -324,15 +375,25 @@ def _added_all(left: _Arrays, right: _Arrays) -> _Arrays:
     return tuple(a + b for a, b in zip(left, right, strict=True))
 
 
-def _target_scores(model: _Model, change: NumpyArray, shares: NumpyArray, tile: Tile) -> _Arrays:
-    """Sums of squares of the scores (L, L), and their slopes by biases (L, L) and scale (L,)."""
+def _target_scores(model: _Model, change: NumpyArray, tile: Tile) -> _Arrays:
+    """Sums over rows of likelihoods u (L,) over that of the mixture, which are slopes by shares.
+
+    Also of their products (L, L), by weight and squared weight, and of the derivatives of u by the
+    biases (L, L) and by the scale (L,).
+    """
     weights, scores = _weights(tile), _finite(model.scores(tile))
-    probs, _ = _corrected(model.log_probs(tile), change)
-    weighted = weights[:, None] * probs
-    errors = weights[:, None] * (probs - shares)
-    by_bias = np.diag(weighted.sum(axis=0)) - weighted.T @ probs
+    log_probs = model.log_probs(tile)
+    probs, log_total = _corrected(log_probs, change)
+    ratios = np.exp(log_probs - model.log_prior - log_total[:, None])
+    weighted = weights[:, None] * ratios
     centred = scores - (probs * scores).sum(axis=1, keepdims=True)
-    return errors.T @ errors, by_bias, (weighted * centred).sum(axis=0)
+    return (
+        weighted.sum(axis=0),
+        weighted.T @ ratios,
+        weighted.T @ weighted,
+        np.diag(weighted.sum(axis=0)) - weighted.T @ probs,
+        (weighted * centred).sum(axis=0),
+    )
 
 
 def _parameter_information(model: _Model, tile: Tile) -> _Arrays:
@@ -349,19 +410,18 @@ def _parameter_information(model: _Model, tile: Tile) -> _Arrays:
 
 
 def _source_scores(
-    model: _Model, by_parameters: NumpyArray, by_counts: NumpyArray, weight: float, tile: Tile
+    model: _Model, by_parameters: NumpyArray, by_counts: NumpyArray, tile: Tile
 ) -> _Arrays:
-    """Sums of squares (L, L) of the labelled rows' parts in the shares, and in their change."""
+    """Sums of squares (L - 1, L - 1) of the labelled rows' parts in the equations."""
     weights, scores = _weights(tile), _finite(model.scores(tile))
+    rows, labels = np.arange(len(tile)), model.labels(tile)
     errors = -np.exp(model.log_probs(tile))
-    errors[np.arange(len(errors)), model.labels(tile)] += 1.0
-    prior = np.exp(model.log_prior)
-    counts = np.tile(-prior, (len(errors), 1))
-    counts[np.arange(len(errors)), model.labels(tile)] += 1.0
+    errors[rows, labels] += 1.0
+    counts = np.tile(-np.exp(model.log_prior), (len(tile), 1))
+    counts[rows, labels] += 1.0
     both = np.column_stack(((errors * scores).sum(axis=1), errors))
     parts = weights[:, None] * (both @ by_parameters.T + counts @ by_counts.T)
-    changes = parts - weights[:, None] * counts / (weight * prior)
-    return parts.T @ parts, changes.T @ changes
+    return (parts.T @ parts,)
 
 
 def _finite(scores: NumpyArray) -> NumpyArray:
@@ -369,22 +429,25 @@ def _finite(scores: NumpyArray) -> NumpyArray:
     return np.where(np.isfinite(scores), scores, 0.0)
 
 
-def _interval(shares: NumpyArray, noise: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
-    """95 % intervals of the shares, symmetric in their log-odds."""
-    slopes = np.diag(shares) - np.outer(shares, shares)
-    variances = np.diag(slopes @ noise @ slopes)
+def _interval(shares: NumpyArray, errors: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
+    """95 % intervals: symmetric in the log-odds of shares clear of 0 and 1, and cut elsewhere."""
+    room = shares * (1 - shares)
+    clear = room > 2 * errors
     odds = np.log(shares) - np.log1p(-shares)
-    half = _Z95 * np.sqrt(np.maximum(variances, 0)) / (shares * (1 - shares))
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(half - odds)), 1 / (1 + np.exp(-half - odds))
+    half = _Z95 * errors / np.where(clear, room, 1.0)
+    low = np.where(clear, 1 / (1 + np.exp(half - odds)), shares - _Z95 * errors)
+    high = np.where(clear, 1 / (1 + np.exp(-half - odds)), shares + _Z95 * errors)
+    return np.maximum(low, 0.0), np.minimum(high, 1.0)
 
 
-def _wald(change: NumpyArray, noise: NumpyArray) -> float:
-    """How many times its noise a change of log-shares is, squared; a constant does not count."""
-    change = change - change.mean()
-    centre = np.eye(len(change)) - 1 / len(change)
-    inverse = np.linalg.pinv(centre @ noise @ centre, rcond=1e-12, hermitian=True)
-    return float(change @ inverse @ change)
+def _means_above_zero(shares: NumpyArray, errors: NumpyArray) -> NumpyArray:
+    """Means (L,) of normal distributions around the shares of which nothing is below 0."""
+    errors = np.maximum(errors, 1e-12)
+    z = shares / errors
+    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    above = np.array([0.5 * math.erfc(-each / math.sqrt(2)) for each in z])
+    means: NumpyArray = shares + errors * density / above
+    return means
 
 
 # --- checks --------------------------------------------------------------------------------------
