@@ -230,6 +230,23 @@ class TestNoAnswer:
         assert np.isfinite(calibrator.predict_proba(5 * np.eye(2))).all()
         assert calibrator.outcome.notes
 
+    @pytest.mark.parametrize(
+        "method",
+        ["vector", "platt", "beta", "ensemble-temperature", "class-temperature", "monotone"],
+    )
+    def test_maps_without_a_ridge_leave_separable_rows_as_they_are(self, method: str) -> None:
+        labels = np.arange(60) % 2
+        calibrator = fit(5.0 * np.eye(2)[labels], labels, method=method)
+        np.testing.assert_allclose(calibrator.predict_proba([[5.0, 0.0]])[0, 0], 0.99331, 1e-5)
+        assert any("the rows can be separated" in note for note in calibrator.outcome.notes)
+
+    def test_rows_that_a_bias_separates_keep_their_temperature(self) -> None:
+        logits = np.array([[0.0, 1.0]] * 20 + [[0.0, 3.0]] * 20)
+        calibrator = fit(logits, np.repeat([0, 1], 20), method="platt")
+        plain = fit(logits, np.repeat([0, 1], 20))
+        assert calibrator.stages[0].intercept == 0
+        assert calibrator.stages[0].slope == pytest.approx(1 / plain.stages[0].temperature)
+
     @pytest.mark.parametrize("rows", [1, 2])
     @pytest.mark.parametrize("method", SMOOTH)
     def test_hardly_any_rows(self, rows: int, method: str) -> None:

@@ -275,6 +275,14 @@ class SmoothMap(Family):
         """The family with its knots, if any, placed by log-probabilities (n, K) of rows."""
         return self
 
+    def at_temperature(self, classes: int, scale: float) -> NumpyArray:
+        """Parameters (P,) of one temperature and nothing else, where no others can be fitted."""
+        return self.start(classes, scale)
+
+    def scaled(self, scale: float) -> SmoothMap:
+        """The family with its penalties in units of the scale of the best temperature."""
+        return self
+
     def starts(self, classes: int, scale: float, seed: int) -> list[NumpyArray]:
         """Parameters to start from, the best of which by held-out loss is taken."""
         return [self.start(classes, scale)]

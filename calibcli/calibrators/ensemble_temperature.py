@@ -109,6 +109,9 @@ class EnsembleTemperatureMap(SmoothMap):
     def start(self, classes: int, scale: float) -> NumpyArray:
         return np.concatenate(([-np.log(scale)], np.sqrt([0.8, 0.1, 0.1])))
 
+    def at_temperature(self, classes: int, scale: float) -> NumpyArray:
+        return np.array([-np.log(scale), 1.0, 0.0, 0.0])
+
     def forward(self, theta: NumpyArray, logits: Array) -> Array:
         members = _members(float(np.exp(theta[0])), logits)
         return namespace(logits).log(_mixture(_weights(theta), *members))

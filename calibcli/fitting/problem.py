@@ -5,6 +5,7 @@ A solver takes a `Problem` and a starting point, and returns a `Solution`.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -69,6 +70,16 @@ class Problem:
     def __post_init__(self) -> None:
         self._ridge = self.map.ridge(self.data.classes, self.data.weight)
         self._free = ~self.map.frozen(self.data.class_weights <= 0)
+
+    @property
+    def free_to_grow(self) -> bool:
+        """Whether the ridge costs less than one row's ``ln 2`` where all logits are doubled."""
+        if self._ridge is None:
+            return True
+        classes = self.data.classes
+        move = self.map.start(classes, 2.0) - self.map.start(classes, 1.0)
+        cost = float(move @ self._pull(move)) / 2 * self.data.weight
+        return cost < math.log(2)
 
     def line(self, theta: NumpyArray) -> tuple[float, float, float | None]:
         """Value, first and second derivative of a problem with one parameter."""

@@ -138,6 +138,8 @@ def _fit_many(
         rough = _fit_scale(thin or data, TemperatureMap(), _for_scale(objective), None)
         assert rough.solution is not None
         scale = float(rough.solution.theta[0])
+    if earlier is None:
+        family = family.scaled(scale)
     problem = Problem(data, family, objective, family.anchor(data.classes, scale))
     _prepare(problem)
     if _can_start_from(earlier, family, objective):
@@ -153,8 +155,13 @@ def _fit_many(
     else:
         solution = solve(problem, theta)
     notes = _absent_note(family, data.class_weights) + _few_rows_note(family, data)
-    if (thin is None and _separable(rough)) or solution.value <= SMALLEST_LOSS:
-        notes = (*notes, f"{family.name}: the rows can be separated; its parameters mean little")
+    if _separated(problem, solution):
+        # No parameters are best; what is left of the map is its temperature, or nothing.
+        criterion = "separable" if thin is None and _separable(rough) else "unbounded"
+        theta = family.at_temperature(data.classes, scale)
+        solution = replace(solution, theta=theta, converged=False, criterion=criterion)
+        left = "the scores as they are" if criterion == "separable" else "one temperature"
+        notes = (*notes, f"{family.name}: the rows can be separated, so none fits best; {left}")
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
@@ -167,6 +174,18 @@ def _fit_many(
 
 def _separable(rough: StageFit | None) -> bool:
     return bool(rough and rough.solution and rough.solution.criterion == "separable")
+
+
+def _separated(problem: Problem, solution: Solution) -> bool:
+    """Whether a likelihood has no maximum, as parameters that grow bring it ever closer to 1.
+
+    At a maximum of rows that can't be separated one of them at least is given no more than half of
+    the probability, which costs ln 2. A ridge that counts makes a maximum.
+    """
+    rows = problem.data.rows
+    if not problem.objective.likelihood or problem.data.weight < rows:
+        return solution.value <= SMALLEST_LOSS
+    return solution.value * rows < math.log(2) and problem.free_to_grow
 
 
 def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Objective) -> bool:
