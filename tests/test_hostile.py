@@ -656,6 +656,20 @@ def test_numbers_beyond_all_measure_are_refused_by_every_option(
         assert len(line) < 200
 
 
+def test_values_without_measure_are_cut_in_messages(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "v.jsonl"
+    texts = ("cat", "x" * 5000)
+    for name, values in (("label", texts), ("labels", [[each] for each in texts])):
+        rows = [{"logits": [0.5, 1.0], name: each} for each in values]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        options = ["--multi-label"] if name == "labels" else []
+        line = refused(capfd, "evaluate", str(path), "--classes", "cat,dog", *options)
+        assert "the label" in line
+        assert len(line) < 700 + len(str(path))
+
+
 def test_a_defect_still_ends_with_70(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

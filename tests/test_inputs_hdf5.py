@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -166,11 +167,15 @@ def test_half_a_file_is_refused(tmp_path):
         assert "not a readable HDF5 file" in refusal(path)
 
 
-def test_a_process_that_crashes_is_a_refusal(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(signal.SIGSEGV, "ended by signal 11"), (signal.SIGXCPU, "did not end in 8 seconds")],
+)
+def test_a_process_that_crashes_is_a_refusal(tmp_path, monkeypatch, number, says):
     path = written(tmp_path)
-    ended = subprocess.CompletedProcess([], -11, b"", b"")
+    ended = subprocess.CompletedProcess([], -number, b"", b"")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
-    assert "not a readable HDF5 file (libhdf5 ended by signal 11)" in refusal(path)
+    assert f"not a readable HDF5 file (libhdf5 {says})" in refusal(path)
 
 
 def test_nothing_of_the_working_folder_is_imported(tmp_path, monkeypatch):

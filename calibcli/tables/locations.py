@@ -91,10 +91,10 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, cut: some libraries write pages, or whole buffers."""
     lines = str(error).strip().splitlines()
     line = lines[0] if lines else type(error).__name__
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…"
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
-_LONGEST_REASON = 240
+_LONGEST = 240
 """Characters."""
 
 

@@ -322,6 +322,10 @@ class DataFile(ABC):
         return next(self.read(names, begin, begin + rows, rows), None)
 
 
+_LONGEST = 480
+"""Characters of what is said of a row."""
+
+
 class RowError(Exception):
     """Something is wrong with a row; whoever knows the file says which one.
 
@@ -330,10 +334,11 @@ class RowError(Exception):
     row : int
         Counted from the first row of the batch.
     message : str
+        It is cut where a value of the row makes it very long.
     """
 
     def __init__(self, row: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
         self.row = int(row)
 
 

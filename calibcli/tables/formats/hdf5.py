@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,10 @@ from calibcli.tables.formats.npz import ArrayData, Member, with_own_keys
 from calibcli.tables.locations import Location
 from calibcli.tables.storage import LARGEST_EXPANSION, Spool
 
-_SECONDS = 120
+_SECONDS, _BYTES_A_SECOND, _PATIENCE = 8, 10 << 20, 120
+"""Processor time of libhdf5, with more for large files, and how long it may take on a busy machine:
+a damaged heap of texts has it search for minutes."""
+
 _DEFLATE, _SHUFFLE, _FLETCHER, _ZSTD = hdf5_description.FILTERS.values()
 _FLETCHER_BYTES, _FLETCHER_MODULUS = 4, 65535
 _NOTHING = ArrayHeader((0,), fortran=False, dtype="|u1", length=0)
@@ -159,6 +163,7 @@ def _description(location: Location, spool: Spool) -> list[dict[str, Any]]:
             f"{location.name}: is an HDF5 file, which needs h5py: pip install 'calibcli[hdf5]'"
         )
     limit = spool.expansion.limit or LARGEST_EXPANSION
+    seconds = _SECONDS + Path(location.path).stat().st_size // _BYTES_A_SECOND
     with spool.writing(location.name):
         folder = Path(spool.new_file(location.name))
         folder.mkdir()
@@ -168,19 +173,21 @@ def _description(location: Location, spool: Spool) -> list[dict[str, Any]]:
     environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
     try:
         process = subprocess.run(  # noqa: S603 (this Python and this package's program)
-            [*command, str(limit)],
+            [*command, str(limit), str(seconds)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            timeout=_SECONDS,
+            timeout=_PATIENCE + seconds,
             env=environment,
         )
         described = json.loads(process.stdout)
     except subprocess.TimeoutExpired as error:
-        raise _damaged(location, f"libhdf5 did not end in {_SECONDS} seconds") from error
+        raise _damaged(location, f"libhdf5 did not end in {_PATIENCE + seconds} seconds") from error
     except (ValueError, RecursionError) as error:
         reason = f"libhdf5 ended by signal {-process.returncode}"
-        if process.returncode >= 0:
+        if -process.returncode == getattr(signal, "SIGXCPU", None):
+            reason = f"libhdf5 did not end in {seconds} seconds"
+        elif process.returncode >= 0:
             last = process.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
             reason = last[0] if last else "libhdf5 gave up"
         raise _damaged(location, reason) from error

@@ -20,16 +20,16 @@ BFLOAT16 = (15, 7, 8, 0, 7)
 """Where sign, exponent and fraction lie: `H5Tget_fields`."""
 
 FILTERS = {"deflate": 1, "shuffle": 2, "fletcher32": 3, "zstd": 32015}
-CPU_SECONDS, MEMORY_BYTES = 60, 4 << 30
+MEMORY_BYTES = 4 << 30
 
 
-def limit_resources() -> None:
-    """End rather than work without end, or fill the memory."""
+def limit_resources(seconds: int) -> None:
+    """End rather than work without end, or fill the memory; the seconds are of the processor."""
     try:
         import resource
     except ImportError:
         return
-    for what, most in ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, MEMORY_BYTES)):
+    for what, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, MEMORY_BYTES)):
         soft, hard = resource.getrlimit(what)
         lowest = min(each for each in (soft, hard, most) if each != resource.RLIM_INFINITY)
         resource.setrlimit(what, (lowest, hard))
@@ -169,9 +169,9 @@ def _write_texts(data: Any, target: Path, most: int) -> str:
 
 
 def print_description() -> None:
-    """Describe the file that is named first, with a folder and bytes for its texts."""
-    limit_resources()
-    path, folder, text_bytes = sys.argv[1:]
+    """Describe the file named first, given a folder and bytes for its texts, and seconds."""
+    path, folder, text_bytes, seconds = sys.argv[1:]
+    limit_resources(int(seconds))
     try:
         described: dict[str, Any] = {"datasets": list(datasets(path, folder, int(text_bytes)))}
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, MemoryError) as error:
