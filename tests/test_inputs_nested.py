@@ -147,3 +147,27 @@ def test_labels_with_an_axis_of_one_at_the_end(tmp_path):
         read = gather(dataset, 17)
     assert np.array_equal(read[0], np.moveaxis(scores, 1, -1).reshape(-1, 3))
     assert np.array_equal(read[1], labels.ravel())
+
+
+def test_an_output_has_no_labels_of_its_own(tmp_path):
+    """The predicted classes have the shape of labels, and are none."""
+    probs = RNG.dirichlet(np.ones(3), size=(4, 5, 6))
+    arrays = {"probs": probs, "prediction": probs.argmax(axis=-1), "confidence": probs.max(axis=-1)}
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(CalibError, match="no labels were found"):
+        opened(tmp_path / "t.npz")
+
+
+def test_the_least_whole_number_is_no_label(tmp_path):
+    """As `calib apply` writes to an NPZ what has none."""
+    labels = TAGS.ravel().copy()
+    labels[[3, 9]] = np.iinfo(np.int64).min
+    np.savez(tmp_path / "t.npz", logits=TOKENS.reshape(-1, 3), label=labels)
+    said = "row 3: the label is missing .* --unlabelled skip"
+    with pytest.raises(CalibError, match=said), opened(tmp_path / "t.npz") as dataset:
+        gather(dataset)
+    with opened(tmp_path / "t.npz", unlabelled="skip") as dataset:
+        read = gather(dataset, 17)
+    kept = labels >= 0
+    assert np.array_equal(read[0], TOKENS.reshape(-1, 3)[kept])
+    assert np.array_equal(read[1], labels[kept])

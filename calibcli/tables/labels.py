@@ -92,6 +92,10 @@ class LabelRule:
         elif values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
             raise RowError(int(np.argmax(values)), f"the label {values.max()} is no class number")
         numbers: NumpyArray = values.astype(np.int64)
+        # What an NPZ has for none, which has no other way to say it among whole numbers.
+        if values.dtype == np.int64 and not self._may_be_missing and (values == NO_LABEL).any():
+            row = int(np.argmax(values == NO_LABEL))
+            raise RowError(row, f"the label is missing (the least whole number); {_SKIPPING}")
         if stored.missing is not None:
             numbers[stored.missing] = NO_LABEL
         for label in self.ignore if self.required else ():

@@ -291,11 +291,13 @@ def proposed_labels(file: FileFields) -> str:
     if named_labels(file) is not None:
         return ""
     kinds = ("integer", "bool", "string")
+    rows = max((field.rows for field in file.fields), default=0)
     fitting = [
         field
         for field in file.fields
-        if field.axes == 1 and field.element in kinds and field.name.lower() not in PREDICTIONS
+        if field.axes == 1 and field.element in kinds and field.rows == rows
     ]
+    fitting = [field for field in fitting if field.name.lower() not in PREDICTIONS]
     return f" --labels {shlex.quote(fitting[0].name)}" if len(fitting) == 1 else ""
 
 

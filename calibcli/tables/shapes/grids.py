@@ -17,6 +17,7 @@ from calibcli.tables.names import (
     FAMILIES,
     OTHER_SCORES,
     OTHER_VECTORS,
+    PREDICTIONS,
     FileFields,
     choose_labels,
     named_scores,
@@ -177,7 +178,11 @@ def _labels(
     fits = [each for each in free if fitting(shape, full_shape(each)) or full_shape(each) == shape]
     named = choose_labels(fields, fits.__contains__, more=MASKS)
     named = named or choose_labels(fields, free.__contains__, more=MASKS)
-    numbers = [each for each in fits if each.element in ("integer", "bool")]
+    numbers = [
+        each
+        for each in fits
+        if each.element in ("integer", "bool") and each.name.lower() not in PREDICTIONS
+    ]
     field = numbers[0] if named is None and len(numbers) == 1 else named
     return None if field is None else (file, field)
 
