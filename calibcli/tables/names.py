@@ -60,7 +60,7 @@ OTHER_SCORES = (
 )
 OTHER_VECTORS = ("predictions", "preds", "y_pred", "confidences")
 OTHER_FAMILIES = (".pred_*", "proba_*", "softmax_*")
-OTHER_LABELS = ("label_ids", "ground_truth", "groundtruth", "truth", "gt")
+OTHER_LABELS = ("label_ids", "ground_truth", "groundtruth", "truth", "gt", "gold", "gold_index")
 """Names that are tried where none of those above is there, if only one of them is there; single
 numbers by the names of vectors are predicted classes, and no scores."""
 
@@ -310,7 +310,7 @@ def _checked(file: FileFields, field: Field) -> Field:
         raise DataError(f"{file.name}: the rows of scores are empty")
     if field.element != "float" or field.axes > 2:
         way = ""
-        if field.element == "integer" and field.axes == 2:
+        if field.element == "integer" and field.axes == 2 and field.width != 1:
             labels = named_labels(file)
             named = None if labels is None else labels.name
             way = "; " + integers_as_floats(file.name, file.unit, field.name, named)

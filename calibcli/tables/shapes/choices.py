@@ -22,7 +22,7 @@ from calibcli.tables.formats.base import (
     locating_rows,
 )
 from calibcli.tables.kinds import PERCENT, TOLERANCE, refuse_mixture
-from calibcli.tables.names import SCORES, FileFields
+from calibcli.tables.names import SCORES, FileFields, named_scores
 from calibcli.tables.read_options import ReadOptions
 from calibcli.tables.sampling import ScoreSample
 from calibcli.tables.shapes.base import OpenedFiles
@@ -89,6 +89,7 @@ def _scores(file: DataFile, options: ReadOptions) -> str | None:
     asked = file.roles.get("logits", options.logits)
     named = fields.named(SCORES)
     usable = [field for field in named if field.element == "float" and field.axes < 3]
+    usable = usable or named_scores(fields)
     field = fields.find(asked) if asked is not None else next(iter(usable), None)
     return field.name if field is not None and _is_list(field) else None
 
