@@ -152,16 +152,37 @@ def test_arrays_survive_in_an_npz(tmp_path):
 
 
 def test_what_an_npz_cannot_hold_is_left_out_and_said(tmp_path):
-    others = {"id": pa.array(["x"] * 100), "list": pa.array([[1]] * 100), "n": pa.array(Y)}
+    others = {
+        "list": pa.array([[1]] * 100),
+        "essay": pa.array(["x" * 300] * 100),
+        "note": pa.array(["x", None] * 50),
+        "n": pa.array(Y),
+    }
     with opened(write_parquet(tmp_path / "in", Z, Y, **others)) as dataset:
         writer = calibrate(dataset, tmp_path / "out.npz")
-    assert writer.left_out == ("id", "list")
+    assert writer.left_out == ("list", "essay", "note")
     with np.load(tmp_path / "out.npz") as stored:
         assert stored.files == ["probs", "prediction", "confidence", "label", "n"]
     holes = write_parquet(tmp_path / "holes", Z, Y, n=pa.array([*range(99), None]))
     with opened(holes) as dataset, pytest.raises(DataError, match="'n' has missing values"):
         calibrate(dataset, tmp_path / "holes.npz")
     assert not (tmp_path / "holes.npz").exists()
+
+
+def test_texts_have_one_width_in_an_npz(tmp_path):
+    words = ["x" * (k % 7) + "é" * (k > 80) for k in range(100)]
+    kinds = {
+        "plain": pa.array(words),
+        "large": pa.array(words, pa.large_string()),
+        "tags": pa.array(words).dictionary_encode(),
+    }
+    with opened(write_parquet(tmp_path / "in", Z, Y, groups=9, **kinds)) as dataset:
+        writer = calibrate(dataset, tmp_path / "out.npz")
+    assert writer.left_out == ()
+    with np.load(tmp_path / "out.npz") as stored:
+        for name in kinds:
+            assert stored[name].dtype == "<U7"
+            assert stored[name].tolist() == words
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "npz", "arrow"])

@@ -28,6 +28,10 @@ from calibcli.tables.storage import COPIED_BYTES
 IN_MEMORY_BYTES = 8 << 20
 """What each array of an output may hold in memory; more goes to a temporary file."""
 
+LONGEST_TEXT = 256
+"""Characters of a text of which an NPZ has as many for each row."""
+
+_CHARACTER_BYTES = 4
 _ALIGNMENT = 64
 _ZIP64_BYTES = 20
 _PADDING = struct.Struct("<HH")
@@ -107,7 +111,8 @@ class NpzSink:
         in_order = self._promised >= 0 and (grid is None or grid.is_in_order)
         for name, array in arrays.items():
             if name != self._scores:
-                self._arrays[name] = _Waiting(array, None if name in self._per_image else grid)
+                waiting = _WaitingTexts if array.dtype.kind == "O" else _Waiting
+                self._arrays[name] = waiting(array, None if name in self._per_image else grid)
             elif not in_order:
                 self._arrays[name] = _Waiting(array, grid, is_scores=True)
         if in_order:
@@ -154,6 +159,10 @@ class NpzSink:
                     f"{self._rows} rows were written, but {self._promised} were to come"
                 )
         for name, waiting in self._arrays.items():
+            if isinstance(waiting, _WaitingTexts) and not waiting.fits:
+                old = next((old for old, new in self.renamed.items() if new == name), name)
+                self.left_out += (old,)
+                continue
             with self._open(name) as entry:
                 waiting.copy_to(entry)
         if self._class_names is not None:
@@ -236,6 +245,7 @@ class _Waiting:
         self._dtype, self._shape = first.dtype, first.shape[1:]
         self._grid, self._rows = grid, 0
         self._is_scores = is_scores
+        self._blocks: list[tuple[int, int]] = []
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 (see `close`)
 
     def write(self, array: NumpyArray, name: str) -> None:
@@ -281,6 +291,42 @@ class _Waiting:
         self._file.close()
 
 
+class _WaitingTexts(_Waiting):
+    """Texts that wait, of which the longest is known at the end.
+
+    Attributes
+    ----------
+    fits : bool
+        Whether none is missing and all are short enough: in the file each takes as much as the
+        longest.
+    """
+
+    fits = True
+
+    def write(self, array: NumpyArray, name: str) -> None:
+        if not self.fits or any(text is None for text in array.tolist()):
+            self.fits = False
+            return
+        texts = array.astype(np.str_)
+        width = max(texts.dtype.itemsize // _CHARACTER_BYTES, 1)
+        self.fits = width <= LONGEST_TEXT
+        if self.fits:
+            self._blocks.append((len(texts), width))
+            self._file.write(_bytes(texts, np.dtype(f"<U{width}")))
+            self._rows += len(texts)
+
+    def copy_to(self, entry: IO[bytes]) -> None:
+        longest = max((width for _, width in self._blocks), default=1)
+        kind = np.dtype(f"<U{longest}")
+        places = (self._rows,) if self._grid is None else self._grid.lengths(self._rows)
+        _write_header(entry, kind, places)
+        self._file.seek(0)
+        for rows, width in self._blocks:
+            content = self._file.read(rows * width * _CHARACTER_BYTES)
+            texts = np.frombuffer(content, f"<U{width}")
+            entry.write(_bytes(texts.astype(kind), kind))
+
+
 def _bytes(array: NumpyArray, dtype: np.dtype[Any]) -> memoryview:
     # Dates and strings offer no buffer of their own.
     return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
@@ -310,20 +356,27 @@ def _is_numeric(kind: Any) -> bool:
 
 
 def _fits(field: Any) -> bool:
-    """Whether a column can be an array: numbers, dates, vectors and tensors of them."""
+    """Whether a column can be an array: numbers, dates, vectors and tensors of them, texts."""
     import pyarrow as pa
+
+    from calibcli.tables.formats.arrow_types import element_of, is_list
 
     kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
     if pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
-    return _is_numeric(kind) or NUMPY_TYPE in (field.metadata or {})
+    is_text = element_of(field.type)[0] == "string" and not is_list(field.type)
+    return is_text or _is_numeric(kind) or NUMPY_TYPE in (field.metadata or {})
 
 
 def _from_arrow(field: Any, column: Any) -> NumpyArray:
     import pyarrow as pa
 
     from calibcli.tables.formats.arrow import row_shape
+    from calibcli.tables.formats.arrow_types import element_of, is_list
 
+    is_text = element_of(column.type)[0] == "string" and not is_list(column.type)
+    if is_text and NUMPY_TYPE not in (field.metadata or {}):
+        return np.array(column.to_pylist(), object)
     shape = row_shape(field) or ()
     if isinstance(field.type, pa.BaseExtensionType):
         column = column.storage
