@@ -134,7 +134,8 @@ def commands(form: str, path: Path, number: int) -> list[list[str]]:
     params = folder / ("tags.json" if form == "multi-label" else "params.json")
     if form == "multi-label":
         labels = ["--multi-label", "--classes", ",".join(ANIMALS)]
-    by = {"npy": [], "lm-eval": ["--by", "task"]}.get(form, ["--by", "lang"])
+    column = {"lm-eval": "task", "helm": "trial"}.get(form, "lang")
+    by = [] if form == "npy" else ["--by", column]
     output[1] += (".parquet", ".npz", ".arrow")[number % 3]
     return [
         ["evaluate", name, *labels, *measure],

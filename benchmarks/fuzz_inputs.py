@@ -456,7 +456,51 @@ def _samples_of_questions() -> list[Sample]:
     return [Sample(content, range(1, len(content)))]
 
 
+def _orc() -> list[Sample]:
+    from pyarrow import orc
+
+    samples = []
+    for packed in ("uncompressed", "zlib", "zstd"):
+        sink = io.BytesIO()
+        orc.write_table(pa.table(_columns()), sink, compression=packed)
+        samples.append(Sample(sink.getvalue(), range(3, len(sink.getvalue()) // 2)))
+    return samples
+
+
+def _columns() -> dict[str, Any]:
+    data = rows()
+    return {
+        "logits": pa.array(data["logits"].tolist(), pa.list_(pa.float32())),
+        "label": data["label"],
+        "lang": data["lang"].tolist(),
+    }
+
+
+def _helm() -> list[Sample]:
+    states = [
+        {
+            "instance": {
+                "id": f"id{index}",
+                "references": [
+                    {"output": {"text": word}, "tags": ["correct"] if k == y else []}
+                    for k, word in enumerate("wxyz")
+                ],
+            },
+            "reference_index": k,
+            "request_mode": "original",
+            "result": {"completions": [{"text": "", "logprob": float(value)}]},
+        }
+        for index, (row, y) in enumerate(zip(rows()["logits"], rows()["label"], strict=True))
+        for k, value in enumerate(row)
+    ]
+    spec = {"method": "multiple_choice_separate_original"}
+    content = json.dumps({"adapter_spec": spec, "request_states": states}).encode()
+    return [Sample(content, range(80, len(content)))]
+
+
 FORMATS: dict[str, Callable[[], list[Sample]]] = {
+    "orc": _orc,
+    "helm": _helm,
     "parquet": _parquet,
     "npz": _npz,
     "npy": _npy,
@@ -476,6 +520,8 @@ FORMATS: dict[str, Callable[[], list[Sample]]] = {
 """What is hurt; the last part of a name is no suffix."""
 
 SUFFIXES = {
+    "orc": ".orc",
+    "helm": ".json",
     "parquet": ".parquet",
     "npz": ".npz",
     "npy": ".npy",

@@ -671,6 +671,25 @@ def test_a_log_of_inspect_without_what_is_needed_is_refused(tmp_path) -> None:
         read(inspect_log(tmp_path, [], "json"))
 
 
+@pytest.mark.parametrize("form", ["eval", "json"])
+def test_a_hurt_log_of_inspect_is_refused_or_read(tmp_path, form) -> None:
+    path = inspect_log(tmp_path, [inspect_sample(at) for at in range(12)], form)
+    whole = path.read_bytes()
+    said = []
+    for number in range(150):
+        random = np.random.default_rng(number)
+        content = bytearray(whole)
+        at = int(random.integers(len(content)))
+        content[at : at + int(random.integers(3))] = random.bytes(int(random.integers(3)))
+        path.write_bytes(content)
+        try:
+            read(path)
+        except CalibError as error:
+            said.append(str(error))
+    assert len(said) > 20
+    assert not any("\n" in each for each in said)
+
+
 def helm_states(count: int, *, calibrated: bool) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Requests of HELM, one for each choice, and the scores (n, 4) that they mean."""
     random = np.random.default_rng(3)
