@@ -86,6 +86,16 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+def on_full_disk(kilobytes: int, line: str) -> subprocess.CompletedProcess[bytes]:
+    """A line of a shell that can write no file of more than some kilobytes.
+
+    The limit would also cut what Python compiles, and leave that to whoever runs the package next,
+    and what coverage writes.
+    """
+    limited = f"unset COVERAGE_PROCESS_CONFIG; ulimit -f {kilobytes}; {line}"
+    return shell(limited, PYTHONDONTWRITEBYTECODE="1")
+
+
 def begun(process: subprocess.Popen[bytes]) -> None:
     """Wait until the command has found its columns and works."""
     assert process.stderr is not None
@@ -126,7 +136,7 @@ def test_a_signal_when_a_file_appears_leaves_all_of_them(val, number, first):
 
 def test_a_side_output_that_fails_leaves_nothing(val):
     # All but the page, which has hundreds of kilobytes, is below the limit.
-    done = shell(f"ulimit -f 100; calib fit {val} -q -p p.json -o o.parquet --report r.html")
+    done = on_full_disk(100, f"calib fit {val} -q -p p.json -o o.parquet --report r.html")
     assert done.returncode == 2
     assert done.stderr == b"calib: r.html: File too large; nothing was written\n"
     assert list(Path().iterdir()) == []
@@ -227,10 +237,8 @@ def test_a_full_disk_behind_standard_output(val, params, command):
 
 @pytest.mark.parametrize("kilobytes", [1, 8])
 def test_a_full_disk_leaves_neither_file(val, kilobytes):
-    # The parameter file takes 2 kB, the probabilities 25 kB: with 8 kB one of them would fit. The
-    # limit would also cut what Python compiles, and leave that to whoever runs the package next.
-    command = f"calib fit {val} -q -p p.json -o o.parquet"
-    done = shell(f"ulimit -f {kilobytes}; {command}", PYTHONDONTWRITEBYTECODE="1")
+    # The parameter file takes 2 kB, the probabilities 25 kB: with 8 kB one of them would fit.
+    done = on_full_disk(kilobytes, f"calib fit {val} -q -p p.json -o o.parquet")
     assert done.returncode == 2
     assert done.stderr.startswith(b"calib: ")
     assert done.stderr.endswith(b"File too large; nothing was written\n")
