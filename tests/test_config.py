@@ -144,7 +144,7 @@ def test_the_search_ends_at_the_project(configured, tmp_path):
     assert configured("inspect", cwd=inner)["inspect seed"]["value"] == 2
 
 
-def test_a_file_that_was_only_found_cannot_overwrite(calib, sample_data, tmp_path):
+def test_a_file_that_was_only_found_cannot_do_harm(calib, sample_data, tmp_path):
     val = sample_data / "digits_longtail_val.npz"
     victim = write(tmp_path / "victim", "precious")
     folder = tmp_path / "project"
@@ -153,6 +153,10 @@ def test_a_file_that_was_only_found_cannot_overwrite(calib, sample_data, tmp_pat
         (
             "force = true",
             "calib.toml: force = true: this is taken from no file that was only found",
+        ),
+        (
+            'workers = "processes:2"',
+            'workers = "processes:2": this is taken from no file that was only found',
         ),
         (f'report = ["a.html", "{victim}"]', "this is outside of the folder"),
         (f'openmetrics = "{victim}"', "this is outside of the folder of the configuration file"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,14 +16,12 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.folds import Folds, Subset
 from calibcli.engine.machine import choose_device, parse_memory
-from calibcli.engine.source import ArraySource, Chunk, every
+from calibcli.engine.source import ArraySource, Chunk
 from calibcli.errors import DataError, UsageError
 from calibcli.fitting.stages import fit_stages
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
-from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.measuring import Through, measure
-from calibcli.workflow.plans import make_plan
 
 
 def labelled(rows: int, classes: int, seed: int = 0, dtype: type = np.float32) -> ArraySource:
@@ -95,13 +92,6 @@ def test_tiles_are_cut_at_the_same_places(cuts: list[int], threads: int) -> None
     starts = list(engine.map(scattered(source, *cuts), lambda tile: (tile.start, len(tile))))
     step = engine.tile_rows(1000)
     assert starts == [(i, min(step, 5000 - i)) for i in range(0, 5000, step)]
-
-
-def test_partitions_go_to_an_executor_and_states_come_back() -> None:
-    source = labelled(20_000, 5)
-    with ProcessPoolExecutor(2) as pool:
-        remote = temperature(source, Engine(executor=pool))
-    assert remote == pytest.approx(temperature(source, Engine()), rel=1e-7)
 
 
 def test_chunks_that_are_done_are_reported() -> None:
@@ -225,15 +215,6 @@ def test_what_is_no_size_of_memory_is_refused(text: str) -> None:
         parse_memory(text)
 
 
-def test_a_whole_job_runs_on_an_executor() -> None:
-    source = labelled(20_000, 5)
-    plan = make_plan("temperature")
-    with ProcessPoolExecutor(2) as pool:
-        there = fit_and_measure(open_data(Engine(executor=pool), source, folds=5), plan, Panel())
-    here = fit_and_measure(open_data(Engine(), source, folds=5), plan, Panel())
-    assert there.after.values == pytest.approx(here.after.values, rel=1e-6)
-
-
 def test_memory_mapped_rows_beyond_the_limit_are_read_in_pieces() -> None:
     source = labelled(100_000, 10)
     tight = Engine(memory=1 << 20)
@@ -244,7 +225,7 @@ def test_memory_mapped_rows_beyond_the_limit_are_read_in_pieces() -> None:
 def test_a_sample_holds_nothing_but_its_rows() -> None:
     source = labelled(5000, 10)
     for rows in (source, scattered(source, 17, 1000, 1001)):
-        thin = every(rows, 10, 600)
+        thin = Engine(memory=1).every(rows, 10)
         np.testing.assert_array_equal(thin.scores, source.scores[::10])
         np.testing.assert_array_equal(thin.labels, source.labels[::10])
         assert thin.scores.base is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.folds import Subset
 from calibcli.engine.source import ArraySource, join, read_all
+from calibcli.engine.worker_kinds import open_workers
 from calibcli.errors import CalibError
 from calibcli.tables import Dataset, ReadOptions, open_dataset
 from calibcli.tables.formats.base import RowError, Values
@@ -278,10 +278,8 @@ def test_data_from_files_have_keys_streamed_or_not(tmp_path, kind, memory) -> No
 
 def test_workers_number_the_groups_alike(tmp_path) -> None:
     write(tmp_path / "val.parquet", "parquet", languages())
-    with (
-        open_dataset([str(tmp_path / "val.parquet")], by()) as dataset,
-        ProcessPoolExecutor(1) as executor,
-    ):
-        data = open_data(Engine(threads=1, executor=executor), dataset)
+    workers = open_workers("processes:1", threads=1)
+    with open_dataset([str(tmp_path / "val.parquet")], by()) as dataset:
+        data = open_data(Engine(workers=workers), dataset)
         expected = np.bincount(first_come(languages())[1])
         np.testing.assert_array_equal(data.fold(counts, np.add), expected)

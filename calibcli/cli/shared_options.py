@@ -328,6 +328,15 @@ class ComputeOptions:
             show_default="half of what is free",
         ),
     ] = None
+    workers: Annotated[
+        str | None,
+        _computing(
+            metavar="ADDRESS",
+            help="Compute there: dask:tcp://HOST:8786, ray:auto, ray:ADDRESS or processes:N. "
+            "--memory and --threads are then those of one worker.",
+        ),
+        Trait.NEEDS_TRUST,
+    ] = None
     seed: Annotated[
         int,
         _computing(min=0, max=(1 << 63) - 1, metavar="N", help="Seed of every random choice."),
@@ -339,7 +348,14 @@ class ComputeOptions:
         from calibcli.engine.machine import choose_device, parse_memory
 
         memory = 0 if self.memory is None else parse_memory(self.memory)
-        return Engine(choose_device(self.device), self.threads, memory)
+        if self.workers is None:
+            return Engine(choose_device(self.device), self.threads, memory)
+        from calibcli.engine.worker_kinds import open_workers
+        from calibcli.errors import UsageError
+
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(f"--device {self.device} cannot be had with --workers")
+        return Engine(workers=open_workers(self.workers, memory, self.threads))
 
 
 CLUSTER_HELP = "Column of patients, documents, … whose rows are held out and resampled together."

@@ -23,7 +23,7 @@ from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
 from calibcli.engine.machine import to_device
-from calibcli.engine.source import ArraySource, Source, every, hold, names_of_keys, read_all
+from calibcli.engine.source import ArraySource, Source, hold, names_of_keys, read_all
 from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, survey_tile
 from calibcli.errors import DataError
 
@@ -186,7 +186,7 @@ class Data:
         step = self.rows // max(rows, 1)
         if step < 4:
             return None
-        thin = every(self.source, step, self.engine.chunk_rows(self.source))
+        thin = self.engine.every(self.source, step)
         share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
         # Rows have other numbers in the sample, so parts don't carry over; it is but a first guess.
         return replace(self, source=thin, survey=share, parts=())
@@ -211,7 +211,7 @@ def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> 
     """
     if source.rows == 0:
         raise DataError(f"{source_name(source)} has no rows")
-    if engine.executor is None and engine.fits(source):
+    if not engine.is_elsewhere(source) and engine.fits(source):
         if not source.resident():
             source = read_all(source, engine.chunk_rows(source))
         elif getattr(source, "key_roles", ()) and not isinstance(source, ArraySource):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -25,13 +25,17 @@ from calibcli.engine.machine import (
     one_blas_thread,
     to_device,
 )
-from calibcli.engine.source import Chunk, Keys, Partition, Source, join
+from calibcli.engine.source import ArraySource, Chunk, Keys, Source, join
+from calibcli.engine.workers import Workers
 
 State = TypeVar("State")
 Result = TypeVar("Result")
 
 _TILE_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 _TURNED_UP_TO_CLASSES = 128
+
+_SEGMENT_TILES = 16
+"""Tiles whose states are merged before those of others: what a worker folds at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,9 @@ class Engine:
         Worker threads on the CPU; 0 takes all that this process may use.
     memory : int
         Bytes of rows that may be held; 0 takes half of what is free.
-    executor : concurrent.futures.Executor, optional
-        Where to fold partitions instead, a cluster's for example. Partitions are sent as
-        descriptions and states come back; tiles then start anew with every partition, so that
-        results agree with a local run up to rounding.
+    workers : Workers, optional
+        Where to fold files instead. Descriptions of rows are sent, and states come back; rows that
+        are in memory are folded here.
     on_rows : callable, optional
         Told the number of rows of every chunk that is done.
     """
@@ -86,12 +89,12 @@ class Engine:
     device: str = "cpu"
     threads: int = 0
     memory: int = 0
-    executor: Executor | None = field(default=None, compare=False)
+    workers: Workers | None = field(default=None, compare=False)
     on_rows: Callable[[int], None] | None = field(default=None, compare=False)
 
     @cached_property
-    def workers(self) -> int:
-        """The number of threads in use."""
+    def thread_count(self) -> int:
+        """The number of threads in use here."""
         if self.device != "cpu":
             return 1
         return self.threads or _usable_cores()
@@ -138,9 +141,44 @@ class Engine:
         dtype : numpy dtype, optional
             Compute in this precision rather than in that of the stored scores.
         """
-        if self.executor is not None:
-            return self._fold_partitions(source, partial_state, merge, dtype)
-        return merge_all(self.map(source, partial_state, dtype), merge)
+        if self.is_elsewhere(source):
+            segments = self._fold_elsewhere(source, partial_state, merge, dtype)
+        else:
+            segments = _by_segment(self.map(source, partial_state, dtype), merge)
+        return merge_all(segments, merge)
+
+    def is_elsewhere(self, source: Source) -> bool:
+        """Whether the rows of a source are folded by workers."""
+        return self.workers is not None and not isinstance(source, ArraySource)
+
+    def _fold_elsewhere(
+        self,
+        source: Source,
+        partial_state: Callable[[Tile], State],
+        merge: Callable[[State, State], State],
+        dtype: Any,
+    ) -> Iterator[State]:
+        """The state of each segment, from the workers, in the order of the rows."""
+        assert self.workers is not None
+        there = Engine(self.device, self.workers.threads, self.workers.memory)
+        rows = _SEGMENT_TILES * self.tile_rows(source.columns)
+        fold = partial(there.fold_segment, source.kind, partial_state, merge, dtype)
+        for number, state in enumerate(self.workers.run(fold, source, rows)):
+            if self.on_rows is not None:
+                self.on_rows(min(rows, source.rows - number * rows))
+            yield state
+
+    def every(self, source: Source, step: int) -> ArraySource:
+        """Every ``step``-th row of a source, by the number of the row, in memory."""
+        if isinstance(source, ArraySource):
+            whole = Chunk(0, source.scores, source.labels, source.weights, keys=source.keys)
+            picked = [whole.every(step)]
+        elif self.workers is not None:
+            rows = _SEGMENT_TILES * self.tile_rows(source.columns)
+            picked = list(self.workers.run(partial(_every, step), source, rows))
+        else:
+            picked = [chunk.every(step) for chunk in source.chunks(self.chunk_rows(source))]
+        return ArraySource.of(join(picked), source)
 
     def map(
         self, source: Source, function: Callable[[Tile], Result], dtype: Any = None
@@ -158,23 +196,42 @@ class Engine:
         dtype: Any = None,
     ) -> Iterator[tuple[Iterator[Result], Chunk]]:
         """The results of the tiles of each chunk, with the chunk, in the order of the rows."""
-        keep_freed_memory()
-
-        def work(rows_of_tile: Chunk) -> Result:
-            return function(self.tile(rows_of_tile, source.kind, dtype))
-
         rows = self.tile_rows(source.columns)
         with one_blas_thread():
             for chunk in _read_ahead(_aligned(chunks, rows)):
-                parts = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
-                alone = self.workers == 1 or len(chunk) <= rows
-                yield (map(work, parts) if alone else self._pool.map(work, parts)), chunk
+                yield self._tile_results(chunk, source.kind, function, dtype), chunk
                 if self.on_rows is not None:
                     self.on_rows(len(chunk))
 
+    def _tile_results(
+        self, chunk: Chunk, kind: InputKind, function: Callable[[Tile], Result], dtype: Any
+    ) -> Iterator[Result]:
+        """``function(tile)`` of every tile of a chunk, in the order of the rows."""
+        keep_freed_memory()
+
+        def work(rows_of_tile: Chunk) -> Result:
+            return function(self.tile(rows_of_tile, kind, dtype))
+
+        rows = self.tile_rows(chunk.scores.shape[1])
+        parts = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
+        alone = self.thread_count == 1 or len(chunk) <= rows
+        return map(work, parts) if alone else self._pool.map(work, parts)
+
+    def fold_segment(
+        self,
+        kind: InputKind,
+        partial_state: Callable[[Tile], State],
+        merge: Callable[[State, State], State],
+        dtype: Any,
+        chunk: Chunk,
+    ) -> State:
+        """The merged states of the tiles of some rows; what a worker does."""
+        with one_blas_thread():
+            return merge_all(self._tile_results(chunk, kind, partial_state, dtype), merge)
+
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.workers, "calib")
+        return ThreadPoolExecutor(self.thread_count, "calib")
 
     def chunk_rows(self, source: Source) -> int:
         """Rows to read at a time, so that what is held stays within the memory limit."""
@@ -184,19 +241,6 @@ class Engine:
         rows = self.tile_rows(source.columns)
         # A chunk is held while the next one is read and decoded, which takes about as much again.
         return max(self.room // 8 // row // rows, 1) * rows
-
-    def _fold_partitions(
-        self,
-        source: Source,
-        partial_state: Callable[[Tile], State],
-        merge: Callable[[State, State], State],
-        dtype: Any,
-    ) -> State:
-        assert self.executor is not None
-        local = Engine(self.device, self.threads, self.memory)
-        rows = self.chunk_rows(source)
-        work = partial(_fold_partition, local, source.kind, partial_state, merge, dtype, rows)
-        return merge_all(self.executor.map(work, source.partitions()), merge)
 
     def fits(self, source: Source) -> bool:
         """Whether the scores of a source may be held in memory, or on a device with its own."""
@@ -228,22 +272,20 @@ def merge_all(states: Any, merge: Callable[[State, State], State]) -> State:
     return merged
 
 
-def _fold_partition(
-    engine: Engine,
-    kind: InputKind,
-    partial_state: Callable[[Tile], State],
-    merge: Callable[[State, State], State],
-    dtype: Any,
-    rows: int,
-    partition: Partition,
-) -> State:
-    def states() -> Iterator[State]:
-        for chunk in partition.chunks(rows):
-            step = engine.tile_rows(chunk.scores.shape[1])
-            for i in range(0, len(chunk), step):
-                yield partial_state(engine.tile(chunk.rows(i, i + step), kind, dtype))
+def _by_segment(states: Iterator[State], merge: Callable[[State, State], State]) -> Iterator[State]:
+    """The states of tiles merged by segments, as workers do, so that sums round in one way."""
+    first = next(states)
+    for number, state in enumerate(states, 1):
+        if number % _SEGMENT_TILES:
+            first = merge(first, state)
+        else:
+            yield first
+            first = state
+    yield first
 
-    return merge_all(states(), merge)
+
+def _every(step: int, chunk: Chunk) -> Chunk:
+    return chunk.every(step)
 
 
 def _aligned(chunks: Iterator[Chunk], rows: int) -> Iterator[Chunk]:

@@ -147,8 +147,8 @@ class Source(Protocol):
     def resident(self) -> bool:
         """Whether the scores are in memory already, so that keeping them costs nothing."""
 
-    def partitions(self) -> Sequence[Partition]:
-        """The parts that can be read independently, in order."""
+    def cut(self, rows: int) -> Sequence[Partition]:
+        """Parts that can be read independently, in order, of so many rows each but for the last."""
 
     def locate(self, row: int) -> str:
         """Where a row is, for messages: ``"val.parquet, row 12"``."""
@@ -221,8 +221,8 @@ class ArraySource:
     def resident(self) -> bool:
         return True
 
-    def partitions(self) -> Sequence[Any]:
-        """One part: the whole, which travels as data."""
+    def cut(self, rows: int) -> Sequence[Any]:
+        """One part: rows in memory are folded where they are."""
         return [self]
 
     def locate(self, row: int) -> str:
@@ -261,13 +261,3 @@ def names_of_keys(source: Any, roles: Iterable[str]) -> dict[str, tuple[str, ...
     """The names of the groups of a source, by role."""
     names = source.key_names if isinstance(source, ArraySource) else None
     return {role: source.key_names(role) if names is None else names[role] for role in roles}
-
-
-def every(source: Source, step: int, chunk_rows: int) -> ArraySource:
-    """Every ``step``-th row of a source, by the number of the row, in memory."""
-    if isinstance(source, ArraySource):
-        whole = Chunk(0, source.scores, source.labels, source.weights, keys=source.keys)
-        picked = [whole.every(step)]
-    else:
-        picked = [chunk.every(step) for chunk in source.chunks(chunk_rows)]
-    return ArraySource.of(join(picked), source)

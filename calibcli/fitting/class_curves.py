@@ -80,7 +80,7 @@ def _share_out(data: Data, events: int) -> _Share:
     least = math.ceil(events / _MOST_PASSES)
     step = max(math.ceil(data.rows * (least + _SCORES_BESIDE + _SCORES_PER_SORT) / scores), 1)
     a_row = scores // math.ceil(max(data.rows, 1) / step) - _SCORES_BESIDE
-    threads = max(min(data.engine.workers, events, (a_row - least) // _SCORES_PER_SORT), 1)
+    threads = max(min(data.engine.thread_count, events, (a_row - least) // _SCORES_PER_SORT), 1)
     classes = min(max(a_row - threads * _SCORES_PER_SORT, least), events)
     return _Share(classes, step, threads)
 

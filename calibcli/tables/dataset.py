@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self
@@ -12,13 +13,13 @@ from typing import Any, Self
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.engine.source import Chunk
+from calibcli.engine.source import Chunk, Partition
 from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
 from calibcli.tables.formats.base import UNKNOWN_ROWS, GridShape
 from calibcli.tables.keys import KeyNumbers
 from calibcli.tables.labels import NO_LABEL
-from calibcli.tables.layout import FilePartition, Layout
+from calibcli.tables.layout import FilePartition, FileRange, Layout
 from calibcli.tables.locations import STDIN_NAME, Location
 from calibcli.tables.storage import COPIED_BYTES, Spool
 
@@ -214,6 +215,22 @@ class Dataset:
         # Every partition travels with the numbers of all groups, so that they agree.
         self._number_keys()
         return [each for partition in self._partitions for each in partition.split()]
+
+    def cut(self, rows: int) -> Sequence[Partition]:
+        """Parts of so many rows each, but for the last; they pickle, and read what they need.
+
+        Raises
+        ------
+        UsageError
+            The rows can be read only once.
+        """
+        if self.rows == UNKNOWN_ROWS:
+            raise UsageError(f"{self.name}: a stream has no parts; write it into a file first")
+        self._verify()
+        # Every part travels with the numbers of all groups, so that they agree.
+        self._number_keys()
+        parts = [part for partition in self._partitions for part in partition.cut(rows)]
+        return [FileRange(tuple(own)) for _, own in groupby(parts, lambda each: each.start // rows)]
 
     def locate(self, row: int) -> str:
         """Where a row is: ``"val.parquet, row 12"``, counted from 0 within its file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -272,6 +272,38 @@ class FilePartition:
                 layout.numbered(batch, None if labels is None else layout.kept(labels))
             at += len(batch)
 
+    def cut(self, rows: int) -> list[FilePartition]:
+        """The same rows in parts that begin where the number of a row is a multiple of ``rows``."""
+        ahead = -self.start % rows or rows
+        places: list[int] = []
+        if self.layout.drops:
+            before = 0
+            for kept in self.kept():
+                wanted = np.arange(ahead + len(places) * rows, before + len(kept), rows)
+                places += kept[wanted - before].tolist()
+                before += len(kept)
+        else:
+            places += range(self.begin + ahead, self.end, rows)
+        return self._at(places, [self.start + ahead + i * rows for i in range(len(places))])
+
+    def _at(self, places: Sequence[int], starts: Sequence[int]) -> list[FilePartition]:
+        """The parts that begin at some rows of the file, whose numbers in the data set are given.
+
+        The first part has the rows before these.
+        """
+        return [
+            replace(
+                self,
+                begin=begin,
+                end=end,
+                start=start,
+                label_row=self.label_row + begin - self.begin,
+            )
+            for begin, end, start in zip(
+                [self.begin, *places], [*places, self.end], [self.start, *starts], strict=True
+            )
+        ]
+
     def split(self) -> list[FilePartition]:
         """The partitions of it that can be read independently, in order."""
         rows = self.end - self.begin
@@ -288,3 +320,21 @@ class FilePartition:
             replace(self, begin=begin, end=end, start=start, label_row=self.label_row + begin)
             for begin, end, start in zip(begins, [*begins[1:], self.end], starts, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """Consecutive rows of one or several files; a `calibcli.engine.source.Partition`."""
+
+    parts: tuple[FilePartition, ...]
+
+    def chunks(self, rows: int) -> Iterator[Chunk]:
+        """The rows, in order, at most ``rows`` at a time.
+
+        Raises
+        ------
+        DataError
+            As `FilePartition.chunks`.
+        """
+        for part in self.parts:
+            yield from part.chunks(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeAlias
@@ -9,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from calibcli.arrays import NumpyArray, host_weights, to_numpy
+from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import log_probs_after
 from calibcli.calibrators.top import top_scores
 from calibcli.engine.data import Data, survey_source
@@ -80,8 +82,8 @@ def confidence_rows(data: Data) -> Data:
     DataError
         No row has more than one possible class.
     """
-    work = partial(_reduced, data)
-    parts = list(data.engine.map(data.source, work, data.precision))
+    work = partial(_reduced, data.stages)
+    parts = data.engine.fold(data.source, work, operator.iadd, data.precision)
     scores, labels, weights = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if not weights.any():
         raise DataError("no row has more than one possible class: there is nothing to calibrate")
@@ -93,14 +95,14 @@ def confidence_rows(data: Data) -> Data:
         keys=keys,
         key_names=names_of_keys(data.source, keys or {}),
     )
-    engine = replace(data.engine, executor=None, on_rows=None)
+    engine = replace(data.engine, workers=None, on_rows=None)
     reduced = survey_source(engine, source, data.split)
     return replace(reduced, parts=data.parts)
 
 
-def _reduced(data: Data, tile: Tile) -> _Rows:
-    rows = top_scores(log_probs_after(data.stages, tile.logits))
+def _reduced(stages: tuple[Calibrator, ...], tile: Tile) -> list[_Rows]:
+    rows = top_scores(log_probs_after(stages, tile.logits))
     right = to_numpy(rows.top) == to_numpy(tile.labels)
     weights = host_weights(tile.labels, tile.weights)
     undecided = np.isfinite(to_numpy(rows.rest))
-    return to_numpy(rows.score), right.astype(np.int64), weights * undecided, tile.keys
+    return [(to_numpy(rows.score), right.astype(np.int64), weights * undecided, tile.keys)]

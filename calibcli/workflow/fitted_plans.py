@@ -190,7 +190,7 @@ def long_fit_note(data: Data, plans: Sequence[Plan], folds: int) -> str | None:
         Fits without a fold that follow each fit to all rows.
     """
     costs = [(*_cost(data, plan, folds), plan.method) for plan in plans if plan.reduce is None]
-    seconds = sum(seconds for seconds, *_ in costs) / data.engine.workers
+    seconds = sum(seconds for seconds, *_ in costs) / data.engine.thread_count
     if data.engine.device != "cpu" or seconds < 60:
         return None
     size, method = max((size, method) for _, size, method in costs)

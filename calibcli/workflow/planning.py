@@ -12,9 +12,10 @@ of that law: a few rounds of simulation, each at the number that the one before 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -126,16 +127,14 @@ def standard_world(classes: int = 10) -> World:
 def world_of(data: Data, name: str, stages: tuple[Calibrator, ...] = ()) -> World:
     """The probabilities of a file, or of what calibrators make of it; labels are not looked at."""
     thin = data.sample(MOST_ROWS) or data
-    logits = Through(stages)
-    parts = thin.fold(lambda tile: [_logits(logits, tile)], lambda left, right: [*left, *right])
+    parts = thin.fold(partial(_logits, Through(stages)), operator.add)
     every = np.concatenate(parts)
     places = np.linspace(0, len(every) - 1, min(len(every), MOST_ROWS)).astype(np.intp)
     return World(name, every[places])
 
 
-def _logits(predictor: Through, tile: Tile) -> NumpyArray:
-    logits: NumpyArray = to_numpy(predictor(tile)).astype(np.float64)
-    return logits
+def _logits(predictor: Through, tile: Tile) -> list[NumpyArray]:
+    return [to_numpy(predictor(tile)).astype(np.float64)]
 
 
 @dataclass(frozen=True)
