@@ -251,9 +251,9 @@ def test_kinds_are_named_as_they_are_found() -> None:
 def test_the_command_writes_the_same_parameters(tmp_path, calib_here) -> None:
     path = write_files(tmp_path / "in")
     assert calib_here("fit", path, "-q", "-p", "here.json")[0] == 0
-    code, _, err = calib_here(
-        "fit", path, "-q", "-p", "there.json", "--force", "--workers", "processes:2"
-    )
+    workers = ("--workers", "processes:2")
+    fit = ("fit", path, "-q", "-p", "there.json", "--force", *workers)
+    code, _, err = calib_here(*fit)
     assert (code, err) == (0, "")
     assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
     assert calib_here("evaluate", path, *workers)[1] == calib_here("evaluate", path)[1]

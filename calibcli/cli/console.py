@@ -97,7 +97,18 @@ class Talk:
 
     @contextmanager
     def progress(self, engine: Engine, doing: str, rows: int) -> Iterator[Engine]:
-        """The same engine, showing how far it is, if somebody watches and it takes long."""
+        """The same engine, showing how far it is, if somebody watches and it takes long.
+
+        Its workers give back what they keep at the end.
+        """
+        try:
+            with self._shown_progress(engine, doing, rows) as watched:
+                yield watched
+        finally:
+            engine.release()
+
+    @contextmanager
+    def _shown_progress(self, engine: Engine, doing: str, rows: int) -> Iterator[Engine]:
         if self.quiet or not _is_watched():
             yield engine
             return

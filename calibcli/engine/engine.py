@@ -151,6 +151,11 @@ class Engine:
         """Whether the rows of a source are folded by workers."""
         return self.workers is not None and not isinstance(source, ArraySource)
 
+    def release(self) -> None:
+        """Let workers give back the rows that they keep."""
+        if self.workers is not None:
+            self.workers.release()
+
     def _fold_elsewhere(
         self,
         source: Source,

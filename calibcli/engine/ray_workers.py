@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +54,7 @@ class RayWorkers(Workers):
         import ray
 
         try:
-            return ray.get(begun)
+            return pickle.loads(ray.get(begun))  # noqa: S301 (Ray itself does nothing else)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, CalibError):
                 raise error.cause from None
@@ -78,8 +79,9 @@ class RayWorkers(Workers):
 class _Actor:
     """What works on pieces, one at a time."""
 
-    def work(self, task: Callable[[], Any]) -> Any:
-        return task()
+    def work(self, task: Callable[[], Any]) -> bytes:
+        # Arrays that Ray hands over are read-only, and states are merged in place.
+        return pickle.dumps(task(), pickle.HIGHEST_PROTOCOL)
 
     def forget(self, job: str) -> None:
         forget_rows(job)
