@@ -97,7 +97,9 @@ class _Runner:
         shutil.copytree(ROOT / "sample_data", folder / "sample_data")
         tool = folder / ".bin" / "calib"
         tool.parent.mkdir()
-        tool.write_text(f"#!{sys.executable}\nfrom calibcli.cli import main\nmain()\n")
+        # As installed scripts are: processes that it starts import it again.
+        guarded = 'from calibcli.cli import main\nif __name__ == "__main__":\n    main()\n'
+        tool.write_text(f"#!{sys.executable}\n{guarded}")
         tool.chmod(0o755)
         self._folder = folder
         self._names: dict[str, Any] = {"__name__": "__main__"}
