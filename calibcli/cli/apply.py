@@ -181,7 +181,7 @@ def apply_command(
     like = reading_of(content, params)
     with (
         opened(inputs, reading, talk, keys=keys, key_names=names, like=like, **once) as dataset,
-        talk.progress(computing.engine(), "applying", dataset.rows) as engine,
+        talk.progress(computing.engine_here(talk), "applying", dataset.rows) as engine,
     ):
         keep_inputs([("-o", applying.output)], dataset)
         check_params_classes(content, max(dataset.columns, 2), params, dataset)

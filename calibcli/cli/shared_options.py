@@ -16,6 +16,7 @@ import typer
 from calibcli.cli.option_values import Trait
 
 if TYPE_CHECKING:
+    from calibcli.cli.console import Talk
     from calibcli.engine.data import Data
     from calibcli.engine.engine import Engine
     from calibcli.metrics.panel import Panel
@@ -356,6 +357,12 @@ class ComputeOptions:
         if self.device not in ("auto", "cpu"):
             raise UsageError(f"--device {self.device} cannot be had with --workers")
         return Engine(workers=open_workers(self.workers, memory, self.threads))
+
+    def engine_here(self, talk: Talk) -> Engine:
+        """The engine for what one machine does, however many there are."""
+        if self.workers is not None:
+            talk.say("one file is written from this machine; --workers does not change that")
+        return replace(self, workers=None).engine()
 
 
 CLUSTER_HELP = "Column of patients, documents, … whose rows are held out and resampled together."
