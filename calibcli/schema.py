@@ -492,6 +492,13 @@ class CandidatePart(TypedDict):
     metrics: Annotated[Mapping[str, NumberPart], "by name, of held-out rows"]
     behind: Annotated[BehindPart, "how far it is from the best"]
     members: Annotated[Sequence[MemberPart], "what a stack mixes; empty for other methods"]
+    warning: NotRequired[
+        Annotated[
+            str,
+            "why it is none to take",
+            "of candidates that are worse than a plain one, or could not be fitted",
+        ]
+    ]
 
 
 class BeforeAfterPart(TypedDict):
@@ -532,7 +539,9 @@ class SolvedPart(TypedDict):
     iterations: Annotated[int, "steps of the solver"]
     passes: Annotated[int, "passes over the data"]
     gradient_norm: Annotated[float | None, "largest component of the gradient at the answer"]
-    seconds: Annotated[float, "wall-clock time of the fit alone"]
+    seconds: Annotated[
+        float, "wall-clock time of finding the fit, a choice among candidates included"
+    ]
     device: Annotated[str, 'where it ran, for example `"cpu"`']
     notes: Annotated[Sequence[str], "what a person should know about the fit"]
 

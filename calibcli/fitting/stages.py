@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray
+from calibcli.arrays import (
+    NumpyArray,
+    host_weights,
+    log_softmax,
+    pick,
+    split_impossible,
+    to_numpy,
+)
 from calibcli.calibrators.base import Family, SmoothMap
 from calibcli.calibrators.curves import CurveMap
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.engine.data import Data
+from calibcli.engine.engine import Tile
 from calibcli.errors import UsageError
 from calibcli.fitting.class_curves import fit_curves
 from calibcli.fitting.estimating import solve_equations, solve_reweighted
@@ -32,6 +41,13 @@ _SAMPLE_ROWS = 5000
 
 _KNOT_ROWS = 20_000
 """Rows that place the knots, whose quantiles are good to half a percent of the rows."""
+
+
+_HOT = 3.0
+"""A temperature above that is a reason to look for rows that demand it."""
+
+_ALL_BUT_IMPOSSIBLE = math.log(1e-6)
+"""A label of less is beyond what a temperature should be fitted to."""
 
 
 def fit_stages(
@@ -301,13 +317,50 @@ def _fit_scale(
     solution = solve_scale(problem, scale)
     total = problem.passes + math.ceil(passes)
     minimised = problem.objective
+    outliers = None
+    if float(solution.theta[0]) * _HOT < 1 and minimised.likelihood:
+        outliers = data.fold(partial(_outliers, data.impossible), np.add)
+        total += 1
     if solution.criterion != "unbounded":
         calibrator = family.calibrator(solution.theta, data.classes)
-        return StageFit(calibrator, solution, total, (), minimised, family)
+        notes = () if outliers is None else _outlier_note(outliers, data)
+        return StageFit(calibrator, solution, total, notes, minimised, family)
     note, criterion = _why_unbounded(float(solution.theta[0]), solution.value)
+    # Without the rows that cost most, the labels have more than their share of the logits.
+    if outliers is not None and outliers[0] > 0 and outliers[1] > 0:
+        (said,) = _outlier_note(outliers, data)
+        note = (
+            f"no temperature is too high for these rows, so none can be fitted; left at 1: {said}"
+        )
     plain = replace(solution, theta=np.ones(1), converged=False, criterion=criterion)
     calibrator = family.calibrator(plain.theta, data.classes)
     return StageFit(calibrator, plain, total, (note,), minimised, family)
+
+
+def _outliers(impossible: bool, tile: Tile) -> NumpyArray:
+    """Rows whose label is all but impossible, and by how much the label's logit is ahead in others.
+
+    That is the sum of its differences to the mean of the row: where it is not positive, the
+    likelihood only falls as a scale grows from 0.
+    """
+    logits = split_impossible(tile.logits)[0] if impossible else tile.logits
+    label = to_numpy(pick(log_softmax(logits), tile.labels)).astype(np.float64)
+    ahead = to_numpy(pick(logits, tile.labels)).astype(np.float64)
+    ahead = ahead - to_numpy(logits).mean(axis=1, dtype=np.float64)
+    weights, out = host_weights(tile.labels, tile.weights), label < _ALL_BUT_IMPOSSIBLE
+    return np.array([np.count_nonzero(out), weights[~out] @ ahead[~out]])
+
+
+def _outlier_note(outliers: NumpyArray, data: Data) -> tuple[str, ...]:
+    count = int(outliers[0])
+    if not count:
+        return ()
+    note = (
+        f"{count:,} of {data.rows:,} rows have a label that the scores give less than 1e-6, for "
+        "which a temperature makes all rows pay; what mixes in a uniform share may suit them "
+        "better (-m ensemble-temperature)"
+    )
+    return (note,)
 
 
 def _why_unbounded(scale: float, value: float) -> tuple[str, str]:

@@ -439,7 +439,7 @@ def _candidate(standing: Standing, chosen: bool) -> CandidatePart:
         metrics[name] = _number(value, evaluation.intervals.get(name))
         if name in evaluation.estimates:
             metrics[name]["estimate"] = evaluation.estimates[name]
-    return {
+    part: CandidatePart = {
         "method": trial.plan.title,
         "loss": trial.plan.loss,
         "chosen": chosen,
@@ -453,6 +453,13 @@ def _candidate(standing: Standing, chosen: bool) -> CandidatePart:
             for member, weight in trial.members
         ],
     }
+    solved = [stage.solution for stage in trial.fit.stages if stage.solution is not None]
+    if trial.warning:
+        part["warning"] = trial.warning
+    elif solved and not any(solution.converged for solution in solved):
+        notes = trial.fit.notes or ("its fit did not converge",)
+        part["warning"] = notes[-1].removeprefix(f"{trial.plan.title}: ")
+    return part
 
 
 def compare_document(

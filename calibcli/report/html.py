@@ -33,10 +33,10 @@ from calibcli.report.table import Cell, Table, TableRow, Whisker
 from calibcli.report.tables import (
     CHANCE_LEGEND,
     SHOWN_ON_PAGE,
+    candidate_lines,
     differences_table,
     groups_table,
     leaderboard_table,
-    member_lines,
     metrics_table,
     refit_and_tests,
     slices_tables,
@@ -304,7 +304,7 @@ def _methods(document: Document, table: Table) -> Sequence[str]:
     return [
         *(f"<p>{_CHOSEN}{escape(text)}.</p>" for text in notes[:1]),
         html_table(table),
-        quiet(" ".join([about, *(f"{line}." for line in member_lines(document))])),
+        quiet(" ".join([about, *(f"{line}." for line in candidate_lines(document))])),
     ]
 
 

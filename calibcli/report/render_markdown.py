@@ -19,11 +19,11 @@ from calibcli.report.summary import summary
 from calibcli.report.table import Cell, Table, TableColumn, TableRow, flat
 from calibcli.report.tables import (
     SHOWN_IN_TEXT,
+    candidate_lines,
     diagnostic_tables,
     differences_table,
     groups_table,
     leaderboard_table,
-    member_lines,
     metrics_table,
     reliability_table,
     target_table,
@@ -65,7 +65,7 @@ def _markdown(document: Document) -> Iterator[str]:
         yield from _table(leaderboard)
         yield ""
         legend = f"{_MARK} chosen; {flat(leaderboard).legend}"
-        yield from (f"{_escape(line)}  " for line in (legend, *member_lines(document)))
+        yield from (f"{_escape(line)}  " for line in (legend, *candidate_lines(document)))
         yield ""
     metrics = metrics_table(document)
     if metrics is None and is_fit(document):

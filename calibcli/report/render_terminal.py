@@ -25,12 +25,12 @@ from calibcli.report.summary import summary
 from calibcli.report.table import Cell, Table, TableRow, flat
 from calibcli.report.tables import (
     SHOWN_IN_TEXT,
+    candidate_lines,
     diagnostic_tables,
     differences_table,
     groups_table,
     inputs_table,
     leaderboard_table,
-    member_lines,
     metrics_table,
     target_table,
 )
@@ -89,7 +89,7 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
     if leaderboard is not None:
         legend = page.say_table(leaderboard)
         page.say()
-        page.say_quietly(f"{_MARK} chosen; {legend}", *member_lines(document))
+        page.say_quietly(f"{_MARK} chosen; {legend}", *candidate_lines(document))
         if shown:
             page.say()
     page.say_metrics(document)

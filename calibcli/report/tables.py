@@ -368,13 +368,18 @@ def method_title(entry: CandidatePart | MemberPart) -> str:
     return entry["method"] + ("" if entry["loss"] == "nll" else f" ({entry['loss']})")
 
 
-def member_lines(document: Document) -> list[str]:
-    """A line for each stack of a leaderboard: what it is made of."""
-    lines = []
+def candidate_lines(document: Document) -> list[str]:
+    """What a leaderboard's table has no room for: what stacks are made of, and what went wrong."""
+    lines, names = [], set()
     for entry in leaderboard_of(document):
+        names |= {entry["method"], *(each["method"] for each in entry["members"])}
         if entry["members"]:
             parts = (f"{each['weight']:.2f} {method_title(each)}" for each in entry["members"])
             lines.append(f"{method_title(entry)}: log-probabilities times {', '.join(parts)}")
+        if "warning" in entry:
+            lines.append(f"{method_title(entry)}: {entry['warning']}")
+    if any(name.endswith("/10") for name in names):
+        lines.append("/10: with a tenth of the penalties")
     return lines
 
 

@@ -25,6 +25,7 @@ from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
 from calibcli.workflow.measuring import Predictor, check_clusters
 from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
 from calibcli.workflow.pooling import try_groups
+from calibcli.workflow.reliability import with_warnings
 from calibcli.workflow.stacking import stack
 
 AUTO = "auto"
@@ -168,9 +169,12 @@ def compare_plans(
     if stacked and any(plan.by is not None for plan in plans):
         raise UsageError("--stack mixes maps of all rows, and --multi-label has one for each label")
     trials = [try_plan(data, plan) if plan.by is None else try_groups(data, plan) for plan in plans]
+    trials = with_warnings(data, trials)
     if stacked:
         weaker = [loosened(plan, _WEAKER) for plan in plans if plan.method.endswith("sms")]
-        trials.append(stack(data, [*trials, *(try_plan(data, plan) for plan in weaker)]))
+        members = with_warnings(data, [*trials, *(try_plan(data, plan) for plan in weaker)])
+        mixture = stack(data, [trial for trial in members if not trial.warning])
+        trials = with_warnings(data, [*trials, mixture])
     return rank(data, trials, panel)
 
 

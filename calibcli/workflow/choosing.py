@@ -20,6 +20,7 @@ from calibcli.workflow.fitted_plans import Trial
 from calibcli.workflow.measuring import CrossFitted, Predictor, resampled, view_of
 
 _TWO_CLASSES = (
+    "ensemble-temperature",
     "platt",
     "beta",
     "quadratic",
@@ -133,7 +134,10 @@ def rank(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
     state = data.fold(work, partial(_merge, panel))
     evaluations = panel.finish_all(state.panels)
     losses = state.losses.total()
-    best = int(np.nanargmin(losses.mean))
+    # A fit that went wrong is none to take, however good its mean is.
+    unsound = np.array([bool(trial.warning) for trial in trials])
+    means = np.where(unsound & ~unsound.all(), np.nan, losses.mean)
+    best = int(np.nanargmin(means))
     standings = [
         Standing(
             trial,
@@ -143,7 +147,8 @@ def rank(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
         )
         for place, (trial, evaluation) in enumerate(zip(trials, evaluations, strict=True))
     ]
-    chosen, why = _choose(standings, standings[best])
+    sound = [standings[place] for place in np.flatnonzero(~np.isnan(means))]
+    chosen, why = _choose(sound, standings[best])
     order = sorted(standings, key=lambda standing: (math.isnan(standing.behind), standing.behind))
     return Leaderboard(tuple(order), chosen, why)
 

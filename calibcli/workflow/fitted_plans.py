@@ -138,6 +138,8 @@ class Trial:
         Numbers that were fitted, which orders candidates by simplicity.
     members : tuple of (Trial, float)
         What a stack is made of, with the weights.
+    warning : str
+        Why it is none to take; empty for most.
     """
 
     plan: Plan
@@ -146,6 +148,7 @@ class Trial:
     seconds: float
     parameters: int
     members: tuple[tuple[Trial, float], ...] = ()
+    warning: str = ""
 
     @property
     def name(self) -> str:

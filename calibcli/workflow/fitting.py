@@ -28,6 +28,7 @@ from calibcli.workflow.measuring import (
 )
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
+from calibcli.workflow.reliability import worse_in_a_fold
 from calibcli.workflow.shifting import ShareCorrected, check_target, share_corrected, shift_notes
 
 
@@ -40,7 +41,8 @@ class Outcome:
     plan : Plan
     fit : Fit
     seconds : float
-        Of the fit alone.
+        That it took to find the fit: of a choice also its candidates without each fold, and their
+        comparison; not what measuring the fit takes.
     notes : tuple of str
     before, after : Evaluation or None
         Of the same rows; None where nothing was measured.
@@ -155,6 +157,8 @@ def _fit_and_measure(
     predictor = fitted.unseen(test)
     notes = fitted.notes_on_folds if test is None else ()
     if advised and not outcome.changes_prior and plan.reduce is None:
+        if test is None:
+            notes += worse_in_a_fold(data, plan, predictor)
         notes += better_method(data, plan, predictor, test)
     return _measured(replace(outcome, notes=outcome.notes + notes), predictor, data, panel, test)
 
@@ -168,13 +172,14 @@ def _choose_and_measure(
     shift: LabelShift | None,
 ) -> Outcome:
     """The same of the best of several plans; what they were compared by is not fitted again."""
+    begin = time.perf_counter()
     board = choose(data, auto, plans, panel)
     trial = board.chosen.trial
     if auto.by is not None:
         grouped = replace(trial.plan, by=auto.by, pooled=auto.pooled)
         outcome = _fit_and_measure(data, grouped, panel, test, shift)
         return replace(outcome, notes=(board.why, *outcome.notes), leaderboard=board)
-    seconds = sum(standing.trial.seconds for standing in board.standings)
+    seconds = time.perf_counter() - begin
     notes = (board.why, *trial.fit.notes)
     outcome = Outcome(trial.plan, trial.fit, seconds, notes, leaderboard=board, shift=shift)
     return _measured(outcome, _unseen(trial, data, test), data, panel, test)

@@ -1,0 +1,115 @@
+"""Fits that went wrong: their held-out loss in a fold is above that of a temperature, or of none.
+
+A mean over all rows can hide it, and a standard error does: of nearly separable rows, a single one
+that costs a hundred nats is as large as its own noise. Noise is told from that by the likelihood
+ratio instead. Were the fit true, the probability that another, made of other rows, gives the rows
+of a fold more likelihood by a factor of c would be at most 1 / c, however few they are and however
+heavy the tails (Ville; Shafer, Testing by betting, J. R. Stat. Soc. A 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from calibcli.arrays import NumpyArray, host_weights, log_softmax, pick, to_numpy
+from calibcli.engine.data import Data
+from calibcli.engine.engine import Tile
+from calibcli.engine.folds import Folds
+from calibcli.errors import CalibError
+from calibcli.workflow.fitted_plans import Trial, fit_plan, seconds_of_fit
+from calibcli.workflow.measuring import CrossFitted, Predictor
+from calibcli.workflow.plans import Plan, make_plan
+
+PLAIN = ("none", "temperature")
+"""What no fit may be worse than."""
+
+_NATS = float(np.log(1000))
+"""By so much a fold must have less log-likelihood: a factor that chance seldom gives."""
+
+_SHARE = 0.05
+"""And by so much of the plain loss there, so that it matters."""
+
+_MOST_SECONDS = 2.0
+"""The time that plain fits may take, on one core of a common machine."""
+
+_LEAST_LOG_PROB = -1e4
+"""Stands for the log-probability of a label that was said to be impossible."""
+
+
+def worse_in_a_fold(data: Data, plan: Plan, predictor: Predictor) -> tuple[str, ...]:
+    """A note on a fit that is worse than none, or than a temperature, by more than noise.
+
+    Parameters
+    ----------
+    data : Data
+        Of the fit, with at least 2 folds.
+    plan : Plan
+        That was fitted.
+    predictor : callable
+        What it makes of rows that it has not seen, fold by fold.
+    """
+    plain = [make_plan(name) for name in PLAIN if name != plan.method]
+    if not any(plan.families) or sum(seconds_of_fit(data, each, data.folds) for each in plain) > (
+        _MOST_SECONDS
+    ):
+        return ()
+    try:
+        rivals = [fit_plan(each.rows_of(data), each).unseen(None) for each in plain]
+    except CalibError:
+        return ()
+    names = [each.method for each in plain]
+    (warning,) = _warnings(_fold_losses(data, [predictor, *rivals]), names)
+    return (warning,) if warning else ()
+
+
+def with_warnings(data: Data, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, with a warning in those that are worse than a plain one of them."""
+    plain = [trial for trial in trials if trial.name in PLAIN]
+    if not plain:
+        return list(trials)
+    predictors = [CrossFitted(trial.by_fold, data.split) for trial in (*trials, *plain)]
+    warnings = _warnings(_fold_losses(data, predictors), [trial.name for trial in plain])
+    return [
+        trial if trial.name in PLAIN else replace(trial, warning=warning)
+        for trial, warning in zip(trials, warnings, strict=True)
+    ]
+
+
+def _warnings(sums: NumpyArray, plain: Sequence[str]) -> list[str]:
+    """A warning for each of M fits, empty for most, from sums by fold (F, M + plain + 1)."""
+    losses, weights = sums[:, :-1], sums[:, -1]
+    judged = losses.shape[1] - len(plain)
+    warnings = [""] * judged
+    for place in range(judged):
+        for name, rival in zip(plain, losses[:, judged:].T, strict=True):
+            behind = losses[:, place] - rival
+            bad = (behind > _NATS) & (behind > _SHARE * rival)
+            if behind.sum() > 0 and bad.any() and not warnings[place]:
+                fold = int(np.where(bad, behind / np.maximum(weights, 1e-300), 0).argmax())
+                mine, other = losses[fold, place] / weights[fold], rival[fold] / weights[fold]
+                warnings[place] = (
+                    f"worse on held-out rows than {name}, by more than noise: NLL {mine:.4g} "
+                    f"against {other:.4g} in fold {fold + 1} of {len(weights)}"
+                )
+    return warnings
+
+
+def _fold_losses(data: Data, predictors: Sequence[Predictor]) -> NumpyArray:
+    """Sums of the NLL of M predictors by fold, and of the weights in the last column."""
+    sums: NumpyArray = data.fold(partial(_losses, tuple(predictors), data.split), np.add)
+    return sums
+
+
+def _losses(predictors: tuple[Predictor, ...], split: Folds, tile: Tile) -> NumpyArray:
+    weights, fold = host_weights(tile.labels, tile.weights), split.of(tile)
+    columns = []
+    for predictor in predictors:
+        log_probs = to_numpy(pick(log_softmax(predictor(tile)), tile.labels)).astype(np.float64)
+        columns.append(-weights * np.maximum(log_probs, _LEAST_LOG_PROB))
+    return np.stack(
+        [np.bincount(fold, column, split.count) for column in (*columns, weights)], axis=1
+    )
