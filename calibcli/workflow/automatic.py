@@ -25,7 +25,7 @@ from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
 from calibcli.workflow.measuring import Predictor, check_clusters
 from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
 from calibcli.workflow.pooling import try_groups
-from calibcli.workflow.reliability import with_warnings
+from calibcli.workflow.soundness import with_warnings
 from calibcli.workflow.stacking import stack
 
 AUTO = "auto"

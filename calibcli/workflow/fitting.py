@@ -28,8 +28,8 @@ from calibcli.workflow.measuring import (
 )
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
-from calibcli.workflow.reliability import worse_in_a_fold
 from calibcli.workflow.shifting import ShareCorrected, check_target, share_corrected, shift_notes
+from calibcli.workflow.soundness import worse_in_a_fold
 
 
 @dataclass(frozen=True)
