@@ -136,7 +136,8 @@ def fit(
 
     The same rows as counts, and labels of which any number may be right:
 
-    >>> counted = fit([[2.9, 0.0], [0.0, 2.9], [2.9, 0.0]], [0, 1, 1], counts=[1, 2, 1], folds=0)
+    >>> rows, counts = [[2.9, 0.0], [0.0, 2.9], [2.9, 0.0]], [1, 2, 1]
+    >>> counted = fit(rows, [0, 1, 1], counts=counts, method="temperature", folds=0)
     >>> round(counted.params.stages[0].parameters["temperature"], 2)
     2.64
     >>> tags = fit([[2, -2], [2, 2], [-2, 2], [2, -2]], [[1, 0], [1, 1], [0, 0], [0, 0]],
