@@ -175,3 +175,28 @@ def calib_here(
     yield call
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shapes_are_where_their_signs_are() -> Iterator[None]:
+    """Every file of every test shows that a shape whose signs are not there changes nothing."""
+    from calibcli.tables.formats.registry import import_from
+    from calibcli.tables.shapes import registry
+
+    def read(shape: Any, opened: Any, options: Any, spool: Any) -> Any:
+        reader = import_from(registry.__package__, shape.reader)
+        if shape.may_be_there(registry.Signs(opened, options)):
+            return reader(opened, options, spool)
+        try:
+            tables = reader(opened, options, spool)
+        except Exception as error:
+            message = f"{shape.reader} refuses what has no signs of it: {error}"
+            raise AssertionError(message) from error
+        files = zip(tables.files, opened.files, strict=True)
+        is_same = tables.labels is opened.labels and all(one is other for one, other in files)
+        assert is_same, f"{shape.reader} changes what has no signs of it"
+        return opened
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry.Shape, "read", read)
+        yield

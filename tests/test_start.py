@@ -181,3 +181,8 @@ def test_the_package_imports_nothing_before_it_is_used() -> None:
     )
     names = {name.partition(".")[0] for name in result.stdout.split()}
     assert {name for name in names if name not in sys.stdlib_module_names} == {"calibcli"}
+
+
+def test_a_plain_table_imports_no_shape_of_other_data() -> None:
+    shapes = {name for name in imported("evaluate", TEST) if name.startswith("tables.shapes.")}
+    assert shapes == {"tables.shapes.base", "tables.shapes.registry"}
