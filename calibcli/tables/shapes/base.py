@@ -7,14 +7,15 @@ read in a stream and pickles, and nothing after it knows what the file was like.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.tables.formats.base import Batch, DataFile
+from calibcli.tables.formats.base import Batch, DataFile, RowError, Values
 from calibcli.tables.locations import Location
 
 
@@ -90,6 +91,72 @@ class RewrittenFile(ReshapedFile):
         """Up to ``rows`` rows from ``begin`` on; None at the end."""
         batch = self.file.head(self.sources(names), begin, rows)
         return None if batch is None else self.rewritten(batch)
+
+
+class PickedBatch:
+    """Some rows of a batch, as often as they are picked, with fields that were made; a `Batch`.
+
+    Parameters
+    ----------
+    batch : Batch
+    index : int array (n,)
+        The row of the batch that each is; ascending.
+    made : dict of str to Values
+        The fields that are no fields of the batch, row by row.
+    """
+
+    def __init__(self, batch: Batch, index: NumpyArray, made: Mapping[str, Values]) -> None:
+        self._batch, self._index, self._made = batch, index, made
+        self.release = batch.release
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @contextmanager
+    def _finding_rows(self) -> Iterator[None]:
+        """Say of a row that is wrong where it is among those that were picked."""
+        try:
+            yield
+        except RowError as error:
+            row = int(np.searchsorted(self._index, error.row))
+            raise RowError(min(row, len(self) - 1), str(error)) from error
+
+    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
+        """Scores (n, C)."""
+        if len(names) == 1 and names[0] in self._made:
+            return self._made[names[0]].values.reshape(-1, 1)
+        with self._finding_rows():
+            matrix: NumpyArray = self._batch.matrix(names, width)[self._index]
+        return matrix
+
+    def values(self, name: str) -> Values:
+        """One value a row."""
+        if name in self._made:
+            return self._made[name]
+        with self._finding_rows():
+            stored = self._batch.values(name)
+        missing = None if stored.missing is None else stored.missing[self._index]
+        return Values(stored.values[self._index], stored.names, missing)
+
+    def array(self, name: str) -> NumpyArray:
+        """A field of numbers with its axes."""
+        if name in self._made:
+            return self._made[name].values
+        with self._finding_rows():
+            array: NumpyArray = self._batch.array(name)[self._index]
+        return array
+
+    def columns(self, names: Sequence[str]) -> Any:
+        """The fields as a `pyarrow.RecordBatch`."""
+        import pyarrow as pa
+
+        stored = [name for name in names if name not in self._made]
+        taken = self._batch.columns(stored).take(pa.array(self._index)) if stored else None
+        columns = {name: taken.column(name) for name in stored if taken is not None}
+        for name in self._made.keys() & {*names}:
+            values, texts = pa.array(self._made[name].values), self._made[name].names
+            columns[name] = values if texts is None else pa.array(texts).take(values)
+        return pa.RecordBatch.from_arrays([columns[name] for name in names], names=list(names))
 
 
 def row_count(file: DataFile) -> int:

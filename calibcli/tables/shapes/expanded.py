@@ -12,7 +12,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from calibcli.tables.formats.base import (
 )
 from calibcli.tables.names import FileFields, likely_labels
 from calibcli.tables.read_options import ReadOptions
-from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile, row_count
+from calibcli.tables.shapes.base import OpenedFiles, PickedBatch, ReshapedFile, row_count
 from calibcli.tables.shapes.label_files import LabelledFile
 from calibcli.tables.storage import Spool
 
@@ -450,51 +450,8 @@ class ExpandedFile(ReshapedFile):
             first, last = max(begin - at, 0), min(end - at, len(index))
             for low in range(first, last, rows):
                 high = min(low + rows, last)
-                parts = {name: values[low:high] for name, values in made.items()}
-                yield _Picked(batch, index[low:high], parts)
+                parts = {name: Values(values[low:high]) for name, values in made.items()}
+                yield PickedBatch(batch, index[low:high], parts)
             at += len(index)
             if at >= end:
                 return
-
-
-class _Picked:
-    """Some rows of a batch, as often as they are picked, with columns that were made; a `Batch`."""
-
-    def __init__(self, batch: Batch, index: NumpyArray, made: dict[str, NumpyArray]) -> None:
-        self._batch, self._index, self._made = batch, index, made
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
-        """Scores (n, C)."""
-        matrix: NumpyArray = self._batch.matrix(names, width)[self._index]
-        return matrix
-
-    def values(self, name: str) -> Values:
-        """One value a row."""
-        if name in self._made:
-            return Values(self._made[name])
-        stored = self._batch.values(name)
-        missing = None if stored.missing is None else stored.missing[self._index]
-        return Values(stored.values[self._index], stored.names, missing)
-
-    def array(self, name: str) -> NumpyArray:
-        """A field of numbers with its axes."""
-        if name in self._made:
-            return self._made[name]
-        array: NumpyArray = self._batch.array(name)[self._index]
-        return array
-
-    def columns(self, names: Sequence[str]) -> Any:
-        """The fields as a `pyarrow.RecordBatch`."""
-        import pyarrow as pa
-
-        stored = [name for name in names if name not in self._made]
-        taken = self._batch.columns(stored).take(pa.array(self._index))
-        columns = {name: taken.column(name) for name in stored}
-        columns |= {name: pa.array(self._made[name]) for name in names if name in self._made}
-        return pa.RecordBatch.from_arrays([columns[name] for name in names], names=list(names))
-
-    def release(self) -> None:
-        """Keep what was read: other rows of the table may be made of it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from calibcli.tables.names import (
     likely_labels,
 )
 from calibcli.tables.read_options import LABEL_NAME, ReadOptions
-from calibcli.tables.shapes.base import OpenedFiles, ReshapedFile
+from calibcli.tables.shapes.base import OpenedFiles, PickedBatch, ReshapedFile
 from calibcli.tables.storage import Spool
 
 _TRUTH = "label"
@@ -537,90 +537,39 @@ class MultiLabelFile(ReshapedFile):
             at = stored * count
             low = max(begin - at, 0)
             high = len(batch) * count if end == UNKNOWN_ROWS else min(end - at, len(batch) * count)
+            with locating_rows(self.file, stored):
+                made = {name: self._made(name, batch, stored) for name in self._names & {*names}}
             for first in range(low, high, rows):
-                yield _LabelBatch(self, batch, stored, first, min(first + rows, high))
+                part = slice(first, min(first + rows, high))
+                parts = {name: _part(values, part) for name, values in made.items()}
+                yield PickedBatch(batch, np.arange(part.start, part.stop) // count, parts)
             stored += len(batch)
 
-
-class _LabelBatch:
-    """Some labels of the rows of a batch, which begins at a row of the file; a `Batch`."""
-
-    def __init__(
-        self, file: MultiLabelFile, batch: Batch, stored: int, low: int, high: int
-    ) -> None:
-        self._file, self._batch, self._stored = file, batch, stored
-        self._low, self._high = low, high
-        self._count = len(file.names)
-
-    def __len__(self) -> int:
-        return self._high - self._low
-
-    def _row_error(self, error: RowError) -> RowError:
-        return RowError(error.row * self._count - self._low, str(error))
-
     @property
-    def _index(self) -> NumpyArray:
-        """The rows of the batch that the rows are of."""
-        return np.arange(self._low, self._high) // self._count
+    def _names(self) -> set[str]:
+        """The fields that are none of the file."""
+        truth = set() if self.truth is None else {_TRUTH}
+        return {self.scores[0], LABEL_NAME, STORED_ROW, *truth}
 
-    def matrix(self, names: Sequence[str], width: int | None) -> NumpyArray:
-        """Scores (n, 1)."""
-        title, sources = self._file.scores
-        try:
-            if list(names) != [title]:
-                return self._batch.matrix(names, width)[self._index]
-            stored = self._batch.matrix(sources, self._count)
-        except RowError as error:
-            raise self._row_error(error) from error
-        return stored.reshape(-1, 1)[self._low : self._high]
+    def _made(self, name: str, batch: Batch, stored: int) -> Values:
+        """A field that is none of the file, for all labels of the rows from a number on.
 
-    def values(self, name: str) -> Values:
-        """One value a row."""
-        try:
-            if name == _TRUTH and self._file.truth is not None:
-                stored = self._file.truth.of(self._batch, self._file.names)
-                return _picked(stored, slice(self._low, self._high))
-            if name == LABEL_NAME:
-                codes = np.arange(self._low, self._high) % self._count
-                return Values(codes, self._file.names)
-            if name == STORED_ROW:
-                return Values(self._index + (self._file.first_row + self._stored))
-            return _picked(self._batch.values(name), self._index)
-        except RowError as error:
-            raise self._row_error(error) from error
-
-    def array(self, name: str) -> NumpyArray:
-        """A field of numbers with its axes."""
-        if name == self._file.scores[0]:
-            return self.matrix((name,), None)[:, 0]
-        if name in (_TRUTH, STORED_ROW):
-            return self.values(name).values
-        array: NumpyArray = self._batch.array(name)[self._index]
-        return array
-
-    def columns(self, names: Sequence[str]) -> Any:
-        """The fields as a `pyarrow.RecordBatch`."""
-        import pyarrow as pa
-
-        made = {self._file.scores[0], _TRUTH, STORED_ROW, LABEL_NAME}
-        stored = [name for name in names if name not in made]
-        taken = self._batch.columns(stored).take(pa.array(self._index)) if stored else None
-        columns = []
-        for name in names:
-            if name == LABEL_NAME:
-                codes = pa.array(self.values(name).values, pa.int32())
-                columns.append(pa.array(self._file.names).take(codes))
-            elif name in made:
-                columns.append(pa.array(self.array(name)))
-            elif taken is not None:
-                columns.append(taken.column(name))
-        return pa.RecordBatch.from_arrays(columns, names=list(names))
-
-    def release(self) -> None:
-        """Give back the memory of what was read of a mapped file."""
-        self._batch.release()
+        Raises
+        ------
+        RowError
+            A score is missing, or a label cannot be understood.
+        """
+        count = len(self.names)
+        if name == self.scores[0]:
+            return Values(batch.matrix(self.scores[1], count).reshape(-1))
+        if name == _TRUTH and self.truth is not None:
+            return self.truth.of(batch, self.names)
+        rows = np.arange(len(batch))
+        if name == LABEL_NAME:
+            return Values(np.tile(np.arange(count), len(batch)), self.names)
+        return Values(np.repeat(rows + (self.first_row + stored), count))
 
 
-def _picked(stored: Values, rows: Any) -> Values:
-    missing = None if stored.missing is None else stored.missing[rows]
-    return Values(stored.values[rows], stored.names, missing)
+def _part(values: Values, rows: slice) -> Values:
+    missing = None if values.missing is None else values.missing[rows]
+    return Values(values.values[rows], values.names, missing)
