@@ -16,6 +16,7 @@ import pytest
 
 import calibcli
 from calibcli.arrays import NumpyArray
+from calibcli.cli.app import run
 from calibcli.errors import CalibError
 from calibcli.tables import ReadOptions, open_dataset
 from calibcli.tables.dataset import Dataset
@@ -307,3 +308,16 @@ def test_methods_are_compared_label_by_label(
     code, _, err = calib_here(*command, "--methods", "temperature", "--stack")
     assert code == 2
     assert "--stack mixes maps of all rows" in err
+
+
+def test_an_output_has_no_column_of_the_name_of_a_label(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 3))
+    np.savez("t.npz", logits=logits, labels=(rng.random((200, 3)) < 0.4).astype(int))
+    fit = ["fit", "t.npz", "--multi-label", "-m", "platt", "-p", "p.json", "-q"]
+    assert run([*fit, "-o", "f.npz"]) == 0
+    assert run(["apply", "p.json", "t.npz", "-q", "-o", "a.parquet"]) == 0
+    with np.load("f.npz") as stored:
+        assert "label name" not in stored.files
+    assert pq.read_schema("a.parquet").names == ["probs", "label"]

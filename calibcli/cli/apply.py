@@ -303,6 +303,7 @@ def _write_labels(
     from calibcli.tables import open_writer
     from calibcli.tables.formats.base import UNKNOWN_ROWS
     from calibcli.tables.labels import NO_LABEL
+    from calibcli.tables.read_options import LABEL_NAME
     from calibcli.workflow.applying import calibrated_chunks, chunk_rows
 
     names = dataset.row_labels or ()
@@ -317,6 +318,9 @@ def _write_labels(
             columns, labels = part.chunk.columns, part.chunk.labels
             if columns is not None and columns.num_columns:
                 columns = columns.take(np.arange(0, len(part.probs), count))
+                # Whose label a row is tells nothing of a row of all labels.
+                kept = [name for name in columns.schema.names if name != LABEL_NAME]
+                columns = columns.select(kept) if kept else None
             computed = {"probs": np.ascontiguousarray(part.probs[:, 1]).reshape(-1, count)}
             if labels is not None:
                 computed["label"] = np.where(labels == NO_LABEL, -1, labels).reshape(-1, count)
