@@ -10,6 +10,7 @@ from pathlib import Path
 from arena_contenders import BASE
 from arena_results import CAPPED, DONE, FAILED, Record
 from arena_standings import (
+    BY_CLASSES,
     MEASURES,
     WORSE,
     Losses,
@@ -75,7 +76,7 @@ def _rates(one: Standing) -> tuple[float, ...]:
 
 def by_kind(records: Sequence[Record], splits: Mapping[str, int], methods: Sequence[str]) -> str:
     """Win rates by NLL of some methods, by number of classes and of rows to fit on."""
-    rates, sets = rates_by_kind(records, splits), kinds_of_sets(records)
+    rates, sets = rates_by_kind(records, splits), kinds_of_sets(records, splits)
     lines = _head("method", *(f"{kind} ({len(sets[kind])} sets)" for kind in rates))
     for method in methods:
         cells = (rates[kind].get(method, {}).get("rate") for kind in rates)
@@ -169,7 +170,7 @@ def draw_kinds(
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    rates, sets = rates_by_kind(records, splits), kinds_of_sets(records)
+    rates, sets = rates_by_kind(records, splits), kinds_of_sets(records, splits)
     values = [
         [rates[kind].get(method, {}).get("rate", math.nan) for kind in rates] for method in methods
     ]
@@ -186,6 +187,7 @@ def draw_kinds(
     axes.set_xticks(range(len(titles)), titles, fontsize=8)
     axes.set_yticks(range(len(methods)), methods, fontsize=8)
     axes.xaxis.tick_top()
+    axes.axvline(sum(kind in BY_CLASSES for kind in rates) - 0.5, color="white", linewidth=6)
     figure.colorbar(image, ax=axes, label="win rate by NLL", shrink=0.6)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -141,17 +141,18 @@ def errors_of_splits(
     return errors
 
 
-def kinds_of_sets(records: Iterable[Record]) -> dict[str, set[str]]:
-    """The sets by their number of classes, and by that of the rows to fit on."""
-    kinds: dict[str, set[str]] = {name: set() for name in (*_BY_CLASSES, *_BY_ROWS)}
-    for one in records:
-        kinds[_kind(_BY_CLASSES, one.classes)].add(one.set)
-        kinds[_kind(_BY_ROWS, one.fit_rows)].add(one.set)
+def kinds_of_sets(records: Sequence[Record], splits: Mapping[str, int]) -> dict[str, set[str]]:
+    """The sets that any method has done, by their number of classes, and by rows to fit on."""
+    done = {name for of_sets in by_set(records, splits, "nll").values() for name in of_sets}
+    kinds: dict[str, set[str]] = {name: set() for name in (*BY_CLASSES, *BY_ROWS)}
+    for one in (one for one in records if one.set in done):
+        kinds[_kind(BY_CLASSES, one.classes)].add(one.set)
+        kinds[_kind(BY_ROWS, one.fit_rows)].add(one.set)
     return {name: sets for name, sets in kinds.items() if sets}
 
 
-_BY_CLASSES = {"2 classes": 2, "3 to 20": 20, "over 20 classes": math.inf}
-_BY_ROWS = {"under 1,000 rows": 999, "1,000 to 9,999": 9999, "10,000 and more": math.inf}
+BY_CLASSES = {"2 classes": 2, "3 to 20": 20, "over 20 classes": math.inf}
+BY_ROWS = {"under 1,000 rows": 999, "1,000 to 9,999": 9999, "10,000 and more": math.inf}
 """The largest number that each kind may have."""
 
 
@@ -163,7 +164,7 @@ def rates_by_kind(records: Sequence[Record], splits: Mapping[str, int]) -> dict[
     """Win rates by NLL, of each kind of sets: by kind, method and ``"rate"``."""
     nll = by_set(records, splits, "nll")
     table = {}
-    for kind, sets in kinds_of_sets(records).items():
+    for kind, sets in kinds_of_sets(records, splits).items():
         of_kind = {
             method: {name: loss for name, loss in of_sets.items() if name in sets}
             for method, of_sets in nll.items()
