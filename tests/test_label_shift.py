@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import calibcli
-from calibcli.api.arguments import array_source, labelled_source
+from calibcli.api.arguments import array_source
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import CalibError
@@ -31,7 +31,7 @@ def drawn(rng, rows, shares, signal=2.0):
 
 
 def shift_between(source, target, weights=None) -> LabelShift:
-    labelled = labelled_source("a fit", *source, weights, "logits", None)
+    labelled = array_source(*source, weights, "logits")
     return estimate_label_shift(
         open_data(Engine(threads=1), labelled),
         open_data(Engine(threads=1), array_source(target, None, None, "logits")),
@@ -108,6 +108,17 @@ def test_only_what_class_shares_do_not_explain_is_warned_of():
         assert worse.mean < worse.expected_mean
     assert clear["shares"] <= 1
     assert clear["signal"] == 20
+
+
+def test_rows_of_another_world_are_not_corrected_for(rng):
+    source = drawn(rng, 1000, TAIL)
+    target = 0.3 * rng.standard_normal((1000, 5))
+    shift = shift_between(source, target)
+    assert shift.confidence.excludes_label_shift
+    assert (shift.drawn, shift.used.tolist()) == (1, shift.source.tolist())
+    plain, fitted = (calibcli.fit(*source, folds=0, target=each) for each in (None, target))
+    assert (plain.predict_proba(target) == fitted.predict_proba(target)).all()
+    assert any("nothing is corrected" in note for note in fitted.outcome.notes)
 
 
 def test_a_weight_counts_as_so_many_rows(rng):
@@ -250,7 +261,7 @@ def test_blocks_and_processes_change_nothing(rng):
     whole = shift_between(source, target)
     with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         engine = Engine(threads=1, executor=executor)
-        labelled = labelled_source("a fit", *source, None, "logits", None)
+        labelled = array_source(*source, None, "logits")
         unlabelled = array_source(target, None, None, "logits")
         parts = estimate_label_shift(open_data(engine, labelled), open_data(engine, unlabelled))
     np.testing.assert_allclose(parts.shares, whole.shares, rtol=1e-6)

@@ -41,6 +41,9 @@ _Z95 = 1.959964
 _SHIFT_P, _SHIFT_GAP = 0.01, 0.02
 """A difference of confidences is worth a warning below this p, where it is as large as this."""
 
+_LARGEST_GAP = 0.2
+"""Where so many rows have other confidences than class shares explain, these are not told."""
+
 
 @dataclass(frozen=True)
 class ConfidenceGap:
@@ -74,6 +77,11 @@ class ConfidenceGap:
         """Whether there is more than other class shares, and by more than a trifle."""
         return self.p < _SHIFT_P and self.statistic > _SHIFT_GAP
 
+    @property
+    def excludes_label_shift(self) -> bool:
+        """Whether the rows are so different that estimated class shares mean nothing."""
+        return self.clear and self.statistic > _LARGEST_GAP
+
 
 @dataclass(frozen=True, eq=False)
 class LabelShift:
@@ -92,7 +100,8 @@ class LabelShift:
     used : float64 array (K,)
         ``shares``, drawn towards ``source`` as far as noise could explain the difference.
     drawn : float
-        How far: 0 leaves the estimate as it is, 1 is the shares of the fit.
+        How far: 0 leaves the estimate as it is, 1 is the shares of the fit. It is 1 too where the
+        rows differ in so much more than class shares that these cannot be told.
     rows : int
         Unlabelled rows that the estimate is from.
     confidence : ConfidenceGap
@@ -153,6 +162,9 @@ def estimate_label_shift(data: Data, target: Data) -> LabelShift:
     # nothing is gained; above, the part that noise explains is taken back (James and Stein).
     free = len(prior) - 1
     strength = 1 - free / surprise if surprise > 2 * free else 0.0
+    confidence = _confidence_gap(data, target, model, shares / prior)
+    if confidence.excludes_label_shift:
+        strength = 0.0
     # The logarithm of a share counts, and one that could be 0 has none.
     likely = _means_above_zero(shares, errors)
     likely = np.where(shares < prior, np.minimum(likely, prior), likely)
@@ -167,7 +179,7 @@ def estimate_label_shift(data: Data, target: Data) -> LabelShift:
         used=_for_all(used, present),
         drawn=1 - strength,
         rows=target.rows,
-        confidence=_confidence_gap(data, target, model, shares / prior),
+        confidence=confidence,
     )
 
 

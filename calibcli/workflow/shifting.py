@@ -59,9 +59,11 @@ def share_corrected(fit: Fit, shift: LabelShift | None) -> Fit:
 
 def shift_notes(shift: LabelShift) -> list[str]:
     """What a user should know of unlabelled rows and the class shares that were estimated."""
-    notes = []
+    gap, notes = shift.confidence, []
     ratio = imbalance(shift.used / np.where(shift.source > 0, shift.source, 1))
-    if ratio < OTHER_SHARES:
+    if gap.excludes_label_shift:
+        notes.append("nothing is corrected for --target, whose class shares cannot be told")
+    elif ratio < OTHER_SHARES:
         notes.append(
             f"the {shift.rows:,} rows of --target have the class shares of the fit, as far as can "
             "be told: next to nothing is corrected"
@@ -72,7 +74,6 @@ def shift_notes(shift: LabelShift) -> list[str]:
             f"without labels: {_listed(shift)}; expect it to fit rows like those of the fit less "
             "well"
         )
-    gap = shift.confidence
     if gap.clear:
         notes.append(
             "other class shares do not explain the confidences of --target: "
