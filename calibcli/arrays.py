@@ -87,7 +87,11 @@ def largest(matrix: Array) -> Array:
 
 
 def is_any(mask: Array) -> bool:
-    """Whether any element of a mask is true."""
+    """Whether any element of a mask is true, for branches that take a shorter way where none is.
+
+    Where there are no rows yet, as for an export, the answer is yes: the longer way must be right
+    for all rows.
+    """
     if is_numpy_array(mask):
         return bool(np.logical_or.reduce(mask, axis=None))
     return bool(namespace(mask).any(mask))
@@ -274,7 +278,7 @@ def impossible_classes(logits: Array) -> Array | None:
     if is_numpy_array(logits):
         return None if np.minimum.reduce(logits, axis=None) > -np.inf else np.isinf(logits)
     xp = namespace(logits)
-    return None if bool(xp.min(logits) > -xp.inf) else xp.isinf(logits)
+    return xp.isinf(logits) if is_any(~(xp.min(logits) > -xp.inf)) else None
 
 
 def split_impossible(logits: Array) -> tuple[Array, Array | None]:

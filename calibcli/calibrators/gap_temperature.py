@@ -15,6 +15,7 @@ from calibcli.arrays import (
     dot_classes,
     like,
     namespace,
+    put,
     sum_classes,
     sum_rows,
     to_numpy,
@@ -178,8 +179,7 @@ def _feature(feature: Feature, log_probs: Array) -> Array:
     largest = xp.max(log_probs, axis=-1)
     if feature == "confidence":
         return xp.exp(largest)
-    others = log_probs + 0
-    others[xp.arange(len(others), device=others.device), argmax(log_probs)] = -xp.inf
+    others = put(log_probs + 0, argmax(log_probs), -xp.inf)
     return largest - xp.max(others, axis=-1)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, log_softmax
+from calibcli.arrays import Array, NumpyArray, is_numpy_array, log_softmax, namespace
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import described, log_probs_after, reach_of
 from calibcli.calibrators.parameters import Parameters
@@ -135,17 +135,28 @@ class _OfRows(Calibrator):
     """`Groups` for rows (n,) whose groups are known."""
 
     groups: Groups
-    numbers: NumpyArray
+    numbers: Array
     kind: ClassVar[str] = Groups.kind
 
     def transform(self, logits: Array) -> Array:
         groups = self.groups
         mapped = groups.transform(logits)
+        if not is_numpy_array(self.numbers):
+            return self._by_choice(mapped, logits)
         for number, rows in rows_by_group(self.numbers, len(groups.names)):
             weight = float(groups.weights[number])
             if weight > 0:
                 own = _mapped(groups.own[number], logits[rows])
                 mapped[rows] = own if weight == 1 else interpolated(mapped[rows], own, weight)
+        return mapped
+
+    def _by_choice(self, mapped: Array, logits: Array) -> Array:
+        """Every group's map of all rows, of which each row takes its own."""
+        groups, xp = self.groups, namespace(logits)
+        for number, (stages, weight) in enumerate(zip(groups.own, groups.weights, strict=True)):
+            if weight > 0:
+                own = interpolated(mapped, _mapped(stages, logits), float(weight))
+                mapped = xp.where((self.numbers == number)[:, None], own, mapped)
         return mapped
 
     def parameters(self) -> dict[str, Any]:
