@@ -806,6 +806,19 @@ class ConvertDocument(TypedDict):
     output: Annotated[str, "path of the file that was written"]
 
 
+class ExportDocument(TypedDict):
+    """``calib export``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["export"], "the command"]
+    params: Annotated[str, "path of the parameter file"]
+    input: Annotated[str, "what the scores are: `logits`, `log-probs` or `probs`"]
+    classes: Annotated[int, "number of classes"]
+    class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
+    stages: Annotated[Sequence[str], "the kinds of its stages, in order"]
+    outputs: Annotated[Sequence[str], "paths of the files that were written"]
+
+
 class ModelPart(TypedDict):
     """A model of which samples are drawn."""
 

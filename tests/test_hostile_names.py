@@ -84,6 +84,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     ],
     "apply": [["{params}", DATA], ["{params}", "no" + DATA]],
     "convert": [[DATA], ["no" + DATA]],
+    "export": [["{params}"], [DATA], ["no" + DATA]],
     "compare": [[DATA, "-m", "temperature,none", "--bootstrap", "0"]],
     "gates": [["plan", DATA], ["plan", HARM[3]]],
     "inspect": [["{params}"], [DATA], ["{document}"]],
@@ -107,6 +108,10 @@ SUFFIXES = {
     "--report": (".html", ".tex"),
 }
 """What each option that writes a file is called with."""
+
+
+PROGRAMS = (".py", ".mjs", ".c")
+"""What `calib export` writes as text."""
 
 
 def written(command: str) -> list[str]:
@@ -175,7 +180,7 @@ def test_what_is_printed_commands_nobody(
         (command, option, suffix)
         for command in COMMANDS
         for option in written(command)
-        for suffix in SUFFIXES[option]
+        for suffix in (PROGRAMS if command == "export" else SUFFIXES[option])
         # An array alone has no labels, which `convert` is for.
         if (command, suffix) != ("convert", ".npy")
     ],

@@ -17,7 +17,7 @@ LAYERS = [
     ["__main__"],
     ["cli"],
     ["report"],
-    ["", "api", "torch_losses", "workflow"],
+    ["", "api", "export", "torch_losses", "workflow"],
     ["fitting"],
     ["tables"],
     ["engine"],

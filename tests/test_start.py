@@ -126,7 +126,7 @@ SHELL = {
 }
 
 COMMANDS = {"apply", "compare", "evaluate", "fit", "fit_job"}
-COMMANDS |= {"convert", "guide", "inspect", "methods", "plan_gates"}
+COMMANDS |= {"convert", "export", "guide", "inspect", "methods", "plan_gates"}
 OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
 
 
@@ -141,6 +141,7 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
         (("gates", "plan", "--help"), {"plan_gates"}),
         (("inspect", TEST), {"inspect", "ways"}),
         (("convert", TEST, "-o", "-"), {"convert", "reading"}),
+        (("export", "PARAMS", "-o", "-", "--to", "c"), {"export"}),
         (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "reading"}),
         (
             ("evaluate", TEST),

@@ -253,6 +253,71 @@ class FittedCalibrator:
         chunks = source.chunks(chunk_rows(LOCAL, source))
         return calibrated_chunks(LOCAL, source, chunks, self.stages, intervals=intervals)
 
+    def torch_module(self, precision: str = "float32") -> Any:
+        """The calibrator as a `torch.nn.Module`, from scores (n, K) to probabilities (n, K).
+
+        Put at the end of a network it is exported and saved with it. Its second argument are the
+        numbers (n,) of the rows' groups, where the calibrator has some.
+
+        Parameters
+        ----------
+        precision : str
+            ``"float32"`` or ``"float64"``.
+
+        Raises
+        ------
+        UsageError
+            torch is not installed, or a stage cannot be exported.
+        """
+        from calibcli.export.recording import record
+        from calibcli.export.torch_module import torch_module
+
+        return torch_module(record(self.params, self.stages, np.dtype(precision)))
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        to: str | None = None,
+        precision: str | None = None,
+        force: bool = False,
+    ) -> None:
+        """Write the calibrator as a program that runs without this package, as ``calib export``.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.onnx``, ``.pt2``, ``.py``, ``.mjs`` or ``.c``.
+        to : str, optional
+            What it is to be, whatever its name: ``"onnx"``, ``"torch"``, ``"python"``,
+            ``"javascript"`` or ``"c"``.
+        precision : str, optional
+            ``"float32"`` or ``"float64"``, of an ONNX model or a program of torch.
+
+        Raises
+        ------
+        UsageError
+            A stage cannot be exported, the file exists, or it cannot be written there.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from calibcli import fit
+        >>> calibrator = fit([[3, 0], [0, 3], [3, 0], [0, 3]], [0, 1, 1, 1], folds=0)
+        >>> with TemporaryDirectory() as folder:
+        ...     calibrator.export(f"{folder}/calibrate.py")
+        ...     _ = exec(Path(f"{folder}/calibrate.py").read_text(), program := {})
+        >>> program["calibrate"]([[3.0, 0.0]]).round(3)
+        array([[0.75, 0.25]])
+        """
+        from calibcli.export.exporting import ExportRequest, exported
+        from calibcli.tables.atomic import Outputs
+
+        request = ExportRequest(str(path), to, precision)
+        with Outputs(force=force) as files:
+            for name, content in exported(self.params, self.stages, request):
+                files.open(name).write(content)
+
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write a parameter file: JSON, or safetensors if the name ends so.
 

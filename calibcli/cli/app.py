@@ -54,6 +54,7 @@ _MODULES = {
     "gates": "plan_gates",
     "inspect": "inspect",
     "convert": "convert",
+    "export": "export",
     "methods": "methods",
     "losses": "methods",
     "metrics": "methods",
