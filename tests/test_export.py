@@ -26,7 +26,7 @@ from calibcli.cli.app import run as run_calib
 from calibcli.errors import UsageError
 from calibcli.export.evaluation import evaluate_graph
 from calibcli.export.python_source import python_source
-from calibcli.export.recording import Program, Vectors, make_vectors, record
+from calibcli.export.recording import RecordedCalibrator, Vectors, make_vectors, record
 from calibcli.export.row_source import c_header, c_source, c_text, javascript_source
 from calibcli.export.targets import TARGETS
 from calibcli.export.torch_module import exported_program, torch_module
@@ -59,7 +59,7 @@ def params_of(
     return Params(classes, kind, described, names, reading=reading)
 
 
-def run_python(program: Program, vectors: Vectors, _: Path) -> np.ndarray:
+def run_python(program: RecordedCalibrator, vectors: Vectors, _: Path) -> np.ndarray:
     space: dict[str, Any] = {}
     exec(compile(python_source(program), "exported", "exec"), space)  # noqa: S102 (what it is for)
     probs: np.ndarray = space["calibrate"](*vectors.arrays().values())
@@ -68,7 +68,7 @@ def run_python(program: Program, vectors: Vectors, _: Path) -> np.ndarray:
     return probs
 
 
-def run_javascript(program: Program, vectors: Vectors, folder: Path) -> np.ndarray:
+def run_javascript(program: RecordedCalibrator, vectors: Vectors, folder: Path) -> np.ndarray:
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node is here")
@@ -93,7 +93,7 @@ def run_javascript(program: Program, vectors: Vectors, folder: Path) -> np.ndarr
     return np.array(probs)
 
 
-def run_c(program: Program, vectors: Vectors, folder: Path) -> np.ndarray:
+def run_c(program: RecordedCalibrator, vectors: Vectors, folder: Path) -> np.ndarray:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler is here")
@@ -134,14 +134,14 @@ def run_c(program: Program, vectors: Vectors, folder: Path) -> np.ndarray:
     return np.array([[float(prob) for prob in row.split()] for row in rows])
 
 
-def run_torch(program: Program, vectors: Vectors, _: Path) -> np.ndarray:
+def run_torch(program: RecordedCalibrator, vectors: Vectors, _: Path) -> np.ndarray:
     torch = pytest.importorskip("torch")
     tensors = map(torch.from_numpy, vectors.arrays().values())
     probs: np.ndarray = torch_module(program)(*tensors).numpy()
     return probs
 
 
-RUNNERS: dict[str, Callable[[Program, Vectors, Path], np.ndarray]] = {
+RUNNERS: dict[str, Callable[[RecordedCalibrator, Vectors, Path], np.ndarray]] = {
     "python": run_python,
     "javascript": run_javascript,
     "c": run_c,

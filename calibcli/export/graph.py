@@ -39,7 +39,7 @@ class _Rows:
         raise UntraceableError("depends on the number of rows")
 
 
-ROWS = _Rows()
+ROW_COUNT = _Rows()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Node:
         operations that `Traced` makes.
     inputs : tuple of Node
     shape : tuple
-        The first is `ROWS`, but for constants.
+        The first is `ROW_COUNT`, but for constants.
     dtype : numpy.dtype
         float32, float64, int64 or bool.
     value : object
@@ -263,7 +263,7 @@ class Traced:
         if self.ndim != 2 or matrix.ndim not in (1, 2):
             raise UntraceableError("has a product of other shapes than (n, K) and (K, m)")
         constant = constant_of(matrix.astype(self.dtype))
-        shape = (ROWS, *matrix.shape[1:])
+        shape = (ROW_COUNT, *matrix.shape[1:])
         return Traced(make(self.recording, "matmul", (self.node, constant), shape), self.recording)
 
     def __getitem__(self, key: Any) -> Traced:
@@ -380,10 +380,10 @@ def _picked(array: Traced, key: Any) -> Traced:
     keys = key if isinstance(key, tuple) else (key,)
     if len(keys) == 2 and isinstance(keys[0], _RowNumbers):
         column = _node(keys[1], np.int64)
-        return Traced(make(recording, "pick", (node, column), (ROWS,)), recording)
+        return Traced(make(recording, "pick", (node, column), (ROW_COUNT,)), recording)
     if len(keys) == 2 and keys[0] == slice(None):
         if keys[1] is None and array.ndim == 1:
-            return Traced(make(recording, "widen", (node,), (ROWS, 1)), recording)
+            return Traced(make(recording, "widen", (node,), (ROW_COUNT, 1)), recording)
         if array.ndim == 2 and isinstance(keys[1], (int, slice, np.integer)):
             return _columns(array, keys[1])
     raise UntraceableError("picks rows or elements in a way that is not recorded")
@@ -394,7 +394,7 @@ def _columns(array: Traced, key: Any) -> Traced:
     width = array.node.width
     assert width is not None
     numbers = range(width)[key]
-    shape: Shape = (ROWS,) if isinstance(numbers, int) else (ROWS, len(numbers))
+    shape: Shape = (ROW_COUNT,) if isinstance(numbers, int) else (ROW_COUNT, len(numbers))
     places = (numbers,) if isinstance(numbers, int) else tuple(numbers)
     if shape == array.shape and places == tuple(range(width)):
         return array
@@ -460,7 +460,7 @@ class TracedNamespace:
         if axis not in (-1, len(node.shape) - 1) or len(node.shape) != 2:
             raise UntraceableError("adds up over rows")
         dtype = {"same": node.dtype, "int": _INT, "bool": _BOOL}[kind]
-        result = self._traced(make(self._recording, op, (node,), (ROWS,), dtype))
+        result = self._traced(make(self._recording, op, (node,), (ROW_COUNT,), dtype))
         return result[:, None] if keepdims else result
 
     def asarray(self, values: Any, *, dtype: Any = None, device: Any = None) -> Traced:
@@ -479,7 +479,7 @@ class TracedNamespace:
     def arange(self, stop: Any, *, device: Any = None, dtype: Any = None) -> Traced:
         del device
         if isinstance(stop, _Rows):
-            return _RowNumbers(input_of("row numbers", (ROWS,), np.int64), self._recording)
+            return _RowNumbers(input_of("row numbers", (ROW_COUNT,), np.int64), self._recording)
         return self._traced(constant_of(np.arange(stop, dtype=dtype)))
 
     def isfinite(self, array: Any) -> Traced:
@@ -517,7 +517,7 @@ class TracedNamespace:
         if node.op != "constant" or len(shape) != 2:
             raise UntraceableError("broadcasts rows")
         row = constant_of(np.broadcast_to(node.value, shape[1:]))
-        rows = input_of("row numbers", (ROWS,), np.int64)
+        rows = input_of("row numbers", (ROW_COUNT,), np.int64)
         return self._traced(make(self._recording, "fill", (row, rows), shape))
 
     def concat(self, arrays: Sequence[Traced], *, axis: int = 0) -> Traced:
@@ -525,7 +525,7 @@ class TracedNamespace:
         if axis not in (-1, 1) or any(node.width is None for node in nodes):
             raise UntraceableError("joins rows")
         width = sum(int(node.shape[1]) for node in nodes)
-        return self._traced(make(self._recording, "concat", nodes, (ROWS, width)))
+        return self._traced(make(self._recording, "concat", nodes, (ROW_COUNT, width)))
 
     def stack(self, arrays: Sequence[Traced], *, axis: int = 0) -> Traced:
         if axis not in (-1, 1):
@@ -555,7 +555,7 @@ class TracedNamespace:
         return array[:, ::-1]
 
 
-def in_order(outputs: Sequence[Node]) -> list[Node]:
+def dependencies_first(outputs: Sequence[Node]) -> list[Node]:
     """The nodes that outputs depend on, each behind its inputs, equal ones once."""
     ordered: dict[int, Node] = {}
     waiting = [*reversed(outputs)]
@@ -585,4 +585,4 @@ class Graph:
 
     def nodes(self) -> list[Node]:
         """All operations and constants, each behind what it needs."""
-        return in_order([*self.inputs, *self.outputs.values()])
+        return dependencies_first([*self.inputs, *self.outputs.values()])

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibcli.errors import UsageError
 from calibcli.export.graph import Node
-from calibcli.export.recording import Program
+from calibcli.export.recording import RecordedCalibrator
 from calibcli.version import __version__
 
 OPSET, IR_VERSION = 13, 8
@@ -49,7 +49,7 @@ _SIMPLE = {
 }
 
 
-def onnx_model(program: Program, opset: int = OPSET) -> Any:
+def onnx_model(program: RecordedCalibrator, opset: int = OPSET) -> Any:
     """The model, an `onnx.ModelProto`, which `onnx.checker` has seen.
 
     Its inputs are ``scores`` (n, K) and, where there are groups, ``group`` (n,), int64; its outputs
@@ -92,7 +92,7 @@ def import_onnx() -> Any:
     return onnx
 
 
-def _properties(program: Program) -> dict[str, str]:
+def _properties(program: RecordedCalibrator) -> dict[str, str]:
     """What the model says of itself; the values are JSON but for the input."""
     params = program.params
     texts = {
@@ -110,7 +110,7 @@ def _properties(program: Program) -> dict[str, str]:
 class _Builder:
     """The nodes of an ONNX graph, a few for each operation."""
 
-    def __init__(self, onnx: Any, program: Program, opset: int) -> None:
+    def __init__(self, onnx: Any, program: RecordedCalibrator, opset: int) -> None:
         self._onnx, self._program, self._opset = onnx, program, opset
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
@@ -273,7 +273,9 @@ _TRANSLATED: dict[str, Callable[[_Builder, Node, list[str]], str]] = {
 }
 
 
-def append_to(path: str, program_of: Callable[[Any], Program], output: str | None = None) -> Any:
+def append_to(
+    path: str, program_of: Callable[[Any], RecordedCalibrator], output: str | None = None
+) -> Any:
     """Somebody's classifier with the calibrator on its end.
 
     Parameters

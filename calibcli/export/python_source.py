@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.export.graph import Graph, Node
-from calibcli.export.recording import Program
+from calibcli.export.graph import Graph, Node, dependencies_first
+from calibcli.export.recording import RecordedCalibrator
 from calibcli.version import __version__
 
 _LONGEST = 72
@@ -51,7 +51,7 @@ def calibrate(scores{argument}):
 '''
 
 
-def python_source(program: Program) -> str:
+def python_source(program: RecordedCalibrator) -> str:
     """The text of a module with a function ``calibrate``."""
     params = program.params
     grouped = bool(program.groups)
@@ -81,7 +81,7 @@ class _Lines:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._nodes = _needed(graph.outputs["probs"])
+        self._nodes = dependencies_first([graph.outputs["probs"]])
         self._uses: dict[int, int] = {}
         for node in self._nodes:
             for each in node.inputs:
@@ -120,12 +120,6 @@ class _Lines:
             else f"{name} = {text}"
         )
         self._texts[id(node)] = name
-
-
-def _needed(output: Node) -> list[Node]:
-    from calibcli.export.graph import in_order
-
-    return in_order([output])
 
 
 def _whole(text: str) -> bool:

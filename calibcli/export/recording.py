@@ -24,7 +24,7 @@ from calibcli.calibrators.chain import calibrate, for_rows
 from calibcli.calibrators.groups import groups_in
 from calibcli.errors import UsageError
 from calibcli.export.evaluation import evaluate_graph
-from calibcli.export.graph import ROWS, Graph, Recording, Traced, UntraceableError, input_of
+from calibcli.export.graph import ROW_COUNT, Graph, Recording, Traced, UntraceableError, input_of
 from calibcli.params import Params
 
 MOST_GROUPS_EXPORTED = 64
@@ -36,7 +36,7 @@ _TOLERANCE = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-9}
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class RecordedCalibrator:
     """A calibrator as a graph, and what a person or a program should know of it.
 
     Attributes
@@ -83,7 +83,9 @@ class Vectors:
         return {"scores": self.scores, **groups}
 
 
-def record(params: Params, stages: Sequence[Calibrator], dtype: Any = np.float64) -> Program:
+def record(
+    params: Params, stages: Sequence[Calibrator], dtype: Any = np.float64
+) -> RecordedCalibrator:
     """The program of a calibrator.
 
     Parameters
@@ -101,7 +103,7 @@ def record(params: Params, stages: Sequence[Calibrator], dtype: Any = np.float64
         line names it.
     """
     recording = Recording()
-    scores = Traced(input_of("scores", (ROWS, params.classes), dtype), recording)
+    scores = Traced(input_of("scores", (ROW_COUNT, params.classes), dtype), recording)
     inputs = [scores.node]
     groups, recorded = groups_in(stages), tuple(stages)
     if groups is not None:
@@ -110,18 +112,18 @@ def record(params: Params, stages: Sequence[Calibrator], dtype: Any = np.float64
                 f"{len(groups.names)} groups are too many to export: {MOST_GROUPS_EXPORTED} are "
                 "possible; calib apply takes any number"
             )
-        numbers: Any = Traced(input_of("group", (ROWS,), np.int64), recording)
+        numbers: Any = Traced(input_of("group", (ROW_COUNT,), np.int64), recording)
         inputs.append(numbers.node)
         recorded = for_rows(stages, {GROUP: numbers})
     probs = _probabilities(recording, recorded, read_scores(params, scores))
     outputs = {"probs": probs, "label": argmax(probs), "confidence": largest(probs)}
     graph = Graph(tuple(inputs), {name: array.node for name, array in outputs.items()})
-    program = Program(params, graph, () if groups is None else groups.names)
+    program = RecordedCalibrator(params, graph, () if groups is None else groups.names)
     _check(program, make_vectors(params, stages, dtype))
     return program
 
 
-def _check(program: Program, vectors: Vectors) -> None:
+def _check(program: RecordedCalibrator, vectors: Vectors) -> None:
     """Refuse a program that gives other probabilities than the calibrator itself."""
     probs = evaluate_graph(program.graph, vectors.arrays())["probs"]
     worst = float(np.abs(probs - vectors.probs).max())

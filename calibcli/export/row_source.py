@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibcli.export.graph import ELEMENTWISE, Graph, Node, in_order
-from calibcli.export.recording import Program
+from calibcli.export.graph import ELEMENTWISE, Graph, Node, dependencies_first
+from calibcli.export.recording import RecordedCalibrator
 from calibcli.version import __version__
 
 _INFIX = {
@@ -155,7 +155,7 @@ class _Body:
     def __init__(self, graph: Graph, language: Language) -> None:
         self._language = language
         self._output = graph.outputs["probs"]
-        self._nodes = in_order([self._output])
+        self._nodes = dependencies_first([self._output])
         uses: dict[int, int] = {id(self._output): 1}
         for node in self._nodes:
             for each in node.inputs:
@@ -341,7 +341,7 @@ def _size(node: Node) -> int:
     return 1 if node.width is None else node.width
 
 
-def javascript_source(program: Program) -> str:
+def javascript_source(program: RecordedCalibrator) -> str:
     """The text of a module that exports ``calibrate`` and the names."""
     body = _Body(program.graph, JavaScript())
     grouped = bool(program.groups)
@@ -400,7 +400,7 @@ static void calib_sort(double *values, int *places, int count) {
 """
 
 
-def c_source(program: Program) -> str:
+def c_source(program: RecordedCalibrator) -> str:
     """The text of a file of C99 with a function ``calib_calibrate``."""
     body = _Body(program.graph, C())
     text = "\n".join(body.lines)
@@ -424,7 +424,7 @@ def c_source(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-def c_header(program: Program) -> str:
+def c_header(program: RecordedCalibrator) -> str:
     """The text of the header of `c_source`."""
     grouped = bool(program.groups)
     groups = ", ".join(map(c_text, program.groups))
@@ -452,7 +452,7 @@ def c_header(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-def c_signature(program: Program) -> str:
+def c_signature(program: RecordedCalibrator) -> str:
     """The function's declaration."""
     group = ", int group" if program.groups else ""
     size = program.classes

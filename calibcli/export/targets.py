@@ -14,7 +14,7 @@ import numpy as np
 from calibcli.errors import UsageError
 from calibcli.export.onnx_model import append_to, onnx_model
 from calibcli.export.python_source import python_source
-from calibcli.export.recording import Program, Vectors
+from calibcli.export.recording import RecordedCalibrator, Vectors
 from calibcli.export.row_source import c_header, c_source, javascript_source
 from calibcli.export.torch_module import exported_program
 
@@ -39,7 +39,7 @@ class Target:
 
     suffix: str
     title: str
-    write: Callable[[Program], dict[str, bytes]]
+    write: Callable[[RecordedCalibrator], dict[str, bytes]]
     precision: str = "float64"
     precisions: tuple[str, ...] = ("float64",)
 
@@ -106,7 +106,9 @@ def files_beside(path: str, contents: dict[str, bytes]) -> Iterator[tuple[str, b
         yield (path if place == 0 else str(PurePath(path).with_suffix(suffix))), content
 
 
-def appended(path: str, program_of: Callable[[Any], Program], output: str | None) -> bytes:
+def appended(
+    path: str, program_of: Callable[[Any], RecordedCalibrator], output: str | None
+) -> bytes:
     """The bytes of somebody's ONNX model with the calibrator on its end."""
     content: bytes = append_to(path, program_of, output).SerializeToString()
     return content

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from calibcli.errors import UsageError
-from calibcli.export.graph import Node, in_order
-from calibcli.export.recording import Program
+from calibcli.export.graph import Node, dependencies_first
+from calibcli.export.recording import RecordedCalibrator
 
 
-def torch_module(program: Program) -> Any:
+def torch_module(program: RecordedCalibrator) -> Any:
     """A `torch.nn.Module` from scores (n, K), and groups (n,) where there are some, to (n, K).
 
     It computes on the device that it is moved to, in the precision that the program was recorded
@@ -27,7 +27,7 @@ def torch_module(program: Program) -> Any:
     torch = _import_torch()
     base: Any = torch.nn.Module
     output = program.graph.outputs["probs"]
-    nodes = in_order([*program.graph.inputs, output])
+    nodes = dependencies_first([*program.graph.inputs, output])
     places = {id(node): place for place, node in enumerate(nodes)}
 
     class Calibration(base):  # type: ignore[misc]
@@ -58,7 +58,7 @@ def torch_module(program: Program) -> Any:
     return Calibration()
 
 
-def exported_program(program: Program) -> bytes:
+def exported_program(program: RecordedCalibrator) -> bytes:
     """The bytes of a ``.pt2`` file, as `torch.export.save` writes them."""
     torch = _import_torch()
     module = torch_module(program)
