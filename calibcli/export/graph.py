@@ -19,7 +19,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 
-Shape: TypeAlias = tuple[Any, ...]
+RowShape: TypeAlias = tuple[Any, ...]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _BOOL, _INT = np.dtype(np.bool_), np.dtype(np.int64)
@@ -65,7 +65,7 @@ class Node:
 
     op: str
     inputs: tuple[Node, ...]
-    shape: Shape
+    shape: RowShape
     dtype: np.dtype[Any]
     value: Any = None
     stage: str = ""
@@ -149,7 +149,7 @@ class Traced:
         return TracedNamespace(self.recording)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> RowShape:
         return self.node.shape
 
     @property
@@ -282,7 +282,7 @@ def constant_of(array: Any) -> Node:
     return Node("constant", (), array.shape, array.dtype, array)
 
 
-def input_of(name: str, shape: Shape, dtype: Any) -> Node:
+def input_of(name: str, shape: RowShape, dtype: Any) -> Node:
     """The node of an input."""
     return Node("input", (), shape, np.dtype(dtype), name)
 
@@ -291,7 +291,7 @@ def make(
     recording: Recording,
     op: str,
     inputs: Sequence[Node],
-    shape: Shape,
+    shape: RowShape,
     dtype: Any = None,
     value: Any = None,
 ) -> Node:
@@ -322,7 +322,7 @@ def _node(value: Any, dtype: Any = None) -> Node:
     return constant_of(array.astype(dtype) if weak and dtype is not None else array)
 
 
-def _joint_shape(shapes: Sequence[Shape]) -> Shape:
+def _joint_shape(shapes: Sequence[RowShape]) -> RowShape:
     """The shape that shapes are broadcast to."""
     length = max(map(len, shapes))
     joint: list[Any] = []
@@ -394,7 +394,7 @@ def _columns(array: Traced, key: Any) -> Traced:
     width = array.node.width
     assert width is not None
     numbers = range(width)[key]
-    shape: Shape = (ROW_COUNT,) if isinstance(numbers, int) else (ROW_COUNT, len(numbers))
+    shape: RowShape = (ROW_COUNT,) if isinstance(numbers, int) else (ROW_COUNT, len(numbers))
     places = (numbers,) if isinstance(numbers, int) else tuple(numbers)
     if shape == array.shape and places == tuple(range(width)):
         return array
@@ -512,7 +512,7 @@ class TracedNamespace:
         row = constant_of(np.full(node.shape[1:], value, node.dtype))
         return self._traced(make(self._recording, "fill", (row, node), node.shape))
 
-    def broadcast_to(self, array: Any, shape: Shape) -> Traced:
+    def broadcast_to(self, array: Any, shape: RowShape) -> Traced:
         node = _node(array)
         if node.op != "constant" or len(shape) != 2:
             raise UntraceableError("broadcasts rows")
