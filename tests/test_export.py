@@ -399,7 +399,7 @@ def test_what_the_package_writes_is_what_the_command_writes(params_file):
         (["-o", "-", "--to", "c", "--vectors"], "--vectors are files beside the output"),
         (["-o", "x.py", "--append-to", "m.onnx"], "--append-to makes an ONNX model"),
         (["-o", "x.py", "--model-output", "z"], "--model-output goes with --append-to"),
-        (["-o", "p.json", "--to", "c"], "p.json: exists already; --force replaces it"),
+        (["-o", "p.json", "--to", "c"], "-o p.json: is an input"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(params_file, arguments, line, capfd):
