@@ -157,6 +157,8 @@ ORACLES: dict[type[Objective], Callable[[Rows, Any], Tensor]] = {
     DualFocal: lambda rows, o: (1 - rows.true_prob + rival(rows)) ** o.gamma * rows.nll,
     DualFocalGra: lambda rows, o: (
         ((1 - rows.true_prob + rival(rows)) ** o.gamma).detach() * rows.nll
+        if o.hold == "weight"
+        else (1 - rows.true_prob + rival(rows).detach()) ** o.gamma * rows.nll
     ),
     FocalGra: lambda rows, o: (
         (1 - rows.true_prob).detach()
@@ -217,6 +219,7 @@ def variants(classes: int) -> list[Objective]:
         Flsd(),
         *(DualFocal(g) for g in (0.5, 2.0, 5.0)),
         DualFocalGra(5.0),
+        DualFocalGra(2.0, "rival"),
         FocalGra(3.0),
         FocalGra(2.0, adaptive_gamma=True),
         *(Bsce(g, norm) for g in (0.5, 2.0) for norm in (1, 2)),

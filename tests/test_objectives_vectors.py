@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ CASES: list[tuple[str, Objective, float]] = [
     ("sctl_repo_focal_g3_detached_mean", FocalGra(3.0), MEAN),
     ("flsd53_gra_sum", FocalGra(3.0, adaptive_gamma=True), SUM),
     ("dual_focal_gra_g5_sum_FULLY_DETACHED", DualFocalGra(5.0), SUM),
+    ("dual_focal_gra_g5_sum_AS_CODED", DualFocalGra(5.0, "rival"), SUM),
     *((f"bsce_norm{n}_g{g}_sum", Bsce(g, n), SUM) for n in (1, 2) for g in (1, 2, 3)),
     *((f"bsce_gra_norm{n}_g{g}_sum", BsceGra(g, n), SUM) for n in (1, 2) for g in (1, 2, 3)),
     ("bsce_adaptive_gra_norm2_sum", BsceGra(3.0, 2, adaptive_gamma=True), SUM),
@@ -188,6 +190,30 @@ def test_the_heuristic_rule_compares_what_is_published(
     assert len(set(epochs[3]["lambd"])) > 1
     np.testing.assert_allclose(ours[4], np.full(10, 0.1), atol=1e-12)
     np.testing.assert_allclose(ours[5], ours[4], atol=1e-12)
+
+
+def test_the_official_heuristic_rule_is_followed_step_by_step(
+    vectors: dict[str, Any], fit_rows: tuple[Any, Any]
+) -> None:
+    """Where rounding decides, each step is taken from the published strengths before it."""
+    epochs = vectors["metrics_and_dynamics_on_synth"]["cals_hr_margin10_alpha0.1_gamma1.1_tau1.1"]
+    logits, labels = fit_rows
+    objective = CalsHr(10.0, rule="official")
+    for number, epoch in enumerate(epochs):
+        scaled = epoch["logit_scale"] * logits
+        objective = objective.updated(objective.statistic(scaled, labels))
+        assert objective.state is not None
+        np.testing.assert_allclose(objective.state.penalty, epoch["score"], rtol=1e-9)
+        if number in (
+            3,
+            5,
+        ):  # The same logits: scores change by growth = tolerance, but for rounding.
+            steps = objective.state.strength / epochs[number - 1]["lambd"]
+            assert set(np.round(steps, 9)) <= {round(1 / 1.1, 9), 1.0, 1.1}
+            published = Strengths(np.array(epoch["lambd"]), np.array(epoch["score"]))
+            objective = replace(objective, state=published)
+            continue
+        np.testing.assert_allclose(objective.state.strength, epoch["lambd"], rtol=1e-9)
 
 
 def test_bins_of_adafocal(vectors: dict[str, Any], fit_rows: tuple[Any, Any]) -> None:

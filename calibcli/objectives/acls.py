@@ -98,6 +98,10 @@ class Acls(Objective):
             check_range(self, name)
         check_choice(self, "form")
 
+    @property
+    def label_slope(self) -> float:
+        return 1.0
+
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         likelihood, high = Likelihood(logits, labels), float(self.strength * self.high)
         if self.form == "published":

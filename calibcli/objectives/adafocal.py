@@ -18,6 +18,12 @@ from calibcli.objectives.base import RowTerms, check_range
 from calibcli.objectives.focal import focal_terms
 from calibcli.objectives.likelihood import Likelihood
 
+MOST_ROWS = 1 << 20
+"""Validation rows that are kept one by one: 24 MB."""
+
+_LEVELS = 1 << 16
+"""Levels of confidence into which more rows are put."""
+
 
 @dataclass(frozen=True, eq=False)
 class BinnedGamma(LearntState):
@@ -110,6 +116,19 @@ class AdaFocal(Adaptive):
         self, logits: Array, labels: Array, weights: Array | None = None
     ) -> list[NumpyArray]:
         return confidences(logits, labels, weights)
+
+    def compacted(self, statistic: Any) -> list[NumpyArray]:
+        """Rows as they are up to `MOST_ROWS`; beyond, those that are as sure become one."""
+        if sum(part.shape[1] for part in statistic) <= MOST_ROWS:
+            return list(statistic)
+        confidence, correct, weights = np.concatenate(statistic, axis=-1)
+        place = np.minimum((confidence * _LEVELS).astype(np.int64), _LEVELS - 1)
+        mass = np.bincount(place, weights, minlength=_LEVELS)
+        sums = [
+            np.bincount(place, weights * each, minlength=_LEVELS) for each in (confidence, correct)
+        ]
+        some = mass > 0
+        return [np.stack([sums[0][some] / mass[some], sums[1][some] / mass[some], mass[some]])]
 
     def updated(self, statistic: Any) -> AdaFocal:
         confidence, correct, weights = np.concatenate(statistic, axis=-1)

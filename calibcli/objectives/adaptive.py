@@ -68,6 +68,10 @@ class Adaptive(Objective):
     def updated(self, statistic: Any) -> Self:
         """The objective with the next state."""
 
+    def compacted(self, statistic: Any) -> Any:
+        """The same statistic in bounded memory, or one that is near enough to it."""
+        return statistic
+
     def for_classes(self, class_weights: NumpyArray) -> Objective:
         return self.updated(class_weights) if self.learns == "class weights" else self
 

@@ -95,6 +95,11 @@ class Objective(ABC):
     learns: ClassVar[Learns] = "nothing"
     training_defaults: ClassVar[dict[str, Any]] = {}
 
+    @property
+    def label_slope(self) -> float | None:
+        """A factor s with ``loss(z, j) - loss(z, k) = s (z_k - z_j)``; None where there is none."""
+        return None
+
     @abstractmethod
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         """Loss and derivatives at logits (n, K) for labels (n,)."""

@@ -245,6 +245,10 @@ class Cals(WithMargin):
         check_range(self, "tolerance")
         check_range(self, "period")
 
+    @property
+    def label_slope(self) -> float:
+        return 1.0
+
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         return _Terms(Likelihood(logits, labels), self._penalty(logits))
 
@@ -302,7 +306,7 @@ _SMALLEST, _LARGEST = 1e-6, 1e6
 
 @dataclass(frozen=True, eq=False)
 class Strengths(LearntState):
-    """Strength of each class (K,), and its mean penalty (K,) at the last update."""
+    """Strength of each class (K,), and its mean penalty (K,), as compared, at the last update."""
 
     strength: NumpyArray
     penalty: NumpyArray
@@ -335,6 +339,10 @@ class CalsHr(WithMargin):
     tolerance: float = field(
         default=1.1, metadata={"help": "factor of the penalty's change that is let pass"}
     )
+    rule: Literal["unweighted", "official"] = field(
+        default="unweighted",
+        metadata={"help": "penalties compared without their strength, or official: with it"},
+    )
     select: Literal["nll", "ece"] = field(
         default="nll", metadata={"help": "figure of the inner split by which a round is chosen"}
     )
@@ -354,6 +362,11 @@ class CalsHr(WithMargin):
         check_range(self, "strength", _SMALLEST, _LARGEST)
         check_range(self, "growth", 1.0)
         check_range(self, "tolerance", 1.0)
+        check_choice(self, "rule")
+
+    @property
+    def label_slope(self) -> float:
+        return 1.0
 
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         likelihood, classes = Likelihood(logits, labels), logits.shape[-1]
@@ -371,6 +384,8 @@ class CalsHr(WithMargin):
     def updated(self, statistic: Any) -> CalsHr:
         excess, weight = statistic
         penalty = excess / weight
+        if self.rule == "official":
+            penalty = penalty * (self.strength if self.state is None else self.state.strength)
         if self.state is None:
             return replace(self, state=Strengths(np.full(len(weight), self.strength), penalty))
         strength, before = self.state.strength, self.state.penalty

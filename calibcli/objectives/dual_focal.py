@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from calibcli.arrays import Array, argmax, dot_classes, namespace
-from calibcli.objectives.base import Objective, RowTerms, check_range
+from calibcli.objectives.base import Objective, RowTerms, check_choice, check_range
 from calibcli.objectives.likelihood import Likelihood, smallest
 from calibcli.objectives.simplex import LOWEST, LossLink, Simplex, gamma_link
-from calibcli.objectives.weighted import WeightedNll
+from calibcli.objectives.weighted import ScaledTerms, WeightedNll
 
 
 def probs_below(likelihood: Likelihood) -> Array:
@@ -82,10 +83,15 @@ class DualFocal(Objective):
 class DualFocalGra(WeightedNll):
     """The gradient of nll times ``(1 - p_y + p_j)^gamma``, the whole weight held fixed.
 
-    p_j is that of `DualFocal`. The authors' code holds p_j alone fixed, their paper all of it.
+    p_j is that of `DualFocal`. The authors' code holds p_j alone fixed (with `hold` "rival", for
+    which there is no link), their paper all of it.
     """
 
     gamma: float = field(default=5.0, metadata={"help": "exponent; 0 is nll"})
+    hold: Literal["weight", "rival"] = field(
+        default="weight",
+        metadata={"help": "what is held fixed: the weight, or of it the rival alone"},
+    )
 
     name = "dual-focal-gra"
     title = "dual focal loss, uncertainty weighted gradients"
@@ -95,13 +101,24 @@ class DualFocalGra(WeightedNll):
 
     def __post_init__(self) -> None:
         check_range(self, "gamma")
+        check_choice(self, "hold")
+
+    def terms(self, logits: Array, labels: Array) -> RowTerms:
+        if self.hold == "weight":
+            return super().terms(logits, labels)
+        likelihood, gamma = Likelihood(logits, labels), float(self.gamma)
+        xp = namespace(likelihood.nll)
+        weight = likelihood.miss + xp.max(probs_below(likelihood), axis=-1)
+        power = weight**gamma
+        bend = gamma * power * likelihood.nll / xp.clip(weight, min=smallest(weight))
+        return ScaledTerms(likelihood, power * likelihood.nll, power + bend * likelihood.true_prob)
 
     def row_weights(self, likelihood: Likelihood) -> Array:
         rival = namespace(likelihood.nll).max(probs_below(likelihood), axis=-1)
         return (likelihood.miss + rival) ** float(self.gamma)
 
     def link(self) -> LossLink | None:
-        return gamma_link(self.gamma, self._log_factors)
+        return gamma_link(self.gamma, self._log_factors) if self.hold == "weight" else None
 
     def _log_factors(self, simplex: Simplex) -> Array:
         """Log of ``(1 - q + q_j)^gamma``, q_j the largest probability strictly below q."""

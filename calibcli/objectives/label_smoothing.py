@@ -68,6 +68,10 @@ class LabelSmoothing(Objective):
     def __post_init__(self) -> None:
         check_range(self, "smoothing", 0.0, 0.999)
 
+    @property
+    def label_slope(self) -> float:
+        return 1 - float(self.smoothing)
+
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         return _Terms(Likelihood(logits, labels), float(self.smoothing))
 

@@ -48,6 +48,10 @@ class Mbls(Objective):
         check_range(self, "margin")
         check_range(self, "strength")
 
+    @property
+    def label_slope(self) -> float:
+        return 1.0
+
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         strength = float(self.strength) / logits.shape[-1]
         return HingeTerms(Likelihood(logits, labels), float(self.margin), strength)

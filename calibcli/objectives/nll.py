@@ -60,5 +60,9 @@ class NegativeLogLikelihood(Objective):
     convex = True
     likelihood = True
 
+    @property
+    def label_slope(self) -> float:
+        return 1.0
+
     def terms(self, logits: Array, labels: Array) -> RowTerms:
         return _Terms(logits, labels)

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import reduce
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
 
-from calibcli.errors import DataError
+from calibcli.errors import DataError, UsageError
 from calibcli.objectives.adaptive import Adaptive, LearntState
 from calibcli.objectives.base import Learns, Objective
-from calibcli.torch_losses.base import Loss, Reduction
+from calibcli.torch_losses.base import Loss, as_rows, check_shapes
+
+_ROWS_AT_A_TIME = 1 << 18
+"""Rows of which the statistic is taken at once: it bounds the memory of an update."""
 
 
-def learnt(objective: Adaptive, logits: Any, labels: Any, kept: Any) -> Adaptive:
-    """The objective after an update with those rows that count; the same where there are none."""
-    logits, labels = logits[kept], labels[kept]
-    return objective.updated(objective.statistic(logits, labels)) if len(labels) else objective
+class LearningLoss(Loss):
+    """A loss that learns something from data, of this process or of several.
 
-
-class PooledLoss(Loss):
-    """A loss of the batch as a whole: each batch is a data set of its own, and nothing is kept."""
+    Parameters
+    ----------
+    process_group : torch.distributed.ProcessGroup, optional
+        The processes whose rows are taken together, so that all of them learn the same. Each has to
+        call the loss, or its update, as often as the others. By default each process learns from
+        its own rows.
+    reduction, ignore_index, class_axis, weight, label_smoothing, **options
+        See `Loss`.
+    """
 
     objective: Adaptive
 
+    def __init__(self, *, process_group: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.process_group = process_group
+
+    def _learnt(self, statistic: Any) -> Adaptive:
+        """The objective after an update with a statistic; the same where no process has one."""
+        statistic = _of_all(statistic, self.process_group)
+        return self.objective if statistic is None else self.objective.updated(statistic)
+
+    def _statistic(self, logits: Any, labels: Any, kept: Any) -> Any:
+        """The statistic of the rows that count; None where there are none."""
+        logits, labels = logits[kept], labels[kept]
+        return self.objective.statistic(logits, labels) if len(labels) else None
+
+    def _no_expectation(self) -> str | None:
+        return f"{self.family.name} learns from the labels of the batch, which must be classes"
+
+
+class PooledLoss(LearningLoss):
+    """A loss of the batch as a whole: each batch is a data set of its own, and nothing is kept."""
+
     def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
-        return learnt(self.objective, logits, labels, kept)
+        return self._learnt(self._statistic(logits, labels, kept))
 
 
 class BalancedLoss(PooledLoss):
@@ -37,20 +69,13 @@ class BalancedLoss(PooledLoss):
     class_counts : array-like (K,), optional
         Training rows of each class. Without them each batch is balanced by its own counts, and a
         class counts as much in a batch that has one row of it as in one that has many.
-    reduction, ignore_index, **options
-        See `Loss`.
+    process_group, **options
+        See `LearningLoss`.
     """
 
-    def __init__(
-        self,
-        class_counts: Any = None,
-        *,
-        reduction: Reduction = "mean",
-        ignore_index: int = -100,
-        **options: Any,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, **options)
+    def __init__(self, class_counts: Any = None, **options: Any) -> None:
         self._given = class_counts is not None
+        super().__init__(**options)
         if self._given:
             counts = np.asarray(class_counts, np.float64)
             if counts.ndim != 1 or not (counts >= 0).all() or not counts.any():
@@ -60,16 +85,17 @@ class BalancedLoss(PooledLoss):
     def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
         return self.objective if self._given else super()._current(logits, labels, kept)
 
+    def _no_expectation(self) -> str | None:
+        return None if self._given else f"{super()._no_expectation()}; give it class_counts"
 
-class StatefulLoss(Loss):
+
+class StatefulLoss(LearningLoss):
     """A loss that keeps what it has learnt, also in `state_dict`.
 
     The state lies in host memory in float64, whatever the module is moved or converted to.
     ``state_dict`` has a tensor for each part of it, none before the first update. Loading gives a
     module the state that was saved, whatever it had before.
     """
-
-    objective: Adaptive
 
     def trace(self) -> dict[str, Any]:
         """The state as numbers and lists, for a log; empty at first."""
@@ -121,31 +147,86 @@ class StatefulLoss(Loss):
 
 
 class SteeredLoss(StatefulLoss):
-    """A loss that is steered by validation rows: call `update` after every epoch."""
+    """A loss that is steered by validation rows: call `update` or `collecting` after every epoch.
+
+    Parameters
+    ----------
+    process_group, **options
+        See `LearningLoss`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._collected: Any = None
+        self._collects = False
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Learn from all validation rows, as the network now sees them.
 
+        With few rows of a process (see `process_group`) logits may be its share of them.
+
         Parameters
         ----------
-        logits : tensor (n, K)
-            In evaluation mode of the network. Processes that share the training must be given the
-            same rows, or each goes its own way.
-        labels : integer tensor (n,)
-
-        Raises
-        ------
-        DataError
-            As for the loss itself.
+        logits, labels
+            As for `forward`.
         """
-        self.objective = learnt(self.objective, *self._rows(logits.detach(), labels))
+        with self.collecting():
+            self.observe(logits, labels)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Learn at the end from all rows that are observed until then.
+
+        What is kept of them grows neither with their number nor, but for a vector, with the number
+        of classes. If the block raises an error, nothing is learnt::
+
+            with torch.no_grad(), loss.collecting():
+                for inputs, labels in validation_loader:
+                    loss.observe(network(inputs), labels)
+        """
+        if self._collects:
+            raise UsageError("rows are being collected already")
+        self._collected, self._collects = None, True
+        try:
+            yield
+            self.objective = self._learnt(self._collected)
+        finally:
+            self._collected, self._collects = None, False
+
+    def observe(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take in some validation rows, within `collecting`.
+
+        Parameters
+        ----------
+        logits, labels
+            As for `forward`.
+        """
+        if not self._collects:
+            raise UsageError("observe is for the inside of `with loss.collecting():`")
+        check_shapes(logits, labels, self.class_axis)
+        logits, labels = as_rows(logits.detach(), labels, self.class_axis)
+        if labels.is_floating_point():
+            if self.objective.label_slope is None:
+                raise UsageError(f"labels: {self.family.name} is steered by classes that are right")
+            labels = labels.argmax(dim=1)
+        for start in range(0, len(labels), _ROWS_AT_A_TIME):
+            rows = slice(start, start + _ROWS_AT_A_TIME)
+            indices, kept = self._indices(logits[rows], labels[rows])
+            statistic = self._statistic(logits[rows], indices, kept)
+            if statistic is not None:
+                before = self._collected
+                statistic = statistic if before is None else before + statistic
+                self._collected = self.objective.compacted(statistic)
+
+    def _no_expectation(self) -> str | None:
+        return None
 
 
 class FollowingLoss(StatefulLoss):
     """A loss that learns from every batch of the training; in evaluation mode nothing is kept."""
 
     def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
-        objective = learnt(self.objective, logits, labels, kept)
+        objective = self._learnt(self._statistic(logits, labels, kept))
         if self.training:
             self.objective = objective
         return objective
@@ -159,6 +240,16 @@ BASES: dict[Learns, type[Loss]] = {
     "on validation rows": SteeredLoss,
 }
 """What makes a module of a loss, by what the loss learns."""
+
+
+def _of_all(statistic: Any, group: Any) -> Any:
+    """The sum of the statistics of all processes of a group, in the order of their ranks."""
+    if group is None:
+        return statistic
+    gathered = [None] * torch.distributed.get_world_size(group)
+    torch.distributed.all_gather_object(gathered, statistic, group=group)
+    parts = [part for part in gathered if part is not None]
+    return reduce(operator.add, parts) if parts else None
 
 
 def _number_or_array(value: Any) -> Any:
