@@ -1,147 +1,213 @@
-"""Train a small network with every loss: ``make bench-training``.
+"""Train small networks with every loss: ``make bench-training``.
 
-Prints what each loss gives on scikit-learn's digits, over five seeds, before and after temperature
-scaling, and writes ``build/bench/training.json``. ``--record`` also puts the tables into
-``docs/training.md``.
+On MNIST-1D, balanced and long-tailed, and on images of drawn shapes, over five seeds, each with
+the best of a small set of options, chosen on validation rows. Figures of a job go into
+``build/bench/training.jsonl`` as soon as they are there, and a later run goes on from them.
+``--record`` puts the tables and the picture into ``docs/training.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
+import math
 import re
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import report
 import training_runs
-from training_runs import SPLITS, Job
+from training_runs import Job
 
 from calibcli.torch_losses import LOSSES
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "training.md"
-RESULTS = ROOT / "build" / "bench" / "training.json"
+PICTURE = ROOT / "docs" / "images" / "training.svg"
+RESULTS = ROOT / "build" / "bench" / "training.jsonl"
 SEEDS = 5
+PIXEL_LOSSES = ("nll", "cals", "mbls", "bsce-gra", "focal", "adafocal")
+# Those that questions are about come first, so that a run that is cut short has answers.
+_FIRST = ("nll", "cals", "bsce-gra", "adafocal", "focal", "mbls", "class-wise", "bsce", "macro")
 
 _MARKED = re.compile(r"(?<=<!-- training: begin -->\n).*(?=<!-- training: end -->)", re.DOTALL)
 
-Figures = dict[str, dict[str, float]]
+Run = dict[str, float]
 
-# Of the test images: which data, and how they are weighted.
 TABLES = {
-    "Digits": ("digits", "test"),
-    "Long-tailed digits, judged on balanced test images": ("long-tailed digits", "test"),
-    "Long-tailed digits, judged with the class shares of the training images": (
-        "long-tailed digits",
-        "prior",
-    ),
+    "balanced": "MNIST-1D, balanced",
+    "long-tailed": "MNIST-1D, long-tailed training and validation rows, balanced test rows",
+    "segmentation": "Pixels of drawn shapes",
 }
 # Heading, figure, factor and decimals.
 COLUMNS = (
     ("accuracy, %", "accuracy", 100, 1),
     ("NLL", "nll", 1, 3),
+    ("Brier", "brier", 1, 3),
     ("ECE, %", "ece", 100, 1),
-    ("temperature", "temperature", 1, 2),
+    ("T", "temperature", 1, 2),
     ("NLL after", "nll_after", 1, 3),
     ("ECE after, %", "ece_after", 100, 1),
+    ("AUROC unseen, %", "auroc_unseen", 100, 1),
+    ("AUROC noise, %", "auroc_noise", 100, 1),
 )
+# Half the width of a 95 % interval in standard errors (Student's t), by the number of seeds.
+_QUANTILES = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 
 
 def main() -> None:
-    """Train, print, and record if asked to."""
+    """Train what is missing, print, and record if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--losses", metavar="NAME[,NAME]", default=",".join(LOSSES))
+    parser.add_argument("--data", metavar="NAME[,NAME]", default=",".join(TABLES))
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--keep", metavar="FILE", type=Path, default=RESULTS)
+    parser.add_argument("--report", action="store_true", help="train nothing, print what is kept")
     parser.add_argument("--record", action="store_true", help="write docs/training.md, too")
     options = parser.parse_args()
-    losses = options.losses.split(",")
+    losses, data = options.losses.split(","), options.data.split(",")
     for name in losses:
         if name not in LOSSES:
             parser.error(f"no loss is called {name!r}; there are {', '.join(LOSSES)}")
-    begin = time.perf_counter()
-    results = train_all(
-        [Job(d, name, s) for s in range(options.seeds) for d in SPLITS for name in losses]
-    )
-    seconds = time.perf_counter() - begin
-    text = document(results, losses)
+    results = read(options.keep)
+    wanted = [] if options.report else list(jobs(losses, data, options.seeds))
+    options.keep.parent.mkdir(parents=True, exist_ok=True)
+    for job in wanted:
+        if job in results:
+            continue
+        begin = time.process_time()
+        results[job] = training_runs.run(job)
+        line = {**vars(job), "seconds": time.process_time() - begin, "runs": results[job]}
+        with options.keep.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(line) + "\n")
+        print(f"{job.data} {job.loss}: {line['seconds']:.0f} s of CPU", file=sys.stderr)
+    text = document({job: runs for job, runs in results.items() if job.seeds == options.seeds})
     print(text)
-    print(f"{len(results)} networks in {seconds:.0f} s; {report.machine()}")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{**vars(job), "figures": figures} for job, figures in results.items()]
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if options.record:
         page = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(_MARKED.sub(lambda _: f"\n{text}\n", page), encoding="utf-8")
+        draw({job: runs for job, runs in results.items() if job.data == "balanced"})
 
 
-def train_all(jobs: list[Job]) -> dict[Job, Figures]:
-    """The figures of all jobs, each run on one core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    results = {}
-    with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        for job, figures in zip(jobs, pool.imap(training_runs.run, jobs), strict=True):
-            results[job] = figures
-            if sys.stderr.isatty():
-                print(f"\r{len(results)}/{len(jobs)}", end="", file=sys.stderr)
-    return results
+def jobs(losses: Iterable[str], data: Iterable[str], seeds: int) -> Iterable[Job]:
+    """What there is to run, the most wanted first."""
+    ordered = sorted(losses, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    for chosen in (ordered[: len(_FIRST)], ordered[len(_FIRST) :]):
+        for task in data:
+            for name in chosen:
+                if task != "segmentation" or name in PIXEL_LOSSES:
+                    yield Job(task, name, seeds)
 
 
-def document(results: dict[Job, Figures], losses: list[str]) -> str:
+def read(path: Path) -> dict[Job, list[Run]]:
+    """The figures that a file has, by job."""
+    if not path.exists():
+        return {}
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {Job(row["data"], row["loss"], row["seeds"]): row["runs"] for row in lines}
+
+
+def best(runs: list[Run]) -> list[Run]:
+    """Of each seed, the run with the options that have the best mean validation NLL."""
+    settings = sorted({run["setting"] for run in runs})
+    by_setting = [[run for run in runs if run["setting"] == setting] for setting in settings]
+    return min(by_setting, key=lambda some: statistics.fmean(r["validation_nll"] for r in some))
+
+
+def document(results: dict[Job, list[Run]]) -> str:
     """The tables as Markdown, each under a heading."""
     parts = []
-    for heading, (data, judged) in TABLES.items():
-        found = {
-            name: [f[judged] for job, f in results.items() if (job.data, job.loss) == (data, name)]
-            for name in losses
-        }
-        parts += [f"### {heading}", table(found), by_chance(found)]
+    for data, heading in TABLES.items():
+        chosen = {job.loss: best(runs) for job, runs in results.items() if job.data == data}
+        if chosen:
+            chosen = {name: chosen[name] for name in LOSSES if name in chosen}
+            parts += [f"### {heading}", table(chosen), by_chance(chosen)]
     return "\n\n".join([*parts, report.versions()])
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """A line a loss, with means and standard deviations over the seeds."""
-    rows = [("loss", *(heading for heading, *_ in COLUMNS), "NLL after, against nll")]
-    rows += [(f"`{name}`", *_cells(runs), _against(runs, found)) for name, runs in found.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
+def table(chosen: dict[str, list[Run]]) -> str:
+    """A line a loss, with means and the half widths of 95 % intervals over the seeds."""
+    columns = [each for each in COLUMNS if all(each[1] in runs[0] for runs in chosen.values())]
+    heads = ("loss", *(heading for heading, *_ in columns), "NLL after, against nll")
+    lines = [heads]
+    for name, runs in chosen.items():
+        options = training_runs.settings_of(name)[int(runs[0]["setting"])]
+        spelt = " ".join(f"{key}={value:g}" for key, value in options.items())
+        cells = [_cell([run[figure] for run in runs], *how) for _, figure, *how in columns]
+        against = ""
+        if name != "nll" and "nll" in chosen:
+            pairs = zip(runs, chosen["nll"], strict=True)
+            against = _cell(
+                [run["nll_after"] - plain["nll_after"] for run, plain in pairs], 1, 3, "+"
+            )
+        lines.append((f"`{name}` {spelt}".rstrip(), *cells, against))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
     ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(text)
 
 
-def by_chance(found: dict[str, list[dict[str, float]]]) -> str:
-    """What the ECE after scaling would be if the probabilities were right."""
-    chances = [100 * statistics.fmean(run["chance"] for run in runs) for runs in found.values()]
+def by_chance(chosen: dict[str, list[Run]]) -> str:
+    """What the ECE would be if the probabilities were right."""
+    chances = [100 * run["chance_after"] for runs in chosen.values() for run in runs]
     return (
         "Were the scaled probabilities exactly right, their ECE would still be "
-        f"{min(chances):.1f} to {max(chances):.1f} % by chance, depending on the loss."
+        f"{min(chances):.1f} to {max(chances):.1f} % by chance."
     )
 
 
-def _cells(runs: list[dict[str, float]]) -> list[str]:
-    return [_cell([run[figure] for run in runs], *how) for _, figure, *how in COLUMNS]
+def draw(results: dict[Job, list[Run]]) -> None:
+    """ECE before and after scaling of every loss on the balanced rows, with their intervals."""
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    chosen = sorted(
+        ((job.loss, best(runs)) for job, runs in results.items()),
+        key=lambda pair: statistics.fmean(run["ece"] for run in pair[1]),
+        reverse=True,
+    )
+    rcParams["svg.hashsalt"] = "calib"
+    figure = Figure(figsize=(7, 0.6 + 0.28 * len(chosen)), layout="constrained")
+    axes = figure.add_subplot()
+    for figure_name, label, colour in (
+        ("ece", "as trained", "#b2182b"),
+        ("ece_after", "after temperature scaling", "#2166ac"),
+    ):
+        values = [[100 * run[figure_name] for run in runs] for _, runs in chosen]
+        axes.errorbar(
+            [statistics.fmean(each) for each in values],
+            range(len(chosen)),
+            xerr=[half_width(each) for each in values],
+            fmt="o",
+            color=colour,
+            label=label,
+        )
+    chance = statistics.fmean(100 * run["chance_after"] for _, runs in chosen for run in runs)
+    axes.axvline(chance, color="0.6", linestyle="--", label="right probabilities, by chance")
+    axes.set_yticks(range(len(chosen)), [name for name, _ in chosen])
+    axes.set_xlabel("ECE of 20,000 test rows, %")
+    axes.legend()
+    figure.savefig(PICTURE, metadata={"Date": None})
 
 
-def _against(runs: list[dict[str, float]], found: dict[str, list[dict[str, float]]]) -> str:
-    """The difference of the NLL after scaling from that of cross-entropy with the same seed."""
-    plain = found.get("nll", runs)
-    if plain is runs:
-        return ""
-    pairs = zip(runs, plain, strict=True)
-    return _cell([run["nll_after"] - other["nll_after"] for run, other in pairs], 1, 3, "+")
+def half_width(values: list[float]) -> float:
+    """Half the width of a 95 % interval for the mean; 0 for one value."""
+    if len(values) < 2:
+        return 0.0
+    quantile = _QUANTILES.get(len(values), 2.0)
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _cell(values: list[float], factor: float, decimals: int, sign: str = "") -> str:
     scaled = [factor * value for value in values]
-    spread = statistics.stdev(scaled) if len(scaled) > 1 else 0.0
-    return f"{statistics.fmean(scaled):{sign}.{decimals}f} ± {spread:.{decimals}f}"
+    mean, half = statistics.fmean(scaled), half_width(scaled)
+    return f"{mean:{sign}.{decimals}f} ± {half:.{decimals}f}"
 
 
 if __name__ == "__main__":

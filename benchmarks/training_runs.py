@@ -1,187 +1,261 @@
-"""One training run: scikit-learn's digits, a small convolutional network, a loss and a seed."""
+"""A job of `benchmarks/training.py`: small networks trained with a loss, all seeds and options.
+
+Networks this small take longer to call than to compute, so those of a job are trained side by side,
+as the groups of one convolutional network. They share nothing: gradients are clipped one by one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+import training_data
 from torch import nn
+from training_data import Task
 
 import calibcli
 from calibcli import torch_losses
 
-Vector = np.ndarray[Any, Any]
-
-EPOCHS = 40
-BATCH = 32
+BATCH = 50
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 LARGEST_GRADIENT = 2.0
+EPOCHS = 30
 
-# The digits as they are: so few training images that the network gets some of the others wrong.
-TRAINING_ROWS = VALIDATION_ROWS = 300
-# The long-tailed cut: so many training images of digit 0, a tenth of that of digit 9, as many again
-# for validation, and a test set with the same number of each.
-HEAD_ROWS, IMBALANCE, BALANCED_ROWS = 64, 10.0, 46
-
-METRICS = ("accuracy", "nll", "ece")
-_DRAWS = 10
+OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
+    "cals": ({"margin": 10.0}, {"margin": 5.0}),
+    "cals-hr": ({"margin": 10.0}, {"margin": 5.0}),
+    "mbls": ({"margin": 10.0}, {"margin": 5.0}),
+    "acls": ({"margin": 10.0}, {"margin": 5.0}),
+    "bsce": ({"gamma": 2.0}, {"gamma": 1.0}),
+    "bsce-gra": ({"gamma": 2.0}, {"gamma": 1.0}),
+    "focal": ({"gamma": 2.0}, {"gamma": 1.0}),
+    "focal-gra": ({"gamma": 2.0}, {"gamma": 1.0}),
+    "dual-focal": ({"gamma": 5.0}, {"gamma": 2.0}),
+    "dual-focal-gra": ({"gamma": 5.0}, {"gamma": 2.0}),
+    "inverse-focal": ({"gamma": 2.0}, {"gamma": 1.0}),
+    "label-smoothing": ({"smoothing": 0.05}, {"smoothing": 0.1}),
+    "adafocal": ({"rate": 1.0}, {"rate": 3.0}),
+    "mmce": ({"strength": 1.0}, {"strength": 3.0}),
+}
+"""What is tried of each loss; the others have nothing to choose."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be run: see `SPLITS` and `calibcli.torch_losses.LOSSES`."""
+    """What is to be run: one of `training_data.TASKS`, a loss of `LOSSES`, so many seeds."""
 
     data: str
     loss: str
-    seed: int
+    seeds: int
 
 
-@dataclass(frozen=True)
-class Split:
-    """Numbers of the training, validation and test images."""
-
-    training: Vector
-    validation: Vector
-    test: Vector
+def settings_of(loss: str) -> tuple[dict[str, Any], ...]:
+    """The options that are tried of a loss."""
+    return OPTIONS.get(loss, ({},))
 
 
-@cache
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """All 1,797 images (n, 1, 8, 8) with ink from 0 to 1, and their labels (n,)."""
-    loaded = load_digits()
-    images = torch.tensor(loaded.images / 16, dtype=torch.float32)[:, None]
-    return images, torch.tensor(loaded.target, dtype=torch.int64)
+def make_networks(task: Task, count: int) -> nn.Sequential:
+    """Three small convolutions and a linear map, so many times over: (B, count, ...) inputs.
 
-
-def natural_split(labels: Vector, seed: int) -> Split:
-    """Every class in equal shares everywhere."""
-    images = np.arange(len(labels))
-    training, rest = train_test_split(
-        images, train_size=TRAINING_ROWS, stratify=labels, random_state=seed
-    )
-    validation, test = train_test_split(
-        rest, train_size=VALIDATION_ROWS, stratify=labels[rest], random_state=seed
-    )
-    return Split(training, validation, test)
-
-
-def long_tailed_split(labels: Vector, seed: int) -> Split:
-    """Long-tailed training and validation sets, a balanced test set."""
-    rng = np.random.default_rng(seed)
-    parts: tuple[list[Vector], list[Vector], list[Vector]] = ([], [], [])
-    for label in range(10):
-        images = rng.permutation(np.flatnonzero(labels == label))
-        rows = round(HEAD_ROWS * IMBALANCE ** (-label / 9))
-        parts[0].append(images[:rows])
-        parts[1].append(images[rows : 2 * rows])
-        parts[2].append(images[-BALANCED_ROWS:])
-    return Split(*map(np.concatenate, parts))
-
-
-SPLITS = {"digits": natural_split, "long-tailed digits": long_tailed_split}
-
-
-def make_network() -> nn.Module:
-    """Two convolutions and a linear layer, 10,000 parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 16, 10),
-    )
-
-
-def make_loss(name: str, training_labels: torch.Tensor) -> torch_losses.Loss:
-    """A loss with its default options."""
-    if name == "macro":
-        return torch_losses.Macro(torch.bincount(training_labels))
-    return torch_losses.loss(name)
-
-
-def train(job: Job, split: Split) -> nn.Module:
-    """The network after the last epoch.
-
-    Networks with the same seed start from the same weights and see the same batches.
+    For MNIST-1D it is the network of the data's authors; that for images keeps their size.
     """
-    torch.manual_seed(job.seed)
-    images, labels = digits()
-    training, validation = torch.tensor(split.training), torch.tensor(split.validation)
-    network = make_network()
-    loss = make_loss(job.loss, labels[training])
-    optimiser = torch.optim.SGD(
-        network.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    layers: list[nn.Module]
+    if task.pixels:
+        shapes = ((1, 12, 3, 1), (12, 12, 3, 2), (12, 12, 3, 4), (12, task.classes, 1, 0))
+        layers = [
+            nn.Conv2d(i * count, o * count, k, padding=wide, dilation=max(wide, 1), groups=count)
+            for i, o, k, wide in shapes
+        ]
+    else:
+        layers = [
+            nn.Conv1d(count, 25 * count, 5, stride=2, padding=1, groups=count),
+            nn.Conv1d(25 * count, 25 * count, 3, stride=2, padding=1, groups=count),
+            nn.Conv1d(25 * count, 25 * count, 3, stride=2, padding=1, groups=count),
+            nn.Conv1d(25 * count, task.classes * count, 5, groups=count),
+        ]
+    return nn.Sequential(
+        *(part for layer in layers[:-1] for part in (layer, nn.ReLU())), layers[-1]
     )
-    steps = EPOCHS * -(-len(training) // BATCH)
+
+
+def make_loss(name: str, options: dict[str, Any], task: Task) -> torch_losses.Loss:
+    """A loss with its options."""
+    if name == "macro":
+        labels = task.training.labels
+        return torch_losses.Macro(torch.bincount(labels[labels >= 0], minlength=task.classes))
+    return torch_losses.loss(name, **options)
+
+
+def train(job: Job, tasks: list[Task]) -> nn.Sequential:
+    """The networks after the last epoch, all seeds of the first options first.
+
+    Networks with the same seed start from the same weights and see the same batches, whatever
+    their loss.
+    """
+    settings = settings_of(job.loss)
+    networks = make_networks(tasks[0], len(settings) * job.seeds)
+    for seed in range(job.seeds):
+        torch.manual_seed(seed)
+        for target, source in zip(networks, make_networks(tasks[0], 1), strict=True):
+            for name, values in source.state_dict().items():
+                for group in _group_of(getattr(target, name).data, len(settings), job.seeds, seed):
+                    group.copy_(values)
+    losses = [make_loss(job.loss, options, task) for options in settings for task in tasks]
+    size = 10 if tasks[0].pixels else BATCH
+    rows = min(len(task.training.inputs) for task in tasks)
+    optimiser = torch.optim.SGD(
+        networks.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    steps = EPOCHS * -(-rows // size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, LEARNING_RATE, steps, pct_start=0.2, cycle_momentum=False
     )
+    orders = [torch.Generator().manual_seed(seed) for seed in range(job.seeds)]
     for _ in range(EPOCHS):
-        for batch in training[torch.randperm(len(training))].split(BATCH):
+        shuffled = [torch.randperm(rows, generator=order) for order in orders]
+        for start in range(0, rows, size):
+            batches = [order[start : start + size] for order in shuffled]
+            inputs = [t.training.inputs[b] for t, b in zip(tasks, batches, strict=True)]
+            labels = [t.training.labels[b] for t, b in zip(tasks, batches, strict=True)]
             optimiser.zero_grad()
-            loss(network(images[batch]), labels[batch]).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+            outputs = networks(torch.cat(inputs * len(settings), dim=1)).chunk(len(losses), dim=1)
+            sum(
+                loss(*flattened(logits, labels[k % job.seeds]))
+                for k, (loss, logits) in enumerate(zip(losses, outputs, strict=True))
+            ).backward()
+            clip(networks, len(losses))
             optimiser.step()
             schedule.step()
-        if isinstance(loss, torch_losses.SteeredLoss):
-            loss.update(ask(network, images[validation]), labels[validation])
-    return network
+        if isinstance(losses[0], torch_losses.SteeredLoss):
+            outputs = ask(networks, [task.validation.inputs for task in tasks], len(settings))
+            for k, (loss, logits) in enumerate(zip(losses, outputs, strict=True)):
+                loss.update(*flattened(logits, tasks[k % job.seeds].validation.labels))
+    return networks
+
+
+def _group_of(values: torch.Tensor, settings: int, seeds: int, seed: int) -> torch.Tensor:
+    """The parameters of one seed: of (settings * seeds * m, ...) those (settings, m, ...)."""
+    return values.view(settings, seeds, -1, *values.shape[1:])[:, seed]
+
+
+def clip(networks: nn.Module, count: int) -> None:
+    """Shorten the gradients of each network to `LARGEST_GRADIENT`."""
+    gradients = [parameter.grad.view(count, -1) for parameter in networks.parameters()]
+    norms = sum((each * each).sum(dim=1) for each in gradients) ** 0.5
+    shares = (LARGEST_GRADIENT / (norms + 1e-6)).clamp(max=1)
+    for each in gradients:
+        each.mul_(shares[:, None])
+
+
+def flattened(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A row a pixel: (B, K, ...) and (B, ...) -> (n, K) and (n,); one position drops out."""
+    if logits.ndim == 3:
+        return logits[:, :, 0], labels
+    return logits.movedim(1, -1).reshape(-1, logits.shape[1]), labels.reshape(-1)
 
 
 @torch.no_grad()
-def ask(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The logits of some images."""
-    logits: torch.Tensor = network(images)
-    return logits
+def ask(networks: nn.Module, inputs: list[torch.Tensor], settings: int) -> list[torch.Tensor]:
+    """Logits (n, K, ...) of each network, for inputs of each seed."""
+    joined = torch.cat(inputs, dim=1)
+    parts = []
+    for part in joined.split(500):
+        outputs = networks(torch.cat([part] * settings, dim=1))
+        parts.append(torch.stack(outputs.chunk(settings * len(inputs), dim=1)))
+    return list(torch.cat(parts, dim=1))
 
 
-def run(job: Job) -> dict[str, dict[str, float]]:
-    """Figures on the test images, before and after temperature scaling on the validation images.
+def run(job: Job) -> list[dict[str, float]]:
+    """Figures of each network, before and, with ``_after``, after temperature scaling.
 
     Returns
     -------
-    dict
-        By how the test images are weighted: ``"test"``, as they are, and ``"prior"``, so that the
-        classes have the shares that they have in training. ``chance`` is the ECE that the scaled
-        probabilities would show if labels were drawn from them.
+    list of dict
+        With ``seed`` and ``setting``, a position in the options of the loss; ``validation_nll``, by
+        which options are chosen; ``temperature``, fitted on the validation rows; of the test rows
+        ``accuracy``, ``nll``, ``brier``, ``ece``, ``chance`` (the ECE that these probabilities
+        would have if they were right), and ``auroc_NAME``: how well confidence tells test rows
+        from those of each shifted set.
     """
     torch.set_num_threads(1)
-    images, labels = digits()
-    split = SPLITS[job.data](labels.numpy(), job.seed)
-    network = train(job, split)
-    logits, scaled = (ask(network, images[part]).numpy() for part in (split.test, split.validation))
-    validation_labels, test_labels = labels.numpy()[split.validation], labels.numpy()[split.test]
-    calibrator = calibcli.fit(scaled, validation_labels, folds=0)
-    probs = calibrator.predict_proba(logits)
-    prior = np.bincount(labels.numpy()[split.training]) / np.bincount(test_labels)
-    figures = {}
-    for name, weights in {"test": None, "prior": prior[test_labels]}.items():
-        before = calibcli.evaluate(
-            logits, test_labels, weights=weights, input="logits", metrics=METRICS
-        )
-        after = calibcli.evaluate(probs, test_labels, weights=weights, metrics=METRICS)
-        figures[name] = {
-            **before.values,
-            **{f"{metric}_after": value for metric, value in after.values.items()},
-            "temperature": calibrator.stages[0].temperature,
-            "chance": chance(probs, weights, job.seed),
-        }
-    return figures
-
-
-def chance(probs: Vector, weights: Vector | None, seed: int) -> float:
-    """Mean ECE of probabilities (n, K) for labels that are drawn from them."""
-    rng = np.random.default_rng(seed)
+    tasks = [training_data.TASKS[job.data](seed) for seed in range(job.seeds)]
+    settings = len(settings_of(job.loss))
+    networks = train(job, tasks)
+    held_out = ask(networks, [task.validation.inputs for task in tasks], settings)
+    tested = ask(networks, [task.test.inputs for task in tasks], settings)
+    shifted = {
+        name: ask(networks, [task.shifted[name] for task in tasks], settings)
+        for name in tasks[0].shifted
+    }
     found = []
-    for _ in range(_DRAWS):
-        drawn = np.argmax(np.cumsum(probs, axis=1) > rng.random((len(probs), 1)), axis=1)
-        evaluation = calibcli.evaluate(probs, drawn, weights=weights, metrics=("ece",))
-        found.append(evaluation.values["ece"])
-    return float(np.mean(found))
+    for k, logits in enumerate(tested):
+        setting, seed = divmod(k, job.seeds)
+        task = tasks[seed]
+        validation, test = known(held_out[k], task.validation), known(logits, task.test)
+        temperature = float(calibcli.fit(*validation, folds=0).stages[0].temperature)
+        figures = {
+            "seed": seed,
+            "setting": setting,
+            "temperature": temperature,
+            "validation_nll": _nll(*validation),
+        }
+        for suffix, scale in (("", 1.0), ("_after", temperature)):
+            scaled = test[0] / scale
+            of_test = _figures(scaled, test[1], seed)
+            figures |= {name + suffix: value for name, value in of_test.items()}
+            inside = softmax(scaled).max(axis=1)
+            for name, outputs in shifted.items():
+                outside = softmax(outputs[k][:, :, 0].double().numpy() / scale).max(axis=1)
+                figures[f"auroc_{name}{suffix}"] = _auroc(inside, outside)
+        found.append(figures)
+    return found
+
+
+def known(logits: torch.Tensor, part: training_data.Part) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, K) and labels (n,) of the rows that count."""
+    rows, labels = flattened(logits, part.labels)
+    counts = labels >= 0
+    return rows[counts].double().numpy(), labels[counts].numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (n, K)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _figures(logits: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    probs = softmax(logits)
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == labels
+    rng = np.random.default_rng(seed)
+    chances = [_ece(confidence, rng.random(len(confidence)) < confidence) for _ in range(5)]
+    label_probs = probs[np.arange(len(labels)), labels]
+    return {
+        "accuracy": float(correct.mean()),
+        "nll": _nll(logits, labels),
+        "brier": float(((probs**2).sum(axis=1) - 2 * label_probs + 1).mean()),
+        "ece": _ece(confidence, correct),
+        "chance": float(np.mean(chances)),
+    }
+
+
+def _nll(logits: np.ndarray, labels: np.ndarray) -> float:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    total = np.log(np.exp(shifted).sum(axis=1))
+    return float((total - shifted[np.arange(len(labels)), labels]).mean())
+
+
+def _ece(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(place, confidence - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _auroc(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Share of pairs in which the row from inside is the surer one; ties count half."""
+    ordered = np.sort(outside)
+    below = np.searchsorted(ordered, inside, side="left")
+    upto = np.searchsorted(ordered, inside, side="right")
+    return float((below + upto).mean() / 2 / len(outside))
