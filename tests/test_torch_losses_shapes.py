@@ -207,7 +207,7 @@ def test_adafocal_keeps_no_more_than_it_has_room_for(monkeypatch: pytest.MonkeyP
     logits, labels = (part.detach() for part in batch(rows=20_000))
     exact = torch_losses.AdaFocal()
     exact.update(logits, labels)
-    monkeypatch.setattr("calibcli.objectives.adafocal.MOST_ROWS", 1000)
+    monkeypatch.setattr("calibcli.objectives.adafocal.MOST_KEPT_ROWS", 1000)
     streamed = torch_losses.AdaFocal()
     with streamed.collecting():
         for rows in torch.arange(20_000).split(500):

@@ -18,7 +18,7 @@ from calibcli.objectives.base import RowTerms, check_range
 from calibcli.objectives.focal import focal_terms
 from calibcli.objectives.likelihood import Likelihood
 
-MOST_ROWS = 1 << 20
+MOST_KEPT_ROWS = 1 << 20
 """Validation rows that are kept one by one: 24 MB."""
 
 _LEVELS = 1 << 16
@@ -118,8 +118,8 @@ class AdaFocal(Adaptive):
         return confidences(logits, labels, weights)
 
     def compacted(self, statistic: Any) -> list[NumpyArray]:
-        """Rows as they are up to `MOST_ROWS`; beyond, those that are as sure become one."""
-        if sum(part.shape[1] for part in statistic) <= MOST_ROWS:
+        """Rows as they are up to `MOST_KEPT_ROWS`; beyond, those that are as sure become one."""
+        if sum(part.shape[1] for part in statistic) <= MOST_KEPT_ROWS:
             return list(statistic)
         confidence, correct, weights = np.concatenate(statistic, axis=-1)
         place = np.minimum((confidence * _LEVELS).astype(np.int64), _LEVELS - 1)
