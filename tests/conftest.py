@@ -180,6 +180,7 @@ def calib_here(
 @pytest.fixture(autouse=True, scope="session")
 def shapes_are_where_their_signs_are() -> Iterator[None]:
     """Every file of every test shows that a shape whose signs are not there changes nothing."""
+    from calibcli.errors import CalibError
     from calibcli.tables.formats.registry import import_from
     from calibcli.tables.shapes import registry
 
@@ -189,8 +190,10 @@ def shapes_are_where_their_signs_are() -> Iterator[None]:
             return reader(opened, options, spool)
         try:
             tables = reader(opened, options, spool)
+        except CalibError:
+            raise  # what is refused here must be what the test expects to be refused
         except Exception as error:
-            message = f"{shape.reader} refuses what has no signs of it: {error}"
+            message = f"{shape.reader} fails at what has no signs of it: {error}"
             raise AssertionError(message) from error
         files = zip(tables.files, opened.files, strict=True)
         is_same = tables.labels is opened.labels and all(one is other for one, other in files)

@@ -173,10 +173,11 @@ def _fit_many(
     notes = _absent_note(family, data.class_weights) + _few_rows_note(family, data)
     if _separated(problem, solution):
         # No parameters are best; what is left of the map is its temperature, or nothing.
-        criterion = "separable" if thin is None and _separable(rough) else "unbounded"
+        at_once = thin is None and _separable(rough)
+        criterion = "separable" if at_once else "unbounded"
         theta = family.at_temperature(data.classes, scale)
         solution = replace(solution, theta=theta, converged=False, criterion=criterion)
-        left = "the scores as they are" if criterion == "separable" else "one temperature"
+        left = "the scores as they are" if at_once else "one temperature"
         notes = (*notes, f"{family.name}: the rows can be separated, so none fits best; {left}")
     return StageFit(
         family.calibrator(solution.theta, data.classes),

@@ -133,6 +133,7 @@ def _assemble(opened: OpenedFiles, options: ReadOptions, spool: Spool) -> Datase
     rows = _count_rows(files, fields)
     width = score_width(files, rows, fields.score_names)
     _check_classes(width, options, classes, fields.file.name)
+    _check_label_classes(width, fields.label_file or files[0])
     where = f"{fields.file.name}: {fields.scores.title}"
     kind, renormalise = files[0].score_kind, False
     if kind is None:
@@ -229,6 +230,16 @@ def _check_classes(
         raise UsageError(
             f"{name}: {origin} names {len(names)} classes, but the scores have {classes}"
             + ("" if options.classes is not None else "; --classes gives the right names")
+        )
+
+
+def _check_label_classes(columns: int, labels: DataFile) -> None:
+    """Refuse labels that speak of more or fewer classes than have scores."""
+    classes, known = (2 if columns == 1 else columns), labels.label_classes
+    if known not in (None, classes):
+        raise DataError(
+            f"{labels.location.name}: a label has {known} values, one a class, but the scores have "
+            f"{classes} classes"
         )
 
 

@@ -243,6 +243,8 @@ class DataFile(ABC):
         The shape that the rows had before, where it can be given back.
     row_labels : tuple of str or None
         The names of the labels, where each row that was stored has become a row for each of them.
+    label_classes : int or None
+        How many classes its labels speak of, where that is known of them.
     """
 
     location: Location
@@ -260,6 +262,7 @@ class DataFile(ABC):
     score_kind: InputKind | None = None
     grid: GridShape | None = None
     row_labels: tuple[str, ...] | None = None
+    label_classes: int | None = None
 
     @property
     def locations(self) -> tuple[Location, ...]:

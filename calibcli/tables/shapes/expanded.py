@@ -94,14 +94,14 @@ def read_label_vectors(opened: OpenedFiles, options: ReadOptions, _: Spool) -> O
     shape = _shape_of_labels(files, field)
     said = {"label vectors": _SAID[shape]}
     if shape == "one-hot":
-        made = tuple(_expanded(file, _OneHot(field.name), said) for file in files)
+        made = tuple(_expanded(file, _OneHot(field.name), said, field.width) for file in files)
         return replace(opened, labels=made[0]) if opened.labels else OpenedFiles(made)
     opened = _with_labels(opened, f"{source.location.name}: holds {_SAID[shape]}")
     names = [file.roles.get("labels", field.name) for file in opened.files]
     firsts = itertools.accumulate(map(row_count, opened.files), initial=0)
     return OpenedFiles(
         tuple(
-            _expanded(file, _Shares(name, options, first), said)
+            _expanded(file, _Shares(name, options, first), said, field.width)
             for file, name, first in zip(opened.files, names, firsts, strict=False)
         )
     )
@@ -354,7 +354,12 @@ SHARE_FIELD, ITEM_FIELD = "share of the label", "row of the label"
 """What the shares, and the rows that they are of, are called."""
 
 
-def _expanded(file: DataFile, expansion: RowExpansion, said: Mapping[str, str]) -> ExpandedFile:
+def _expanded(
+    file: DataFile,
+    expansion: RowExpansion,
+    said: Mapping[str, str],
+    label_classes: int | None = None,
+) -> ExpandedFile:
     """The table of the rows that those of a file stand for, and what is said of it."""
     rows, where = row_count(file), f"{file.location.name}: {expansion.title}"
     if rows == UNKNOWN_ROWS:
@@ -378,6 +383,7 @@ def _expanded(file: DataFile, expansion: RowExpansion, said: Mapping[str, str]) 
         picked={**file.picked, **said},
         roles={**file.roles, **expansion.roles},
         is_expanded=file.is_expanded or not expansion.keeps_rows,
+        label_classes=label_classes or file.label_classes,
         grid=None,
         expansion=expansion,
         ends=ends,
