@@ -1,4 +1,4 @@
-"""Choosing: leaderboards on held-out rows, the one-standard-error rule, stacks."""
+"""Choosing: leaderboards on held-out rows, what is taken, stacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.workflow.automatic import compare_plans
-from calibcli.workflow.choosing import candidates
+from calibcli.workflow.choosing import (
+    PairedLosses,
+    candidates,
+    choose_place,
+    expected_losses,
+)
 from calibcli.workflow.fitted_plans import long_fit_note
 from calibcli.workflow.plans import make_plan, make_plans
 from calibcli.workflow.records import to_calibrators
@@ -79,6 +84,54 @@ def test_none_and_temperature_are_always_candidates():
     assert "sms" not in candidates(1000, 50_000)
     assert "svs" in candidates(1000, 50_000)
     assert "beta" in candidates(2, 5000)
+
+
+def test_the_choice_is_nearest_to_the_average():
+    # Three say nearly the same and one is lucky: it is the best, and yet not taken.
+    log_odds = np.array([1.0, 1.05, 0.95, 1.6])[:, None] * np.ones(100)
+    both = np.stack([np.zeros_like(log_odds), log_odds], axis=2)
+    log_probs = both - np.logaddexp.reduce(both, axis=2, keepdims=True)
+    labels = np.arange(100) < 80
+    losses = PairedLosses.of_rows(-log_probs[:, np.arange(100), labels.astype(int)], np.ones(100))
+    shares = losses.averaging_weights()
+    assert shares.sum() == pytest.approx(1)
+    expected = expected_losses(list(log_probs), shares, np.ones(100))
+    assert losses.mean.argmin() == 3
+    assert choose_place(losses, expected, None) == 1
+
+
+def test_a_candidate_that_is_infinitely_wrong_is_not_taken():
+    losses = PairedLosses.of_rows(np.array([[1.0, 0.5], [np.inf, 0.0], [0.9, 0.5]]), np.ones(2))
+    shares = losses.averaging_weights()
+    assert shares[1] == 0
+    assert choose_place(losses, np.array([2.0, 0.0, 1.0]), None) == 2
+
+
+def test_what_is_not_ahead_of_nothing_is_not_taken(rng):
+    noise = 0.1 * rng.standard_normal(400)
+    close, ahead = 0.5 - noise + noise.mean(), 0.5 - noise + noise.mean() - 0.1
+    for other, taken in ((close, 0), (ahead, 1)):
+        losses = PairedLosses.of_rows(np.stack([np.full(400, 0.5), other]), np.ones(400))
+        assert choose_place(losses, np.array([1.0, 0.0]), 0) == taken
+
+
+def test_the_simplest_within_noise_can_be_asked_for(rng):
+    logits, labels = drawn(rng, 600, 3, scale=0.5)
+    methods = ["none", "temperature", "svs", "sms"]
+    board = board_of(logits, labels, methods, prefer="simple")
+    near = [s for s in board.standings if s.behind <= s.behind_error]
+    assert board.chosen.trial.parameters == min(s.trial.parameters for s in near)
+
+
+def test_a_number_behind_a_method_scales_its_penalties():
+    plan = make_plan("monotone+svs*10", settings=["svs.penalty=0.5"])
+    assert plan.title == "monotone+svs*10"
+    assert plan.families[-1].penalty == 5
+    assert make_plan("sms/10").families[-1].off_diagonal == pytest.approx(0.1)
+    with pytest.raises(UsageError, match="no penalties"):
+        make_plan("temperature*10")
+    with pytest.raises(UsageError, match="svs/0"):
+        make_plan("svs/0")
 
 
 # The figures of a leaderboard
@@ -174,10 +227,18 @@ def test_a_stack_beats_its_members_where_each_knows_something(rng):
     bent = np.interp(logits, knots, np.sign(knots) * np.abs(knots) ** 0.6) * 2
     true = bent @ (np.eye(4) + 0.3 * rng.normal(size=(4, 4)))
     labels = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
-    board = board_of(logits, labels, ["temperature", "monotone", "sms"], stacked=True)
+    board = board_of(logits, labels, ["temperature", "monotone", "sms", "sms/10"], stacked=True)
     assert board.standings[0].trial.name == "stack"
     assert board.chosen.trial.name == "stack"
     assert board.standings[1].behind > 0.001
+
+
+def test_one_member_is_no_stack(rng):
+    # A temperature is all that is wrong, and there is nothing else to mix it with.
+    logits, labels = drawn(rng, 3000, 5, scale=0.4)
+    board = board_of(logits, labels, ["none", "temperature"], stacked=True)
+    assert board.chosen.trial.name == "temperature"
+    assert not any(standing.trial.members for standing in board.standings)
 
 
 def test_the_weights_of_a_stack_solve_their_problem(rng):

@@ -27,7 +27,7 @@ from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.metrics.view import ViewChoice
 from calibcli.tables.read_options import LABEL_NAME
 from calibcli.workflow.automatic import compare_plans, make_any_plan
-from calibcli.workflow.choosing import Leaderboard, candidates
+from calibcli.workflow.choosing import Leaderboard, Preference, candidates
 from calibcli.workflow.fit_rows import TargetPrior
 from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import ReducedTo, make_plans
@@ -54,6 +54,7 @@ def fit(
     by: ArrayLike | None = None,
     reduce: ReducedTo | None = None,
     stack: bool = False,
+    prefer: Preference = "accurate",
     folds: int = 5,
     cluster: ArrayLike | None = None,
     bootstrap: int = 0,
@@ -104,6 +105,9 @@ def fit(
         ``"top"`` calibrates the confidence alone.
     stack : bool
         Whether ``"auto"`` may mix its candidates.
+    prefer : str
+        What is taken of several methods: ``"accurate"`` for the least expected loss, ``"simple"``
+        for the simplest within a standard error of the best.
     folds : int
         Of the cross-fitting that measures the calibrator; 0 leaves it out. Where something else
         needs folds, there are five then.
@@ -150,7 +154,7 @@ def fit(
     more: dict[str, Any] = {"link": link, "tune": tune, "average_folds": average_folds}
     more |= {"by": column, "pooled": not multi_label, "reduce": reduce, "prior": target_prior}
     settings = option_settings(options)
-    plan = make_any_plan(method, loss, settings, stacked=stack, **more)
+    plan = make_any_plan(method, loss, settings, stacked=stack, prefer=prefer, **more)
     given = ("a fit", logits, labels, weights, input, cluster)
     rows = labelled_rows(*given, counts=counts, multi_label=multi_label)
     rows = rows.with_maps(by, target_prior, target)
@@ -189,6 +193,7 @@ def compare(
     input: InputKind = "logits",
     options: Mapping[str, Any] | None = None,
     stack: bool = False,
+    prefer: Preference = "accurate",
     folds: int = 5,
     cluster: ArrayLike | None = None,
     bootstrap: int = 0,
@@ -211,6 +216,8 @@ def compare(
         Names of ``calib losses``, each with every method.
     stack : bool
         Whether a mixture of all is one more candidate.
+    prefer : str
+        As for `fit`.
     folds : int
         At least 2.
     weights, counts, multi_label, input, options, cluster, bootstrap, seed
@@ -242,4 +249,4 @@ def compare(
     event = event_of(view, positive, data.classes)
     resampling = rows.bootstrap(bootstrap, seed)
     panel = Panel(LEADERBOARD_METRICS, bootstrap=resampling, event=event)
-    return compare_plans(data, plans, panel, stacked=stack)
+    return compare_plans(data, plans, panel, stacked=stack, prefer=prefer)

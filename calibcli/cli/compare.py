@@ -14,6 +14,7 @@ from calibcli.cli.shared_options import (
     Inputs,
     OutputOptions,
     PositiveFlag,
+    PreferOption,
     Settings,
     ViewFlag,
     ViewOption,
@@ -69,6 +70,13 @@ class CompareOptions:
     stack: Annotated[
         bool, typer.Option("--stack", help="Add a mixture of all that are compared.")
     ] = False
+    prefer: Annotated[
+        PreferOption,
+        typer.Option(
+            help="What is taken of several methods: the least expected loss, or the simplest "
+            "within a standard error of the best."
+        ),
+    ] = PreferOption.ACCURATE
     folds: Annotated[
         int, typer.Option(min=2, max=1000, metavar="N", help="Folds of the cross-validation.")
     ] = 5
@@ -142,7 +150,9 @@ def compare_command(
         event = choose_event(view.value, comparing.positive, data.classes, names)
         bootstrap = Bootstrap(seed=computing.seed)
         panel = Panel(LEADERBOARD_METRICS, bootstrap=bootstrap, event=event)
-        board = compare_plans(data, plans, panel, stacked=comparing.stack)
+        board = compare_plans(
+            data, plans, panel, stacked=comparing.stack, prefer=comparing.prefer.value
+        )
         document = compare_document(
             board,
             source=describe(dataset, data),

@@ -20,6 +20,7 @@ from calibcli.cli.shared_options import (
     InputOptions,
     Inputs,
     MeasureOptions,
+    PreferOption,
     ReportFormat,
     ReportOptions,
     Settings,
@@ -93,6 +94,13 @@ class FitOptions:
         bool,
         typer.Option("--stack", help="With -m auto: mix the candidates where that is better."),
     ] = False
+    prefer: Annotated[
+        PreferOption,
+        typer.Option(
+            help="What is taken of several methods: the least expected loss, or the simplest "
+            "within a standard error of the best."
+        ),
+    ] = PreferOption.ACCURATE
     no_link: Annotated[
         bool,
         typer.Option("--no-link", help="Leave out the link that makes an improper loss proper."),
@@ -288,6 +296,7 @@ def _plan(fitting: FitOptions, pooled: bool) -> AnyPlan:
         pooled=pooled,
         reduce=None if fitting.reduce is None else "top",
         stacked=fitting.stack,
+        prefer=fitting.prefer.value,
     )
 
 

@@ -91,6 +91,13 @@ class MembersChoice(StrEnum):
     EACH = "each"
 
 
+class PreferOption(StrEnum):
+    """What is taken of several methods."""
+
+    ACCURATE = "accurate"
+    SIMPLE = "simple"
+
+
 class Unlabelled(StrEnum):
     """What becomes of rows without a label."""
 

@@ -15,6 +15,7 @@ from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.workflow.choosing import (
     Leaderboard,
+    Preference,
     candidates,
     cheap_candidates,
     held_out_losses,
@@ -23,7 +24,7 @@ from calibcli.workflow.choosing import (
 from calibcli.workflow.fit_rows import TargetPrior, prior_factors
 from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
 from calibcli.workflow.measuring import Predictor, check_clusters
-from calibcli.workflow.plans import Plan, ReducedTo, loosened, make_plan, make_plans
+from calibcli.workflow.plans import Plan, ReducedTo, make_plan, make_plans, split_strength
 from calibcli.workflow.pooling import try_groups
 from calibcli.workflow.soundness import with_warnings
 from calibcli.workflow.stacking import stack
@@ -31,9 +32,6 @@ from calibcli.workflow.stacking import stack
 AUTO = "auto"
 USUAL = "temperature"
 """The default method; of two classes it is one of a few candidates."""
-
-_WEAKER = 0.1
-"""A stack also has structured matrices with penalties times this: their best one varies most."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class AutoPlan:
     usual : Plan or None
         What is fitted where the default has nothing to choose from; None: the choice is among all
         that suit the data, not only among cheap ones.
+    prefer : str
+        By what it is chosen (`choosing.rank`).
     """
 
     loss: str = "nll"
@@ -68,6 +68,7 @@ class AutoPlan:
     pooled: bool = True
     reduce: ReducedTo | None = None
     usual: Plan | None = None
+    prefer: Preference = "accurate"
     method: str = AUTO
 
     def chooses(self, classes: int) -> bool:
@@ -89,6 +90,9 @@ class AutoPlan:
             if not self.chooses(data.classes) or present < 2:
                 return [self.usual]
             methods = cheap_candidates(classes, data.weight)
+        if self.tune:
+            # Their penalties are chosen then.
+            methods = [method for method in methods if not split_strength(method)[1]]
         plans = make_plans(
             methods,
             [self.loss],
@@ -120,6 +124,7 @@ def make_any_plan(
     pooled: bool = True,
     reduce: ReducedTo | None = None,
     stacked: bool = False,
+    prefer: Preference = "accurate",
     **options: Any,
 ) -> AnyPlan:
     """The plan of a method, of `auto`, or of the default, which is None.
@@ -140,12 +145,12 @@ def make_any_plan(
             return plan
         options.pop("allow_zero", None)
         settings = tuple(settings)
-        return AutoPlan(loss, settings, usual=plan, method=USUAL, **options)
+        return AutoPlan(loss, settings, usual=plan, prefer=prefer, method=USUAL, **options)
     if options.pop("allow_zero", False):
         raise UsageError("--allow-zero: auto never takes a probability of exactly 0 or 1")
     if stacked and by is not None:
         raise UsageError("--stack: a stack has no maps for groups; leave out --stack or --by")
-    return AutoPlan(loss, tuple(settings), stacked, **options)
+    return AutoPlan(loss, tuple(settings), stacked, prefer=prefer, **options)
 
 
 def _can_be_tuned(plan: Plan) -> bool:
@@ -153,7 +158,12 @@ def _can_be_tuned(plan: Plan) -> bool:
 
 
 def compare_plans(
-    data: Data, plans: Iterable[Plan], panel: Panel, *, stacked: bool = False
+    data: Data,
+    plans: Iterable[Plan],
+    panel: Panel,
+    *,
+    stacked: bool = False,
+    prefer: Preference = "accurate",
 ) -> Leaderboard:
     """A leaderboard of plans, with a stack of them as one more.
 
@@ -170,12 +180,11 @@ def compare_plans(
         raise UsageError("--stack mixes maps of all rows, and --multi-label has one for each label")
     trials = [try_plan(data, plan) if plan.by is None else try_groups(data, plan) for plan in plans]
     trials = with_warnings(data, trials)
-    if stacked:
-        weaker = [loosened(plan, _WEAKER) for plan in plans if plan.method.endswith("sms")]
-        members = with_warnings(data, [*trials, *(try_plan(data, plan) for plan in weaker)])
-        mixture = stack(data, [trial for trial in members if not trial.warning])
+    members = [trial for trial in trials if not trial.warning]
+    mixture = stack(data, members) if stacked and members else None
+    if mixture is not None:
         trials = with_warnings(data, [*trials, mixture])
-    return rank(data, trials, panel)
+    return rank(data, trials, panel, prefer)
 
 
 def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Leaderboard:
@@ -195,7 +204,7 @@ def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Le
         plans = [replace(plan, by=auto.by, pooled=False) for plan in plans]
     shares = auto.prior or ("balanced" if plans[0].objective.sets_prior else None)
     judged = data if shares is None else data.reweighted(prior_factors(shares, data.class_weights))
-    return compare_plans(judged, plans, judged_by, stacked=auto.stacked)
+    return compare_plans(judged, plans, judged_by, stacked=auto.stacked, prefer=auto.prefer)
 
 
 _CLEARLY = 3.0

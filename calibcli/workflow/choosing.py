@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, hashed
+from calibcli.arrays import NumpyArray, hashed, host_weights, log_softmax, softmax, to_numpy
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
@@ -18,14 +18,24 @@ from calibcli.engine.folds import CLUSTER
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
 from calibcli.workflow.fitted_plans import Trial
 from calibcli.workflow.measuring import CrossFitted, Predictor, resampled, view_of
+from calibcli.workflow.plans import split_strength, stage_names
+
+Preference: TypeAlias = Literal["accurate", "simple"]
+"""What is taken: what is expected to lose least, or the simplest that is within noise."""
 
 _TWO_CLASSES = (
     "ensemble-temperature",
     "platt",
     "beta",
     "quadratic",
+    "svs",
+    "svs*10",
+    "sms",
     "monotone",
+    "monotone,svs",
     "curved-svs",
+    "curved-svs*10",
+    "curved-sms",
     "spline",
     "venn-abers",
 )
@@ -38,9 +48,12 @@ _MANY_CLASSES = (
     "vector",
     "spline",
     "sms",
+    "sms/10",
     "curved-sms",
+    "curved-sms/10",
     "dirichlet",
     "gap-temperature,sms",
+    "gap-temperature,sms/10",
 )
 _CHEAP = {True: ("platt", "beta"), False: ("svs",)}
 """Methods that are always worth a look, of two classes and of more."""
@@ -49,6 +62,22 @@ _FEW_ROWS = 1000
 """With fewer rows of two classes, a map that is shrunken towards the identity has a chance too."""
 
 _COSTLY = ("sms", "dirichlet", "spline")
+_TEMPERING = 0.3
+"""What the evidence for a candidate counts in the average that the choice is judged by.
+
+Held-out losses of neighbouring candidates are nearly the same, and one fold's are those of one fit:
+the whole evidence would put too much on one (Gruenwald, The safe Bayesian, ALT 2012).
+"""
+
+_DRAWS = 512
+"""Of the noise of the evidence; the weights have a noise of at most two percent."""
+
+_AHEAD = 0.25
+"""Standard errors of the difference by which what is taken is ahead of doing nothing."""
+
+_LEAST_LOG_PROB = -50.0
+"""A class is not less likely than that, where the loss to be expected is asked for."""
+
 _MOST_UNITS = 4096
 """Sums that a standard error is made of; more would change it by less than a percent."""
 
@@ -96,12 +125,13 @@ class Leaderboard:
 
 def candidates(classes: int, rows: float) -> list[str]:
     """Methods that suit so many classes and rows, from the simplest; `none` is always one."""
-    suited = [
-        name
-        for name in (_TWO_CLASSES if classes == 2 else _MANY_CLASSES)
-        if rows >= max(MAPS[part]().rows_needed(classes) for part in name.split(","))
-        and not (name.endswith(_COSTLY) and classes > _MOST_CLASSES_FOR_COSTLY)
-    ]
+    suited = []
+    for name in _TWO_CLASSES if classes == 2 else _MANY_CLASSES:
+        method, _ = split_strength(name)
+        needed = max(MAPS[part]().rows_needed(classes) for part in stage_names(method))
+        costly = method.endswith(_COSTLY) and classes > _MOST_CLASSES_FOR_COSTLY
+        if rows >= needed and not costly:
+            suited.append(name)
     return ["none", "temperature", *suited]
 
 
@@ -114,7 +144,7 @@ def cheap_candidates(classes: int, rows: float) -> list[str]:
     return ["none", "temperature", *suited]
 
 
-def held_out_losses(data: Data, predictors: Sequence[Predictor]) -> _Losses:
+def held_out_losses(data: Data, predictors: Sequence[Predictor]) -> PairedLosses:
     """The NLL of several predictors of the same rows, paired."""
     panel = Panel(())
     work = partial(_held_out, tuple(predictors), panel, data.clusters)
@@ -122,11 +152,20 @@ def held_out_losses(data: Data, predictors: Sequence[Predictor]) -> _Losses:
     return state.losses.total()
 
 
-def rank(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
-    """The trials on held-out rows, all in one pass, and the one to take.
+def rank(
+    data: Data, trials: Sequence[Trial], panel: Panel, prefer: Preference = "accurate"
+) -> Leaderboard:
+    """The trials on held-out rows, and the one to take.
 
-    The best by NLL sets the mark; the simplest that is within one standard error of it, that of
-    the paired difference, is taken (Breiman et al., Classification and Regression Trees, 1984).
+    Parameters
+    ----------
+    data : Data
+    trials : sequence of Trial
+    panel : Panel
+    prefer : str
+        ``"accurate"`` takes the one with the least expected loss (`_least_expected`), ``"simple"``
+        the simplest that is within one standard error of the best, that of the paired difference
+        (Breiman et al., Classification and Regression Trees, 1984).
     """
     panel = resampled(panel, data)
     predictors = tuple(CrossFitted(trial.by_fold, data.split) for trial in trials)
@@ -147,13 +186,112 @@ def rank(data: Data, trials: Sequence[Trial], panel: Panel) -> Leaderboard:
         )
         for place, (trial, evaluation) in enumerate(zip(trials, evaluations, strict=True))
     ]
-    sound = [standings[place] for place in np.flatnonzero(~np.isnan(means))]
-    chosen, why = _choose(sound, standings[best])
+    places = np.flatnonzero(~np.isnan(means)).tolist()
+    sound = [standings[place] for place in places]
+    if prefer == "simple":
+        chosen, why = _simplest(sound, standings[best])
+    else:
+        chosen, why = _least_expected(data, sound, losses.of(places))
     order = sorted(standings, key=lambda standing: (math.isnan(standing.behind), standing.behind))
     return Leaderboard(tuple(order), chosen, why)
 
 
-def _choose(standings: Sequence[Standing], best: Standing) -> tuple[Standing, str]:
+def _least_expected(
+    data: Data, standings: Sequence[Standing], losses: PairedLosses
+) -> tuple[Standing, str]:
+    """The candidate whose loss is least where the average of all candidates is the truth.
+
+    The best of many by held-out loss is in part the luckiest. The average, weighted by the
+    evidence, is a better guess at the truth than any one of them; the one that is nearest to it, by
+    cross-entropy over the rows, is taken (San Martini and Spezzaferri, A predictive model selection
+    criterion, J. R. Stat. Soc. B 1984). But `none` is, where that one is not ahead of it on
+    held-out rows, and a stack, where there is one, unless the best is ahead of it by more than two
+    standard errors.
+    """
+    singles = [place for place, each in enumerate(standings) if not each.trial.members]
+    best = min(standings, key=lambda standing: (math.isnan(standing.behind), standing.behind))
+    lead = f"{best.trial.name} has the lowest held-out NLL"
+    single_losses = losses.of(singles)
+    weights = single_losses.averaging_weights()
+    members = [CrossFitted(standings[place].trial.by_fold, data.split) for place in singles]
+    expected = data.fold(partial(_expected, members, weights), np.add)
+    plain = plain_place([standings[place].trial for place in singles])
+    choice = choose_place(single_losses, expected, plain)
+    chosen = standings[singles[choice]]
+    stacks = [
+        standing
+        for standing in standings
+        if standing.trial.members and standing.behind <= 2 * standing.behind_error
+    ]
+    if choice == plain:
+        what = "which no other is clearly ahead of"
+    elif stacks:
+        chosen, what = stacks[0], "the average of methods"
+    else:
+        what = "the nearest to the average of all"
+    if chosen is best:
+        return best, lead
+    why = (
+        f"{lead}; {chosen.trial.name}, {what}, is expected to do as well on other rows or better "
+        f"(behind by {chosen.behind:.2g}, standard error {chosen.behind_error:.2g})"
+    )
+    return chosen, why
+
+
+def plain_place(trials: Sequence[Trial]) -> int | None:
+    """Where among trials the one is that changes nothing."""
+    places = (place for place, trial in enumerate(trials) if not any(trial.plan.families))
+    return next(places, None)
+
+
+def choose_place(losses: PairedLosses, expected: NumpyArray, plain: int | None) -> int:
+    """The place of the candidate to take.
+
+    Parameters
+    ----------
+    losses : PairedLosses
+        Of M candidates.
+    expected : float64 array (M,)
+        Their `expected_losses`.
+    plain : int or None
+        The place of the one that changes nothing: what is not ahead of it on held-out rows, by
+        `_AHEAD` standard errors, isn't taken.
+    """
+    place = int(np.where(np.isfinite(losses.mean), expected, np.inf).argmin())
+    if plain is not None:
+        ahead = float(losses.mean[plain] - losses.mean[place])
+        if not ahead > _AHEAD * losses.error_of_difference(plain, place):
+            return plain
+    return place
+
+
+def expected_losses(
+    log_probs: Sequence[NumpyArray], shares: NumpyArray, weights: NumpyArray
+) -> NumpyArray:
+    """The loss (M,) of each candidate where the average of all is the truth, summed over rows.
+
+    Parameters
+    ----------
+    log_probs : sequence of float array (n, K)
+        Of M candidates.
+    shares : float64 array (M,)
+        What each counts in the log-linear average.
+    weights : float64 array (n,)
+    """
+    bounded = [np.maximum(each, _LEAST_LOG_PROB) for each in log_probs]
+    mixed = np.zeros(bounded[0].shape)
+    for share, each in zip(shares, bounded, strict=True):
+        mixed += share * each
+    probs = softmax(mixed) * weights[:, None]
+    return np.array([-float(np.vdot(probs, each)) for each in bounded])
+
+
+def _expected(members: Sequence[Predictor], shares: NumpyArray, tile: Tile) -> NumpyArray:
+    log_probs = [to_numpy(log_softmax(predictor(tile))) for predictor in members]
+    return expected_losses(log_probs, shares, host_weights(tile.labels, tile.weights))
+
+
+def _simplest(standings: Sequence[Standing], best: Standing) -> tuple[Standing, str]:
     """The simplest that is within one standard error of the best.
 
     Who asks for a stack does not ask for simplicity: it is taken if the best is not better by more
@@ -180,7 +318,7 @@ def _choose(standings: Sequence[Standing], best: Standing) -> tuple[Standing, st
 
 
 @dataclass(frozen=True)
-class _Losses:
+class PairedLosses:
     """Sums over the rows of the NLL of M candidates, and of its products.
 
     Attributes
@@ -201,20 +339,53 @@ class _Losses:
     inflation: float = 1.0
 
     @classmethod
-    def of(cls, losses: NumpyArray, weights: NumpyArray) -> _Losses:
+    def of_rows(cls, losses: NumpyArray, weights: NumpyArray) -> PairedLosses:
         """The sums of losses (M, n) of rows with weights (n,)."""
         powers = np.stack((weights, weights**2), axis=1)
         scaled = losses * weights
         return cls(powers.sum(axis=0), losses @ powers, scaled @ scaled.T)
 
-    def __add__(self, later: _Losses) -> _Losses:
-        return _Losses(
+    def __add__(self, later: PairedLosses) -> PairedLosses:
+        return PairedLosses(
             self.weights + later.weights, self.sums + later.sums, self.products + later.products
         )
 
-    def total(self) -> _Losses:
+    def total(self) -> PairedLosses:
         """The sums over all rows."""
         return self
+
+    def of(self, places: Sequence[int]) -> PairedLosses:
+        """The sums of some of the candidates."""
+        chosen = list(places)
+        products = self.products[np.ix_(chosen, chosen)]
+        return PairedLosses(self.weights, self.sums[chosen], products, self.inflation)
+
+    def averaging_weights(self) -> NumpyArray:
+        """The share (M,) of each candidate in their average, by tempered evidence.
+
+        The mean, over draws of what else the sums of losses could have been, of ``exp(-t loss)``,
+        normalised (Yao et al., Using stacking to average Bayesian predictive distributions,
+        Bayesian Analysis 2018, pseudo-BMA+), t being `_TEMPERING`. A candidate that is infinitely
+        wrong has none.
+        """
+        weights = np.zeros(len(self.sums))
+        known = np.flatnonzero(np.isfinite(self.mean))
+        losses = self.of(known.tolist())
+        total, squares = losses.weights
+        means = losses.mean - losses.mean.mean()
+        # Losses from the mean over the candidates, row by row.
+        centre = np.eye(len(known)) - 1 / len(known)
+        moments = centre @ losses.sums[:, 1]
+        spread = centre @ losses.products @ centre
+        spread += squares * np.outer(means, means)
+        spread -= np.outer(moments, means) + np.outer(means, moments)
+        # Rounding may leave what is singular a little negative.
+        jitter = 1e-9 * float(np.trace(spread)) / len(known) + 1e-12
+        factor = np.linalg.cholesky(losses.inflation * spread + jitter * np.eye(len(known)))
+        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(known)))
+        evidence = -_TEMPERING * (total * means + draws @ factor.T)
+        weights[known] = softmax(evidence).mean(axis=0)
+        return weights
 
     @property
     def mean(self) -> NumpyArray:
@@ -265,10 +436,10 @@ class _ClusterLosses:
     def __add__(self, later: _ClusterLosses) -> _ClusterLosses:
         return _ClusterLosses(self.weights + later.weights, self.sums + later.sums)
 
-    def total(self) -> _Losses:
+    def total(self) -> PairedLosses:
         """The sums over all rows, each cluster counting as one in those of squares."""
         weights, count = self.weights, int(np.count_nonzero(self.weights))
-        return _Losses(
+        return PairedLosses(
             np.array([weights.sum(), weights @ weights]),
             np.stack((self.sums.sum(axis=1), self.sums @ weights), axis=1),
             self.sums @ self.sums.T,
@@ -279,7 +450,7 @@ class _ClusterLosses:
 @dataclass(frozen=True)
 class _State:
     panels: tuple[PanelState, ...]
-    losses: _Losses | _ClusterLosses
+    losses: PairedLosses | _ClusterLosses
 
 
 def _held_out(
@@ -287,9 +458,9 @@ def _held_out(
 ) -> _State:
     views = [view_of(tile, predictor, panel.event) for predictor in predictors]
     each, weights = np.stack([-view.true_log_prob for view in views]), views[0].weights
-    losses: _Losses | _ClusterLosses
+    losses: PairedLosses | _ClusterLosses
     if clusters is None:
-        losses = _Losses.of(each, weights)
+        losses = PairedLosses.of_rows(each, weights)
     else:
         losses = _ClusterLosses.of(each, weights, views[0].keys[CLUSTER], clusters)
     return _State(tuple(panel.partial(view) for view in views), losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, cast
@@ -51,9 +52,11 @@ class Plan:
     reduce : ReducedTo or None
         ``"top"`` calibrates the confidence alone.
     variant : str
-        What tells the plan from others of the same method.
+        What its penalties are multiplied or divided by: ``*10``, ``/10``, or nothing.
     stacked : bool
         Whether a stack of the candidates is one more: there are none.
+    prefer : str
+        By what is chosen among candidates: there are none.
     """
 
     method: str
@@ -69,6 +72,7 @@ class Plan:
     reduce: ReducedTo | None = None
     variant: str = ""
     stacked: ClassVar[bool] = False
+    prefer: ClassVar[Literal["accurate"]] = "accurate"
 
     @property
     def title(self) -> str:
@@ -144,6 +148,7 @@ def make_plan(
         class shares to fit for where the classes are reduced.
     """
     options = parse_settings(settings)
+    method, strength = split_strength(method)
     names = stage_names(method)
     objective_class = OBJECTIVES.find(loss)
     unused = set(options) - set(names) - {loss}
@@ -160,6 +165,8 @@ def make_plan(
         raise UsageError(f"--target-prior and --loss {loss} both set class shares; use one of them")
     behind = link_of(objective) if link and any(families) else None
     plan = Plan(",".join(names), loss, families, objective, behind, prior, tune, average_folds)
+    if strength:
+        plan = _penalised(plan, strength)
     _check_reduction(plan, reduce)
     _check_groups(plan, by)
     return replace(plan, by=by, pooled=pooled, reduce=reduce)
@@ -186,7 +193,7 @@ def make_plans(
     owners = {setting: setting.split(".", 1)[0] for setting in settings}
     plans, used = [], set()
     for method in methods:
-        names = stage_names(method)
+        names = stage_names(split_strength(method)[0])
         fitted = [MAPS[name] for name in names if name in MAPS]
         lossless = not fitted or not all(family.minimises for family in fitted)
         for loss in losses if len(losses) == 1 or not lossless else [NegativeLogLikelihood.name]:
@@ -201,17 +208,36 @@ def make_plans(
     return plans
 
 
-def loosened(plan: Plan, factor: float) -> Plan:
-    """The same plan with the penalties of its last stage times a factor."""
+def _penalised(plan: Plan, strength: str) -> Plan:
+    """The same plan with the penalties of its last stage times or over a number: ``*10``, ``/5``.
+
+    Raises
+    ------
+    UsageError
+        The last stage has no penalties.
+    """
     *before, last = plan.families
-    assert last is not None
+    if last is None or not last.tunable:
+        raise UsageError(f"{plan.title}{strength}: {plan.title} has no penalties")
+    factor = float(strength[1:]) if strength[0] == "*" else 1 / float(strength[1:])
     penalties = {
         name: getattr(last, name) * factor
         for name in last.tunable
         if getattr(last, name) is not None
     }
-    weaker = replace(cast("Any", last), **penalties)
-    return replace(plan, families=(*before, weaker), variant=f"/{1 / factor:g}")
+    scaled = replace(cast("Any", last), **penalties)
+    return replace(plan, families=(*before, scaled), variant=strength)
+
+
+_STRENGTH = re.compile(r"\s*([*/][1-9]\d{0,5})?\s*$")
+"""Behind a method: what its penalties are multiplied or divided by."""
+
+
+def split_strength(method: str) -> tuple[str, str]:
+    """A method, and what its penalties are multiplied or divided by: ``svs*10`` is svs and *10."""
+    match = _STRENGTH.search(method)
+    assert match is not None
+    return method[: match.start()], match.group(1) or ""
 
 
 def stage_names(method: str) -> list[str]:

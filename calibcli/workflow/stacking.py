@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,17 +21,23 @@ from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
 from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.workflow.choosing import (
+    PairedLosses,
+    choose_place,
+    expected_losses,
+    plain_place,
+)
 from calibcli.workflow.fitted_plans import Trial
 from calibcli.workflow.plans import Plan
 
 _MOST_NUMBERS = 1 << 24
 """Log-probabilities that are held at a time; of more, every so many-th row is taken."""
 
-_RIDGE = 1.0
-"""Over rows; it settles what members that say nearly the same should weigh."""
+_RIDGE = 10.0
+"""Over rows; it draws the weights to those of the average, which need no fit."""
 
 _LEAST_WEIGHT = 0.01
-"""Members of less weight are left out, but for the best one."""
+"""Members of less weight are left out, but for the one that would be chosen alone."""
 
 _IMPOSSIBLE = -1e4
 """Stands for the log-probability of an impossible class."""
@@ -48,57 +54,95 @@ class _Rows:
     weights: NumpyArray
     folds: NumpyArray
 
+    @property
+    def label_log_probs(self) -> NumpyArray:
+        """Those of the labels (M, n)."""
+        chosen: NumpyArray = self.log_probs[:, np.arange(len(self.labels)), self.labels]
+        return chosen
+
     def of(self, chosen: NumpyArray) -> _Rows:
         return _Rows(
             self.log_probs[:, chosen], self.labels[chosen], self.weights[chosen], self.folds[chosen]
         )
 
 
-def stack(data: Data, trials: Sequence[Trial]) -> Trial:
+def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
     """The log-linear mixture of trials with the lowest held-out NLL, as one more trial.
 
     The weights are fitted to rows that no member has seen. Those that judge the mixture fold by
-    fold are fitted without the rows of that fold.
+    fold are fitted without the rows of that fold. They are those of lowest loss, which a ridge
+    draws to the average of all by tempered evidence, and lie halfway to the trial that would be
+    chosen alone unless that costs more than one standard error on rows that they were not fitted
+    to. Where one member is left there is no mixture: None.
 
     Parameters
     ----------
     data : Data
     trials : sequence of Trial
-        The penalty on the weights pulls to the best of them alone.
     """
     rows = _collect(data, trials)
-    label_log_probs = rows.log_probs[:, np.arange(len(rows.labels)), rows.labels]
-    start = np.eye(len(trials))[int(np.argmax(label_log_probs @ rows.weights))]
-    weights, solution = _solve(rows, start, start)
-    kept = np.flatnonzero((weights > _LEAST_WEIGHT) | (start > 0)).tolist()
-    if len(kept) < len(trials):
-        trials, start = [trials[place] for place in kept], start[kept]
-        rows = _Rows(rows.log_probs[kept], rows.labels, rows.weights, rows.folds)
-        weights, solution = _solve(rows, weights[kept], start)
-    whole = LogLinear(tuple(trial.fit.calibrators for trial in trials), weights)
-    by_fold = []
+    fitted, single, _ = _weights(rows, plain_place(trials))
+    kept = np.flatnonzero((fitted > _LEAST_WEIGHT) | (single > 0)).tolist()
+    if len(kept) < 2:
+        return None
+    trials = [trials[place] for place in kept]
+    rows, plain = replace(rows, log_probs=rows.log_probs[kept]), plain_place(trials)
+    fitted, single, solution = _weights(rows, plain)
+    by_fold, losses, weights = [], [], []
     for fold in range(data.folds):
-        others = rows.of(rows.folds != fold)
-        share = _solve(others, weights, start)[0] if others.weights.sum() > 0 else weights
-        by_fold.append((LogLinear(tuple(trial.by_fold[fold] for trial in trials), share),))
+        inside = rows.folds == fold
+        others = rows.of(~inside)
+        pair = _weights(others, plain)[:2] if others.weights.sum() > 0 else (fitted, single)
+        by_fold.append(pair)
+        part = rows.of(inside)
+        losses.append([_losses(part, pair[0]), _losses(part, (pair[0] + pair[1]) / 2)])
+        weights.append(part.weights)
+    both = PairedLosses.of_rows(np.concatenate(losses, axis=1), np.concatenate(weights))
+    cost = float(both.mean[1] - both.mean[0])
+    share = 0.0 if cost > both.error_of_difference(0, 1) else 0.5
+    whole = (1 - share) * fitted + share * single
     plan = Plan("stack", "nll", (), NegativeLogLikelihood())
     return Trial(
         plan,
-        Fit((StageFit(whole, solution),)),
-        tuple(by_fold),
+        Fit((StageFit(LogLinear(tuple(t.fit.calibrators for t in trials), whole), solution),)),
+        tuple(
+            (LogLinear(tuple(t.by_fold[fold] for t in trials), (1 - share) * first + share * one),)
+            for fold, (first, one) in enumerate(by_fold)
+        ),
         sum(trial.seconds for trial in trials),
         sum(trial.parameters for trial in trials) + len(trials),
-        tuple(zip(trials, weights.tolist(), strict=True)),
+        tuple(zip(trials, whole.tolist(), strict=True)),
     )
 
 
-def _solve(rows: _Rows, start: NumpyArray, anchor: NumpyArray) -> tuple[NumpyArray, Solution]:
-    """Weights (M,) of lowest mean NLL, none of them negative."""
+def _weights(rows: _Rows, plain: int | None) -> tuple[NumpyArray, NumpyArray, Solution]:
+    """The weights (M,) of lowest loss, and those of the trial that would be chosen alone.
+
+    The trial at ``plain`` changes nothing.
+    """
+    losses = PairedLosses.of_rows(-rows.label_log_probs, rows.weights)
+    average = losses.averaging_weights()
+    expected = expected_losses(list(rows.log_probs), average, rows.weights)
+    weights, solution = _solve(rows, average)
+    single = np.zeros(len(weights))
+    single[choose_place(losses, expected, plain)] = 1.0
+    return weights, single, solution
+
+
+def _losses(rows: _Rows, weights: NumpyArray) -> NumpyArray:
+    """The NLL (n,) of a mixture."""
+    logits = np.tensordot(weights, rows.log_probs, 1)
+    losses: NumpyArray = -log_softmax(logits)[np.arange(len(rows.labels)), rows.labels]
+    return losses
+
+
+def _solve(rows: _Rows, anchor: NumpyArray) -> tuple[NumpyArray, Solution]:
+    """Weights (M,) of lowest mean NLL, none of them negative, and drawn to an anchor (M,)."""
     from scipy.optimize import minimize
 
     total = float(rows.weights.sum())
     shares = rows.weights / total
-    label_log_probs = rows.log_probs[:, np.arange(len(rows.labels)), rows.labels] @ shares
+    label_log_probs = rows.label_log_probs @ shares
 
     def value_and_gradient(weights: NumpyArray) -> tuple[float, NumpyArray]:
         logits = np.tensordot(weights, rows.log_probs, 1)
@@ -114,10 +158,10 @@ def _solve(rows: _Rows, start: NumpyArray, anchor: NumpyArray) -> tuple[NumpyArr
 
     optimum = minimize(
         value_and_gradient,
-        start,
+        anchor,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(0.0, None)] * len(start),
+        bounds=[(0.0, None)] * len(anchor),
         options={"maxiter": 500, "ftol": 1e-13, "gtol": 1e-8},
     )
     weights: NumpyArray = optimum.x
@@ -134,11 +178,11 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
     by_fold = [trial.by_fold for trial in trials]
     parts = data.fold(partial(_held_out, by_fold, data.split, step), operator.add)
     log_probs, labels, weights, folds = zip(*parts, strict=True)
+    shares = np.concatenate(weights)
+    # The rows that are taken stand for all.
+    shares = shares * (data.weight / max(float(shares.sum()), 1e-300))
     return _Rows(
-        np.concatenate(log_probs, axis=1),
-        np.concatenate(labels),
-        np.concatenate(weights),
-        np.concatenate(folds),
+        np.concatenate(log_probs, axis=1), np.concatenate(labels), shares, np.concatenate(folds)
     )
 
 
