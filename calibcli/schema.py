@@ -480,7 +480,7 @@ class CandidatePart(TypedDict):
     method: Annotated[
         str,
         'stages with `+` between them; `"stack"` for a mixture; `sms/10` is `sms` with a tenth of '
-        "its penalties",
+        "its penalties, `svs*10` is `svs` with ten times its",
     ]
     loss: Annotated[str, "what was minimised"]
     chosen: Annotated[bool, "whether it is the one to take; exactly one is"]
