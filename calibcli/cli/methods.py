@@ -97,8 +97,8 @@ _NO_FAMILIES: list[MethodPart] = [
         "parameters": None,
         "rows_needed": 100,
         "cost": "six fits of each candidate",
-        "source": "San Martini and Spezzaferri, 1984 (the choice); Wolpert, Stacked generalization, "
-        "1992",
+        "source": "San Martini and Spezzaferri, 1984 (the choice); Wolpert, Stacked "
+        "generalization, 1992",
         "origin": str(BUILT_IN),
         "options": [],
     },
