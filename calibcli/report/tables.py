@@ -380,6 +380,8 @@ def candidate_lines(document: Document) -> list[str]:
             lines.append(f"{method_title(entry)}: {entry['warning']}")
     if any(name.endswith("/10") for name in names):
         lines.append("/10: with a tenth of the penalties")
+    if any(name.endswith("*10") for name in names):
+        lines.append("*10: with ten times the penalties")
     return lines
 
 

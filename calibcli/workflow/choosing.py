@@ -343,7 +343,9 @@ class PairedLosses:
         """The sums of losses (M, n) of rows with weights (n,)."""
         powers = np.stack((weights, weights**2), axis=1)
         scaled = losses * weights
-        return cls(powers.sum(axis=0), losses @ powers, scaled @ scaled.T)
+        # A loss may be infinite.
+        with np.errstate(invalid="ignore"):
+            return cls(powers.sum(axis=0), losses @ powers, scaled @ scaled.T)
 
     def __add__(self, later: PairedLosses) -> PairedLosses:
         return PairedLosses(
