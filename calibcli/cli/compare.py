@@ -150,8 +150,8 @@ def compare_command(
         event = choose_event(view.value, comparing.positive, data.classes, names)
         bootstrap = Bootstrap(seed=computing.seed)
         panel = Panel(LEADERBOARD_METRICS, bootstrap=bootstrap, event=event)
-        mixed, prefer = comparing.stack, comparing.prefer.value
-        board = compare_plans(data, plans, panel, stacked=mixed, prefer=prefer)
+        prefer = comparing.prefer.value
+        board = compare_plans(data, plans, panel, stacked=comparing.stack, prefer=prefer)
         document = compare_document(
             board,
             source=describe(dataset, data),
