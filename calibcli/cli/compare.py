@@ -26,6 +26,7 @@ from calibcli.cli.shared_options import (
 
 if TYPE_CHECKING:
     from calibcli.engine.data import Data
+    from calibcli.workflow.choosing import Preference
     from calibcli.workflow.plans import Plan
 
 _HELP = """Rank methods by their loss on held-out rows, and say which one to take.
@@ -150,7 +151,7 @@ def compare_command(
         event = choose_event(view.value, comparing.positive, data.classes, names)
         bootstrap = Bootstrap(seed=computing.seed)
         panel = Panel(LEADERBOARD_METRICS, bootstrap=bootstrap, event=event)
-        prefer = comparing.prefer.value
+        prefer: Preference = comparing.prefer.value
         board = compare_plans(data, plans, panel, stacked=comparing.stack, prefer=prefer)
         document = compare_document(
             board,
