@@ -265,7 +265,7 @@ def test_one_hot_labels_are_known_by_every_name(tmp_path, name) -> None:
 @pytest.mark.parametrize("kept", [slice(None, -1), [0, 1, 2, 3, 3]])
 def test_label_vectors_of_other_classes_are_refused(tmp_path, kept) -> None:
     scores = np.random.default_rng(0).normal(size=(30, 4))
-    votes = 5 * np.eye(4, dtype=np.int64)[scores.argmax(axis=1)][:, kept]
+    votes = (1 + 4 * np.eye(4, dtype=np.int64)[scores.argmax(axis=1)])[:, kept]
     np.savez(tmp_path / "a.npz", logits=scores, votes=votes)
     with pytest.raises(DataError, match=f"has {votes.shape[1]} values, .* have 4 classes"):
         open_dataset([str(tmp_path / "a.npz")], ReadOptions(labels="votes"))
