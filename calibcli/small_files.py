@@ -30,7 +30,8 @@ def open_patiently(path: str | Path) -> BinaryIO:
     if not stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 (a `Path` has no more to say)
         return Path(path).open("rb")
     line = visible(f"calib: {path}: waiting for somebody to write to this pipe")
-    timer = threading.Timer(PATIENCE, print, (line,), {"file": sys.stderr, "flush": True})
+    # stderr is looked up when the line is due: it may be another one by then.
+    timer = threading.Timer(PATIENCE, lambda: sys.stderr.write(f"{line}\n"))
     timer.daemon = True
     timer.start()
     try:

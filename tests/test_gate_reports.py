@@ -17,6 +17,7 @@ from calibcli.report.github import MOST_ANNOTATIONS, fit_summary, to_github, wor
 from calibcli.report.junit import to_junit
 from calibcli.report.openmetrics import to_openmetrics
 from calibcli.report.render_markdown import to_markdown
+from calibcli.visible import visible
 from calibcli.workflow.conditions import parse_gate
 from calibcli.workflow.gates import judge
 from calibcli.workflow.quantities import Subject
@@ -213,8 +214,9 @@ def test_openmetrics_can_be_read_whatever_the_file_is_called(name: str) -> None:
     }
     both["results"][0]["verdict"]["remarks"] = [name]
     found = families(to_openmetrics(judged(both, "ece > 0.02")))
-    assert (name, "measured", f"no rows; {name}") in found["calib_verdict_text"]
-    assert (name, "measured", "ece") in found["calib_metric"]
+    shown = visible(name)
+    assert (shown, "measured", f"no rows; {shown}") in found["calib_verdict_text"]
+    assert (shown, "measured", "ece") in found["calib_metric"]
 
 
 # GitHub

@@ -268,6 +268,12 @@ class FittedCalibrator:
         ------
         UsageError
             torch is not installed, or a stage cannot be exported.
+
+        Examples
+        --------
+        >>> from calibcli import load
+        >>> calibrator = load("params.json")  # doctest: +SKIP
+        >>> model = torch.nn.Sequential(network, calibrator.torch_module())  # doctest: +SKIP
         """
         from calibcli.export.recording import record
         from calibcli.export.torch_module import torch_module
@@ -303,7 +309,8 @@ class FittedCalibrator:
         --------
         >>> from tempfile import TemporaryDirectory
         >>> from calibcli import fit
-        >>> calibrator = fit([[3, 0], [0, 3], [3, 0], [0, 3]], [0, 1, 1, 1], folds=0)
+        >>> scores = [[3, 0], [0, 3], [3, 0], [0, 3]]
+        >>> calibrator = fit(scores, [0, 1, 1, 1], method="temperature", folds=0)
         >>> with TemporaryDirectory() as folder:
         ...     calibrator.export(f"{folder}/calibrate.py")
         ...     _ = exec(Path(f"{folder}/calibrate.py").read_text(), program := {})
@@ -330,7 +337,8 @@ class FittedCalibrator:
         --------
         >>> from tempfile import TemporaryDirectory
         >>> from calibcli import fit
-        >>> calibrator = fit([[3, 0], [0, 3], [3, 0], [0, 3]], [0, 1, 1, 1], folds=0)
+        >>> scores = [[3, 0], [0, 3], [3, 0], [0, 3]]
+        >>> calibrator = fit(scores, [0, 1, 1, 1], method="temperature", folds=0)
         >>> with TemporaryDirectory() as folder:
         ...     calibrator.save(f"{folder}/params.json")
         ...     again = load(f"{folder}/params.json")

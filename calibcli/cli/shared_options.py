@@ -340,8 +340,8 @@ class ComputeOptions:
         str | None,
         _computing(
             metavar="ADDRESS",
-            help="Compute there: dask:tcp://HOST:8786, ray:auto, ray:ADDRESS or processes:N. "
-            "--memory and --threads are then those of one worker.",
+            help="Compute there: dask:tcp://HOST:8786, ray:auto, ray:ADDRESS or processes:N; "
+            "memory and threads are then those of one worker.",
         ),
         Trait.NEEDS_TRUST,
     ] = None
