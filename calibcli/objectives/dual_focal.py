@@ -9,7 +9,7 @@ from calibcli.arrays import Array, argmax, dot_classes, namespace
 from calibcli.objectives.base import Objective, RowTerms, check_choice, check_range
 from calibcli.objectives.likelihood import Likelihood, smallest
 from calibcli.objectives.simplex import LOWEST, LossLink, Simplex, gamma_link
-from calibcli.objectives.weighted import ScaledTerms, WeightedNll
+from calibcli.objectives.weighted import FrozenTerms, WeightedNll
 
 
 def probs_below(likelihood: Likelihood) -> Array:
@@ -104,18 +104,26 @@ class DualFocalGra(WeightedNll):
         check_choice(self, "hold")
 
     def terms(self, logits: Array, labels: Array) -> RowTerms:
-        if self.hold == "weight":
-            return super().terms(logits, labels)
-        likelihood, gamma = Likelihood(logits, labels), float(self.gamma)
-        xp = namespace(likelihood.nll)
-        weight = likelihood.miss + xp.max(probs_below(likelihood), axis=-1)
-        power = weight**gamma
-        bend = gamma * power * likelihood.nll / xp.clip(weight, min=smallest(weight))
-        return ScaledTerms(likelihood, power * likelihood.nll, power + bend * likelihood.true_prob)
+        likelihood = Likelihood(logits, labels)
+        terms = FrozenTerms(likelihood, self.row_weights(likelihood))
+        if self.hold == "rival":
+            terms.loss = self._power(likelihood)[1] * likelihood.nll
+        return terms
 
     def row_weights(self, likelihood: Likelihood) -> Array:
-        rival = namespace(likelihood.nll).max(probs_below(likelihood), axis=-1)
-        return (likelihood.miss + rival) ** float(self.gamma)
+        """The weights of the gradient; with the rival alone held fixed, more than the loss's."""
+        base, power = self._power(likelihood)
+        if self.hold == "weight":
+            return power
+        xp = namespace(base)
+        # By the product rule; as the base goes to 0, nll goes with it, which keeps this finite.
+        bend = self.gamma * power * likelihood.nll / xp.clip(base, min=smallest(base))
+        return power + bend * likelihood.true_prob
+
+    def _power(self, likelihood: Likelihood) -> tuple[Array, Array]:
+        """``1 - p_y + p_j`` and its power gamma, of each row (n,)."""
+        base = likelihood.miss + namespace(likelihood.nll).max(probs_below(likelihood), axis=-1)
+        return base, base ** float(self.gamma)
 
     def link(self) -> LossLink | None:
         return gamma_link(self.gamma, self._log_factors) if self.hold == "weight" else None
