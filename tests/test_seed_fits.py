@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from objective_oracles import oracle
 
 import calibcli
 from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.chain import calibrate
 from calibcli.calibrators.registry import MAPS
 from calibcli.errors import UsageError
+from calibcli.fitting.estimating import solve_nonnegative_equations
+from calibcli.objectives.dual_focal import DualFocalGra
 from calibcli.objectives.registry import OBJECTIVES
 
 SMOOTH = [n for n in MAPS if issubclass(MAPS[n], SmoothMap) and not MAPS[n].binary_only]
@@ -283,6 +287,51 @@ def test_every_map_takes_every_objective(method: str, loss: str) -> None:
     probs = found.predict_proba(logits)
     assert np.isfinite(probs).all()
     assert calibcli.evaluate(probs, labels).values["accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("method", ["temperature", "vector", "class-temperature"])
+def test_with_the_rival_alone_held_fixed_the_equation_of_the_official_code_is_solved(
+    method: str,
+) -> None:
+    logits, labels = imbalanced(600)
+    options = {"dual-focal-gra.hold": "rival", "dual-focal-gra.gamma": 2.0}
+    found = fit(logits, labels, method=method, loss="dual-focal-gra", options=options)
+    assert found.outcome.fit.converged
+    log_probs = np.log(found.predict_proba(logits))
+    residuals = {}
+    for hold in ("rival", "weight"):
+        gradient = oracle(DualFocalGra(2.0, hold), log_probs, labels)[1] / len(labels)
+        along = gradient * logits
+        totals = {
+            "temperature": along.sum(),
+            "vector": gradient.sum(axis=0),
+            "class-temperature": along.sum(axis=0),
+        }
+        residuals[hold] = np.abs(totals[method]).max()
+    assert residuals["rival"] < 2e-3
+    assert residuals["weight"] > 10 * residuals["rival"]
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_bounded_equation_that_jumps_over_zero_ends_at_the_jump(smooth: bool) -> None:
+    class Jumping:
+        """A residual that jumps from -0.01 to 0.02 at 0.5."""
+
+        objective = SimpleNamespace(smooth=smooth)
+        map = SimpleNamespace(signed=lambda _: np.zeros(1, dtype=bool))
+        data = SimpleNamespace(classes=2)
+
+        def gradient(self, theta):
+            return 0.0, theta - 0.5 + np.where(theta < 0.5, -0.01, 0.02)
+
+        def hessian(self, theta):
+            return np.eye(len(theta))
+
+    solution = solve_nonnegative_equations(Jumping(), np.ones(1))
+    assert solution.criterion == "least residual"
+    assert solution.converged is not smooth
+    assert solution.theta[0] == pytest.approx(0.5, abs=1e-4)
+    assert solution.gradient_norm == pytest.approx(0.01, abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["cals", "cals-hr"])

@@ -20,6 +20,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.fitting.lbfgs import solve_lbfgs
+from calibcli.fitting.newton import BoundedPoint
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.results import Solution
 
@@ -31,6 +32,10 @@ _FIRST_SHARE, _SMALLEST_SHARE = 0.3, 1e-6
 
 _WORSE = 2.0
 """A residual so many times the best one sends the search back there, with shorter steps."""
+
+_PATIENCE, _SHORT_PATIENCE, _HARDLY = 30, 10, 0.9
+"""So many steps, and shortened ones, that leave more than this share of the least residual go to
+and fro at a jump."""
 
 _SHARE = 0.3
 """Share of the way to each minimum with fixed row weights: whole steps would swing."""
@@ -90,6 +95,39 @@ def _step(
     mix = np.linalg.lstsq(changes, residual, rcond=1e-12)[0]
     step: NumpyArray = -share * (residual - changes @ mix) - moves @ mix
     return step
+
+
+def solve_nonnegative_equations(
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 400
+) -> Solution:
+    """Parameters as of `solve_equations`, few of them, of which some must not be negative.
+
+    Takes part of each of Newton's steps with the row weights held fixed. Where steps go to and fro,
+    shorter ones from the least residual come close to the jump that is in their way; it is a
+    solution if that jump is larger than the residual.
+    """
+    best = point = BoundedPoint(problem, theta)
+    share, steps, goal, jump = _FIRST_SHARE, 0, _HARDLY * best.norm, 0.0
+    for iteration in range(1, most_iterations + 1):
+        if point.norm <= tolerance:
+            return Solution(point.theta, point.value, point.norm, True, "gradient", iteration)
+        point = BoundedPoint(problem, point.theta + share * point.step())
+        jump = max(jump, float(np.abs(point.gradient - best.gradient).max()))
+        steps += 1
+        if point.norm < best.norm:
+            best = point
+        # Whole shares may pass through larger residuals on their way.
+        shortened = share < _FIRST_SHARE
+        astray = shortened and not point.norm <= _WORSE * best.norm
+        if best.norm <= goal:
+            steps, goal = 0, _HARDLY * best.norm
+        elif astray or steps >= (_SHORT_PATIENCE if shortened else _PATIENCE):
+            if share / 2 < _SMALLEST_SHARE:
+                solved = not problem.objective.smooth and jump > best.norm
+                norm = best.norm
+                return Solution(best.theta, best.value, norm, solved, "least residual", iteration)
+            point, share, steps, jump = best, share / 2, 0, 0.0
+    return Solution(best.theta, best.value, best.norm, False, "iterations", most_iterations)
 
 
 def solve_reweighted(problem: Problem, theta: NumpyArray, tolerance: float = 1e-7) -> Solution:

@@ -30,9 +30,6 @@ _NEARLY = 1e3
 _SMALLEST_RIDGE = 1e-12
 """A ridge on a Hessian, as a share of its trace, so that it has an inverse."""
 
-_EQUATION_SHARE = 0.3
-"""Share of a step that is taken with row weights held fixed: whole steps would swing."""
-
 _Point = tuple[NumpyArray, float, NumpyArray]
 
 
@@ -125,45 +122,51 @@ def solve_nonnegative(
 
     Ends when the gradient is at most the tolerance, but for parameters at 0 that it pushes down.
     """
-    low = np.where(problem.map.signed(problem.data.classes), -np.inf, 0.0)
-    point = _BoundedPoint(problem, np.maximum(theta, low), low)
+    point = BoundedPoint(problem, theta)
     for iteration in range(1, most_iterations + 1):
         norm = point.norm
         if norm <= tolerance:
             return Solution(point.theta, point.value, norm, True, "gradient", iteration)
-        step = _projected_step(problem, point)
-        move = _equation_step if problem.objective.estimating else _descent
-        new_point = move(problem, point, step)
-        if new_point is None:
+        lower = _descent(problem, point, point.step())
+        if lower is None:
             return rounded(problem, point.theta, point.value, norm, tolerance, iteration)
-        point = new_point
+        point = lower
     return Solution(point.theta, point.value, point.norm, False, "iterations", most_iterations)
 
 
-class _BoundedPoint:
-    """Parameters with the value and the gradient there, and which of them may move."""
+class BoundedPoint:
+    """Parameters (P,), none below its bound, with the value and the gradient there.
 
-    def __init__(self, problem: Problem, theta: NumpyArray, low: NumpyArray) -> None:
-        self.theta, self.low = theta, low
-        self.value, self.gradient = problem.gradient(theta)
-        self.free = (theta > low) | (self.gradient < 0)
-        self.norm = float(np.abs(self.gradient[self.free]).max(initial=0.0))
+    Attributes
+    ----------
+    norm : float
+        Largest component of the gradient, but for parameters at 0 that it pushes down.
+    """
+
+    def __init__(self, problem: Problem, theta: NumpyArray) -> None:
+        self._problem = problem
+        low = np.where(problem.map.signed(problem.data.classes), -np.inf, 0.0)
+        self.theta: NumpyArray = np.maximum(theta, low)
+        self.value, self.gradient = problem.gradient(self.theta)
+        self._free = (self.theta > low) | (self.gradient < 0)
+        self.norm = float(np.abs(self.gradient[self._free]).max(initial=0.0))
+
+    def step(self) -> NumpyArray:
+        """Newton's step (P,) of the parameters that may move; 0 for the others."""
+        free = self._free
+        hessian = self._problem.hessian(self.theta)[np.ix_(free, free)]
+        ridge = _SMALLEST_RIDGE * max(float(np.trace(hessian)), 1.0)
+        step = np.zeros_like(self.theta)
+        inverted = np.linalg.solve(hessian + ridge * np.eye(int(free.sum())), -self.gradient[free])
+        step[free] = inverted
+        return step
 
 
-def _projected_step(problem: Problem, point: _BoundedPoint) -> NumpyArray:
-    free = point.free
-    hessian = problem.hessian(point.theta)[np.ix_(free, free)]
-    ridge = _SMALLEST_RIDGE * max(float(np.trace(hessian)), 1.0)
-    step = np.zeros_like(point.theta)
-    step[free] = np.linalg.solve(hessian + ridge * np.eye(int(free.sum())), -point.gradient[free])
-    return step
-
-
-def _descent(problem: Problem, point: _BoundedPoint, step: NumpyArray) -> _BoundedPoint | None:
+def _descent(problem: Problem, point: BoundedPoint, step: NumpyArray) -> BoundedPoint | None:
     """A lower point along a step, or None where rounding hides every descent."""
     length = 1.0
     for _ in range(_MOST_HALVINGS):
-        new = _BoundedPoint(problem, np.maximum(point.theta + length * step, point.low), point.low)
+        new = BoundedPoint(problem, point.theta + length * step)
         expected = float(point.gradient @ (new.theta - point.theta))
         if new.value <= point.value + 1e-4 * expected:
             return new
@@ -171,10 +174,3 @@ def _descent(problem: Problem, point: _BoundedPoint, step: NumpyArray) -> _Bound
             return None
         length /= 2
     return None
-
-
-def _equation_step(problem: Problem, point: _BoundedPoint, step: NumpyArray) -> _BoundedPoint:
-    """A point part of the way along a step, as row weights are held fixed."""
-    return _BoundedPoint(
-        problem, np.maximum(point.theta + _EQUATION_SHARE * step, point.low), point.low
-    )

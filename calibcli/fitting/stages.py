@@ -24,7 +24,11 @@ from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.errors import UsageError
 from calibcli.fitting.class_curves import fit_curves
-from calibcli.fitting.estimating import solve_equations, solve_reweighted
+from calibcli.fitting.estimating import (
+    solve_equations,
+    solve_nonnegative_equations,
+    solve_reweighted,
+)
 from calibcli.fitting.lbfgs import solve_lbfgs
 from calibcli.fitting.newton import solve_newton, solve_nonnegative
 from calibcli.fitting.problem import Problem, Solver, sample_log_probs
@@ -128,7 +132,7 @@ def fit_map(
 def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solver:
     """The solver that suits a family and an objective at K classes."""
     if family.bounded:
-        return solve_nonnegative
+        return solve_nonnegative_equations if objective.estimating else solve_nonnegative
     if objective.estimating:
         return solve_equations if family.linear else solve_reweighted
     likelihood = objective.likelihood
