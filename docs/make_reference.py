@@ -34,7 +34,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
-from calibcli import schema  # noqa: E402 (from this checkout, installed or not)
+from calibcli.schema import documents, parts  # noqa: E402 (from this checkout, installed or not)
 
 BAR = r"\|"
 """A bar inside a table."""
@@ -258,6 +258,14 @@ def reading_reference() -> str:
     return "\n".join([*lines, "", ""])
 
 
+OBJECTS = {
+    name: kind
+    for module in (parts, documents)
+    for name, kind in vars(module).items()
+    if is_typeddict(kind)
+}
+"""The objects of all documents by the names of their classes."""
+
 PLAIN_JSON = {str: "string", int: "integer", float: "number", bool: "boolean", Any: "anything"}
 """Types of a document in words."""
 
@@ -275,11 +283,11 @@ def key_table(name: str, headings: dict[str, str]) -> str:
     inherited: set[str] = set()
     rows = []
     for base in _bases(name):
-        keys = get_type_hints(getattr(schema, base))
+        keys = get_type_hints(OBJECTS[base])
         listed = ", ".join(f"`{key}`" for key in keys)
         rows.append([listed, "", "as there", f"as of {_link(base, headings)}"])
         inherited |= set(keys)
-    for key, hint in get_type_hints(getattr(schema, name), include_extras=True).items():
+    for key, hint in get_type_hints(OBJECTS[name], include_extras=True).items():
         if key not in inherited:
             optional = get_origin(hint) is NotRequired
             shape, meaning, *when = get_args(get_args(hint)[0] if optional else hint)
@@ -307,7 +315,8 @@ def anchor(heading: str) -> str:
 
 def _bases(name: str) -> list[str]:
     """The classes of documents that a class adds keys to; Python 3.11 forgets them."""
-    classes = (n for n in ast.parse(inspect.getsource(schema)).body if isinstance(n, ast.ClassDef))
+    sources = (ast.parse(inspect.getsource(module)) for module in (parts, documents))
+    classes = (n for each in sources for n in each.body if isinstance(n, ast.ClassDef))
     bases = {each.name: [ast.unparse(base) for base in each.bases] for each in classes}
     return [base for base in bases.get(name, []) if base in bases]
 

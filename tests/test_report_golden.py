@@ -16,7 +16,7 @@ from calibcli.metrics.panel import Evaluation
 from calibcli.report.document import combine, evaluate_document, fit_document
 from calibcli.report.formats import RENDERERS
 from calibcli.report.render_terminal import print_document
-from calibcli.schema import Document
+from calibcli.schema.documents import Document
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calibcli import schema
+from calibcli.schema import documents, parts
 
 CalibHere = Callable[..., tuple[int, str, str]]
 
@@ -97,30 +97,30 @@ def rows(tmp_path: Path) -> None:
 
 FIT = "fit a.parquet -q --force -p p.json"
 PRINTED = [
-    ("evaluate a.parquet", schema.EvaluateDocument),
-    ("evaluate a.parquet --bootstrap 0 --metrics all", schema.EvaluateDocument),
-    ("evaluate two.parquet --metrics all", schema.EvaluateDocument),
+    ("evaluate a.parquet", documents.EvaluateDocument),
+    ("evaluate a.parquet --bootstrap 0 --metrics all", documents.EvaluateDocument),
+    ("evaluate two.parquet --metrics all", documents.EvaluateDocument),
     (
         "evaluate a.parquet --by site --by-class --tests --refit temperature --cluster patient",
-        schema.EvaluateDocument,
+        documents.EvaluateDocument,
     ),
-    ("evaluate a.parquet b.parquet", schema.SeveralDocument),
-    ("evaluate a.parquet --refit temperature --bootstrap 0", schema.EvaluateDocument),
-    (FIT, schema.FitDocument),
-    (f"{FIT} -m none", schema.FitDocument),
-    (f"{FIT} -m temperature --test b.parquet -o o.parquet", schema.FitDocument),
-    (f"{FIT} -m vector --loss class-wise", schema.FitDocument),
-    (f"{FIT} -m temperature --loss focal", schema.FitDocument),
-    (f"{FIT} -m temperature --by site", schema.FitDocument),
-    (f"{FIT} -m auto --stack", schema.FitDocument),
-    ("compare a.parquet --methods temperature,vector --stack", schema.CompareDocument),
-    ("compare two.parquet --methods temperature,platt", schema.CompareDocument),
-    ("inspect a.parquet", schema.DataDocument),
-    ("methods", schema.MethodsDocument),
-    ("methods svs", schema.MethodsDocument),
-    ("losses", schema.LossesDocument),
-    ("metrics", schema.MetricsDocument),
-    ("config --all", schema.ConfigDocument),
+    ("evaluate a.parquet b.parquet", documents.SeveralDocument),
+    ("evaluate a.parquet --refit temperature --bootstrap 0", documents.EvaluateDocument),
+    (FIT, documents.FitDocument),
+    (f"{FIT} -m none", documents.FitDocument),
+    (f"{FIT} -m temperature --test b.parquet -o o.parquet", documents.FitDocument),
+    (f"{FIT} -m vector --loss class-wise", documents.FitDocument),
+    (f"{FIT} -m temperature --loss focal", documents.FitDocument),
+    (f"{FIT} -m temperature --by site", documents.FitDocument),
+    (f"{FIT} -m auto --stack", documents.FitDocument),
+    ("compare a.parquet --methods temperature,vector --stack", documents.CompareDocument),
+    ("compare two.parquet --methods temperature,platt", documents.CompareDocument),
+    ("inspect a.parquet", documents.DataDocument),
+    ("methods", documents.MethodsDocument),
+    ("methods svs", documents.MethodsDocument),
+    ("losses", documents.LossesDocument),
+    ("metrics", documents.MetricsDocument),
+    ("config --all", documents.ConfigDocument),
 ]
 
 
@@ -145,7 +145,7 @@ def test_documents_with_gates_are_of_their_types(calib_here: CalibHere) -> None:
     assert code == 1
     document = json.loads(out)
     assert len(document["gates"]) == len(conditions)
-    assert not [*faults(document, schema.EvaluateDocument)]
+    assert not [*faults(document, documents.EvaluateDocument)]
 
 
 @pytest.mark.usefixtures("rows")
@@ -154,33 +154,33 @@ def test_documents_with_a_baseline_are_of_their_types(calib_here: CalibHere) -> 
     gate = "--baseline b.json --significant --fail-if nll.delta>0"
     document = printed(calib_here, f"evaluate a.parquet {gate}")
     assert document["baseline"]
-    assert not [*faults(document, schema.EvaluateDocument)]
+    assert not [*faults(document, documents.EvaluateDocument)]
 
 
 @pytest.mark.usefixtures("rows")
 def test_documents_about_files_are_of_their_types(calib_here: CalibHere) -> None:
     fit = f"{FIT} -m temperature --loss cals --trace t.json"
-    assert not [*faults(printed(calib_here, fit), schema.FitDocument)]
+    assert not [*faults(printed(calib_here, fit), documents.FitDocument)]
     trace = json.loads(Path("t.json").read_text(encoding="utf-8"))
-    assert not [*faults(trace, schema.TraceDocument)]
-    assert not [*faults(printed(calib_here, "inspect p.json"), schema.ParametersDocument)]
+    assert not [*faults(trace, documents.TraceDocument)]
+    assert not [*faults(printed(calib_here, "inspect p.json"), documents.ParametersDocument)]
     applied = printed(calib_here, "apply p.json a.parquet -o applied.parquet")
-    assert not [*faults(applied, schema.ApplyDocument)]
+    assert not [*faults(applied, documents.ApplyDocument)]
 
 
 def test_a_plan_of_gates_is_of_its_type(calib_here: CalibHere) -> None:
-    assert not [*faults(printed(calib_here, "gates plan --limit 0.1"), schema.PlanDocument)]
+    assert not [*faults(printed(calib_here, "gates plan --limit 0.1"), documents.PlanDocument)]
 
 
 def test_faults_are_found() -> None:
     part = {"rows": 2, "column": "site", "count": "3"}
-    assert [*faults(part, schema.ClustersPart)] == [
+    assert [*faults(part, parts.ClustersPart)] == [
         ".count: '3' is no <class 'int'>",
         ".rows is not known",
     ]
-    assert [*faults({"low": 0.5}, schema.IntervalPart)] == [".high is missing"]
-    assert any(faults([{"low": 0.5, "high": "x"}], Sequence[schema.IntervalPart]))
+    assert [*faults({"low": 0.5}, parts.IntervalPart)] == [".high is missing"]
+    assert any(faults([{"low": 0.5, "high": "x"}], Sequence[parts.IntervalPart]))
     assert any(faults({"a": None}, Mapping[str, float]))
     assert any(faults({"a": 1}, Sequence[int]))
     assert any(faults(True, int))
-    assert not [*faults({"value": None}, schema.MetricPart)]
+    assert not [*faults({"value": None}, parts.MetricPart)]

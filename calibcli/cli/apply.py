@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
     from calibcli.engine.engine import Engine
     from calibcli.params import Params
-    from calibcli.schema import ApplyDocument
+    from calibcli.schema.documents import ApplyDocument
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.pricing import Decider

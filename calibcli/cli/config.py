@@ -16,7 +16,7 @@ from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.cli.configuration import ConfigurableOption, Configuration
-    from calibcli.schema import ConfigDocument, SettingPart
+    from calibcli.schema.documents import ConfigDocument, SettingPart
 
 _HELP = """Say what options are set to by a configuration file or the environment, and where.
 

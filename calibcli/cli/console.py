@@ -15,7 +15,7 @@ from calibcli.visible import visible
 
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
-    from calibcli.schema import Document
+    from calibcli.schema.documents import Document
 
 _PATIENCE = 0.5
 """Seconds after which work counts as long."""

@@ -25,7 +25,7 @@ from calibcli.errors import UsageError
 if TYPE_CHECKING:
     from calibcli.arrays import NumpyArray
     from calibcli.engine.source import Chunk
-    from calibcli.schema import ConvertDocument
+    from calibcli.schema.documents import ConvertDocument
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
 

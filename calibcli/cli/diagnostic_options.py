@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from calibcli.metrics.base import Statistic
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.metrics.slices import SliceSums
-    from calibcli.schema import EvaluateDocument
+    from calibcli.schema.documents import EvaluateDocument
     from calibcli.tables.dataset import Dataset
 
 _option = options_in("Looking closer")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.metrics.panel import Panel
     from calibcli.params import Params
-    from calibcli.schema import EvaluateDocument, SeveralDocument
+    from calibcli.schema.documents import EvaluateDocument, SeveralDocument
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.read_options import Reading
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calibcli.params import Params
-    from calibcli.schema import ExportDocument
+    from calibcli.schema.documents import ExportDocument
 
 _HELP = """Write a fitted calibrator as a program that runs without calib.
 

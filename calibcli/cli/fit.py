@@ -32,7 +32,7 @@ from calibcli.errors import NotConvergedError, UsageError
 from calibcli.small_files import read_small
 
 if TYPE_CHECKING:
-    from calibcli.schema import FitDocument
+    from calibcli.schema.documents import FitDocument
     from calibcli.workflow.automatic import AnyPlan
     from calibcli.workflow.fit_rows import TargetPrior
     from calibcli.workflow.fitting import Outcome

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.view import Event
     from calibcli.params import Params
-    from calibcli.schema import ClassSharesPart, FitDocument, TraceDocument, TraceStagePart
+    from calibcli.schema.documents import FitDocument, TraceDocument, TraceStagePart
+    from calibcli.schema.parts import ClassSharesPart
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.automatic import AnyPlan

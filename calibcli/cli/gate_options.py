@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from calibcli.cli.shared_options import ReportOptions
     from calibcli.metrics.panel import Panel
     from calibcli.report.baseline import Baseline
-    from calibcli.schema import Document, Judged
+    from calibcli.schema.documents import Document, Judged
     from calibcli.tables import Outputs
     from calibcli.workflow.conditions import Gate
     from calibcli.workflow.quantities import Measurement

@@ -23,7 +23,12 @@ from calibcli.visible import visible
 if TYPE_CHECKING:
     from calibcli.calibrators.groups import Groups
     from calibcli.engine.data import Data
-    from calibcli.schema import DataDocument, FieldPart, ParametersDocument, UnreadDocument
+    from calibcli.schema.documents import (
+        DataDocument,
+        FieldPart,
+        ParametersDocument,
+        UnreadDocument,
+    )
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.describing import FieldSummary
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from calibcli.calibrators.base import Family
     from calibcli.registry import Registry
-    from calibcli.schema import (
+    from calibcli.schema.documents import (
         EntryPart,
         LossesDocument,
         LossPart,

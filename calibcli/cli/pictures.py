@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from calibcli.metrics.panel import Evaluation, Panel
     from calibcli.report.plot_data import Picture
     from calibcli.report.plot_sheet import Kind
-    from calibcli.schema import Document, Judged
+    from calibcli.schema.documents import Document, Judged
     from calibcli.tables import Outputs
 
 _option = options_in("Pictures")

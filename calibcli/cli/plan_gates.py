@@ -22,7 +22,7 @@ from calibcli.cli.shared_options import (
 
 if TYPE_CHECKING:
     from calibcli.cli.console import Talk
-    from calibcli.schema import PlanDocument, PlanPart
+    from calibcli.schema.documents import PlanDocument, PlanPart
     from calibcli.workflow.planning import GatePlan, World
 
 _HELP = """Plan gates: how many rows it takes to tell a good model from a bad one.

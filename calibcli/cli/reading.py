@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from calibcli.cli.console import Talk
     from calibcli.engine.data import Data
     from calibcli.params import Params
-    from calibcli.schema import ClustersPart, InputPart
+    from calibcli.schema.parts import ClustersPart, InputPart
     from calibcli.tables.atomic import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.read_options import Reading

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from calibcli.engine.data import Data
     from calibcli.engine.engine import Engine
     from calibcli.metrics.panel import Panel
-    from calibcli.schema import EvaluateDocument
+    from calibcli.schema.documents import EvaluateDocument
     from calibcli.tables import ReadOptions
     from calibcli.tables.read_options import Reading
     from calibcli.workflow.measuring import Predictor

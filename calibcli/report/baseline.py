@@ -14,7 +14,8 @@ from calibcli.version import SCHEMA_VERSION
 from calibcli.workflow.quantities import Metrics
 
 if TYPE_CHECKING:
-    from calibcli.schema import Judged, MeasurementPart
+    from calibcli.schema.documents import Judged
+    from calibcli.schema.parts import MeasurementPart
 
 _READABLE = (1, SCHEMA_VERSION)
 

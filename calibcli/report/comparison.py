@@ -13,15 +13,8 @@ from calibcli.workflow.texts import plural, short_names
 from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema import (
-        Document,
-        FitDocument,
-        FitMeasurementPart,
-        IntervalPart,
-        MeasurementPart,
-        MetricPart,
-        Result,
-    )
+    from calibcli.schema.documents import Document, FitDocument, Result
+    from calibcli.schema.parts import FitMeasurementPart, IntervalPart, MeasurementPart, MetricPart
 
 _LONG_TABLE = 10
 """A table of more metrics is divided by what they are about."""

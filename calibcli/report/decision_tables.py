@@ -20,9 +20,9 @@ from calibcli.workflow.texts import (
 )
 
 if TYPE_CHECKING:
-    from calibcli.schema import (
+    from calibcli.schema.documents import Document
+    from calibcli.schema.parts import (
         DecisionsPart,
-        Document,
         MeasurementPart,
         NumberPart,
         RulePart,

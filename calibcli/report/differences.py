@@ -13,14 +13,8 @@ from calibcli.report.document import is_of_several, main_figure
 from calibcli.report.pairings import read_run
 
 if TYPE_CHECKING:
-    from calibcli.schema import (
-        ComparedPart,
-        DifferencePart,
-        DifferencesPart,
-        Document,
-        EvaluateDocument,
-        SeveralDocument,
-    )
+    from calibcli.schema.documents import Document, EvaluateDocument, SeveralDocument
+    from calibcli.schema.parts import ComparedPart, DifferencePart, DifferencesPart
 
 FIRST, BEST = "first", "best"
 _PREFERRED = "nll"

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from calibcli.metrics.hypothesis_tests import TestResult
     from calibcli.metrics.periods import Period
     from calibcli.metrics.slices import Slice
-    from calibcli.schema import (
-        CandidatePart,
+    from calibcli.schema.documents import (
         CompareDocument,
-        DecisionsPart,
         Document,
         EvaluateDocument,
         FitDocument,
+        Result,
+        SeveralDocument,
+    )
+    from calibcli.schema.parts import (
+        CandidatePart,
+        DecisionsPart,
         FitMeasurementPart,
         GatePart,
         GroupsPart,
@@ -40,10 +44,8 @@ if TYPE_CHECKING:
         PeriodPart,
         PeriodsPart,
         RefitPart,
-        Result,
         RulePart,
         ScorePart,
-        SeveralDocument,
         SharesPart,
         SlicePart,
         SlicesPart,

@@ -21,7 +21,8 @@ from calibcli.visible import visible
 from calibcli.workflow.texts import exact
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document, MetricPart, NumberPart, Result
+    from calibcli.schema.documents import Document, Result
+    from calibcli.schema.parts import MetricPart, NumberPart
 
 
 def to_json(document: Document) -> str:

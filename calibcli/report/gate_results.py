@@ -17,16 +17,8 @@ from calibcli.workflow.quantities import Estimate, FailedParts, Operand, Subject
 from calibcli.workflow.texts import cut_end, interval_text, plural, short_names, significant
 
 if TYPE_CHECKING:
-    from calibcli.schema import (
-        BaselineInputPart,
-        Document,
-        EvaluateDocument,
-        FitDocument,
-        GatePart,
-        IntervalPart,
-        Judged,
-        NumberPart,
-    )
+    from calibcli.schema.documents import Document, EvaluateDocument, FitDocument, Judged
+    from calibcli.schema.parts import BaselineInputPart, GatePart, IntervalPart, NumberPart
 
 
 def add_gates(

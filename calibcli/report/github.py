@@ -14,7 +14,7 @@ from calibcli.report.render_markdown import to_markdown
 from calibcli.workflow.texts import plural
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document
+    from calibcli.schema.documents import Document
 
 MOST_ANNOTATIONS = 10
 """So many of a kind does GitHub show of a step."""

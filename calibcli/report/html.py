@@ -55,7 +55,7 @@ from calibcli.workflow.texts import (
 from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document
+    from calibcli.schema.documents import Document
 
 LIBRARY = "chart.umd.min.js"
 

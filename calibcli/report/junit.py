@@ -11,7 +11,7 @@ from calibcli.report.document import gates_of
 from calibcli.report.gate_results import failed_gates, figures, sentence
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document
+    from calibcli.schema.documents import Document
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot have, not even escaped."""

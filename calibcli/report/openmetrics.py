@@ -15,7 +15,7 @@ from calibcli.visible import visible
 from calibcli.workflow.verdict import WORDS, Verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document
+    from calibcli.schema.documents import Document
 
 
 class _Sample(NamedTuple):

@@ -16,7 +16,7 @@ from calibcli.metrics.pairing import PairingRecord
 from calibcli.metrics.resampling import Bagged, Interval, Units
 
 if TYPE_CHECKING:
-    from calibcli.schema import MeasurementPart, PairingPart
+    from calibcli.schema.parts import MeasurementPart, PairingPart
 
 MOST_BYTES = 200_000
 """What a document keeps at most, for all its inputs together."""

@@ -11,7 +11,8 @@ from calibcli.workflow.texts import LONGEST_NAME, count, plural, significant
 from calibcli.workflow.verdict import BY_CHANCE_OUT
 
 if TYPE_CHECKING:
-    from calibcli.schema import EvaluateDocument, PeriodPart, PeriodsPart
+    from calibcli.schema.documents import EvaluateDocument
+    from calibcli.schema.parts import PeriodPart, PeriodsPart
 
 SHOWN_PERIODS = 36
 """So many periods are shown in text, the last of them; a page and the JSON have all."""

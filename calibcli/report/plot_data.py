@@ -29,7 +29,8 @@ from calibcli.visible import visible
 from calibcli.workflow.texts import cut_inside
 
 if TYPE_CHECKING:
-    from calibcli.schema import EvaluateDocument, MeasurementPart, SlicePart, SlicesPart
+    from calibcli.schema.documents import EvaluateDocument
+    from calibcli.schema.parts import MeasurementPart, SlicePart, SlicesPart
 
 Style: TypeAlias = Literal["binned", "corp"]
 """How reliability is drawn: by bins, or as the CORP curve."""

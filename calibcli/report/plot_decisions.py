@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from calibcli.schema import DecisionsPart, Document, NumberPart, PeriodsPart
+    from calibcli.schema.documents import Document
+    from calibcli.schema.parts import DecisionsPart, NumberPart, PeriodsPart
 
 _SIDE, _HIGH, _WIDE_PANEL = 2.0, 1.9, 5.6
 _LEFT, _RIGHT, _BOTTOM, _TOP, _GAP = 0.62, 0.24, 0.72, 0.24, 0.7

@@ -18,7 +18,7 @@ from calibcli.workflow.texts import count, percent
 from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema import BinPart, MeasurementPart
+    from calibcli.schema.parts import BinPart, MeasurementPart
 
 SIDE_BY_SIDE = 110
 """From this width on two diagrams stand next to each other."""

@@ -21,7 +21,7 @@ from calibcli.visible import visible
 from calibcli.workflow.texts import INFINITE, capitalised
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document
+    from calibcli.schema.documents import Document
 
 _COMMANDS = {
     "\\": r"\textbackslash{}",

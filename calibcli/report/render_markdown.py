@@ -32,7 +32,7 @@ from calibcli.visible import visible
 from calibcli.workflow.texts import capitalised
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document
+    from calibcli.schema.documents import Document
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 _MARK = "*"

@@ -39,7 +39,7 @@ from calibcli.workflow.texts import align_at_point, capitalised, cut_inside
 from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema import Document, Result
+    from calibcli.schema.documents import Document, Result
 
 DIAGRAMS = 2
 """Diagrams are drawn of so many inputs; of more, a table of verdicts says the same."""

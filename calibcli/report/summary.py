@@ -11,7 +11,8 @@ from calibcli.report.document import is_fit, measured_part
 from calibcli.workflow.texts import duration, plural, significant
 
 if TYPE_CHECKING:
-    from calibcli.schema import FitDocument, InputPart, Result
+    from calibcli.schema.documents import FitDocument, Result
+    from calibcli.schema.parts import InputPart
 
 FEW = 3
 """So many numbers are listed; of more, how many there are and from where to where."""

@@ -47,11 +47,10 @@ from calibcli.workflow.texts import (
 from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema import (
+    from calibcli.schema.documents import Document, EvaluateDocument
+    from calibcli.schema.parts import (
         CandidatePart,
         DifferencePart,
-        Document,
-        EvaluateDocument,
         MeasurementPart,
         MemberPart,
         NumberPart,

@@ -26,7 +26,7 @@ from calibcli.workflow.quantities import (
 )
 
 if TYPE_CHECKING:
-    from calibcli.schema import GateSlicePart
+    from calibcli.schema.parts import GateSlicePart
 
 
 def gate_metrics(gates: Sequence[Gate]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from calibcli.metrics.resampling import Interval
 from calibcli.workflow.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema import BinPart, IntervalPart, MeasurementPart, MetricPart, ViewPart
+    from calibcli.schema.parts import BinPart, IntervalPart, MeasurementPart, MetricPart, ViewPart
 
 SEEN = "a fit has seen these rows, which flatters it"
 

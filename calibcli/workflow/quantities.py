@@ -20,7 +20,7 @@ from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import LEVEL, Interval
 
 if TYPE_CHECKING:
-    from calibcli.schema import (
+    from calibcli.schema.parts import (
         GateSlicePart,
         IntervalPart,
         MetricPart,

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from calibcli.schema import DifferencePart, IntervalPart, MetricPart
+    from calibcli.schema.parts import DifferencePart, IntervalPart, MetricPart
 
 DIGITS = 4
 _SMALLEST_P = 1e-4

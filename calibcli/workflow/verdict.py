@@ -28,7 +28,7 @@ from calibcli.workflow.texts import (
 )
 
 if TYPE_CHECKING:
-    from calibcli.schema import (
+    from calibcli.schema.parts import (
         MeasurementPart,
         MetricPart,
         PeriodsPart,
