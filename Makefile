@@ -8,7 +8,8 @@ BENCH_VENV := .venv-bench
 DEMO := build/demo
 PIP_INSTALL := -m pip --disable-pip-version-check install -qq
 CONSTRAINTS ?= constraints.txt
-PYTEST_ARGS ?= -n 2 -q
+# Tests that share something costly say so by a group, and run in one process.
+PYTEST_ARGS ?= -n 2 --dist loadgroup -q
 # What `make test-python` runs: make test-python PYTHON=python3.13
 PYTHON_VENV = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 

@@ -356,7 +356,7 @@ def test_ids_of_a_file_have_to_be_the_same(calib_here: CalibHere, tmp_path: Path
 
 def test_what_is_kept_is_small(calib_here: CalibHere, sample_data: Path) -> None:
     test = sample_data / "digits_longtail_test.npz"
-    code, out, _ = calib_here("evaluate", test, "--metrics", "all", "--bootstrap", "5000", *JSON)
+    code, out, _ = calib_here("evaluate", test, "--metrics", "all", "--bootstrap", "1000", *JSON)
     document = json.loads(out)
     kept = len(json.dumps(document["pairing"]))
     assert (code, kept) == (0, pytest.approx(pairing_bytes(document["pairing"]), rel=0.1))
