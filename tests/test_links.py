@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, root
 
+import calibcli
 from calibcli.arrays import log_softmax
 from calibcli.calibrators.links import Link, link_of
-from calibcli.calibrators.registry import CALIBRATORS, read_calibrator
+from calibcli.calibrators.registry import CALIBRATORS, MAPS, read_calibrator
 from calibcli.errors import ParamsError
 from calibcli.objectives.base import Objective
 from calibcli.objectives.bsce import BsceGra
@@ -205,3 +206,45 @@ def test_a_parameter_file_holds_it(objective: Objective) -> None:
 def test_parameters_that_make_no_sense_are_refused(parameters: Any, message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         read_calibrator(Link.kind, parameters, 5)
+
+
+ORDERED = [name for name, kind in OBJECTIVES.items() if kind().link() is not None]
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_a_link_keeps_the_order_where_it_says_so(name: str) -> None:
+    random = np.random.default_rng(5)
+    scale = random.choice([0.1, 1.0, 5.0, 30.0], (4000, 1))
+    logits = scale * random.standard_normal((4000, 5))
+    mapped = link_of(OBJECTIVES[name]()).logits(logits)
+    order = np.argsort(logits, axis=1)
+    rises = np.diff(np.take_along_axis(mapped, order, axis=1), axis=1) >= -1e-9
+    keeps = link_of(OBJECTIVES[name]()).preserves == "order"
+    assert keeps or name in ("dual-focal-gra", "inverse-focal")
+    assert rises.all() == keeps
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_what_a_method_preserves_is_what_its_fits_do(name: str) -> None:
+    random = np.random.default_rng(6)
+    logits = 3 * random.standard_normal((300, 2 if MAPS[name].binary_only else 4))
+    labels = (logits / 2 + random.gumbel(size=logits.shape)).argmax(axis=1)
+    options = {f"{name}.restarts": 1} if hasattr(MAPS[name], "restarts") else {}
+    fit = calibcli.fit(logits, labels, method=name, folds=0, options=options)
+    assert fit.outcome.preserves == MAPS[name].preserves == fit.params.fit["preserves"]
+
+
+def test_a_link_that_mixes_the_order_up_is_said(tmp_path, calib_here) -> None:
+    random = np.random.default_rng(7)
+    logits = 2 * random.standard_normal((600, 5))
+    labels = (logits / 3 + random.gumbel(size=logits.shape)).argmax(axis=1)
+    linked = calibcli.fit(logits, labels, loss="dual-focal-gra", folds=0)
+    assert linked.outcome.preserves == "nothing"
+    assert any("predictions may change (--no-link" in note for note in linked.outcome.notes)
+    changed = linked.predict_proba(logits).argmax(axis=1) != logits.argmax(axis=1)
+    assert changed.any()
+    raw = calibcli.fit(logits, labels, loss="dual-focal-gra", link=False, folds=0)
+    assert raw.outcome.preserves == "order"
+    linked.save(tmp_path / "linked.json")
+    _, out, _ = calib_here("inspect", str(tmp_path / "linked.json"))
+    assert "preserves  nothing" in out

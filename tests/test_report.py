@@ -315,6 +315,27 @@ def test_change_is_judged_by_the_metric() -> None:
     assert change("of_tomorrow", 0.5, 0.4, "-0.1") == ""
 
 
+def test_better_is_never_said_where_plain_nll_is_better() -> None:
+    assert change("nll", 0.5, 0.4, "-0.1", plain=0.3) == "nll better"
+    assert change("nll", 0.5, 0.4, "-0.1", plain=0.45) == "better"
+    assert change("nll", 0.5, 0.4, "-0.1", plain=0.4) == "better"
+    assert change("nll", 0.5, 0.6, "+0.1", plain=0.3) == "worse"
+    assert change("accuracy", 0.5, 0.6, "+0.1", plain=0.7) == "nll better"
+    worse, best = measured(2.0), measured()
+    document = fitted(loss="focal", before=worse, after=measured(1.5), plain=best)
+    assert "nll better" in printed(document)
+    assert "nll better" in to_markdown(document)
+    assert "better" not in printed(document).replace("nll better", "").replace("is better", "")
+    assert "plain nll" in to_markdown(document)
+
+
+def test_a_fit_that_kept_plain_nll_says_so() -> None:
+    work = {**fitted()["fit"], "loss": "nll", "preserves": "order"}
+    assert "vector by cals: kept plain nll, converged" in printed(fitted(loss="cals", fit=work))
+    assert "kept plain" not in printed(fitted(fit=work))
+    assert "keeps   the order of the classes" in printed(fitted(fit=work))
+
+
 def test_short_names() -> None:
     assert short_names(["a/val.npz", "a/test.npz"]) == ["val.npz", "test.npz"]
     assert short_names(["x/a/val.npz", "x/b/val.npz"]) == ["a/val.npz", "b/val.npz"]

@@ -18,6 +18,7 @@ from calibcli.errors import UsageError
 from calibcli.fitting.estimating import solve_nonnegative_equations
 from calibcli.objectives.dual_focal import DualFocalGra
 from calibcli.objectives.registry import OBJECTIVES
+from calibcli.workflow.fitting import AgainstPlain
 
 SMOOTH = [n for n in MAPS if issubclass(MAPS[n], SmoothMap) and not MAPS[n].binary_only]
 VALIDATED = [n for n, kind in OBJECTIVES.items() if kind.learns == "on validation rows"]
@@ -233,19 +234,44 @@ class TestImproper:
         raw = calibcli.fit(logits, labels, loss="focal", link=False).outcome
         assert raw.after.values["nll"] > raw.plain.values["nll"]
         linked = calibcli.fit(logits, labels, loss="focal").outcome
-        assert linked.plain is None
+        assert linked.plain.values == raw.plain.values
         assert any("its link turns" in note for note in linked.notes)
+
+    @pytest.mark.parametrize("options", [{}, {"link": False}, {"target_prior": "balanced"}])
+    def test_which_is_better_is_said_of_the_rows_that_the_fit_is_for(self, options) -> None:
+        logits, labels = imbalanced(1500)
+        outcome = calibcli.fit(logits, labels, loss="bsce-gra", **options).outcome
+        against = outcome.against_plain
+        last = (outcome.after, outcome.plain)
+        if "target_prior" in options:
+            last = (outcome.balanced[1], outcome.shifted_plain)
+        figures = [each.values["nll"] for each in last]
+        assert [against.nll, against.plain_nll] == pytest.approx(figures, rel=1e-6)
+        assert against.plain_is_better == (figures[1] < figures[0])
+        better = "plain nll" if against.plain_is_better else "bsce-gra"
+        doubt = "" if against.clear else ", within noise"
+        assert sum(note.endswith(f": {better} is better{doubt}") for note in outcome.notes) == 1
+
+    def test_a_difference_within_its_noise_is_not_clear(self) -> None:
+        assert AgainstPlain(0.5, 0.4, 0.04).said("cals").endswith(": plain nll is better")
+        assert AgainstPlain(0.5, 0.4, 0.06).said("cals").endswith("is better, within noise")
+        assert AgainstPlain(0.4, 0.5, 0.04).said("cals").endswith(": cals is better")
+        assert AgainstPlain(0.40001, 0.40002, 0.0).said("cals").endswith(": the same")
+        assert AgainstPlain(math.inf, 0.4, 0.0).said("cals").endswith(": plain nll is better")
 
     def test_proper_losses_need_no_word(self) -> None:
         logits, labels = imbalanced(1500)
-        assert calibcli.fit(logits, labels, loss="brier").outcome.notes == ()
+        outcome = calibcli.fit(logits, labels, loss="brier").outcome
+        assert outcome.notes == ()
+        assert outcome.plain is outcome.against_plain is None
 
 
 @pytest.mark.parametrize("loss", VALIDATED)
 class TestSteered:
     def test_nll_is_a_candidate_and_the_best_round_is_kept(self, loss: str) -> None:
         logits, labels = imbalanced()
-        stage = fit(logits, labels, method="vector", loss=loss).outcome.fit.stages[0]
+        outcome = fit(logits, labels, method="vector", loss=loss).outcome
+        stage = outcome.fit.stages[0]
         first, *rounds = stage.trace
         assert first["loss"] == "nll"
         assert rounds
@@ -254,6 +280,7 @@ class TestSteered:
         best = min(stage.trace, key=lambda entry: entry["nll"])
         kept = "plain nll was best" if best["round"] == 0 else f"round {best['round']} was best"
         assert any(kept in note for note in stage.notes)
+        assert outcome.loss == ("nll" if best["round"] == 0 else loss)
         if best["round"] == 0:
             plain = fit(logits, labels, method="vector").stages[0]
             np.testing.assert_allclose(stage.calibrator.scale, plain.scale, rtol=1e-6)

@@ -81,6 +81,11 @@ class Calibrator(ABC):
         """
         return self.changes_nothing
 
+    @property
+    def preserves(self) -> Preserves:
+        """What it is known to leave as it was in every row, as in `Family`."""
+        return "order" if self.changes_nothing else "nothing"
+
     def reach(self, bound: float) -> float:
         """How large the new logits can be, for finite logits of at most this absolute value.
 
@@ -145,8 +150,9 @@ class Family(ABC):
     title, source : str
         What it is, and where it comes from.
     preserves : str
-        ``"order"``: the order of a row's classes never changes; ``"accuracy"``: its top class
-        never changes; ``"nothing"``.
+        What a fit leaves as it was in every row, if no link is behind it. ``"order"``: no class
+        overtakes another, though some may become tied; ``"accuracy"``: the top class never
+        changes; ``"nothing"``.
     cost : str
         What a fit costs, in words.
     binary_only : bool

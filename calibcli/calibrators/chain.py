@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from calibcli.arrays import LARGEST_LOGIT, Array, NumpyArray
-from calibcli.calibrators.base import GROUP, LARGEST_REACH, Calibrator
+from calibcli.calibrators.base import GROUP, LARGEST_REACH, Calibrator, Preserves
 from calibcli.calibrators.parameters import Parameters
 from calibcli.errors import ParamsError
 
@@ -57,6 +57,12 @@ def reach_of(stages: Sequence[Calibrator], bound: float = LARGEST_LOGIT) -> floa
     return bound
 
 
+def preserved_by(stages: Sequence[Calibrator]) -> Preserves:
+    """What all stages together leave as it was in every row."""
+    kept = {stage.preserves for stage in stages}
+    return "nothing" if "nothing" in kept else "accuracy" if "accuracy" in kept else "order"
+
+
 def described(stages: Sequence[Calibrator]) -> list[dict[str, Any]]:
     """Stages in the form that they have as a parameter of another stage."""
     return [{"kind": stage.kind, "parameters": stage.parameters()} for stage in stages]
@@ -90,7 +96,18 @@ class LogLinear(Calibrator):
     @property
     def keeps_ranking(self) -> bool:
         kept = all(stage.keeps_ranking for stages in self.members for stage in stages)
-        return kept and bool(self.weights.min() >= 0 < self.weights.max())
+        return kept and self._pulls_one_way
+
+    @property
+    def _pulls_one_way(self) -> bool:
+        """Whether more of a member is never less of the mixture."""
+        return bool(self.weights.min() >= 0 < self.weights.max())
+
+    @property
+    def preserves(self) -> Preserves:
+        if not self._pulls_one_way:
+            return "nothing"
+        return preserved_by([stage for stages in self.members for stage in stages])
 
     def reach(self, bound: float) -> float:
         reached = [reach_of(stages, bound) for stages in self.members]

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, argmax, dot_classes, like, sum_rows, to_numpy
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
 Grouping = Literal["column", "prediction"]
@@ -34,6 +34,10 @@ class ClassTemperature(Calibrator):
 
     def transform(self, logits: Array) -> Array:
         return logits * _scales(1 / self.temperatures, logits, self.by)
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order" if self.by == "prediction" else "nothing"
 
     def reach(self, bound: float) -> float:
         return bound / float(self.temperatures.min())

@@ -19,7 +19,7 @@ from calibcli.arrays import (
     sum_classes,
     to_numpy,
 )
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.curvature import Expansion
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.temperature import TemperatureMap
@@ -56,6 +56,10 @@ class EnsembleTemperature(Calibrator):
     @property
     def keeps_ranking(self) -> bool:
         return bool(self.weights[:2].sum() > 0)
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order"
 
     def reach(self, bound: float) -> float:
         return bound + bound / self.temperature

@@ -20,7 +20,7 @@ from calibcli.arrays import (
     sum_rows,
     to_numpy,
 )
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import read_knots, spaced, weighted_quantiles
 
@@ -55,6 +55,10 @@ class GapTemperature(Calibrator):
         return (
             logits * (_hats(self.knots, self.feature, logits) @ like(self.scales, logits))[:, None]
         )
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order"
 
     def reach(self, bound: float) -> float:
         return bound * float(self.scales.max())

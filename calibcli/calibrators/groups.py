@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, is_numpy_array, log_softmax, namespace
-from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import described, log_probs_after, reach_of
+from calibcli.calibrators.base import Calibrator, Preserves
+from calibcli.calibrators.chain import described, log_probs_after, preserved_by, reach_of
 from calibcli.calibrators.parameters import Parameters
 from calibcli.errors import ParamsError
 
@@ -62,6 +62,10 @@ class Groups(Calibrator):
     @property
     def changes_nothing(self) -> bool:
         return all(stage.changes_nothing for stage in self.parts())
+
+    @property
+    def preserves(self) -> Preserves:
+        return preserved_by(self.parts())
 
     def learnt(self) -> dict[str, str]:
         """The own map of each group in words, by its name; nothing of one that has none."""

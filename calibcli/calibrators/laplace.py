@@ -16,7 +16,7 @@ from calibcli.arrays import (
     softmax,
     split_impossible,
 )
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
 _LEAST_WEIGHT = 1e-30
@@ -48,6 +48,10 @@ class LaplaceMixture(Calibrator):
     @property
     def keeps_ranking(self) -> bool:
         return True
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order"
 
     def log_probs(self, logits: Array) -> Array:
         finite, mask = split_impossible(logits)

@@ -1,10 +1,7 @@
 """Links: from the probabilities that an improper loss asks for to the true ones.
 
 The formulas stand with the losses (`Objective.link`), the idea in `calibcli.objectives.simplex`.
-The links of focal, focal-gra, bsce-gra and label-smoothing keep the order of a row's classes. That
-of inverse-focal does up to a gamma of 1.61; beyond, the expected loss has several minima and
-classes that are nearly tied may change places. That of dual-focal-gra does not in general, as
-little as the solutions of its estimating equation have the order of the true probabilities.
+Whether one keeps the order of a row's classes is for the loss to say (`LossLink.keeps_order`).
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from calibcli.arrays import Array, log_softmax
-from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.base import Calibrator, Preserves
 from calibcli.calibrators.parameters import Parameters
 from calibcli.errors import UsageError
 from calibcli.objectives.base import Objective
@@ -48,6 +45,10 @@ class Link(Calibrator):
             options = ", ".join(f"{name} {value:g}" for name, value in self.options.items())
             raise UsageError(f"{self.loss} has no link for {options}")
         return link
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order" if self._link.keeps_order else "nothing"
 
     def transform(self, logits: Array) -> Array:
         return logits - self._link.log_factors(Simplex(log_softmax(logits)))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import (
     likelihood_hessian,
@@ -46,6 +46,10 @@ class Monotone(Calibrator):
 
     def transform(self, logits: Array) -> Array:
         return piecewise_linear(self.knots, self.slopes, logits)
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order"
 
     def reach(self, bound: float) -> float:
         return reach_of_pieces(self.knots, self.slopes, bound)

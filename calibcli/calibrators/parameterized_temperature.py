@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, dot_classes, like, namespace, to_numpy
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
 INPUTS = 10
@@ -47,6 +47,10 @@ class ParameterizedTemperature(Calibrator):
 
     def parameters(self) -> dict[str, Any]:
         return {"sizes": list(self.sizes), "theta": self.theta, "form": self.form}
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order" if self.form == "published" else "nothing"
 
     def reach(self, bound: float) -> float:
         reached = [bound]

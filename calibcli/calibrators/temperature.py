@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, namespace
-from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
 
@@ -36,6 +36,10 @@ class Temperature(Calibrator):
     @property
     def keeps_ranking(self) -> bool:
         return True
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order"
 
     def transform(self, logits: Array) -> Array:
         return logits * (1 / self.temperature)

@@ -20,7 +20,7 @@ from calibcli.arrays import (
     pick,
     sum_classes,
 )
-from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.base import Calibrator, Preserves
 from calibcli.calibrators.chain import described, log_probs_after, reach_of
 from calibcli.calibrators.parameters import Parameters
 
@@ -127,6 +127,10 @@ class Top(Calibrator):
     @property
     def changes_nothing(self) -> bool:
         return all(stage.changes_nothing for stage in self.parts())
+
+    @property
+    def preserves(self) -> Preserves:
+        return "order" if self.changes_nothing else "accuracy"
 
     def parts(self) -> Sequence[Calibrator]:
         return self.stages

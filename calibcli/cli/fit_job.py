@@ -178,6 +178,8 @@ class FitJob:
             loss=outcome.plan.loss,
             options=content.fit["options"],
             fit={
+                "loss": outcome.loss,
+                "preserves": outcome.preserves,
                 "converged": outcome.fit.converged,
                 "changed": not outcome.fit.changes_nothing,
                 "iterations": outcome.fit.iterations,
@@ -198,6 +200,8 @@ class FitJob:
             balanced=outcome.balanced,
             target=None if outcome.target is None else (*outcome.target, outcome.shares or ()),
             plain=outcome.plain,
+            shifted_plain=outcome.shifted_plain,
+            against_plain=outcome.against_plain,
             leaderboard=outcome.leaderboard,
             groups=outcome.groups,
             decisions=outcome.decisions,

@@ -92,6 +92,7 @@ def _is_params(file: str) -> bool:
 
 
 def _params(file: str) -> ParametersDocument:
+    from calibcli.calibrators.chain import preserved_by
     from calibcli.calibrators.groups import groups_in
     from calibcli.workflow.records import read_calibrators
 
@@ -107,6 +108,7 @@ def _params(file: str) -> ParametersDocument:
         "fitted_on": params.input,
         "reading": params.reading,
         "stages": [f"{stage.kind}: {stage.summary()}" for stage in stages],
+        "preserves": preserved_by(stages),
         "maps": None if groups is None else _maps(groups),
         "fit": params.fit,
         "metrics": params.metrics,

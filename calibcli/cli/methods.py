@@ -182,6 +182,7 @@ def losses_command(
     format: FormatOption = PlainFormat.TABLE,
 ) -> None:
     """List the objectives."""
+    from calibcli.calibrators.links import link_of
     from calibcli.objectives.registry import OBJECTIVES
 
     entries: list[LossPart] = [
@@ -189,7 +190,8 @@ def losses_command(
             "name": each,
             "title": kind.title,
             "proper": kind.proper,
-            "link": kind().link() is not None,
+            "link": (link := link_of(kind())) is not None,
+            "link_preserves": None if link is None else link.preserves,
             "adaptive": kind().adaptive,
             "convex": kind.convex,
             "source": kind.source,
@@ -201,6 +203,7 @@ def losses_command(
     facts = {
         "proper": "proper",
         "link": "link",
+        "link preserves": "link_preserves",
         "adaptive": "adaptive",
         "convex in the logits": "convex",
         "source": "source",

@@ -103,6 +103,11 @@ class Fit:
         return all(stage.solution is None or stage.solution.converged for stage in self.stages)
 
     @property
+    def losses(self) -> set[str]:
+        """The names of the losses that its stages minimise."""
+        return {stage.objective.name for stage in self.stages if stage.objective is not None}
+
+    @property
     def iterations(self) -> int:
         """Iterations of the solvers, all stages together."""
         return sum(stage.solution.iterations for stage in self.stages if stage.solution)
@@ -135,4 +140,8 @@ class Fit:
                 criterion=", ".join(dict.fromkeys(each.criterion for each in solved)),
                 iterations=self.iterations,
             )
-        return Fit((StageFit(calibrator, solution, self.passes, self.notes),))
+        minimised = [stage.objective for stage in self.stages if stage.objective is not None]
+        # One other than nll is what a user asked for; it may have been kept for some stages alone.
+        minimised.sort(key=lambda objective: objective.likelihood)
+        first = minimised[0] if minimised else None
+        return Fit((StageFit(calibrator, solution, self.passes, self.notes, first),))

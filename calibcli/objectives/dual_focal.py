@@ -126,7 +126,14 @@ class DualFocalGra(WeightedNll):
         return base, base ** float(self.gamma)
 
     def link(self) -> LossLink | None:
-        return gamma_link(self.gamma, self._log_factors) if self.hold == "weight" else None
+        """The link, for the whole weight held fixed.
+
+        It does not keep the order of classes, since the solutions of the estimating equation do not
+        have that of the true probabilities: .50, .45 and .05 is one for .10, .89 and .01.
+        """
+        if self.hold != "weight":
+            return None
+        return gamma_link(self.gamma, self._log_factors, keeps_order=not self.gamma)
 
     def _log_factors(self, simplex: Simplex) -> Array:
         """Log of ``(1 - q + q_j)^gamma``, q_j the largest probability strictly below q."""

@@ -13,6 +13,9 @@ from calibcli.objectives.weighted import ScaledTerms, WeightedNll
 LARGEST_INVERSE_GAMMA = 3.59
 """Up to this exponent inverse focal loss falls steadily as the label's probability grows."""
 
+_LARGEST_ORDERED_GAMMA = 1.61
+"""Beyond, expected inverse focal loss has several minima, and near ties may change places."""
+
 
 def focal_terms(likelihood: Likelihood, gamma: float | Array) -> ScaledTerms:
     """``(1 - p_y)^gamma nll``, or ``(1 + p_y)^|gamma| nll`` where gamma is negative.
@@ -91,7 +94,8 @@ class InverseFocal(Objective):
     def link(self) -> LossLink | None:
         if self.gamma > LARGEST_INVERSE_GAMMA:
             return None
-        return gamma_link(self.gamma, self._log_factors)
+        ordered = self.gamma <= _LARGEST_ORDERED_GAMMA
+        return gamma_link(self.gamma, self._log_factors, keeps_order=ordered)
 
     def _log_factors(self, simplex: Simplex) -> Array:
         """Log of ``(1+q)^gamma (1 - gamma q nll / (1+q))``."""

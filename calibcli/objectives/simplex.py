@@ -69,12 +69,17 @@ class LossLink:
         By name; a parameter file has them.
     log_factors : callable
         Simplex of probabilities q -> ``ln u_k(q)`` (n, K), but for a constant a row.
+    keeps_order : bool
+        Whether no class ever overtakes another.
     """
 
     options: Mapping[str, float]
     log_factors: Callable[[Simplex], Array]
+    keeps_order: bool = True
 
 
-def gamma_link(gamma: float, log_factors: Callable[[Simplex], Array]) -> LossLink | None:
+def gamma_link(
+    gamma: float, log_factors: Callable[[Simplex], Array], *, keeps_order: bool = True
+) -> LossLink | None:
     """The link of a loss with an exponent; None for one that is too large."""
-    return LossLink({"gamma": gamma}, log_factors) if gamma <= LARGEST_GAMMA else None
+    return LossLink({"gamma": gamma}, log_factors, keeps_order) if gamma <= LARGEST_GAMMA else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from calibcli.metrics.registry import METRICS
 from calibcli.report.document import is_fit, main_figure, measurements, results_of
-from calibcli.workflow.texts import plural, short_names
+from calibcli.workflow.texts import difference_text, plural, short_names
 from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ _LONG_TABLE = 10
 """A table of more metrics is divided by what they are about."""
 
 _MOST_SHARES = 10
+
+PLAIN_HEADING = "plain nll"
+PLAIN_IS_BETTER = "nll better"
 
 _HARDLY = 0.002
 """A relative change up to this is none that anybody should act on."""
@@ -77,6 +80,16 @@ def target_columns(document: Document) -> list[Column]:
     """Before and after a fit for other class shares, of rows weighted to these; empty otherwise."""
     pair = (document["target"] or document["balanced"]) if is_fit(document) else None
     return [Column("before", pair["before"]), Column("after", pair["after"])] if pair else []
+
+
+def plain_columns(document: Document) -> tuple[Column | None, Column | None]:
+    """A fit by plain nll beside those of `target_columns` and of `columns`, where there is one."""
+    if not is_fit(document):
+        return None, None
+    shifted = document["target"] or document["balanced"]
+    parts = None if shifted is None else shifted.get("plain_nll"), document["plain_nll"]
+    first, last = (None if part is None else Column(PLAIN_HEADING, part) for part in parts)
+    return first, last
 
 
 def judged_columns(document: Document) -> list[Column]:
@@ -149,11 +162,13 @@ def change(
     after: float | None,
     shown: str,
     interval: IntervalPart | None = None,
+    plain: float | None = None,
 ) -> str:
-    """``"better"``, ``"worse"``, ``"same"`` or ``"unclear"``, for a difference shown as ``shown``.
+    """What to say of a difference that is shown as ``shown``.
 
-    It is unclear where the interval of the change holds 0: there may be none. A tiny change is
-    "same", unless its interval is clear of 0.
+    ``"better"``, ``"worse"``, ``"same"`` or ``"unclear"``, and `PLAIN_IS_BETTER` in place of better
+    where a fit by plain nll has a better figure, ``plain``. It is unclear where the interval of the
+    change holds 0: there may be none. A tiny change is "same", unless its interval is clear of 0.
     """
     low, high = (interval["low"], interval["high"]) if interval else (None, None)
     clear = low is not None and high is not None and not low <= 0 <= high
@@ -164,7 +179,12 @@ def change(
         return ""
     if low is not None and not clear:
         return "unclear"
-    return "better" if (after < before) == (better(metric) == "lower") else "worse"
+    lower = better(metric) == "lower"
+    if (after < before) != lower:
+        return "worse"
+    if plain is None or difference_text(after, plain) == "0":
+        return "better"
+    return PLAIN_IS_BETTER if (plain < after) == lower else "better"
 
 
 def best(metric: str, shown: Sequence[Column]) -> float | None:

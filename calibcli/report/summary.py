@@ -34,6 +34,7 @@ def summary(document: Result, *, timed: bool = True) -> Lines:
             lines += [("test", document["test"]["name"]), *_clusters(document["test"])]
             lines += _absent(document["test"])
         lines += [("fitted", _fitted(document, timed=timed)), *_stages(document)]
+        lines += _kept(document)
         lines += [("note", note) for note in document["fit"]["notes"]]
         written = [path for path in (document["params"], document["output"]) if path]
         lines += [("wrote", ", ".join(written))] if written else []
@@ -94,7 +95,25 @@ def _fitted(document: FitDocument, *, timed: bool) -> str:
             f"{took}on {fit['device']}",
         ]
     )
-    return f"{document['method']} by {document['loss']}: {ending} {work}"
+    asked, loss = document["loss"], fit.get("loss")
+    kept = "kept plain nll, " if loss not in (None, asked) else ""
+    return f"{document['method']} by {asked}: {kept}{ending} {work}"
+
+
+_PRESERVED = {
+    "order": "the order of the classes of every row",
+    "accuracy": "the top class of every row",
+    "nothing": "neither the order of a row's classes nor its top class",
+}
+
+
+def _kept(document: FitDocument) -> Iterator[tuple[str, str]]:
+    """What method and link together leave as it was."""
+    fit = document["fit"]
+    # Not in documents of earlier versions.
+    preserves = fit.get("preserves")
+    if preserves is not None and fit["changed"]:
+        yield "keeps", _PRESERVED[preserves]
 
 
 def _stages(document: FitDocument) -> Iterator[tuple[str, str]]:

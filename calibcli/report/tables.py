@@ -19,6 +19,7 @@ from calibcli.report.comparison import (
     group,
     metric_names,
     metric_title,
+    plain_columns,
     section_headings,
     target_caption,
     target_columns,
@@ -102,7 +103,9 @@ def metrics_table(document: Document) -> Table | None:
     if not shown:
         return None
     if is_fit(document) and len(shown) == 2:
-        return replace(_change_table(*shown), caption=caption(document))
+        before, after = shown
+        table = _change_table(before, after, plain_columns(document)[1])
+        return replace(table, caption=caption(document))
     table = _one_table(shown[0], document) if len(shown) == 1 else _several_table(shown)
     return replace(table, caption=caption(document))
 
@@ -110,7 +113,11 @@ def metrics_table(document: Document) -> Table | None:
 def target_table(document: Document) -> Table | None:
     """Before and after a fit for other class shares, of rows weighted to these."""
     pair = target_columns(document)
-    return replace(_change_table(*pair), caption=target_caption(document)) if pair else None
+    if not pair:
+        return None
+    before, after = pair
+    table = _change_table(before, after, plain_columns(document)[0])
+    return replace(table, caption=target_caption(document))
 
 
 def _one_table(column: Column, document: Document) -> Table:
@@ -147,13 +154,14 @@ def _several_table(shown: Sequence[Column]) -> Table:
     return replace(table, folds=True, note=_note(shown))
 
 
-def _change_table(before: Column, after: Column) -> Table:
+def _change_table(before: Column, after: Column, plain: Column | None) -> Table:
     names = metric_names([before, after])
+    beside = [] if plain is None else [plain]
+    figures = TableColumn("", at_point=True, leading=True, interval_apart=False)
     heads = [
-        *(
-            TableColumn(column.title, at_point=True, leading=True, interval_apart=False)
-            for column in (before, after)
-        ),
+        replace(figures, heading=before.title),
+        replace(figures, heading=after.title),
+        *(replace(figures, heading=column.title, rank=3) for column in beside),
         TableColumn("change", at_point=True, leading=True),
         replace(_PLUG_IN, heading=f"{PLUG_IN_HEADING} {after.title}", only="page"),
         replace(_CHANCE, only="page"),
@@ -163,16 +171,19 @@ def _change_table(before: Column, after: Column) -> Table:
     for name in names:
         values = before.figure(name), after.figure(name)
         shift, interval = difference_text(*values), after.metric(name).get("change")
-        word = change(name, *values, shift, interval)
+        by_plain = None if plain is None else plain.figure(name)
+        word = change(name, *values, shift, interval, by_plain)
         if judged and interval is None and word != "same":
             # Among changes whose noise is known this one says nothing.
             word = ""
         moved = Cell(shift, interval=interval_text(interval), word=word, look=word)
-        numbers = [_value(before, name), _value(after, name), moved]
+        shown = [_value(column, name) for column in (before, after, *beside)]
+        numbers = [*shown, moved]
         cells.append([*numbers, _plug_in(after, name), _chance(after, name)])
     table = replace(_metrics(heads, names, cells, "metrics fit"), note=_note([before, after]))
-    kept = [place for place in (3, 4) if any(line[place].text for line in cells)]
-    return table.pick([0, 1, 2, 3, *(place + 1 for place in kept)])
+    first = len(beside) + 3
+    kept = [place for place in (first, first + 1) if any(line[place].text for line in cells)]
+    return table.pick([*range(first + 1), *(place + 1 for place in kept)])
 
 
 def _note(shown: Sequence[Column]) -> str:

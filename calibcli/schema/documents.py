@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from calibcli.schema.parts import (
+    PRESERVED,
+    AgainstPlainPart,
     BaselinePart,
     CandidatePart,
     ClassSharesPart,
@@ -16,6 +18,7 @@ from calibcli.schema.parts import (
     InputPart,
     MeasurementPart,
     PeriodsPart,
+    Preserved,
     RefitPart,
     SharesPart,
     SlicesPart,
@@ -85,7 +88,7 @@ class FitDocument(TypedDict):
     rows: Annotated[int, "rows of the input that was fitted"]
     classes: Annotated[int, "number of classes"]
     method: Annotated[str, "names of the stages with commas between them, as after `-m`"]
-    loss: Annotated[str, "what was minimised"]
+    loss: Annotated[str, "as after `--loss`"]
     options: Annotated[
         Mapping[str, Any],
         "options of methods and losses that were set or have a default, by name",
@@ -115,7 +118,10 @@ class FitDocument(TypedDict):
     plain_nll: Annotated[
         MeasurementPart | None,
         "a fit of the same stages by plain nll, measured on the same rows; where the loss is "
-        "improper and has no link",
+        "improper, with a link or without",
+    ]
+    against_plain_nll: NotRequired[
+        Annotated[AgainstPlainPart, "which of the two is better", "where the loss is improper"]
     ]
     groups: Annotated[GroupsPart | None, "of a fit by `--by`: what the maps of groups are worth"]
     params: Annotated[str | None, "path of the parameter file that was written"]
@@ -251,6 +257,7 @@ class ParametersDocument(TypedDict):
     fitted_on: Annotated[str, "kind of the scores that it was fitted to, `input` in the file"]
     reading: Annotated[Mapping[str, Any], "how the input was read, as in the [file](params.md)"]
     stages: Annotated[Sequence[str], "what each stage does, for people"]
+    preserves: Annotated[Preserved, f"what the stages together leave as it was: {PRESERVED}"]
     maps: Annotated[
         Mapping[str, str] | None,
         "of a fit by `--by`: what was learnt of all rows, and of each group that has a map",
@@ -351,7 +358,9 @@ class EntryPart(TypedDict):
 class MethodPart(EntryPart):
     """A method."""
 
-    preserves: Annotated[Literal["order", "accuracy", "nothing"], "what a fit leaves as it was"]
+    preserves: Annotated[
+        Preserved, f"what a fit leaves as it was, where no link is behind it: {PRESERVED}"
+    ]
     parameters: Annotated[int | None, "numbers to fit; null where they grow with the rows"]
     rows_needed: Annotated[int, "below so many rows it is hardly worth a try"]
     cost: Annotated[str, "what a fit takes"]
@@ -371,6 +380,9 @@ class LossPart(EntryPart):
 
     proper: Annotated[bool, "whether the true probabilities have the least of it"]
     link: Annotated[bool, "whether its answer has a link that leads to probabilities"]
+    link_preserves: Annotated[
+        Preserved | None, "what this link leaves as it was, by the default options; null for none"
+    ]
     adaptive: Annotated[bool, "whether it learns something while it is minimised"]
     convex: Annotated[bool, "whether it is convex in the logits"]
     source: Annotated[str, "the paper"]

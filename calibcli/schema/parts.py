@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 
 class ClustersPart(TypedDict):
@@ -527,9 +527,23 @@ class GroupsPart(TypedDict):
     groups: Annotated[Sequence[GroupPart], "the largest NLL afterwards first"]
 
 
+Preserved: TypeAlias = Literal["order", "accuracy", "nothing"]
+"""What a map leaves as it was in every row."""
+
+PRESERVED = (
+    '`"order"`: no class of a row overtakes another, though some may become tied; `"accuracy"`: '
+    'the top class never changes; `"nothing"`'
+)
+"""What these words mean."""
+
+
 class SolvedPart(TypedDict):
     """How a fit was solved."""
 
+    loss: Annotated[
+        str, 'what the answer minimises: `"nll"` where an adaptive loss kept the fit by plain nll'
+    ]
+    preserves: Annotated[Preserved, f"what method and link together leave as it was: {PRESERVED}"]
     converged: Annotated[bool, "whether the solver certifies its answer"]
     changed: Annotated[bool, "whether the parameter file changes any probability"]
     iterations: Annotated[int, "steps of the solver"]
@@ -565,6 +579,25 @@ class SharesPart(TypedDict):
 
     before: Annotated[MeasurementPart, "of the input scores"]
     after: Annotated[MeasurementPart, "of the calibrated probabilities"]
+    plain_nll: NotRequired[
+        Annotated[
+            MeasurementPart,
+            "of a fit of the same stages by plain nll",
+            "where the loss is improper",
+        ]
+    ]
+
+
+class AgainstPlainPart(TypedDict):
+    """A fit by an improper loss against one by plain nll, of rows that neither has seen."""
+
+    nll: Annotated[float, "NLL of the fit, of rows with the class shares that it is for"]
+    plain_nll: Annotated[float, "that of the fit of the same stages by plain nll"]
+    standard_error: Annotated[float, "of their difference, rows being paired"]
+    better: Annotated[
+        str | None, "the loss that is better; null where the figures are the same to four digits"
+    ]
+    clear: Annotated[bool, "whether they differ by more than two standard errors"]
 
 
 class DifferencePart(TypedDict):

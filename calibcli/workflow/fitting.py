@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.base import Calibrator, Preserves
+from calibcli.calibrators.chain import preserved_by
 from calibcli.engine.data import Data
 from calibcli.fitting.label_shift import LabelShift, estimate_label_shift
 from calibcli.fitting.results import Fit
@@ -14,7 +16,7 @@ from calibcli.metrics.decisions import Decisions
 from calibcli.metrics.panel import Evaluation, Panel, with_ranking_of
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.automatic import AnyPlan, better_method, choose
-from calibcli.workflow.choosing import Leaderboard
+from calibcli.workflow.choosing import Leaderboard, held_out_losses
 from calibcli.workflow.deciding import measure_decisions
 from calibcli.workflow.fit_rows import IMBALANCED, OTHER_SHARES, imbalance, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan
@@ -30,6 +32,46 @@ from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.shifting import ShareCorrected, check_target, share_corrected, shift_notes
 from calibcli.workflow.soundness import worse_in_a_fold
+
+
+@dataclass(frozen=True)
+class AgainstPlain:
+    """A fit by an improper loss against one of the same stages by plain nll, on held-out rows.
+
+    Attributes
+    ----------
+    nll, plain_nll : float
+        Of rows with the class shares that the fit is for.
+    standard_error : float
+        Of their difference, rows being paired.
+    """
+
+    nll: float
+    plain_nll: float
+    standard_error: float
+
+    @property
+    def is_same(self) -> bool:
+        """Whether no figure that is shown tells them apart."""
+        return f"{self.nll:.4g}" == f"{self.plain_nll:.4g}"
+
+    @property
+    def plain_is_better(self) -> bool:
+        """Whether plain nll is ahead, be it by chance."""
+        return not self.is_same and not self.nll < self.plain_nll
+
+    @property
+    def clear(self) -> bool:
+        """Whether the difference is more than noise: two standard errors."""
+        return not self.is_same and not abs(self.nll - self.plain_nll) <= 2 * self.standard_error
+
+    def said(self, loss: str) -> str:
+        """The figures and which is better, for a person."""
+        figures = f"NLL {self.nll:.4g}, that of a fit by plain nll {self.plain_nll:.4g}"
+        if self.is_same:
+            return f"{figures}: the same"
+        better = "plain nll" if self.plain_is_better else loss
+        return f"{figures}: {better} is better{'' if self.clear else ', within noise'}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +96,11 @@ class Outcome:
     target : (Evaluation, Evaluation) or None
         The same with the class shares that a user named.
     plain : Evaluation or None
-        After a fit by plain nll, of the same rows; where the loss is improper and has no link.
+        After a fit by plain nll, of the same rows; where the loss is improper.
+    shifted_plain : Evaluation or None
+        The same with the class shares that the fit is for, where the rows have others.
+    against_plain : AgainstPlain or None
+        Which of the two is better.
     leaderboard : Leaderboard or None
         What the plan was chosen from, where it was.
     groups : GroupReport or None
@@ -76,10 +122,24 @@ class Outcome:
     balanced: tuple[Evaluation, Evaluation] | None = None
     target: tuple[Evaluation, Evaluation] | None = None
     plain: Evaluation | None = None
+    shifted_plain: Evaluation | None = None
+    against_plain: AgainstPlain | None = None
     leaderboard: Leaderboard | None = None
     groups: GroupReport | None = None
     decisions: tuple[Decisions, Decisions] | None = None
     shift: LabelShift | None = None
+
+    @property
+    def loss(self) -> str:
+        """What the fit minimises: the plan's loss, or nll where an adaptive one kept plain nll."""
+        # The maps of groups may have kept it here and there.
+        kept = self.plan.by is None and self.fit.losses == {NegativeLogLikelihood.name}
+        return NegativeLogLikelihood.name if kept else self.plan.loss
+
+    @property
+    def preserves(self) -> Preserves:
+        """What method and link together leave as it was in every row."""
+        return preserved_by(self.fit.calibrators)
 
     @property
     def shares(self) -> list[float] | None:
@@ -204,19 +264,24 @@ def _measured(
     plan, judged = outcome.plan, data if test is None else test
     notes = outcome.notes + _notes(data, outcome)
     predictors: list[Predictor] = [Through(), predictor]
-    improper = not plan.objective.proper and plan.link is None and any(plan.families)
-    if improper:
-        nll = replace(plan, loss="nll", objective=NegativeLogLikelihood(), tune=False)
-        predictors.append(fit_plan(plan.rows_of(data), nll).unseen(test))
+    if not plan.objective.proper and any(plan.families):
+        predictors.append(_by_plain_nll(data, plan, test))
     shift = outcome.shift
     outcome = replace(outcome, fit=share_corrected(outcome.fit, shift))
     if shift is not None:
         predictors[1:] = [ShareCorrected(each, shift.correction) for each in predictors[1:]]
     written = outcome.fit.calibrators if test is None else None
     before, after, *others = _measured_as_written(judged, predictors, panel, written)
-    if improper and "nll" in after.values:
-        notes += (_compared(plan.loss, after, others[0]),)
-    shifted = _for_other_shares(judged, outcome, predictors[:2], panel, written)
+    for_shares = _for_its_shares(judged, outcome)
+    if others:
+        against = _against_plain(for_shares or judged, predictors[1:])
+        notes += (_compared(plan, against, weighted=for_shares is not None),)
+        outcome = replace(outcome, plain=others[0], against_plain=against)
+    shifted = None
+    if for_shares is not None:
+        first, last, *others = _measured_as_written(for_shares, predictors, panel, written)
+        shifted = first, last
+        outcome = replace(outcome, shifted_plain=others[0] if others else None)
     return replace(
         outcome,
         notes=notes,
@@ -226,7 +291,6 @@ def _measured(
         folds=data.folds if test is None else 0,
         balanced=shifted if outcome.shares is None else None,
         target=None if outcome.shares is None else shifted,
-        plain=others[0] if others else None,
         groups=None if grouped is None else report_groups(judged, predictors[:2], grouped),
         decisions=None if panel.costs is None else _decisions(judged, predictors[:2], panel, shift),
     )
@@ -260,23 +324,37 @@ def _decisions(
     return before, after
 
 
-def _for_other_shares(
-    judged: Data,
-    outcome: Outcome,
-    predictors: list[Predictor],
-    panel: Panel,
-    written: Sequence[Calibrator] | None,
-) -> tuple[Evaluation, Evaluation] | None:
-    """Figures with the class shares that the fit is for, where the rows have others."""
+def _for_its_shares(judged: Data, outcome: Outcome) -> Data | None:
+    """The rows weighted to the class shares that the fit is for; None where they have these."""
     if not outcome.changes_prior:
         return None
     shares = outcome.shares
     factors = prior_factors("balanced" if shares is None else tuple(shares), judged.class_weights)
     if imbalance(factors) < (IMBALANCED if shares is None else OTHER_SHARES):
         return None
-    weighted = judged.reweighted(factors)
-    before, after = _measured_as_written(weighted, predictors, panel, written)
-    return before, after
+    return judged.reweighted(factors)
+
+
+def _by_plain_nll(data: Data, plan: Plan, test: Data | None) -> Predictor:
+    """What a fit of the same stages by plain nll, without a link, makes of rows it has not seen."""
+    plain = replace(
+        plan,
+        loss=NegativeLogLikelihood.name,
+        objective=NegativeLogLikelihood(),
+        link=None,
+        tune=False,
+    )
+    fitted = fit_plan(plan.rows_of(data), plain)
+    return fitted.unseen(test) if plan.by is None else _unseen(fit_groups(fitted), data, test)
+
+
+def _against_plain(judged: Data, predictors: Sequence[Predictor]) -> AgainstPlain:
+    """A fit against one by plain nll, the second of two predictors of the same rows."""
+    losses = held_out_losses(judged, predictors)
+    nll, plain_nll = losses.mean.tolist()
+    # An infinite loss, of a label that was given probability 0, has no standard error.
+    noise = losses.error_of_difference(0, 1) if math.isfinite(nll - plain_nll) else 0.0
+    return AgainstPlain(nll, plain_nll, noise)
 
 
 def _notes(data: Data, outcome: Outcome) -> tuple[str, ...]:
@@ -287,6 +365,11 @@ def _notes(data: Data, outcome: Outcome) -> tuple[str, ...]:
         notes.append(
             f"{plan.loss} is not a proper score: its link turns what it asks for into "
             "probabilities (--no-link leaves it out)"
+        )
+    if plan.link in outcome.fit.calibrators and plan.link.preserves == "nothing":
+        notes.append(
+            f"the link of {plan.loss} does not keep the order of classes, so that predictions may "
+            "change (--no-link leaves it out)"
         )
     if data.weight < data.rows / 10:
         notes.append(
@@ -305,9 +388,8 @@ def _notes(data: Data, outcome: Outcome) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _compared(loss: str, after: Evaluation, plain: Evaluation) -> str:
-    nll, plain_nll = after.values["nll"], plain.values["nll"]
-    return (
-        f"{loss} is not a proper score and no link is in use: held-out NLL {nll:.4g}, "
-        f"that of a fit by plain nll {plain_nll:.4g}"
-    )
+def _compared(plan: Plan, against: AgainstPlain, *, weighted: bool) -> str:
+    """A note on whether an improper loss was worth it."""
+    begin = "" if plan.link else " is not a proper score and no link is in use"
+    rows = ", of rows with the class shares that the fit is for," if weighted else ""
+    return f"{plan.loss}{begin}: held-out{rows} {against.said(plan.loss)}"

@@ -60,7 +60,8 @@ def to_params(
         class_names=class_names,
         fit={
             "method": plan.method,
-            "loss": plan.loss,
+            "loss": outcome.loss,
+            "preserves": outcome.preserves,
             "options": _options(plan),
             "link": plan.link is not None,
             "target_prior": list(plan.prior) if isinstance(plan.prior, tuple) else plan.prior,
@@ -82,6 +83,7 @@ def to_params(
             "folds": outcome.folds,
             "before": _values(outcome.before),
             "after": _values(outcome.after),
+            **({} if outcome.plain is None else {"plain_nll": _values(outcome.plain)}),
             "data": tested_on or [],
         },
         data=data or [],
@@ -91,9 +93,14 @@ def to_params(
 
 
 def _only_of_some(outcome: Outcome) -> dict[str, Any]:
-    """What only some fits have: what decisions cost, class shares of unlabelled rows."""
+    """What only some fits have.
+
+    A loss that was tried, where plain nll was kept; what decisions cost; class shares of unlabelled
+    rows.
+    """
     decisions, shift = outcome.decisions, outcome.shift
     return {
+        **({} if outcome.loss == outcome.plan.loss else {"tried": outcome.plan.loss}),
         **({} if decisions is None else {"decision": _decision(decisions[1])}),
         **({} if shift is None else {"class_shares": _shares(shift)}),
     }
