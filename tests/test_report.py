@@ -40,6 +40,7 @@ from calibcli.report.table import (
 )
 from calibcli.report.tables import CHANCE_HEADING, inputs_table
 from calibcli.visible import visible
+from calibcli.workflow.fitting import AgainstPlain
 from calibcli.workflow.texts import (
     align_at_point,
     count,
@@ -321,8 +322,8 @@ def test_better_is_never_said_where_plain_nll_is_better() -> None:
     assert change("nll", 0.5, 0.4, "-0.1", plain=0.4) == "better"
     assert change("nll", 0.5, 0.6, "+0.1", plain=0.3) == "worse"
     assert change("accuracy", 0.5, 0.6, "+0.1", plain=0.7) == "nll better"
-    worse, best = measured(2.0), measured()
-    document = fitted(loss="focal", before=worse, after=measured(1.5), plain=best)
+    worse, best, against = measured(2.0), measured(), AgainstPlain(1.1, 1.0, 0.01)
+    document = fitted(loss="focal", before=worse, after=measured(1.5), plain=(best, None, against))
     assert "nll better" in printed(document)
     assert "nll better" in to_markdown(document)
     assert "better" not in printed(document).replace("nll better", "").replace("is better", "")

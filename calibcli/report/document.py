@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         SeveralDocument,
     )
     from calibcli.schema.parts import (
-        AgainstPlainPart,
         CandidatePart,
         DecisionsPart,
         FitMeasurementPart,
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
         TestPart,
     )
     from calibcli.workflow.choosing import Leaderboard, Standing
-    from calibcli.workflow.fitting import AgainstPlain
+    from calibcli.workflow.fitting import BesidePlain
     from calibcli.workflow.pooling import GroupReport
     from calibcli.workflow.refit import Refit
 
@@ -254,9 +253,7 @@ def fit_document(
     output: str | None = None,
     balanced: tuple[Evaluation, Evaluation] | None = None,
     target: tuple[Evaluation, Evaluation, Sequence[float]] | None = None,
-    plain: Evaluation | None = None,
-    shifted_plain: Evaluation | None = None,
-    against_plain: AgainstPlain | None = None,
+    plain: BesidePlain | None = None,
     leaderboard: Leaderboard | None = None,
     groups: GroupReport | None = None,
     decisions: tuple[Decisions, Decisions] | None = None,
@@ -285,12 +282,8 @@ def fit_document(
         Before and after of the same rows, all classes counting the same.
     target : (Evaluation, Evaluation, sequence of float) or None
         Before and after of the same rows, weighted to the class shares that the fit is for; these.
-    plain : Evaluation or None
-        After a fit by plain nll, of the same rows.
-    shifted_plain : Evaluation or None
-        The same of the rows that ``balanced`` or ``target`` are of.
-    against_plain : AgainstPlain or None
-        Which of the two is better.
+    plain : BesidePlain or None
+        What a fit by plain nll is worth on the same rows.
     leaderboard : Leaderboard or None
         What the method was chosen from.
     groups : GroupReport or None
@@ -316,30 +309,39 @@ def fit_document(
         "stages": list(stages),
         "before": _fit_measurement(before, place, folds, class_names),
         "after": _paired(after, place, folds, class_names, fit, [target, balanced], seen=seen),
-        "balanced": (
-            None if balanced is None else _shifted(*balanced, shifted_plain, class_names, fit)
-        ),
-        "target": (None if target is None else _target(*target, shifted_plain, class_names, fit)),
+        "balanced": None if balanced is None else _shifted(*balanced, class_names, fit),
+        "target": None if target is None else _target(*target, class_names, fit),
         "leaderboard": None if leaderboard is None else _candidates(leaderboard),
-        "plain_nll": None if plain is None else measurement(plain, class_names),
+        "plain_nll": None,
         "groups": None if groups is None else _groups(groups),
         "params": params,
         "output": output,
     }
-    if against_plain is not None:
-        document["against_plain_nll"] = _against(against_plain, loss)
-    return _with_decisions(document, decisions, class_names)
+    return _with_decisions(_with_plain(document, plain, class_names), decisions, class_names)
 
 
-def _against(against: AgainstPlain, loss: str) -> AgainstPlainPart:
-    better = None if against.is_same else "nll" if against.plain_is_better else loss
-    return {
+def _with_plain(
+    document: FitDocument,
+    beside: BesidePlain | None,
+    class_names: Sequence[str] | None,
+) -> FitDocument:
+    """The document with what a fit by plain nll is worth, and which of the two is better."""
+    if beside is None:
+        return document
+    plain, shifted, against = beside
+    document["plain_nll"] = measurement(plain, class_names)
+    for part in (document["balanced"], document["target"]):
+        if part is not None and shifted is not None:
+            part["plain_nll"] = measurement(_of_weighted_labels(shifted), class_names, [WEIGHTED])
+    loss = "nll" if against.plain_is_better else document["loss"]
+    document["against_plain_nll"] = {
         "nll": against.nll,
         "plain_nll": against.plain_nll,
         "standard_error": against.standard_error,
-        "better": better,
+        "better": None if against.is_same else loss,
         "clear": against.clear,
     }
+    return document
 
 
 def _with_decisions(
@@ -398,18 +400,14 @@ def _paired(
 def _shifted(
     before: Evaluation,
     after: Evaluation,
-    plain: Evaluation | None,
     class_names: Sequence[str] | None,
     fit: SolvedPart,
 ) -> SharesPart:
     earlier, later = (_of_weighted_labels(each) for each in (before, after))
-    part: SharesPart = {
+    return {
         "before": measurement(earlier, class_names, [WEIGHTED]),
         "after": measurement(later, class_names, [WEIGHTED, *_remarks(fit)]),
     }
-    if plain is not None:
-        part["plain_nll"] = measurement(_of_weighted_labels(plain), class_names, [WEIGHTED])
-    return part
 
 
 def _of_weighted_labels(evaluation: Evaluation) -> Evaluation:
@@ -432,11 +430,10 @@ def _target(
     before: Evaluation,
     after: Evaluation,
     shares: Sequence[float],
-    plain: Evaluation | None,
     class_names: Sequence[str] | None,
     fit: SolvedPart,
 ) -> TargetPart:
-    return {"shares": list(shares), **_shifted(before, after, plain, class_names, fit)}
+    return {"shares": list(shares), **_shifted(before, after, class_names, fit)}
 
 
 def _groups(report: GroupReport) -> GroupsPart:

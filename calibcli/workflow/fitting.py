@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from calibcli.calibrators.base import Calibrator, Preserves
 from calibcli.calibrators.chain import preserved_by
@@ -74,6 +75,10 @@ class AgainstPlain:
         return f"{figures}: {better} is better{'' if self.clear else ', within noise'}"
 
 
+BesidePlain: TypeAlias = tuple[Evaluation, Evaluation | None, AgainstPlain]
+"""The `plain`, `shifted_plain` and `against_plain` of an `Outcome`."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A fit and what it is worth.
@@ -135,6 +140,13 @@ class Outcome:
         # The maps of groups may have kept it here and there.
         kept = self.plan.by is None and self.fit.losses == {NegativeLogLikelihood.name}
         return NegativeLogLikelihood.name if kept else self.plan.loss
+
+    @property
+    def beside_plain(self) -> BesidePlain | None:
+        """What there is of a fit by plain nll."""
+        if self.plain is None or self.against_plain is None:
+            return None
+        return self.plain, self.shifted_plain, self.against_plain
 
     @property
     def preserves(self) -> Preserves:

@@ -78,18 +78,22 @@ def to_params(
             "by": None if outcome.groups is None else _pooling(outcome.groups),
             **_only_of_some(outcome),
         },
-        metrics={
-            "measured_on": outcome.measured_on,
-            "folds": outcome.folds,
-            "before": _values(outcome.before),
-            "after": _values(outcome.after),
-            **({} if outcome.plain is None else {"plain_nll": _values(outcome.plain)}),
-            "data": tested_on or [],
-        },
+        metrics=_metrics(outcome) | {"data": tested_on or []},
         data=data or [],
         software={"calibcli": __version__, "numpy": np.__version__, **_plugins_of_plan(plan)},
         plugins=_plugins_of(fit.calibrators),
     )
+
+
+def _metrics(outcome: Outcome) -> dict[str, Any]:
+    """What a fit is worth."""
+    return {
+        "measured_on": outcome.measured_on,
+        "folds": outcome.folds,
+        "before": _values(outcome.before),
+        "after": _values(outcome.after),
+        **({} if outcome.plain is None else {"plain_nll": _values(outcome.plain)}),
+    }
 
 
 def _only_of_some(outcome: Outcome) -> dict[str, Any]:
