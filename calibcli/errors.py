@@ -37,6 +37,12 @@ class BaselineError(DataError):
     page = "ci"
 
 
+class RunsError(DataError):
+    """A file that has no runs as ``calib evaluate --append`` writes them."""
+
+    page = "drift"
+
+
 class ParamsError(CalibError):
     """A parameter file that is not valid, or does not fit the data."""
 

@@ -126,8 +126,8 @@ SHELL = {
 }
 
 COMMANDS = {"apply", "compare", "evaluate", "fit", "fit_job"}
-COMMANDS |= {"convert", "export", "guide", "inspect", "methods", "plan_gates"}
-OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
+COMMANDS |= {"convert", "export", "guide", "history", "inspect", "methods", "plan_gates"}
+OPTIONS = {"diagnostic_options", "gate_options", "pictures", "record_options"}
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,9 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures"}
         (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "reading"}),
         (
             ("evaluate", TEST),
-            {"evaluate", "reading", "gate_options", "diagnostic_options", "pictures"},
+            {"evaluate", "reading", *OPTIONS},
         ),
+        (("history", "RUNS"), {"history"}),
         (("compare", TEST, "--methods", "none"), {"compare", "reading"}),
         # It writes what `apply` writes.
         (

@@ -51,6 +51,7 @@ _MODULES = {
     "apply": "apply",
     "evaluate": "evaluate",
     "compare": "compare",
+    "history": "history",
     "gates": "plan_gates",
     "inspect": "inspect",
     "convert": "convert",

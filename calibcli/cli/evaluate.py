@@ -10,6 +10,7 @@ import typer
 from calibcli.cli.diagnostic_options import DiagnosticOptions
 from calibcli.cli.gate_options import GateOptions, Gates
 from calibcli.cli.pictures import PictureOptions, Pictures, fingerprint
+from calibcli.cli.record_options import RecordOptions, Records
 from calibcli.cli.shared_options import (
     ComputeOptions,
     Force,
@@ -75,6 +76,7 @@ def register(app: typer.Typer) -> None:
     ComputeOptions,
     ReportOptions,
     PictureOptions,
+    RecordOptions,
     basic=(
         "params",
         "labels",
@@ -84,6 +86,7 @@ def register(app: typer.Typer) -> None:
         "fail_if",
         "plot",
         "report",
+        "append",
         "force",
         "format",
     ),
@@ -97,6 +100,7 @@ def evaluate_command(
     computing: ComputeOptions,
     printing: ReportOptions,
     picturing: PictureOptions,
+    recording: RecordOptions,
     params: Annotated[
         str | None,
         typer.Option(
@@ -120,13 +124,14 @@ def evaluate_command(
     talk = Talk(printing.quiet)
     intervals = measuring.bootstrap > 0
     gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
+    records = Records(recording)
     calibrator = _read_params(params)
     diagnosing = _by_label(gates.diagnosing(diagnosing), reading, calibrator[2])
     diagnosing.check()
     shown = measuring.pictured | diagnosing.pictured
     pictures = Pictures(picturing, force=force, seed=computing.seed, by=diagnosing.by, shown=shown)
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
-    outputs = [*pictures.paths, *gates.paths]
+    outputs = [*pictures.paths, *gates.paths, *records.paths]
     keep_apart(outputs)
     keys = {**measuring.keys, **diagnosing.keys}
     job = _Job(
@@ -137,6 +142,7 @@ def evaluate_command(
     gates.judge(document, talk)
     with Outputs(force=force) as files:
         written = pictures.write(document, files) + gates.write(document, files)
+        written += records.write(document, files, params)
     talk.wrote(written)
     gates.conclude(document, talk)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Document,
         EvaluateDocument,
         FitDocument,
+        HistoryDocument,
         Result,
         SeveralDocument,
     )
@@ -105,7 +106,7 @@ def leaderboard_of(document: Document) -> Sequence[CandidatePart]:
     return document["leaderboard"] if document["command"] == "compare" else []
 
 
-def gates_of(document: Document) -> Sequence[GatePart]:
+def gates_of(document: Document | HistoryDocument) -> Sequence[GatePart]:
     """What came of each gate; nothing where there were none."""
     return [] if document["command"] == "compare" else document.get("gates", [])
 

@@ -30,19 +30,19 @@ def to_json(document: Document) -> str:
 
     What can be paired with other runs is kept of as many inputs as there is room for.
     """
-    plain = _plain(document)
+    plain = plain_value(document)
     trim_pairings(plain.get("results", []))
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """The value with plain lists for arrays, and None for numbers that are not finite."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(element) for key, element in value.items()}
+        return {key: plain_value(element) for key, element in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(element) for element in value]
+        return [plain_value(element) for element in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -17,7 +17,13 @@ from calibcli.workflow.quantities import Estimate, FailedParts, Operand, Subject
 from calibcli.workflow.texts import cut_end, interval_text, plural, short_names, significant
 
 if TYPE_CHECKING:
-    from calibcli.schema.documents import Document, EvaluateDocument, FitDocument, Judged
+    from calibcli.schema.documents import (
+        Document,
+        EvaluateDocument,
+        FitDocument,
+        HistoryDocument,
+        Judged,
+    )
     from calibcli.schema.parts import BaselineInputPart, GatePart, IntervalPart, NumberPart
 
 
@@ -123,7 +129,7 @@ def word(entry: GatePart) -> str:
     return "passed" if entry["passed"] else "failed"
 
 
-def failed_gates(document: Document) -> list[GatePart]:
+def failed_gates(document: Document | HistoryDocument) -> list[GatePart]:
     """The gates of a document that failed."""
     return [entry for entry in gates_of(document) if not entry["passed"]]
 
@@ -183,7 +189,7 @@ def sentence(entry: GatePart) -> str:
     return f"{entry['input']}: {entry['expression']} {word(entry)}: {figures(entry)}"
 
 
-def verdict_on_gates(document: Document) -> str:
+def verdict_on_gates(document: Document | HistoryDocument) -> str:
     """``1 of 2 gates failed: …`` or ``2 gates passed``; nothing without gates."""
     entries, failed = gates_of(document), failed_gates(document)
     if not entries:
@@ -212,7 +218,7 @@ class GateLine(NamedTuple):
     unknown: bool
 
 
-def gate_lines(document: Document) -> list[GateLine]:
+def gate_lines(document: Document | HistoryDocument) -> list[GateLine]:
     """A line for each gate of each input."""
     entries = gates_of(document)
     names = _names(entries) or [""] * len(entries)

@@ -73,7 +73,7 @@ def plot_decisions(document: Document, kind: Kind) -> bytes:
         panels = [_cost_by_threshold, _net_benefit, _surest]
         if any(not part["curve"] for part in parts):
             panels = [_surest]
-        figure, axes = _figure(len(panels), _SIDE, _SIDE)
+        figure, axes = lay_out(len(panels), _SIDE, _SIDE)
         for axis, draw in zip(axes, panels, strict=True):
             draw(axis, parts, shades)
         if len(panels) > 1 or len(parts) > 1:
@@ -95,7 +95,7 @@ def plot_periods(document: Document, kind: Kind) -> bytes:
             f"{len(parts)}"
         )
     with house_style():
-        figure, axes = _figure(len(parts), _WIDE_PANEL, _HIGH, stacked=True)
+        figure, axes = lay_out(len(parts), _WIDE_PANEL, _HIGH, stacked=True)
         for axis, part, name in zip(axes, parts, names, strict=True):
             _control_chart(axis, part)
             if len(parts) > 1:
@@ -116,7 +116,7 @@ def _decisions(document: Document) -> tuple[list[str], list[DecisionsPart]]:
     return titles, parts
 
 
-def _figure(
+def lay_out(
     count: int, width: float, height: float, *, stacked: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure with panels of a size in inches, side by side or one below the other."""

@@ -39,7 +39,7 @@ from calibcli.workflow.texts import align_at_point, capitalised, cut_inside
 from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
-    from calibcli.schema.documents import Document, Result
+    from calibcli.schema.documents import Document, HistoryDocument, Result
 
 DIAGRAMS = 2
 """Diagrams are drawn of so many inputs; of more, a table of verdicts says the same."""
@@ -119,6 +119,24 @@ def print_document(document: Document, console: Console, *, conventions: bool = 
     if conventions:
         page.say()
         page.say_conventions(document)
+
+
+def print_history(document: HistoryDocument, console: Console) -> None:
+    """Print a metric over runs for a person."""
+    # Reading conditions takes a while to import, and few commands need it.
+    from calibcli.report.run_history import history_tables
+
+    page = _Terminal(console)
+    for place, table in enumerate(history_tables(document)):
+        if place:
+            page.say()
+        page.say_title(table.heading)
+        page.say_table(table)
+        page.say()
+        page.say(table.caption)
+    if document.get("gates"):
+        page.say()
+        page.say_gates(document)
 
 
 def _escape(text: str, style: str = "") -> Text:
@@ -329,7 +347,7 @@ class _Terminal:
             # Whatever is too wide for a very narrow terminal is cut: wrapped bars say nothing.
             self._console.print(line, no_wrap=True, overflow="crop", crop=True)
 
-    def say_gates(self, document: Document) -> None:
+    def say_gates(self, document: Document | HistoryDocument) -> None:
         """A line for each gate."""
         # Most results have no gates, and what reads conditions takes a while to import.
         from calibcli.report.gate_results import gate_lines

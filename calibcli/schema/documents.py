@@ -16,7 +16,9 @@ from calibcli.schema.parts import (
     GatePart,
     GroupsPart,
     InputPart,
+    IntervalPart,
     MeasurementPart,
+    MetricPart,
     PeriodsPart,
     Preserved,
     RefitPart,
@@ -204,6 +206,89 @@ class ExportDocument(TypedDict):
     class_names: Annotated[Sequence[str] | None, "their names, if it has any"]
     stages: Annotated[Sequence[str], "the kinds of its stages, in order"]
     outputs: Annotated[Sequence[str], "paths of the files that were written"]
+
+
+class RunGatesPart(TypedDict):
+    """How many gates a run passed."""
+
+    passed: Annotated[int, "gates that passed"]
+    failed: Annotated[int, "gates that failed"]
+
+
+class RunDocument(TypedDict):
+    """A line of ``calib evaluate --append``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["run"], "what it is"]
+    calib: Annotated[str, "version that measured"]
+    time: Annotated[str, "when, in UTC; that of `SOURCE_DATE_EPOCH` where it is set"]
+    name: Annotated[str | None, "what `--run` calls it"]
+    input: Annotated[str, "the input; of several each has a line"]
+    positive: Annotated[str | None, "the positive class, of `--view`; null: the top label"]
+    params: Annotated[str | None, "path of the parameter file"]
+    params_sha256: Annotated[str | None, "SHA-256 of its content"]
+    rows: Annotated[int, "number of rows"]
+    classes: Annotated[int, "number of classes"]
+    costs: Annotated[Any, "what errors cost, of `--cost`; null without it"]
+    metrics: Annotated[Mapping[str, MetricPart], "by name"]
+    gates: Annotated[RunGatesPart | None, "of this input; null where there were none"]
+
+
+class RunPart(TypedDict):
+    """A run."""
+
+    number: Annotated[int, "place among the runs of the input, from 1"]
+    name: Annotated[str | None, "what `--run` called it"]
+    time: Annotated[str, "when it was"]
+    value: Annotated[float | None, "the metric; null where it was not measured"]
+    estimate: NotRequired[
+        Annotated[float | None, "the error without what noise adds", "of calibration errors"]
+    ]
+    low: Annotated[float | None, "lower end of its 95 % interval; null without one"]
+    high: Annotated[float | None, "upper end"]
+    band_low: Annotated[
+        float | None,
+        "lower end of the band that earlier runs leave to this one; null where there are too few",
+    ]
+    band_high: Annotated[float | None, "upper end"]
+    signal: Annotated[
+        Literal["within", "high", "low", "too few"],
+        "whether it is within the band, above or below it",
+    ]
+
+
+class TrendPart(IntervalPart):
+    """The slope of a metric over runs."""
+
+    slope: Annotated[float | None, "change a run; null of fewer than three runs"]
+    start: Annotated[float | None, "where its line is at the first run"]
+    runs: Annotated[int, "runs that have the metric"]
+    weighted: Annotated[bool, "whether the intervals of the runs are its weights"]
+    between: Annotated[
+        float | None,
+        "standard deviation between runs beyond what their intervals say; null without weights",
+    ]
+
+
+class SeriesPart(TypedDict):
+    """The runs of an input."""
+
+    input: Annotated[str, "the input"]
+    positive: Annotated[str | None, "the positive class; null: the top label"]
+    runs: Annotated[Sequence[RunPart], "in the order of the file"]
+    first_out: Annotated[int | None, "number of the first run that left the band"]
+    trend: Annotated[TrendPart, "the slope"]
+
+
+class HistoryDocument(TypedDict):
+    """``calib history``."""
+
+    schema_version: Annotated[Literal[1], "goes up when a key changes its meaning"]
+    command: Annotated[Literal["history"], "the command"]
+    file: Annotated[str, "path of the file of runs"]
+    metric: Annotated[str, "the metric"]
+    inputs: Annotated[Sequence[SeriesPart], "one for each input and positive class"]
+    gates: NotRequired[Annotated[Sequence[GatePart], "each gate of each input", "with `--fail-if`"]]
 
 
 class ModelPart(TypedDict):

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self
 
@@ -62,6 +62,19 @@ def check_writable(path: str, *, force: bool) -> None:
         raise UsageError(f"{path}: the folder {target.parent} is not writable")
 
 
+def check_appendable(path: str) -> None:
+    """Refuse a path to which no lines could be appended at the end.
+
+    Raises
+    ------
+    UsageError
+        It is standard output, or as of `check_writable`; a file that exists is fine.
+    """
+    if path == STDOUT:
+        raise UsageError("lines are appended to a file; standard output is none")
+    check_writable(path, force=True)
+
+
 def _target(path: str) -> Path:
     """The file that a path is, through links; raises OSError where they go round in circles."""
     try:
@@ -107,6 +120,7 @@ class Outputs:
         self._pending: list[_Pending] = []
         self._final: list[_Pending] = []
         self._streams: list[BinaryIO] = []
+        self._appended: list[tuple[str, bytes]] = []
         self.left_out: dict[str, tuple[str, ...]] = {}
 
     def open(self, path: str, *, last: bool = False) -> BinaryIO:
@@ -134,6 +148,21 @@ class Outputs:
         (self._final if last else self._pending).append(pending)
         return pending.file
 
+    def append(self, path: str, lines: bytes) -> None:
+        """Lines for the end of a file, which need not be there yet; it appears after the others.
+
+        What the file holds is read when the files get their names, and nobody else can append to
+        it within that step: of several commands at once none loses the lines of another.
+
+        Parameters
+        ----------
+        path : str
+            See `check_appendable`.
+        lines : bytes
+            They end with a line break.
+        """
+        self._appended.append((path, lines))
+
     def __enter__(self) -> Self:
         return self
 
@@ -147,9 +176,20 @@ class Outputs:
 
     def _publish(self) -> None:
         """Bring everything to disk, then give all files their names."""
-        files = [*self._pending, *self._final]
         for stream in self._streams:
             stream.flush()
+        with ExitStack() as locks:
+            for path, lines in self._appended:
+                target = _target(path)
+                content = locks.enter_context(_locked(path, target)).read()
+                pending = _Pending(path, target, replaces=True)
+                self._final.append(pending)
+                ended = not content or content.endswith(b"\n")
+                pending.file.write(content + (b"" if ended else b"\n") + lines)
+            self._give_names()
+
+    def _give_names(self) -> None:
+        files = [*self._pending, *self._final]
         for pending in files:
             pending.bring_to_disk()
         check_interrupts()
@@ -157,7 +197,7 @@ class Outputs:
             named: list[_Pending] = []
             try:
                 for pending in files:
-                    pending.give_name(force=self._force)
+                    pending.give_name(force=self._force or pending.replaces)
                     named.append(pending)
             except BaseException:
                 for pending in reversed(named):
@@ -242,6 +282,49 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
+@contextmanager
+def _locked(path: str, target: Path) -> Iterator[BinaryIO]:
+    """A file that nobody else can append to meanwhile; an empty one where there is none.
+
+    Whoever appends to a file replaces it. Hence a lock that was waited for may be one of a file
+    that has lost its name; then the one that has the name is waited for.
+    """
+    while True:
+        try:
+            file = os.open(target, os.O_RDONLY | os.O_CREAT, NEW_FILE_MODE)
+        except OSError as error:
+            _cannot_write(path, error)
+        with os.fdopen(file, "rb") as content:
+            _wait_for_lock(path, file)
+            if not _is_at(target, file):
+                continue
+            try:
+                yield content
+            finally:
+                if not os.fstat(file).st_size and _is_at(target, file):
+                    target.unlink()
+            return
+
+
+def _wait_for_lock(path: str, descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        _cannot_write(path, error)
+
+
+def _is_at(target: Path, descriptor: int) -> bool:
+    """Whether an open file is the one that has a name."""
+    try:
+        return os.path.samestat(target.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def _sweep(folder: Path) -> None:
     """Remove the hidden files that a killed process left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
@@ -265,10 +348,12 @@ class _Pending:
         As the user named it.
     target : Path
         The same, through links.
+    replaces : bool
+        Whether it takes the place of a file, even where no other file may.
     """
 
-    def __init__(self, path: str, target: Path) -> None:
-        self.path, self._target = path, target
+    def __init__(self, path: str, target: Path, *, replaces: bool = False) -> None:
+        self.path, self._target, self.replaces = path, target, replaces
         self._hidden: Path | None = None
         self._replaced: Path | None = None
         self._replaced_file: int | None = None

@@ -51,7 +51,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "!=": operator.ne,
 }
 
-STAGES = ("before", "after", "change", "baseline", "delta", "chance")
+STAGES = ("before", "after", "change", "baseline", "delta", "chance", "trend", "band")
 ENDS = ("estimate", "low", "high")
 SLICE_ENDS = ("low", "high")
 
@@ -137,7 +137,7 @@ class _Parser:
         if self._take(re.compile(r"\[")):
             return self._slice(metric)
         stage, end = self._parts(metric, STAGES, ENDS)
-        if end == "estimate" and stage in ("chance", "change", "delta"):
+        if end == "estimate" and stage not in ("", "before", "after", "baseline"):
             raise UsageError(f"{metric}.{stage} has no .estimate; write {metric}.{stage}")
         return Quantity(metric, cast("Measurement", stage), cast("End", end))
 

@@ -55,7 +55,8 @@ def check_gates(
     ----------
     gates : sequence of Gate
     measured : collection of str
-        Those of ``before``, ``after``, ``change``, ``baseline`` and ``delta`` that there will be.
+        Those of ``before``, ``after``, ``change``, ``baseline``, ``delta``, ``trend`` and ``band``
+        that there will be.
     intervals : bool
         Whether there will be intervals of what is measured on all rows.
     significant : bool
@@ -104,6 +105,11 @@ def _check_stage(quantity: Quantity, measured: Collection[Measurement], flag: st
     stage = quantity.stage
     if stage in ("", "chance") or stage in measured:
         return
+    if quantity.is_of_runs:
+        raise UsageError(f"{flag}: only calib history knows several runs")
+    if "trend" in measured:
+        plain = Quantity(quantity.metric)
+        raise UsageError(f"{flag}: a run has no .{stage}; write {plain} or {plain}.trend")
     if stage in ("baseline", "delta"):
         raise UsageError(f"{flag}: {quantity} needs --baseline FILE.json")
     raise UsageError(

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         SlicesPart,
     )
 
-Measurement: TypeAlias = Literal["", "before", "after", "change", "baseline", "delta", "chance"]
+Measurement: TypeAlias = Literal[
+    "", "before", "after", "change", "baseline", "delta", "chance", "trend", "band"
+]
 End: TypeAlias = Literal["", "estimate", "low", "high"]
 Metrics: TypeAlias = "Mapping[str, MetricPart]"
 """Metrics by name."""
@@ -85,6 +87,13 @@ class Estimate(NamedTuple):
         return Estimate(number, number, number)
 
 
+class OverRuns(NamedTuple):
+    """What a metric has over runs, or why that is not known."""
+
+    estimate: Estimate
+    absence: str
+
+
 @dataclass(frozen=True)
 class Subject:
     """What gates are judged on: the measurements of one input.
@@ -102,6 +111,9 @@ class Subject:
         What was expected and observed by period.
     paired : mapping of str to Interval
         Intervals of now minus the baseline, of the metrics of the same rows in both.
+    over_runs : mapping of (str, str) to OverRuns
+        Of runs: by metric and ``"trend"`` or ``"band"`` its slope a run, and the band of the last
+        run.
     """
 
     name: str
@@ -111,6 +123,7 @@ class Subject:
     slices: Sequence[SlicesPart] = ()
     periods: PeriodsPart | None = None
     paired: Mapping[str, Interval] = field(default_factory=dict)
+    over_runs: Mapping[tuple[str, str], OverRuns] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,7 +223,7 @@ class Quantity(Operand):
 
     @property
     def uncertain(self) -> bool:
-        return self.end in ("", "estimate") and self.stage != "chance"
+        return self.end in ("", "estimate") and self.stage not in ("chance", "band")
 
     @property
     def needs_intervals(self) -> bool:
@@ -221,6 +234,8 @@ class Quantity(Operand):
             entry = subject.now.get(self.metric)
             chance = entry.get("chance") if entry else None
             estimate = read_estimate(chance and chance["mean"], chance)
+        elif self.is_of_runs:
+            estimate = self._over_runs(subject).estimate
         elif self._is_change:
             estimate = left_minus_right(Quantity(self.metric), self._against(subject), subject)
         else:
@@ -233,7 +248,7 @@ class Quantity(Operand):
 
     def main_figure(self, subject: Subject) -> Estimate:
         """The estimate of the metric where it has one, else its value."""
-        if not self.uncertain:
+        if not self.uncertain or self.is_of_runs:
             return self.estimate(subject)
         if self._is_change:
             now, then = Quantity(self.metric), self._against(subject)
@@ -241,6 +256,18 @@ class Quantity(Operand):
             return self.estimate(subject)._replace(value=value)
         entry = self._entry(subject)
         return read_estimate(entry.get("estimate", entry["value"]) if entry else None, entry)
+
+    def absence(self, subject: Subject) -> str:
+        why = self._over_runs(subject).absence if self.is_of_runs else ""
+        return f"{super().absence(subject)}{': ' if why else ''}{why}"
+
+    @property
+    def is_of_runs(self) -> bool:
+        """Whether it takes several runs."""
+        return self.stage in ("trend", "band")
+
+    def _over_runs(self, subject: Subject) -> OverRuns:
+        return subject.over_runs.get((self.metric, self.stage), OverRuns(Estimate(math.nan), ""))
 
     @property
     def _is_change(self) -> bool:
