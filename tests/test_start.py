@@ -147,7 +147,7 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures", "record_options"}
             ("evaluate", TEST),
             {"evaluate", "reading", *OPTIONS},
         ),
-        (("history", "RUNS"), {"history"}),
+        (("history", "--help"), {"history"}),
         (("compare", TEST, "--methods", "none"), {"compare", "reading"}),
         # It writes what `apply` writes.
         (

@@ -86,7 +86,6 @@ def register(app: typer.Typer) -> None:
         "fail_if",
         "plot",
         "report",
-        "append",
         "force",
         "format",
     ),
@@ -115,15 +114,12 @@ def evaluate_command(
 ) -> None:
     """Measure each input, write pictures and pages, judge the gates, and print the results."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.reading import check_stdin, keep_apart, named_inputs
+    from calibcli.cli.reading import keep_apart
     from calibcli.tables import Outputs
 
-    named = named_inputs(inputs)
-    check_stdin([params, *(name for _, name in named)])
-    _check_against(against, named, measuring)
+    named = _named(inputs, params, against, measuring)
     talk = Talk(printing.quiet)
-    intervals = measuring.bootstrap > 0
-    gates = Gates(gating, "evaluate", printing, intervals=intervals, force=force)
+    gates = Gates(gating, "evaluate", printing, intervals=measuring.bootstrap > 0, force=force)
     records = Records(recording)
     calibrator = _read_params(params)
     diagnosing = _by_label(gates.diagnosing(diagnosing), reading, calibrator[2])
@@ -133,9 +129,8 @@ def evaluate_command(
     panel = gates.panel(pictures.panel(measuring.panel(computing.seed)))
     outputs = [*pictures.paths, *gates.paths, *records.paths]
     keep_apart(outputs)
-    keys = {**measuring.keys, **diagnosing.keys}
     job = _Job(
-        *(reading, measuring, panel, diagnosing, keys, computing, talk, pictures, outputs),
+        *(reading, measuring, panel, diagnosing, computing, talk, pictures, outputs),
         *(params, *calibrator),
     )
     document = job.evaluate_all(named, against)
@@ -147,15 +142,19 @@ def evaluate_command(
     gates.conclude(document, talk)
 
 
-def _check_against(
-    against: str | None, named: Sequence[tuple[str | None, str]], measuring: MeasureOptions
-) -> None:
-    if against is None:
-        return
-    if len(named) < 2:
+def _named(
+    inputs: list[str], params: str | None, against: str | None, measuring: MeasureOptions
+) -> Sequence[tuple[str | None, str]]:
+    """The inputs with their names, if they can be read, and compared where that is asked for."""
+    from calibcli.cli.reading import check_stdin, named_inputs
+
+    named = named_inputs(inputs)
+    check_stdin([params, *(name for _, name in named)])
+    if against is not None and len(named) < 2:
         raise UsageError("--against compares inputs, and there is only one")
-    if not measuring.bootstrap:
+    if against is not None and not measuring.bootstrap:
         raise UsageError("--against needs intervals; --bootstrap 0 has none")
+    return named
 
 
 def _read_params(
@@ -187,7 +186,6 @@ class _Job:
     measuring: MeasureOptions
     panel: Panel
     diagnosing: DiagnosticOptions
-    keys: dict[str, str]
     computing: ComputeOptions
     talk: Talk
     pictures: Pictures
@@ -273,7 +271,7 @@ class _Job:
     ) -> AbstractContextManager[Dataset]:
         from calibcli.cli.reading import opened
 
-        keys = keys | self.keys
+        keys = keys | self.measuring.keys | self.diagnosing.keys
         return opened(
             [name],
             self.reading,

@@ -20,17 +20,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import RunsError, UsageError
+from calibcli.metrics.periods import Signal
 from calibcli.metrics.resampling import LEVEL
 from calibcli.workflow.quantities import Estimate, Metrics, read_estimate
 from calibcli.workflow.texts import plural
-
-Signal: TypeAlias = Literal["within", "high", "low", "too few"]
 
 LEAST_RUNS = 3
 """A line through two points says nothing of how far it may be off."""
@@ -49,7 +48,7 @@ _SEVERAL_COSTS = ("cost", "argmax_cost")
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """What a line of a file of runs says.
 
     Attributes
@@ -105,7 +104,7 @@ class Trend:
 
 
 @dataclass(frozen=True)
-class Band:
+class RunBand:
     """Where a run should lie if nothing has changed; NaN where that is not known."""
 
     middle: float
@@ -122,14 +121,14 @@ class History:
     ----------
     input : str
     positive : str or None
-    runs : sequence of Run
+    runs : sequence of RecordedRun
     first : int
         Number of the first of them.
     """
 
     input: str
     positive: str | None
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
     first: int = 1
 
     @property
@@ -154,7 +153,7 @@ class History:
         """The slope of a metric."""
         return fit_trend(self.estimates(metric))
 
-    def bands(self, metric: str) -> list[Band]:
+    def bands(self, metric: str) -> list[RunBand]:
         """The band of each run."""
         return control_bands(self.estimates(metric))
 
@@ -184,13 +183,13 @@ def read_history(content: bytes, path: str) -> list[History]:
     RunsError
         A line is no run; the message has its number.
     """
-    series: dict[tuple[str, str | None], list[Run]] = {}
+    series: dict[tuple[str, str | None], list[RecordedRun]] = {}
     for run in _read_runs(content, path):
         series.setdefault((run.input, run.positive), []).append(run)
     return [History(*key, runs) for key, runs in series.items()]
 
 
-def _read_runs(content: bytes, path: str) -> Iterator[Run]:
+def _read_runs(content: bytes, path: str) -> Iterator[RecordedRun]:
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
@@ -202,7 +201,7 @@ def _read_runs(content: bytes, path: str) -> Iterator[Run]:
             ) from None
 
 
-def _run(line: Any) -> Run:
+def _run(line: Any) -> RecordedRun:
     version = line["schema_version"]
     if line["command"] != "run" or isinstance(version, bool) or version != 1:
         raise ValueError(line["command"])
@@ -210,7 +209,7 @@ def _run(line: Any) -> Run:
     name, positive = (_text(line[key], optional=True) for key in ("name", "positive"))
     time, source = (cast("str", _text(line[key])) for key in ("time", "input"))
     json.dumps(line["costs"])
-    return Run(
+    return RecordedRun(
         name,
         time,
         source,
@@ -300,7 +299,7 @@ def _between(x: NumpyArray, y: NumpyArray, weights: NumpyArray) -> float:
     return max(excess / (float(weights.sum()) - float(np.trace(squared))), 0.0)
 
 
-def control_bands(estimates: Sequence[Estimate]) -> list[Band]:
+def control_bands(estimates: Sequence[Estimate]) -> list[RunBand]:
     """The band of each run, by those before it, up to the first one that left it.
 
     With intervals it takes one run to compare with: the middle is the weighted mean of the
@@ -309,7 +308,7 @@ def control_bands(estimates: Sequence[Estimate]) -> list[Band]:
     and Laird 1986, doi:10.1016/0197-2456(86)90046-2). Without, it takes two, and the ends are as
     far as Student's t has them at the same level.
     """
-    bands: list[Band] = []
+    bands: list[RunBand] = []
     reference: list[Estimate] = []
     has_left = False
     for each in estimates:
@@ -321,7 +320,7 @@ def control_bands(estimates: Sequence[Estimate]) -> list[Band]:
     return bands
 
 
-def _band(reference: Sequence[Estimate], run: Estimate) -> Band:
+def _band(reference: Sequence[Estimate], run: Estimate) -> RunBand:
     y = np.array([each.value for each in reference])
     errors = _standard_errors([*reference, run])
     if len(y) and _weighable(errors):
@@ -337,12 +336,12 @@ def _band(reference: Sequence[Estimate], run: Estimate) -> Band:
         times = -float(stdtrit(len(y) - 1, _BEYOND))
         reach = times * float(y.std(ddof=1)) * math.sqrt(1 + 1 / len(y))
     else:
-        return Band(math.nan, math.nan, math.nan, "too few")
+        return RunBand(math.nan, math.nan, math.nan, "too few")
     low, high = middle - reach, middle + reach
     if math.isnan(run.value):
-        return Band(middle, low, high, "too few")
+        return RunBand(middle, low, high, "too few")
     signal: Signal = "high" if run.value > high else "low" if run.value < low else "within"
-    return Band(middle, low, high, signal)
+    return RunBand(middle, low, high, signal)
 
 
 def _between_means(y: NumpyArray, weights: NumpyArray) -> float:
