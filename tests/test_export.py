@@ -349,7 +349,7 @@ def run(*arguments: str) -> int:
     return run_calib(["export", *arguments])
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name != "onnx"])
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("onnx", "sql")])
 def test_the_suffix_or_its_name_says_what_to_write(params_file, name, capfd):
     target = TARGETS[name]
     if name == "torch":

@@ -6,7 +6,7 @@ imported where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,6 +286,10 @@ class FittedCalibrator:
         *,
         to: str | None = None,
         precision: str | None = None,
+        dialect: str | None = None,
+        table: str | None = None,
+        columns: Sequence[str] | None = None,
+        array: str | None = None,
         force: bool = False,
     ) -> None:
         """Write the calibrator as a program that runs without this package, as ``calib export``.
@@ -293,12 +297,21 @@ class FittedCalibrator:
         Parameters
         ----------
         path : str or Path
-            Ends in ``.onnx``, ``.pt2``, ``.py``, ``.mjs`` or ``.c``.
+            Ends in ``.onnx``, ``.pt2``, ``.py``, ``.mjs``, ``.c`` or ``.sql``.
         to : str, optional
             What it is to be, whatever its name: ``"onnx"``, ``"torch"``, ``"python"``,
-            ``"javascript"`` or ``"c"``.
+            ``"javascript"``, ``"c"`` or ``"sql"``.
         precision : str, optional
             ``"float32"`` or ``"float64"``, of an ONNX model or a program of torch.
+        dialect : str, optional
+            Of SQL: ``"duckdb"``, ``"postgres"``, ``"spark"`` or ``"bigquery"``.
+        table : str, optional
+            Of SQL: the table of the scores; ``scores`` if left out.
+        columns : sequence of str, optional
+            Of SQL: columns of the scores, one a class; for two classes also that of class 1 alone.
+        array : str, optional
+            Of SQL: the column of an array of the scores; if left out ``logits``, ``log_probs`` or
+            ``probs``.
 
         Raises
         ------
@@ -318,9 +331,11 @@ class FittedCalibrator:
         array([[0.75, 0.25]])
         """
         from calibcli.export.exporting import ExportRequest, exported
+        from calibcli.export.sql_query import make_query
         from calibcli.tables.atomic import Outputs
 
-        request = ExportRequest(str(path), to, precision)
+        query = make_query(dialect, table, columns, array)
+        request = ExportRequest(str(path), to, precision, query=query)
         with Outputs(force=force) as files:
             for name, content in exported(self.params, self.stages, request):
                 files.open(name).write(content)

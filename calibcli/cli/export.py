@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _HELP = """Write a fitted calibrator as a program that runs without calib.
 
-The name's end says what: .onnx, .pt2 (torch), .py (NumPy), .mjs (JavaScript) or .c (with a .h). \
-It takes the scores of a row as PARAMS was fitted on and gives the probabilities, the same as \
-calib apply but for rounding.
+The name's end says what: .onnx, .pt2 (torch), .py (NumPy), .mjs (JavaScript), .c (with a .h) or \
+.sql (with --dialect). It takes the scores of a row as PARAMS was fitted on and gives the \
+probabilities, the same as calib apply but for rounding.
 
 More: calib docs deploying."""
 
@@ -34,6 +34,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib export digits.json -o digits.py
 
   calib export digits.json -o digits.c --vectors
+
+  calib export digits.json -o digits.sql --dialect duckdb
 """
 
 
@@ -52,7 +54,7 @@ class ExportOptions:
             "--output",
             "-o",
             metavar="FILE",
-            help=".onnx, .pt2, .py, .mjs or .c; - writes to stdout, with --to.",
+            help=".onnx, .pt2, .py, .mjs, .c or .sql; - writes to stdout, with --to.",
             show_default=False,
         ),
         Trait.WRITES_FILE,
@@ -61,7 +63,7 @@ class ExportOptions:
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="onnx, torch, python, javascript or c.",
+            help="onnx, torch, python, javascript, c or sql.",
             show_default="by the name of the file",
         ),
     ] = None
@@ -89,6 +91,38 @@ class ExportOptions:
             show_default="the only one that can",
         ),
     ] = None
+    dialect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of SQL: duckdb, postgres, spark or bigquery.",
+            show_default=False,
+        ),
+    ] = None
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Of SQL: the table of the scores, or schema.table.",
+            show_default="scores",
+        ),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL,…",
+            help="Of SQL: columns of the scores, one a class; of two classes also that of class 1.",
+            show_default="an array",
+        ),
+    ] = None
+    array: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="Of SQL: the column of an array of the scores.",
+            show_default="logits, log_probs or probs",
+        ),
+    ] = None
     vectors: Annotated[
         bool,
         typer.Option(
@@ -110,6 +144,7 @@ def export_command(
     """Write a calibrator as a program."""
     from calibcli.cli.console import Talk
     from calibcli.export.exporting import ExportRequest, exported
+    from calibcli.export.sql_query import make_query
     from calibcli.tables import Outputs
     from calibcli.tables.atomic import check_writable
     from calibcli.workflow.records import read_calibrators
@@ -119,6 +154,11 @@ def export_command(
         raise UsageError("--vectors are files beside the output; give it a name")
     check_writable(output, force=exporting.force)
     content, stages = read_calibrators(params)
+    columns = (
+        None
+        if exporting.columns is None
+        else [name.strip() for name in exporting.columns.split(",")]
+    )
     request = ExportRequest(
         output,
         exporting.to,
@@ -126,6 +166,7 @@ def export_command(
         exporting.vectors,
         exporting.append_to,
         exporting.model_output,
+        make_query(exporting.dialect, exporting.table, columns, exporting.array),
     )
     try:
         files = exported(content, stages, request)

@@ -22,6 +22,13 @@ from calibcli.engine.folds import Folds
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
 
+TOO_LARGE: dict[str, float] = {
+    "logits": np.inf,
+    "log-probs": LARGEST_LOG_PROB,
+    "probs": float(np.exp(LARGEST_LOG_PROB)),
+}
+"""By kind of scores: no row has such a score, or a greater one."""
+
 WEIGHTS = (1e-15, 1e15)
 """Between these, powers of sums of weights neither overflow nor vanish."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from calibcli.calibrators.base import Calibrator
 from calibcli.errors import UsageError
 from calibcli.export.recording import make_vectors, record
+from calibcli.export.sql_query import SqlQuery
 from calibcli.export.targets import appended, files_beside, target_of, vector_files
 from calibcli.params import Params
 
@@ -34,6 +35,8 @@ class ExportRequest:
         An ONNX model that the calibrator is to be put at the end of.
     model_output : str, optional
         Which of its outputs are the scores.
+    query : SqlQuery, optional
+        What a query is written for.
     """
 
     path: str
@@ -42,6 +45,7 @@ class ExportRequest:
     vectors: bool = False
     model: str | None = None
     model_output: str | None = None
+    query: SqlQuery | None = None
 
 
 def exported(
@@ -60,6 +64,8 @@ def exported(
         raise UsageError(
             f"{target.title} computes in {', '.join(target.precisions)}, not in {precision}"
         )
+    if request.query is not None and target.suffix != ".sql":
+        raise UsageError("--dialect, --table, --columns and --array go with SQL")
     dtype: Any = np.dtype(precision)
     if request.model is not None:
         if target.suffix != ".onnx":
@@ -72,7 +78,7 @@ def exported(
         raise UsageError("--model-output goes with --append-to")
     else:
         program = record(params, stages, dtype)
-        files = list(files_beside(request.path, target.write(program)))
+        files = list(files_beside(request.path, target.write(program, request.query)))
     if request.vectors:
         found = vector_files(make_vectors(params, stages, dtype))
         files += [(f"{request.path}{suffix}", content) for suffix, content in found.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,14 @@ class RecordedCalibrator:
         ``label`` (n,) and ``confidence`` (n,).
     groups : tuple of str
         The values that a row's group may have, by number; any other number is another group.
+    group_column : str or None
+        The column of the groups.
     """
 
     params: Params
     graph: Graph
-    groups: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    group_column: str | None = None
 
     @property
     def classes(self) -> int:
@@ -118,7 +121,9 @@ def record(
     probs = _probabilities(recording, recorded, read_scores(params, scores))
     outputs = {"probs": probs, "label": argmax(probs), "confidence": largest(probs)}
     graph = Graph(tuple(inputs), {name: array.node for name, array in outputs.items()})
-    program = RecordedCalibrator(params, graph, () if groups is None else groups.names)
+    program = RecordedCalibrator(params, graph)
+    if groups is not None:
+        program = replace(program, groups=groups.names, group_column=groups.column)
     _check(program, make_vectors(params, stages, dtype))
     return program
 

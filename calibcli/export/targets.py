@@ -16,6 +16,7 @@ from calibcli.export.onnx_model import append_to, onnx_model
 from calibcli.export.python_source import python_source
 from calibcli.export.recording import RecordedCalibrator, Vectors
 from calibcli.export.row_source import c_header, c_source, javascript_source
+from calibcli.export.sql_query import SqlQuery, sql_source
 from calibcli.export.torch_module import exported_program
 
 
@@ -30,7 +31,8 @@ class Target:
     title : str
         What it is, in a few words.
     write : callable
-        A program -> the files by suffix, the first of which is of `suffix`.
+        A program, and of SQL the query that is wanted -> the files by suffix, the first of which is
+        of `suffix`.
     precision : str
         In which it computes where nothing else is asked for.
     precisions : tuple of str
@@ -39,7 +41,7 @@ class Target:
 
     suffix: str
     title: str
-    write: Callable[[RecordedCalibrator], dict[str, bytes]]
+    write: Callable[[RecordedCalibrator, SqlQuery | None], dict[str, bytes]]
     precision: str = "float64"
     precisions: tuple[str, ...] = ("float64",)
 
@@ -50,31 +52,36 @@ TARGETS = {
     "onnx": Target(
         ".onnx",
         "an ONNX model",
-        lambda program: {".onnx": onnx_model(program).SerializeToString()},
+        lambda program, _: {".onnx": onnx_model(program).SerializeToString()},
         "float32",
         _BOTH,
     ),
     "torch": Target(
         ".pt2",
         "a program of torch.export",
-        lambda program: {".pt2": exported_program(program)},
+        lambda program, _: {".pt2": exported_program(program)},
         "float32",
         _BOTH,
     ),
     "python": Target(
         ".py",
         "a function of Python that needs NumPy alone",
-        lambda program: {".py": python_source(program).encode()},
+        lambda program, _: {".py": python_source(program).encode()},
     ),
     "javascript": Target(
         ".mjs",
         "an ECMAScript module",
-        lambda program: {".mjs": javascript_source(program).encode()},
+        lambda program, _: {".mjs": javascript_source(program).encode()},
     ),
     "c": Target(
         ".c",
         "C99 with a header, without allocation",
-        lambda program: {".c": c_source(program).encode(), ".h": c_header(program).encode()},
+        lambda program, _: {".c": c_source(program).encode(), ".h": c_header(program).encode()},
+    ),
+    "sql": Target(
+        ".sql",
+        "a query over a table of scores",
+        lambda program, query: {".sql": sql_source(program, query).encode()},
     ),
 }
 """By the name that ``--to`` takes."""

@@ -23,7 +23,7 @@ from calibcli.calibrators.chain import calibrate, for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile, host_logits
 from calibcli.engine.machine import keep_freed_memory, one_blas_thread
 from calibcli.engine.source import Chunk, Source
-from calibcli.engine.survey import LARGEST_LOG_PROB
+from calibcli.engine.survey import TOO_LARGE
 from calibcli.errors import DataError
 
 _CHUNK_BYTES = 8 << 20
@@ -31,13 +31,6 @@ _CHUNK_BYTES = 8 << 20
 
 LOCAL = Engine()
 """Where arrays of the Python interface are calibrated."""
-
-_TOO_LARGE: dict[str, float] = {
-    "logits": np.inf,
-    "log-probs": LARGEST_LOG_PROB,
-    "probs": float(np.exp(LARGEST_LOG_PROB)),
-}
-"""By kind: no row has such a score, or a greater one."""
 
 _LARGEST_TENSOR = 1 << 26
 """Scores that are calibrated on a device at once."""
@@ -98,7 +91,7 @@ def probabilities_at_once(
     rows, columns = scores.shape
     if not 0 < rows <= LOCAL.tile_rows(columns):
         return None
-    if not np.maximum.reduce(scores, axis=None) < _TOO_LARGE[kind]:
+    if not np.maximum.reduce(scores, axis=None) < TOO_LARGE[kind]:
         return None
     # Where a row has no probabilities its arithmetic has an invalid operation.
     with np.errstate(invalid="ignore"):
@@ -123,7 +116,7 @@ def probabilities_on_device(
         return None
     logits = scores_to_logits(scores, kind)
     probs, xp = probabilities(stages, logits), namespace(logits)
-    usable = xp.all(probs >= 0) & xp.all(scores < _TOO_LARGE[kind])
+    usable = xp.all(probs >= 0) & xp.all(scores < TOO_LARGE[kind])
     return probs if bool(usable) else None
 
 
@@ -183,7 +176,7 @@ def _calibrated(
 
 def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:
     """Refuse rows ``without`` probabilities, and scores that are more than any probability."""
-    limit = _TOO_LARGE[source.kind]
+    limit = TOO_LARGE[source.kind]
     if chunk.scores.max() >= limit:
         without = without | (chunk.scores >= limit).any(axis=1)
     if not without.any():
