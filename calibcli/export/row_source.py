@@ -8,8 +8,8 @@ operations become one loop.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,33 +38,32 @@ _THE_SAME = ("widen", "cast", "fill")
 """In a row on its own."""
 
 
-@dataclass(frozen=True)
-class Language:
+class Language(ABC):
     """How the two languages differ."""
 
     functions: ClassVar[dict[str, str]]
     infinity: ClassVar[str]
     nan: ClassVar[str]
 
+    @abstractmethod
     def declare(self, node: Node, name: str, value: str) -> str:
         """A variable with a value."""
-        raise NotImplementedError
 
+    @abstractmethod
     def array(self, node: Node, name: str, size: int) -> str:
         """An array of a row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def table(self, node: Node, name: str) -> str:
         """A constant array."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loop(self, size: int, i: str = "i") -> str:
         """The head of a loop over a variable."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sort(self, source: str, target: str, places: str | None, size: int) -> str:
         """A call that sorts an array, or notes where its elements lie in order."""
-        raise NotImplementedError
 
     def number(self, value: Any) -> str:
         """A number with all its digits."""
