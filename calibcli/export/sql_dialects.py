@@ -11,7 +11,7 @@ import numpy as np
 from calibcli.errors import UsageError
 from calibcli.visible import visible
 
-ROWS = "calib_rows"
+ROW_ALIAS = "calib_rows"
 """What the table is called inside of the query."""
 
 
@@ -37,7 +37,7 @@ class Dialect(ABC):
     real: ClassVar[str] = "DOUBLE"
     infinity: ClassVar[str] = "CAST('Infinity' AS DOUBLE)"
     nan: ClassVar[str] = "CAST('NaN' AS DOUBLE)"
-    source: ClassVar[str] = ROWS
+    source: ClassVar[str] = ROW_ALIAS
     all_columns: ClassVar[str] = "source.*"
     barrier: ClassVar[str] = ""
 
@@ -208,7 +208,7 @@ class Spark(_Backticks):
     """Spark SQL from version 3.3 on, which does not write out a column twice that is no name."""
 
     title = "Spark SQL"
-    source = f"struct({ROWS}.*)"
+    source = f"struct({ROW_ALIAS}.*)"
 
     def name(self, text: str) -> str:
         # Settings are put into a query before it is read, and no mark keeps them out of a name.

@@ -18,7 +18,7 @@ from calibcli.engine.survey import TOO_LARGE
 from calibcli.errors import UsageError
 from calibcli.export.graph import ELEMENTWISE, Graph, Node, dependencies_first
 from calibcli.export.recording import RecordedCalibrator
-from calibcli.export.sql_dialects import DIALECTS, ROWS, Dialect
+from calibcli.export.sql_dialects import DIALECTS, ROW_ALIAS, Dialect
 from calibcli.version import __version__
 from calibcli.visible import visible
 
@@ -143,7 +143,7 @@ def sql_source(program: RecordedCalibrator, query: SqlQuery | None) -> str:
         f"-- Calibrated probabilities, exported by calib {__version__} for {dialect.title}.",
         f"-- Stages: {', '.join(program.stages) or 'none'}. Scores: {program.params.input}.",
     ]
-    table = f"{dialect.table(query.table)} AS {ROWS}"
+    table = f"{dialect.table(query.table)} AS {ROW_ALIAS}"
     lines = [*head, *levels.selects(table, outputs, [*probs, label, confidence, usable])]
     return "\n".join(lines) + "\n"
 
@@ -152,12 +152,12 @@ def _scores(program: RecordedCalibrator, query: SqlQuery, levels: _Levels) -> li
     """The scores of a row, one a class, from the columns or the array that they are in."""
     dialect, classes, kind = levels.dialect, program.classes, program.params.input
     if query.columns is None:
-        array = f"{ROWS}.{dialect.name(query.array or _ARRAYS[kind])}"
+        array = f"{ROW_ALIAS}.{dialect.name(query.array or _ARRAYS[kind])}"
         texts = [dialect.element(array, str(place)) for place in range(classes)]
     elif len(query.columns) == classes:
-        texts = [f"{ROWS}.{dialect.name(column)}" for column in query.columns]
+        texts = [f"{ROW_ALIAS}.{dialect.name(column)}" for column in query.columns]
     elif len(query.columns) == 1 and classes == 2:
-        (score,) = (levels.given(f"{ROWS}.{dialect.name(column)}") for column in query.columns)
+        (score,) = (levels.given(f"{ROW_ALIAS}.{dialect.name(column)}") for column in query.columns)
         return [_of_class_0(program, levels, score), score]
     else:
         raise UsageError(
@@ -200,7 +200,9 @@ def _group(program: RecordedCalibrator, column: str, levels: _Levels) -> _Cell:
     cases = " ".join(
         f"WHEN {dialect.text(name)} THEN {number}" for number, name in enumerate(program.groups)
     )
-    return levels.given(f"CASE {ROWS}.{dialect.name(column)} {cases} ELSE -1 END", is_real=False)
+    return levels.given(
+        f"CASE {ROW_ALIAS}.{dialect.name(column)} {cases} ELSE -1 END", is_real=False
+    )
 
 
 @dataclass
