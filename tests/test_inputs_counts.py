@@ -115,9 +115,8 @@ def test_rows_are_found_again_across_blocks(tmp_path) -> None:
         for rows in (777, 10_000, 1 << 20):
             read = np.concatenate([chunk.scores[:, 0] for chunk in dataset.chunks(rows)])
             np.testing.assert_array_equal(read, z[index])
-        parts = [c.scores[:, 0] for p in dataset.partitions() for c in p.chunks(1000)]
+        parts = [c.scores[:, 0] for p in dataset.cut(30_000) for c in p.chunks(1000)]
         np.testing.assert_array_equal(np.concatenate(parts), z[index])
-        assert len(dataset.partitions()) > 1
         for row in (0, 17, 40_000, len(index) - 1):
             assert dataset.locate(row).endswith(f"row {index[row]}")
 

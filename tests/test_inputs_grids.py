@@ -46,7 +46,7 @@ def rows_read(paths: str | list[str], rows: int = 7, **options: object):
     with open_dataset(paths, ReadOptions(**options)) as dataset:
         chunks = list(dataset.chunks(rows))
         assert sum(map(len, chunks)) == dataset.rows
-        again = [chunk for part in dataset.partitions() for chunk in part.chunks(rows)]
+        again = [chunk for part in dataset.cut(rows) for chunk in part.chunks(rows)]
         scores, labels = (
             np.concatenate([getattr(chunk, name) for chunk in chunks])
             for name in ("scores", "labels")

@@ -55,7 +55,7 @@ def test_scores_of_several_types_are_widened(tmp_path, kind, first):
         scores, labels, _ = gather(dataset, 9)
         wide = kind in ("double", "list_view")
         assert dataset.dtype == scores.dtype == (np.float64 if wide else np.float32)
-        parts = [chunk for each in dataset.partitions() for chunk in each.chunks(9)]
+        parts = [chunk for each in dataset.cut(9) for chunk in each.chunks(9)]
     assert {chunk.scores.dtype for chunk in parts} == {scores.dtype}
     assert np.array_equal(scores, LOGITS)
     assert np.array_equal(labels, LABELS)

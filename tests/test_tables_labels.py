@@ -191,7 +191,7 @@ def test_parts_know_how_many_rows_were_left_out_before_them(tmp_path, groups):
     labels = np.where(Y == 1, -100, Y)
     path = write_parquet(tmp_path / "a", Z, labels, groups=groups, id=pa.array(range(60)))
     with opened(path, ignore_label=-100) as dataset:
-        chunks = [chunk for part in dataset.partitions() for chunk in part.chunks(3, True)]
+        chunks = [chunk for part in dataset.cut(7) for chunk in part.chunks(3, with_columns=True)]
     assert [chunk.start for chunk in chunks] == np.cumsum([0, *map(len, chunks)])[:-1].tolist()
     assert same_bits(np.concatenate([chunk.scores for chunk in chunks]), Z[Y != 1])
     ids = [each for chunk in chunks for each in chunk.columns["id"].to_pylist()]

@@ -64,7 +64,7 @@ def test_parts_are_descriptions_that_another_process_can_read(layout):
     with opened(LAYOUTS[name](folder / "parts", SCORES, LABELS)) as dataset:
         chunks = [
             chunk
-            for part in pickle.loads(pickle.dumps(dataset.partitions()))  # noqa: S301 (our own)
+            for part in pickle.loads(pickle.dumps(dataset.cut(30)))  # noqa: S301 (our own)
             for chunk in part.chunks(11)
         ]
         assert same_bits(np.concatenate([chunk.scores for chunk in chunks]), SCORES)
@@ -72,13 +72,10 @@ def test_parts_are_descriptions_that_another_process_can_read(layout):
         assert [chunk.start for chunk in chunks] == np.cumsum([0, *map(len, chunks)])[:-1].tolist()
 
 
-def test_parquet_has_a_part_for_each_row_group(tmp_path):
+def test_parquet_can_be_read_from_each_row_group(tmp_path):
     with opened(write_parquet(tmp_path / "a", SCORES, LABELS, groups=40)) as dataset:
-        assert [(part.begin, part.end) for part in dataset.partitions()] == [
-            (0, 40),
-            (40, 80),
-            (80, 100),
-        ]
+        (part,) = dataset.cut(dataset.rows)
+        assert list(part.parts[0].file.splits(dataset.rows)) == [0, 40, 80]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

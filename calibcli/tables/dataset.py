@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from calibcli.arrays import NumpyArray
-from calibcli.engine.source import Chunk, Partition
+from calibcli.engine.source import Chunk
 from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
 from calibcli.tables.formats.base import UNKNOWN_ROWS, GridShape
@@ -209,14 +209,7 @@ class Dataset:
         """Whether all rows come as one chunk of memory-mapped scores, which costs nothing."""
         return self._in_memory and not self.dropped_rows
 
-    def partitions(self) -> Sequence[FilePartition]:
-        """One for each row group, range of rows or group of record batches, in order."""
-        self._verify()
-        # Every partition travels with the numbers of all groups, so that they agree.
-        self._number_keys()
-        return [each for partition in self._partitions for each in partition.split()]
-
-    def cut(self, rows: int) -> Sequence[Partition]:
+    def cut(self, rows: int) -> Sequence[FileRange]:
         """Parts of so many rows each, but for the last; they pickle, and read what they need.
 
         Raises

@@ -304,23 +304,6 @@ class FilePartition:
             )
         ]
 
-    def split(self) -> list[FilePartition]:
-        """The partitions of it that can be read independently, in order."""
-        rows = self.end - self.begin
-        begins = list(self.file.splits(rows))
-        starts = [self.start + begin for begin in begins]
-        if self.layout.drops:
-            counts = np.zeros(len(begins), np.int64)
-            for kept in self.kept():
-                counts += np.bincount(
-                    np.searchsorted(begins, kept, "right") - 1, minlength=len(begins)
-                )
-            starts = [self.start + int(before) for before in np.cumsum(counts) - counts]
-        return [
-            replace(self, begin=begin, end=end, start=start, label_row=self.label_row + begin)
-            for begin, end, start in zip(begins, [*begins[1:], self.end], starts, strict=True)
-        ]
-
 
 @dataclass(frozen=True)
 class FileRange:
@@ -328,8 +311,8 @@ class FileRange:
 
     parts: tuple[FilePartition, ...]
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
-        """The rows, in order, at most ``rows`` at a time.
+    def chunks(self, rows: int, with_columns: bool = False) -> Iterator[Chunk]:
+        """The rows, in order, at most ``rows`` at a time; with the other columns if asked for.
 
         Raises
         ------
@@ -337,4 +320,4 @@ class FileRange:
             As `FilePartition.chunks`.
         """
         for part in self.parts:
-            yield from part.chunks(rows)
+            yield from part.chunks(rows, with_columns)
