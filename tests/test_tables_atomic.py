@@ -19,7 +19,14 @@ from table_files import (
 )
 
 from calibcli.errors import CalibError, UsageError
-from calibcli.tables import Outputs, atomic, atomic_write, check_output, open_writer
+from calibcli.tables import (
+    Outputs,
+    atomic,
+    atomic_write,
+    check_output,
+    open_writer,
+    pending_files,
+)
 
 ROOT = Path(__file__).parents[1]
 P = np.full((100, 5), 0.2, np.float32)
@@ -29,7 +36,7 @@ P = np.full((100, 5), 0.2, np.float32)
 def folder(request, tmp_path, monkeypatch):
     """An empty folder, on a system that has files without names or not."""
     if request.param == "named":
-        monkeypatch.setattr(atomic, "_open_unnamed", lambda _: None)
+        monkeypatch.setattr(pending_files, "_open_unnamed", lambda _: None)
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
 
@@ -107,7 +114,7 @@ def test_a_file_system_without_links_will_do(tmp_path, monkeypatch):
     def link(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(atomic, "_open_unnamed", lambda _: None)
+    monkeypatch.setattr(pending_files, "_open_unnamed", lambda _: None)
     monkeypatch.setattr(os, "link", link)
     with atomic_write(str(tmp_path / "a")) as file:
         file.write(b"x")
@@ -224,14 +231,14 @@ def names(folder):
 
 def test_files_appear_together_and_the_last_one_last(folder, monkeypatch):
     order = []
-    give_name = atomic._Pending.give_name
+    give_name = pending_files.PendingFile.give_name
 
     def noticed(pending, **options):
         order.append(Path(pending.path).name)
         assert not (folder / order[-1]).exists()
         give_name(pending, **options)
 
-    monkeypatch.setattr(atomic._Pending, "give_name", noticed)
+    monkeypatch.setattr(pending_files.PendingFile, "give_name", noticed)
     with Outputs() as outputs:
         outputs.open(str(folder / "p.json"), last=True).write(b"p")
         outputs.open(str(folder / "o.npz")).write(b"o")
@@ -248,7 +255,7 @@ def test_a_file_that_gets_no_name_takes_the_others_back(folder, monkeypatch, for
     old = {"a": b"old a", "b": b"old b"} if force else {}
     for name, content in old.items():
         (folder / name).write_bytes(content)
-    give_name = atomic._Pending.give_name
+    give_name = pending_files.PendingFile.give_name
     count = 0
 
     def failing(pending, **options):
@@ -258,7 +265,7 @@ def test_a_file_that_gets_no_name_takes_the_others_back(folder, monkeypatch, for
             pending._target = folder / ("x" * 300)
         give_name(pending, **options)
 
-    monkeypatch.setattr(atomic._Pending, "give_name", failing)
+    monkeypatch.setattr(pending_files.PendingFile, "give_name", failing)
 
     def write():
         with Outputs(force=force) as outputs:
@@ -290,13 +297,13 @@ def test_names_may_be_as_long_as_the_file_system_allows(folder):
 
 
 def test_a_signal_between_two_names_waits_until_all_are_there(folder, monkeypatch):
-    give_name = atomic._Pending.give_name
+    give_name = pending_files.PendingFile.give_name
 
     def interrupted(pending, **options):
         give_name(pending, **options)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(atomic._Pending, "give_name", interrupted)
+    monkeypatch.setattr(pending_files.PendingFile, "give_name", interrupted)
 
     def write():
         with Outputs() as outputs:
@@ -319,7 +326,7 @@ def test_what_a_killed_process_left_is_removed(folder):
 
 
 def test_what_another_process_is_writing_is_left_alone(folder, monkeypatch):
-    monkeypatch.setattr(atomic, "_open_unnamed", lambda _: None)
+    monkeypatch.setattr(pending_files, "_open_unnamed", lambda _: None)
     with atomic_write(str(folder / "a")) as file:
         file.write(b"a")
         with atomic_write(str(folder / "b")) as other:

@@ -6,16 +6,15 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from near_workers import NearWorkers, write_files
 from table_files import opened, write_npz, write_parquet
 
 from calibcli.calibrators.registry import MAPS
@@ -24,49 +23,11 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import Chunk
 from calibcli.engine.worker_kinds import WORKERS, open_workers
-from calibcli.engine.workers import HeldRows, Piece, Workers, WorkersError
+from calibcli.engine.workers import HeldRows, Piece, WorkersError
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Panel
 from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import make_plan
-
-
-@dataclass
-class Here(Workers):
-    """Workers in this process, to which everything goes as bytes."""
-
-    place: str = "3"
-
-    name = "here"
-    form = "here:N"
-
-    @property
-    def slots(self) -> int:
-        return int(self.place)
-
-    def submit(self, slot: int, task: Callable[[], Any]) -> bytes:
-        return pickle.dumps(task)
-
-    def result(self, begun: bytes) -> Any:
-        return pickle.loads(pickle.dumps(pickle.loads(begun)()))  # noqa: S301 (our own)
-
-    def cancel(self, begun: bytes) -> None:
-        pass
-
-    def forget(self, job: str) -> None:
-        pass
-
-
-def write_files(folder, classes=4, rows=(130, 1, 120)):
-    """Files of odd sizes, with row groups that end anywhere."""
-    folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(3)
-    for number, count in enumerate(rows):
-        labels = rng.integers(0, classes, count)
-        scores = rng.normal(size=(count, classes)).astype(np.float32)
-        scores[np.arange(count), labels] += 2 * rng.random(count).astype(np.float32)
-        write_parquet(folder / str(number), scores, labels, groups=97)
-    return str(folder)
 
 
 def suits(method: str, classes: int) -> bool:
@@ -99,7 +60,7 @@ def test_every_method_has_the_bytes_of_one_machine(tmp_path, method, classes) ->
     path = write_files(tmp_path / "in", classes)
     # What sorts collects as many scores at a time as there is room for.
     memory = 1 << 20
-    there = fitted(path, method, Engine(memory=memory, workers=Here()))
+    there = fitted(path, method, Engine(memory=memory, workers=NearWorkers()))
     assert there == fitted(path, method, Engine(memory=memory))
 
 
@@ -135,7 +96,7 @@ def test_a_wrong_row_is_named_as_at_home(tmp_path) -> None:
     scores[41, 1] = np.nan
     path = write_npz(tmp_path / "in", scores, np.zeros(50, np.int64))
     lines = []
-    for engine in (Engine(memory=1), Engine(memory=1, workers=Here())):
+    for engine in (Engine(memory=1), Engine(memory=1, workers=NearWorkers())):
         with opened(path) as dataset, pytest.raises(DataError, match="row 41") as caught:
             open_data(engine, dataset)
         lines.append(str(caught.value))
@@ -145,7 +106,7 @@ def test_a_wrong_row_is_named_as_at_home(tmp_path) -> None:
 def test_progress_counts_all_rows_once_a_pass(tmp_path) -> None:
     seen: list[int] = []
     with opened(write_files(tmp_path / "in")) as dataset:
-        open_data(Engine(memory=1, workers=Here(), on_rows=seen.append), dataset)
+        open_data(Engine(memory=1, workers=NearWorkers(), on_rows=seen.append), dataset)
         assert sum(seen) == dataset.rows
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,11 +23,8 @@ from calibcli.cli.shared_options import (
 from calibcli.errors import ParamsError, UsageError
 
 if TYPE_CHECKING:
-    from calibcli.calibrators.base import Calibrator
-    from calibcli.engine.engine import Engine
     from calibcli.params import Params
     from calibcli.schema.documents import ApplyDocument
-    from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.pricing import Decider
 
@@ -39,9 +36,6 @@ confidence_upper, with --threshold or --cost a decision.
 
 More: calib docs inputs, calib docs params, calib docs decisions."""
 
-_INTERVAL = ("confidence_lower", "confidence_upper")
-"""Columns that some methods add."""
-
 _EXAMPLES = """[b]Examples[/b]
 
   calib fit sample_data/digits_val.parquet -p digits.json -o val.parquet
@@ -49,6 +43,8 @@ _EXAMPLES = """[b]Examples[/b]
   calib apply digits.json sample_data/digits_test.parquet -o calibrated.parquet
 
   calib apply digits.json sample_data/digits_test.parquet -o calibrated.npz
+
+  calib apply digits.json s3://bucket/rows/ -o s3://bucket/calibrated/ --workers ray:auto
 """
 
 
@@ -67,7 +63,8 @@ class ApplyOptions:
             "--output",
             "-o",
             metavar="FILE",
-            help=".parquet, .npz, .npy or .arrow; - writes an Arrow stream to stdout.",
+            help=".parquet, .npz, .npy or .arrow; NAME/ is a folder of Parquet files, which "
+            "--workers write; - writes an Arrow stream to stdout.",
             show_default=False,
         ),
         Trait.WRITES_FILE,
@@ -169,19 +166,21 @@ def apply_command(
         talk_about_left_out,
         talk_about_output,
     )
-    from calibcli.tables import Outputs, check_output
+    from calibcli.tables import Outputs, check_output, is_folder
+    from calibcli.workflow.calibrated_outputs import write_calibrated
     from calibcli.workflow.records import read_calibrators
 
     check_stdin([params, *inputs])
-    check_output(applying.output, force=applying.force)
+    check_output(applying.output, force=applying.force, in_parts=True)
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
-    once = {"labels_required": False, "single_pass": True}
+    once = {"labels_required": False, "single_pass": not is_folder(applying.output)}
     like = reading_of(content, params)
+    engine = computing.engine_for(applying.output, talk)
     with (
         opened(inputs, reading, talk, keys=keys, key_names=names, like=like, **once) as dataset,
-        talk.progress(computing.engine_here(talk), "applying", dataset.rows) as engine,
+        talk.progress(engine, "applying", dataset.rows) as engine,
     ):
         keep_inputs([("-o", applying.output)], dataset)
         check_params_classes(content, max(dataset.columns, 2), params, dataset)
@@ -226,106 +225,3 @@ def _document(
     if decider is not None:
         document["decision"] = {"positive": decider.positive, "threshold": decider.threshold}
     return json.dumps(document, indent=2) + "\n"
-
-
-def write_calibrated(
-    engine: Engine,
-    dataset: Dataset,
-    stages: Sequence[Calibrator],
-    path: str,
-    files: Outputs,
-    fitted_to: Sequence[Mapping[str, Any]] | None,
-    decider: Decider | None = None,
-) -> int:
-    """Write the calibrated probabilities of a dataset, and decisions if there is a decider.
-
-    Where a fit has seen the rows the file says so: they are among ``fitted_to``, fingerprints of
-    files, or that is None.
-
-    Returns
-    -------
-    int
-        The number of rows.
-    """
-    from calibcli.tables import open_writer, output_format
-    from calibcli.workflow.applying import calibrated_chunks, chunk_rows
-
-    seen = fitted_to is None or dataset.seen or dataset.is_among(fitted_to)
-    if dataset.row_labels is not None:
-        return _write_labels(engine, dataset, stages, path, files, seen, decider)
-    chunks = dataset.chunks(chunk_rows(engine, dataset), with_columns=True)
-    written = 0
-    grid = dataset.grid() if output_format(path).gives_shape else None
-    with open_writer(path, dataset, outputs=files, seen=seen, grid=grid) as writer:
-        for part in calibrated_chunks(engine, dataset, chunks, stages, intervals=True):
-            extra = dict(zip(_INTERVAL, part.interval or (), strict=False))
-            if decider is not None:
-                extra["decision"] = decider(part.probs)
-            writer.write(
-                part.chunk.columns,
-                part.probs,
-                part.prediction,
-                part.confidence,
-                part.chunk.labels,
-                extra,
-            )
-            written += len(part.probs)
-    return written
-
-
-@dataclass(frozen=True)
-class _StoredRows:
-    """What a writer must know of rows with several labels.
-
-    Attributes
-    ----------
-    rows : int
-    class_names : tuple of str
-        The labels.
-    """
-
-    rows: int
-    class_names: tuple[str, ...]
-
-
-def _write_labels(
-    engine: Engine,
-    dataset: Dataset,
-    stages: Sequence[Calibrator],
-    path: str,
-    files: Outputs,
-    seen: bool,
-    decider: Decider | None,
-) -> int:
-    """As `write_calibrated`, of rows with several labels: a probability for each, (n, K)."""
-    import numpy as np
-
-    from calibcli.tables import open_writer
-    from calibcli.tables.formats.base import UNKNOWN_ROWS
-    from calibcli.tables.labels import NO_LABEL
-    from calibcli.tables.read_options import LABEL_NAME
-    from calibcli.workflow.applying import calibrated_chunks, chunk_rows
-
-    names = dataset.row_labels or ()
-    count, rows = len(names), dataset.rows
-    stored = _StoredRows(rows if rows == UNKNOWN_ROWS else rows // count, names)
-    # A reader gives whole rows as long as one of them fits.
-    step = max(chunk_rows(engine, dataset) // count, 1) * count
-    chunks = dataset.chunks(step, with_columns=True)
-    written = 0
-    with open_writer(path, stored, outputs=files, seen=seen) as writer:
-        for part in calibrated_chunks(engine, dataset, chunks, stages):
-            columns, labels = part.chunk.columns, part.chunk.labels
-            if columns is not None and columns.num_columns:
-                columns = columns.take(np.arange(0, len(part.probs), count))
-                # Whose label a row is tells nothing of a row of all labels.
-                kept = [name for name in columns.schema.names if name != LABEL_NAME]
-                columns = columns.select(kept) if kept else None
-            computed = {"probs": np.ascontiguousarray(part.probs[:, 1]).reshape(-1, count)}
-            if labels is not None:
-                computed["label"] = np.where(labels == NO_LABEL, -1, labels).reshape(-1, count)
-            if decider is not None:
-                computed["decision"] = decider(part.probs).reshape(-1, count)
-            writer.write_table(computed, columns)
-            written += len(computed["probs"])
-    return written

@@ -161,7 +161,8 @@ class FitOptions:
             "--output",
             "-o",
             metavar="FILE",
-            help="Calibrated probabilities, .parquet, .npz, .npy or .arrow.",
+            help="Calibrated probabilities, .parquet, .npz, .npy or .arrow; NAME/ is a folder of "
+            "Parquet files.",
             show_default="INPUT.calibrated.parquet",
         ),
         Trait.WRITES_FILE,
@@ -362,7 +363,7 @@ def _targets(inputs: list[str], options: FitOptions) -> Targets:
         raise UsageError(f"-p {params}: the name must end in .json or .safetensors")
     check_writable(params, force=force)
     if output is not None:
-        check_output(output, force=force)
+        check_output(output, force=force, in_parts=True)
     if options.trace is not None:
         check_writable(options.trace, force=force)
     return Targets(params, output, options.trace)

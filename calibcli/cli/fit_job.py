@@ -233,8 +233,8 @@ class FitJob:
         files.open(targets.params, last=True).write(blob)
 
     def _write_calibrated(self, outcome: Outcome, path: str | None, files: Outputs) -> None:
-        from calibcli.cli.apply import write_calibrated
         from calibcli.cli.reading import talk_about_left_out, talk_about_output
+        from calibcli.workflow.calibrated_outputs import write_calibrated
 
         if path is None:
             self.talk.say("calibrated probabilities are not written: give them a name with -o")

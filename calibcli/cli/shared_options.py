@@ -365,10 +365,13 @@ class ComputeOptions:
             raise UsageError(f"--device {self.device} cannot be had with --workers")
         return Engine(workers=open_workers(self.workers, memory, self.threads))
 
-    def engine_here(self, talk: Talk) -> Engine:
-        """The engine for what one machine does, however many there are."""
-        if self.workers is not None:
-            talk.say("one file is written from this machine; --workers does not change that")
+    def engine_for(self, output: str, talk: Talk) -> Engine:
+        """The engine that writes an output: workers can only where it is a folder of parts."""
+        from calibcli.tables import is_folder
+
+        if self.workers is None or is_folder(output):
+            return self.engine()
+        talk.say(f"{output}: one file is written from this machine; -o FOLDER/ lets workers write")
         return replace(self, workers=None).engine()
 
 

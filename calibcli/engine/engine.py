@@ -25,7 +25,7 @@ from calibcli.engine.machine import (
     one_blas_thread,
     to_device,
 )
-from calibcli.engine.source import ArraySource, Chunk, Keys, Source, join
+from calibcli.engine.source import ArraySource, Chunk, Keys, Partition, Source, join
 from calibcli.engine.workers import Workers
 
 State = TypeVar("State")
@@ -165,13 +165,47 @@ class Engine:
     ) -> Iterator[State]:
         """The state of each segment, from the workers, in the order of the rows."""
         assert self.workers is not None
-        there = Engine(self.device, self.workers.threads, self.workers.memory)
-        rows = _SEGMENT_TILES * self.tile_rows(source.columns)
-        fold = partial(there.fold_segment, source.kind, partial_state, merge, dtype)
+        rows = self.segment_rows(source.columns)
+        fold = partial(self._on_worker.fold_segment, source.kind, partial_state, merge, dtype)
         for number, state in enumerate(self.workers.run(fold, source, rows)):
             if self.on_rows is not None:
                 self.on_rows(min(rows, source.rows - number * rows))
             yield state
+
+    @property
+    def _on_worker(self) -> Engine:
+        """The engine that a worker has."""
+        assert self.workers is not None
+        return Engine(self.device, self.workers.threads, self.workers.memory)
+
+    def map_parts(
+        self, source: Source, function: Callable[[Engine, int, Partition], Result], rows: int
+    ) -> Iterator[Result]:
+        """A function of every part of so many rows, by its number, in the order of the rows.
+
+        Parameters
+        ----------
+        source : Source
+        function : callable
+            Engine, number, part -> result; runs on a worker if there are any, and pickles then. A
+            part may be given to it twice, where a worker is lost.
+        rows : int
+            Of each part but for the last.
+        """
+        if self.workers is None:
+            for number, part in enumerate(source.cut(rows)):
+                yield function(self, number, part)
+            return
+        parts = enumerate(self.workers.parts_of(source, rows))
+        tasks = [partial(function, self._on_worker, number, part) for number, part in parts]
+        for number, result in enumerate(self.workers.map(tasks)):
+            if self.on_rows is not None:
+                self.on_rows(min(rows, source.rows - number * rows))
+            yield result
+
+    def segment_rows(self, columns: int) -> int:
+        """Rows of a segment, whose states are merged before those of others."""
+        return _SEGMENT_TILES * self.tile_rows(columns)
 
     def every(self, source: Source, step: int) -> ArraySource:
         """Every ``step``-th row of a source, by the number of the row, in memory."""
@@ -179,7 +213,7 @@ class Engine:
             whole = Chunk(0, source.scores, source.labels, source.weights, keys=source.keys)
             picked = [whole.every(step)]
         elif self.workers is not None:
-            rows = _SEGMENT_TILES * self.tile_rows(source.columns)
+            rows = self.segment_rows(source.columns)
             picked = list(self.workers.run(partial(_every, step), source, rows))
         else:
             picked = [chunk.every(step) for chunk in source.chunks(self.chunk_rows(source))]
@@ -199,9 +233,14 @@ class Engine:
         chunks: Iterator[Chunk],
         function: Callable[[Tile], Result],
         dtype: Any = None,
+        *,
+        together: int = 1,
     ) -> Iterator[tuple[Iterator[Result], Chunk]]:
-        """The results of the tiles of each chunk, with the chunk, in the order of the rows."""
-        rows = self.tile_rows(source.columns)
+        """The results of the tiles of each chunk, with the chunk, in the order of the rows.
+
+        So many neighbouring rows as stay ``together`` are in one chunk.
+        """
+        rows = max(self.tile_rows(source.columns) // together, 1) * together
         with one_blas_thread():
             for chunk in _read_ahead(_aligned(chunks, rows)):
                 yield self._tile_results(chunk, source.kind, function, dtype), chunk

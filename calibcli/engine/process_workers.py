@@ -30,6 +30,7 @@ class ProcessWorkers(Workers):
 
     name = "processes"
     form = "processes:N"
+    elsewhere = False
 
     def __post_init__(self) -> None:
         if not (self.place.isascii() and self.place.isdigit() and 0 < int(self.place) <= 1024):

@@ -109,8 +109,11 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
 class Partition(Protocol):
     """A part of a source that another process or machine can open: a description, not data."""
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
-        """The rows of this part, at most ``rows`` at a time."""
+    def chunks(self, rows: int, with_columns: bool = False) -> Iterator[Chunk]:
+        """The rows of this part, at most ``rows`` at a time; with other columns if asked for."""
+
+    def locate(self, row: int) -> str:
+        """Where the row of a number in the source is, for messages."""
 
 
 class Source(Protocol):

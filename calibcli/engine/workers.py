@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from calibcli.engine.machine import default_memory
 from calibcli.engine.source import Chunk, Partition, Source, join
-from calibcli.errors import CalibError
+from calibcli.errors import CalibError, UsageError
 
 Result = TypeVar("Result")
 
@@ -141,6 +141,9 @@ class Workers(ABC):
     form: ClassVar[str]
     """What an address looks like, for messages: ``"processes:N"``."""
 
+    elsewhere: ClassVar[bool] = True
+    """Whether they may be on other machines."""
+
     @property
     @abstractmethod
     def slots(self) -> int:
@@ -190,14 +193,25 @@ class Workers(ABC):
         WorkersError
             The workers are gone for good.
         """
-        waiting: deque[Any] = deque()
         pieces = self._pieces_of(source, rows)
+        return self.map([partial(_on_worker, function, self.memory, piece) for piece in pieces])
+
+    def map(self, tasks: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+        """What some tasks return, in their order.
+
+        Raises
+        ------
+        WorkersError
+            The workers are gone for good.
+        CalibError
+            That a task raised.
+        """
+        waiting: deque[Any] = deque()
         begun = 0
         try:
-            for _ in pieces:
-                while begun < len(pieces) and len(waiting) < _AHEAD * self.slots:
-                    task = partial(_on_worker, function, self.memory, pieces[begun])
-                    waiting.append(self.submit(begun % self.slots, task))
+            for _ in tasks:
+                while begun < len(tasks) and len(waiting) < _AHEAD * self.slots:
+                    waiting.append(self.submit(begun % self.slots, tasks[begun]))
                     begun += 1
                 yield self.result(waiting[0])
                 waiting.popleft()
@@ -205,11 +219,27 @@ class Workers(ABC):
             for task in waiting:
                 self.cancel(task)
 
+    def parts_of(self, source: Source, rows: int) -> Sequence[Partition]:
+        """A source in parts of ``rows`` rows that workers can read.
+
+        Raises
+        ------
+        UsageError
+            They cannot: the rows are in temporary files of this machine.
+        """
+        if self.elsewhere and getattr(source, "local_copies", False):
+            raise UsageError(
+                f"--workers {self.name}:{self.place}: the rows were copied or unpacked to this "
+                "machine, where workers don't see them; write them to a Parquet file first (calib "
+                "convert), or use processes:N"
+            )
+        return source.cut(rows)
+
     def _pieces_of(self, source: Source, rows: int) -> list[Piece]:
         """A source in pieces of ``rows`` rows, which are found once."""
         if id(source) not in self._pieces:
             first = sum(len(pieces) for _, pieces in self._pieces.values())
-            parts = enumerate(source.cut(rows), first)
+            parts = enumerate(self.parts_of(source, rows), first)
             pieces = [Piece((self._job, number), rows, part) for number, part in parts]
             self._pieces[id(source)] = source, pieces  # which also keeps its id from another
         return self._pieces[id(source)][1]

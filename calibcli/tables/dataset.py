@@ -225,18 +225,14 @@ class Dataset:
         parts = [part for partition in self._partitions for part in partition.cut(rows)]
         return [FileRange(tuple(own)) for _, own in groupby(parts, lambda each: each.start // rows)]
 
+    @property
+    def local_copies(self) -> bool:
+        """Whether rows are read from temporary files of this machine, which no other sees."""
+        return self._spool.is_used
+
     def locate(self, row: int) -> str:
         """Where a row is: ``"val.parquet, row 12"``, counted from 0 within its file."""
-        begun = [each for each in self._partitions if each.start <= row]
-        partition = [*self._partitions[:1], *begun][-1]
-        inside = row - partition.start
-        if self.layout.drops:
-            for kept in partition.kept():
-                if inside < len(kept):
-                    inside = int(kept[inside])
-                    break
-                inside -= len(kept)
-        return partition.file.locate(inside)
+        return FileRange(tuple(self._partitions)).locate(row)
 
     def is_among(self, prints: Sequence[Mapping[str, Any]]) -> bool:
         """Whether one of the files of rows has a fingerprint that is among some.

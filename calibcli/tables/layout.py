@@ -259,6 +259,16 @@ class FilePartition:
             yield at + np.flatnonzero(labels != NO_LABEL)
             at += len(labels)
 
+    def locate(self, row: int) -> str:
+        """Where the row of a number in the data set is: ``"val.parquet, row 12"``."""
+        place, inside = self.begin + row - self.start, row - self.start
+        for kept in self.kept() if self.layout.drops else ():
+            if inside < len(kept):
+                place = int(kept[inside])
+                break
+            inside -= len(kept)
+        return self.file.locate(place)
+
     def number_keys(self) -> None:
         """Give the values of the key columns their numbers, without reading the scores."""
         layout, at = self.layout, self.begin
@@ -321,3 +331,8 @@ class FileRange:
         """
         for part in self.parts:
             yield from part.chunks(rows, with_columns)
+
+    def locate(self, row: int) -> str:
+        """Where the row of a number in the data set is: ``"val.parquet, row 12"``."""
+        begun = [part for part in self.parts if part.start <= row]
+        return [*self.parts[:1], *begun][-1].locate(row)

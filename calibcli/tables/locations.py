@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +15,15 @@ from urllib.parse import unquote
 
 from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
+from calibcli.small_files import LARGEST_TEXT, read_small
 from calibcli.tables.formats.registry import COMPRESSIONS, STORES, SUFFIXES, TEXT_SUFFIXES
+from calibcli.tables.manifest import MANIFEST, check_parts, decode_manifest
 
 STDIN_NAME = "standard input"
 """What messages call it."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_LOCAL_URL = "file:"
 _HIVE = re.compile(r"([^=/]+)=([^/]*)")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -123,19 +127,53 @@ def filesystem(url: str) -> tuple[Any, str]:
     return system, path
 
 
+def is_url(path: str) -> bool:
+    """Whether a path is the address of something on an object store."""
+    return bool(_URL.match(path)) and not path.lower().startswith(_LOCAL_URL)
+
+
+def without_options(path: str) -> str:
+    """A path, or an address without what follows its ``?``."""
+    return path.partition("?")[0] if is_url(path) else path
+
+
+def is_folder(path: str) -> bool:
+    """Whether an output is to be a folder of parts: its name ends with a slash."""
+    return without_options(path).endswith(("/", os.sep))
+
+
+def read_remote(system: Any, path: str, shown: str) -> bytes:
+    """All bytes of a small file of an object store.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or is larger than can be meant.
+    """
+    try:
+        with system.open_input_file(path) as file:
+            if file.size() > LARGEST_TEXT:
+                raise DataError(f"{shown}: has more than {LARGEST_TEXT >> 20} MB")
+            content: bytes = file.read()
+    except OSError as error:
+        raise cannot_read(shown, error) from error
+    return content
+
+
 def expand(inputs: Sequence[str]) -> list[Location]:
     """The files that some inputs stand for, in the given order.
 
     Globs and folders give their files sorted by path, and the ``key=value`` folders below them
     become columns of Parquet and Arrow files. In a folder, files are passed over whose own name or
-    whose folder's name starts with ``.`` or ``_``. ``-`` is kept as it is.
+    whose folder's name starts with ``.`` or ``_``; where ``calib apply`` has written it, these are
+    all that its manifest doesn't name. ``-`` is kept as it is.
 
     Raises
     ------
     UsageError
         There is no input, ``-`` is there twice, or the scheme of a URL is not known.
     DataError
-        A file or folder does not exist, or holds no data file.
+        A file or folder does not exist, holds no data file, or not all of its parts.
     """
     if "" in inputs:
         raise UsageError("an input has an empty name; give a file, or - for standard input")
@@ -143,7 +181,9 @@ def expand(inputs: Sequence[str]) -> list[Location]:
         raise UsageError("no input file was given")
     if list(inputs).count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")
-    return _typed_keys([each for text in inputs for each in _expand_one(text)])
+    # A pattern that a shell has expanded names it among the parts.
+    files = [text for text in inputs if PurePosixPath(text).name != MANIFEST] or inputs
+    return _typed_keys([each for text in files for each in _expand_one(text)])
 
 
 def _expand_one(text: str) -> list[Location]:
@@ -170,6 +210,12 @@ def _expand_local(text: str) -> list[Location]:
         if is_store(path):
             return [Location(text, str(path))]
         _refuse_table_log(text, path.resolve())
+        manifest = path / MANIFEST
+        if manifest.is_file():
+            parts = decode_manifest(read_small(manifest), str(manifest))
+            sizes = {each.name: each.stat().st_size for each in path.iterdir()}
+            files = [str(path / name) for name in check_parts(parts, sizes, text)]
+            return [Location(each, each) for each in files]
         inside = list(path.rglob("*"))
         stores = {each.parent for each in inside if each.name in STORES}
         outside = [each for each in inside if each.is_file() and stores.isdisjoint(each.parents)]
@@ -184,6 +230,7 @@ def _expand_local(text: str) -> list[Location]:
         return [Location(text, str(path))]
     if has_magic(text):
         paths = glob(text, recursive=True)  # noqa: PTH207 (a `Path` cannot: the text may be absolute)
+        paths = [path for path in paths if Path(path).name != MANIFEST]
         matches = sorted(path for path in paths if Path(path).is_file() or is_store(Path(path)))
         if not matches:
             raise DataError(f"{text}: no file matches")
@@ -205,7 +252,13 @@ def _expand_remote(base: str, pattern: str, system: Any, path: str) -> list[Loca
     files = [one.path for one in inside if one.type == FileType.File]
     if any(PurePosixPath(file).name in STORES for file in files):
         raise DataError(f"{base}{pattern}: is a Zarr store; copy it to this machine first")
-    if pattern:
+    before = without_options(base).rstrip("/")
+    if not pattern and f"{path}/{MANIFEST}" in files:
+        shown = f"{before}/{MANIFEST}"
+        parts = decode_manifest(read_remote(system, f"{path}/{MANIFEST}", shown), shown)
+        sizes = {each.path[len(path) + 1 :]: each.size for each in inside}
+        files = [f"{path}/{name}" for name in check_parts(parts, sizes, base)]
+    elif pattern:
         files = sorted(file for file in files if fnmatchcase(file, f"{path}/{pattern}"))
     else:
         files = _data_files(files, path)
@@ -213,7 +266,7 @@ def _expand_remote(base: str, pattern: str, system: Any, path: str) -> list[Loca
         raise DataError(f"{base}{pattern}: no data file is there")
     below = [file[len(path) :].lstrip("/") for file in files]
     return [
-        Location(f"{base.rstrip('/')}/{inner}", file, base, _keys(inner))
+        Location(f"{before}/{inner}", file, base, _keys(inner))
         for file, inner in zip(files, below, strict=True)
     ]
 

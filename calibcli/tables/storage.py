@@ -126,6 +126,11 @@ class Spool:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a temporary file."""
+        return self._files > 0
+
     def copy(self, stream: IO[bytes] | Any, name: str, head: bytes = b"") -> str:
         """Copy the rest of a stream into a new file and return its path.
 

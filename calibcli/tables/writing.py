@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Protocol
 
 from calibcli.arrays import NumpyArray
@@ -14,6 +14,8 @@ from calibcli.errors import UsageError
 from calibcli.tables.atomic import STDOUT, Outputs, check_writable
 from calibcli.tables.formats.base import GridShape, Sink
 from calibcli.tables.formats.registry import FORMATS, OUTPUTS, FileFormat, import_function
+from calibcli.tables.locations import is_folder, is_url, without_options
+from calibcli.tables.part_folders import check_folder
 
 WAITING = 2
 """Calls that may wait to be written: one is encoded, one is ready."""
@@ -117,20 +119,35 @@ def output_format(path: str) -> FileFormat:
     """
     if path == STDOUT:
         return FORMATS["ipc-stream"]
-    suffix = PurePath(path).suffix.lower()
+    suffix = PurePath(without_options(path)).suffix.lower()
     if suffix not in OUTPUTS:
         raise UsageError(f"{path}: the suffix must be one of {', '.join(OUTPUTS)}")
     return OUTPUTS[suffix]
 
 
-def check_output(path: str, *, force: bool) -> None:
+def check_output(path: str, *, force: bool, in_parts: bool = False) -> None:
     """Refuse an output that could not be written, before any work is done for it.
+
+    Parameters
+    ----------
+    path : str
+    force : bool
+        Whether what is there may be replaced.
+    in_parts : bool
+        Whether it may be a folder of parts.
 
     Raises
     ------
     UsageError
-        See `output_format` and `check_writable`.
+        See `output_format`, `check_writable` and `check_folder`.
     """
+    if in_parts and is_folder(path):
+        check_folder(path, force=force)
+        return
+    if in_parts and not is_url(path) and Path(path).is_dir():
+        raise UsageError(
+            f"{path}: is a folder; {path}/ is one of parts, {path}/NAME.parquet a file in it"
+        )
     output_format(path)
     check_writable(path, force=force)
 
@@ -185,15 +202,24 @@ def open_writer(
         more: dict[str, Any] = {"grid": grid} if form.gives_shape else {}
         if notes is not None:
             more["notes"] = notes
-        sink = import_function(form.sink)(file, source.rows, source.class_names, seen, **more)
-        writer = Writer(sink)
-        try:
+        with writer_to(file, form, source, seen=seen, **more) as writer:
             yield writer
-            writer.finish()
-            if outputs is not None and writer.left_out:
-                outputs.left_out[path] = writer.left_out
-        finally:
-            writer.close()
+        if outputs is not None and writer.left_out:
+            outputs.left_out[path] = writer.left_out
+
+
+@contextmanager
+def writer_to(
+    file: BinaryIO, form: FileFormat, source: Described, *, seen: bool, **more: Any
+) -> Iterator[Writer]:
+    """A writer of a format to an open file; ``more`` are further arguments of its sink."""
+    sink = import_function(form.sink)(file, source.rows, source.class_names, seen, **more)
+    writer = Writer(sink)
+    try:
+        yield writer
+        writer.finish()
+    finally:
+        writer.close()
 
 
 @contextmanager

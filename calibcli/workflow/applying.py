@@ -134,8 +134,11 @@ def calibrated_chunks(
     stages: Sequence[Calibrator],
     *,
     intervals: bool = False,
+    together: int = 1,
 ) -> Iterator[Predictions]:
     """The rows of some chunks with their probabilities, and with intervals if wanted, in order.
+
+    So many neighbouring rows as stay ``together`` come together.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def calibrated_chunks(
         A row whose scores have no probabilities, with its place.
     """
     work = partial(_calibrated, tuple(stages), intervals)
-    for results, chunk in engine.map_chunks(source, chunks, work):
+    for results, chunk in engine.map_chunks(source, chunks, work, together=together):
         probs, prediction, confidence, *ends = (
             np.concatenate(part) for part in zip(*results, strict=True)
         )

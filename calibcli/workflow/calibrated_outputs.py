@@ -1,0 +1,261 @@
+"""Calibrated probabilities of a data set, written to a file or to a folder of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from calibcli.arrays import InputKind, NumpyArray
+from calibcli.calibrators.base import Calibrator
+from calibcli.engine.engine import Engine
+from calibcli.engine.source import Chunk, Partition
+from calibcli.tables.atomic import Outputs
+from calibcli.tables.dataset import Dataset
+from calibcli.tables.formats.base import UNKNOWN_ROWS
+from calibcli.tables.formats.registry import OUTPUTS
+from calibcli.tables.labels import NO_LABEL
+from calibcli.tables.locations import is_folder
+from calibcli.tables.manifest import Part
+from calibcli.tables.part_folders import PartPlace
+from calibcli.tables.read_options import LABEL_NAME
+from calibcli.tables.writing import Writer, open_writer, output_format, writer_to
+from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
+from calibcli.workflow.pricing import Decider
+
+_INTERVAL = ("confidence_lower", "confidence_upper")
+"""Columns that some methods add."""
+
+_FEWEST_PARTS, _MOST_SEGMENTS = 64, 16
+"""A part has the rows of so many segments (of up to 8 million scores) at most, and fewer where that
+would not make so many parts."""
+
+
+def write_calibrated(
+    engine: Engine,
+    dataset: Dataset,
+    stages: Sequence[Calibrator],
+    path: str,
+    files: Outputs,
+    fitted_to: Sequence[Mapping[str, Any]] | None,
+    decider: Decider | None = None,
+) -> int:
+    """Write the calibrated probabilities of a dataset, and decisions if there is a decider.
+
+    A path that ends with a slash becomes a folder of Parquet files in the order of the rows. They
+    are written by the workers of the engine, where it has some, and do not depend on them.
+
+    Parameters
+    ----------
+    engine : Engine
+    dataset : Dataset
+    stages : sequence of Calibrator
+    path : str
+    files : Outputs
+        With which the output appears.
+    fitted_to : sequence of dict, or None
+        Fingerprints of files: where the rows are of one of these, or if it is None, the output says
+        of itself that a fit has seen them.
+    decider : Decider, optional
+
+    Returns
+    -------
+    int
+        The number of rows.
+
+    Raises
+    ------
+    DataError
+        A row has no probabilities, or cannot be read.
+    CalibError
+        The output cannot be written, or the workers are gone.
+    """
+    seen = fitted_to is None or dataset.seen or dataset.is_among(fitted_to)
+    rows = _CalibratedRows(
+        dataset.kind, dataset.columns, dataset.dtype, dataset.class_names, tuple(stages), decider
+    )
+    if dataset.row_labels is not None:
+        rows = replace(rows, class_names=dataset.row_labels, by_label=True)
+    if is_folder(path):
+        return _write_parts(engine, dataset, rows, path, files, seen)
+    grid = dataset.grid() if output_format(path).gives_shape and not rows.by_label else None
+    described = rows.described(dataset.rows)
+    with open_writer(path, described, outputs=files, seen=seen, grid=grid) as writer:
+        return rows.write(engine, writer, dataset)
+
+
+def _write_parts(
+    engine: Engine, dataset: Dataset, rows: _CalibratedRows, path: str, files: Outputs, seen: bool
+) -> int:
+    folder = files.folder(path)
+    size = part_rows(engine, dataset.rows, dataset.columns)
+    size -= size % rows.labels  # so that no row is torn
+    names = folder.part_names(-(-dataset.rows // size))
+    work = partial(_write_part, rows, folder.place, names, seen)
+    parts = list(engine.map_parts(dataset, work, size))
+    folder.add(parts)
+    return sum(part.rows for part in parts)
+
+
+def part_rows(engine: Engine, rows: int, columns: int) -> int:
+    """Rows of a part of so many rows: what they are written by does not change it."""
+    segment = engine.segment_rows(columns)
+    segments = -(-rows // segment) // _FEWEST_PARTS
+    return segment * min(max(segments, 1), _MOST_SEGMENTS)
+
+
+def _write_part(
+    rows: _CalibratedRows,
+    place: PartPlace,
+    names: Sequence[str],
+    seen: bool,
+    engine: Engine,
+    number: int,
+    part: Partition,
+) -> Part:
+    """Write the part of a number; on a worker where there are some."""
+    form = OUTPUTS[".parquet"]
+    with place.open(names[number]) as file:
+        with writer_to(file, form, rows.described(UNKNOWN_ROWS), seen=seen) as writer:
+            written = rows.write(engine, writer, _PartSource(rows, part))
+        return Part(names[number], written, file.seek(0, 2))
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a writer must know of its input.
+
+    Attributes
+    ----------
+    rows : int
+    class_names : tuple of str or None
+    """
+
+    rows: int
+    class_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class _CalibratedRows:
+    """How rows that are read become rows that are written, wherever that is done.
+
+    Attributes
+    ----------
+    kind : str
+    columns : int
+    dtype : numpy.dtype
+        What the scores are.
+    class_names : tuple of str or None
+        Of the output.
+    stages : tuple of Calibrator
+    decider : Decider or None
+    by_label : bool
+        Whether a row is one of the labels ``class_names`` of a stored row, which becomes one row of
+        the output, with a probability for each.
+    """
+
+    kind: InputKind
+    columns: int
+    dtype: np.dtype[Any]
+    class_names: tuple[str, ...] | None
+    stages: tuple[Calibrator, ...]
+    decider: Decider | None
+    by_label: bool = False
+
+    @property
+    def labels(self) -> int:
+        """How many rows become one row of the output."""
+        return len(self.class_names or ()) if self.by_label else 1
+
+    def described(self, rows: int) -> _Described:
+        """What the writer of some rows must know."""
+        return _Described(rows if rows == UNKNOWN_ROWS else rows // self.labels, self.class_names)
+
+    def write(self, engine: Engine, writer: Writer, source: Dataset | _PartSource) -> int:
+        """Write all rows of a source, and return how many the output has.
+
+        Raises
+        ------
+        DataError
+            A row has no probabilities.
+        """
+        written = 0
+        chunks = source.chunks(chunk_rows(engine, source), with_columns=True)
+        calibrated = calibrated_chunks(
+            engine,
+            source,
+            chunks,
+            self.stages,
+            intervals=not self.by_label,
+            together=self.labels,
+        )
+        for part in calibrated:
+            computed, columns = self._by_label(part) if self.by_label else self._by_row(part)
+            writer.write_table(computed, columns)
+            written += len(computed["probs"])
+        return written
+
+    def _by_row(self, part: Predictions) -> tuple[dict[str, NumpyArray], Any]:
+        computed = {
+            "probs": part.probs,
+            "prediction": part.prediction,
+            "confidence": part.confidence,
+        }
+        if part.chunk.labels is not None:
+            computed["label"] = part.chunk.labels
+        computed |= dict(zip(_INTERVAL, part.interval or (), strict=False))
+        if self.decider is not None:
+            computed["decision"] = self.decider(part.probs)
+        return computed, part.chunk.columns
+
+    def _by_label(self, part: Predictions) -> tuple[dict[str, NumpyArray], Any]:
+        columns, labels, count = part.chunk.columns, part.chunk.labels, self.labels
+        if columns is not None and columns.num_columns:
+            columns = columns.take(np.arange(0, len(part.probs), count))
+            # Whose label a row is tells nothing of a row of all labels.
+            kept = [name for name in columns.schema.names if name != LABEL_NAME]
+            columns = columns.select(kept) if kept else None
+        computed = {"probs": np.ascontiguousarray(part.probs[:, 1]).reshape(-1, count)}
+        if labels is not None:
+            computed["label"] = np.where(labels == NO_LABEL, -1, labels).reshape(-1, count)
+        if self.decider is not None:
+            computed["decision"] = self.decider(part.probs).reshape(-1, count)
+        return computed, columns
+
+
+@dataclass(frozen=True)
+class _PartSource:
+    """Some rows of a data set, as a source of `calibrated_chunks`; they are read once."""
+
+    described: _CalibratedRows
+    part: Partition
+    rows: int = UNKNOWN_ROWS
+    has_labels: bool = False
+    has_weights: bool = False
+
+    @property
+    def kind(self) -> InputKind:
+        return self.described.kind
+
+    @property
+    def columns(self) -> int:
+        return self.described.columns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.described.dtype
+
+    def chunks(self, rows: int, with_columns: bool = False) -> Iterator[Chunk]:
+        return self.part.chunks(rows, with_columns)
+
+    def resident(self) -> bool:
+        return False
+
+    def cut(self, rows: int) -> Sequence[Partition]:
+        return [self.part]
+
+    def locate(self, row: int) -> str:
+        return self.part.locate(row)
