@@ -170,32 +170,30 @@ def apply_command(
     from calibcli.workflow.calibrated_outputs import write_calibrated
     from calibcli.workflow.records import read_calibrators
 
+    output = applying.output
     check_stdin([params, *inputs])
-    check_output(applying.output, force=applying.force, in_parts=True)
+    check_output(output, force=applying.force, in_parts=True)
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
-    once = {"labels_required": False, "single_pass": not is_folder(applying.output)}
+    once = {"labels_required": False, "single_pass": not is_folder(output)}
     like = reading_of(content, params)
-    engine = computing.engine_for(applying.output, talk)
     with (
         opened(inputs, reading, talk, keys=keys, key_names=names, like=like, **once) as dataset,
-        talk.progress(engine, "applying", dataset.rows) as engine,
+        talk.progress(computing.engine_for(output, talk), "applying", dataset.rows) as engine,
     ):
-        keep_inputs([("-o", applying.output)], dataset)
+        keep_inputs([("-o", output)], dataset)
         check_params_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
         decider = applying.decider(content, params, dataset.class_names)
         with Outputs(force=applying.force) as files:
-            rows = write_calibrated(
-                engine, dataset, stages, applying.output, files, content.data, decider
-            )
+            rows = write_calibrated(engine, dataset, stages, output, files, content.data, decider)
         talk_about_groups(dataset, names, talk)
         talk_about_left_out(files, talk)
-    if applying.output != "-":
-        talk.wrote([f"{applying.output} (rows: {rows})"])
+    if output != "-":
+        talk.wrote([f"{output} (rows: {rows})"])
         if printing.format is PlainFormat.JSON:
-            sys.stdout.write(_document(dataset, rows, content, params, applying.output, decider))
+            sys.stdout.write(_document(dataset, rows, content, params, output, decider))
 
 
 def _document(
