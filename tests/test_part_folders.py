@@ -25,7 +25,7 @@ from calibcli.tables import (
     part_folders,
     remote_files,
 )
-from calibcli.tables.manifest import MANIFEST, Part, decode_manifest, encode_manifest
+from calibcli.tables.manifest import MANIFEST, WrittenPart, decode_manifest, encode_manifest
 from calibcli.workflow import calibrated_outputs
 from calibcli.workflow.calibrated_outputs import write_calibrated
 
@@ -142,10 +142,10 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path) -> None:
         b"{",
         b"[" * 100_000,
         b'{"format": "calib-parts", "version": 2, "complete": true, "parts": []}',
-        encode_manifest([Part("../part-00000.parquet", 1, 1)]),
-        encode_manifest([Part("part-00000.parquet", 1, 1)] * 2),
-        encode_manifest([Part("part-00000.parquet", 1, True)]),
-        encode_manifest([Part(["part-00000.parquet"], 1, 1)]),  # type: ignore[arg-type]
+        encode_manifest([WrittenPart("../part-00000.parquet", 1, 1)]),
+        encode_manifest([WrittenPart("part-00000.parquet", 1, 1)] * 2),
+        encode_manifest([WrittenPart("part-00000.parquet", 1, True)]),
+        encode_manifest([WrittenPart(["part-00000.parquet"], 1, 1)]),  # type: ignore[arg-type]
     ],
 )
 def test_a_manifest_that_cannot_be_right_is_refused(content) -> None:
@@ -239,7 +239,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_written_is_not(tmp_pa
         for _ in range(2):
             with folder.place.open("part-00000.parquet") as file:
                 file.write(b"x")
-        folder.add([Part("part-00000.parquet", 1, 1)])
+        folder.add([WrittenPart("part-00000.parquet", 1, 1)])
     assert sorted(contents(tmp_path / "out")) == [MANIFEST, "part-00000.parquet"]
     late = folder.place.open("part-00000.parquet")
     with pytest.raises(CalibError, match="is not seen by a worker"), late:
@@ -319,7 +319,7 @@ def test_who_reads_too_early_is_refused(store) -> None:
             file.write(b"x")
         with pytest.raises(DataError, match="is being written"), opened(URL):
             pass
-        folder.add([Part("part-00000-0123456789ab.parquet", 1, 1)])
+        folder.add([WrittenPart("part-00000-0123456789ab.parquet", 1, 1)])
     assert len(contents(store / "out")) == 2
 
 

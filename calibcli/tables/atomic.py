@@ -19,7 +19,7 @@ from calibcli.tables.pending_files import (
     NamedFile,
     PendingFile,
     locked,
-    target_of,
+    resolved_target,
 )
 from calibcli.tables.remote_files import RemoteFile, check_remote
 
@@ -52,7 +52,7 @@ def check_writable(path: str, *, force: bool) -> None:
         check_remote(path, force=force)
         return
     try:
-        target = target_of(path)
+        target = resolved_target(path)
         mode = target.stat().st_mode if target.exists() else None
     except OSError as error:
         raise UsageError(f"{path}: {os.strerror(error.errno or 0)}") from None
@@ -143,7 +143,7 @@ class Outputs:
             stream = _standard_output()
             self._streams.append(stream)
             return stream
-        pending = RemoteFile(path) if is_url(path) else PendingFile(path, target_of(path))
+        pending = RemoteFile(path) if is_url(path) else PendingFile(path, resolved_target(path))
         (self._final if last else self._pending).append(pending)
         return pending.file
 
@@ -194,7 +194,7 @@ class Outputs:
             stream.flush()
         with ExitStack() as locks:
             for path, lines in self._appended:
-                target = target_of(path)
+                target = resolved_target(path)
                 content = locks.enter_context(locked(path, target)).read()
                 pending = PendingFile(path, target, replaces=True)
                 self._final.append(pending)

@@ -17,7 +17,7 @@ from calibcli.errors import DataError, UsageError
 from calibcli.params import STDIN
 from calibcli.small_files import LARGEST_TEXT, read_small
 from calibcli.tables.formats.registry import COMPRESSIONS, STORES, SUFFIXES, TEXT_SUFFIXES
-from calibcli.tables.manifest import MANIFEST, check_parts, decode_manifest
+from calibcli.tables.manifest import MANIFEST, decode_manifest, whole_parts
 
 STDIN_NAME = "standard input"
 """What messages call it."""
@@ -214,7 +214,7 @@ def _expand_local(text: str) -> list[Location]:
         if manifest.is_file():
             parts = decode_manifest(read_small(manifest), str(manifest))
             sizes = {each.name: each.stat().st_size for each in path.iterdir()}
-            files = [str(path / name) for name in check_parts(parts, sizes, text)]
+            files = [str(path / name) for name in whole_parts(parts, sizes, text)]
             return [Location(each, each) for each in files]
         inside = list(path.rglob("*"))
         stores = {each.parent for each in inside if each.name in STORES}
@@ -257,7 +257,7 @@ def _expand_remote(base: str, pattern: str, system: Any, path: str) -> list[Loca
         shown = f"{before}/{MANIFEST}"
         parts = decode_manifest(read_remote(system, f"{path}/{MANIFEST}", shown), shown)
         sizes = {each.path[len(path) + 1 :]: each.size for each in inside}
-        files = [f"{path}/{name}" for name in check_parts(parts, sizes, base)]
+        files = [f"{path}/{name}" for name in whole_parts(parts, sizes, base)]
     elif pattern:
         files = sorted(file for file in files if fnmatchcase(file, f"{path}/{pattern}"))
     else:

@@ -18,7 +18,7 @@ PART_NAME = re.compile(r"part-\d{5,}(-[0-9a-f]{12})?\.parquet")
 
 
 @dataclass(frozen=True)
-class Part:
+class WrittenPart:
     """A file of a folder of parts.
 
     Attributes
@@ -34,7 +34,7 @@ class Part:
     size: int
 
 
-def encode_manifest(parts: Sequence[Part] | None) -> bytes:
+def encode_manifest(parts: Sequence[WrittenPart] | None) -> bytes:
     """The manifest of parts in the order of their rows, or of a folder that is being written."""
     listed = [{"file": part.name, "rows": part.rows, "bytes": part.size} for part in parts or ()]
     document = {
@@ -47,7 +47,7 @@ def encode_manifest(parts: Sequence[Part] | None) -> bytes:
     return (json.dumps(document, indent=1) + "\n").encode()
 
 
-def decode_manifest(content: bytes, shown: str) -> list[Part] | None:
+def decode_manifest(content: bytes, shown: str) -> list[WrittenPart] | None:
     """The parts that a manifest names; None of a folder that is not complete.
 
     Raises
@@ -59,7 +59,9 @@ def decode_manifest(content: bytes, shown: str) -> list[Part] | None:
         document: Any = json.loads(content)
         if document["format"] != "calib-parts" or document["version"] != 1:
             raise DataError(f"{shown}: is of another version of calib")
-        parts = [Part(part["file"], part["rows"], part["bytes"]) for part in document["parts"]]
+        parts = [
+            WrittenPart(part["file"], part["rows"], part["bytes"]) for part in document["parts"]
+        ]
         usable = all(
             isinstance(part.name, str)
             and PART_NAME.fullmatch(part.name)
@@ -74,12 +76,14 @@ def decode_manifest(content: bytes, shown: str) -> list[Part] | None:
     return parts if complete else None
 
 
-def check_parts(parts: Sequence[Part] | None, sizes: dict[str, int], folder: str) -> list[str]:
+def whole_parts(
+    parts: Sequence[WrittenPart] | None, sizes: dict[str, int], folder: str
+) -> list[str]:
     """The names of the parts in their order, all of which are there.
 
     Parameters
     ----------
-    parts : sequence of Part, or None
+    parts : sequence of WrittenPart, or None
         As `decode_manifest` returns them.
     sizes : dict of str to int
         Bytes of each file in the folder.

@@ -24,9 +24,9 @@ from calibcli.tables.locations import filesystem, is_url, read_remote
 from calibcli.tables.manifest import (
     MANIFEST,
     PART_NAME,
-    Part,
-    check_parts,
+    WrittenPart,
     encode_manifest,
+    whole_parts,
 )
 from calibcli.tables.pending_files import (
     NEW_FILE_MODE,
@@ -34,8 +34,8 @@ from calibcli.tables.pending_files import (
     cannot_write,
     hidden_name,
     lock,
+    resolved_target,
     sweep,
-    target_of,
 )
 from calibcli.tables.remote_files import remote_sizes, temporary_file, upload
 
@@ -59,7 +59,7 @@ def check_folder(path: str, *, force: bool) -> None:
         names = set(remote_sizes(path))
     else:
         try:
-            target = target_of(path)
+            target = resolved_target(path)
         except OSError as error:
             raise UsageError(f"{path}: {os.strerror(error.errno or 0)}") from None
         if not target.parent.is_dir():
@@ -171,19 +171,19 @@ class PendingFolder(ABC):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._parts: Sequence[Part] | None = None
+        self._parts: Sequence[WrittenPart] | None = None
 
     def part_names(self, count: int) -> list[str]:
         """What some parts are called; the names sort as the parts do."""
         digits = max(len(str(count - 1)), 5)
         return [f"part-{number:0{digits}d}{self.mark}.parquet" for number in range(count)]
 
-    def add(self, parts: Sequence[Part]) -> None:
+    def add(self, parts: Sequence[WrittenPart]) -> None:
         """Say which parts it has, in the order of their rows."""
         self._parts = parts
 
     @property
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[WrittenPart]:
         """The parts that it has."""
         assert self._parts is not None
         return self._parts
@@ -219,7 +219,7 @@ class LocalFolder(PendingFolder):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._target = target_of(path)
+        self._target = resolved_target(path)
         sweep(self._target.parent)
         self._hidden: Path | None = hidden_name(self._target.parent)
         self._replaced: Path | None = None
@@ -236,7 +236,7 @@ class LocalFolder(PendingFolder):
         """See `PendingFolder.bring_to_disk`; what a worker left that was given up is removed."""
         assert self._hidden is not None
         sizes = {each.name: each.stat().st_size for each in self._hidden.iterdir()}
-        names = check_parts(self.parts, sizes, self.path)
+        names = whole_parts(self.parts, sizes, self.path)
         for name in sizes.keys() - names:
             (self._hidden / name).unlink()
         with self.place.open(MANIFEST) as file:
@@ -324,7 +324,7 @@ class RemoteFolder(PendingFolder):
 
     def bring_to_disk(self) -> None:
         """See `PendingFolder.bring_to_disk`."""
-        check_parts(self.parts, remote_sizes(self.path), self.path)
+        whole_parts(self.parts, remote_sizes(self.path), self.path)
 
     def give_name(self, *, force: bool) -> None:
         """See `PendingFolder.give_name`."""

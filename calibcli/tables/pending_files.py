@@ -22,7 +22,7 @@ _HIDDEN, _HIDDEN_END = ".calib-", ".tmp"
 name may be as long as the file system allows."""
 
 
-def target_of(path: str) -> Path:
+def resolved_target(path: str) -> Path:
     """The file that a path is, through links; raises OSError where they go round in circles."""
     try:
         target = Path(path).resolve()

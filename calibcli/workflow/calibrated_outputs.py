@@ -19,7 +19,6 @@ from calibcli.tables.formats.base import UNKNOWN_ROWS
 from calibcli.tables.formats.registry import OUTPUTS
 from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.locations import is_folder
-from calibcli.tables.manifest import Part
 from calibcli.tables.part_folders import PartPlace
 from calibcli.tables.read_options import LABEL_NAME
 from calibcli.tables.writing import Writer, open_writer, output_format, writer_to
@@ -115,13 +114,13 @@ def _write_part(
     engine: Engine,
     number: int,
     part: Partition,
-) -> Part:
+) -> WrittenPart:
     """Write the part of a number; on a worker where there are some."""
     form = OUTPUTS[".parquet"]
     with place.open(names[number]) as file:
         with writer_to(file, form, rows.described(UNKNOWN_ROWS), seen=seen) as writer:
             written = rows.write(engine, writer, _PartSource(rows, part))
-        return Part(names[number], written, file.seek(0, 2))
+        return WrittenPart(names[number], written, file.seek(0, 2))
 
 
 @dataclass(frozen=True)
