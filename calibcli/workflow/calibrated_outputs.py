@@ -19,6 +19,7 @@ from calibcli.tables.formats.base import UNKNOWN_ROWS
 from calibcli.tables.formats.registry import OUTPUTS
 from calibcli.tables.labels import NO_LABEL
 from calibcli.tables.locations import is_folder
+from calibcli.tables.manifest import WrittenPart
 from calibcli.tables.part_folders import PartPlace
 from calibcli.tables.read_options import LABEL_NAME
 from calibcli.tables.writing import Writer, open_writer, output_format, writer_to
