@@ -65,7 +65,7 @@ def test_apply_imports_nothing_that_fits_measures_or_reports(
     assert packages(modules) - {"objectives"} == APPLYING
     assert not {"objectives.nll", "objectives.focal"} & modules
     jobs = {name for name in modules if name.startswith("workflow.")}
-    assert jobs == {"workflow.applying", "workflow.records"}
+    assert jobs == {"workflow.applying", "workflow.calibrated_outputs", "workflow.records"}
 
 
 def test_compare_imports_all_packages_but_the_losses_of_torch() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from calibcli.tables.part_folders import PartPlace
 from calibcli.tables.read_options import LABEL_NAME
 from calibcli.tables.writing import Writer, open_writer, output_format, writer_to
 from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
-from calibcli.workflow.pricing import Decider
+
+if TYPE_CHECKING:  # only who decides needs it
+    from calibcli.workflow.pricing import Decider
 
 _INTERVAL = ("confidence_lower", "confidence_upper")
 """Columns that some methods add."""
