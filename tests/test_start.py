@@ -149,10 +149,9 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures", "record_options"}
         ),
         (("history", "--help"), {"history"}),
         (("compare", TEST, "--methods", "none"), {"compare", "reading"}),
-        # It writes what `apply` writes.
         (
             ("fit", VALIDATION, "-p", "FOLDER/params.json", "-o", "FOLDER/calibrated.npz"),
-            {"fit", "fit_job", "apply", "reading", "gate_options", "pictures"},
+            {"fit", "fit_job", "reading", "gate_options", "pictures"},
         ),
         # It has the options of all.
         (("config",), {*COMMANDS, *OPTIONS, "config", "configuration"}),
