@@ -123,6 +123,14 @@ def test_the_simplest_within_noise_can_be_asked_for(rng):
     assert board.chosen.trial.parameters == min(s.trial.parameters for s in near)
 
 
+def test_what_has_nearly_as_many_numbers_is_not_simpler(rng):
+    logits, labels = drawn(rng, 600, 10, bias=np.linspace(-1, 1, 10))
+    board = board_of(logits, labels, ["none", "sms", "dirichlet"], prefer="simple")
+    sizes = {each.trial.name: each.trial.parameters for each in board.standings}
+    assert sizes["dirichlet"] < sizes["sms"]
+    assert board.chosen is board.standings[0]
+
+
 def test_a_number_behind_a_method_scales_its_penalties():
     plan = make_plan("monotone+svs*10", settings=["svs.penalty=0.5"])
     assert plan.title == "monotone+svs*10"
@@ -286,10 +294,11 @@ def test_a_mixture_of_temperatures_is_a_temperature(weights, scales):
 def test_a_mixture_comes_back_from_its_file(rng, safetensors):
     logits, labels = drawn(rng, 800, 3, bias=np.array([1.0, 0.0, -1.0]))
     fitted = calibcli.fit(logits, labels, method="svs", folds=0)
-    mixture = LogLinear(((), fitted.stages), np.array([0.25, 0.75]))
+    mixture = LogLinear(((), fitted.stages), np.array([0.25, 0.75]), ("none", "svs"))
     params = Params(3, "logits", (Stage(mixture.kind, mixture.parameters()),))
     (restored,) = to_calibrators(decode(encode(params, safetensors=safetensors)))
     np.testing.assert_array_equal(restored.probs(logits), mixture.probs(logits))
+    assert restored.summary() == "0.25 none, 0.75 svs"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +311,9 @@ def test_a_mixture_comes_back_from_its_file(rng, safetensors):
         (lambda p: p.update(members=[[{"kind": "none"}], []]), "members"),
         (lambda p: p.update(members=[[{"kind": "none", "parameters": []}], []]), "no object"),
         (lambda p: p.update(members=[3, []]), "members"),
+        (lambda p: p.update(names=["none"]), "names"),
+        (lambda p: p.update(names=["none", 3]), "names"),
+        (lambda p: p.update(names=["none", "x" * 1000]), "names"),
     ],
 )
 def test_a_spoilt_mixture_is_refused(spoil, words):

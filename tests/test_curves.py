@@ -649,3 +649,17 @@ def test_a_spline_is_never_worse_than_platt_on_held_out_rows(name, shared_data):
     assert found["spline"] < found["platt"] + 0.002
     assert found["spline"] < found["isotonic"]
     assert found["centered-isotonic"] < found["isotonic"] + 0.001
+
+
+def test_a_curve_is_described_by_what_it_makes_of_probabilities():
+    scores, values = np.array([-1.0, 1.0]), np.array([0.25, 0.75])
+    one = OneVsRest(np.array([2.0]), scores, values, "linear")
+    assert one.summary() == "10 % becomes 25 %, 50 % 50 %, 90 % 75 %; 2 points"
+    three = OneVsRest(
+        np.array([2.0, 1.0, 1.0]), np.append(scores, [0, 0]), np.append(values, [0.2, 1]), "step"
+    )
+    assert (
+        three.summary() == "10 % becomes 20 to 100 %, 50 % 20 to 100 %, 90 % 20 to 100 %; 4 points"
+    )
+    straight = SplineCurves(np.array([2.0]), scores, 2 * scores)
+    assert straight.summary() == "10 % becomes 1.22 %, 50 % 50 %, 90 % 98.8 %; 2 points"

@@ -337,6 +337,25 @@ def test_a_fit_that_kept_plain_nll_says_so() -> None:
     assert "keeps   the order of the classes" in printed(fitted(fit=work))
 
 
+@pytest.mark.parametrize(
+    ("after", "low", "high", "word"),
+    [
+        (0.5017, 0.0, 0.0096, "unclear"),
+        (0.5, -0.01, 0.01, "same"),
+        (0.50001, -0.01, 0.01, "unclear"),
+        (0.5005, -0.0002, 0.0009, "same"),
+        (0.5005, 0.0001, 0.0009, "worse"),
+        (0.5, 0.0, 0.0, "same"),
+        (math.inf, 0.0, math.inf, "unclear"),
+    ],
+)
+def test_a_change_is_the_same_only_if_its_interval_is(
+    after: float, low: float, high: float, word: str
+) -> None:
+    interval = {"low": low, "high": high}
+    assert change("nll", 0.5, after, difference_text(0.5, after), interval) == word
+
+
 def test_short_names() -> None:
     assert short_names(["a/val.npz", "a/test.npz"]) == ["val.npz", "test.npz"]
     assert short_names(["x/a/val.npz", "x/b/val.npz"]) == ["a/val.npz", "b/val.npz"]

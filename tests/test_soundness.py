@@ -49,6 +49,23 @@ class TestWarning:
         fitted = calibcli.fit(scores, labels, method="ensemble-temperature", input="probs")
         assert not any("worse on held-out rows" in note for note in fitted.outcome.notes)
 
+    @pytest.mark.parametrize(
+        ("options", "where"),
+        [
+            (["--test", "zeros.npz"], "on the test rows than temperature"),
+            (["--target-prior", "balanced"], "class shares that it is for, than temperature"),
+            (["--reduce", "top"], "on held-out rows than temperature"),
+        ],
+    )
+    def test_so_does_one_of_other_rows(
+        self, calib_here, tmp_path: Path, options: list[str], where: str
+    ) -> None:
+        scores, labels = zeros()
+        np.savez(tmp_path / "zeros.npz", probs=scores, labels=labels)
+        _, out, _ = calib_here("fit", "zeros.npz", "-m", "laplace", *options, "--format", "json")
+        notes = json.loads(out)["fit"]["notes"]
+        assert any(note.startswith("worse") and where in note for note in notes), notes
+
     def test_it_is_none_to_take(self) -> None:
         scores, labels = zeros()
         board = calibcli.compare(
@@ -95,6 +112,19 @@ class TestLeaderboard:
         names = "none,temperature,laplace"
         _, out, _ = calib_here("compare", "zeros.npz", "--methods", names)
         assert "laplace: worse on held-out rows than temperature" in out
+        assert "laplace! " in out
+
+    def test_a_parameter_file_shows_it_too(self, calib_here, tmp_path: Path) -> None:
+        scores, labels = zeros()
+        np.savez(tmp_path / "zeros.npz", probs=scores, labels=labels)
+        calib_here("fit", "zeros.npz", "-p", "p.json", "-o", "o.npz")
+        _, out, _ = calib_here("inspect", "p.json")
+        leaderboard = json.loads((tmp_path / "p.json").read_text())["fit"]["leaderboard"]
+        lines = [line.split()[:2] for line in out.splitlines()]
+        for entry in leaderboard:
+            mark = "*" if entry["chosen"] else ""
+            assert [entry["method"] + mark, f"{entry['metrics']['nll']:.4g}"] in lines
+        assert "leaderboard:" not in out
 
     def test_a_temperature_that_was_not_fitted_is_marked(self, calib_here, tmp_path: Path) -> None:
         labels = np.arange(60) % 3

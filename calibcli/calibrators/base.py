@@ -122,6 +122,9 @@ class Calibrator(ABC):
         """The calibrators that this one is made of."""
         return ()
 
+    readable: ClassVar[bool] = True
+    """Whether its numbers tell a person what it does; where they don't, `summary` does."""
+
     def summary(self) -> str:
         """The parameters in a few words, for a person."""
         return ""

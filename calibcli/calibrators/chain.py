@@ -78,11 +78,15 @@ class LogLinear(Calibrator):
         M chains of stages; an empty one leaves the probabilities as they are.
     weights : float64 array (M,)
         They need not sum to 1: what their sum differs by is a temperature.
+    names : tuple of str
+        What the members are called, as after ``-m``; empty: by the kinds of their stages.
     """
 
     members: tuple[tuple[Calibrator, ...], ...]
     weights: NumpyArray
+    names: tuple[str, ...] = ()
     kind: ClassVar[str] = "log-linear"
+    readable: ClassVar[bool] = False
 
     def transform(self, logits: Array) -> Array:
         total: Array | None = None
@@ -114,17 +118,21 @@ class LogLinear(Calibrator):
         return float(np.abs(self.weights) @ reached)
 
     def parameters(self) -> dict[str, Any]:
-        return {"members": [described(stages) for stages in self.members], "weights": self.weights}
+        members = [described(stages) for stages in self.members]
+        named = {"names": list(self.names)} if self.names else {}
+        return {**named, "members": members, "weights": self.weights}
 
     @classmethod
     def from_parameters(cls, parameters: Parameters, classes: int) -> LogLinear:
-        parameters.expect("members", "weights")
+        named, unnamed = parameters.split("names")
+        unnamed.expect("members", "weights")
         members = parameters.stage_lists("members", classes)
         if not members:
             raise parameters.error("members must be a list of lists of stages")
-        return cls(members, parameters.array("weights", (len(members),)))
+        names = named.texts("names", len(members)) if named.values else ()
+        return cls(members, parameters.array("weights", (len(members),)), names)
 
     def summary(self) -> str:
-        names = ["+".join(stage.kind for stage in stages) or "none" for stages in self.members]
-        parts = [f"{weight:.2f} {name}" for name, weight in zip(names, self.weights, strict=True)]
-        return ", ".join(parts)
+        kinds = ["+".join(stage.kind for stage in stages) or "none" for stages in self.members]
+        named = zip(self.weights, self.names or kinds, strict=True)
+        return ", ".join(f"{weight:.2f} {name}" for weight, name in named)

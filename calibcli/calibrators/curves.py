@@ -96,6 +96,7 @@ class Curves(Calibrator):
     counts: NumpyArray
     scores: NumpyArray
     values: NumpyArray
+    readable: ClassVar[bool] = False
 
     @abstractmethod
     def log_values(self, at: Array) -> Array:
@@ -120,11 +121,11 @@ class Curves(Calibrator):
         return Cells(self.scores, self.counts)
 
     def summary(self) -> str:
-        plural = "" if len(self.counts) == 1 else "s"
-        return (
-            f"{len(self.counts):,} curve{plural} of {len(self.scores):,} points, "
-            f"{self.values.min():.4g} to {self.values.max():.4g}"
-        )
+        at = np.repeat(SAMPLED_ODDS[:, None], len(self.counts), axis=1)
+        # A file may hold anything.
+        with np.errstate(all="ignore"):
+            values = np.exp(self.log_values(at))
+        return f"{sampled(values)}; {len(self.scores):,} points"
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +195,24 @@ class OneVsRest(Curves):
         if values.min() < 0 or values.max() > 1:
             raise parameters.error("values must lie between 0 and 1")
         return cls(counts, scores, values, interpolation)
+
+
+SAMPLED_ODDS = np.log([1 / 9, 1.0, 9.0])
+"""The log-odds of 10, 50 and 90 %, at which a curve is described."""
+
+
+def sampled(values: NumpyArray) -> str:
+    """What curves make of 10, 50 and 90 % in words, from their values (3, K) there.
+
+    With two classes that of class 1; with more, from the least of any class to the largest, before
+    they are made to sum to 1.
+    """
+    of_interest = values[:, 1:] if values.shape[1] == 2 else values
+    parts = []
+    for share, each in zip(("10 % becomes", "50 %", "90 %"), 100 * of_interest, strict=True):
+        ends = dict.fromkeys(f"{end:.3g}" for end in (each.min(), each.max()))
+        parts.append(f"{share} {' to '.join(ends)} %")
+    return ", ".join(parts)
 
 
 def curves_at(classes: int) -> int:

@@ -13,6 +13,7 @@ from calibcli.errors import ParamsError
 
 _MOST_STAGES = 64
 _MOST_LAYERS, _WIDEST_LAYER = 16, 1024
+_LONGEST_TEXT = 200
 """Bounds on what a file may ask for, far above any fit."""
 
 
@@ -112,6 +113,16 @@ class Parameters:
             if self[name] == choice:
                 return choice
         raise self.error(f"{name} is {self[name]!r}; it must be one of {', '.join(choices)}")
+
+    def texts(self, name: str, count: int) -> tuple[str, ...]:
+        """So many short texts."""
+        value = self[name]
+        sane = isinstance(value, list) and all(
+            isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in value
+        )
+        if not sane or len(value) != count:
+            raise self.error(f"{name} must be a list of {count} short texts")
+        return tuple(value)
 
     def sizes(self, name: str, first: int) -> tuple[int, ...]:
         """Sizes of a network's layers, from a known number of inputs to a single output."""

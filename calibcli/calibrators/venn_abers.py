@@ -28,6 +28,7 @@ from calibcli.calibrators.augmented_isotonic import augmented_isotonic
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curves import (
     LARGEST_LOG_ODDS,
+    SAMPLED_ODDS,
     BinarySample,
     Cells,
     Curve,
@@ -36,6 +37,7 @@ from calibcli.calibrators.curves import (
     log_odds,
     points_of,
     read_points,
+    sampled,
 )
 from calibcli.calibrators.parameters import Parameters
 
@@ -123,6 +125,7 @@ class VennAbers(Calibrator):
     p1_scores: NumpyArray
     p1_values: NumpyArray
     kind: ClassVar[str] = "venn-abers"
+    readable: ClassVar[bool] = False
 
     def transform(self, logits: Array) -> Array:
         """New logits (n, K) from logits (n, K), of which some may be ``-inf``."""
@@ -196,9 +199,13 @@ class VennAbers(Calibrator):
 
     def summary(self) -> str:
         classes = len(self.p0_counts)
+        at = np.repeat(SAMPLED_ODDS[:, None], classes, axis=1)
+        p0, p1 = (part.at(at) for part in self._lookup)
+        merged = p1 / (1 - p0 + p1)
+        values = np.concatenate((1 - merged, merged), axis=1) if classes == 1 else merged
         rounded = f", rounded to {self.resolution:g} in log-odds" if self.resolution else ""
         return (
-            f"{len(self.p0_scores) + len(self.p1_scores):,} steps of p0 and p1"
+            f"{sampled(values)}; {len(self.p0_scores) + len(self.p1_scores):,} steps of p0 and p1"
             + (f" of {classes} classes" if classes > 1 else "")
             + rounded
         )

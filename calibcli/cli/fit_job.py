@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from calibcli.cli.shared_options import ComputeOptions, InputOptions
 
 if TYPE_CHECKING:
+    from calibcli.calibrators.base import Calibrator
     from calibcli.cli.console import Talk
     from calibcli.cli.pictures import Pictures
     from calibcli.engine.data import Data
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from calibcli.metrics.view import Event
     from calibcli.params import Params
     from calibcli.schema.documents import FitDocument, TraceDocument, TraceStagePart
-    from calibcli.schema.parts import ClassSharesPart
+    from calibcli.schema.parts import ClassSharesPart, StagePart
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.automatic import AnyPlan
@@ -174,7 +175,7 @@ class FitJob:
             source=describe(self.dataset, self.data),
             rows=self.data.rows,
             classes=self.data.classes,
-            method=outcome.plan.method,
+            method=outcome.plan.typed,
             loss=outcome.plan.loss,
             options=content.fit["options"],
             fit={
@@ -189,7 +190,7 @@ class FitJob:
                 "device": self.engine.device,
                 "notes": list(outcome.notes),
             },
-            stages=[{"kind": s.kind, "parameters": s.parameters} for s in content.stages],
+            stages=[_stage(each) for each in outcome.fit.calibrators],
             before=outcome.before,
             after=outcome.after,
             measured_on=outcome.measured_on,
@@ -268,6 +269,13 @@ class FitJob:
         )
         stored: Dataset = self.stack.enter_context(again)
         return stored
+
+
+def _stage(calibrator: Calibrator) -> StagePart:
+    part: StagePart = {"kind": calibrator.kind, "parameters": calibrator.parameters()}
+    if not calibrator.readable:
+        part["summary"] = calibrator.summary()
+    return part
 
 
 def _trace(outcome: Outcome) -> bytes:

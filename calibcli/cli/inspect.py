@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ParametersDocument,
         UnreadDocument,
     )
+    from calibcli.schema.parts import CandidatePart
     from calibcli.tables.dataset import Dataset
     from calibcli.tables.describing import FieldSummary
 
@@ -260,6 +261,13 @@ def _print(document: ParametersDocument | DataDocument | UnreadDocument) -> None
     from rich.table import Table
     from rich.text import Text
 
+    fit = document["fit"] if document["kind"] == "parameters" else None
+    candidates: list[CandidatePart] = []
+    if fit and fit.get("leaderboard"):
+        from calibcli.report.document import recorded_candidates
+        from calibcli.report.render_terminal import print_methods
+
+        candidates = recorded_candidates(fit)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
@@ -269,8 +277,14 @@ def _print(document: ParametersDocument | DataDocument | UnreadDocument) -> None
         lines = _lines(value)
         if key == "fields":
             lines = [_field_line(part) for part in cast("DataDocument", document)["fields"]]
+        if key == "fit" and fit and candidates:
+            lines = _lines({name: each for name, each in fit.items() if name != "leaderboard"})
         grid.add_row(key.replace("_", " "), Text("\n".join(map(visible, lines))))
-    Console(highlight=False).print(grid)
+    console = Console(highlight=False)
+    console.print(grid)
+    if candidates:
+        console.print()
+        print_methods(candidates, console)
     # Whole lines, to be copied.
     if document["kind"] != "parameters" and document["refused"] is not None:
         sys.stdout.write(f"\nrefused  {visible(document['refused'])}\n")

@@ -167,17 +167,23 @@ def change(
     """What to say of a difference that is shown as ``shown``.
 
     ``"better"``, ``"worse"``, ``"same"`` or ``"unclear"``, and `PLAIN_IS_BETTER` in place of better
-    where a fit by plain nll has a better figure, ``plain``. It is unclear where the interval of the
-    change holds 0: there may be none. A tiny change is "same", unless its interval is clear of 0.
+    where a fit by plain nll has a better figure, ``plain``. No change is "same". Where the interval
+    of a change holds 0 there may be none: it is "same" if the whole interval is tiny, and unclear
+    if not. Without an interval a tiny change is "same".
     """
-    low, high = (interval["low"], interval["high"]) if interval else (None, None)
-    clear = low is not None and high is not None and not low <= 0 <= high
-    close = before and after is not None and math.isclose(before, after, rel_tol=_HARDLY)
-    if shown == "0" or (close and not clear):
+    if before is None or after is None:
+        return "same" if shown == "0" else ""
+    if before == after:
         return "same"
-    if before is None or after is None or math.isnan(after - before) or not better(metric):
+    low, high = (interval["low"], interval["high"]) if interval else (None, None)
+    if low is None or high is None:
+        if shown == "0" or math.isclose(before, after, rel_tol=_HARDLY):
+            return "same"
+    elif low <= 0 <= high and max(-low, high) <= _HARDLY * max(abs(before), abs(after)) < math.inf:
+        return "same"
+    if math.isnan(after - before) or not better(metric):
         return ""
-    if low is not None and not clear:
+    if low is not None and high is not None and low <= 0 <= high:
         return "unclear"
     lower = better(metric) == "lower"
     if (after < before) != lower:

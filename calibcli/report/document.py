@@ -481,12 +481,42 @@ def _candidate(standing: Standing, chosen: bool) -> CandidatePart:
             for member, weight in trial.members
         ],
     }
-    solved = [stage.solution for stage in trial.fit.stages if stage.solution is not None]
-    if trial.warning:
-        part["warning"] = trial.warning
-    elif solved and not any(solution.converged for solution in solved):
-        notes = trial.fit.notes or ("its fit did not converge",)
-        part["warning"] = notes[-1].removeprefix(f"{trial.plan.title}: ")
+    if trial.trouble:
+        part["warning"] = trial.trouble
+    return part
+
+
+def recorded_candidates(fit: Mapping[str, Any]) -> list[CandidatePart]:
+    """The leaderboard of a parameter file's ``fit``, without times; empty where it has none.
+
+    What stands in a file need not be a leaderboard: that is none.
+    """
+    try:
+        return [_recorded(entry) for entry in fit.get("leaderboard") or []]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _recorded(entry: Mapping[str, Any]) -> CandidatePart:
+    part: CandidatePart = {
+        "method": str(entry["method"]),
+        "loss": "nll",
+        "chosen": bool(entry["chosen"]),
+        "parameters": int(entry["parameters"]),
+        "seconds": 0.0,
+        "converged": True,
+        "metrics": {
+            name: {"value": None if value is None else float(value), "low": None, "high": None}
+            for name, value in {"nll": None, **entry["metrics"]}.items()
+        },
+        "behind": {
+            "nll": float(entry["behind"]),
+            "standard_error": float(entry["standard_error"]),
+        },
+        "members": [],
+    }
+    if "warning" in entry:
+        part["warning"] = str(entry["warning"])
     return part
 
 

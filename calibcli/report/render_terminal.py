@@ -31,6 +31,8 @@ from calibcli.report.tables import (
     groups_table,
     inputs_table,
     leaderboard_table,
+    methods_lines,
+    methods_table,
     metrics_table,
     target_table,
 )
@@ -40,6 +42,7 @@ from calibcli.workflow.verdict import Verdict
 
 if TYPE_CHECKING:
     from calibcli.schema.documents import Document, HistoryDocument, Result
+    from calibcli.schema.parts import CandidatePart
 
 DIAGRAMS = 2
 """Diagrams are drawn of so many inputs; of more, a table of verdicts says the same."""
@@ -137,6 +140,15 @@ def print_history(document: HistoryDocument, console: Console) -> None:
     if document.get("gates"):
         page.say()
         page.say_gates(document)
+
+
+def print_methods(entries: Sequence[CandidatePart], console: Console) -> None:
+    """Print the leaderboard of a parameter file, which has no times and no estimates of errors."""
+    page = _Terminal(console)
+    legend = page.say_table(methods_table(entries, timed=False))
+    page.say()
+    page.say_quietly(f"{_MARK} chosen; {legend}", *methods_lines(entries))
+    page.say_quietly("calibration errors are plug-ins, with what noise adds")
 
 
 def _escape(text: str, style: str = "") -> Text:

@@ -83,9 +83,10 @@ def _absent(source: InputPart) -> Iterator[tuple[str, str]]:
 
 
 def _fitted(document: FitDocument, *, timed: bool) -> str:
-    fit = document["fit"]
+    fit, method = document["fit"], document["method"].replace(",", "+")
     if fit["converged"] and not fit["iterations"] and not fit["passes"]:
-        return f"{document['method']}: nothing to fit"
+        others = ", the correction for class shares apart" if fit["changed"] else ""
+        return f"{method}: nothing to fit{others}"
     took = f"{duration(fit['seconds'])} " if timed else ""
     ending = "converged after" if fit["converged"] else "DID NOT CONVERGE in"
     work = ", ".join(
@@ -97,7 +98,7 @@ def _fitted(document: FitDocument, *, timed: bool) -> str:
     )
     asked, loss = document["loss"], fit.get("loss")
     kept = "kept plain nll, " if loss not in (None, asked) else ""
-    return f"{document['method']} by {asked}: {kept}{ending} {work}"
+    return f"{method} by {asked}: {kept}{ending} {work}"
 
 
 _PRESERVED = {
@@ -119,11 +120,15 @@ def _kept(document: FitDocument) -> Iterator[tuple[str, str]]:
 def _stages(document: FitDocument) -> Iterator[tuple[str, str]]:
     for stage in document["stages"]:
         kind = stage["kind"]
-        described = [
-            # Temperature has the parameter temperature: once is enough.
-            _described(value) if name == kind else f"{name} {_described(value)}"
-            for name, value in stage["parameters"].items()
-        ]
+        described = (
+            [stage["summary"]]
+            if "summary" in stage
+            else [
+                # Temperature has the parameter temperature: once is enough.
+                _described(value) if name == kind else f"{name} {_described(value)}"
+                for name, value in stage["parameters"].items()
+            ]
+        )
         yield "", f"{kind}: {', '.join(described)}" if described else kind
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -319,8 +320,11 @@ def reliability_table(measured: MeasurementPart) -> Table:
 def leaderboard_table(document: Document) -> Table | None:
     """Methods from the best to the worst, where any were compared."""
     entries = leaderboard_of(document)
-    if not entries:
-        return None
+    return methods_table(entries) if entries else None
+
+
+def methods_table(entries: Sequence[CandidatePart], *, timed: bool = True) -> Table:
+    """Methods from the best to the worst, the first of at least one; with times or not."""
     # The first one orders them, of which another proper score says much the same.
     first, *others = entries[0]["metrics"]
     heads = [
@@ -347,8 +351,9 @@ def leaderboard_table(document: Document) -> Table | None:
     ]
     rows = []
     for entry in entries:
+        mark = FAILED_MARK if "warning" in entry else ""
         cells = [
-            Cell(method_title(entry), prose=True),
+            Cell(method_title(entry) + mark, prose=True),
             _measured(entry["metrics"][first]),
             Cell(_behind(entry["behind"]["nll"])),
             Cell(_behind(entry["behind"]["standard_error"])),
@@ -358,8 +363,10 @@ def leaderboard_table(document: Document) -> Table | None:
         ]
         rows.append(TableRow(cells, look="chosen" if entry["chosen"] else ""))
     estimated = any("estimate" in n for each in entries for n in each["metrics"].values())
-    note = _ESTIMATE_NOTE if estimated else ""
-    return Table(heads, rows, heading="Methods", kind="metrics methods", note=note)
+    failed = any("warning" in entry for entry in entries)
+    notes = [f"{FAILED_MARK} went wrong, as is said below"] * failed + [_ESTIMATE_NOTE] * estimated
+    table = Table(heads, rows, heading="Methods", kind="metrics methods", note="; ".join(notes))
+    return table if timed else table.pick(range(len(heads) - 1))
 
 
 def _measured(number: NumberPart) -> Cell:
@@ -378,21 +385,36 @@ def method_title(entry: CandidatePart | MemberPart) -> str:
     return entry["method"] + ("" if entry["loss"] == "nll" else f" ({entry['loss']})")
 
 
+_STRENGTH = re.compile(r"[*/]\d+$")
+
+FAILED_MARK = "!"
+"""Behind a method whose fit went wrong."""
+
+
 def candidate_lines(document: Document) -> list[str]:
     """What a leaderboard's table has no room for: what stacks are made of, and what went wrong."""
+    entries = leaderboard_of(document)
+    if is_fit(document):
+        # What a stack that was chosen is made of stands with the fit.
+        entries = [{**each, "members": []} if each["chosen"] else each for each in entries]
+    return methods_lines(entries)
+
+
+def methods_lines(entries: Sequence[CandidatePart]) -> list[str]:
+    """What a table of methods has no room for."""
     lines, names = [], set()
-    for entry in leaderboard_of(document):
+    for entry in entries:
         names |= {entry["method"], *(each["method"] for each in entry["members"])}
         if entry["members"]:
             parts = (f"{each['weight']:.2f} {method_title(each)}" for each in entry["members"])
             lines.append(f"{method_title(entry)}: log-probabilities times {', '.join(parts)}")
         if "warning" in entry:
             lines.append(f"{method_title(entry)}: {entry['warning']}")
-    if any(name.endswith("/10") for name in names):
-        lines.append("/10: with a tenth of the penalties")
-    if any(name.endswith("*10") for name in names):
-        lines.append("*10: with ten times the penalties")
-    return lines
+    strengths = {match.group() for name in names if (match := _STRENGTH.search(name))}
+    return lines + [
+        f"{strength}: its penalties {'times' if strength[0] == '*' else 'over'} {strength[1:]}"
+        for strength in sorted(strengths)
+    ]
 
 
 def groups_table(document: Document, most: int) -> Table | None:

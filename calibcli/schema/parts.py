@@ -561,6 +561,9 @@ class StagePart(TypedDict):
 
     kind: Annotated[str, "what it is"]
     parameters: Annotated[Mapping[str, Any], "its parameters by name"]
+    summary: NotRequired[
+        Annotated[str, "what it does, in words", "of a stage whose numbers do not tell a person"]
+    ]
 
 
 class FitMeasurementPart(MeasurementPart):

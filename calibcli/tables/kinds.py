@@ -154,7 +154,9 @@ def decide_kind(
         what, *kinds = contradiction
         ways = " or ".join(f"--input {each}" for each in kinds)
         raise UsageError(f"{where}: named as {_TITLES[named]}, but {what}; settle it with {ways}")
-    return named, f"{_TITLES[named]} (by the name; the values agree)"
+    # A few rows that cannot be are refused elsewhere, with how many there are.
+    agree = named != "probs" or bool(((rows >= 0) & (rows <= 1)).all())
+    return named, f"{_TITLES[named]} (by the name{'; the values agree' if agree else ''})"
 
 
 def refuse_mixture(blocks: Sequence[tuple[str, NumpyArray]], where: str) -> None:

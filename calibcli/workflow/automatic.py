@@ -184,7 +184,10 @@ def compare_plans(
     mixture = stack(data, members) if stacked and members else None
     if mixture is not None:
         trials = with_warnings(data, [*trials, mixture])
-    return rank(data, trials, panel, prefer)
+    board = rank(data, trials, panel, prefer)
+    if stacked and mixture is None:
+        board = replace(board, why=f"{board.why}; no stack: one method alone has weight in it")
+    return board
 
 
 def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Leaderboard:

@@ -75,6 +75,9 @@ _DRAWS = 512
 _AHEAD = 0.25
 """Standard errors of the difference by which what is taken is ahead of doing nothing."""
 
+_SIMPLER = 0.8
+"""Nothing is simpler than another that has as many numbers, or nearly: 110 instead of 111."""
+
 _LEAST_LOG_PROB = -50.0
 """A class is not less likely than that, where the loss to be expected is asked for."""
 
@@ -292,7 +295,7 @@ def _expected(members: Sequence[Predictor], shares: NumpyArray, tile: Tile) -> N
 
 
 def _simplest(standings: Sequence[Standing], best: Standing) -> tuple[Standing, str]:
-    """The simplest that is within one standard error of the best.
+    """The simplest that is within one standard error of the best; of several the best.
 
     Who asks for a stack does not ask for simplicity: it is taken if the best is not better by more
     than two standard errors, but not before `none`.
@@ -305,7 +308,9 @@ def _simplest(standings: Sequence[Standing], best: Standing) -> tuple[Standing, 
     ]
     if stacks:
         near = [standing for standing in near if standing.trial.parameters == 0] or stacks
-    chosen = min(near, key=lambda standing: (standing.trial.parameters, standing.behind))
+    least = min(standing.trial.parameters for standing in near)
+    simple = [standing for standing in near if standing.trial.parameters * _SIMPLER <= least]
+    chosen = min(simple, key=lambda standing: standing.behind)
     lead = f"{best.trial.name} has the lowest held-out NLL"
     if chosen is best:
         return best, lead + ("" if stacks else ", and nothing simpler is within a standard error")

@@ -10,7 +10,7 @@ from functools import cached_property
 from calibcli.calibrators.base import Calibrator, Family
 from calibcli.engine.data import Data
 from calibcli.fitting.cross_fitting import cross_fit, fit_average
-from calibcli.fitting.results import Fit
+from calibcli.fitting.results import NOTHING_TO_FIT, Fit
 from calibcli.fitting.stages import fit_stages
 from calibcli.fitting.tuning import Tuning, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
@@ -156,6 +156,20 @@ class Trial:
         plan = self.plan
         usual = plan.loss == NegativeLogLikelihood.name
         return plan.title if usual else f"{plan.title} ({plan.loss})"
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong: its warning, or that its fit did not converge; empty for most."""
+        if self.warning or self.fit.converged:
+            return self.warning
+        solved = [stage.solution for stage in self.fit.stages if stage.solution is not None]
+        # What a stage left alone, others may have fitted.
+        if any(each.converged for each in solved) and all(
+            each.converged or each.criterion in NOTHING_TO_FIT for each in solved
+        ):
+            return ""
+        notes = self.fit.notes or ("its fit did not converge",)
+        return notes[-1].removeprefix(f"{self.plan.title}: ")
 
 
 def try_plan(data: Data, plan: Plan) -> Trial:

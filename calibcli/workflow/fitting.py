@@ -32,7 +32,7 @@ from calibcli.workflow.measuring import (
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.shifting import ShareCorrected, check_target, share_corrected, shift_notes
-from calibcli.workflow.soundness import worse_in_a_fold
+from calibcli.workflow.soundness import worse_than_plain
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,10 @@ def _fit_and_measure(
         return _measured(outcome, predictor, data, panel, test, grouped)
     predictor = fitted.unseen(test)
     notes = fitted.notes_on_folds if test is None else ()
-    if advised and not outcome.changes_prior and plan.reduce is None:
-        if test is None:
-            notes += worse_in_a_fold(data, plan, predictor)
-        notes += better_method(data, plan, predictor, test)
+    if advised:
+        notes += _worse(outcome, predictor, data, test)
+        if not outcome.changes_prior and plan.reduce is None:
+            notes += better_method(data, plan, predictor, test)
     return _measured(replace(outcome, notes=outcome.notes + notes), predictor, data, panel, test)
 
 
@@ -254,7 +254,23 @@ def _choose_and_measure(
     seconds = time.perf_counter() - begin
     notes = (board.why, *trial.fit.notes)
     outcome = Outcome(trial.plan, trial.fit, seconds, notes, leaderboard=board, shift=shift)
-    return _measured(outcome, _unseen(trial, data, test), data, panel, test)
+    predictor = _unseen(trial, data, test)
+    if test is not None:
+        outcome = replace(outcome, notes=notes + _worse(outcome, predictor, data, test))
+    return _measured(outcome, predictor, data, panel, test)
+
+
+def _worse(
+    outcome: Outcome, predictor: Predictor, data: Data, test: Data | None
+) -> tuple[str, ...]:
+    """A note on a fit that is worse than a plain one, unless it is known to change nothing.
+
+    The class shares of a test need not be those of a target: rows of the fit, which are judged
+    before they are corrected, tell then.
+    """
+    if outcome.fit.changes_nothing or (outcome.shift is not None and test is not None):
+        return ()
+    return worse_than_plain(data, outcome.plan, predictor, test)
 
 
 def _unseen(fitted: Trial | GroupedFit, data: Data, test: Data | None) -> Predictor:

@@ -75,8 +75,13 @@ class Plan:
     prefer: ClassVar[Literal["accurate"]] = "accurate"
 
     @property
+    def typed(self) -> str:
+        """The method as after ``-m``: ``monotone,svs/10``."""
+        return self.method + self.variant
+
+    @property
     def title(self) -> str:
-        """The method as a list of methods has it: ``monotone+svs``."""
+        """The method as a list of methods has it: ``monotone+svs/10``."""
         return "+".join(stage_names(self.method)) + self.variant
 
     @property

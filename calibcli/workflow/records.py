@@ -59,7 +59,7 @@ def to_params(
         stages=tuple(Stage(c.kind, c.parameters()) for c in fit.calibrators),
         class_names=class_names,
         fit={
-            "method": plan.method,
+            "method": plan.typed,
             "loss": outcome.loss,
             "preserves": outcome.preserves,
             "options": _options(plan),
@@ -233,6 +233,7 @@ def _leaderboard(board: Leaderboard | None) -> list[dict[str, Any]] | None:
             "behind": standing.behind,
             "standard_error": standing.behind_error,
             "metrics": _values(standing.evaluation),
+            **({"warning": standing.trial.trouble} if standing.trial.trouble else {}),
         }
         for standing in board.standings
     ]

@@ -102,9 +102,13 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
     share = 0.0 if cost > both.error_of_difference(0, 1) else 0.5
     whole = (1 - share) * fitted + share * single
     plan = Plan("stack", "nll", (), NegativeLogLikelihood())
+    names = tuple(trial.name for trial in trials)
+    # One pass more is that through all members.
+    passes = sum(trial.fit.passes for trial in trials) + 1
+    mixture = LogLinear(tuple(trial.fit.calibrators for trial in trials), whole, names)
     return Trial(
         plan,
-        Fit((StageFit(LogLinear(tuple(t.fit.calibrators for t in trials), whole), solution),)),
+        Fit((StageFit(mixture, solution, passes),)),
         tuple(
             (LogLinear(tuple(t.by_fold[fold] for t in trials), (1 - share) * first + share * one),)
             for fold, (first, one) in enumerate(by_fold)
