@@ -171,19 +171,13 @@ def change(
     of a change holds 0 there may be none: it is "same" if the whole interval is tiny, and unclear
     if not. Without an interval a tiny change is "same".
     """
-    if before is None or after is None:
-        return "same" if shown == "0" else ""
-    if before == after:
-        return "same"
     low, high = (interval["low"], interval["high"]) if interval else (None, None)
-    if low is None or high is None:
-        if shown == "0" or math.isclose(before, after, rel_tol=_HARDLY):
-            return "same"
-    elif low <= 0 <= high and max(-low, high) <= _HARDLY * max(abs(before), abs(after)) < math.inf:
+    ends = None if low is None or high is None else (low, high)
+    if _is_same(before, after, shown, ends):
         return "same"
-    if math.isnan(after - before) or not better(metric):
+    if before is None or after is None or math.isnan(after - before) or not better(metric):
         return ""
-    if low is not None and high is not None and low <= 0 <= high:
+    if ends is not None and ends[0] <= 0 <= ends[1]:
         return "unclear"
     lower = better(metric) == "lower"
     if (after < before) != lower:
@@ -191,6 +185,19 @@ def change(
     if plain is None or difference_text(after, plain) == "0":
         return "better"
     return PLAIN_IS_BETTER if (plain < after) == lower else "better"
+
+
+def _is_same(
+    before: float | None, after: float | None, shown: str, ends: tuple[float, float] | None
+) -> bool:
+    if before is None or after is None:
+        return shown == "0"
+    if before == after:
+        return True
+    if ends is None:
+        return shown == "0" or math.isclose(before, after, rel_tol=_HARDLY)
+    tiny = _HARDLY * max(abs(before), abs(after))
+    return ends[0] <= 0 <= ends[1] and max(-ends[0], ends[1]) <= tiny < math.inf
 
 
 def best(metric: str, shown: Sequence[Column]) -> float | None:
