@@ -286,6 +286,7 @@ def _stages() -> list[tuple[Stage, ...]]:
             "feature": "gap",
         },
         "laplace": {"weight": 0.01},
+        "focal-temperature": {"temperature": 2.0, "gamma": -1.5},
         "ensemble-temperature": {
             "temperature": 2.0,
             "weights": np.array([0.5, 0.3, 0.2]),

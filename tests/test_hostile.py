@@ -337,6 +337,11 @@ EXTREME: dict[str, list[dict[str, object]]] = {
         {"temperature": TINY, "weights": [0.5, 0.5, 0], "mixture": mixture}
         for mixture in ("probabilities", "logits")
     ],
+    "focal-temperature": [
+        {"temperature": TINY, "gamma": 0},
+        {"temperature": HUGE, "gamma": HUGE},
+        {"temperature": 1, "gamma": -3},
+    ],
     "monotone": [
         {"knots": [-HUGE, -1], "slopes": [HUGE, HUGE, HUGE]},
         {"knots": [-2 * TINY, -TINY], "slopes": [1, 2, 3]},

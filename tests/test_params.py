@@ -20,6 +20,7 @@ from calibcli.arrays import softmax
 from calibcli.calibrators.affine import MatrixScaling, VectorScaling
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import Platt
+from calibcli.calibrators.focal_temperature import FocalTemperature
 from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.registry import CALIBRATORS, read_calibrator
 from calibcli.calibrators.temperature import Temperature
@@ -71,6 +72,12 @@ THREE = Params(
     data=[{"path": "val.parquet", "bytes": 25652, "sha256": "7743b384" * 8}],
     software={"calibcli": "0.1.0"},
 )
+FOCAL = Params(
+    classes=3,
+    input="logits",
+    stages=(stage_of(FocalTemperature(1.9592, -2.012)),),
+    fit={"method": "focal-temperature", "loss": "nll", "preserves": "order"},
+)
 TWO = Params(classes=2, input="probs", stages=(stage_of(Platt(-1.5, 0.1)),))
 
 REMEMBERED: dict[str, Any] = {
@@ -93,6 +100,7 @@ READ = replace(TWO, reading=REMEMBERED)
 FILES = {
     "read.json": (READ, False),
     "read.safetensors": (READ, True),
+    "focal.json": (FOCAL, False),
     "three.json": (THREE, False),
     "three.safetensors": (THREE, True),
     "two.json": (TWO, False),

@@ -19,6 +19,7 @@ from calibcli.registry import Registry
 _FAMILIES = {
     "temperature": "temperature:TemperatureMap",
     "ensemble-temperature": "ensemble_temperature:EnsembleTemperatureMap",
+    "focal-temperature": "focal_temperature:FocalTemperatureMap",
     "parameterized-temperature": "parameterized_temperature:ParameterizedTemperatureMap",
     "class-temperature": "class_temperature:ClassTemperatureMap",
     "vector": "affine:VectorMap",
@@ -50,6 +51,7 @@ _STAGES = {
     "vector": "affine:VectorScaling",
     "matrix": "affine:MatrixScaling",
     "ensemble-temperature": "ensemble_temperature:EnsembleTemperature",
+    "focal-temperature": "focal_temperature:FocalTemperature",
     "parameterized-temperature": "parameterized_temperature:ParameterizedTemperature",
     "class-temperature": "class_temperature:ClassTemperature",
     "laplace": "laplace:LaplaceMixture",

@@ -147,9 +147,17 @@ class Problem:
         inverse, free = curvature.preconditioner(mean, ridge), self._free
         return lambda gradient: free * inverse(free * gradient)
 
-    def expand(self, expansion: Expansion, theta: NumpyArray) -> NumpyArray:
-        """The mean over the rows of the sums (S,) of an expansion at parameters (P,)."""
-        return self.fold(partial(_expansion, expansion, theta))
+    def expand(
+        self, expansion: Expansion, theta: NumpyArray
+    ) -> tuple[float, NumpyArray, NumpyArray]:
+        """Value, gradient (P,) and Hessian (P, P) at parameters (P,), from one fold."""
+        mean = self.fold(partial(_expansion, expansion, theta))
+        value, gradient, hessian = expansion.derivatives(theta, mean)
+        if self._ridge is not None:
+            pull = self._pull(theta - self.anchor)
+            value += float(pull @ (theta - self.anchor)) / 2
+            gradient, hessian = gradient + pull, hessian + self._pull(np.eye(len(theta)))
+        return value, gradient, hessian
 
     def gap(self, gradient: NumpyArray) -> float:
         """The most by which the likelihood can lie above its minimum, where its gradient is (P,).

@@ -135,4 +135,4 @@ def _descend(problem: Problem, origin: _Point) -> _Point | None:
 
 def _evaluate(problem: Problem, expansion: Expansion, theta: NumpyArray) -> _Point:
     theta = expansion.normalised(theta)
-    return _Point(expansion, theta, *expansion.derivatives(theta, problem.expand(expansion, theta)))
+    return _Point(expansion, theta, *problem.expand(expansion, theta))
