@@ -21,6 +21,7 @@ import serving
 import startup
 import strong_methods
 import temperature
+import training_speed
 import whole_process
 from harness import Line
 
@@ -30,6 +31,7 @@ BENCHMARKS = {
     "temperature": temperature.benchmark,
     "evaluate": evaluation.benchmark,
     "objectives": objectives.benchmark,
+    "training": training_speed.benchmark,
     "process": whole_process.benchmark,
     "large-file": large_file.benchmark,
     "strong": strong_methods.benchmark,

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from array_api_compat import array_namespace as _array_namespace
+from array_api_compat import is_torch_array as _is_torch_array
 
 from calibcli.errors import UsageError
 
@@ -97,6 +98,33 @@ def is_any(mask: Array) -> bool:
     return bool(namespace(mask).any(mask))
 
 
+def positive_affine(matrix: Array, factor: Array | float, offset: Array | float) -> Array:
+    """``max(factor x + offset, 0)`` of each element x of a matrix (n, ...), in its own memory."""
+    if _is_torch_array(matrix):
+        matrix *= factor
+        matrix += offset
+        return matrix.clamp_(min=0)
+    # A maximum with 0 is four times slower than this.
+    matrix *= factor / 2
+    matrix += offset / 2
+    matrix += namespace(matrix).abs(matrix)
+    return matrix
+
+
+def where_below(matrix: Array, bound: Array) -> Array:
+    """1 where a matrix (n, K) is below a bound (n, 1), else 0, in its own precision."""
+    if _is_torch_array(matrix):
+        return (bound - matrix).clamp_(min=0).sign_()  # A comparison takes three times as long.
+    return namespace(matrix).astype(matrix < bound, matrix.dtype)
+
+
+def where_above(matrix: Array, bound: float) -> Array:
+    """1 where a matrix (n, K) is above a bound, else 0, in its own precision."""
+    if _is_torch_array(matrix):
+        return (matrix - bound).clamp_(min=0).sign_()
+    return namespace(matrix).astype(matrix > bound, matrix.dtype)
+
+
 def at_least(values: Array, low: float) -> Array:
     """Values, those below ``low`` replaced by it; NaN stays NaN."""
     return np.maximum(values, low) if is_numpy_array(values) else _clip(values, low, None)
@@ -122,16 +150,50 @@ def log_softmax(logits: Array) -> Array:
 
 def softmax(logits: Array) -> Array:
     """Probabilities (n, K) of logits (n, K)."""
-    xp = namespace(logits)
-    exponentials = xp.exp(shift(logits))
+    if _is_torch_array(logits):
+        return logits.softmax(dim=-1)
+    exponentials = namespace(logits).exp(shift(logits))
     return exponentials / sum_classes(exponentials)[:, None]
+
+
+def scaled_exponentials(logits: Array) -> tuple[Array, Array | float, Array]:
+    """Exponentials of logits (n, K), each row times a factor.
+
+    Returns
+    -------
+    exponentials : array (n, K)
+        A new matrix.
+    top : array (n,) or float
+        The largest of each row. Torch makes probabilities, in one pass over memory, which is faster
+        than exponentials alone; with other libraries the largest is 1.
+    high : array (n,)
+        The largest logit of each row.
+    """
+    high = largest(logits)
+    if _is_torch_array(logits):
+        probs = logits.softmax(dim=-1)
+        return probs, largest(probs), high
+    shifted = logits - high[:, None]
+    if is_numpy_array(shifted):
+        return np.exp(shifted, out=shifted), 1.0, high
+    return namespace(shifted).exp(shifted), 1.0, high
 
 
 def dot_classes(left: Array, right: Array) -> Array:
     """Sum over the classes of the product of two matrices (n, K): (n,)."""
     if _has_rows(left) and _has_rows(right):
         return np.vecdot(left, right)
+    if left is right and _is_torch_array(left):
+        return sum_squares(left)
     return namespace(left).sum(left * right, axis=-1)
+
+
+def sum_squares(matrix: Array) -> Array:
+    """Sum over the classes of the squares of a matrix (n, K): (n,)."""
+    if _is_torch_array(matrix):
+        # A norm needs no matrix of squares.
+        return namespace(matrix).linalg.vector_norm(matrix, axis=-1) ** 2
+    return sum_classes(matrix**2)
 
 
 def sum_classes(matrix: Array) -> Array:
@@ -188,10 +250,13 @@ def argmax(matrix: Array) -> Array:
     if is_by_class(matrix):
         few = matrix.shape[1] <= _FEW_CLASSES
         return _argmax_by_class(matrix) if few else _argmax_by_place(matrix)
+    if _is_torch_array(matrix) and matrix.is_cpu and _SLOW[0] <= matrix.shape[1] <= _SLOW[1]:
+        return _argmax_by_rank(matrix)
     return xp.argmax(matrix, axis=-1)
 
 
 _FEW_CLASSES = 32
+_SLOW = 64, 16384
 
 
 def _argmax_by_class(matrix: NumpyArray) -> NumpyArray:
@@ -205,6 +270,18 @@ def _argmax_by_class(matrix: NumpyArray) -> NumpyArray:
         np.maximum(rank, is_largest * np.uint8(classes - k), out=rank)
     first: NumpyArray = np.int64(classes) - rank
     return first
+
+
+def _argmax_by_rank(matrix: Array) -> Array:
+    """`argmax` of torch tensors by floating-point operations: its own is three times as slow."""
+    classes = matrix.shape[1]
+    xp = namespace(matrix)
+    below = (matrix - largest(matrix)[:, None]).sign_()  # 0 for the largest, -1 for the others
+    below *= xp.arange(classes, 0, -1, dtype=matrix.dtype)
+    below += xp.arange(classes, 0, -1, dtype=matrix.dtype)
+    first = classes - largest(below)
+    # A row of NaN has no largest class, but must have a place.
+    return xp.nan_to_num(first).long().clamp(0, classes - 1)
 
 
 def _argmax_by_place(matrix: NumpyArray) -> NumpyArray:

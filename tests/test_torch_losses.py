@@ -108,10 +108,13 @@ def test_published_values_and_gradients(
     np.testing.assert_allclose(scale * gradient, vectors["losses"][name]["grad"], atol=1e-9)
 
 
-def test_published_class_wise_scaling_at_the_second_call(vectors: dict[str, Any]) -> None:
+@pytest.mark.parametrize("search", ["global", "local"])
+def test_published_class_wise_scaling_at_the_second_call(
+    vectors: dict[str, Any], search: str
+) -> None:
     expected = vectors["losses"]["sctl_step1_ND_logits_div_1.05_after_step0_on_logits"]
     logits, labels = published_batch(vectors)
-    loss = torch_losses.ClassWise(reduction="sum")
+    loss = torch_losses.ClassWise(search=search, reduction="sum")
     loss(logits, labels)
     leaf = logits.clone().requires_grad_()
     value = OVER_CLASSES * loss(leaf / 1.05, labels)
@@ -155,8 +158,12 @@ def test_a_loss_is_differentiated_once() -> None:
 def test_where_no_gradient_is_wanted_none_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, labels = (part.detach() for part in batch())
     terms = type(torch_losses.Brier().objective.terms(logits, labels))
-    monkeypatch.delattr(terms, "gradient")
+    monkeypatch.setattr(terms, "gradient", lambda _: pytest.fail("a gradient is computed"))
     assert not torch_losses.Brier()(logits, labels).requires_grad
+    with torch.no_grad():
+        torch_losses.Brier()(batch()[0], labels)
+    with pytest.raises(pytest.fail.Exception):
+        torch_losses.Brier()(batch()[0], labels)
 
 
 # Rows that don't count
@@ -256,6 +263,31 @@ def test_saturated_logits_give_finite_losses(name: str) -> None:
         value, gradient = value_and_gradient(torch_losses.loss(name), scale * extreme, labels)
         assert torch.isfinite(value)
         assert torch.isfinite(gradient).all()
+
+
+@each_loss
+@pytest.mark.parametrize("classes", [1, 2, 1000])
+def test_absurd_logits_do_not_overflow(name: str, classes: int) -> None:
+    labels = torch.arange(40) % classes
+    noise = torch.randn(40, classes, generator=torch.Generator().manual_seed(0))
+    for scale in (1e30, 1e4):
+        loss = torch_losses.loss(name)
+        logits = scale * noise.sign()
+        if isinstance(loss, SteeredLoss):
+            loss.update(logits, labels)
+        value, gradient = value_and_gradient(loss, logits, labels)
+        assert torch.isfinite(value)
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("penalty", ["phr", "p2", "p3"])
+def test_penalties_of_absurd_distances_stay_finite(penalty: Any) -> None:
+    loss = torch_losses.Cals(penalty=penalty)
+    logits, labels = torch.tensor([[1e30, -1e30, 0.0], [0.0, 1e30, -torch.inf]]), torch.zeros(2)
+    loss.update(logits, labels.long())
+    value, gradient = value_and_gradient(loss, logits, labels.long())
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()
 
 
 @each_loss

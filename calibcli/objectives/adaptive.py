@@ -143,7 +143,7 @@ def host(values: Array) -> NumpyArray:
 def confidences(logits: Array, labels: Array, weights: Array | None) -> list[NumpyArray]:
     """Confidence, whether it was right, and weight of each row, as a list of one array (3, n)."""
     likelihood = Likelihood(logits, labels)
-    confidence = host(1 / likelihood.total)
+    confidence = host(likelihood.confidence)
     return [np.stack([confidence, host(likelihood.hits), host_weights(labels, weights)])]
 
 

@@ -57,7 +57,7 @@ class Aurc(WeightedNll, Adaptive):
 
     def row_weights(self, likelihood: Likelihood) -> Array:
         xp = namespace(likelihood.nll)
-        confidence = 1 / likelihood.total
+        confidence = likelihood.confidence
         if self.state is None:
             return xp.ones_like(confidence)
         known = like(self.state.confidence, confidence)
@@ -71,7 +71,7 @@ class Aurc(WeightedNll, Adaptive):
     def statistic(
         self, logits: Array, labels: Array, weights: Array | None = None
     ) -> list[NumpyArray]:
-        confidence = host(1 / Likelihood(logits, labels).total)
+        confidence = host(Likelihood(logits, labels).confidence)
         return [np.stack([confidence, host_weights(labels, weights)])]
 
     def updated(self, statistic: Any) -> Aurc:

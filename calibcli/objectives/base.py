@@ -25,6 +25,13 @@ class RowTerms(ABC):
     def gradient(self) -> Array:
         """Derivative of each row's loss by its logits (n, K)."""
 
+    def last_gradient(self) -> Array:
+        """The gradient (n, K), and the end of these terms: what they keep may be written over.
+
+        In training a matrix less to allocate counts.
+        """
+        return self.gradient()
+
     def product(self, direction: Array) -> Array | None:
         """Second derivative by the logits times a direction (n, K), or None if not offered."""
         return None

@@ -26,7 +26,10 @@ class _Terms(RowTerms):
         return dot_classes(self.probs, values)[:, None]
 
     def gradient(self) -> Array:
-        return 2 * self.probs * (self.residual - self._mean(self.residual))
+        matrix = self.residual - self._mean(self.residual)
+        matrix *= self.probs
+        matrix *= 2
+        return matrix
 
     def product(self, direction: Array) -> Array:
         # With d p = p (v - E v) and E f = sum p f, the change of p (r - E r) is

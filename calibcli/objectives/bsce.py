@@ -30,12 +30,11 @@ class _EuclideanTerms(RowTerms):
 
     def gradient(self) -> Array:
         likelihood, probs = self.likelihood, self.likelihood.probs
-        matrix = probs * 1
-        matrix[likelihood.rows, likelihood.labels] = -likelihood.miss
-        tilt = (matrix - self._mean_residual()[:, None]) * probs
-        tilt *= (self._curl * self._power)[:, None]
-        matrix *= self._power[:, None]
-        matrix += tilt
+        # p (S^(gamma/2) + c S^(gamma/2) (p - E r)) for the other classes.
+        matrix = probs - self._mean_residual()[:, None]
+        matrix *= (self._curl * self._power)[:, None]
+        matrix += self._power[:, None]
+        matrix *= probs
         # At the label r - E r is -S, without the cancellation.
         at_label = likelihood.miss + self._gamma * likelihood.true_prob * likelihood.nll
         matrix[likelihood.rows, likelihood.labels] = -self._power * at_label

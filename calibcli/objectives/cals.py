@@ -18,7 +18,16 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, dot_classes, like, namespace, shift, sum_classes
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    dot_classes,
+    like,
+    namespace,
+    positive_affine,
+    shift,
+    sum_classes,
+)
 from calibcli.objectives.adaptive import (
     LearntState,
     largest_change,
@@ -26,7 +35,12 @@ from calibcli.objectives.adaptive import (
     total_weight,
 )
 from calibcli.objectives.base import RowTerms, check_choice, check_range
-from calibcli.objectives.distances import DistanceTerms, WithMargin, distances, given_margin
+from calibcli.objectives.distances import (
+    DistanceTerms,
+    WithMargin,
+    given_margin,
+    possible_distances,
+)
 from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.mbls import HingeTerms
 
@@ -48,7 +62,10 @@ class Penalty(ABC):
 
     @abstractmethod
     def mean_and_slope(self, distance: Array) -> tuple[Array, Array]:
-        """Mean over the classes (n,), and its derivative by the distances (n, K), a new matrix."""
+        """Mean over the classes (n,), and its derivative by the distances (n, K).
+
+        The derivative may be written over the distances.
+        """
 
     @abstractmethod
     def bend(self, distance: Array) -> Array:
@@ -72,9 +89,7 @@ class Phr(Penalty):
         # The square root of the first term is affine in the distance where it is not 0.
         root = xp.sqrt(self.strength / 2)
         offset = self.multiplier / (2 * root)
-        active = distance * (root / (2 * self.margin))
-        active += (offset - root) / 2
-        active += xp.abs(active)  # twice the positive part: a maximum with 0 is four times slower
+        active = positive_affine(distance, root / self.margin, offset - root)
         total = dot_classes(active, active) - xp.sum(offset * offset)
         active *= 2 * root / self._scale(distance)
         return total / distance.shape[-1], active
@@ -254,13 +269,13 @@ class Cals(WithMargin):
 
     def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> NumpyArray:
         penalty = self._penalty(logits)
-        distance, _ = distances(shift(logits))
+        distance, _ = possible_distances(-shift(logits))
+        constraint = sum_of_rows(penalty.excess(distance), weights)
         _, slope = penalty.mean_and_slope(distance)
         slope *= penalty.margin * logits.shape[-1]
         # Clipped row by row, as in the authors' code, and not the mean alone.
         slope = namespace(slope).clip(slope, min=SMALLEST_MULTIPLIER, max=LARGEST_MULTIPLIER)
         weight = np.full(logits.shape[-1], total_weight(labels, weights))
-        constraint = sum_of_rows(penalty.excess(distance), weights)
         return np.stack([sum_of_rows(slope, weights), constraint, weight])
 
     def updated(self, statistic: Any) -> Cals:
@@ -376,7 +391,7 @@ class CalsHr(WithMargin):
         return HingeTerms(likelihood, given_margin(self.margin), strength)
 
     def statistic(self, logits: Array, labels: Array, weights: Array | None = None) -> NumpyArray:
-        distance, _ = distances(shift(logits))
+        distance, _ = possible_distances(-shift(logits))
         excess = namespace(distance).clip(distance - given_margin(self.margin), min=0.0)
         weight = np.full(logits.shape[-1], total_weight(labels, weights))
         return np.stack([sum_of_rows(excess, weights), weight])

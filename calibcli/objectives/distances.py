@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, argmax, dot_classes, like, namespace, sum_classes
+from calibcli.arrays import Array, NumpyArray, dot_classes, is_any, like, namespace, sum_classes
 from calibcli.errors import UsageError
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import RowTerms
 from calibcli.objectives.likelihood import Likelihood
 
+LARGEST_DISTANCE = 1e10
+"""Greater ones count as this, so that squares and cubes of them have a place in float32."""
 
-def distances(shifted: Array) -> tuple[Array, Array | None]:
+
+def possible_distances(distance: Array) -> tuple[Array, Array | None]:
     """Distances (n, K) below the row's largest logit, and the mask of impossible classes, or None.
 
-    The distance of an impossible class is given as 0.
+    The distance of an impossible class is given as 0, in the same memory.
     """
-    xp = namespace(shifted)
-    distance = -shifted
-    if bool(xp.max(distance) < xp.inf):
+    xp = namespace(distance)
+    if bool(xp.max(distance) <= LARGEST_DISTANCE):
         return distance, None
     impossible = distance == xp.inf
     distance[impossible] = 0
-    return distance, impossible
+    distance[distance > LARGEST_DISTANCE] = LARGEST_DISTANCE
+    return distance, impossible if is_any(impossible) else None
 
 
 class DistanceTerms(RowTerms, ABC):
@@ -46,36 +50,48 @@ class DistanceTerms(RowTerms, ABC):
 
     def __init__(self, likelihood: Likelihood) -> None:
         self.likelihood = likelihood
-        self.top = argmax(likelihood.shifted)
-        self.distance, self._impossible = distances(likelihood.shifted)
-        penalty, self.slope = self.penalty(self.distance)
+        distance, self._impossible = possible_distances(likelihood.distances())
+        penalty, self.slope = self.penalty(distance)
         if self._impossible is not None:
             self.slope[self._impossible] = 0
         self.loss = likelihood.nll + penalty
 
+    @cached_property
+    def distance(self) -> Array:
+        """The distances (n, K), for those penalties that bend."""
+        return possible_distances(self.likelihood.distances())[0]
+
     @abstractmethod
     def penalty(self, distance: Array) -> tuple[Array, Array]:
-        """Penalty (n,) and its derivative by the distances (n, K), as a new matrix."""
+        """Penalty (n,) and its derivative by the distances (n, K), may be written over them."""
 
     def curvature(self, drift: Array) -> Array:
         """Second derivative of the penalty times a change of the distances (n, K); 0 by default."""
         return namespace(drift).zeros_like(drift)
 
     def gradient(self) -> Array:
+        return self._gradient(self.likelihood.probs - self.slope)
+
+    def last_gradient(self) -> Array:
+        probs = self.likelihood.exponentials
+        probs /= self.likelihood.total[:, None]
+        probs -= self.slope
+        return self._gradient(probs)
+
+    def _gradient(self, matrix: Array) -> Array:
         likelihood = self.likelihood
-        matrix = likelihood.probs - self.slope
         matrix[likelihood.rows, likelihood.labels] -= 1
-        matrix[likelihood.rows, self.top] += sum_classes(self.slope)
+        matrix[likelihood.rows, likelihood.top] += sum_classes(self.slope)
         return matrix
 
     def product(self, direction: Array) -> Array:
         weighted = self.likelihood.probs * direction
         weighted -= self.likelihood.probs * sum_classes(weighted)[:, None]
         if self.bends:
-            top = direction[self.likelihood.rows, self.top]
+            top = direction[self.likelihood.rows, self.likelihood.top]
             bend = self._of_free(self.curvature(self._of_free(top[:, None] - direction)))
             weighted -= bend
-            weighted[self.likelihood.rows, self.top] += sum_classes(bend)
+            weighted[self.likelihood.rows, self.likelihood.top] += sum_classes(bend)
         return weighted
 
     def diagonal(self) -> Array:
@@ -84,14 +100,14 @@ class DistanceTerms(RowTerms, ABC):
         if self.bends:
             bend = self._of_free(self.curvature(namespace(probs).ones_like(probs)))
             matrix += bend
-            matrix[self.likelihood.rows, self.top] += sum_classes(bend)
+            matrix[self.likelihood.rows, self.likelihood.top] += sum_classes(bend)
         return matrix
 
     def along(self, direction: Array) -> tuple[Array, Array | None]:
         likelihood = self.likelihood
         weighted = likelihood.exponentials * direction
         mean = sum_classes(weighted) / likelihood.total
-        top = direction[likelihood.rows, self.top]
+        top = direction[likelihood.rows, self.likelihood.top]
         pull = sum_classes(self.slope) * top - dot_classes(self.slope, direction)
         first = mean - likelihood.at_labels(direction) + pull
         if self.bends:  # Another point costs less than the second derivative would.
@@ -100,7 +116,7 @@ class DistanceTerms(RowTerms, ABC):
 
     def _of_free(self, matrix: Array) -> Array:
         """The matrix (n, K), with 0 for the classes whose distance is 0 whatever the logits."""
-        matrix[self.likelihood.rows, self.top] = 0
+        matrix[self.likelihood.rows, self.likelihood.top] = 0
         if self._impossible is not None:
             matrix[self._impossible] = 0
         return matrix

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from calibcli.arrays import Array, argmax, dot_classes, namespace
+from calibcli.arrays import Array, argmax, dot_classes, namespace, where_below
 from calibcli.objectives.base import Objective, RowTerms, check_choice, check_range
 from calibcli.objectives.likelihood import Likelihood, smallest
 from calibcli.objectives.simplex import LOWEST, LossLink, Simplex, gamma_link
@@ -15,8 +15,7 @@ from calibcli.objectives.weighted import FrozenTerms, WeightedNll
 def probs_below(likelihood: Likelihood) -> Array:
     """Probabilities (n, K) of the classes strictly less probable than the label, 0 elsewhere."""
     probs = likelihood.probs
-    is_below = probs < likelihood.at_labels(probs)[:, None]
-    return namespace(probs).astype(is_below, probs.dtype) * probs
+    return where_below(probs, likelihood.at_labels(probs)[:, None]) * probs
 
 
 class _Terms(RowTerms):

@@ -32,7 +32,12 @@ class _Terms(WeightedTerms):
         self.loss = likelihood.nll + smoothing * at_label - self._share * sum_classes(shifted)
 
     def gradient(self) -> Array:
-        matrix = self.likelihood.residual(self.factors)
+        return self._smoothed(super().gradient())
+
+    def last_gradient(self) -> Array:
+        return self._smoothed(super().last_gradient())
+
+    def _smoothed(self, matrix: Array) -> Array:
         if self._possible is None:
             matrix -= self._share
         else:

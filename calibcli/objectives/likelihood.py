@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from calibcli.arrays import Array, namespace, shift, sum_classes
+from calibcli.arrays import (
+    Array,
+    argmax,
+    namespace,
+    scaled_exponentials,
+    sum_classes,
+    sum_squares,
+)
 
 
 class Likelihood:
@@ -18,31 +26,51 @@ class Likelihood:
     Attributes
     ----------
     labels : int array (n,)
-    shifted : array (n, K)
-        Logits minus the largest of their row.
+    exponentials : array (n, K)
+        Of the logits, but for a factor a row.
+    total : array (n,)
+        Sums of `exponentials`.
+    depth : array (n,)
+        How far the label's logit lies below the largest of the row.
     true_prob : array (n,)
         Probability of the label.
     miss : array (n,)
         Probability of all other classes.
     nll : array (n,)
         Negative log-likelihood.
-    total : array (n,)
-        Sum of the exponentials of `shifted`; 1 / total is the largest probability of the row.
+    confidence : array (n,)
+        The largest probability of the row.
     """
 
     def __init__(self, logits: Array, labels: Array) -> None:
         xp = namespace(logits)
         self.labels = labels
         self.rows = xp.arange(logits.shape[0], device=logits.device)
-        self.shifted = shift(logits)
-        self.exponentials = xp.exp(self.shifted)
+        self._logits = logits
+        self.exponentials, top, self._high = scaled_exponentials(logits)
+        self.depth = self._high - self.at_labels(logits)
         at_label = self.at_labels(self.exponentials)
         others = self.sum_others(self.exponentials)
         self.total = others + at_label
         self.true_prob = at_label / self.total
         self.miss = others / self.total
-        # Every term of the argument is at least 0: the largest exponential, own or not, is 1.
-        self.nll = xp.log1p(others + (at_label - 1)) - self.at_labels(self.shifted)
+        self.confidence = top / self.total
+        # Every term of the argument is at least 0: the largest exponential is among them.
+        self.nll = xp.log1p((others + (at_label - top)) / top) + self.depth
+
+    @cached_property
+    def shifted(self) -> Array:
+        """Logits minus the largest of their row (n, K)."""
+        return self._logits - self._high[:, None]
+
+    def distances(self) -> Array:
+        """How far logits lie below the largest of their row (n, K), as a new matrix."""
+        return self._high[:, None] - self._logits
+
+    @cached_property
+    def top(self) -> Array:
+        """The first of the most probable classes (n,)."""
+        return argmax(self._logits)
 
     @cached_property
     def probs(self) -> Array:
@@ -52,29 +80,36 @@ class Likelihood:
     @property
     def hits(self) -> Array:
         """Whether the label is the most probable class, alone or with others (n,): 1 or 0."""
-        at_label = self.at_labels(self.shifted)
-        return namespace(at_label).astype(at_label == 0, at_label.dtype)
+        return namespace(self.depth).astype(self.depth == 0, self.depth.dtype)
 
     @cached_property
     def squared_distance(self) -> Array:
         """Squared distance (n,) of the probabilities from the label's corner of the simplex."""
-        return self.miss * self.miss + self.sum_others(self.exponentials**2) / self.total**2
+        others = self.sum_others(self.exponentials, sum_squares)
+        return self.miss * self.miss + others / self.total**2
 
     def at_labels(self, matrix: Array) -> Array:
         """The element of each row at its label: (n, K) -> (n,)."""
         return matrix[self.rows, self.labels]
 
-    def sum_others(self, matrix: Array) -> Array:
+    def sum_others(self, matrix: Array, total: Callable[[Array], Array] = sum_classes) -> Array:
         """Sum over the classes other than the label: (n, K) -> (n,); puts back what it changes."""
         at_label = self.at_labels(matrix)
         matrix[self.rows, self.labels] = 0
-        others = sum_classes(matrix)
+        others = total(matrix)
         matrix[self.rows, self.labels] = at_label
         return others
 
     def residual(self, factors: Array) -> Array:
         """Factors (n,) times ``p - e_y``, the gradient of the negative log-likelihood: (n, K)."""
-        matrix = self.exponentials * (factors / self.total)[:, None]
+        return self._marked(self.exponentials * (factors / self.total)[:, None], factors)
+
+    def last_residual(self, factors: Array) -> Array:
+        """`residual`, written over the exponentials, after which nothing can be asked."""
+        self.exponentials *= (factors / self.total)[:, None]
+        return self._marked(self.exponentials, factors)
+
+    def _marked(self, matrix: Array, factors: Array) -> Array:
         matrix[self.rows, self.labels] = -factors * self.miss
         return matrix
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from calibcli.arrays import Array, dot_classes, namespace, sum_classes
+from calibcli.arrays import Array, dot_classes, sum_classes, where_above
 from calibcli.objectives.base import Objective, RowTerms, check_range
 from calibcli.objectives.distances import DistanceTerms
 from calibcli.objectives.likelihood import Likelihood
@@ -24,8 +24,7 @@ class HingeTerms(DistanceTerms):
         super().__init__(likelihood)
 
     def penalty(self, distance: Array) -> tuple[Array, Array]:
-        xp = namespace(distance)
-        slope = xp.astype(distance > self._margin, distance.dtype)
+        slope = where_above(distance, self._margin)
         slope *= self._strength
         return dot_classes(slope, distance) - self._margin * sum_classes(slope), slope
 

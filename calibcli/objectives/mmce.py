@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, argmax, like, namespace
+from calibcli.arrays import Array, NumpyArray, like, namespace
 from calibcli.objectives.adaptive import (
     Adaptive,
     LearntState,
@@ -50,8 +50,7 @@ class _Terms(RowTerms):
 
     def __init__(self, likelihood: Likelihood, objective: Mmce) -> None:
         self.likelihood = likelihood
-        self.top = argmax(likelihood.shifted)
-        confidence = 1 / likelihood.total
+        confidence = likelihood.confidence
         value, slope = objective.field_at(confidence)
         residual = likelihood.hits - confidence
         strength = float(objective.strength)
@@ -65,12 +64,12 @@ class _Terms(RowTerms):
         # The confidence r has the gradient r (e_top - p).
         matrix = likelihood.probs * (1 - self._pull)[:, None]
         matrix[likelihood.rows, likelihood.labels] -= 1
-        matrix[likelihood.rows, self.top] += self._pull
+        matrix[likelihood.rows, likelihood.top] += self._pull
         return matrix
 
     def along(self, direction: Array) -> tuple[Array, Array | None]:
         slope, mean = self.likelihood.residual_along(direction)
-        top = direction[self.likelihood.rows, self.top]
+        top = direction[self.likelihood.rows, self.likelihood.top]
         return slope + self._pull * (top - mean), None
 
 

@@ -10,7 +10,7 @@ from calibcli.arrays import (
     dot_classes,
     namespace,
     pick,
-    shift,
+    scaled_exponentials,
     subtract_one_hot,
     sum_classes,
 )
@@ -19,12 +19,10 @@ from calibcli.objectives.base import Objective, RowTerms
 
 class _Terms(RowTerms):
     def __init__(self, logits: Array, labels: Array) -> None:
-        xp = namespace(logits)
-        shifted = shift(logits)
-        self._exponentials = xp.exp(shifted)
+        self._exponentials, top, high = scaled_exponentials(logits)
         self._total = sum_classes(self._exponentials)
         self._labels = labels
-        self.loss = xp.log(self._total) - pick(shifted, labels)
+        self.loss = namespace(logits).log(self._total / top) + (high - pick(logits, labels))
 
     @cached_property
     def probs(self) -> Array:
@@ -33,6 +31,10 @@ class _Terms(RowTerms):
 
     def gradient(self) -> Array:
         return subtract_one_hot(self._exponentials / self._total[:, None], self._labels)
+
+    def last_gradient(self) -> Array:
+        self._exponentials /= self._total[:, None]
+        return subtract_one_hot(self._exponentials, self._labels)
 
     def product(self, direction: Array) -> Array:
         weighted = self.probs * direction

@@ -24,6 +24,9 @@ class ScaledTerms(RowTerms):
     def gradient(self) -> Array:
         return self.likelihood.residual(self.factors)
 
+    def last_gradient(self) -> Array:
+        return self.likelihood.last_residual(self.factors)
+
     def along(self, direction: Array) -> tuple[Array, Array | None]:
         slope, _ = self.likelihood.residual_along(direction)
         return self.factors * slope, None

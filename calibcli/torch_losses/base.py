@@ -170,7 +170,10 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
         logits, labels = as_rows(logits, labels, self.class_axis)
         if labels.is_floating_point() and self._no_expectation():
             raise UsageError(f"labels: {self._no_expectation()}")
-        losses, _ = RowLosses.apply(logits, labels, self)
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and logits.requires_grad):
+            losses, _ = RowLosses.apply(logits, labels, self)
+        else:
+            losses, _ = self.losses_and_gradient(logits, labels, wanted=False)
         counts = None if labels.is_floating_point() else labels != self.ignore_index
         if counts is not None:
             losses = torch.where(counts, losses, 0.0)
@@ -195,13 +198,17 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
             options["label_smoothing"] = self.label_smoothing
         return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
-    def losses_and_gradient(self, logits: Any, labels: Any) -> tuple[Any, Any]:
-        """Losses (n,) of detached logits (n, K), and their gradient (n, K).
+    def losses_and_gradient(
+        self, logits: Any, labels: Any, *, wanted: bool = True
+    ) -> tuple[Any, Any]:
+        """Losses (n,) of detached logits (n, K), and their gradient (n, K) if it is wanted.
 
         Parameters
         ----------
         logits : tensor (n, K)
         labels : tensor (n,) of whole numbers, or (n, K) of probabilities
+        wanted : bool
+            Without it the gradient is None, unless it is made along with the losses.
         """
         logits = logits.detach()
         with torch.no_grad():
@@ -217,10 +224,12 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
                 )
                 return self._expected(objective, logits, target, smoothed=True)
             terms = objective.terms(logits, labels)
-            if self.weight is None:
-                return terms.loss, terms.gradient()
-            weights = self.weight.to(logits)[labels]
-            return terms.loss * weights, terms.gradient() * weights[:, None]
+            losses, gradient = terms.loss, terms.last_gradient() if wanted else None
+            if self.weight is not None:
+                weights = self.weight.to(logits)[labels]
+                losses = losses * weights
+                gradient = None if gradient is None else gradient.mul_(weights[:, None])
+            return losses, gradient
 
     def _expected(
         self, objective: Objective, logits: Any, target: Any, *, smoothed: bool = False
