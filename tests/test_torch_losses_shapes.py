@@ -217,6 +217,16 @@ def test_adafocal_keeps_no_more_than_it_has_room_for(monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(streamed.trace()[name], exact.trace()[name], atol=2e-3)
 
 
+@pytest.mark.parametrize("name", ["cals", "cals-hr"])
+def test_what_is_kept_of_rows_does_not_grow_with_them(name: str) -> None:
+    logits, labels = (part.detach() for part in batch(rows=1000))
+    streamed = steered(name)
+    with streamed.collecting():
+        for _ in range(3):
+            streamed.observe(logits, labels)
+            assert np.size(streamed._collected) <= 3 * logits.shape[1]
+
+
 def test_what_is_observed_belongs_into_a_collection() -> None:
     logits, labels = (part.detach() for part in batch())
     loss = torch_losses.Cals()
@@ -247,6 +257,13 @@ def learn_in_a_process(rank: int, meeting_place: str, results: str) -> None:
             else:
                 loss(scale * logits[rank::2], labels[rank::2])
         learnt[name] = loss.state_dict()
+    own = slice(rank, None, 2)
+    apart = torch_losses.Cals(process_group=group, margin=5.0 + rank)
+    with pytest.raises(UsageError, match=f"other options or has learnt .* in process {1 - rank}"):
+        apart.update(logits[own], labels[own])
+    with pytest.warns(UserWarning, match="2 processes with different rows train with different"):
+        torch_losses.Cals().update(logits[own], labels[own])
+    torch_losses.Cals(process_group=False).update(logits[own], labels[own])
     torch.save(learnt, f"{results}/{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from calibcli import torch_losses
 from calibcli.errors import DataError
+from calibcli.objectives.class_wise import factors, fit_shape, normalise, search_locally
 from calibcli.torch_losses import LOSSES, StatefulLoss, SteeredLoss
 
 STEERED = [name for name, module in LOSSES.items() if issubclass(module, SteeredLoss)]
@@ -53,6 +54,22 @@ def test_factors_of_classes_are_those_of_the_batch_and_their_shape_is_kept() -> 
         if seed > 1:
             assert (loss.trace()["alpha"], loss.trace()["beta"]) == shape
     assert loss.trace()["alpha"] == pytest.approx(np.log(CLASSES) / 2)
+
+
+def test_the_local_search_may_end_in_a_worse_minimum_than_the_global_one() -> None:
+    rng = np.random.default_rng(2)
+    first = rng.gamma(2, 1, 6)
+    losses = first * rng.uniform(0.7, 1.3, 6)
+    normalised = normalise(losses, "zscore")
+
+    def distance(shape: tuple[float, float]) -> float:
+        rest = first - (factors(normalised, *shape) - 1) * (losses - first) - losses.mean()
+        return float(rest @ rest)
+
+    best, nearest = (search(first, losses, normalised) for search in (fit_shape, search_locally))
+    assert distance(best) < distance(nearest) - 1e-3
+    assert nearest == pytest.approx((np.log(6) / 2, 1.5))  # where it starts
+    assert search_locally(first, losses, normalised, alpha=0.3)[0] == 0.3
 
 
 def test_in_evaluation_mode_nothing_is_kept() -> None:

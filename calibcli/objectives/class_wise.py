@@ -131,6 +131,35 @@ def factors(normalised: NumpyArray, alpha: float, beta: float) -> NumpyArray:
     return scaled
 
 
+def search_locally(
+    first: NumpyArray,
+    losses: NumpyArray,
+    normalised: NumpyArray,
+    alpha: float | None = None,
+    beta: float | None = None,
+) -> tuple[float, float]:
+    """Alpha and beta of `fit_shape` by the search of the authors' code: SLSQP from (1, 1.5).
+
+    The problem has several minima, and jumps of the search's first step decide which is found: it
+    most often ends in a corner. Where ``ln(K) / 2`` is below 1 it starts from there.
+    """
+    from scipy.optimize import minimize
+
+    def distance(shape: NumpyArray) -> float:
+        scaled = factors(normalised, float(shape[0]), float(shape[1])) - 1
+        rest = first - scaled * (losses - first) - losses.mean()
+        return math.sqrt(float(rest @ rest))
+
+    largest_alpha = max(math.log(len(losses)) / 2, SMALLEST_ALPHA)
+    bounds = [
+        (SMALLEST_ALPHA, largest_alpha) if alpha is None else (alpha, alpha),
+        (FIRST_BETA, LARGEST_BETA) if beta is None else (beta, beta),
+    ]
+    start = [min(max(x, low), high) for x, (low, high) in zip((1.0, 1.5), bounds, strict=True)]
+    result = minimize(distance, start, method="SLSQP", bounds=bounds)
+    return float(result.x[0]), float(result.x[1])
+
+
 def fit_shape(
     first: NumpyArray,
     losses: NumpyArray,
@@ -248,6 +277,10 @@ class ClassWise(ClassWeighted, LearntInRounds):
     beta: float | None = field(
         default=None, metadata={"help": "height of the scaling; fitted at the second evaluation"}
     )
+    search: Literal["global", "local"] = field(
+        default="global",
+        metadata={"help": "of alpha and beta: global, or local from (1, 1.5), as the authors do"},
+    )
     state: ClassScaling | None = field(default=None, compare=False, repr=False)
 
     name = "class-wise"
@@ -257,6 +290,7 @@ class ClassWise(ClassWeighted, LearntInRounds):
 
     def __post_init__(self) -> None:
         check_choice(self, "norm")
+        check_choice(self, "search")
         if self.alpha is not None:
             check_range(self, "alpha", 1e-3)
         if self.beta is not None:
@@ -309,7 +343,8 @@ class ClassWise(ClassWeighted, LearntInRounds):
         # In mini-batches a class may be absent at one of the two evaluations.
         both = np.isfinite(first)
         if self.state is not None and both.sum() > 1:
-            return fit_shape(first[both], losses[both], normalised[both], self.alpha, self.beta)
+            search = fit_shape if self.search == "global" else search_locally
+            return search(first[both], losses[both], normalised[both], self.alpha, self.beta)
         return (
             FIRST_ALPHA if self.alpha is None else self.alpha,
             FIRST_BETA if self.beta is None else self.beta,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -29,7 +30,8 @@ class LearningLoss(Loss):
     process_group : torch.distributed.ProcessGroup, optional
         The processes whose rows are taken together, so that all of them learn the same. Each has to
         call the loss, or its update, as often as the others. By default each process learns from
-        its own rows.
+        its own rows; where there are several, a loss that keeps what it has learnt warns of that.
+        False does the same without a warning, for processes that see the same rows.
     reduction, ignore_index, class_axis, weight, label_smoothing, **options
         See `Loss`.
     """
@@ -42,12 +44,34 @@ class LearningLoss(Loss):
 
     def _learnt(self, statistic: Any) -> Adaptive:
         """The objective after an update with a statistic; the same where no process has one."""
-        statistic = _of_all(statistic, self.process_group)
+        if self.process_group is not None and self.process_group is not False:
+            statistic = self._of_all(statistic)
         return self.objective if statistic is None else self.objective.updated(statistic)
+
+    def _of_all(self, statistic: Any) -> Any:
+        """The sum of the statistics of all processes of the group, in the order of their ranks."""
+        own = self._fingerprint(), statistic
+        gathered: list[Any] = [None] * torch.distributed.get_world_size(self.process_group)
+        torch.distributed.all_gather_object(gathered, own, group=self.process_group)
+        differing = [
+            rank for rank, (fingerprint, _) in enumerate(gathered) if fingerprint != own[0]
+        ]
+        if differing:
+            raise UsageError(
+                f"{self.family.name} has other options or has learnt something else in process "
+                f"{differing[0]} of the group: give all processes the same options and state_dict"
+            )
+        parts = [part for _, part in gathered if part is not None]
+        return reduce(operator.add, parts) if parts else None
+
+    def _fingerprint(self) -> str:
+        """What has to be the same in all processes, before they learn."""
+        return repr(self.objective.options())
 
     def _statistic(self, logits: Any, labels: Any, kept: Any) -> Any:
         """The statistic of the rows that count; None where there are none."""
-        logits, labels = logits[kept], labels[kept]
+        if not bool(kept.all()):  # else a copy of all logits
+            logits, labels = logits[kept], labels[kept]
         return self.objective.statistic(logits, labels) if len(labels) else None
 
     def _no_expectation(self) -> str | None:
@@ -100,6 +124,15 @@ class StatefulLoss(LearningLoss):
     def trace(self) -> dict[str, Any]:
         """The state as numbers and lists, for a log; empty at first."""
         return self.objective.trace()
+
+    def _learnt(self, statistic: Any) -> Adaptive:
+        if self.process_group is None:
+            _warn_of_other_processes(self.family.name)
+        return super()._learnt(statistic)
+
+    def _fingerprint(self) -> str:
+        # What follows from a state depends on all its digits.
+        return f"{super()._fingerprint()} {self.trace()}"
 
     # Buffers would be moved to devices without float64, and converted to half precision with the
     # model; and they are loaded into their own shape only, which here depends on the data.
@@ -242,14 +275,17 @@ BASES: dict[Learns, type[Loss]] = {
 """What makes a module of a loss, by what the loss learns."""
 
 
-def _of_all(statistic: Any, group: Any) -> Any:
-    """The sum of the statistics of all processes of a group, in the order of their ranks."""
-    if group is None:
-        return statistic
-    gathered = [None] * torch.distributed.get_world_size(group)
-    torch.distributed.all_gather_object(gathered, statistic, group=group)
-    parts = [part for part in gathered if part is not None]
-    return reduce(operator.add, parts) if parts else None
+def _warn_of_other_processes(name: str) -> None:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        count = distributed.get_world_size()
+        if count > 1:
+            warnings.warn(
+                f"{name} learns from the rows of this process alone, so that {count} processes "
+                "with different rows train with different losses; give it "
+                "process_group=torch.distributed.group.WORLD, or False if they see the same rows",
+                stacklevel=4,
+            )
 
 
 def _number_or_array(value: Any) -> Any:
