@@ -16,7 +16,7 @@ TEST_ROWS = 20_000
 POOL_ROWS = 40_000
 TRAINING_ROWS, VALIDATION_ROWS = 1000, 500
 IMBALANCE = 20.0
-NOISE = 0.3
+NOISE = 1.0
 PIXELS_IGNORED = -100
 _SIDE = 32
 
@@ -121,7 +121,7 @@ def _shapes(rng: np.random.Generator, images: int) -> Part:
 
 def _segmentation(seed: int) -> Task:
     rng = np.random.default_rng(seed)
-    training, validation = _shapes(rng, 60), _shapes(rng, 60)
+    training, validation = _shapes(rng, 10), _shapes(rng, 60)
     test = _shapes(np.random.default_rng(1000), 200)
     return Task(5, training, validation, test, {}, pixels=True)
 

@@ -7,7 +7,7 @@ as the groups of one convolutional network. They share nothing: gradients are cl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +18,20 @@ from training_data import Task
 import calibcli
 from calibcli import torch_losses
 
-BATCH = 50
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 LARGEST_GRADIENT = 2.0
-EPOCHS = 30
+
+
+class Plan(NamedTuple):
+    """How long and in which batches networks are trained, and what becomes of a batch's losses."""
+
+    epochs: int
+    batch: int
+    reduction: torch_losses.Reduction
+
+
+# A sum over pixels is thousands of times their mean, and would leave the clipping to do all.
+ROWS, PIXELS = Plan(30, 50, "sum"), Plan(150, 2, "mean")
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "cals": ({"margin": 10.0}, {"margin": 5.0}),
@@ -50,6 +60,15 @@ class Job:
     loss: str
     seeds: int
 
+    @property
+    def plan(self) -> Plan:
+        """How its networks are trained."""
+        return PIXELS if self.data == "segmentation" else ROWS
+
+    def way(self) -> dict[str, Any]:
+        """All that figures depend on beside the job and its data, as JSON has it."""
+        return {"plan": list(self.plan), "options": list(settings_of(self.loss))}
+
 
 def settings_of(loss: str) -> tuple[dict[str, Any], ...]:
     """The options that are tried of a loss."""
@@ -63,7 +82,7 @@ def make_networks(task: Task, count: int) -> nn.Sequential:
     """
     layers: list[nn.Module]
     if task.pixels:
-        shapes = ((1, 12, 3, 1), (12, 12, 3, 2), (12, 12, 3, 4), (12, task.classes, 1, 0))
+        shapes = ((1, 24, 3, 1), (24, 24, 3, 2), (24, 24, 3, 4), (24, task.classes, 1, 0))
         layers = [
             nn.Conv2d(i * count, o * count, k, padding=wide, dilation=max(wide, 1), groups=count)
             for i, o, k, wide in shapes
@@ -80,12 +99,13 @@ def make_networks(task: Task, count: int) -> nn.Sequential:
     )
 
 
-def make_loss(name: str, options: dict[str, Any], task: Task) -> torch_losses.Loss:
-    """A loss with its options."""
-    if name == "macro":
+def make_loss(job: Job, options: dict[str, Any], task: Task) -> torch_losses.Loss:
+    """The loss of a job with some options."""
+    if job.loss == "macro":
         labels = task.training.labels
-        return torch_losses.Macro(torch.bincount(labels[labels >= 0], minlength=task.classes))
-    return torch_losses.loss(name, **options)
+        counts = torch.bincount(labels[labels >= 0], minlength=task.classes)
+        options = options | {"class_counts": counts}
+    return torch_losses.loss(job.loss, reduction=job.plan.reduction, **options)
 
 
 def train(job: Job, tasks: list[Task]) -> nn.Sequential:
@@ -102,18 +122,18 @@ def train(job: Job, tasks: list[Task]) -> nn.Sequential:
             for name, values in source.state_dict().items():
                 for group in _group_of(getattr(target, name).data, len(settings), job.seeds, seed):
                     group.copy_(values)
-    losses = [make_loss(job.loss, options, task) for options in settings for task in tasks]
-    size = 10 if tasks[0].pixels else BATCH
+    losses = [make_loss(job, options, task) for options in settings for task in tasks]
+    epochs, size, _ = job.plan
     rows = min(len(task.training.inputs) for task in tasks)
     optimiser = torch.optim.SGD(
         networks.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
-    steps = EPOCHS * -(-rows // size)
+    steps = epochs * -(-rows // size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, LEARNING_RATE, steps, pct_start=0.2, cycle_momentum=False
     )
     orders = [torch.Generator().manual_seed(seed) for seed in range(job.seeds)]
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         shuffled = [torch.randperm(rows, generator=order) for order in orders]
         for start in range(0, rows, size):
             batches = [order[start : start + size] for order in shuffled]
@@ -173,8 +193,9 @@ def run(job: Job) -> list[dict[str, float]]:
     Returns
     -------
     list of dict
-        With ``seed`` and ``setting``, a position in the options of the loss; ``validation_nll``, by
-        which options are chosen; ``temperature``, fitted on the validation rows; of the test rows
+        With ``seed`` and ``setting``, a position in the options of the loss; ``temperature``,
+        fitted on the validation rows, and their ``validation_nll`` with it, by which options are
+        chosen; of the test rows
         ``accuracy``, ``nll``, ``brier``, ``ece``, ``chance`` (the ECE that these probabilities
         would have if they were right), and ``auroc_NAME``: how well confidence tells test rows
         from those of each shifted set.
@@ -199,7 +220,7 @@ def run(job: Job) -> list[dict[str, float]]:
             "seed": seed,
             "setting": setting,
             "temperature": temperature,
-            "validation_nll": _nll(*validation),
+            "validation_nll": _nll(validation[0] / temperature, validation[1]),
         }
         for suffix, scale in (("", 1.0), ("_after", temperature)):
             scaled = test[0] / scale
