@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import calibcli
+from calibcli.arrays import log_softmax
 from calibcli.calibrators.chain import LogLinear
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
@@ -18,12 +19,14 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError, UsageError
+from calibcli.fitting.mixing import fit_uniform_share, fit_weights
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.workflow.automatic import compare_plans
 from calibcli.workflow.choosing import (
     PairedLosses,
+    ahead_of_none,
     candidates,
     choose_place,
     expected_losses,
@@ -65,7 +68,9 @@ def test_nothing_is_taken_where_nothing_is_wrong(rng):
 
 def test_a_temperature_is_taken_where_a_temperature_is_wrong(rng):
     logits, labels = drawn(rng, 3000, 5, scale=0.4)
-    assert board_of(logits, labels, candidates(5, 3000)).chosen.trial.name == "temperature"
+    # With a heavier penalty others are a temperature too, but for a little.
+    methods = [method for method in candidates(5, 3000) if "*" not in method]
+    assert board_of(logits, labels, methods).chosen.trial.name == "temperature"
 
 
 def test_biases_are_taken_where_biases_are_wrong(rng):
@@ -83,7 +88,9 @@ def test_none_and_temperature_are_always_candidates():
     assert "sms" in candidates(10, 5000)
     assert "sms" not in candidates(1000, 50_000)
     assert "svs" in candidates(1000, 50_000)
-    assert "beta" in candidates(2, 5000)
+    assert "platt" in candidates(2, 5000)
+    assert "svs" in candidates(10, 50)
+    assert "vector" not in candidates(10, 50)
 
 
 def test_the_choice_is_nearest_to_the_average():
@@ -97,14 +104,14 @@ def test_the_choice_is_nearest_to_the_average():
     assert shares.sum() == pytest.approx(1)
     expected = expected_losses(list(log_probs), shares, np.ones(100))
     assert losses.mean.argmin() == 3
-    assert choose_place(losses, expected, None) == 1
+    assert choose_place(losses, expected, None, 0.25) == 1
 
 
 def test_a_candidate_that_is_infinitely_wrong_is_not_taken():
     losses = PairedLosses.of_rows(np.array([[1.0, 0.5], [np.inf, 0.0], [0.9, 0.5]]), np.ones(2))
     shares = losses.averaging_weights()
     assert shares[1] == 0
-    assert choose_place(losses, np.array([2.0, 0.0, 1.0]), None) == 2
+    assert choose_place(losses, np.array([2.0, 0.0, 1.0]), None, 0.25) == 2
 
 
 def test_what_is_not_ahead_of_nothing_is_not_taken(rng):
@@ -112,7 +119,9 @@ def test_what_is_not_ahead_of_nothing_is_not_taken(rng):
     close, ahead = 0.5 - noise + noise.mean(), 0.5 - noise + noise.mean() - 0.1
     for other, taken in ((close, 0), (ahead, 1)):
         losses = PairedLosses.of_rows(np.stack([np.full(400, 0.5), other]), np.ones(400))
-        assert choose_place(losses, np.array([1.0, 0.0]), 0) == taken
+        assert choose_place(losses, np.array([1.0, 0.0]), 0, ahead_of_none(3)) == taken
+        # Of two classes it may even be a little behind.
+        assert choose_place(losses, np.array([1.0, 0.0]), 0, ahead_of_none(2)) == 1
 
 
 def test_the_simplest_within_noise_can_be_asked_for(rng):
@@ -239,6 +248,53 @@ def test_a_stack_beats_its_members_where_each_knows_something(rng):
     assert board.standings[0].trial.name == "stack"
     assert board.chosen.trial.name == "stack"
     assert board.standings[1].behind > 0.001
+
+
+def test_the_weights_of_separable_rows_are_those_of_the_average(rng):
+    labels = np.tile([0, 1, 2], 100)
+    logits = 30.0 * np.eye(3)[labels] + rng.normal(size=(300, 3))
+    board = board_of(logits, labels, ["none", "temperature", "svs"], stacked=True)
+    stack = next(s.trial for s in board.standings if s.trial.members)
+    assert stack.fit.stages[0].solution.criterion == "average"
+    assert sum(weight for _, weight in stack.members) == pytest.approx(1)
+
+
+def test_newton_finds_weights_at_their_bound(rng):
+    # The second of two members is the first turned round, with noise, so it can only harm.
+    true = rng.normal(size=(3000, 2))
+    labels = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+    log_probs = np.stack([log_softmax(2 * true), log_softmax(-true + rng.normal(size=true.shape))])
+    shares = np.full(3000, 1 / 3000)
+    solution = fit_weights(log_probs, labels, shares, np.array([0.5, 0.5]), 0.0)
+    assert solution.converged
+    assert solution.theta[1] == 0
+    assert solution.theta[0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_wrong_labels_give_candidates_a_floor(rng):
+    logits, labels = drawn(rng, 4000, 5, scale=2.0)
+    wrong = rng.random(4000) < 0.1
+    noisy = np.where(wrong, rng.integers(0, 5, 4000), labels)
+    data, plans = opened(logits, noisy), make_plans(["none", "temperature"], ["nll"])
+    plain, floored = (
+        {each.trial.name: each for each in compare_plans(data, plans, PANEL, floored=on).standings}
+        for on in (False, True)
+    )
+    floor = floored["temperature"].trial.fit.calibrators[-1]
+    assert floor.kind == "laplace"
+    assert 0.03 < floor.weight < 0.12
+    assert "held-out rows ask for it" in floored["temperature"].trial.fit.notes[-1]
+    nll = {name: each.evaluation.values["nll"] for name, each in floored.items()}
+    assert nll["temperature"] < plain["temperature"].evaluation.values["nll"] - 0.01
+    # What changes nothing stays so.
+    assert floored["none"].trial.fit.changes_nothing
+
+
+def test_no_floor_without_need_of_one(rng):
+    probs = rng.uniform(0.3, 1, 1000)
+    assert fit_uniform_share(probs, np.ones(1000), 4) == 0
+    assert fit_uniform_share(np.where(np.arange(1000) < 20, 1e-9, probs), np.ones(1000), 4) > 0.01
+    assert fit_uniform_share(np.zeros(3), np.ones(3), 4) == 0
 
 
 def test_one_member_is_no_stack(rng):

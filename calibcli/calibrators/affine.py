@@ -201,7 +201,8 @@ class StructuredVectorMap(VectorMap):
     tunable = ("penalty",)
 
     def rows_needed(self, classes: int) -> int:
-        return 20 * classes
+        # The fewer rows there are, the more the ridge holds.
+        return 5 * classes
 
     def ridge(self, classes: int, rows: float) -> NumpyArray:
         return np.full(2 * classes, 2 * self.penalty * classes / rows)
@@ -404,7 +405,8 @@ class StructuredMatrixMap(MatrixMap):
     tunable = ("off_diagonal", "penalty")
 
     def rows_needed(self, classes: int) -> int:
-        return 20 * classes
+        # The fewer rows there are, the more the ridge holds.
+        return 5 * classes
 
     def ridge(self, classes: int, rows: float) -> NumpyArray:
         unit = 2 * classes / rows

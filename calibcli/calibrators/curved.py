@@ -148,8 +148,8 @@ class _CurvedMap(SmoothMap):
         return self._curve.size(classes) + self._affine.size(classes)
 
     def rows_needed(self, classes: int) -> int:
-        # Of two classes the ridge holds all but a common scale, which few rows settle.
-        return 100 if classes == 2 else max(500, 20 * classes)
+        # The fewer rows there are, the more the ridges hold.
+        return max(50, 5 * classes)
 
     def start(self, classes: int, scale: float) -> NumpyArray:
         theta = np.zeros(self.size(classes))

@@ -118,7 +118,8 @@ class MonotoneMap(SmoothMap):
         return len(self.places) + 1
 
     def rows_needed(self, classes: int) -> int:
-        return 500
+        # The fewer rows there are, the more the ridge holds.
+        return max(50, 5 * classes)
 
     def start(self, classes: int, scale: float) -> NumpyArray:
         return np.full(self.size(classes), scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,18 +15,25 @@ from calibcli.errors import UsageError
 from calibcli.fitting.problem import Problem
 from calibcli.fitting.results import Families, Fit, Solution, StageFit
 from calibcli.fitting.scale import newton_step
-from calibcli.fitting.stages import fit_map, fit_stages
+from calibcli.fitting.stages import Begun, fit_map, fit_stages
 from calibcli.objectives.base import Objective
 
 _SHORT_STEP = 0.01
 """In log T. Newton's error after a step is about its square, far below what any figure shows."""
 
 
-def cross_fit(data: Data, families: Families, objective: Objective, whole: Fit) -> list[Fit]:
+def cross_fit(
+    data: Data,
+    families: Families,
+    objective: Objective,
+    whole: Fit,
+    begun: Sequence[Begun] | None = None,
+) -> list[Fit]:
     """The fit without each fold, starting from the fit of the whole data.
 
     One temperature alone takes a single pass for all folds: sums by fold at the optimum of the
-    whole give each fold's Newton step, which is so short that it is exact for every purpose.
+    whole give each fold's Newton step, which is so short that it is exact for every purpose. Fits
+    of other families to the same rows share what they have ``begun`` with, one for each fold.
     """
     starts = [whole] * data.folds
     exact = [False] * data.folds
@@ -35,8 +43,10 @@ def cross_fit(data: Data, families: Families, objective: Objective, whole: Fit) 
         if plain and isinstance(family, SmoothMap) and family.size(data.classes) == 1:
             starts, exact = _scale_steps(data, family, objective, whole)
     return [
-        start if done else fit_stages(_outside(data, fold), families, objective, start)
-        for fold, (start, done) in enumerate(zip(starts, exact, strict=True))
+        start if done else fit_stages(_outside(data, fold), families, objective, start, first)
+        for fold, (start, done, first) in enumerate(
+            zip(starts, exact, begun or [Begun() for _ in starts], strict=True)
+        )
     ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -47,6 +48,9 @@ _KNOT_ROWS = 20_000
 """Rows that place the knots, whose quantiles are good to half a percent of the rows."""
 
 
+_MOST_KEPT = 1 << 20
+"""Scores after first stages that are kept for other fits, for each of a few beginnings."""
+
 _HOT = 3.0
 """A temperature above that is a reason to look for rows that demand it."""
 
@@ -59,6 +63,7 @@ def fit_stages(
     families: Families,
     objective: Objective,
     start: Fit | None = None,
+    begun: Begun | None = None,
 ) -> Fit:
     """Fit stages in order, each on what the ones before it give; to no rows, nothing is changed.
 
@@ -70,6 +75,8 @@ def fit_stages(
     objective : Objective
     start : Fit, optional
         A fit of the same stages to similar data, to start from.
+    begun : Begun, optional
+        What other fits to the same data have begun with.
 
     Raises
     ------
@@ -80,10 +87,16 @@ def fit_stages(
         return Fit(tuple(StageFit(Identity()) for _ in families))
     stages: list[StageFit] = []
     passed = 0
+    begun = begun or Begun()
     for position, family in enumerate(families):
-        if _looks_at_rows(family, data):
-            waiting = [stage.calibrator for stage in stages[passed:]]
-            data, passed = (data.after(*waiting) if waiting else data), len(stages)
+        first = repr((objective, *families[:position]))
+        if _looks_at_rows(family, data) and passed < position:
+            data = begun.rows_after(first, data, stages[passed:])
+            passed = position
+        known = begun.stages.get(repr((objective, *families[: position + 1])))
+        if known is not None:
+            stages.append(known)
+            continue
         if family is None:
             stages.append(StageFit(Identity()))
             continue
@@ -99,7 +112,32 @@ def fit_stages(
         assert isinstance(family, SmoothMap)
         earlier = None if start is None else start.stages[position]
         stages.append(fit_map(data, family, objective, earlier))
+        if position < len(families) - 1:
+            begun.stages[repr((objective, *families[: position + 1]))] = stages[-1]
     return Fit(tuple(stages))
+
+
+@dataclass
+class Begun:
+    """First stages that several fits to the same rows have in common: fitted and applied once.
+
+    Attributes
+    ----------
+    stages : dict of str to StageFit
+        By the objective and the families up to it.
+    """
+
+    stages: dict[str, StageFit] = field(default_factory=dict)
+    _rows: dict[str, Data] = field(default_factory=dict)
+
+    def rows_after(self, first: str, data: Data, stages: Sequence[StageFit]) -> Data:
+        """The rows after the first stages, the last of which are those that they haven't passed."""
+        if first in self._rows:
+            return self._rows[first]
+        after = data.after(*(stage.calibrator for stage in stages))
+        if data.rows * data.classes <= _MOST_KEPT:
+            self._rows[first] = after
+        return after
 
 
 def _looks_at_rows(family: Family | None, data: Data) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from calibcli.arrays import NumpyArray
 from calibcli.engine.data import Data
 from calibcli.errors import CalibError, UsageError
+from calibcli.fitting.stages import Begun
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.workflow.choosing import (
@@ -23,10 +24,11 @@ from calibcli.workflow.choosing import (
 )
 from calibcli.workflow.fit_rows import TargetPrior, prior_factors
 from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
+from calibcli.workflow.flooring import with_floors
 from calibcli.workflow.measuring import Predictor, check_clusters
 from calibcli.workflow.plans import Plan, ReducedTo, make_plan, make_plans, split_strength
 from calibcli.workflow.pooling import try_groups
-from calibcli.workflow.soundness import with_warnings
+from calibcli.workflow.soundness import PLAIN, with_warnings
 from calibcli.workflow.stacking import stack
 
 AUTO = "auto"
@@ -163,9 +165,12 @@ def compare_plans(
     panel: Panel,
     *,
     stacked: bool = False,
+    floored: bool = False,
     prefer: Preference = "accurate",
 ) -> Leaderboard:
     """A leaderboard of plans, with a stack of them as one more.
+
+    Each is as it is, or is ``floored`` where held-out rows ask for that (`with_floors`).
 
     Raises
     ------
@@ -178,12 +183,18 @@ def compare_plans(
     plans = list(plans)
     if stacked and any(plan.by is not None for plan in plans):
         raise UsageError("--stack mixes maps of all rows, and --multi-label has one for each label")
-    trials = [try_plan(data, plan) if plan.by is None else try_groups(data, plan) for plan in plans]
+    begun = [Begun() for _ in range(data.folds + 1)]
+    trials = [
+        try_plan(data, plan, begun) if plan.by is None else try_groups(data, plan) for plan in plans
+    ]
+    if floored:
+        trials = with_floors(data, trials)
     trials = with_warnings(data, trials)
     members = [trial for trial in trials if not trial.warning]
     mixture = stack(data, members) if stacked and members else None
     if mixture is not None:
-        trials = with_warnings(data, [*trials, mixture])
+        plain = [trial for trial in trials if trial.name in PLAIN]
+        trials.append(with_warnings(data, [*plain, mixture])[-1])
     board = rank(data, trials, panel, prefer)
     if stacked and mixture is None:
         board = replace(board, why=f"{board.why}; no stack: one method alone has weight in it")
@@ -207,7 +218,13 @@ def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Le
         plans = [replace(plan, by=auto.by, pooled=False) for plan in plans]
     shares = auto.prior or ("balanced" if plans[0].objective.sets_prior else None)
     judged = data if shares is None else data.reweighted(prior_factors(shares, data.class_weights))
-    return compare_plans(judged, plans, judged_by, stacked=auto.stacked, prefer=auto.prefer)
+    # Only what is chosen among all methods may become another one than its name says.
+    floored = auto.method == AUTO and all(
+        plan.objective.likelihood and plan.by is None and plan.reduce is None for plan in plans
+    )
+    return compare_plans(
+        judged, plans, judged_by, stacked=auto.stacked, floored=floored, prefer=auto.prefer
+    )
 
 
 _CLEARLY = 3.0

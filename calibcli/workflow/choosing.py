@@ -26,30 +26,32 @@ Preference: TypeAlias = Literal["accurate", "simple"]
 _TWO_CLASSES = (
     "ensemble-temperature",
     "platt",
-    "beta",
     "quadratic",
     "svs",
     "svs*10",
-    "sms",
-    "monotone",
     "monotone,svs",
     "curved-svs",
     "curved-svs*10",
-    "curved-sms",
     "spline",
     "venn-abers",
 )
+"""Of two classes `sms` and `beta` have the features of `svs`, with other penalties or none."""
+
 _MANY_CLASSES = (
     "ensemble-temperature",
     "gap-temperature",
     "monotone",
     "svs",
+    "svs*10",
     "curved-svs",
+    "curved-svs*10",
     "vector",
     "spline",
     "sms",
+    "sms*10",
     "sms/10",
     "curved-sms",
+    "curved-sms*10",
     "curved-sms/10",
     "dirichlet",
     "gap-temperature,sms",
@@ -72,8 +74,12 @@ the whole evidence would put too much on one (Gruenwald, The safe Bayesian, ALT 
 _DRAWS = 512
 """Of the noise of the evidence; the weights have a noise of at most two percent."""
 
-_AHEAD = 0.25
-"""Standard errors of the difference by which what is taken is ahead of doing nothing."""
+_AHEAD = {True: -0.25, False: 0.25}
+"""Standard errors by which what is taken is ahead of doing nothing, of two classes and of more.
+
+Maps of two classes have so few numbers that to be wrong about them costs less than doing nothing
+where that is wrong. In simulations of 40 to 5,000 rows this margin did better than the other one.
+"""
 
 _SIMPLER = 0.8
 """Nothing is simpler than another that has as many numbers, or nearly: 110 instead of 111."""
@@ -208,8 +214,8 @@ def _least_expected(
     evidence, is a better guess at the truth than any one of them; the one that is nearest to it, by
     cross-entropy over the rows, is taken (San Martini and Spezzaferri, A predictive model selection
     criterion, J. R. Stat. Soc. B 1984). But `none` is, where that one is not ahead of it on
-    held-out rows, and a stack, where there is one, unless the best is ahead of it by more than two
-    standard errors.
+    held-out rows (`ahead_of_none`), and a stack, where there is one, unless the best is ahead of
+    it by more than two standard errors.
     """
     singles = [place for place, each in enumerate(standings) if not each.trial.members]
     best = min(standings, key=lambda standing: (math.isnan(standing.behind), standing.behind))
@@ -219,7 +225,8 @@ def _least_expected(
     members = [CrossFitted(standings[place].trial.by_fold, data.split) for place in singles]
     expected = data.fold(partial(_expected, members, weights), np.add)
     plain = plain_place([standings[place].trial for place in singles])
-    choice = choose_place(single_losses, expected, plain)
+    ahead = ahead_of_none(data.classes)
+    choice = choose_place(single_losses, expected, plain, ahead)
     chosen = standings[singles[choice]]
     stacks = [
         standing
@@ -247,7 +254,14 @@ def plain_place(trials: Sequence[Trial]) -> int | None:
     return next(places, None)
 
 
-def choose_place(losses: PairedLosses, expected: NumpyArray, plain: int | None) -> int:
+def ahead_of_none(classes: int) -> float:
+    """Standard errors by which what is taken is ahead of doing nothing; it may be behind."""
+    return _AHEAD[classes == 2]
+
+
+def choose_place(
+    losses: PairedLosses, expected: NumpyArray, plain: int | None, ahead: float
+) -> int:
     """The place of the candidate to take.
 
     Parameters
@@ -258,12 +272,14 @@ def choose_place(losses: PairedLosses, expected: NumpyArray, plain: int | None) 
         Their `expected_losses`.
     plain : int or None
         The place of the one that changes nothing: what is not ahead of it on held-out rows, by
-        `_AHEAD` standard errors, isn't taken.
+        ``ahead`` standard errors, isn't taken.
+    ahead : float
+        That of `ahead_of_none`.
     """
     place = int(np.where(np.isfinite(losses.mean), expected, np.inf).argmin())
     if plain is not None:
-        ahead = float(losses.mean[plain] - losses.mean[place])
-        if not ahead > _AHEAD * losses.error_of_difference(plain, place):
+        lead = float(losses.mean[plain] - losses.mean[place])
+        if not lead > ahead * losses.error_of_difference(plain, place):
             return plain
     return place
 

@@ -11,7 +11,7 @@ from calibcli.calibrators.base import Calibrator, Family
 from calibcli.engine.data import Data
 from calibcli.fitting.cross_fitting import cross_fit, fit_average
 from calibcli.fitting.results import NOTHING_TO_FIT, Fit
-from calibcli.fitting.stages import fit_stages
+from calibcli.fitting.stages import Begun, fit_stages
 from calibcli.fitting.tuning import Tuning, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.measuring import CrossFitted, Predictor, Through
@@ -43,6 +43,8 @@ class FittedPlan:
         That it took.
     tuning : Tuning or None
         How the penalties were chosen.
+    begun : sequence of Begun or None
+        What other fits to the same rows have begun with, without each fold.
     """
 
     plan: Plan
@@ -50,6 +52,7 @@ class FittedPlan:
     fit: Fit
     seconds: float
     tuning: Tuning | None = None
+    begun: Sequence[Begun] | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -72,7 +75,7 @@ class FittedPlan:
         if self.fit.left_alone:
             return [self.fit] * rows.folds
         if tuning is None and not plan.average_folds:
-            return cross_fit(rows, plan.families, plan.objective, self.fit)
+            return cross_fit(rows, plan.families, plan.objective, self.fit, self.begun)
         plans = [
             replace(plan, families=tuning.without(fold), tune=False) if tuning else plan
             for fold in range(rows.folds)
@@ -99,7 +102,7 @@ class FittedPlan:
         return Through(self.finished.calibrators)
 
 
-def fit_plan(rows: Data, plan: Plan) -> FittedPlan:
+def fit_plan(rows: Data, plan: Plan, begun: Sequence[Begun] | None = None) -> FittedPlan:
     """Choose what the plan leaves to cross-validation, and fit it.
 
     Parameters
@@ -107,6 +110,8 @@ def fit_plan(rows: Data, plan: Plan) -> FittedPlan:
     rows : Data
         As the plan sees them (`Plan.rows_of`).
     plan : Plan
+    begun : sequence of Begun or None
+        What other fits to the same rows have begun with: to all of them, then without each fold.
 
     Raises
     ------
@@ -117,8 +122,13 @@ def fit_plan(rows: Data, plan: Plan) -> FittedPlan:
     if plan.tune:
         tuning = tune(rows, plan.families, plan.objective)
         plan = replace(plan, families=tuning.families)
-    fit = (fit_average if plan.average_folds else fit_stages)(rows, plan.families, plan.objective)
-    return FittedPlan(plan, rows, fit, time.perf_counter() - begin, tuning)
+    if plan.average_folds:
+        fit, begun = fit_average(rows, plan.families, plan.objective), None
+    else:
+        first = begun[0] if begun else None
+        fit = fit_stages(rows, plan.families, plan.objective, begun=first)
+    seconds = time.perf_counter() - begin
+    return FittedPlan(plan, rows, fit, seconds, tuning, begun[1:] if begun else None)
 
 
 @dataclass(frozen=True)
@@ -168,13 +178,18 @@ class Trial:
             each.converged or each.criterion in NOTHING_TO_FIT for each in solved
         ):
             return ""
-        notes = self.fit.notes or ("its fit did not converge",)
+        failed = (s for s in self.fit.stages if s.solution and not s.solution.converged)
+        notes = [note for stage in failed for note in stage.notes] or ["its fit did not converge"]
         return notes[-1].removeprefix(f"{self.plan.title}: ")
 
 
-def try_plan(data: Data, plan: Plan) -> Trial:
-    """A plan fitted to all rows, and without each fold."""
-    return trial_of(fit_plan(plan.rows_of(data), plan))
+def try_plan(data: Data, plan: Plan, begun: Sequence[Begun] | None = None) -> Trial:
+    """A plan fitted to all rows, and without each fold.
+
+    What plans of the same rows have ``begun`` with is shared, to all of them and without each fold.
+    """
+    rows = plan.rows_of(data)
+    return trial_of(fit_plan(rows, plan, begun if rows is data else None))
 
 
 def trial_of(fitted: FittedPlan) -> Trial:

@@ -6,6 +6,7 @@ Learning 1996 (weights that must not be negative).
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,12 @@ from calibcli.calibrators.chain import LogLinear, log_probs_after
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
+from calibcli.fitting.mixing import fit_weights
 from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.choosing import (
     PairedLosses,
+    ahead_of_none,
     choose_place,
     expected_losses,
     plain_place,
@@ -33,7 +36,7 @@ from calibcli.workflow.plans import Plan
 _MOST_NUMBERS = 1 << 24
 """Log-probabilities that are held at a time; of more, every so many-th row is taken."""
 
-_RIDGE = 10.0
+_RIDGE = 30.0
 """Over rows; it draws the weights to those of the average, which need no fit."""
 
 _LEAST_WEIGHT = 0.01
@@ -65,6 +68,12 @@ class _Rows:
             self.log_probs[:, chosen], self.labels[chosen], self.weights[chosen], self.folds[chosen]
         )
 
+    def losses(self, weights: NumpyArray) -> NumpyArray:
+        """The NLL (n,) of a mixture with weights (M,)."""
+        logits = np.tensordot(weights, self.log_probs, 1)
+        losses: NumpyArray = -log_softmax(logits)[np.arange(len(self.labels)), self.labels]
+        return losses
+
 
 def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
     """The log-linear mixture of trials with the lowest held-out NLL, as one more trial.
@@ -73,7 +82,8 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
     fold are fitted without the rows of that fold. They are those of lowest loss, which a ridge
     draws to the average of all by tempered evidence, and lie halfway to the trial that would be
     chosen alone unless that costs more than one standard error on rows that they were not fitted
-    to. Where one member is left there is no mixture: None.
+    to. Where the rows can be separated the weights are those of the average, as none fit best.
+    Where one member is left there is no mixture: None.
 
     Parameters
     ----------
@@ -87,20 +97,21 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
         return None
     trials = [trials[place] for place in kept]
     rows, plain = replace(rows, log_probs=rows.log_probs[kept]), plain_place(trials)
-    fitted, single, solution = _weights(rows, plain)
+    fitted, single, solution = _weights(rows, plain, fitted[kept])
     by_fold, losses, weights = [], [], []
     for fold in range(data.folds):
         inside = rows.folds == fold
         others = rows.of(~inside)
-        pair = _weights(others, plain)[:2] if others.weights.sum() > 0 else (fitted, single)
+        pair = _weights(others, plain, fitted)[:2] if others.weights.sum() > 0 else (fitted, single)
         by_fold.append(pair)
         part = rows.of(inside)
-        losses.append([_losses(part, pair[0]), _losses(part, (pair[0] + pair[1]) / 2)])
+        losses.append([part.losses(pair[0]), part.losses((pair[0] + pair[1]) / 2)])
         weights.append(part.weights)
     both = PairedLosses.of_rows(np.concatenate(losses, axis=1), np.concatenate(weights))
     cost = float(both.mean[1] - both.mean[0])
     share = 0.0 if cost > both.error_of_difference(0, 1) else 0.5
     whole = (1 - share) * fitted + share * single
+    mixtures = [(1 - share) * first + share * one for first, one in by_fold]
     plan = Plan("stack", "nll", (), NegativeLogLikelihood())
     names = tuple(trial.name for trial in trials)
     # One pass more is that through all members.
@@ -110,8 +121,8 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
         plan,
         Fit((StageFit(mixture, solution, passes),)),
         tuple(
-            (LogLinear(tuple(t.by_fold[fold] for t in trials), (1 - share) * first + share * one),)
-            for fold, (first, one) in enumerate(by_fold)
+            (LogLinear(tuple(t.by_fold[fold] for t in trials), mixture),)
+            for fold, mixture in enumerate(mixtures)
         ),
         sum(trial.seconds for trial in trials),
         sum(trial.parameters for trial in trials) + len(trials),
@@ -119,7 +130,9 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
     )
 
 
-def _weights(rows: _Rows, plain: int | None) -> tuple[NumpyArray, NumpyArray, Solution]:
+def _weights(
+    rows: _Rows, plain: int | None, start: NumpyArray | None = None
+) -> tuple[NumpyArray, NumpyArray, Solution]:
     """The weights (M,) of lowest loss, and those of the trial that would be chosen alone.
 
     The trial at ``plain`` changes nothing.
@@ -127,53 +140,15 @@ def _weights(rows: _Rows, plain: int | None) -> tuple[NumpyArray, NumpyArray, So
     losses = PairedLosses.of_rows(-rows.label_log_probs, rows.weights)
     average = losses.averaging_weights()
     expected = expected_losses(list(rows.log_probs), average, rows.weights)
-    weights, solution = _solve(rows, average)
-    single = np.zeros(len(weights))
-    single[choose_place(losses, expected, plain)] = 1.0
-    return weights, single, solution
-
-
-def _losses(rows: _Rows, weights: NumpyArray) -> NumpyArray:
-    """The NLL (n,) of a mixture."""
-    logits = np.tensordot(weights, rows.log_probs, 1)
-    losses: NumpyArray = -log_softmax(logits)[np.arange(len(rows.labels)), rows.labels]
-    return losses
-
-
-def _solve(rows: _Rows, anchor: NumpyArray) -> tuple[NumpyArray, Solution]:
-    """Weights (M,) of lowest mean NLL, none of them negative, and drawn to an anchor (M,)."""
-    from scipy.optimize import minimize
-
     total = float(rows.weights.sum())
-    shares = rows.weights / total
-    label_log_probs = rows.label_log_probs @ shares
-
-    def value_and_gradient(weights: NumpyArray) -> tuple[float, NumpyArray]:
-        logits = np.tensordot(weights, rows.log_probs, 1)
-        largest = logits.max(axis=1, keepdims=True)
-        shifted = np.exp(logits - largest)
-        sums = shifted.sum(axis=1, keepdims=True)
-        normaliser = (largest + np.log(sums))[:, 0] @ shares
-        probs = shifted / sums * shares[:, None]
-        expected = np.tensordot(rows.log_probs, probs, ((1, 2), (0, 1)))
-        pull = weights - anchor
-        value = normaliser - float(weights @ label_log_probs) + _RIDGE / total * float(pull @ pull)
-        return value, expected - label_log_probs + 2 * _RIDGE / total * pull
-
-    optimum = minimize(
-        value_and_gradient,
-        anchor,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0.0, None)] * len(anchor),
-        options={"maxiter": 500, "ftol": 1e-13, "gtol": 1e-8},
-    )
-    weights: NumpyArray = optimum.x
-    gradient = np.where((weights <= 0) & (optimum.jac > 0), 0.0, optimum.jac)
-    norm = float(np.abs(gradient).max(initial=0.0))
-    return weights, Solution(
-        weights, float(optimum.fun), norm, norm <= 1e-4, "gradient", optimum.nit
-    )
+    shares, ridge = rows.weights / total, _RIDGE / total
+    solution = fit_weights(rows.log_probs, rows.labels, shares, average, ridge, start)
+    if solution.value * total < math.log(2):
+        # The rows can be separated: the loss falls as long as the weights grow.
+        solution = replace(solution, theta=average, criterion="average")
+    single = np.zeros(len(average))
+    single[choose_place(losses, expected, plain, ahead_of_none(rows.log_probs.shape[2]))] = 1.0
+    return solution.theta, single, solution
 
 
 def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
@@ -186,7 +161,10 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
     # The rows that are taken stand for all.
     shares = shares * (data.weight / max(float(shares.sum()), 1e-300))
     return _Rows(
-        np.concatenate(log_probs, axis=1), np.concatenate(labels), shares, np.concatenate(folds)
+        np.concatenate(log_probs, axis=1).astype(np.float64, copy=False),
+        np.concatenate(labels),
+        shares,
+        np.concatenate(folds),
     )
 
 
