@@ -85,10 +85,37 @@ def test_vector_scaling_without_penalty_is_what_bfgs_finds() -> None:
         return mean_loss("nll", log_softmax(inputs * theta[:3] + theta[3:], axis=1), labels)
 
     best = minimize(objective, np.concatenate((np.ones(3), np.zeros(3))), tol=1e-10).fun
-    calibrator = fit(logits, labels, method="vector", options={"vector.penalty": 0})
+    calibrator = fit(
+        logits, labels, method="vector", options={"vector.penalty": 0, "vector.prior": 0}
+    )
     assert calibrator.outcome.fit.converged
     log_probs = calibrator.stages[0].log_probs(logits)
     assert mean_loss("nll", log_probs, labels) == pytest.approx(best, rel=1e-8)
+
+
+@pytest.mark.parametrize("method", ["vector", "bias-corrected-temperature"])
+def test_few_rows_leave_a_temperature(method: str) -> None:
+    logits, labels = sample(classes=3)
+    new, new_labels = logits[60:], labels[60:]
+    losses = {}
+    for prior in (0, 4, 1e6):
+        options = {f"{method}.prior": prior}
+        few = fit(logits[:60], labels[:60], method=method, options=options)
+        losses[prior] = mean_loss("nll", few.stages[0].log_probs(new), new_labels)
+    temperature = fit(logits[:60], labels[:60]).stages[0]
+    assert losses[1e6] == pytest.approx(
+        mean_loss("nll", temperature.log_probs(new), new_labels), rel=1e-4
+    )
+    assert losses[4] < losses[0]
+
+
+def test_the_prior_of_a_scale_is_in_units_of_the_temperature() -> None:
+    logits, labels = sample(classes=3)
+    fits = [fit(logits[:90] * factor, labels[:90], method="vector") for factor in (1, 100)]
+    one, hundred = (
+        each.predict_proba(logits * factor) for each, factor in zip(fits, (1, 100), strict=True)
+    )
+    np.testing.assert_allclose(one, hundred, atol=2e-3)
 
 
 def test_platt_scaling_is_the_logistic_regression_of_scikit_learn() -> None:
@@ -308,7 +335,7 @@ class TestSettings:
             ({"options": {"temperature.x": 1}}, "temperature has no option 'x'; it has none"),
             (
                 {"method": "vector", "options": {"vector.ridge": 1}},
-                r"vector has no option 'ridge'; it has: penalty \(default 1e-06\)",
+                r"vector has no option 'ridge'; it has: penalty \(default 1e-06\), prior \(default 4.0\)",
             ),
             (
                 {"method": "vector", "options": {"vector.penalty": "big"}},

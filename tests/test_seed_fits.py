@@ -322,6 +322,8 @@ def test_with_the_rival_alone_held_fixed_the_equation_of_the_official_code_is_so
 ) -> None:
     logits, labels = imbalanced(600)
     options = {"dual-focal-gra.hold": "rival", "dual-focal-gra.gamma": 2.0}
+    if method == "vector":
+        options["vector.prior"] = 0.0
     found = fit(logits, labels, method=method, loss="dual-focal-gra", options=options)
     assert found.outcome.fit.converged
     log_probs = np.log(found.predict_proba(logits))

@@ -79,7 +79,7 @@ def test_a_ridge_bounds_what_is_left_to_gain() -> None:
 
 
 def test_without_a_ridge_nothing_is_proven() -> None:
-    problem = problem_of(VectorMap(penalty=0), rows())
+    problem = problem_of(VectorMap(penalty=0, prior=0), rows())
     assert problem.gap(problem.gradient(problem.anchor)[1]) == np.inf
 
 

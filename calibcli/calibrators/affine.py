@@ -9,7 +9,8 @@ parameters over rows holds in check the small deviation from the identity that i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -81,30 +82,17 @@ class VectorScaling(Calibrator):
 
 
 @dataclass(frozen=True)
-class VectorMap(SmoothMap):
-    """Vector scaling; its parameters are the K scales, then the K biases."""
+class ScalesAndBiases(SmoothMap):
+    """A scale and a bias a class; the parameters are the K scales, then the K biases.
 
-    penalty: float = field(
-        default=1e-6,
-        metadata={
-            "help": "ridge on the deviation from one temperature and no bias, a parameter",
-            "least": 0,
-        },
-    )
+    Families differ in what they penalise.
+    """
 
-    name = "vector"
-    title = "a scale and a bias a class"
-    source = "Guo et al., On calibration of modern neural networks, ICML 2017"
     preserves = "nothing"
-    cost = "about 15 passes"
     normalises = True
-    tunable: ClassVar[tuple[str, ...]] = ("penalty",)
 
     def size(self, classes: int) -> int:
         return 2 * classes
-
-    def rows_needed(self, classes: int) -> int:
-        return 150 * classes
 
     def start(self, classes: int, scale: float) -> NumpyArray:
         return np.concatenate((np.full(classes, scale), np.zeros(classes)))
@@ -128,8 +116,58 @@ class VectorMap(SmoothMap):
         scale, bias = np.split(theta, 2)
         return VectorScaling(scale, bias - bias.mean())
 
+    @abstractmethod
+    def ridge(self, classes: int, rows: float) -> NumpyArray: ...
+
+
+_WEAK_PRIOR = 4.0
+"""Over rows: a normal prior of standard deviation 1/2, for a bias and for a scale as a share.
+
+A bias of 1 multiplies odds by e, which few classes need. In simulations with ten classes it halved
+to quartered what the likelihood alone loses with 100 rows, and cost nothing with 3,000.
+"""
+
+
+@dataclass(frozen=True)
+class VectorMap(ScalesAndBiases):
+    """Vector scaling, the deviation from one temperature under a weak prior.
+
+    With the scale s of the best temperature, v and the biases b, the mean loss gains ``prior / n
+    (|v / s - 1|^2 + |b|^2) / 2``, so that few rows, or rows that can be separated, leave a
+    temperature; and ``penalty (|v - s|^2 + |b|^2) / 2``.
+    """
+
+    penalty: float = field(
+        default=1e-6,
+        metadata={
+            "help": "ridge on the deviation from one temperature and no bias, a parameter",
+            "least": 0,
+        },
+    )
+    prior: float = field(
+        default=_WEAK_PRIOR,
+        metadata={
+            "help": "ridge on the same, scales as shares of the temperature's, over rows; 0: none",
+            "least": 0,
+        },
+    )
+    unit: float = 1.0
+
+    name = "vector"
+    title = "a scale and a bias a class"
+    source = "Guo et al., On calibration of modern neural networks, ICML 2017"
+    cost = "about 15 passes"
+    tunable: ClassVar[tuple[str, ...]] = ("penalty",)
+
+    def rows_needed(self, classes: int) -> int:
+        return 150 * classes
+
+    def scaled(self, scale: float) -> VectorMap:
+        return replace(self, unit=scale)
+
     def ridge(self, classes: int, rows: float) -> NumpyArray:
-        return np.full(2 * classes, self.penalty)
+        strengths = np.repeat([self.unit**-2, 1.0], classes) * (self.prior / rows)
+        return self.penalty + strengths
 
     def frozen(self, absent: NumpyArray) -> NumpyArray:
         return np.concatenate((absent, absent))
@@ -137,11 +175,18 @@ class VectorMap(SmoothMap):
 
 @dataclass(frozen=True)
 class BiasCorrectedTemperatureMap(SmoothMap):
-    """Bias-corrected temperature scaling; its parameters are the one scale, then the K biases."""
+    """Bias-corrected temperature scaling; its parameters are the one scale, then the K biases.
+
+    These are under the weak prior of `VectorMap`.
+    """
 
     penalty: float = field(
         default=1e-6,
         metadata={"help": "ridge on the deviation from no bias, a parameter", "least": 0},
+    )
+    prior: float = field(
+        default=_WEAK_PRIOR,
+        metadata={"help": "ridge on the biases, over rows; 0 for none", "least": 0},
     )
 
     name = "bias-corrected-temperature"
@@ -176,14 +221,16 @@ class BiasCorrectedTemperatureMap(SmoothMap):
         return VectorScaling(np.full(classes, theta[0]), theta[1:] - theta[1:].mean())
 
     def ridge(self, classes: int, rows: float) -> NumpyArray:
-        return np.full(classes + 1, self.penalty)
+        strengths = np.full(classes + 1, self.penalty)
+        strengths[1:] += self.prior / rows
+        return strengths
 
     def frozen(self, absent: NumpyArray) -> NumpyArray:
         return np.concatenate(([False], absent))
 
 
 @dataclass(frozen=True)
-class StructuredVectorMap(VectorMap):
+class StructuredVectorMap(ScalesAndBiases):
     """Structured vector scaling, ``(1 + v) log p + b``.
 
     Its ridge is ``penalty K / n (|v|^2 + |b|^2)``.
@@ -195,6 +242,7 @@ class StructuredVectorMap(VectorMap):
     )
 
     name = "svs"
+    cost = "about 15 passes"
     title = "temperature, then a scale and a bias a class with a ridge"
     source = _SOURCE
     before = ("temperature", "laplace")

@@ -17,9 +17,9 @@ from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.affine import (
     MatrixMap,
     MatrixScaling,
+    ScalesAndBiases,
     StructuredMatrixMap,
     StructuredVectorMap,
-    VectorMap,
     VectorScaling,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
@@ -130,7 +130,7 @@ class _CurvedMap(SmoothMap):
 
     @property
     @abstractmethod
-    def _affine(self) -> VectorMap | MatrixMap:
+    def _affine(self) -> ScalesAndBiases | MatrixMap:
         """The affine part."""
 
     @property
@@ -201,7 +201,7 @@ class CurvedVectorMap(_CurvedMap):
     _calibrator = CurvedVector
 
     @property
-    def _affine(self) -> VectorMap:
+    def _affine(self) -> ScalesAndBiases:
         return StructuredVectorMap(self.penalty)
 
 

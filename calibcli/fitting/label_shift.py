@@ -151,7 +151,9 @@ def estimate_label_shift(data: Data, target: Data) -> LabelShift:
             f"{len(source):,}; give them with --target-prior"
         )
     target = target.sample(_MOST_ROWS) or target
-    calibrated = fit_stages(data, (BiasCorrectedTemperatureMap(),), NegativeLogLikelihood())
+    calibrated = fit_stages(
+        data, (BiasCorrectedTemperatureMap(prior=0.0),), NegativeLogLikelihood()
+    )
     model = _Model(calibrated.calibrators, present, np.log(source[present]))
     prior = source[present]
     shares = _most_likely(target, model, prior)

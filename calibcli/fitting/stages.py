@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -89,32 +90,37 @@ def fit_stages(
     passed = 0
     begun = begun or Begun()
     for position, family in enumerate(families):
-        first = repr((objective, *families[:position]))
         if _looks_at_rows(family, data) and passed < position:
-            data = begun.rows_after(first, data, stages[passed:])
+            first = repr((objective, *families[:position]))
+            data = begun.rows_after(first, partial(_after, data, stages[passed:]))
             passed = position
-        known = begun.stages.get(repr((objective, *families[: position + 1])))
-        if known is not None:
-            stages.append(known)
-            continue
-        if family is None:
-            stages.append(StageFit(Identity()))
-            continue
-        if family.binary_only and data.classes != 2:
-            raise UsageError(
-                f"method {family.name} is for two classes; the data has {data.classes}"
-            )
-        if isinstance(family, CurveMap):
-            curves = fit_curves(data, family)
-            notes = curves.notes + _few_rows_note(family, data)
-            stages.append(replace(curves, notes=notes))
-            continue
-        assert isinstance(family, SmoothMap)
-        earlier = None if start is None else start.stages[position]
-        stages.append(fit_map(data, family, objective, earlier))
-        if position < len(families) - 1:
-            begun.stages[repr((objective, *families[: position + 1]))] = stages[-1]
+        fit = partial(_fit_stage, data, families, objective, start, position)
+        # The last stage is one that others need not have.
+        shared = position < len(families) - 1
+        stages.append(
+            begun.stage(repr((objective, *families[: position + 1])), fit) if shared else fit()
+        )
     return Fit(tuple(stages))
+
+
+def _after(data: Data, stages: Sequence[StageFit]) -> Data:
+    return data.after(*(stage.calibrator for stage in stages))
+
+
+def _fit_stage(
+    data: Data, families: Families, objective: Objective, start: Fit | None, position: int
+) -> StageFit:
+    """One of the stages, to rows that have passed those before it."""
+    family = families[position]
+    if family is None:
+        return StageFit(Identity())
+    if family.binary_only and data.classes != 2:
+        raise UsageError(f"method {family.name} is for two classes; the data has {data.classes}")
+    if isinstance(family, CurveMap):
+        curves = fit_curves(data, family)
+        return replace(curves, notes=curves.notes + _few_rows_note(family, data))
+    assert isinstance(family, SmoothMap)
+    return fit_map(data, family, objective, None if start is None else start.stages[position])
 
 
 @dataclass
@@ -123,21 +129,36 @@ class Begun:
 
     Attributes
     ----------
-    stages : dict of str to StageFit
-        By the objective and the families up to it.
+    saved : float
+        Seconds that fits would have taken longer without it.
     """
 
-    stages: dict[str, StageFit] = field(default_factory=dict)
-    _rows: dict[str, Data] = field(default_factory=dict)
+    saved: float = 0.0
+    _stages: dict[str, tuple[StageFit, float]] = field(default_factory=dict)
+    _rows: dict[str, tuple[Data, float]] = field(default_factory=dict)
 
-    def rows_after(self, first: str, data: Data, stages: Sequence[StageFit]) -> Data:
-        """The rows after the first stages, the last of which are those that they haven't passed."""
-        if first in self._rows:
-            return self._rows[first]
-        after = data.after(*(stage.calibrator for stage in stages))
-        if data.rows * data.classes <= _MOST_KEPT:
-            self._rows[first] = after
-        return after
+    def stage(self, name: str, fit: Callable[[], StageFit]) -> StageFit:
+        """The last of some stages, which their objective and families name."""
+        if name not in self._stages:
+            begin = time.perf_counter()
+            stage = fit()
+            self._stages[name] = stage, time.perf_counter() - begin
+            return stage
+        stage, seconds = self._stages[name]
+        self.saved += seconds
+        return stage
+
+    def rows_after(self, name: str, after: Callable[[], Data]) -> Data:
+        """The rows after some stages; kept if there are not many."""
+        if name not in self._rows:
+            begin = time.perf_counter()
+            data = after()
+            if data.rows * data.classes <= _MOST_KEPT:
+                self._rows[name] = data, time.perf_counter() - begin
+            return data
+        data, seconds = self._rows[name]
+        self.saved += seconds
+        return data
 
 
 def _looks_at_rows(family: Family | None, data: Data) -> bool:

@@ -122,13 +122,15 @@ def fit_plan(rows: Data, plan: Plan, begun: Sequence[Begun] | None = None) -> Fi
     if plan.tune:
         tuning = tune(rows, plan.families, plan.objective)
         plan = replace(plan, families=tuning.families)
-    if plan.average_folds:
-        fit, begun = fit_average(rows, plan.families, plan.objective), None
-    else:
-        first = begun[0] if begun else None
-        fit = fit_stages(rows, plan.families, plan.objective, begun=first)
-    seconds = time.perf_counter() - begin
-    return FittedPlan(plan, rows, fit, seconds, tuning, begun[1:] if begun else None)
+    if plan.average_folds or begun is None:
+        fit_all = fit_average if plan.average_folds else fit_stages
+        fit = fit_all(rows, plan.families, plan.objective)
+        return FittedPlan(plan, rows, fit, time.perf_counter() - begin, tuning)
+    whole, *by_fold = begun
+    saved = whole.saved
+    fit = fit_stages(rows, plan.families, plan.objective, begun=whole)
+    seconds = time.perf_counter() - begin + whole.saved - saved
+    return FittedPlan(plan, rows, fit, seconds, tuning, by_fold)
 
 
 @dataclass(frozen=True)
