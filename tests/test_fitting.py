@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 import calibcli
+from calibcli.calibrators.affine import VectorMap
 from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.registry import MAPS, read_calibrator
 from calibcli.errors import UsageError
@@ -95,27 +96,25 @@ def test_vector_scaling_without_penalty_is_what_bfgs_finds() -> None:
 
 @pytest.mark.parametrize("method", ["vector", "bias-corrected-temperature"])
 def test_few_rows_leave_a_temperature(method: str) -> None:
-    logits, labels = sample(classes=3)
-    new, new_labels = logits[60:], labels[60:]
-    losses = {}
-    for prior in (0, 4, 1e6):
-        options = {f"{method}.prior": prior}
-        few = fit(logits[:60], labels[:60], method=method, options=options)
-        losses[prior] = mean_loss("nll", few.stages[0].log_probs(new), new_labels)
-    temperature = fit(logits[:60], labels[:60]).stages[0]
-    assert losses[1e6] == pytest.approx(
-        mean_loss("nll", temperature.log_probs(new), new_labels), rel=1e-4
-    )
-    assert losses[4] < losses[0]
+    rng = np.random.default_rng(4)
+    logits = 3 * rng.standard_normal((2250, 5))
+    labels = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    new, new_labels = logits[250:], labels[250:]
+    losses = {prior: [] for prior in (0, 4, 1e6, None)}
+    for begin in range(0, 250, 50):
+        few = slice(begin, begin + 50)
+        for prior, found in losses.items():
+            how = {"method": method, "options": {f"{method}.prior": prior}}
+            stage = fit(logits[few], labels[few], **({} if prior is None else how)).stages[0]
+            found.append(mean_loss("nll", stage.log_probs(new), new_labels))
+    assert np.mean(losses[4]) < np.mean(losses[0])
+    # What is held fast is the temperature alone.
+    np.testing.assert_allclose(losses[1e6], losses[None], rtol=1e-3)
 
 
 def test_the_prior_of_a_scale_is_in_units_of_the_temperature() -> None:
-    logits, labels = sample(classes=3)
-    fits = [fit(logits[:90] * factor, labels[:90], method="vector") for factor in (1, 100)]
-    one, hundred = (
-        each.predict_proba(logits * factor) for each, factor in zip(fits, (1, 100), strict=True)
-    )
-    np.testing.assert_allclose(one, hundred, atol=2e-3)
+    ridge = VectorMap(penalty=0.0, prior=4.0).scaled(0.5).ridge(2, rows=100)
+    np.testing.assert_allclose(ridge, [0.16, 0.16, 0.04, 0.04])
 
 
 def test_platt_scaling_is_the_logistic_regression_of_scikit_learn() -> None:
@@ -323,7 +322,7 @@ class TestSettings:
             fit(logits, labels, method="vector", options={"vector.penalty": p}) for p in (1e-9, 1e6)
         )
         assert np.ptp(tight.stages[0].scale) < 1e-6 < np.ptp(loose.stages[0].scale)
-        assert tight.params.fit["options"] == {"vector": {"penalty": 1e6}}
+        assert tight.params.fit["options"] == {"vector": {"penalty": 1e6, "prior": 4.0}}
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -335,7 +334,7 @@ class TestSettings:
             ({"options": {"temperature.x": 1}}, "temperature has no option 'x'; it has none"),
             (
                 {"method": "vector", "options": {"vector.ridge": 1}},
-                r"vector has no option 'ridge'; it has: penalty \(default 1e-06\), prior \(default 4.0\)",
+                r"vector has no option 'ridge'; it has: penalty \(default 1e-06\), prior",
             ),
             (
                 {"method": "vector", "options": {"vector.penalty": "big"}},
