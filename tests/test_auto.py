@@ -302,6 +302,7 @@ def test_one_member_is_no_stack(rng):
     board = board_of(logits, labels, ["temperature"], stacked=True)
     assert board.chosen.trial.name == "temperature"
     assert len(board.standings) == 1
+    assert "no stack" in board.why
 
 
 def test_the_weights_of_a_stack_solve_their_problem(rng):
