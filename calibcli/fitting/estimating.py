@@ -130,14 +130,19 @@ def solve_nonnegative_equations(
     return Solution(best.theta, best.value, best.norm, False, "iterations", most_iterations)
 
 
-def solve_reweighted(problem: Problem, theta: NumpyArray, tolerance: float = 1e-7) -> Solution:
+def solve_reweighted(
+    problem: Problem,
+    theta: NumpyArray,
+    tolerance: float = 1e-7,
+    most_iterations: int = _MOST_ROUNDS,
+) -> Solution:
     """Parameters (P,) that minimise the loss with row weights that are computed at them.
 
     Ends when the minimum is that close to the point where the weights were taken.
     """
     iterations = 0
     learns, problem.follow = problem.follow, False
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(most_iterations):
         problem.reference = theta
         solution = solve_lbfgs(problem, theta, tolerance)
         iterations += solution.iterations

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -194,8 +194,18 @@ class Problem:
         return total
 
 
-Solver: TypeAlias = Callable[[Problem, NumpyArray], Solution]
-"""Finds the minimum of a problem, from parameters (P,) to start from."""
+class Solver(Protocol):
+    """Finds the minimum of a problem, from parameters (P,) to start from."""
+
+    def __call__(
+        self,
+        problem: Problem,
+        theta: NumpyArray,
+        /,
+        tolerance: float = ...,
+        most_iterations: int = ...,
+    ) -> Solution:
+        """The solution, with a gradient up to the tolerance."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,13 @@ _FIRST_MOVE = 0.02
 _SETTLED, _NEARLY_SETTLED = 1e-7, 1e-3
 """Largest change of a factor at a fixed point; the second for maps with kinks."""
 
+_ROUGHLY, _ROUGH_ITERATIONS = 1e-3, 5
+"""What ends the solve of a steered round: the largest component of the gradient, times the number
+of classes, and the number of steps. The state moves anyway before the next one."""
+
 _MOST_ROUNDS = 200
-_STEERED_ROUNDS = 30
+_STEERED_ROUNDS, _PATIENCE = 30, 5
+"""Steered rounds at most, and those in a row that may bring nothing."""
 
 
 def learn_first(problem: Problem, classes: int) -> None:
@@ -110,16 +115,18 @@ def steer(
     """Alternate solving on the rows of a problem with learning on validation rows.
 
     The best round by the loss on the validation rows is kept; the starting point, which is the
-    solution of plain nll, is a candidate.
+    solution of plain nll, is a candidate. Rounds are solved roughly, and end when several in a row
+    are no better than the best; that one is solved to the end and judged once more.
     """
     problem.objective = _with_spreads(problem, validation, theta)
     watch = Problem(validation, problem.map, problem.objective, problem.anchor)
     select = str(getattr(problem.objective, "select", "nll"))
     first = _figures(validation, problem.map.calibrator(theta, classes))
     trace: list[dict[str, Any]] = [{"round": 0, "loss": "nll", **first}]
-    best: tuple[float, Adaptive | None, NumpyArray, int] = (first[select], None, theta, 0)
+    plain: tuple[float, Adaptive | None, NumpyArray, int] = (first[select], None, theta, 0)
+    best = plain
     for number in range(1, _STEERED_ROUNDS + 1):
-        solution = solve(problem, theta)
+        solution = solve(problem, theta, _ROUGHLY / classes, _ROUGH_ITERATIONS)
         if solution.criterion == "unbounded":
             break
         theta = solution.theta
@@ -134,8 +141,14 @@ def steer(
         assert isinstance(problem.objective, Adaptive)
         entry = {"round": number, "loss": current.name, **figures, **problem.objective.trace()}
         trace.append(entry)
-        if problem.objective.settled(current) <= problem.objective.settles_at:
+        settled = problem.objective.settled(current) <= problem.objective.settles_at
+        if settled or number - best[3] >= _PATIENCE:
             break
+    if best[1] is not None:
+        problem.objective = best[1]
+        theta = solve(problem, best[2]).theta
+        figure = _figures(validation, problem.map.calibrator(theta, classes))[select]
+        best = (figure, best[1], theta, best[3]) if figure < first[select] else plain
     problem.passes += watch.passes
     name = problem.objective.name
     best_round = "plain nll was best" if best[1] is None else f"round {best[3]} was best"

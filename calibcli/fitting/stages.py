@@ -359,8 +359,10 @@ def _fit_steered(data: Data, family: SmoothMap, objective: Adaptive) -> StageFit
     )
 
 
-def _solve_scale_from(problem: Problem, theta: NumpyArray) -> Solution:
-    return solve_scale(problem, float(theta[0]))
+def _solve_scale_from(
+    problem: Problem, theta: NumpyArray, tolerance: float = 1e-7, most_iterations: int = 60
+) -> Solution:
+    return solve_scale(problem, float(theta[0]), tolerance, most_iterations)
 
 
 def _fit_scale(
