@@ -21,7 +21,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-from arena_data import find_sets, open_experiment
+from arena_data import open_experiment
 from worlds import cooled, long_tailed, noisy, normal, peaked
 
 import calibcli
@@ -42,8 +42,16 @@ LOSSES: Mapping[str, tuple[str, bool]] = {
     "focal, no link": ("focal", False),
 }
 METHODS = ("temperature", "vector")
-DRAWS = 5
-LARGEST_SET = 20_000
+SETS = (
+    "nncal_densenet40_cifar10",
+    "sctl_densenet40_cifar10lt",
+    "psr_resnet50_cifar10",
+    "ec_cifar10_vgg19_bn",
+    "dfph_cifar10_densenet121_brier",
+    "eurosat_resnet18_rgb",
+    "verified_vgg16_cifar10",
+)
+"""Stored scores that take part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +83,8 @@ class Regime:
         The log-probabilities of their labels, up to a constant a row.
     balanced : bool
         Whether the rows to judge on have equal class shares.
+    draws : int
+    methods : tuple of str
     """
 
     rows: int
@@ -83,6 +93,8 @@ class Regime:
     truth: Truth
     new_truth: Truth | None = None
     balanced: bool = False
+    draws: int = 5
+    methods: tuple[str, ...] = METHODS
 
     def draw(self, seed: int) -> Draw:
         """A draw by a seed."""
@@ -102,25 +114,27 @@ class Regime:
 
 
 REGIMES: Mapping[str, Regime] = {
-    "200 rows": Regime(200, 20_000, normal(10, 4.0), cooled(2.0)),
-    "10,000 rows": Regime(10_000, 20_000, normal(10, 4.0), cooled(2.0)),
+    "200 rows": Regime(200, 10_000, normal(10, 4.0), cooled(2.0)),
     "a fifth of the labels wrong": Regime(
-        2000, 20_000, normal(10, 4.0), noisy(0.2), new_truth=lambda _, logits: logits
+        2000, 10_000, normal(10, 4.0), noisy(0.2), new_truth=lambda _, logits: logits
     ),
-    "1,000 classes": Regime(5000, 5000, peaked(1000, 8.0), cooled(1.5)),
-    "other class shares": Regime(5000, 100_000, long_tailed, cooled(1.5), balanced=True),
+    "other class shares": Regime(3000, 50_000, long_tailed, cooled(1.5), balanced=True),
+    "10,000 rows": Regime(10_000, 10_000, normal(10, 4.0), cooled(2.0), draws=3),
+    "1,000 classes": Regime(
+        3000, 3000, peaked(1000, 8.0), cooled(1.5), draws=3, methods=("temperature",)
+    ),
 }
 
 
-def draws(data: Path | None) -> Iterator[tuple[str, int, Callable[[], Draw]]]:
-    """Regimes and stored scores: a name, a seed and what makes the rows."""
+def jobs(data: Path | None) -> Iterator[tuple[str, int, str, Callable[[], Draw]]]:
+    """Regimes and stored scores: a name, a seed, a method, and what makes the rows."""
     for name, regime in REGIMES.items():
-        for seed in range(DRAWS):
-            yield name, seed, lambda regime=regime, seed=seed: regime.draw(seed)
-    if data is None:
-        return
-    for name in find_sets(data)[0]:
-        yield f"stored: {name}", 0, lambda name=name: stored(data, name)
+        for seed in range(regime.draws):
+            for method in regime.methods:
+                yield name, seed, method, lambda regime=regime, seed=seed: regime.draw(seed)
+    for name in SETS if data is not None else ():
+        for method in METHODS:
+            yield f"stored: {name}", 0, method, lambda name=name: stored(data, name)
 
 
 def stored(data: Path, name: str) -> Draw:
@@ -131,8 +145,9 @@ def stored(data: Path, name: str) -> Draw:
     return Draw(fit.values, labels[0], test.values, labels[1], fit.kind)
 
 
-def judged(rows: Draw, method: str, title: str) -> dict[str, Any]:
+def judged(rows: Draw | None, method: str, title: str) -> dict[str, Any]:
     """The figures of a fit on the new rows."""
+    assert rows is not None
     loss, link = LOSSES[title]
     fitted = calibcli.fit(
         rows.logits, rows.labels, method=method, loss=loss, link=link, folds=0, input=rows.kind
@@ -147,13 +162,10 @@ def run(data: Path | None, results: Path) -> list[dict[str, Any]]:
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
     records = [json.loads(line) for line in lines]
     known = {(each["regime"], each["seed"], each["method"], each["loss"]) for each in records}
-    for regime, seed, make in draws(data):
-        keys = [(regime, seed, method, loss) for method in METHODS for loss in LOSSES]
-        missing = [key for key in keys if key not in known]
+    for regime, seed, method, make in jobs(data):
+        missing = [loss for loss in LOSSES if (regime, seed, method, loss) not in known]
         rows = make() if missing else None
-        if rows is None or len(rows.labels) > LARGEST_SET:
-            continue
-        for *_, method, loss in missing:
+        for loss in missing:
             record = {"regime": regime, "seed": seed, "method": method, "loss": loss}
             record |= judged(rows, method, loss)
             records.append(record)
