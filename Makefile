@@ -20,7 +20,7 @@ CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/t
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check lint format docs site test-python test-lowest test-integrations bench arena \
+.PHONY: help demo test check lint format docs man site test-python test-lowest test-integrations test-tracking bench arena \
     bench-recovery bench-training bench-simulation bench-gates fuzz data constraints clean
 
 help: ## List what can be made
@@ -63,7 +63,11 @@ format: $(VENV)/.lint ## Format the code
 
 docs: $(VENV)/.test ## Write what commands and examples print into the pages anew
 	$(VENV)/bin/python docs/make_reference.py
+	$(VENV)/bin/python docs/make_man.py
 	$(VENV)/bin/python docs/run_blocks.py
+
+man: $(VENV)/.run ## Write the manual pages in man/ anew, from the same source as --help
+	$(VENV)/bin/python docs/make_man.py
 
 site: $(VENV)/.docs ## Build the documentation as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
@@ -85,6 +89,15 @@ test-integrations: build/venv-integrations/.done ## Test with what Polars, DuckD
 build/venv-integrations/.done: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e '.[test-integrations]'
+	touch $@
+
+# MLflow holds pyarrow back, so nothing is pinned here.
+test-tracking: build/venv-tracking/.done ## Test with MLflow, DVC and other trackers of experiments
+	build/venv-tracking/bin/python -m pytest $(PYTEST_ARGS) tests/integrations/test_tracking.py
+
+build/venv-tracking/.done: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP_INSTALL) -e '.[test-tracking]'
 	touch $@
 
 bench: $(BENCH_VENV)/.bench ## Measure calib against its peers

@@ -371,7 +371,10 @@ def test_append_refuses_a_file_that_is_none_of_runs(calib, tmp_path):
     result = calib("evaluate", SAMPLE, "--append", path, code=2)
     assert "data.csv: line 1 is no run" in result.err
     assert path.read_text() == "a,b\n"
-    assert "--run names what --append writes" in calib("evaluate", SAMPLE, "--run", "x", code=2).err
+    assert (
+        "--run names a run of --append or --log"
+        in calib("evaluate", SAMPLE, "--run", "x", code=2).err
+    )
     assert (
         "calib history knows" in calib("evaluate", SAMPLE, "--fail-if", "ece.trend > 0", code=2).err
     )

@@ -139,7 +139,8 @@ def evaluate_command(
         written = pictures.write(document, files) + gates.write(document, files)
         written += records.write(document, files, params)
     talk.wrote(written)
-    gates.conclude(document, talk)
+    with records.logged(document, written, params):
+        gates.conclude(document, talk)
 
 
 def _named(
