@@ -172,7 +172,9 @@ def _histories(path: str, options: HistoryOptions) -> list[History]:
     from calibcli.small_files import LARGEST_TEXT, read_small
     from calibcli.workflow.runs import read_history
 
-    content = sys.stdin.buffer.read(LARGEST_TEXT) if path == "-" else read_small(path)
+    content = sys.stdin.buffer.read(LARGEST_TEXT + 1) if path == "-" else read_small(path)
+    if len(content) > LARGEST_TEXT:
+        raise UsageError(f"standard input has more than {LARGEST_TEXT >> 20} MB")
     histories = read_history(content, path)
     if not histories:
         raise RunsError(f"{path}: has no runs; calib evaluate --append {path} writes them")
