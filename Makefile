@@ -115,6 +115,7 @@ bench-training: $(BENCH_VENV)/.bench ## Train a small network with every loss
 bench-simulation: $(VENV)/.run ## Check intervals, tests and debiased errors by simulation
 	$(VENV)/bin/python benchmarks/simulation.py $(BENCH_ARGS)
 	$(VENV)/bin/python benchmarks/levels.py
+	$(VENV)/bin/python benchmarks/trends.py
 
 bench-gates: $(VENV)/.run ## Count how often gates fail for models with known errors
 	$(VENV)/bin/python benchmarks/gate_rates.py $(BENCH_ARGS)
