@@ -17,6 +17,9 @@ import pytest
 
 mlflow = pytest.importorskip("mlflow", reason="make test-tracking has MLflow")
 
+# The client calls what its own libraries deprecate.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_data"
 TOOLS = Path(sys.executable).parent
