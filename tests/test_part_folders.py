@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from table_files import opened, write_npz
 
 from calibcli import fit
 from calibcli.engine import engine as engine_module
+from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.errors import CalibError, DataError, UsageError
 from calibcli.tables import (
@@ -340,3 +342,26 @@ def test_parts_have_as_many_rows_as_suit_their_number(monkeypatch) -> None:
     assert engine.segment_rows(100) * 100 == pytest.approx(8 << 20, rel=0.01)
     assert calibrated_outputs.part_rows(engine, 2_000_000, 100) == engine.segment_rows(100)
     assert calibrated_outputs.part_rows(engine, 300_000_000, 1000) == 16 * engine.segment_rows(1000)
+
+
+def test_files_go_through_a_calibrator_of_python_too(tmp_path) -> None:
+    inputs, one = write_files(tmp_path / "in"), calibrator()
+    assert one.apply_files(inputs, f"{tmp_path}/out/") == ROWS
+    assert one.apply_files([inputs], f"{tmp_path}/file.parquet", threads=1) == ROWS
+    assert whole(tmp_path / "out").equals(pq.read_table(tmp_path / "file.parquet"))
+    with pytest.raises(UsageError, match="workers write a folder"):
+        one.apply_files(inputs, f"{tmp_path}/b.parquet", workers="processes:1")
+    with pytest.raises(DataError, match="has 4 classes, the calibrator 3"):
+        calibrator(3).apply_files(inputs, f"{tmp_path}/other/")
+
+
+def test_what_only_this_machine_has_is_refused_before_it_starts(tmp_path) -> None:
+    scores, labels = 3 * np.eye(4)[np.arange(90) % 4], np.arange(90) % 4
+    inputs = write_npz(tmp_path / "in", scores, labels)
+    packed = gzip.compress(Path(inputs).read_bytes())
+    (tmp_path / "packed.npz.gz").write_bytes(packed)
+    with (
+        opened(tmp_path / "packed.npz.gz") as dataset,
+        pytest.raises(UsageError, match="calib convert"),
+    ):
+        open_data(Engine(workers=NearWorkers()), dataset)

@@ -253,6 +253,72 @@ class FittedCalibrator:
         chunks = source.chunks(chunk_rows(LOCAL, source))
         return calibrated_chunks(LOCAL, source, chunks, self.stages, intervals=intervals)
 
+    def apply_files(
+        self,
+        inputs: str | Path | Sequence[str | Path],
+        output: str,
+        *,
+        input: InputKind | None = None,
+        force: bool = False,
+        workers: str | None = None,
+        memory: str | None = None,
+        threads: int = 0,
+    ) -> int:
+        """Write the calibrated probabilities of the rows of files, as ``calib apply`` does.
+
+        Parameters
+        ----------
+        inputs : str, or sequence of str
+            Files, patterns, folders, addresses of object stores.
+        output : str
+            ``.parquet``, ``.npz``, ``.npy`` or ``.arrow``; a name that ends with a slash is a
+            folder of Parquet files, which workers write.
+        input : str, optional
+            What the scores are, if that cannot be seen: ``"logits"``, ``"log-probs"``, ``"probs"``.
+        force : bool
+            Whether an output that exists is replaced.
+        workers : str, optional
+            ``"processes:4"``, ``"dask:tcp://HOST:8786"`` or ``"ray:auto"``. A script that uses
+            processes needs ``if __name__ == "__main__":``, since each of them imports it.
+        memory : str, optional
+            ``"2G"``, for example; with workers, that of each.
+        threads : int
+            0: all cores.
+
+        Returns
+        -------
+        int
+            The number of rows.
+
+        Raises
+        ------
+        UsageError
+            The output exists, or cannot be written there; or there are workers, and it is a file.
+        DataError
+            An input cannot be read, has other classes, or a row without probabilities.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from calibcli import fit
+        >>> scores = np.array([[3.0, 0], [0, 3], [3, 0], [0, 3]])
+        >>> calibrator = fit(scores, [0, 1, 1, 1], method="temperature", folds=0)
+        >>> with TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/logits.npy", scores)
+        ...     calibrator.apply_files(f"{folder}/logits.npy", f"{folder}/out/")
+        4
+        """
+        from calibcli.api.applying_files import engine_at, write_applied
+
+        given = [inputs] if isinstance(inputs, str | Path) else inputs
+        paths, engine = [str(each) for each in given], engine_at(workers, memory, threads, output)
+        try:
+            return write_applied(
+                self.params, self.stages, paths, output, input=input, force=force, engine=engine
+            )
+        finally:
+            engine.release()
+
     def torch_module(self, precision: str = "float32") -> Any:
         """The calibrator as a `torch.nn.Module`, from scores (n, K) to probabilities (n, K).
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from calibcli.cli.configured import same_file
 from calibcli.cli.shared_options import InputOptions
 from calibcli.errors import CalibError, DataError, ParamsError, UsageError
-from calibcli.tables import is_folder, is_url, without_options
+from calibcli.tables import is_folder, is_inside
 
 if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
@@ -310,15 +310,8 @@ def keep_inputs(outputs: Iterable[tuple[str, str]], *datasets: Dataset | None) -
     for option, path in outputs:
         if any(same_file(path, file) for file in files):
             raise UsageError(f"{option} {path}: is an input; give the output another name")
-        if is_folder(path) and any(_is_inside(file, path) for file in files):
+        if is_folder(path) and any(is_inside(file, path) for file in files):
             raise UsageError(f"{option} {path}: an input is in it; give the output another name")
-
-
-def _is_inside(file: str, folder: str) -> bool:
-    """Whether a file is in a folder, both as the user named them."""
-    if is_url(folder):
-        return without_options(file).startswith(without_options(folder))
-    return not is_url(file) and Path(file).resolve().is_relative_to(Path(folder).resolve())
 
 
 def check_params_classes(params: Params, classes: int, path: str, dataset: Dataset) -> None:

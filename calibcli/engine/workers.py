@@ -25,7 +25,10 @@ from calibcli.errors import CalibError, UsageError
 Result = TypeVar("Result")
 
 _AHEAD = 4
-"""Pieces that are under way for each worker, so that none waits for the next."""
+"""Messages that are under way for each worker, so that none waits for the next."""
+
+_TOGETHER = 8
+"""Pieces that are sent in one message, at most: a scheduler takes some 10 ms for each."""
 
 _IDLE_SECONDS = 60.0
 """Rows of a job that nobody asked for so long may be given up for those of another."""
@@ -194,10 +197,15 @@ class Workers(ABC):
             The workers are gone for good.
         """
         pieces = self._pieces_of(source, rows)
-        return self.map([partial(_on_worker, function, self.memory, piece) for piece in pieces])
+        tasks = [partial(_on_worker, function, self.memory, piece) for piece in pieces]
+        return self.map(tasks, self.together(len(tasks)))
 
-    def map(self, tasks: Sequence[Callable[[], Result]]) -> Iterator[Result]:
-        """What some tasks return, in their order.
+    def together(self, pieces: int) -> int:
+        """How many neighbouring pieces go to a worker in one message."""
+        return min(-(-pieces // (2 * self.slots)), _TOGETHER)
+
+    def map(self, tasks: Sequence[Callable[[], Result]], together: int = 1) -> Iterator[Result]:
+        """What some tasks return, in their order; so many neighbours go to a worker ``together``.
 
         Raises
         ------
@@ -206,14 +214,16 @@ class Workers(ABC):
         CalibError
             That a task raised.
         """
+        messages = [tasks[i : i + together] for i in range(0, len(tasks), max(together, 1))]
         waiting: deque[Any] = deque()
         begun = 0
         try:
-            for _ in tasks:
-                while begun < len(tasks) and len(waiting) < _AHEAD * self.slots:
-                    waiting.append(self.submit(begun % self.slots, tasks[begun]))
+            for _ in messages:
+                while begun < len(messages) and len(waiting) < _AHEAD * self.slots:
+                    message = partial(_in_turn, messages[begun])
+                    waiting.append(self.submit(begun % self.slots, message))
                     begun += 1
-                yield self.result(waiting[0])
+                yield from self.result(waiting[0])
                 waiting.popleft()
         finally:
             for task in waiting:
@@ -243,6 +253,10 @@ class Workers(ABC):
             pieces = [Piece((self._job, number), rows, part) for number, part in parts]
             self._pieces[id(source)] = source, pieces  # which also keeps its id from another
         return self._pieces[id(source)][1]
+
+
+def _in_turn(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    return [task() for task in tasks]
 
 
 def _on_worker(function: Callable[[Chunk], Result], memory: int, piece: Piece) -> Result:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from calibcli.tables.atomic import Outputs, atomic_write, check_writable
     from calibcli.tables.dataset import Dataset
-    from calibcli.tables.locations import is_folder, is_url, without_options
+    from calibcli.tables.locations import is_folder, is_inside
     from calibcli.tables.opening import open_dataset
     from calibcli.tables.read_options import ReadOptions, parse_class_axis, parse_classes
     from calibcli.tables.writing import Writer, check_output, open_writer, output_format
@@ -26,19 +26,18 @@ __all__ = [
     "check_output",
     "check_writable",
     "is_folder",
-    "is_url",
+    "is_inside",
     "open_dataset",
     "open_writer",
     "output_format",
     "parse_class_axis",
     "parse_classes",
-    "without_options",
 ]
 
 _MODULES = {
     "atomic": ("Outputs", "atomic_write", "check_writable"),
     "dataset": ("Dataset",),
-    "locations": ("is_folder", "is_url", "without_options"),
+    "locations": ("is_folder", "is_inside"),
     "opening": ("open_dataset",),
     "read_options": ("ReadOptions", "parse_class_axis", "parse_classes"),
     "writing": ("Writer", "check_output", "open_writer", "output_format"),

@@ -142,6 +142,13 @@ def is_folder(path: str) -> bool:
     return without_options(path).endswith(("/", os.sep))
 
 
+def is_inside(file: str, folder: str) -> bool:
+    """Whether a file is in a folder, both as the user named them."""
+    if is_url(folder):
+        return without_options(file).startswith(without_options(folder))
+    return not is_url(file) and Path(file).resolve().is_relative_to(Path(folder).resolve())
+
+
 def read_remote(system: Any, path: str, shown: str) -> bytes:
     """All bytes of a small file of an object store.
 
