@@ -17,7 +17,7 @@ LAYERS = [
     ["__main__"],
     ["cli"],
     ["report"],
-    ["", "api", "export", "torch_losses", "workflow"],
+    ["", "api", "export", "frames", "sklearn", "torch_losses", "workflow"],
     ["fitting"],
     ["tables"],
     ["engine"],
@@ -38,7 +38,7 @@ BELOW_MATHEMATICS = ["arrays", "errors", "registry"]
 
 # What takes long to import is imported where it is used.
 SLOW_IMPORTS = {"matplotlib", "scipy", "sklearn", "torch"}
-MAY_IMPORT = {"torch_losses": {"torch"}}
+MAY_IMPORT = {"sklearn": {"sklearn"}, "torch_losses": {"torch"}}
 
 MOST_FUNCTION_LINES = 50
 

@@ -130,9 +130,23 @@ def _open_arrow(scores: Any, names: Sequence[str] | None) -> tuple[NumpyArray, C
         return array, lambda probs: kind.from_arrays([*map(pa.array, probs.T)], titles)
     whole = scores.combine_chunks() if isinstance(scores, pa.ChunkedArray) else scores
     _refuse_nulls(whole.is_null().to_numpy(zero_copy_only=False))
-    lists = pa.types.is_nested(whole.type)
-    array, _ = _open_array(whole.to_pylist() if lists else whole.to_numpy(), None)
+    values: Any = _arrow_matrix(whole) if pa.types.is_nested(whole.type) else whole.to_numpy()
+    array, _ = _open_array(values, None)
     return array, _arrow_rows
+
+
+def _arrow_matrix(lists: Any) -> Any:
+    """Lists of equal lengths as an array (n, K); others as lists, to be refused."""
+    flat = lists.flatten()
+    if not len(lists) or len(flat) % len(lists) or flat.null_count or hasattr(flat, "flatten"):
+        return lists.to_pylist()
+    width = len(flat) // len(lists)
+    lengths = {*np.asarray(lists.value_lengths())} if hasattr(lists, "value_lengths") else {width}
+    return (
+        flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+        if lengths == {width}
+        else lists.to_pylist()
+    )
 
 
 def _arrow_rows(probs: NumpyArray) -> Any:
