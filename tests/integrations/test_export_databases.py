@@ -218,6 +218,7 @@ def test_every_stage_in_postgres(classes, stage, server):
     check(("postgres", run), params_of(classes, stage), stage)
 
 
+@pytest.mark.filterwarnings("ignore:PySpark does not yet")
 def test_spark(spark):
     # It plans a query for seconds.
     database = ("spark", lambda *given: run_spark(*given, spark))

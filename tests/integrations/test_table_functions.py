@@ -154,6 +154,7 @@ def test_batches_as_spark_hands_them_over():
     assert np.array_equal(again.predict_proba(LOGITS), PROBS)
 
 
+@pytest.mark.filterwarnings("ignore:PySpark does not yet")
 def test_spark():
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None:
