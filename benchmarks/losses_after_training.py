@@ -32,6 +32,7 @@ Array = np.ndarray[Any, Any]
 LOSSES: Mapping[str, tuple[str, bool]] = {
     "nll": ("nll", True),
     "brier": ("brier", True),
+    "macro": ("macro", True),
     "class-wise": ("class-wise", True),
     "cals": ("cals", True),
     "adafocal": ("adafocal", True),
