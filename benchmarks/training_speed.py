@@ -50,7 +50,7 @@ def benchmark(folder: Path) -> list[Line]:
 
 
 def times(shape: tuple[int, ...], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of a forward and backward pass of each loss, in turns; '' is cross_entropy.
+    """Least seconds of a forward and backward pass of each loss, in turns; "" is cross_entropy.
 
     Seconds are those of a single thread of the CPU. Memory is warmed up as by the layers of a
     network: in a process that has never freed a large block the allocator gives every matrix back
@@ -74,7 +74,7 @@ def times(shape: tuple[int, ...], rounds: int = ROUNDS) -> dict[str, float]:
             begin = time.process_time()
             loss(logits, labels).backward()
             seconds[name].append(time.process_time() - begin)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {name: min(values[1:]) for name, values in seconds.items()}
 
 
 def memory(name: str, pixels: int, side: int = 512) -> tuple[float, float]:

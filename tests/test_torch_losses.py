@@ -166,6 +166,12 @@ def test_where_no_gradient_is_wanted_none_is_computed(monkeypatch: pytest.Monkey
         torch_losses.Brier()(batch()[0], labels)
 
 
+def test_help_says_which_reduction_learning_rates_are_for() -> None:
+    assert 'reduction="sum"' in (torch_losses.BsceGra.__doc__ or "")
+    assert 'reduction="mean"' in (torch_losses.Cals.__doc__ or "")
+    assert "reduction" not in (torch_losses.Brier.__doc__ or "")
+
+
 # Rows that don't count
 
 

@@ -191,6 +191,20 @@ def test_rows_that_come_in_batches_teach_what_they_teach_at_once(name: str) -> N
         same_state(streamed, plain)
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("size", [7, 40, 400])
+def test_an_update_takes_parts_of_what_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, axis: int, size: int
+) -> None:
+    logits, labels = images()
+    plain = steered("cals")
+    plain.update(logits, labels)
+    monkeypatch.setattr("calibcli.torch_losses.learning._LOGITS_AT_A_TIME", size)
+    loss = torch_losses.Cals(margin=2.0, class_axis=axis)
+    loss.update(logits.movedim(1, axis), labels)
+    same_state(loss, plain)
+
+
 def steered(name: str) -> SteeredLoss:
     options = {} if name == "adafocal" else {"margin": 2.0}
     loss: Loss = torch_losses.loss(name, **options)

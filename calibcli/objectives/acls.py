@@ -86,6 +86,7 @@ class Acls(Objective):
     name = "acls"
     title = "adaptive and conditional label smoothing"
     source = "Park et al., ACLS: Adaptive and conditional label smoothing, ICCV 2023"
+    published_reduction = "mean"
     proper = False
     convex = True
 

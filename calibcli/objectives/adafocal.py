@@ -85,6 +85,7 @@ class AdaFocal(Adaptive):
     name = "adafocal"
     title = "focal loss with an exponent a bin, steered by calibration"
     source = "Ghosh et al., AdaFocal: Calibration-aware adaptive focal loss, NeurIPS 2022"
+    published_reduction = "sum"
     proper = False
     smooth = False
     learns = "on validation rows"

@@ -88,6 +88,9 @@ class Objective(ABC):
         What is learnt from data: see `calibcli.objectives.adaptive`.
     training_defaults : dict
         Options whose default is another one in a training loop.
+    published_reduction : {"mean", "sum"} or None
+        What becomes of the losses of a batch in the code of the source, for which its learning
+        rates are; None where that is not known.
     """
 
     name: ClassVar[str]
@@ -101,6 +104,7 @@ class Objective(ABC):
     sets_prior: ClassVar[bool] = False
     learns: ClassVar[Learns] = "nothing"
     training_defaults: ClassVar[dict[str, Any]] = {}
+    published_reduction: ClassVar[Literal["mean", "sum"] | None] = None
 
     @property
     def label_slope(self) -> float | None:

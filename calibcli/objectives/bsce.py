@@ -69,6 +69,7 @@ class Bsce(Objective):
     name = "bsce"
     title = "cross-entropy weighted with the Brier score"
     source = "Lin et al., Uncertainty weighted gradients for model calibration, CVPR 2025"
+    published_reduction = "sum"
     proper = False
 
     def __post_init__(self) -> None:
@@ -87,7 +88,9 @@ class Bsce(Objective):
 class BsceGra(WeightedNll):
     """The gradient of nll times ``|p - e_y|^gamma``, the weight held fixed.
 
-    Order 2 with gamma 2 weights with the Brier score; order 1 is ``2^gamma`` times `FocalGra`.
+    Order 2 with gamma 2 weights with the Brier score, the paper's measure of uncertainty, and is
+    the default; order 1 is ``2^gamma`` times `FocalGra`. The authors' code has order 1 and gamma 1
+    by default, and order 2 and gamma 4 in the one command that it documents.
     """
 
     gamma: float = field(default=2.0, metadata={"help": "exponent; 0 is nll"})
@@ -100,6 +103,7 @@ class BsceGra(WeightedNll):
     name = "bsce-gra"
     title = "Brier weights, uncertainty weighted gradients"
     source = "Lin et al., Uncertainty weighted gradients for model calibration, CVPR 2025"
+    published_reduction = "sum"
     proper = False
 
     def __post_init__(self) -> None:

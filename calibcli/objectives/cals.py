@@ -246,6 +246,7 @@ class Cals(WithMargin):
     name = "cals"
     title = "class-adaptive label smoothing (CALS-ALM)"
     source = "Liu et al., Class adaptive network calibration, CVPR 2023"
+    published_reduction = "mean"
     proper = False
     convex = True
     learns = "on validation rows"
@@ -366,6 +367,7 @@ class CalsHr(WithMargin):
     name = "cals-hr"
     title = "class-adaptive label smoothing by a heuristic rule (CALS-HR)"
     source = "Liu et al., Class adaptive network calibration, CVPR 2023"
+    published_reduction = "mean"
     smooth = False
     proper = False
     convex = True

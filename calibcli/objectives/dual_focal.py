@@ -68,6 +68,7 @@ class DualFocal(Objective):
     name = "dual-focal"
     title = "dual focal loss"
     source = "Tao, Dong and Xu, Dual focal loss for calibration, ICML 2023"
+    published_reduction = "sum"
     smooth = False
     proper = False
 
@@ -95,6 +96,7 @@ class DualFocalGra(WeightedNll):
     name = "dual-focal-gra"
     title = "dual focal loss, uncertainty weighted gradients"
     source = "Lin et al., Uncertainty weighted gradients for model calibration, CVPR 2025"
+    published_reduction = "sum"
     smooth = False
     proper = False
 

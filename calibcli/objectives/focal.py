@@ -53,6 +53,7 @@ class Focal(Objective):
         "Lin et al., Focal loss for dense object detection, ICCV 2017; "
         "Mukhoti et al., Calibrating deep neural networks using focal loss, NeurIPS 2020"
     )
+    published_reduction = "sum"
     proper = False
 
     def __post_init__(self) -> None:
@@ -121,6 +122,7 @@ class Flsd(Objective):
     name = "flsd"
     title = "focal loss, sample-dependent (FLSD-53)"
     source = "Mukhoti et al., Calibrating deep neural networks using focal loss, NeurIPS 2020"
+    published_reduction = "sum"
     smooth = False
     proper = False
 
@@ -142,6 +144,7 @@ class FocalGra(WeightedNll):
     name = "focal-gra"
     title = "focal loss, uncertainty weighted gradients"
     source = "Lin et al., Uncertainty weighted gradients for model calibration, CVPR 2025"
+    published_reduction = "sum"
     proper = False
 
     def __post_init__(self) -> None:

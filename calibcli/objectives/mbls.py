@@ -39,6 +39,7 @@ class Mbls(Objective):
     name = "mbls"
     title = "margin-based label smoothing"
     source = "Liu et al., The devil is in the margin, CVPR 2022"
+    published_reduction = "mean"
     smooth = False
     proper = False
     convex = True

@@ -13,6 +13,7 @@ Those that are steered by validation rows, `Cals`, `CalsHr` and `AdaFocal`, want
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -30,8 +31,20 @@ __all__ += [OBJECTIVES[name].__name__ for name in OBJECTIVES.built_in]
 def module_of(family: type[Objective]) -> type[Loss]:
     """The module of an objective, under the name of its class."""
     base = BASES[family.learns]
-    attributes = {"family": family, "__doc__": family.__doc__, "__module__": __name__}
+    attributes = {"family": family, "__doc__": _description(family), "__module__": __name__}
     return type(family.__name__, (base,), attributes)
+
+
+def _description(family: type[Objective]) -> str:
+    """The docstring of the objective, and which reduction its source has."""
+    text = inspect.cleandoc(family.__doc__ or family.title)
+    if family.published_reduction is not None:
+        text += (
+            f"\n\nIn the code of its source the losses of a batch become their "
+            f"{family.published_reduction}, for which its learning rates are: "
+            f'``reduction="{family.published_reduction}"``.'
+        )
+    return text
 
 
 class _Losses(Mapping[str, type[Loss]]):

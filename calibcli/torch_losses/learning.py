@@ -18,8 +18,8 @@ from calibcli.objectives.adaptive import Adaptive, LearntState
 from calibcli.objectives.base import Learns, Objective
 from calibcli.torch_losses.base import Loss, as_rows, check_shapes
 
-_ROWS_AT_A_TIME = 1 << 18
-"""Rows of which the statistic is taken at once: it bounds the memory of an update."""
+_LOGITS_AT_A_TIME = 1 << 22
+"""Logits of which the statistic is taken at once: it bounds the memory of an update."""
 
 
 class LearningLoss(Loss):
@@ -237,19 +237,27 @@ class SteeredLoss(StatefulLoss):
         if not self._collects:
             raise UsageError("observe is for the inside of `with loss.collecting():`")
         check_shapes(logits, labels, self.class_axis)
-        logits, labels = as_rows(logits.detach(), labels, self.class_axis)
-        if labels.is_floating_point():
-            if self.objective.label_slope is None:
-                raise UsageError(f"labels: {self.family.name} is steered by classes that are right")
-            labels = labels.argmax(dim=1)
-        for start in range(0, len(labels), _ROWS_AT_A_TIME):
-            rows = slice(start, start + _ROWS_AT_A_TIME)
-            indices, kept = self._indices(logits[rows], labels[rows])
-            statistic = self._statistic(logits[rows], indices, kept)
+        if labels.is_floating_point() and self.objective.label_slope is None:
+            raise UsageError(f"labels: {self.family.name} is steered by classes that are right")
+        for some_logits, some_labels in self._parts_of(logits.detach(), labels):
+            indices, kept = self._indices(some_logits, some_labels)
+            statistic = self._statistic(some_logits, indices, kept)
             if statistic is not None:
                 before = self._collected
                 statistic = statistic if before is None else before + statistic
                 self._collected = self.objective.compacted(statistic)
+
+    def _parts_of(self, logits: Any, labels: Any) -> Iterator[tuple[Any, Any]]:
+        """Logits (n, K) and labels (n,), a part of them at a time; so are pixels put into rows."""
+        by_class = self.class_axis % logits.ndim == 0
+        step = len(logits) if by_class else max(_LOGITS_AT_A_TIME // logits[0].numel(), 1)
+        for start in range(0, len(logits), step):
+            images = slice(start, start + step) if not by_class else slice(None)
+            rows, classes = as_rows(logits[images], labels[images], self.class_axis)
+            if classes.is_floating_point():
+                classes = classes.argmax(dim=1)
+            count = max(_LOGITS_AT_A_TIME // rows.shape[1], 1)
+            yield from zip(rows.split(count), classes.split(count), strict=True)
 
     def _no_expectation(self) -> str | None:
         return None
