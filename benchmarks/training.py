@@ -140,10 +140,7 @@ def table(chosen: dict[str, list[Run]]) -> str:
     lines = [heads]
     for name, runs in chosen.items():
         options = training_runs.settings_of(name)[int(runs[0]["setting"])]
-        spelt = " ".join(
-            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in options.items()
-        )
+        spelt = " ".join(f"{key}={value:g}" for key, value in options.items())
         cells = [_cell([run[figure] for run in runs], *how) for _, figure, *how in columns]
         against = ""
         if name != "nll" and "nll" in chosen:

@@ -38,7 +38,6 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "cals-hr": ({"margin": 10.0}, {"margin": 5.0}),
     "mbls": ({"margin": 10.0}, {"margin": 5.0}),
     "acls": ({"margin": 10.0}, {"margin": 5.0}),
-    "class-wise": ({"search": "global"}, {"search": "local"}),
     "bsce": ({"gamma": 2.0}, {"gamma": 1.0}),
     "bsce-gra": ({"gamma": 2.0}, {"gamma": 1.0}),
     "focal": ({"gamma": 2.0}, {"gamma": 1.0}),
