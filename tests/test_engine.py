@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibcli.arrays import single_precision
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
@@ -92,6 +93,24 @@ def test_tiles_are_cut_at_the_same_places(cuts: list[int], threads: int) -> None
     starts = list(engine.map(scattered(source, *cuts), lambda tile: (tile.start, len(tile))))
     step = engine.tile_rows(1000)
     assert starts == [(i, min(step, 5000 - i)) for i in range(0, 5000, step)]
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "swapped", "strided"])
+def test_half_precision_is_converted_to_the_last_bit(layout: str) -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(-1, 64)
+    shuffled = np.random.default_rng(0).permutation(every.ravel()).reshape(-1, 64)
+    # Blocks with few numbers that are small or infinite, with none, and with all of them.
+    ordinary = np.linspace(-9, 9, 3 << 16, dtype=np.float16).reshape(-1, 64)
+    halves = np.concatenate((every, shuffled, ordinary, every[:8]))
+    if layout == "F":
+        halves = np.asfortranarray(halves)
+    elif layout == "swapped":
+        halves = halves.astype(">f2")
+    elif layout == "strided":
+        halves = np.repeat(halves, 2, axis=1)[:, ::2]
+    converted, expected = single_precision(halves), halves.astype(np.float32)
+    assert converted.dtype == np.float32
+    assert (converted.view(np.uint32) == expected.view(np.uint32)).all()
 
 
 def test_chunks_that_are_done_are_reported() -> None:
