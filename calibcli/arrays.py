@@ -368,7 +368,9 @@ def _convert_halves(source: NumpyArray, target: NumpyArray) -> None:
 
 def _without_leading_digit(numbers: NumpyArray) -> NumpyArray:
     """What was read as ``(1 + x) 2^-15`` as ``x 2^-14``, of either sign; 0 keeps its sign."""
-    restored: NumpyArray = np.copysign(np.abs(numbers) * np.float32(2) - np.float32(2.0**-14), numbers)
+    restored: NumpyArray = np.copysign(
+        np.abs(numbers) * np.float32(2) - np.float32(2.0**-14), numbers
+    )
     return restored
 
 

@@ -180,7 +180,10 @@ def source(rows=100, class_names=None):
 
 def write_rows(writer, probs, labels=None, columns=None, extra=None):
     prediction, confidence = probs.argmax(axis=1), probs.max(axis=1)
-    writer.write(columns, probs, prediction, confidence, labels, extra)
+    computed = {"probs": probs, "prediction": prediction, "confidence": confidence}
+    if labels is not None:
+        computed["label"] = labels
+    writer.write_table(computed | dict(extra or {}), columns)
 
 
 def calibrated_file(path, output, **options):

@@ -351,9 +351,8 @@ def test_columns_of_every_type_ride_along(tmp_path, kind):
                     with open_writer(str(tmp_path / output), dataset, force=True) as writer:
                         for chunk in dataset.chunks(17, with_columns=True):
                             probs = np.full((len(chunk), 3), 1 / 3)
-                            writer.write(
-                                chunk.columns, probs, probs.argmax(1), probs.max(1), chunk.labels
-                            )
+                            computed = {"probs": probs, "label": chunk.labels}
+                            writer.write_table(computed, chunk.columns)
                 except CalibError as error:
                     # Only NPZ has no missing values.
                     assert (output, "missing values" in str(error)) == ("o.npz", True)  # noqa: PT017

@@ -136,7 +136,7 @@ from types import SimpleNamespace
 from calibcli.tables import open_writer
 p = np.full((200_000, 4), 0.25, np.float32)
 with open_writer(sys.argv[1], SimpleNamespace(rows=400_000, class_names=None)) as writer:
-    writer.write(None, p, p.argmax(1), p.max(1))
+    writer.write_table({"probs": p, "prediction": p.argmax(1)}, None)
     print("writing", flush=True)
     time.sleep(60)
 """
@@ -166,7 +166,7 @@ p = np.random.default_rng(0).random((50_000, 4), np.float32)
 try:
     with open_writer(sys.argv[1], SimpleNamespace(rows=100_000, class_names=None)) as writer:
         for _ in range(2):
-            writer.write(None, p, p.argmax(1), p.max(1))
+            writer.write_table({"probs": p, "prediction": p.argmax(1)}, None)
 except CalibError as error:
     print(error)
 """

@@ -43,7 +43,7 @@ def test_no_suffix_and_no_first_bytes_are_of_two_formats():
 def test_an_output_is_read_as_the_format_of_its_suffix(tmp_path, suffix):
     path = str(tmp_path / f"a{suffix}")
     with open_writer(path, source(40)) as writer:
-        writer.write(None, Z, Z.argmax(axis=1), Z.max(axis=1), Y)
+        writer.write_table({"probs": Z, "prediction": Z.argmax(axis=1), "label": Y}, None)
     (location,) = expand([path])
     assert FORMATS[open_file(location, Spool()).format] is OUTPUTS[suffix]
     assert suffix in OUTPUTS[suffix].suffixes

@@ -286,7 +286,7 @@ def test_a_pipe_carries_rows_before_the_end():
         "import numpy as np; from types import SimpleNamespace; from calibcli.tables import *\n"
         "p = np.full((5, 2), 0.5, np.float32)\n"
         "with open_writer('-', SimpleNamespace(rows=-1, class_names=None)) as writer:\n"
-        "    writer.write(None, p, p.argmax(1), p.max(1)); input()\n"
+        "    writer.write_table({'probs': p}, None); input()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT

@@ -18,10 +18,12 @@ from calibcli.api.containers import open_scores, tensor_on_device
 from calibcli.arrays import InputKind, NumpyArray, known_kind
 from calibcli.calibrators.base import GROUP, Calibrator
 from calibcli.calibrators.groups import groups_in
+from calibcli.engine.kept_columns import TOP_INDEX, TOP_LOGPROB, Kept, RowColumns
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError, UsageError
 from calibcli.params import Params, encode
 from calibcli.workflow.applying import (
+    ALL_COLUMNS,
     LOCAL,
     Predictions,
     calibrated_chunks,
@@ -152,6 +154,50 @@ class FittedCalibrator:
         empty = np.empty((0, self.params.classes), score_precision(source))
         return np.concatenate([empty, *(part.probs for part in self._calibrated(source))])
 
+    def predict_top(
+        self, logits: ArrayLike, count: int, input: InputKind | None = None
+    ) -> tuple[NumpyArray, NumpyArray]:
+        """The most probable classes (n, count) of each row, and their probabilities (n, count).
+
+        The likeliest comes first, and of equals the one with the least number. Of many classes
+        this holds a small part of what `predict_proba` gives; ``calib apply --keep top:K`` writes
+        it.
+
+        Parameters
+        ----------
+        logits, input
+            As for `predict_proba`.
+        count : int
+            How many classes, from 1 on; all if there are no more.
+
+        Raises
+        ------
+        UsageError
+            The count is less than 1.
+
+        Examples
+        --------
+        >>> from calibcli import fit
+        >>> calibrator = fit([[3, 0, 0], [0, 3, 0], [0, 0, 3], [0, 3, 0]], [0, 1, 2, 2], folds=0)
+        >>> classes, probs = calibrator.predict_top([[0, 3, 1]], 2)
+        >>> classes, probs.round(2)
+        (array([[1, 2]], dtype=int32), array([[0.69, 0.18]]))
+        """
+        from calibcli.api.arguments import score_precision
+
+        if count < 1:
+            raise UsageError(f"count is {count}; at least one class is needed")
+        count = min(count, self.params.classes)
+        source = self._read(open_scores(logits, self.params.classes)[0], input)
+        columns = RowColumns(Kept(top=count))
+        index, probs = (
+            [np.empty((0, count), dtype)] for dtype in (np.int32, score_precision(source))
+        )
+        for part in self._calibrated(source, columns):
+            index.append(part.columns[TOP_INDEX])
+            probs.append(np.exp(part.columns[TOP_LOGPROB]))
+        return np.concatenate(index), np.concatenate(probs)
+
     def predict_interval(
         self, logits: ArrayLike, input: InputKind | None = None
     ) -> tuple[Any, Any]:
@@ -249,9 +295,11 @@ class FittedCalibrator:
             )
         return source
 
-    def _calibrated(self, source: ArraySource, *, intervals: bool = False) -> Iterator[Predictions]:
+    def _calibrated(
+        self, source: ArraySource, columns: RowColumns = ALL_COLUMNS, *, intervals: bool = False
+    ) -> Iterator[Predictions]:
         chunks = source.chunks(chunk_rows(LOCAL, source))
-        return calibrated_chunks(LOCAL, source, chunks, self.stages, intervals=intervals)
+        return calibrated_chunks(LOCAL, source, chunks, self.stages, columns, intervals=intervals)
 
     def apply_files(
         self,

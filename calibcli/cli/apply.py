@@ -16,6 +16,7 @@ from calibcli.cli.shared_options import (
     Force,
     InputOptions,
     Inputs,
+    Keep,
     PlainFormat,
     PlainOutputOptions,
     shared,
@@ -23,6 +24,7 @@ from calibcli.cli.shared_options import (
 from calibcli.errors import ParamsError, UsageError
 
 if TYPE_CHECKING:
+    from calibcli.engine.kept_columns import Kept
     from calibcli.params import Params
     from calibcli.schema.documents import ApplyDocument
     from calibcli.tables.dataset import Dataset
@@ -32,7 +34,7 @@ _HELP = """Write calibrated probabilities of every row, in the order of the rows
 
 Needs no labels. The output has probs, prediction, confidence, the label if it was there, and \
 every other column of the input. After venn-abers it also has confidence_lower and \
-confidence_upper, with --threshold or --cost a decision.
+confidence_upper, with --threshold or --cost a decision; --keep writes less of each row.
 
 More: calib docs inputs, calib docs params, calib docs decisions."""
 
@@ -69,6 +71,7 @@ class ApplyOptions:
         ),
         Trait.WRITES_FILE,
     ]
+    keep: Keep = None
     by: Annotated[
         str | None,
         typer.Option(
@@ -132,6 +135,7 @@ class ApplyOptions:
     PlainOutputOptions,
     basic=(
         "output",
+        "keep",
         "force",
         "logits",
         "input",
@@ -166,12 +170,14 @@ def apply_command(
         talk_about_left_out,
         talk_about_output,
     )
+    from calibcli.engine.kept_columns import RowColumns
     from calibcli.tables import Outputs, check_output, is_folder
     from calibcli.workflow.calibrated_outputs import write_calibrated
     from calibcli.workflow.records import read_calibrators
 
     output = applying.output
     check_stdin([params, *inputs])
+    kept = checked_kept(applying.keep, output)
     check_output(output, force=applying.force, in_parts=True)
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
@@ -186,8 +192,10 @@ def apply_command(
         check_params_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
         decider = applying.decider(content, params, dataset.class_names)
+        check_keeping(kept, output, dataset)
+        columns = RowColumns(kept, decider)
         with Outputs(force=applying.force) as files:
-            rows = write_calibrated(engine, dataset, stages, output, files, content.data, decider)
+            rows = write_calibrated(engine, dataset, stages, output, files, content.data, columns)
         talk_about_groups(dataset, names, talk)
         talk_about_left_out(files, talk)
     if output != "-":
@@ -223,3 +231,48 @@ def _document(
     if decider is not None:
         document["decision"] = {"positive": decider.positive, "threshold": decider.threshold}
     return json.dumps(document, indent=2) + "\n"
+
+
+def checked_kept(texts: Sequence[str] | None, output: str | None) -> Kept | None:
+    """What ``--keep`` says, which must suit the output.
+
+    Raises
+    ------
+    UsageError
+        It is not known, or the format holds the probabilities of all classes alone.
+    """
+    from calibcli.engine.kept_columns import parse_kept
+
+    kept = parse_kept(texts or ())
+    if kept is not None and output is not None and output.lower().endswith(".npy"):
+        raise UsageError(
+            f"--keep: {output} would hold the probabilities of all classes alone; write .parquet, "
+            ".npz or .arrow"
+        )
+    return kept
+
+
+def check_keeping(kept: Kept | None, output: str, dataset: Dataset) -> None:
+    """Refuse to keep what rows do not have.
+
+    Raises
+    ------
+    UsageError
+    """
+    from calibcli.tables import is_folder, output_format
+
+    if kept is None:
+        return
+    if dataset.row_labels is not None:
+        raise UsageError("--keep: rows with several labels have one probability for each already")
+    if kept.label and not dataset.has_labels:
+        raise UsageError(
+            f"--keep label: {dataset.name} has no labels; leave it out, or say where they are "
+            "(--labels)"
+        )
+    shaped = not is_folder(output) and output_format(output).gives_shape
+    if kept.top and shaped and dataset.grid() is not None:
+        raise UsageError(
+            f"--keep top:{kept.top}: rows that get their shape back have all classes or none; "
+            "write .parquet, or keep confidence"
+        )

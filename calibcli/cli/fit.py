@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calibcli.cli.apply import check_keeping, checked_kept
 from calibcli.cli.fit_job import FitJob, Targets
 from calibcli.cli.gate_options import GateOptions, Gates
 from calibcli.cli.option_values import Trait
@@ -19,6 +20,7 @@ from calibcli.cli.shared_options import (
     Force,
     InputOptions,
     Inputs,
+    Keep,
     MeasureOptions,
     PreferOption,
     ReportFormat,
@@ -167,6 +169,7 @@ class FitOptions:
         ),
         Trait.WRITES_FILE,
     ] = None
+    keep: Keep = None
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the rounds of an adaptive loss, as JSON."),
@@ -238,6 +241,8 @@ def fit_command(
         )
         job.open_target(fitting.target)
         keep_inputs(outputs, job.dataset, job.test, job.target)
+        if targets.output is not None:
+            check_keeping(targets.kept, targets.output, job.test or job.dataset)
         panel = measuring.settled(panel, job.classes, job.dataset.class_names)
         outcome = job.fit(plan, fitting.folds, panel)
         if printing.format is not ReportFormat.TABLE:
@@ -366,7 +371,7 @@ def _targets(inputs: list[str], options: FitOptions) -> Targets:
         check_output(output, force=force, in_parts=True)
     if options.trace is not None:
         check_writable(options.trace, force=force)
-    return Targets(params, output, options.trace)
+    return Targets(params, output, options.trace, checked_kept(options.keep, output))
 
 
 def _stem(inputs: list[str]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calibcli.cli.console import Talk
     from calibcli.cli.pictures import Pictures
     from calibcli.engine.data import Data
+    from calibcli.engine.kept_columns import Kept
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.view import Event
     from calibcli.params import Params
@@ -35,6 +36,8 @@ class Targets:
     params: str
     output: str | None
     trace: str | None = None
+    kept: Kept | None = None
+    """What of the probabilities is written."""
 
     @property
     def stdout_taken(self) -> bool:
@@ -227,14 +230,17 @@ class FitJob:
         """Write the calibrated rows, the trace, and last the parameter file that speaks of them."""
         from calibcli.params import encode
 
-        self._write_calibrated(outcome, targets.output, files)
+        self._write_calibrated(outcome, targets.output, targets.kept, files)
         if targets.trace is not None:
             files.open(targets.trace).write(_trace(outcome))
         blob = encode(content, safetensors=targets.params.endswith(".safetensors"))
         files.open(targets.params, last=True).write(blob)
 
-    def _write_calibrated(self, outcome: Outcome, path: str | None, files: Outputs) -> None:
+    def _write_calibrated(
+        self, outcome: Outcome, path: str | None, kept: Kept | None, files: Outputs
+    ) -> None:
         from calibcli.cli.reading import talk_about_left_out, talk_about_output
+        from calibcli.engine.kept_columns import RowColumns
         from calibcli.workflow.calibrated_outputs import write_calibrated
 
         if path is None:
@@ -249,7 +255,8 @@ class FitJob:
         talk_about_output(dataset, self.talk)
         with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
             fitted_to = None if self.test is None else self._prints.result()
-            write_calibrated(engine, dataset, outcome.fit.calibrators, path, files, fitted_to)
+            columns, stages = RowColumns(kept), outcome.fit.calibrators
+            write_calibrated(engine, dataset, stages, path, files, fitted_to, columns)
         talk_about_left_out(files, self.talk)
 
     def _stored_rows(self, dataset: Dataset) -> Dataset:

@@ -110,6 +110,13 @@ def options_in(panel: str) -> Callable[..., Any]:
     return functools.partial(typer.Option, rich_help_panel=panel)
 
 
+def complete_keep(incomplete: str) -> list[str]:
+    """Completion of what ``--keep`` can name, with commas between them."""
+    *before, last = re.split(r"(?<=,)", incomplete)
+    words = ("top:", "confidence", "label")
+    return ["".join([*before, each]) for each in words if each.startswith(last)]
+
+
 def complete_from(names: str) -> Callable[[str], list[str]]:
     """Completion of names with commas between them, from a registry ``"module:NAME"``."""
 
@@ -594,6 +601,19 @@ Force = Annotated[
     bool,
     _output("--force", help="Overwrite files that exist."),
     Trait.NEEDS_TRUST,
+]
+
+
+Keep = Annotated[
+    list[str] | None,
+    _output(
+        "--keep",
+        metavar="top:K|confidence|label",
+        autocompletion=complete_keep,
+        help="Write the K largest probabilities and their classes, the largest one, or that of the "
+        "label; several with commas between them.",
+        show_default="all probabilities",
+    ),
 ]
 
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import PurePath
 
+from calibcli.engine.kept_columns import LABEL_PROB
 from calibcli.errors import DataError, UsageError
 from calibcli.params import first_twice
 from calibcli.tables.formats.base import DataFile, Field
@@ -269,6 +270,11 @@ def named_scores(file: FileFields) -> list[Field]:
 
 def _proposed_scores(file: FileFields) -> str:
     """What to add to the command, by the types of fields."""
+    if file.find(LABEL_PROB):
+        return (
+            f"{LABEL_PROB} is the probability of each label alone, which says nothing of "
+            "calibration; write the file again with --keep confidence or top:K too"
+        )
     usable = [field for field in file.fields if _can_be_scores(field)]
     vectors = [field.name for field in usable if field.axes == 2]
     single = [field.name for field in usable if field.axes == 1]

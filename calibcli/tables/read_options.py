@@ -303,6 +303,9 @@ class ReadOptions:
             for name in ("logits", "labels", "weights", "input")
             if name in notes and getattr(plain, name) == defaults[name]
         }
+        count = notes.get("num_classes", "")
+        if count.isdecimal() and plain.num_classes is None:
+            changes["num_classes"] = int(count)
         if "cluster" in notes and self.labels_required:
             changes["keys"] = {"cluster": notes["cluster"], **self.keys}
         like = None if self.like is None else replace(self.like, decisions={})

@@ -55,27 +55,15 @@ class Writer:
         """Columns of the input that the format cannot hold."""
         return self._sink.left_out
 
-    def write(
-        self,
-        columns: Any,
-        probs: NumpyArray,
-        prediction: NumpyArray,
-        confidence: NumpyArray,
-        labels: NumpyArray | None = None,
-        extra: Mapping[str, NumpyArray] | None = None,
-    ) -> None:
+    def write_table(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
         """Write the next rows. The arrays are not copied and must not be changed afterwards.
 
         Parameters
         ----------
+        computed : dict of str to array (n,) or (n, m)
+            Columns that were computed, the scores first if they are among them.
         columns : pyarrow.RecordBatch or None
             The other columns of the input, from `Chunk.columns`.
-        probs : float32 or float64 array (n, K)
-        prediction : integer array (n,)
-        confidence : array (n,)
-        labels : int64 array (n,) or None
-        extra : dict of str to array (n,) or (n, m), or None
-            More computed columns.
 
         Raises
         ------
@@ -84,13 +72,6 @@ class Writer:
         OSError
             Writing failed, perhaps of earlier rows.
         """
-        computed = {"probs": probs, "prediction": prediction, "confidence": confidence}
-        if labels is not None:
-            computed["label"] = labels
-        self.write_table(computed | dict(extra or {}), columns)
-
-    def write_table(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
-        """Write the next rows of a table that begins with scores; see `Sink.write`."""
         if not len(next(iter(computed.values()))):
             return
         while len(self._waiting) >= WAITING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from calibcli.arrays import (
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows, log_probs_after
 from calibcli.engine.engine import Engine, Tile, host_logits
+from calibcli.engine.kept_columns import LOWER, PROBS, UPPER, RowColumns
 from calibcli.engine.machine import keep_freed_memory, one_blas_thread
 from calibcli.engine.source import Chunk, Source
 from calibcli.engine.survey import TOO_LARGE
@@ -31,6 +32,9 @@ _CHUNK_BYTES = 8 << 20
 
 LOCAL = Engine()
 """Where arrays of the Python interface are calibrated."""
+
+ALL_COLUMNS = RowColumns()
+"""All probabilities, the prediction and its confidence."""
 
 _LARGEST_TENSOR = 1 << 26
 """Scores that are calibrated on a device at once."""
@@ -47,21 +51,25 @@ class Predictions:
     ----------
     chunk : Chunk
         The rows as read.
-    probs : array (n, K)
-        float32, or float64 where the scores are.
-    prediction : int64 array (n,)
-        The most probable class; the first of equals.
-    confidence : array (n,)
-        The largest probability.
-    interval : (array (n,), array (n,)) or None
-        From where to where the confidence may lie, if wanted and where the last stage says so.
+    columns : dict of str to array (n,) or (n, m)
+        What was computed, by name; probabilities are float32, or float64 where the scores are.
     """
 
     chunk: Chunk
-    probs: NumpyArray
-    prediction: NumpyArray
-    confidence: NumpyArray
-    interval: tuple[NumpyArray, NumpyArray] | None = None
+    columns: Mapping[str, NumpyArray]
+
+    def __len__(self) -> int:
+        return len(self.chunk)
+
+    @property
+    def probs(self) -> NumpyArray:
+        """Probabilities (n, K)."""
+        return self.columns[PROBS]
+
+    @property
+    def interval(self) -> tuple[NumpyArray, NumpyArray] | None:
+        """From where to where the confidence may lie, where the last stage says so."""
+        return (self.columns[LOWER], self.columns[UPPER]) if LOWER in self.columns else None
 
 
 def probabilities(stages: Sequence[Calibrator], logits: Array) -> Array:
@@ -132,33 +140,39 @@ def calibrated_chunks(
     source: Source,
     chunks: Iterator[Chunk],
     stages: Sequence[Calibrator],
+    columns: RowColumns = ALL_COLUMNS,
     *,
     intervals: bool = False,
     together: int = 1,
 ) -> Iterator[Predictions]:
-    """The rows of some chunks with their probabilities, and with intervals if wanted, in order.
+    """The rows of some chunks with what is to be known of them, in order.
 
-    So many neighbouring rows as stay ``together`` come together.
+    Parameters
+    ----------
+    columns : RowColumns
+        What that is.
+    intervals : bool
+        Whether intervals of the confidence are wanted, where there are some.
+    together : int
+        So many neighbouring rows come together.
 
     Raises
     ------
     DataError
         A row whose scores have no probabilities, with its place.
     """
-    work = partial(_calibrated, tuple(stages), intervals)
+    work = partial(_calibrated, tuple(stages), columns, intervals)
     for results, chunk in engine.map_chunks(source, chunks, work, together=together):
-        probs, prediction, confidence, *ends = (
-            np.concatenate(part) for part in zip(*results, strict=True)
-        )
-        _check(source, chunk, np.isnan(confidence))
-        interval = (ends[0], ends[1]) if ends else None
-        yield Predictions(chunk, probs, prediction, confidence, interval)
+        without, parts = zip(*results, strict=True)
+        _check(source, chunk, np.concatenate(without))
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        yield Predictions(chunk, whole)
 
 
 def _calibrated(
-    stages: tuple[Calibrator, ...], intervals: bool, tile: Tile
-) -> tuple[NumpyArray, ...]:
-    """Probabilities, prediction and confidence, and the ends of the interval if there is one."""
+    stages: tuple[Calibrator, ...], columns: RowColumns, intervals: bool, tile: Tile
+) -> tuple[NumpyArray, Mapping[str, NumpyArray]]:
+    """Which rows (n,) have no probabilities, and the columns of all."""
     # Rows that have no probabilities come out as NaN, and are refused by their number.
     with np.errstate(invalid="ignore"):
         stages = for_rows(stages, tile.keys)
@@ -169,12 +183,12 @@ def _calibrated(
         if intervals and stages:
             classes = namespace(logits).asarray(prediction, device=logits.device)
             interval = stages[-1].interval(logits, classes)
-    if interval is None:
-        return probs, prediction, confidence
-    lower, upper = (to_numpy(end).astype(probs.dtype) for end in interval)
-    # Rounding must not push the confidence out of its interval.
-    lower, upper = np.minimum(lower, confidence), np.maximum(upper, confidence)
-    return probs, prediction, confidence, lower, upper
+        if interval is not None:
+            lower, upper = (to_numpy(end).astype(probs.dtype) for end in interval)
+            # Rounding must not push the confidence out of its interval.
+            interval = np.minimum(lower, confidence), np.maximum(upper, confidence)
+        labels = None if tile.labels is None else to_numpy(tile.labels)
+        return np.isnan(confidence), columns(probs, prediction, confidence, interval, labels)
 
 
 def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from calibcli.arrays import InputKind, NumpyArray
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.engine import Engine
+from calibcli.engine.kept_columns import RowColumns
 from calibcli.engine.source import Chunk, Partition
 from calibcli.tables.atomic import Outputs
 from calibcli.tables.dataset import Dataset
@@ -23,13 +24,12 @@ from calibcli.tables.manifest import WrittenPart
 from calibcli.tables.part_folders import PartPlace
 from calibcli.tables.read_options import LABEL_NAME
 from calibcli.tables.writing import Writer, open_writer, output_format, writer_to
-from calibcli.workflow.applying import Predictions, calibrated_chunks, chunk_rows
-
-if TYPE_CHECKING:  # only who decides needs it
-    from calibcli.workflow.pricing import Decider
-
-_INTERVAL = ("confidence_lower", "confidence_upper")
-"""Columns that some methods add."""
+from calibcli.workflow.applying import (
+    ALL_COLUMNS,
+    Predictions,
+    calibrated_chunks,
+    chunk_rows,
+)
 
 _FEWEST_PARTS, _MOST_SEGMENTS = 64, 16
 """A part has the rows of so many segments (of up to 8 million scores) at most, and fewer where that
@@ -43,9 +43,9 @@ def write_calibrated(
     path: str,
     files: Outputs,
     fitted_to: Sequence[Mapping[str, Any]] | None,
-    decider: Decider | None = None,
+    columns: RowColumns = ALL_COLUMNS,
 ) -> int:
-    """Write the calibrated probabilities of a dataset, and decisions if there is a decider.
+    """Write the calibrated probabilities of a dataset, or what is kept of them.
 
     A path that ends with a slash becomes a folder of Parquet files in the order of the rows. They
     are written by the workers of the engine, where it has some, and do not depend on them.
@@ -61,7 +61,8 @@ def write_calibrated(
     fitted_to : sequence of dict, or None
         Fingerprints of files: where the rows are of one of these, or if it is None, the output says
         of itself that a fit has seen them.
-    decider : Decider, optional
+    columns : RowColumns, optional
+        What is written of each row.
 
     Returns
     -------
@@ -77,15 +78,15 @@ def write_calibrated(
     """
     seen = fitted_to is None or dataset.seen or dataset.is_among(fitted_to)
     rows = _CalibratedRows(
-        dataset.kind, dataset.columns, dataset.dtype, dataset.class_names, tuple(stages), decider
+        dataset.kind, dataset.columns, dataset.dtype, dataset.class_names, tuple(stages), columns
     )
     if dataset.row_labels is not None:
         rows = replace(rows, class_names=dataset.row_labels, by_label=True)
     if is_folder(path):
         return _write_parts(engine, dataset, rows, path, files, seen)
     grid = dataset.grid() if output_format(path).gives_shape and not rows.by_label else None
-    described = rows.described(dataset.rows)
-    with open_writer(path, described, outputs=files, seen=seen, grid=grid) as writer:
+    described, notes = rows.described(dataset.rows), rows.notes
+    with open_writer(path, described, outputs=files, seen=seen, grid=grid, notes=notes) as writer:
         return rows.write(engine, writer, dataset)
 
 
@@ -121,7 +122,8 @@ def _write_part(
     """Write the part of a number; on a worker where there are some."""
     form = OUTPUTS[".parquet"]
     with place.open(names[number]) as file:
-        with writer_to(file, form, rows.described(UNKNOWN_ROWS), seen=seen) as writer:
+        described = rows.described(UNKNOWN_ROWS)
+        with writer_to(file, form, described, seen=seen, notes=rows.notes) as writer:
             written = rows.write(engine, writer, _PartSource(rows, part))
         return WrittenPart(names[number], written, file.seek(0, 2))
 
@@ -153,7 +155,7 @@ class _CalibratedRows:
     class_names : tuple of str or None
         Of the output.
     stages : tuple of Calibrator
-    decider : Decider or None
+    row_columns : RowColumns
     by_label : bool
         Whether a row is one of the labels ``class_names`` of a stored row, which becomes one row of
         the output, with a probability for each.
@@ -164,13 +166,18 @@ class _CalibratedRows:
     dtype: np.dtype[Any]
     class_names: tuple[str, ...] | None
     stages: tuple[Calibrator, ...]
-    decider: Decider | None
+    row_columns: RowColumns
     by_label: bool = False
 
     @property
     def labels(self) -> int:
         """How many rows become one row of the output."""
         return len(self.class_names or ()) if self.by_label else 1
+
+    @property
+    def notes(self) -> dict[str, str] | None:
+        """How the output is to be read, where that is not plain."""
+        return self.row_columns.notes(max(self.columns, 2))
 
     def described(self, rows: int) -> _Described:
         """What the writer of some rows must know."""
@@ -191,27 +198,17 @@ class _CalibratedRows:
             source,
             chunks,
             self.stages,
+            ALL_COLUMNS if self.by_label else self.row_columns,
             intervals=not self.by_label,
             together=self.labels,
         )
         for part in calibrated:
-            computed, columns = self._by_label(part) if self.by_label else self._by_row(part)
+            computed, columns = part.columns, part.chunk.columns
+            if self.by_label:
+                computed, columns = self._by_label(part)
             writer.write_table(computed, columns)
-            written += len(computed["probs"])
+            written += len(part) // self.labels
         return written
-
-    def _by_row(self, part: Predictions) -> tuple[dict[str, NumpyArray], Any]:
-        computed = {
-            "probs": part.probs,
-            "prediction": part.prediction,
-            "confidence": part.confidence,
-        }
-        if part.chunk.labels is not None:
-            computed["label"] = part.chunk.labels
-        computed |= dict(zip(_INTERVAL, part.interval or (), strict=False))
-        if self.decider is not None:
-            computed["decision"] = self.decider(part.probs)
-        return computed, part.chunk.columns
 
     def _by_label(self, part: Predictions) -> tuple[dict[str, NumpyArray], Any]:
         columns, labels, count = part.chunk.columns, part.chunk.labels, self.labels
@@ -223,8 +220,8 @@ class _CalibratedRows:
         computed = {"probs": np.ascontiguousarray(part.probs[:, 1]).reshape(-1, count)}
         if labels is not None:
             computed["label"] = np.where(labels == NO_LABEL, -1, labels).reshape(-1, count)
-        if self.decider is not None:
-            computed["decision"] = self.decider(part.probs).reshape(-1, count)
+        if self.row_columns.decider is not None:
+            computed["decision"] = self.row_columns.decider(part.probs).reshape(-1, count)
         return computed, columns
 
 

@@ -91,12 +91,14 @@ class NpzSink:
         arrays = dict(computed)
         if columns is not None:
             self._add_columns(columns, arrays)
-        self._scores = next(iter(computed))
-        grid, rows = self._grid, len(computed[self._scores])
+        name, first = next(iter(computed.items()))
+        self._scores = name if first.ndim > 1 else ""
+        grid, rows = self._grid, len(first)
         if grid is not None:
-            arrays[self._scores] = grid.scores(arrays[self._scores])
-            first = -self._rows % grid.per_image
-            arrays |= {name: arrays[name][first :: grid.per_image] for name in self._per_image}
+            if self._scores:
+                arrays[name] = grid.scores(first)
+            image = -self._rows % grid.per_image
+            arrays |= {name: arrays[name][image :: grid.per_image] for name in self._per_image}
         if not self._rows:
             self._begin(arrays)
         for name, array in arrays.items():
@@ -107,7 +109,7 @@ class NpzSink:
         self._rows += rows
 
     def _begin(self, arrays: dict[str, NumpyArray]) -> None:
-        scores, grid = arrays[self._scores], self._grid
+        grid = self._grid
         in_order = self._promised >= 0 and (grid is None or grid.is_in_order)
         for name, array in arrays.items():
             if name != self._scores:
@@ -115,7 +117,8 @@ class NpzSink:
                 self._arrays[name] = waiting(array, None if name in self._per_image else grid)
             elif not in_order:
                 self._arrays[name] = _Waiting(array, grid, is_scores=True)
-        if in_order:
+        if in_order and self._scores:
+            scores = arrays[self._scores]
             self._direct = self._open(self._scores)
             shape: tuple[int, ...] = (self._promised, scores.shape[1])
             if grid is not None:

@@ -37,7 +37,7 @@ BFLOAT_TITLE = "bfloat16"
 SHAPE_METADATA = b"calib.shape"
 """Metadata of an Arrow field: the shape of one value, a JSON list, where it is no vector."""
 
-NOTED = ("logits", "labels", "weights", "cluster", "input")
+NOTED = ("logits", "labels", "weights", "cluster", "input", "num_classes")
 """What a file can say about its reading, see `DataFile.notes`."""
 
 CONVERTING = "docs/converting.md"
@@ -227,7 +227,8 @@ class DataFile(ABC):
         Whether its rows are more than those that were stored, so that an output would repeat them.
     notes : dict of str to str
         What it says of itself about its reading: the fields of ``"logits"``, ``"labels"``,
-        ``"weights"`` and ``"cluster"``, and what ``"input"`` is; see `read_notes`.
+        ``"weights"`` and ``"cluster"``, what ``"input"`` is, and how many classes there are; see
+        `read_notes`.
     decisions : dict of str to JSON value
         What was decided about its shape that must mean the same for other files, by the field of
         `ReadOptions` that asks for it: see `Layout.decisions`.
@@ -397,7 +398,7 @@ class Sink(Protocol):
         Parameters
         ----------
         computed : dict of str to array (n,) or (n, m)
-            First the probabilities or other scores (n, K), then what else there is.
+            First the probabilities or other scores (n, K), if there are any.
         columns : pyarrow.RecordBatch or None
             The other columns of the input.
 

@@ -188,7 +188,7 @@ class ParquetSink(ArrowSink):
         if self._writer is None:
             self._writer = self._open(batch.schema)
             scores = next(iter(computed.values()))
-            row_bytes = scores.itemsize * scores.shape[1]
+            row_bytes = scores.nbytes // len(scores)
             self._group = max(1, min(GROUP_ROWS, GROUP_BYTES // row_bytes))
         self._waiting.append(batch)
         self._rows += batch.num_rows

@@ -52,7 +52,9 @@ def pad_choices(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedFi
     """
     first = opened.files[0]
     name = _scores(first, options)
-    if name is None or not any(_is_ragged(file, name, options) for file in opened.files):
+    if name is None or "top" in first.picked:
+        return opened  # of the most probable classes a row of all has been made
+    if not any(_is_ragged(file, name, options) for file in opened.files):
         return opened
     width, shortest = options.num_classes or options.class_count or 0, 0
     if not width:

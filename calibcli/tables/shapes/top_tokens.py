@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from calibcli.arrays import SMALLEST_PROBABILITY, NumpyArray
+from calibcli.engine.kept_columns import TOP_INDEX, TOP_LOGPROB, TOP_REST
 from calibcli.errors import UsageError
 from calibcli.tables.formats.base import DataFile, Field, RowError, locating_rows
 from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
@@ -27,9 +28,6 @@ from calibcli.tables.read_options import KEEP, REST_SHARED, STRIP, ReadOptions
 from calibcli.tables.shapes.base import OpenedFiles
 from calibcli.tables.shapes.derived import first_rows, with_derived
 from calibcli.tables.storage import Spool
-
-INDEX, LOGPROB, REST = "topk_index", "topk_logprob", "topk_rest"
-"""The columns of the most probable classes: their numbers, log-probabilities, and what is left."""
 
 COUNTS = "choices"
 """The column that says how many of the classes are choices of a row."""
@@ -52,7 +50,11 @@ def read_top_tokens(opened: OpenedFiles, options: ReadOptions, _: Spool) -> Open
     """
     first = opened.files[0]
     fields = FileFields.of(first)
-    if options.logits in (None, LOGPROB) and fields.find(LOGPROB) and fields.find(INDEX):
+    if (
+        options.logits in (None, TOP_LOGPROB)
+        and fields.find(TOP_LOGPROB)
+        and fields.find(TOP_INDEX)
+    ):
         return _from_numbers(opened, options)
     field = _column(fields, options.logits)
     if field is None:
@@ -112,9 +114,9 @@ def _from_numbers(opened: OpenedFiles, options: ReadOptions) -> OpenedFiles:
             f"{first.location.name}: has the most probable classes alone; say how many there are: "
             "--num-classes N"
         )
-    has_rest = FileFields.of(first).find(REST) is not None
-    top = TopClasses(count, options.topk_rest or REST_SHARED, REST if has_rest else None)
-    return _derived(opened, LOGPROB, top, top.said, names)
+    has_rest = FileFields.of(first).find(TOP_REST) is not None
+    top = TopClasses(count, options.topk_rest or REST_SHARED, TOP_REST if has_rest else None)
+    return _derived(opened, TOP_LOGPROB, top, top.said, names)
 
 
 def _derived(
@@ -416,7 +418,7 @@ class TopClasses:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return (INDEX, LOGPROB, *(() if self.left is None else (self.left,)))
+        return (TOP_INDEX, TOP_LOGPROB, *(() if self.left is None else (self.left,)))
 
     @property
     def type(self) -> Any:
@@ -427,7 +429,10 @@ class TopClasses:
     @property
     def said(self) -> str:
         """What is done, for a person."""
-        return f"the most probable of {self.classes} classes; another one has {_SAID[self.rest]}"
+        return (
+            f"the most probable of {self.classes} classes; another one has {_SAID[self.rest]}; so "
+            "NLL, Brier and class-wise errors are approximate"
+        )
 
     def column(self, batch: Any) -> Any:
         """The log-probabilities of all classes, as lists of a fixed size.
@@ -439,11 +444,11 @@ class TopClasses:
         """
         from calibcli.tables.formats.arrow_types import flattened, numbers_in
 
-        numbers, counts = flattened(batch.column(INDEX), INDEX)
-        values, lengths = flattened(batch.column(LOGPROB), LOGPROB)
+        numbers, counts = flattened(batch.column(TOP_INDEX), TOP_INDEX)
+        values, lengths = flattened(batch.column(TOP_LOGPROB), TOP_LOGPROB)
         if (counts != lengths).any():
             row = int((counts != lengths).argmax())
-            raise RowError(row, f"{INDEX} and {LOGPROB} have different lengths")
+            raise RowError(row, f"{TOP_INDEX} and {TOP_LOGPROB} have different lengths")
         rows = np.repeat(np.arange(len(counts)), counts)
         codes = numbers.to_numpy(zero_copy_only=False)
         wrong = ~((codes >= 0) & (codes < self.classes))

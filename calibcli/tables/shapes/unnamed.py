@@ -34,12 +34,15 @@ def find_unnamed(opened: OpenedFiles, options: ReadOptions, _: Spool) -> OpenedF
     - columns that are called like the classes, which are all values of the labels;
     - the only column of truth values, or of 0 and 1, beside single scores or pairs.
     """
-    file = opened.files[0]
-    if options.logits is None and "logits" not in file.roles:
-        scores = named_scores(FileFields.of(file))
-        roles = {} if scores else _roles(file, opened.labels, options)
-    else:
-        roles = {}
+    file, roles = opened.files[0], dict[str, str]()
+    is_asked = options.logits is not None or "logits" in file.roles
+    if not is_asked and not named_scores(FileFields.of(file)):
+        roles = _verbal(file)
+        if roles:
+            # Class names are those of the answers, not of right and wrong.
+            opened = _without_class_names(opened)
+            file = opened.files[0]
+        roles = roles or _roles(file, opened.labels, options)
     if not roles and _wants_labels(file, opened, options):
         roles = _flag(file, options)
     if not roles:
@@ -65,16 +68,26 @@ def _roles(file: DataFile, label_file: DataFile | None, options: ReadOptions) ->
     data = [field for field in file.fields if field.name not in file.about]
     if sorted(field.name for field in data) == list(POSITIONAL):
         return _positional(data)
-    fields = FileFields.of(file)
-    confidence, correct = (next(iter(fields.named(names)), None) for names in VERBAL)
-    if confidence and correct and _is_single(confidence, "float"):
-        truths = [each for each in ("bool", "integer") if _is_single(correct, each)]
-        if truths:
-            return {"logits": confidence.name, "labels": correct.name}
     if label_file is not None:
         return {}
+    fields = FileFields.of(file)
     labels = fields.find(options.labels) if options.labels else named_labels(fields)
     return {} if labels is None else _class_columns(file, labels)
+
+
+def _verbal(file: DataFile) -> dict[str, str]:
+    """A confidence, and whether it was right."""
+    fields = FileFields.of(file)
+    confidence, correct = (next(iter(fields.named(names)), None) for names in VERBAL)
+    if not (confidence and correct and _is_single(confidence, "float")):
+        return {}
+    is_truth = _is_single(correct, "bool") or _is_single(correct, "integer")
+    return {"logits": confidence.name, "labels": correct.name} if is_truth else {}
+
+
+def _without_class_names(opened: OpenedFiles) -> OpenedFiles:
+    files = tuple(replace(file, class_names=None) for file in opened.files)
+    return replace(opened, files=files)
 
 
 def _positional(data: list[Field]) -> dict[str, str]:
