@@ -17,7 +17,7 @@ from calibcli.arrays import (
     softmax,
     split_impossible,
 )
-from calibcli.calibrators.curvature import Curvature, Expansion
+from calibcli.calibrators.curvature import Curvature, Expansion, PreparedRows
 from calibcli.calibrators.parameters import Parameters
 
 GROUP = "group"
@@ -195,7 +195,8 @@ class SmoothMap(Family):
     """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
 
     The abstract methods are all that a map must have; the others have it fitted in fewer passes
-    (`pullback_squares`, `likelihood_hessian`, `curvature`, `expansion`), give it a penalty
+    (`pullback_squares`, `likelihood_hessian`, `prepared`, `curvature`, `expansion`), give it a
+    penalty
     (`ridge`, `anchor`) or bounds (`signed`), or place its knots (`needs_placing`, `placed`).
 
     Attributes
@@ -248,6 +249,17 @@ class SmoothMap(Family):
         """
         return None
 
+    def prepares(self, classes: int) -> bool:
+        """Whether at K classes `prepared` is a shorter way than `forward` and `pullback`."""
+        return False
+
+    def prepared(self, logits: NumpyArray, labels: NumpyArray) -> PreparedRows:
+        """What every pass needs of rows: of logits (n, K) in host memory and labels (n,).
+
+        Where the map normalises, the logits are log-probabilities.
+        """
+        raise NotImplementedError
+
     def curvature(self, classes: int) -> Curvature | None:
         """The sums for a preconditioner of the likelihood at K classes, where the map has some."""
         return None
@@ -280,8 +292,15 @@ class SmoothMap(Family):
         """Whether the family has knots that are still to be placed."""
         return False
 
+    def telling(self, log_probs: NumpyArray) -> NumpyArray:
+        """What of log-probabilities (n, K) of rows places the knots: (n, m) of them."""
+        return log_probs
+
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> SmoothMap:
-        """The family with its knots, if any, placed by log-probabilities (n, K) of rows."""
+        """The family with its knots, if any, placed by log-probabilities (n, K) of rows.
+
+        Of these, what is `telling` is enough.
+        """
         return self
 
     def at_temperature(self, classes: int, scale: float) -> NumpyArray:

@@ -41,6 +41,32 @@ class Curvature(ABC):
         """The preconditioner of mean sums (S,), with a ridge (P,) on the parameters."""
 
 
+class PreparedRows(ABC):
+    """What a map of few parameters, linear in them, needs of rows in every pass, found once.
+
+    Attributes
+    ----------
+    nbytes : int
+        What it takes to keep it.
+    """
+
+    nbytes: int
+
+    @abstractmethod
+    def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
+        """Sums over the rows of the negative log-likelihood, its gradient and its Hessian.
+
+        Parameters
+        ----------
+        theta : float64 array (P,)
+        weights : float64 array (n,)
+
+        Returns
+        -------
+        float64 array (1 + P + P * P,)
+        """
+
+
 class Expansion(ABC):
     """All derivatives of the negative log-likelihood by a map's parameters, from one fold.
 

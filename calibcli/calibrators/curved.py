@@ -141,6 +141,9 @@ class _CurvedMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
+    def telling(self, log_probs: NumpyArray) -> NumpyArray:
+        return self._curve.telling(log_probs)
+
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> _CurvedMap:
         return replace(self, knots=self._curve.placed(log_probs, weights).knots)
 

@@ -13,14 +13,18 @@ from calibcli.arrays import (
     NumpyArray,
     argmax,
     dot_classes,
+    impossible_classes,
     like,
     namespace,
+    pick,
     put,
+    shift,
     sum_classes,
     sum_rows,
     to_numpy,
 )
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
+from calibcli.calibrators.curvature import PreparedRows
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import read_knots, spaced, weighted_quantiles
 
@@ -120,6 +124,11 @@ class GapTemperatureMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
+    def telling(self, log_probs: NumpyArray) -> NumpyArray:
+        if self.feature == "entropy":
+            return log_probs
+        return np.partition(log_probs, -2, axis=1)[:, -2:]
+
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> GapTemperatureMap:
         with np.errstate(invalid="ignore"):
             values = _feature(self.feature, log_probs)
@@ -161,6 +170,12 @@ class GapTemperatureMap(SmoothMap):
         hats = _hats(self._knots, self.feature, logits)
         return to_numpy(hats.T @ (hats * spread[:, None])).astype(np.float64)
 
+    def prepares(self, classes: int) -> bool:
+        return True
+
+    def prepared(self, logits: NumpyArray, labels: NumpyArray) -> PreparedRows:
+        return _ScaledRows(logits, labels, _hats(self._knots, self.feature, logits))
+
     def calibrator(self, theta: NumpyArray, classes: int) -> GapTemperature:
         return GapTemperature(self._knots, np.maximum(theta, 0.0), self.feature)
 
@@ -173,6 +188,46 @@ class GapTemperatureMap(SmoothMap):
 
     def scaled(self, scale: float) -> GapTemperatureMap:
         return replace(self, unit=scale)
+
+
+class _ScaledRows(PreparedRows):
+    """Rows of log-probabilities of which each is multiplied by a number of its own.
+
+    Parameters
+    ----------
+    logits : array (n, K)
+        ``-inf`` of classes that are impossible.
+    labels : int array (n,)
+    hats : array (n, m)
+        How much each scale counts in a row.
+    """
+
+    def __init__(self, logits: NumpyArray, labels: NumpyArray, hats: NumpyArray) -> None:
+        self._below, self._hats = shift(logits), hats.astype(np.float64)
+        impossible = impossible_classes(self._below)
+        self._possible: NumpyArray | None = None
+        if impossible is not None:
+            self._possible = ~impossible
+            self._below[impossible] = 0
+        self._label_below = pick(self._below, labels).astype(np.float64)
+        self.nbytes = self._below.nbytes + self._hats.nbytes
+        self.nbytes += 0 if self._possible is None else self._possible.nbytes
+
+    def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
+        below, scale = self._below, self._hats @ theta
+        power = below * scale.astype(below.dtype)[:, None]
+        np.exp(power, out=power)
+        if self._possible is not None:
+            power *= self._possible
+        total = sum_classes(power).astype(np.float64)
+        power *= below
+        first = sum_classes(power).astype(np.float64) / total
+        second = dot_classes(power, below).astype(np.float64) / total
+        loss = np.log(total) - scale * self._label_below
+        gradient = self._hats.T @ (weights * (first - self._label_below))
+        bend = weights * (second - first * first)
+        hessian = self._hats.T @ (self._hats * bend[:, None])
+        return np.concatenate(([weights @ loss], gradient, hessian.ravel()))
 
 
 def _feature(feature: Feature, log_probs: Array) -> Array:

@@ -9,8 +9,10 @@ import numpy as np
 
 from calibcli.arrays import Array, NumpyArray
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
+from calibcli.calibrators.curvature import PreparedRows
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import (
+    GroupedRows,
     likelihood_hessian,
     piecewise_linear,
     pull_slopes,
@@ -22,6 +24,9 @@ from calibcli.calibrators.piecewise import (
 
 LARGEST_OF_A_ROW = 10
 """Knots lie at quantiles of so many of each row's largest log-probabilities."""
+
+_LEAST_GROUPED = 64
+"""Classes from which on elements are grouped by their pieces."""
 
 _CLOSEST = 1e-3
 """Knots that lie closer than this are one."""
@@ -99,8 +104,13 @@ class MonotoneMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
+    def telling(self, log_probs: NumpyArray) -> NumpyArray:
+        if log_probs.shape[1] <= LARGEST_OF_A_ROW:
+            return log_probs
+        return np.partition(log_probs, -LARGEST_OF_A_ROW, axis=1)[:, -LARGEST_OF_A_ROW:]
+
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> MonotoneMap:
-        largest = np.sort(log_probs, axis=1)[:, -LARGEST_OF_A_ROW:]
+        largest = self.telling(log_probs)
         each = np.broadcast_to(weights[:, None], largest.shape)
         kept = np.isfinite(largest) & (each > 0)
         shares = np.linspace(0, 1, self.pieces + 1)[1:-1]
@@ -134,6 +144,13 @@ class MonotoneMap(SmoothMap):
         self, theta: NumpyArray, logits: Array, probs: Array, weights: Array | None
     ) -> NumpyArray:
         return likelihood_hessian(self.places, logits, probs, weights)
+
+    def prepares(self, classes: int) -> bool:
+        # Of few classes nearly every element would be a group of its own.
+        return classes >= _LEAST_GROUPED
+
+    def prepared(self, logits: NumpyArray, labels: NumpyArray) -> PreparedRows:
+        return GroupedRows(self.places, logits, labels)
 
     def calibrator(self, theta: NumpyArray, classes: int) -> Monotone:
         return Monotone(self.places, np.maximum(theta, 0.0))

@@ -16,6 +16,7 @@ from calibcli.arrays import (
     sum_rows,
     weighted_sum,
 )
+from calibcli.calibrators.curvature import PreparedRows
 from calibcli.calibrators.parameters import Parameters
 
 _FARTHEST_KNOT, _CLOSEST_KNOTS, _MOST_KNOTS = 1e16, 1e-12, 255
@@ -102,7 +103,7 @@ class Pieces:
 
     def apply(self, slopes: NumpyArray) -> NumpyArray:
         """The function with these slopes (m + 1,) of all elements (n, K)."""
-        ends = -np.append(np.cumsum((slopes * self._widths)[:0:-1])[::-1], 0.0)
+        ends = _ends(slopes, self._widths)
         dtype = self._values.dtype
         new = self._values * slopes.astype(dtype)[self._piece]
         new += (ends - slopes * self._upper).astype(dtype)[self._piece]
@@ -116,7 +117,8 @@ class Pieces:
     def pullback(self, gradient: NumpyArray) -> NumpyArray:
         """Sums (m + 1,) of a gradient (n, K) times the derivatives by the slopes."""
         flat = self._flat(gradient)
-        return self._along(self._by_piece(flat), self._by_piece(flat * self._beyond))
+        mass, moment = self._by_piece(flat), self._by_piece(flat * self._beyond)
+        return _along_slopes(self._widths, mass, moment)
 
     def likelihood_hessian(self, probs: NumpyArray, weights: NumpyArray | None) -> NumpyArray:
         """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows with weights (n,)."""
@@ -126,19 +128,12 @@ class Pieces:
         place, shape = first + self._piece, (self.rows, len(self._upper))
         mass = np.bincount(place, flat, shape[0] * shape[1]).reshape(shape)
         moment = np.bincount(place, flat * beyond, shape[0] * shape[1]).reshape(shape)
-        means = self._along(mass, moment)
         heavy = np.ones(self.rows) if weights is None else weights
         if weights is not None:
             each = np.tile(heavy, self.classes) if self._by_class else heavy.repeat(self.classes)
             flat = flat * each
         squares = self._by_piece(flat * beyond * beyond)
-        below = _sums_before(heavy @ mass)
-        mixed = self._widths[:, None] * below[:, None] - (heavy @ moment)[:, None]
-        # Above the diagonal: the lower piece's share times the width of the higher one.
-        hessian: NumpyArray = np.triu(mixed * self._widths[None, :], 1)
-        hessian += hessian.T + np.diag(squares + self._widths**2 * below)
-        hessian -= (means * heavy[:, None]).T @ means
-        return hessian
+        return _hessian_by_piece(self._widths, heavy, (mass, moment, squares))
 
     @cached_property
     def _beyond(self) -> NumpyArray:
@@ -146,16 +141,137 @@ class Pieces:
         beyond: NumpyArray = self._values - self._upper.astype(self._values.dtype)[self._piece]
         return beyond
 
-    def _along(self, mass: NumpyArray, moment: NumpyArray) -> NumpyArray:
-        """Derivatives by the slopes from sums by piece (…, m + 1)."""
-        along: NumpyArray = moment - self._widths * _sums_before(mass)
-        return along
-
     def _by_piece(self, values: NumpyArray) -> NumpyArray:
         return np.bincount(self._piece, values, len(self._upper))
 
     def _flat(self, matrix: NumpyArray) -> NumpyArray:
         return (matrix.T if self._by_class else matrix).reshape(-1)
+
+
+class GroupedRows(PreparedRows):
+    """The elements (n, K) of rows, those of one piece of a function after those of another.
+
+    The likelihood of a function that all classes share does not tell the classes apart, but for the
+    label. Where the elements of a piece lie side by side the function is one multiplication of
+    them; with w the distance of an element from the upper end of its piece and s the slope, sums of
+    ``exp(s w)``, ``w exp(s w)`` and ``w^2 exp(s w)`` by row and piece give all derivatives. Each
+    pass takes a fifth of the time that elements in their places take.
+
+    Parameters
+    ----------
+    knots : float64 array (m,)
+        Below 0, in ascending order.
+    values : array (n, K)
+        At most 0 but for rounding; ``-inf`` of classes that are impossible.
+    labels : int array (n,)
+    """
+
+    def __init__(self, knots: NumpyArray, values: NumpyArray, labels: NumpyArray) -> None:
+        rows, classes = values.shape
+        flat = np.ascontiguousarray(values).reshape(-1)
+        self._upper = np.append(knots, 0.0)
+        self._widths = np.diff(self._upper, prepend=self._upper[0])
+        pieces, upper = len(self._upper), self._upper.astype(flat.dtype)
+        piece = np.zeros(len(flat), np.uint8)
+        for knot in upper[:-1]:
+            piece += flat > knot
+        numbers = np.arange(rows)
+        own = values[numbers, labels]
+        self._label = numbers, piece.reshape(rows, classes)[numbers, labels]
+        self._label_beyond = (own - upper[self._label[1]]).astype(np.float64)
+        order = np.argsort(piece, kind="stable")
+        place = piece.astype(np.intp)
+        place *= rows
+        place += numbers.repeat(classes)
+        possible = np.isfinite(flat)
+        if not possible.all():
+            order, place = order[possible[order]], place[possible]
+        counts = np.bincount(place, minlength=pieces * rows)
+        begins = np.cumsum(counts) - counts
+        self._filled = np.flatnonzero(counts)
+        self._begins = begins[self._filled]
+        self._ends = np.append(begins[::rows], len(order))
+        self._beyond = flat[order]
+        for number in range(pieces):
+            self._beyond[self._of_piece(number)] -= upper[number]
+        self.shape = pieces, rows
+        arrays = (self._beyond, self._filled, self._begins, self._label_beyond, numbers)
+        self.nbytes = sum(array.nbytes for array in arrays)
+
+    def _of_piece(self, number: int) -> slice:
+        return slice(int(self._ends[number]), int(self._ends[number + 1]))
+
+    def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
+        ends = _ends(theta, self._widths)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sums = self._sums(theta, self._beyond)
+            level = np.log(sums[0]) + ends[:, None]
+            top = level.max(axis=0)
+            if not np.isfinite(top).all():
+                # Slopes so steep that a whole row vanished in single precision.
+                sums = self._sums(theta, self._beyond.astype(np.float64))
+                level = np.log(sums[0]) + ends[:, None]
+                top = level.max(axis=0)
+        total = np.log(np.exp(level - top).sum(axis=0)) + top
+        # What the sums by row and piece are to be multiplied by.
+        share = np.exp(ends[:, None] - total)
+        mass, moment, square = sums * share
+        numbers, piece = self._label
+        loss = total - ends[piece] - theta[piece] * self._label_beyond
+        squares = square @ weights
+        hessian = _hessian_by_piece(self._widths, weights, (mass.T, moment.T, squares))
+        mass[piece, numbers] -= 1
+        moment[piece, numbers] -= self._label_beyond
+        gradient = _along_slopes(self._widths, mass @ weights, moment @ weights)
+        return np.concatenate(([weights @ loss], gradient, hessian.ravel()))
+
+    def _sums(self, theta: NumpyArray, beyond: NumpyArray) -> NumpyArray:
+        """Sums of ``exp(s w)``, times w, and times w again, by piece and row: (3, m + 1, n)."""
+        power = np.empty_like(beyond)
+        for number, slope in enumerate(theta.astype(beyond.dtype)):
+            part = self._of_piece(number)
+            np.multiply(beyond[part], slope, out=power[part])
+        np.exp(power, out=power)
+        sums = np.zeros((3, self.shape[0] * self.shape[1]))
+        for each in sums:
+            each[self._filled] = np.add.reduceat(power, self._begins)
+            power *= beyond
+        return sums.reshape(3, *self.shape)
+
+
+def _ends(slopes: NumpyArray, widths: NumpyArray) -> NumpyArray:
+    """The function at the upper end of each piece (m + 1,)."""
+    return -np.append(np.cumsum((slopes * widths)[:0:-1])[::-1], 0.0)
+
+
+def _along_slopes(widths: NumpyArray, mass: NumpyArray, moment: NumpyArray) -> NumpyArray:
+    """Derivatives by the slopes from sums by piece (…, m + 1)."""
+    along: NumpyArray = moment - widths * _sums_before(mass)
+    return along
+
+
+def _hessian_by_piece(
+    widths: NumpyArray, weights: NumpyArray, sums: tuple[NumpyArray, NumpyArray, NumpyArray]
+) -> NumpyArray:
+    """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows with weights (n,).
+
+    Parameters
+    ----------
+    widths : float64 array (m + 1,)
+    weights : float64 array (n,)
+    sums : (array (n, m + 1), array (n, m + 1), array (m + 1,))
+        Of p and of p times the distance from the upper end, by row and piece; and of p times its
+        square, by piece, with the weights.
+    """
+    mass, moment, squares = sums
+    means = _along_slopes(widths, mass, moment)
+    below = _sums_before(weights @ mass)
+    mixed = widths[:, None] * below[:, None] - (weights @ moment)[:, None]
+    # Above the diagonal: the lower piece's share times the width of the higher one.
+    hessian: NumpyArray = np.triu(mixed * widths[None, :], 1)
+    hessian += hessian.T + np.diag(squares + widths**2 * below)
+    hessian -= (means * weights[:, None]).T @ means
+    return hessian
 
 
 def _sums_before(values: NumpyArray) -> NumpyArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -20,8 +20,10 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
+from calibcli.calibrators.identity import Identity
 from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
+from calibcli.engine.kept_tiles import KeptTiles
 from calibcli.engine.machine import to_device
 from calibcli.engine.source import ArraySource, Source, hold, names_of_keys, read_all
 from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, survey_tile
@@ -56,6 +58,8 @@ class Data:
         Factors of the weights by class, for another class prior.
     normalised : bool
         Whether the tiles are known to hold log-probabilities that sum to 1.
+    kept : KeptTiles
+        What was made of the tiles of the source.
     """
 
     engine: Engine
@@ -66,6 +70,7 @@ class Data:
     parts: tuple[Subset, ...] = ()
     class_factors: NumpyArray | None = None
     normalised: bool = False
+    kept: KeptTiles = field(default_factory=KeptTiles)
 
     @property
     def rows(self) -> int:
@@ -129,14 +134,41 @@ class Data:
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
     ) -> State:
         """The merged states of all tiles, in float64 where that costs nothing."""
-        work = partial_state
+        work = self._weighted(partial_state)
+        if self.stages:
+            work = partial(_through, self.stages, work)
+        return self.engine.fold(self.source, work, merge, self.precision)
+
+    def fold_prepared(
+        self,
+        key: Hashable,
+        prepare: Callable[[Tile], Any],
+        partial_state: Callable[[Any, Tile], State],
+        merge: Callable[[State, State], State],
+    ) -> State:
+        """As `fold`, with what was made of each tile, which is kept as far as there is room.
+
+        Parameters
+        ----------
+        key : hashable
+            What it depends on beside the rows and the stages.
+        prepare : callable
+            Tile -> what is kept; it has a size, ``nbytes``.
+        partial_state : callable
+            What was made of a tile, and the tile as it is before the stages -> state.
+        """
+        whole = (key, tuple(stage for stage in self.stages if not stage.changes_nothing))
+        made = partial(_made, self.kept, whole, self.stages, prepare)
+        work = self._weighted(partial(_with_made, made, partial_state))
+        return self.engine.fold(self.source, work, merge, self.precision)
+
+    def _weighted(self, work: Callable[[Tile], State]) -> Callable[[Tile], State]:
+        """Work on tiles in which only the rows that count do, with their weights."""
         if self.parts:
             work = partial(_restricted, self.parts, work)
         if self.class_factors is not None:
             work = partial(_reweighted, self.class_factors, work)
-        if self.stages:
-            work = partial(_through, self.stages, work)
-        return self.engine.fold(self.source, work, merge, self.precision)
+        return work
 
     def without_fold(self, held_out: int) -> Data:
         """The same rows, those of one fold not counting."""
@@ -179,7 +211,12 @@ class Data:
             scores = torch.cat(list(parts))
         origin = source.origin or source
         passed = replace(source, scores=scores, kind="log-probs", origin=origin)
-        return replace(self, source=passed, stages=(), normalised=True)
+        kept = _room_beside(self.engine, passed)
+        return replace(self, source=passed, stages=(), normalised=True, kept=kept)
+
+    def normalise(self) -> Data:
+        """The same rows as log-probabilities, each tile when it is asked for."""
+        return replace(self, stages=(*self.stages, Identity()), normalised=True)
 
     def sample(self, rows: int) -> Data | None:
         """About this many rows, evenly spread by their numbers, or None if those are not fewer."""
@@ -189,7 +226,8 @@ class Data:
         thin = self.engine.every(self.source, step)
         share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
         # Rows have other numbers in the sample, so parts don't carry over; it is but a first guess.
-        return replace(self, source=thin, survey=share, parts=())
+        kept = _room_beside(self.engine, thin)
+        return replace(self, source=thin, survey=share, parts=(), kept=kept)
 
 
 def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> Data:
@@ -240,7 +278,40 @@ def survey_source(engine: Engine, source: Source, split: Folds) -> Data:
         raise DataError(f"{source.locate(row)}: {what}{_extent(source, row, survey)}")
     if source.has_labels and survey.class_weights.sum() <= 0:
         raise DataError(f"{source_name(source)}: all weights are 0")
-    return Data(engine, source, survey, split=split)
+    return Data(engine, source, survey, split=split, kept=_room_beside(engine, source))
+
+
+def _room_beside(engine: Engine, source: Source) -> KeptTiles:
+    """Room for what is made of the tiles of a source.
+
+    It is as much as the source has itself, but for scores of half precision: what is made of them
+    is twice as large, and files of them are.
+    """
+    stored = source.rows * source.columns * source.dtype.itemsize
+    share = stored // 4 if source.dtype.itemsize < _SINGLE else stored + stored // 4
+    return KeptTiles(min(max(share, _LEAST_ROOM), engine.room // 4))
+
+
+_SINGLE, _LEAST_ROOM = 4, 256 << 20
+
+
+def _made(
+    kept: KeptTiles,
+    key: Hashable,
+    stages: tuple[Calibrator, ...],
+    prepare: Callable[[Tile], Any],
+    tile: Tile,
+) -> Any:
+    def make() -> Any:
+        return prepare(replace(tile, logits=_scores(stages, tile)))
+
+    return kept.of(key, tile.start, make)
+
+
+def _with_made(
+    made: Callable[[Tile], Any], partial_state: Callable[[Any, Tile], State], tile: Tile
+) -> State:
+    return partial_state(made(tile), tile)
 
 
 def _extent(source: Source, row: int, survey: Survey) -> str:

@@ -147,14 +147,15 @@ class BoundedPoint:
         self._problem = problem
         low = np.where(problem.map.signed(problem.data.classes), -np.inf, 0.0)
         self.theta: NumpyArray = np.maximum(theta, low)
-        self.value, self.gradient = problem.gradient(self.theta)
+        self.value, self.gradient, self._hessian = problem.derivatives(self.theta)
         self._free = (self.theta > low) | (self.gradient < 0)
         self.norm = float(np.abs(self.gradient[self._free]).max(initial=0.0))
 
     def step(self) -> NumpyArray:
         """Newton's step (P,) of the parameters that may move; 0 for the others."""
-        free = self._free
-        hessian = self._problem.hessian(self.theta)[np.ix_(free, free)]
+        free, whole = self._free, self._hessian
+        whole = self._problem.hessian(self.theta) if whole is None else whole
+        hessian = whole[np.ix_(free, free)]
         ridge = _SMALLEST_RIDGE * max(float(np.trace(hessian)), 1.0)
         step = np.zeros_like(self.theta)
         inverted = np.linalg.solve(hessian + ridge * np.eye(int(free.sum())), -self.gradient[free])

@@ -27,7 +27,7 @@ from calibcli.arrays import (
     weighted_sum,
 )
 from calibcli.calibrators.base import SmoothMap
-from calibcli.calibrators.curvature import Curvature, Expansion, Preconditioner
+from calibcli.calibrators.curvature import Curvature, Expansion, Preconditioner, PreparedRows
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
@@ -104,6 +104,31 @@ class Problem:
             value += float(pull @ (theta - self.anchor)) / 2
             gradient = gradient + pull
         return value, gradient * self._free
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether one fold over rows that were prepared gives all derivatives."""
+        data = self.data
+        return (
+            self._is_likelihood and data.engine.device == "cpu" and self.map.prepares(data.classes)
+        )
+
+    def derivatives(self, theta: NumpyArray) -> tuple[float, NumpyArray, NumpyArray | None]:
+        """Value, gradient (P,) and, where one fold gives it too, Hessian (P, P)."""
+        if not self.is_prepared:
+            return (*self.gradient(theta), None)
+        self.passes += 1
+        total = self.data.fold_prepared(
+            self.map, partial(_prepared, self.map), partial(_derivatives, theta), operator.iadd
+        )
+        total /= self.data.weight
+        value, size = float(total[0]), len(theta)
+        gradient, hessian = total[1 : 1 + size], total[1 + size :].reshape(size, size)
+        if self._ridge is not None:
+            pull = self._pull(theta - self.anchor)
+            value += float(pull @ (theta - self.anchor)) / 2
+            gradient, hessian = gradient + pull, hessian + self._pull(np.eye(size))
+        return value, gradient * self._free, hessian
 
     def learn(self, theta: NumpyArray) -> None:
         """Update an adaptive objective from its statistic at parameters (P,)."""
@@ -316,18 +341,30 @@ class _Sums:
         return logits, restore_impossible(self.map.forward(self.theta, logits), mask)
 
 
-def sample_log_probs(data: Data, rows: int) -> tuple[NumpyArray, NumpyArray]:
-    """Log-probabilities (m, K) and weights (m,) of about so many rows, evenly spread."""
+def sample_log_probs(data: Data, family: SmoothMap, rows: int) -> tuple[NumpyArray, NumpyArray]:
+    """What places the knots of a family, of about so many rows: (m, ...); and their weights (m,).
+
+    The rows are evenly spread.
+    """
     step = max(int(data.rows) // rows, 1)
-    log_probs, weights = zip(*data.fold(partial(_sampled, step), operator.add), strict=True)
+    sampled = data.fold(partial(_sampled, family, step), operator.add)
+    log_probs, weights = zip(*sampled, strict=True)
     return np.concatenate(log_probs), np.concatenate(weights)
 
 
-def _sampled(step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
-    """Log-probabilities and weights of every so many-th row, by the number of the row."""
+def _sampled(family: SmoothMap, step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
+    """What places the knots, of every so many-th row by the number of the row, and the weights."""
     first = -tile.start % step
-    log_probs = to_numpy(log_softmax(tile.logits[first::step]))
+    log_probs = family.telling(to_numpy(log_softmax(tile.logits[first::step])))
     return [(log_probs, host_weights(tile.labels, tile.weights)[first::step])]
+
+
+def _prepared(family: SmoothMap, tile: Tile) -> PreparedRows:
+    return family.prepared(to_numpy(tile.logits), to_numpy(tile.labels))
+
+
+def _derivatives(theta: NumpyArray, rows: PreparedRows, tile: Tile) -> NumpyArray:
+    return rows.derivatives(theta, host_weights(tile.labels, tile.weights))
 
 
 def _expansion(expansion: Expansion, theta: NumpyArray, tile: Tile) -> NumpyArray:

@@ -175,17 +175,21 @@ def fit_map(
     family = family.resolved(data.weight)
     if family.size(data.classes) == 0:
         return StageFit(family.calibrator(np.empty(0), data.classes))
+    plain = data
     if family.normalises and not data.normalised:
-        data = data.after(Identity())
+        # What is made of the rows once needs no copy of them.
+        once = family.prepares(data.classes) and objective.likelihood
+        on_host = data.engine.device == "cpu"
+        data = data.normalise() if once and on_host else data.after(Identity())
     if earlier is not None and earlier.family is not None:
         family = earlier.family
     elif family.needs_placing:
-        family = family.placed(*sample_log_probs(data, _KNOT_ROWS))
+        family = family.placed(*sample_log_probs(data, family, _KNOT_ROWS))
     if isinstance(objective, Adaptive) and objective.learns == "on validation rows":
         return _fit_steered(data, family, objective)
     if family.size(data.classes) == 1:
         return _fit_scale(data, family, objective, earlier)
-    return _fit_many(data, family, objective, earlier)
+    return _fit_many(data, family, objective, earlier, plain)
 
 
 def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solver:
@@ -204,17 +208,22 @@ def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solv
 
 
 def _fit_many(
-    data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None
+    data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None, plain: Data
 ) -> StageFit:
-    """A family with several parameters, starting from the best temperature."""
+    """A family with several parameters, starting from the best temperature.
+
+    That is found on the ``plain`` rows, which are the same to it before they are normalised.
+    """
     solve = choose_solver(family, objective, data.classes)
     # Each step is a fold, of which a start that is nearly right saves half.
-    guess = solve is solve_saddle_free and earlier is None
+    guess = solve in (solve_saddle_free, solve_nonnegative) and earlier is None
     thin = data.sample(_SAMPLE_ROWS) if guess else None
     # What comes after a temperature by the same likelihood starts where that ended.
-    scale, rough = 1.0, None
+    scale, rough, of = 1.0, None, plain
     if not (family.before and objective.likelihood):
-        rough = _fit_scale(thin or data, TemperatureMap(), _for_scale(objective), None)
+        # A penalty may be in units of that scale, which is no guess then.
+        of = thin if thin is not None and solve is solve_saddle_free else plain
+        rough = _fit_scale(of, TemperatureMap(), _for_scale(objective), None)
         assert rough.solution is not None
         scale = float(rough.solution.theta[0])
     if earlier is None:
@@ -245,7 +254,7 @@ def _fit_many(
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
-        problem.passes + (rough.passes if rough and thin is None else 0),
+        problem.passes + (rough.passes if rough and of is plain else 0),
         notes,
         problem.objective,
         family,
