@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from calibcli.calibrators.affine import MatrixMap, StructuredMatrixMap
 from calibcli.calibrators.curved import CurvedMatrix, CurvedMatrixMap, CurvedVectorMap
 from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
 from calibcli.calibrators.monotone import MonotoneMap
-from calibcli.calibrators.piecewise import piecewise_linear
+from calibcli.calibrators.piecewise import GroupedRows, piecewise_linear
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
+from calibcli.engine.kept_tiles import KeptTiles
+from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError, UsageError
 from calibcli.fitting import cross_fitting
+from calibcli.fitting.problem import Problem, sample_log_probs
 from calibcli.fitting.tuning import Trials, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.plans import make_plan
@@ -484,3 +488,60 @@ def test_evenness_is_told_from_chance(shares: str, even: bool) -> None:
         "tail": np.arange(1.0, 21.0),
     }[shares]
     assert cross_fitting._is_even(counts) is even
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("impossible", [False, True])
+@pytest.mark.parametrize(
+    "family", [MonotoneMap(pieces=5), GapTemperatureMap(points=5)], ids=["monotone", "gap"]
+)
+def test_rows_prepared_once_give_all_derivatives(family, impossible: bool, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    logits = (2 * rng.standard_normal((40, 70))).astype(dtype)
+    labels, weights = rng.integers(0, 30, 40), rng.random(40)
+    if impossible:
+        logits[rng.random(logits.shape) < 0.2] = -np.inf
+        logits[np.arange(40), labels] = 1
+    source = ArraySource(logits, labels, weights)
+    data = open_data(Engine(), source).normalise()
+    family = family.placed(*sample_log_probs(data, family, 40))
+    theta = rng.random(family.size(70)) + 0.2
+    problem = Problem(data, family, NegativeLogLikelihood(), family.anchor(70, 1.0))
+    assert problem.is_prepared
+    value, gradient, hessian = problem.derivatives(theta)
+    long_value, long_gradient = problem.gradient(theta)
+    assert value == pytest.approx(long_value, abs=1e-6)
+    np.testing.assert_allclose(gradient, long_gradient, atol=1e-6)
+    np.testing.assert_allclose(hessian, problem.hessian(theta), atol=1e-5)
+    again = problem.derivatives(theta)
+    assert again[0] == value
+
+
+def test_slopes_so_steep_that_single_precision_has_no_such_number() -> None:
+    rng = np.random.default_rng(0)
+    logits = log_softmax((rng.standard_normal((9, 80))).astype(np.float32), axis=1)
+    labels, weights, theta = logits.argmax(axis=1), np.ones(9), np.array([300.0, 200.0])
+    rows = GroupedRows(np.array([-0.1]), logits, labels)
+    value = rows.derivatives(theta, weights)[0]
+    exact = GroupedRows(np.array([-0.1]), logits.astype(np.float64), labels)
+    assert np.isfinite(value)
+    assert value == pytest.approx(exact.derivatives(theta, weights)[0], rel=1e-5)
+
+
+def test_what_was_made_of_tiles_is_kept_within_its_room() -> None:
+    kept, made = KeptTiles(100), []
+
+    def make(size: int):
+        made.append(size)
+        return np.empty(size, np.uint8)
+
+    first = kept.of("a", 0, lambda: make(80))
+    assert kept.of("a", 0, lambda: make(80)) is first
+    # There is no room for another one, which is made anew each time.
+    assert kept.of("a", 80, lambda: make(30)) is not kept.of("a", 80, lambda: make(30))
+    kept.of("b", 0, lambda: make(90))
+    assert kept.of("a", 0, lambda: make(80)) is not first
+    assert made == [80, 30, 30, 90, 80]
+    # What is sent elsewhere takes nothing along.
+    sent = pickle.loads(pickle.dumps(kept))  # noqa: S301 (written here)
+    assert sent.of("a", 0, lambda: np.ones(1)) == 1

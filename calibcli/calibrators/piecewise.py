@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from threading import local
 
 import numpy as np
 
@@ -22,6 +23,12 @@ from calibcli.calibrators.parameters import Parameters
 _FARTHEST_KNOT, _CLOSEST_KNOTS, _MOST_KNOTS = 1e16, 1e-12, 255
 """Between such knots, widths neither overflow nor vanish in float32, and a byte counts them."""
 
+_LONG_ROWS, _BLOCK_ELEMENTS = 64, 1 << 16
+"""Classes from which on products run along rows, and numbers of a block that stays in the cache."""
+
+_LEAST_LEADING = 1e-30
+"""Sums of exponentials below that have not all digits of single precision, or are 0."""
+
 
 def piecewise_linear(knots: NumpyArray, slopes: NumpyArray, values: Array) -> Array:
     """The function that is 0 at 0 and has these slopes (m + 1,) between the knots (m,).
@@ -30,7 +37,7 @@ def piecewise_linear(knots: NumpyArray, slopes: NumpyArray, values: Array) -> Ar
     array([[-3., -2.,  0.]])
     """
     if is_numpy_array(values):
-        return Pieces(knots, values).apply(slopes)
+        return _pieces_of(knots, values).apply(slopes)
     xp = namespace(values)
     result = values * float(slopes[-1])
     for knot, change in zip(knots, np.diff(slopes), strict=True):
@@ -48,7 +55,7 @@ def reach_of_pieces(knots: NumpyArray, slopes: NumpyArray, bound: float) -> floa
 def pull_slopes(knots: NumpyArray, values: Array, gradient: Array) -> NumpyArray:
     """Sums (m + 1,) of a gradient (n, K) times the derivatives of `piecewise_linear` by slopes."""
     if is_numpy_array(values):
-        return Pieces(knots, values).pullback(gradient)
+        return _pieces_of(knots, values).pullback(gradient)
     rows = [sum_rows(sum_classes(gradient * move)) for move in _moves(knots, values)]
     return np.array(rows)
 
@@ -58,7 +65,7 @@ def likelihood_hessian(
 ) -> NumpyArray:
     """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows; J is the derivative by slopes."""
     if is_numpy_array(values):
-        return Pieces(knots, values).likelihood_hessian(probs, weights)
+        return _pieces_of(knots, values).likelihood_hessian(probs, weights)
     moves = list(_moves(knots, values))
     hessian = np.empty((len(moves), len(moves)))
     for i, move in enumerate(moves):
@@ -73,6 +80,18 @@ def likelihood_hessian(
 def _moves(knots: NumpyArray, values: Array) -> Iterator[Array]:
     """The derivatives (n, K) by one slope after the other."""
     return (piecewise_linear(knots, unit, values) for unit in np.eye(len(knots) + 1))
+
+
+_LAST = local()
+"""Of each thread the pieces that were asked for last: a block is mapped and then pulled back."""
+
+
+def _pieces_of(knots: NumpyArray, values: NumpyArray) -> Pieces:
+    """The pieces of an array, which are those of before if it is the same array."""
+    last: Pieces | None = getattr(_LAST, "pieces", None)
+    if last is None or last.values is not values or not np.array_equal(last.knots, knots):
+        last = _LAST.pieces = Pieces(knots, values)
+    return last
 
 
 class Pieces:
@@ -90,23 +109,21 @@ class Pieces:
     """
 
     def __init__(self, knots: NumpyArray, values: NumpyArray) -> None:
+        self.knots, self.values = knots, values
         self.rows, self.classes = values.shape
         self._by_class = bool(values.flags.f_contiguous)
         self._values = self._flat(values)
         self._upper = np.append(knots, 0.0)
         self._widths = np.diff(self._upper, prepend=self._upper[0])
-        # Comparing with one knot after the other is several times faster than a search.
-        piece = np.zeros(len(self._values), np.uint8)
-        for knot in knots:
-            piece += self._values > values.dtype.type(knot)
-        self._piece = piece.astype(np.intp)
+        self._piece = _piece_numbers(knots, self._values).astype(np.intp)
 
     def apply(self, slopes: NumpyArray) -> NumpyArray:
         """The function with these slopes (m + 1,) of all elements (n, K)."""
         ends = _ends(slopes, self._widths)
         dtype = self._values.dtype
-        new = self._values * slopes.astype(dtype)[self._piece]
-        new += (ends - slopes * self._upper).astype(dtype)[self._piece]
+        new = slopes.astype(dtype).take(self._piece)
+        new *= self._values
+        new += (ends - slopes * self._upper).astype(dtype).take(self._piece)
         shaped: NumpyArray = (
             new.reshape(self.classes, self.rows).T
             if self._by_class
@@ -116,9 +133,32 @@ class Pieces:
 
     def pullback(self, gradient: NumpyArray) -> NumpyArray:
         """Sums (m + 1,) of a gradient (n, K) times the derivatives by the slopes."""
+        if not self._by_class and self.classes >= _LONG_ROWS and gradient.flags.c_contiguous:
+            return self._pullback_by_rows(gradient)
         flat = self._flat(gradient)
         mass, moment = self._by_piece(flat), self._by_piece(flat * self._beyond)
         return _along_slopes(self._widths, mass, moment)
+
+    def _pullback_by_rows(self, gradient: NumpyArray) -> NumpyArray:
+        """`pullback` by products along rows, which run faster than sums by piece.
+
+        By a slope the function changes by the distance from the upper end of the piece, no more
+        than from its lower end and no less than 0.
+        """
+        values = self._values.reshape(self.rows, self.classes)
+        upper = self._upper.astype(values.dtype)
+        lower = np.concatenate(([-np.inf], upper[:-1])).astype(values.dtype)
+        upper = np.append(upper[:-1], np.inf).astype(values.dtype)
+        along, total = np.zeros(len(upper)), 0.0
+        step = max(_BLOCK_ELEMENTS // self.classes, 1)
+        for begin in range(0, self.rows, step):
+            part, pulled = values[begin : begin + step], gradient[begin : begin + step]
+            clipped = np.empty_like(part)
+            for number, (low, high) in enumerate(zip(lower, upper, strict=True)):
+                np.clip(part, low, high, out=clipped)
+                along[number] += np.vecdot(pulled, clipped).sum(dtype=np.float64)
+            total += float(sum_classes(pulled).sum(dtype=np.float64))
+        return along - self._upper * total
 
     def likelihood_hessian(self, probs: NumpyArray, weights: NumpyArray | None) -> NumpyArray:
         """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows with weights (n,)."""
@@ -172,9 +212,7 @@ class GroupedRows(PreparedRows):
         self._upper = np.append(knots, 0.0)
         self._widths = np.diff(self._upper, prepend=self._upper[0])
         pieces, upper = len(self._upper), self._upper.astype(flat.dtype)
-        piece = np.zeros(len(flat), np.uint8)
-        for knot in upper[:-1]:
-            piece += flat > knot
+        piece = _piece_numbers(knots, flat)
         numbers = np.arange(rows)
         own = values[numbers, labels]
         self._label = numbers, piece.reshape(rows, classes)[numbers, labels]
@@ -202,22 +240,24 @@ class GroupedRows(PreparedRows):
         return slice(int(self._ends[number]), int(self._ends[number + 1]))
 
     def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
-        ends = _ends(theta, self._widths)
+        ends = _ends(theta, self._widths)[:, None]
+        sums = self._sums(theta)
         with np.errstate(divide="ignore", invalid="ignore"):
-            sums = self._sums(theta, self._beyond)
-            level = np.log(sums[0]) + ends[:, None]
+            level = np.log(sums[0]) + ends
             top = level.max(axis=0)
-            if not np.isfinite(top).all():
-                # Slopes so steep that a whole row vanished in single precision.
-                sums = self._sums(theta, self._beyond.astype(np.float64))
-                level = np.log(sums[0]) + ends[:, None]
-                top = level.max(axis=0)
+            leading = np.where(level == top, sums[0], np.inf).min()
+        if not leading > _LEAST_LEADING:
+            # The slopes are so steep that a whole row all but vanishes, so far below its upper end.
+            shift = self._largest() * theta[:, None]
+            sums, ends = self._sums(theta, shift), ends + shift
+            with np.errstate(divide="ignore"):
+                level = np.log(sums[0]) + ends
+            top = level.max(axis=0)
         total = np.log(np.exp(level - top).sum(axis=0)) + top
-        # What the sums by row and piece are to be multiplied by.
-        share = np.exp(ends[:, None] - total)
-        mass, moment, square = sums * share
+        # What the sums by row and piece are to be multiplied by; nothing where there are none.
+        mass, moment, square = sums * np.exp(np.where(sums[0] > 0, ends - total, -np.inf))
         numbers, piece = self._label
-        loss = total - ends[piece] - theta[piece] * self._label_beyond
+        loss = total - _ends(theta, self._widths)[piece] - theta[piece] * self._label_beyond
         squares = square @ weights
         hessian = _hessian_by_piece(self._widths, weights, (mass.T, moment.T, squares))
         mass[piece, numbers] -= 1
@@ -225,18 +265,41 @@ class GroupedRows(PreparedRows):
         gradient = _along_slopes(self._widths, mass @ weights, moment @ weights)
         return np.concatenate(([weights @ loss], gradient, hessian.ravel()))
 
-    def _sums(self, theta: NumpyArray, beyond: NumpyArray) -> NumpyArray:
-        """Sums of ``exp(s w)``, times w, and times w again, by piece and row: (3, m + 1, n)."""
+    def _sums(self, theta: NumpyArray, shift: NumpyArray | None = None) -> NumpyArray:
+        """Sums of ``exp(s w)``, times w, and times w again, by piece and row: (3, m + 1, n).
+
+        A ``shift`` (m + 1, n) is taken off what is exponentiated.
+        """
+        beyond = self._beyond
         power = np.empty_like(beyond)
         for number, slope in enumerate(theta.astype(beyond.dtype)):
             part = self._of_piece(number)
             np.multiply(beyond[part], slope, out=power[part])
+        if shift is not None:
+            counts = np.diff(self._begins, append=len(beyond))
+            power -= shift.reshape(-1)[self._filled].astype(power.dtype).repeat(counts)
         np.exp(power, out=power)
         sums = np.zeros((3, self.shape[0] * self.shape[1]))
         for each in sums:
             each[self._filled] = np.add.reduceat(power, self._begins)
             power *= beyond
         return sums.reshape(3, *self.shape)
+
+    def _largest(self) -> NumpyArray:
+        """The largest element by piece and row (m + 1, n); 0 where there is none."""
+        largest = np.zeros(self.shape[0] * self.shape[1])
+        largest[self._filled] = np.maximum.reduceat(self._beyond, self._begins)
+        return largest.reshape(self.shape)
+
+
+def _piece_numbers(knots: NumpyArray, values: NumpyArray) -> NumpyArray:
+    """The piece of each of some numbers (n,), uint8."""
+    # Comparing with one knot after the other is several times faster than a search.
+    piece, above = np.zeros(len(values), np.uint8), np.empty(len(values), bool)
+    for knot in knots.astype(values.dtype):
+        np.greater(values, knot, out=above)
+        piece += above.view(np.uint8)
+    return piece
 
 
 def _ends(slopes: NumpyArray, widths: NumpyArray) -> NumpyArray:
