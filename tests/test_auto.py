@@ -23,6 +23,7 @@ from calibcli.fitting.mixing import fit_uniform_share, fit_weights
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
+from calibcli.workflow import trying
 from calibcli.workflow.automatic import compare_plans
 from calibcli.workflow.choosing import (
     PairedLosses,
@@ -456,3 +457,54 @@ def test_long_fits_are_announced(rng, method, rows, said):
         replace(data, engine=Engine(threads=1), survey=many), [make_plan(method)], 5
     )
     assert (note is None) if said is None else note.endswith(f"of 5 folds: expect {said}")
+
+
+def test_each_candidate_is_told_of_and_an_interrupt_leaves_those_that_are_done(rng, monkeypatch):
+    monkeypatch.setattr(trying, "_WORTH_WATCHING", 0.0)
+    logits, labels = drawn(rng, 400, 4)
+    data, plans = opened(logits, labels), make_plans(["none", "temperature", "svs"], ["nll"])
+    lines = []
+
+    def watch(tried):
+        lines.append(str(tried))
+        if len(lines) == interrupted_at:
+            raise KeyboardInterrupt
+
+    interrupted_at = 0
+    board = compare_plans(data, plans, Panel(), watch=watch)
+    assert [line.split(",")[0] for line in lines] == [
+        "1 of 3: none",
+        "2 of 3: temperature",
+        "3 of 3: svs",
+    ]
+    assert "to come, about" in lines[1]
+    by_name = {standing.trial.name: standing for standing in board.standings}
+    for line in lines:
+        nll = by_name[line.split(": ")[1].split(",")[0]].evaluation.values["nll"]
+        assert f"held-out NLL {nll:.4g}," in line
+    lines, interrupted_at = [], 2
+    with pytest.raises(trying.ComparisonInterrupted, match="after 2 of 3 candidates") as interrupt:
+        compare_plans(data, plans, Panel(), watch=watch)
+    names = {standing.trial.name for standing in interrupt.value.board.standings}
+    assert names == {"none", "temperature"}
+
+
+@pytest.mark.parametrize("command", ["compare", "fit"])
+def test_a_leaderboard_is_shown_after_an_interrupt(command, rng, calib_here, monkeypatch, tmp_path):
+    monkeypatch.setattr(trying, "_WORTH_WATCHING", 0.0)
+    logits, labels = drawn(rng, 400, 4)
+    np.savez(tmp_path / "rows.npz", logits=logits, labels=labels)
+
+    def stop(_, candidate):
+        if candidate.number == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("calibcli.cli.console.Talk.tried", stop)
+    options = ("-m", "auto") if command == "fit" else ()
+    code, out, err = calib_here(command, "rows.npz", *options)
+    shown = out if command == "compare" else err
+    assert code == 130
+    assert "temperature" in shown
+    assert "svs" not in shown
+    assert "interrupted after 2 of" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.npz"]

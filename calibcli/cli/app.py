@@ -184,10 +184,9 @@ def _end(error: BaseException) -> int:  # noqa: PLR0911 (an exit code each)
         return _fail(str(error), error.exit_code, error.page)
     if isinstance(error, KeyboardInterrupt):
         files = files_written()
-        return _fail(
-            f"interrupted after {', '.join(files)} had been written" if files else "interrupted",
-            INTERRUPTED,
-        )
+        after = f"interrupted after {', '.join(files)} had been written" if files else "interrupted"
+        # An interrupt of a comparison says how far that was.
+        return _fail(str(error) or after, INTERRUPTED)
     if isinstance(error, (BrokenPipeError, SystemExit)):
         # The second is how Rich puts the first.
         forget(sys.stdout)

@@ -26,7 +26,9 @@ from calibcli.cli.shared_options import (
 
 if TYPE_CHECKING:
     from calibcli.engine.data import Data
-    from calibcli.workflow.choosing import Preference
+    from calibcli.schema.documents import CompareDocument
+    from calibcli.tables.dataset import Dataset
+    from calibcli.workflow.choosing import Leaderboard, Preference
     from calibcli.workflow.plans import Plan
 
 _HELP = """Rank methods by their loss on held-out rows, and say which one to take.
@@ -121,15 +123,15 @@ def compare_command(
     """Fit methods by cross-validation, rank them by held-out loss, and print the list."""
     from calibcli.calibrators.base import GROUP
     from calibcli.cli.console import Talk, show
-    from calibcli.cli.reading import check_parts, describe, opened, talk_about, talk_about_clusters
+    from calibcli.cli.reading import check_parts, opened, talk_about, talk_about_clusters
     from calibcli.engine.data import open_data
     from calibcli.metrics.panel import Panel
     from calibcli.metrics.registry import LEADERBOARD_METRICS
     from calibcli.metrics.resampling import Bootstrap
     from calibcli.metrics.view import choose_event
-    from calibcli.report.document import compare_document
     from calibcli.tables.read_options import LABEL_NAME
     from calibcli.workflow.automatic import compare_plans
+    from calibcli.workflow.trying import ComparisonInterrupted
 
     check_parts(inputs, reading)
     chosen, keys = _plans(comparing), cluster_keys(comparing.cluster)
@@ -152,16 +154,30 @@ def compare_command(
         bootstrap = Bootstrap(seed=computing.seed)
         panel = Panel(LEADERBOARD_METRICS, bootstrap=bootstrap, event=event)
         prefer: Preference = comparing.prefer.value
-        board = compare_plans(data, plans, panel, stacked=comparing.stack, prefer=prefer)
-        document = compare_document(
-            board,
-            source=describe(dataset, data),
-            rows=data.rows,
-            classes=data.classes,
-            folds=data.folds,
-            class_names=names,
-        )
+        try:
+            board = compare_plans(
+                data, plans, panel, stacked=comparing.stack, prefer=prefer, watch=talk.tried
+            )
+        except ComparisonInterrupted as interrupt:
+            show(leaderboard_of(interrupt.board, dataset, data), printing)
+            raise
+        document = leaderboard_of(board, dataset, data)
     show(document, printing)
+
+
+def leaderboard_of(board: Leaderboard, dataset: Dataset, data: Data) -> CompareDocument:
+    """A leaderboard as a document."""
+    from calibcli.cli.reading import describe
+    from calibcli.report.document import compare_document
+
+    return compare_document(
+        board,
+        source=describe(dataset, data),
+        rows=data.rows,
+        classes=data.classes,
+        folds=data.folds,
+        class_names=dataset.class_names,
+    )
 
 
 def _plans(options: CompareOptions) -> list[Plan] | None:

@@ -16,6 +16,7 @@ from calibcli.visible import visible
 if TYPE_CHECKING:
     from calibcli.engine.engine import Engine
     from calibcli.schema.documents import Document
+    from calibcli.workflow.trying import Tried
 
 _PATIENCE = 0.5
 """Seconds after which work counts as long."""
@@ -89,6 +90,10 @@ class Talk:
         """A line, unless nothing is to be said."""
         if not self.quiet:
             tell(f"calib: {text}")
+
+    def tried(self, candidate: Tried) -> None:
+        """Say that a candidate of a comparison is done."""
+        self.say(str(candidate))
 
     def wrote(self, names: Sequence[str]) -> None:
         """Say which files are there, if there are any."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from calibcli.tables import Outputs
     from calibcli.tables.dataset import Dataset
     from calibcli.workflow.automatic import AnyPlan
+    from calibcli.workflow.choosing import Leaderboard
     from calibcli.workflow.fitting import Outcome
 
 
@@ -127,6 +128,7 @@ class FitJob:
         from calibcli.workflow.deciding import CHOICE_FOLDS
         from calibcli.workflow.fitted_plans import long_fit_note
         from calibcli.workflow.fitting import fit_and_measure
+        from calibcli.workflow.trying import ComparisonInterrupted
 
         seed = self.computing.seed
         with self.talk.progress(self.engine, f"fitting {plan.method}", self.dataset.rows) as engine:
@@ -145,7 +147,28 @@ class FitJob:
             note = long_fit_note(self.data, plan.plans(self.data), 0 if self.test_data else folds)
             if note:
                 self.talk.say(note)
-            return fit_and_measure(self.data, plan, panel, self.test_data, target=target)
+            try:
+                return fit_and_measure(
+                    self.data,
+                    plan,
+                    panel,
+                    self.test_data,
+                    target=target,
+                    watch=self.talk.tried,
+                )
+            except ComparisonInterrupted as interrupt:
+                self._show_so_far(interrupt.board)
+                raise
+
+    def _show_so_far(self, board: Leaderboard) -> None:
+        """The candidates that were done, on stderr: there is no fit to be printed or written."""
+        from calibcli.cli.compare import leaderboard_of
+        from calibcli.cli.console import show
+        from calibcli.cli.shared_options import OutputOptions
+
+        if not self.talk.quiet:
+            table = leaderboard_of(board, self.dataset, self.data)
+            show(table, OutputOptions(), stdout_taken=True)
 
     def params(self, outcome: Outcome, event: Event) -> Params:
         """The content of the parameter file, of a fit that was measured for an event."""

@@ -11,7 +11,6 @@ import numpy as np
 from calibcli.arrays import NumpyArray
 from calibcli.engine.data import Data
 from calibcli.errors import CalibError, UsageError
-from calibcli.fitting.stages import Begun
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.workflow.choosing import (
@@ -23,13 +22,13 @@ from calibcli.workflow.choosing import (
     rank,
 )
 from calibcli.workflow.fit_rows import TargetPrior, prior_factors
-from calibcli.workflow.fitted_plans import fit_plan, seconds_of_fit, try_plan
+from calibcli.workflow.fitted_plans import Trial, fit_plan, seconds_of_fit
 from calibcli.workflow.flooring import with_floors
 from calibcli.workflow.measuring import Predictor, check_clusters
 from calibcli.workflow.plans import Plan, ReducedTo, make_plan, make_plans, split_strength
-from calibcli.workflow.pooling import try_groups
 from calibcli.workflow.soundness import PLAIN, with_warnings
 from calibcli.workflow.stacking import stack
+from calibcli.workflow.trying import ComparisonInterrupted, Watch, try_plans
 
 AUTO = "auto"
 USUAL = "temperature"
@@ -167,15 +166,23 @@ def compare_plans(
     stacked: bool = False,
     floored: bool = False,
     prefer: Preference = "accurate",
+    watch: Watch | None = None,
 ) -> Leaderboard:
     """A leaderboard of plans, with a stack of them as one more.
 
     Each is as it is, or is ``floored`` where held-out rows ask for that (`with_floors`).
 
+    Parameters
+    ----------
+    watch : callable, optional
+        Told of each plan as soon as it is done.
+
     Raises
     ------
     UsageError
         Too few folds to hold rows out, or a stack of maps of groups.
+    ComparisonInterrupted
+        An interrupt came when some of the plans were done.
     """
     check_clusters(data)
     if data.folds < 2:
@@ -183,15 +190,19 @@ def compare_plans(
     plans = list(plans)
     if stacked and any(plan.by is not None for plan in plans):
         raise UsageError("--stack mixes maps of all rows, and --multi-label has one for each label")
-    begun = [Begun() for _ in range(data.folds + 1)]
-    trials = [
-        try_plan(data, plan, begun) if plan.by is None else try_groups(data, plan) for plan in plans
-    ]
-    if floored:
-        trials = with_floors(data, trials)
-    trials = with_warnings(data, trials)
-    members = [trial for trial in trials if not trial.warning]
-    mixture = stack(data, members) if stacked and members else None
+    done: list[Trial] = []
+    try:
+        for trial in try_plans(data, plans, watch):
+            done += [trial]  # each as it comes: an interrupt must not lose it
+        trials = with_floors(data, done) if floored else done
+        trials = with_warnings(data, trials)
+        members = [trial for trial in trials if not trial.warning]
+        mixture = stack(data, members) if stacked and members else None
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        board = rank(data, with_warnings(data, done), panel, prefer)
+        raise ComparisonInterrupted(board, len(plans)) from None
     if mixture is not None:
         plain = [trial for trial in trials if trial.name in PLAIN]
         trials.append(with_warnings(data, [*plain, mixture])[-1])
@@ -201,7 +212,13 @@ def compare_plans(
     return board
 
 
-def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Leaderboard:
+def choose(
+    data: Data,
+    auto: AnyPlan,
+    plans: Sequence[Plan],
+    panel: Panel,
+    watch: Watch | None = None,
+) -> Leaderboard:
     """The candidates side by side, judged for the class shares that the fit is for.
 
     Parameters
@@ -212,6 +229,8 @@ def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Le
         Its candidates.
     panel : Panel
         Whose intervals and event the figures of the candidates have.
+    watch : callable, optional
+        Told of each candidate as soon as it is done.
     """
     judged_by = replace(panel, names=LEADERBOARD_METRICS, also=())
     if auto.by is not None and not auto.pooled:
@@ -223,7 +242,13 @@ def choose(data: Data, auto: AnyPlan, plans: Sequence[Plan], panel: Panel) -> Le
         plan.objective.likelihood and plan.by is None and plan.reduce is None for plan in plans
     )
     return compare_plans(
-        judged, plans, judged_by, stacked=auto.stacked, floored=floored, prefer=auto.prefer
+        judged,
+        plans,
+        judged_by,
+        stacked=auto.stacked,
+        floored=floored,
+        prefer=auto.prefer,
+        watch=watch,
     )
 
 

@@ -33,6 +33,7 @@ from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.shifting import ShareCorrected, check_target, share_corrected, shift_notes
 from calibcli.workflow.soundness import worse_than_plain
+from calibcli.workflow.trying import Watch
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def fit_and_measure(
     cross_fitted: bool = True,
     advised: bool = True,
     target: Data | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Fit, then measure on the test data, or else by cross-fitting on the data of the fit.
 
@@ -180,12 +182,15 @@ def fit_and_measure(
     plan that a user has chosen a note says where a cheap one is clearly better, if ``advised``.
     What is fitted to rows as they are is corrected for the class shares of the ``target``, rows
     without labels: where other shares are all that is different this is exact for every method,
-    and has none of the noise that weights for rare classes bring.
+    and has none of the noise that weights for rare classes bring. Of a plan that is to be chosen
+    ``watch`` is told of each candidate as soon as it is done.
 
     Raises
     ------
     UsageError
         A target for a fit that brings class shares of its own, or none.
+    ComparisonInterrupted
+        An interrupt came when some of the candidates were done.
     """
     plans = plan.plans(data)
     shift = None
@@ -193,7 +198,7 @@ def fit_and_measure(
         check_target(plans[0])
         shift = estimate_label_shift(data, target)
     if len(plans) > 1:
-        return _choose_and_measure(data, plan, plans, panel, test, shift)
+        return _choose_and_measure(data, plan, plans, panel, test, shift, watch)
     (plan,) = plans
     return _fit_and_measure(data, plan, panel, test, shift, cross_fitted, advised)
 
@@ -242,10 +247,11 @@ def _choose_and_measure(
     panel: Panel,
     test: Data | None,
     shift: LabelShift | None,
+    watch: Watch | None,
 ) -> Outcome:
     """The same of the best of several plans; what they were compared by is not fitted again."""
     begin = time.perf_counter()
-    board = choose(data, auto, plans, panel)
+    board = choose(data, auto, plans, panel, watch)
     trial = board.chosen.trial
     if auto.by is not None:
         grouped = replace(trial.plan, by=auto.by, pooled=auto.pooled)
