@@ -24,7 +24,7 @@ from calibcli.cli.shared_options import (
 from calibcli.errors import ParamsError, UsageError
 
 if TYPE_CHECKING:
-    from calibcli.engine.kept_columns import Kept
+    from calibcli.engine.kept_columns import Kept, RowColumns
     from calibcli.params import Params
     from calibcli.schema.documents import ApplyDocument
     from calibcli.tables.dataset import Dataset
@@ -107,6 +107,18 @@ class ApplyOptions:
     ] = None
     force: Force = False
 
+    def kept(self) -> Kept | None:
+        """What is kept of the probabilities; the output is one that can be written.
+
+        Raises
+        ------
+        UsageError
+        """
+        from calibcli.tables import check_output
+
+        check_output(self.output, force=self.force, in_parts=True)
+        return checked_kept(self.keep, self.output)
+
     def decider(self, content: Params, params: str, names: Sequence[str] | None) -> Decider | None:
         """How rows are decided, if they are to be.
 
@@ -170,15 +182,13 @@ def apply_command(
         talk_about_left_out,
         talk_about_output,
     )
-    from calibcli.engine.kept_columns import RowColumns
-    from calibcli.tables import Outputs, check_output, is_folder
+    from calibcli.tables import Outputs, is_folder
     from calibcli.workflow.calibrated_outputs import write_calibrated
     from calibcli.workflow.records import read_calibrators
 
     output = applying.output
     check_stdin([params, *inputs])
-    kept = checked_kept(applying.keep, output)
-    check_output(output, force=applying.force, in_parts=True)
+    kept = applying.kept()
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
     talk = Talk(printing.quiet)
@@ -192,8 +202,7 @@ def apply_command(
         check_params_classes(content, max(dataset.columns, 2), params, dataset)
         talk_about_output(dataset, talk)
         decider = applying.decider(content, params, dataset.class_names)
-        check_keeping(kept, output, dataset)
-        columns = RowColumns(kept, decider)
+        columns = columns_kept(kept, output, dataset, decider)
         with Outputs(force=applying.force) as files:
             rows = write_calibrated(engine, dataset, stages, output, files, content.data, columns)
         talk_about_groups(dataset, names, talk)
@@ -252,17 +261,21 @@ def checked_kept(texts: Sequence[str] | None, output: str | None) -> Kept | None
     return kept
 
 
-def check_keeping(kept: Kept | None, output: str, dataset: Dataset) -> None:
-    """Refuse to keep what rows do not have.
+def columns_kept(
+    kept: Kept | None, output: str, dataset: Dataset, decider: Decider | None = None
+) -> RowColumns:
+    """The columns that are computed of each row of a dataset.
 
     Raises
     ------
     UsageError
+        What is to be kept the rows do not have.
     """
+    from calibcli.engine.kept_columns import RowColumns
     from calibcli.tables import is_folder, output_format
 
     if kept is None:
-        return
+        return RowColumns(None, decider)
     if dataset.row_labels is not None:
         raise UsageError("--keep: rows with several labels have one probability for each already")
     if kept.label and not dataset.has_labels:
@@ -276,3 +289,4 @@ def check_keeping(kept: Kept | None, output: str, dataset: Dataset) -> None:
             f"--keep top:{kept.top}: rows that get their shape back have all classes or none; "
             "write .parquet, or keep confidence"
         )
+    return RowColumns(kept, decider)
