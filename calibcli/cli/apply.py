@@ -191,9 +191,8 @@ def apply_command(
     kept = applying.kept()
     content, stages = read_calibrators(params)
     keys, names = group_keys(stages, params, applying.by)
-    talk = Talk(printing.quiet)
+    talk, like = Talk(printing.quiet), reading_of(content, params)
     once = {"labels_required": False, "single_pass": not is_folder(output)}
-    like = reading_of(content, params)
     with (
         opened(inputs, reading, talk, keys=keys, key_names=names, like=like, **once) as dataset,
         talk.progress(computing.engine_for(output, talk), "applying", dataset.rows) as engine,

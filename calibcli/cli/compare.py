@@ -159,13 +159,13 @@ def compare_command(
                 data, plans, panel, stacked=comparing.stack, prefer=prefer, watch=talk.tried
             )
         except ComparisonInterrupted as interrupt:
-            show(leaderboard_of(interrupt.board, dataset, data), printing)
+            show(board_document(interrupt.board, dataset, data), printing)
             raise
-        document = leaderboard_of(board, dataset, data)
+        document = board_document(board, dataset, data)
     show(document, printing)
 
 
-def leaderboard_of(board: Leaderboard, dataset: Dataset, data: Data) -> CompareDocument:
+def board_document(board: Leaderboard, dataset: Dataset, data: Data) -> CompareDocument:
     """A leaderboard as a document."""
     from calibcli.cli.reading import describe
     from calibcli.report.document import compare_document

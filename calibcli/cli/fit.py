@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calibcli.cli.apply import checked_kept, columns_kept
+from calibcli.cli.apply import checked_kept
 from calibcli.cli.fit_job import FitJob, Targets
 from calibcli.cli.gate_options import GateOptions, Gates
 from calibcli.cli.option_values import Trait
@@ -241,8 +241,7 @@ def fit_command(
         )
         job.open_target(fitting.target)
         keep_inputs(outputs, job.dataset, job.test, job.target)
-        if targets.output is not None:
-            columns_kept(targets.kept, targets.output, job.test or job.dataset)
+        job.check_kept(targets)
         panel = measuring.settled(panel, job.classes, job.dataset.class_names)
         outcome = job.fit(plan, fitting.folds, panel)
         if printing.format is not ReportFormat.TABLE:

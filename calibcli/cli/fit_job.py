@@ -121,6 +121,18 @@ class FitJob:
         """The number of classes of the input."""
         return max(self.dataset.columns, 2)
 
+    def check_kept(self, targets: Targets) -> None:
+        """Refuse to keep of the probabilities what the rows that are written do not have.
+
+        Raises
+        ------
+        UsageError
+        """
+        from calibcli.cli.apply import columns_kept
+
+        if targets.output is not None:
+            columns_kept(targets.kept, targets.output, self.test or self.dataset)
+
     def fit(self, plan: AnyPlan, folds: int, panel: Panel) -> Outcome:
         """Survey the rows, fit a plan to them, and measure what came of it."""
         from calibcli.cli.reading import talk_about, talk_about_clusters
@@ -162,12 +174,12 @@ class FitJob:
 
     def _show_so_far(self, board: Leaderboard) -> None:
         """The candidates that were done, on stderr: there is no fit to be printed or written."""
-        from calibcli.cli.compare import leaderboard_of
+        from calibcli.cli.compare import board_document
         from calibcli.cli.console import show
         from calibcli.cli.shared_options import OutputOptions
 
         if not self.talk.quiet:
-            table = leaderboard_of(board, self.dataset, self.data)
+            table = board_document(board, self.dataset, self.data)
             show(table, OutputOptions(), stdout_taken=True)
 
     def params(self, outcome: Outcome, event: Event) -> Params:
