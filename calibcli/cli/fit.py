@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calibcli.cli.apply import checked_kept
 from calibcli.cli.fit_job import FitJob, Targets
 from calibcli.cli.gate_options import GateOptions, Gates
+from calibcli.cli.keeping import checked_kept
 from calibcli.cli.option_values import Trait
 from calibcli.cli.pictures import PictureOptions, Pictures
 from calibcli.cli.shared_options import (

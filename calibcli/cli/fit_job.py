@@ -128,7 +128,7 @@ class FitJob:
         ------
         UsageError
         """
-        from calibcli.cli.apply import columns_kept
+        from calibcli.cli.keeping import columns_kept
 
         if targets.output is not None:
             columns_kept(targets.kept, targets.output, self.test or self.dataset)
