@@ -142,7 +142,7 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures", "record_options"}
         (("inspect", TEST), {"inspect", "ways"}),
         (("convert", TEST, "-o", "-"), {"convert", "reading"}),
         (("export", "PARAMS", "-o", "-", "--to", "c"), {"export"}),
-        (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "reading"}),
+        (("apply", "PARAMS", TEST, "-o", "-"), {"apply", "keeping", "reading"}),
         (
             ("evaluate", TEST),
             {"evaluate", "reading", *OPTIONS},
@@ -151,7 +151,7 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures", "record_options"}
         (("compare", TEST, "--methods", "none"), {"compare", "reading"}),
         (
             ("fit", VALIDATION, "-p", "FOLDER/params.json", "-o", "FOLDER/calibrated.npz"),
-            {"fit", "fit_job", "reading", "gate_options", "pictures"},
+            {"fit", "fit_job", "keeping", "reading", "gate_options", "pictures"},
         ),
         # It has the options of all.
         (("config",), {*COMMANDS, *OPTIONS, "config", "configuration"}),
