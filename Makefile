@@ -21,7 +21,7 @@ CHECKED := tests/test_layers.py tests/test_names.py tests/test_params.py tests/t
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test check lint format docs man site test-python test-lowest test-integrations test-tracking bench arena \
-    bench-recovery bench-training bench-simulation bench-gates fuzz data constraints clean
+    bench-gpu bench-recovery bench-training bench-simulation bench-gates fuzz data constraints clean
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -102,6 +102,9 @@ build/venv-tracking/.done: pyproject.toml
 
 bench: $(BENCH_VENV)/.bench ## Measure calib against its peers
 	$(BENCH_VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
+
+bench-gpu: $(VENV)/.test ## Measure on a GPU, in less than six minutes
+	$(VENV)/bin/python benchmarks/gpu.py $(BENCH_ARGS)
 
 arena: $(BENCH_VENV)/.arena ## Set every method against every calibrator of probmetrics
 	$(BENCH_VENV)/bin/python benchmarks/arena.py $(ARENA_ARGS)

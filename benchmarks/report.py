@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -57,6 +58,25 @@ def versions() -> str:
     """The packages that took part, in one line."""
     present = {distribution.name: distribution.version for distribution in distributions()}
     return ", ".join(f"{name} {present[name]}" for name in _PACKAGES if name in present)
+
+
+def code() -> str:
+    """What the code is, in a word: a part of the hash of all modules of the package."""
+    package = Path(__file__).parent.parent / "calibcli"
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def staleness(recorded: str) -> str | None:
+    """What is to be said of recorded results of other code than that which is here; or None."""
+    match = re.search(r"^Code: ([0-9a-f]{12})", recorded, re.MULTILINE)
+    if match is None:
+        return "does not say which code it measured, and is older than what is here"
+    if match[1] == code():
+        return None
+    return f"measured other code ({match[1]}) than what is here ({code()}); --record writes it anew"
 
 
 def document(lines: Sequence[Line]) -> dict[str, Any]:

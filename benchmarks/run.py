@@ -62,6 +62,10 @@ def main() -> None:
     report.write_json(_build() / "results.json", lines)
     if options.record:
         record(lines)
+        return
+    stale = report.staleness(RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "")
+    if stale:
+        print(f"\n{RESULTS.name} {stale}")
 
 
 def measure(names: list[str]) -> list[Line]:
@@ -88,6 +92,7 @@ def record(lines: list[Line]) -> None:
     text = f"""# What `make bench` measured
 
 {report.machine()}; {report.versions()}.
+Code: {report.code()}
 
 {report.table(lines)}
 

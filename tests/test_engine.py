@@ -214,6 +214,10 @@ class TestDevices:
         with pytest.raises(UsageError, match="hides every GPU; use --device cpu"):
             choose_device("cuda:1")
 
+    def test_apple_gpus_are_refused_with_the_reason(self) -> None:
+        with pytest.raises(UsageError, match="mps: Apple's GPUs have no float64"):
+            choose_device("mps")
+
     @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "tpu"])
     def test_an_unknown_name_is_refused(self, name: str) -> None:
         with pytest.raises(UsageError, match="use auto, cpu, cuda or cuda:N"):

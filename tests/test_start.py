@@ -154,7 +154,7 @@ OPTIONS = {"diagnostic_options", "gate_options", "pictures", "record_options"}
             {"fit", "fit_job", "keeping", "reading", "gate_options", "pictures"},
         ),
         # It has the options of all.
-        (("config",), {*COMMANDS, *OPTIONS, "config", "configuration"}),
+        (("config",), {*COMMANDS, *OPTIONS, "config", "configuration", "keeping"}),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
 )

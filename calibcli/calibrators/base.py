@@ -292,8 +292,11 @@ class SmoothMap(Family):
         """Whether the family has knots that are still to be placed."""
         return False
 
-    def telling(self, log_probs: NumpyArray) -> NumpyArray:
-        """What of log-probabilities (n, K) of rows places the knots: (n, m) of them."""
+    def telling(self, log_probs: Array) -> Array:
+        """What of log-probabilities (n, K) of rows places the knots: (n, m) of them.
+
+        That alone comes to the host.
+        """
         return log_probs
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> SmoothMap:

@@ -141,7 +141,7 @@ class _CurvedMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def telling(self, log_probs: NumpyArray) -> NumpyArray:
+    def telling(self, log_probs: Array) -> Array:
         return self._curve.telling(log_probs)
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> _CurvedMap:

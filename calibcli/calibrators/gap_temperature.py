@@ -26,7 +26,7 @@ from calibcli.arrays import (
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.curvature import PreparedRows
 from calibcli.calibrators.parameters import Parameters
-from calibcli.calibrators.piecewise import read_knots, spaced, weighted_quantiles
+from calibcli.calibrators.piecewise import largest_of_rows, read_knots, spaced, weighted_quantiles
 
 Feature = Literal["gap", "entropy", "confidence"]
 
@@ -124,10 +124,8 @@ class GapTemperatureMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def telling(self, log_probs: NumpyArray) -> NumpyArray:
-        if self.feature == "entropy":
-            return log_probs
-        return np.partition(log_probs, -2, axis=1)[:, -2:]
+    def telling(self, log_probs: Array) -> Array:
+        return log_probs if self.feature == "entropy" else largest_of_rows(log_probs, 2)
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> GapTemperatureMap:
         with np.errstate(invalid="ignore"):

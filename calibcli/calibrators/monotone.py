@@ -13,6 +13,7 @@ from calibcli.calibrators.curvature import PreparedRows
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import (
     GroupedRows,
+    largest_of_rows,
     likelihood_hessian,
     piecewise_linear,
     pull_slopes,
@@ -104,13 +105,11 @@ class MonotoneMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def telling(self, log_probs: NumpyArray) -> NumpyArray:
-        if log_probs.shape[1] <= LARGEST_OF_A_ROW:
-            return log_probs
-        return np.partition(log_probs, -LARGEST_OF_A_ROW, axis=1)[:, -LARGEST_OF_A_ROW:]
+    def telling(self, log_probs: Array) -> Array:
+        return largest_of_rows(log_probs, LARGEST_OF_A_ROW)
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> MonotoneMap:
-        largest = self.telling(log_probs)
+        largest = largest_of_rows(log_probs, LARGEST_OF_A_ROW)
         each = np.broadcast_to(weights[:, None], largest.shape)
         kept = np.isfinite(largest) & (each > 0)
         shares = np.linspace(0, 1, self.pieces + 1)[1:-1]

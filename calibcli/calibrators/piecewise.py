@@ -343,6 +343,15 @@ def _sums_before(values: NumpyArray) -> NumpyArray:
     return before
 
 
+def largest_of_rows(matrix: Array, count: int) -> Array:
+    """The largest elements of each row (n, m), m being ``count`` or all, in any order."""
+    if matrix.shape[1] <= count:
+        return matrix
+    if is_numpy_array(matrix):
+        return np.partition(matrix, -count, axis=1)[:, -count:]
+    return namespace(matrix).sort(matrix, axis=-1)[:, -count:]
+
+
 def weighted_quantiles(values: NumpyArray, weights: NumpyArray, shares: NumpyArray) -> NumpyArray:
     """The values (s,) up to which some shares (s,) of the weights lie.
 

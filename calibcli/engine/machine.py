@@ -28,10 +28,15 @@ def choose_device(wanted: str = "auto") -> str:
     Raises
     ------
     UsageError
-        For another name, or when CUDA is asked for by name and is not there.
+        For another name, also Apple's ``mps``, or when CUDA is asked for by name and is not there.
     """
     if wanted == "cpu":
         return "cpu"
+    if wanted.partition(":")[0] == "mps":
+        raise UsageError(
+            f"--device {wanted}: Apple's GPUs have no float64, in which all sums are kept; use "
+            "--device cpu"
+        )
     if wanted != "auto" and not re.fullmatch(r"cuda(:\d+)?", wanted):
         raise UsageError(f"--device {wanted!r} is not known; use auto, cpu, cuda or cuda:N")
     reason = _why_no_cuda(wanted)

@@ -355,7 +355,7 @@ def sample_log_probs(data: Data, family: SmoothMap, rows: int) -> tuple[NumpyArr
 def _sampled(family: SmoothMap, step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
     """What places the knots, of every so many-th row by the number of the row, and the weights."""
     first = -tile.start % step
-    log_probs = family.telling(to_numpy(log_softmax(tile.logits[first::step])))
+    log_probs = to_numpy(family.telling(log_softmax(tile.logits[first::step])))
     return [(log_probs, host_weights(tile.labels, tile.weights)[first::step])]
 
 

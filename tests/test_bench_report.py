@@ -1,0 +1,28 @@
+"""Recorded results of the benchmarks say which code they measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def report(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.delitem(sys.modules, "report", raising=False)
+    import report
+
+    yield report
+    sys.modules.pop("report", None)
+
+
+def test_a_record_of_other_code_is_called_so(report) -> None:
+    code = report.code()
+    assert report.staleness(f"# Results\n\nA machine.\nCode: {code}\n\n| a |") is None
+    other = "0" * 12
+    assert f"other code ({other}) than what is here ({code})" in report.staleness(f"Code: {other}")
+    assert "does not say which code" in report.staleness("# Results\n")
