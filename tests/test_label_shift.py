@@ -44,7 +44,9 @@ def test_the_shares_are_the_fixed_point_of_em(rng):
     logits, labels = drawn(rng, 2000, TAIL)
     target, _ = drawn(rng, 1500, EVEN)
     shift = shift_between((logits, labels), target)
-    plain = calibcli.fit(logits, labels, method="bias-corrected-temperature", folds=0)
+    options = {"bias-corrected-temperature.prior": 0}
+    method = "bias-corrected-temperature"
+    plain = calibcli.fit(logits, labels, method=method, options=options, folds=0)
     likelihoods = plain.predict_proba(target) / shift.source
     shares = shift.source
     for _ in range(3000):
