@@ -188,7 +188,8 @@ def test_what_a_found_file_writes_is_always_said(calib, sample_data, tmp_path, t
 
 def test_a_file_can_be_named_and_left_out(calib, configured, tmp_path):
     write(tmp_path / "calib.toml", "seed = 1")
-    other = write(tmp_path / "ci" / "other.toml", "seed = 2")
+    # What a file that was only found may not say, one that is named may.
+    other = write(tmp_path / "ci" / "other.toml", 'seed = 2\nworkers = "processes:2"')
     project = write(tmp_path / "ci" / "pyproject.toml", "[tool.calib]\nseed = 3")
     named = {"CALIB_CONFIG": str(project)}
     assert configured("apply")["apply seed"]["source"] == "calib.toml: seed"
@@ -201,6 +202,8 @@ def test_a_file_can_be_named_and_left_out(calib, configured, tmp_path):
         "source": "ci/other.toml: seed",
         "error": None,
     }
+    by_name = configured("apply", "--config", "ci/other.toml")
+    assert by_name["apply workers"]["value"] == "processes:2"
     assert configured("apply", env=named)["apply seed"]["value"] == 3
     assert configured("apply", "--config", str(other), env=named)["apply seed"]["value"] == 2
     assert configured("apply", "--no-config", env=named) == {}
