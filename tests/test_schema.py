@@ -168,6 +168,19 @@ def test_documents_about_files_are_of_their_types(calib_here: CalibHere) -> None
     assert not [*faults(applied, documents.ApplyDocument)]
 
 
+@pytest.mark.usefixtures("rows")
+def test_runs_and_their_history_are_of_their_types(calib_here: CalibHere) -> None:
+    gate = "--fail-if nll<0 --metrics nll,ece --bootstrap 50"
+    printed(calib_here, f"evaluate a.parquet b.parquet --append r --run 1 {gate}")
+    printed(calib_here, "evaluate a.parquet --append r --metrics nll --bootstrap 0")
+    lines = [json.loads(line) for line in Path("r").read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 3
+    assert not [fault for line in lines for fault in faults(line, documents.RunDocument)]
+    for metric in ("ece", "nll"):
+        history = printed(calib_here, f"history r --metric {metric} --fail-if ece.trend>0")
+        assert not [*faults(history, documents.HistoryDocument)]
+
+
 def test_a_plan_of_gates_is_of_its_type(calib_here: CalibHere) -> None:
     assert not [*faults(printed(calib_here, "gates plan --limit 0.1"), documents.PlanDocument)]
 
