@@ -15,7 +15,7 @@ from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.chain import calibrate
 from calibcli.calibrators.registry import MAPS
 from calibcli.errors import UsageError
-from calibcli.fitting.estimating import solve_nonnegative_equations
+from calibcli.fitting.estimating import solve_equations, solve_nonnegative_equations
 from calibcli.objectives.dual_focal import DualFocalGra
 from calibcli.objectives.registry import OBJECTIVES
 from calibcli.workflow.fitting import AgainstPlain
@@ -361,6 +361,29 @@ def test_a_bounded_equation_that_jumps_over_zero_ends_at_the_jump(smooth: bool) 
     assert solution.converged is not smooth
     assert solution.theta[0] == pytest.approx(0.5, abs=1e-4)
     assert solution.gradient_norm == pytest.approx(0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("smooth", "above", "solved"),
+    [(False, 0.05, True), (True, 0.05, False), (False, np.nan, False)],
+)
+def test_the_least_residual_is_a_solution_only_at_a_jump(
+    smooth: bool, above: float, solved: bool
+) -> None:
+    class Jumping:
+        """A residual that jumps from -0.01 at 0.5."""
+
+        objective = SimpleNamespace(smooth=smooth)
+
+        def gradient(self, theta):
+            return 0.0, theta - 0.5 + np.where(theta < 0.5, -0.01, above)
+
+        def diagonal(self, theta):
+            return np.ones(len(theta))
+
+    solution = solve_equations(Jumping(), np.zeros(1))
+    assert solution.criterion == "least residual"
+    assert solution.converged is solved
 
 
 @pytest.mark.parametrize("loss", ["cals", "cals-hr"])

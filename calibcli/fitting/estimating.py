@@ -40,7 +40,8 @@ and fro at a jump."""
 _SHARE = 0.3
 """Share of the way to each minimum with fixed row weights: whole steps would swing."""
 
-_MOST_ROUNDS = 100
+_MOST_ROUNDS, FEW_ROUNDS = 100, 4
+"""Minima with fixed row weights; few tell which of several starts leads somewhere."""
 
 _SETTLED, _NEARLY_SETTLED = 1e-6, 1e-3
 """Largest move of a parameter at a fixed point; the second where gradients jump."""
@@ -73,7 +74,8 @@ def solve_equations(
             secants.clear()
             theta, value, gradient = best
             if share < _SMALLEST_SHARE:
-                jumps = not problem.objective.smooth
+                # So short a step doubles the residual: there is a jump, and larger than it is.
+                jumps = not problem.objective.smooth and bool(np.isfinite(size))
                 least = float(np.abs(gradient).max())
                 return Solution(theta, value, least, jumps, "least residual", iteration)
             continue

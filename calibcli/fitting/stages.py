@@ -27,6 +27,7 @@ from calibcli.engine.engine import Tile
 from calibcli.errors import UsageError
 from calibcli.fitting.class_curves import fit_curves
 from calibcli.fitting.estimating import (
+    FEW_ROUNDS,
     solve_equations,
     solve_nonnegative_equations,
     solve_reweighted,
@@ -235,7 +236,8 @@ def _fit_many(
         assert earlier.solution is not None
         theta = earlier.solution.theta
     else:
-        theta = _best_start(data, problem, family.starts(data.classes, scale, data.seed), solve)
+        starts = family.starts(data.classes, scale, data.seed)
+        theta = _best_start(data, problem, starts, solve)
     if thin is not None:
         theta = solve(_on_rows(problem, thin), theta).theta
     if isinstance(objective, LearntInRounds) and not problem.follow:
@@ -295,6 +297,8 @@ def _best_start(
     rows, validation = data.inner_split()
     if min(rows.weight, validation.weight) <= 0:
         return starts[0]
+    if solve is solve_reweighted:
+        solve = partial(solve_reweighted, most_iterations=FEW_ROUNDS)
     ends = []
     for start in starts:
         trial = _on_rows(problem, rows)
