@@ -128,6 +128,10 @@ to quartered what the likelihood alone loses with 100 rows, and cost nothing wit
 """
 
 
+_LEAST_UNIT = 0.01
+"""Of the scales: what gradients by less weigh in a bound on the loss would certify too much."""
+
+
 @dataclass(frozen=True)
 class VectorMap(ScalesAndBiases):
     """Vector scaling, the deviation from one temperature under a weak prior.
@@ -163,7 +167,7 @@ class VectorMap(ScalesAndBiases):
         return 150 * classes
 
     def scaled(self, scale: float) -> VectorMap:
-        return replace(self, unit=scale)
+        return replace(self, unit=max(scale, _LEAST_UNIT))
 
     def ridge(self, classes: int, rows: float) -> NumpyArray:
         strengths = np.repeat([self.unit**-2, 1.0], classes) * (self.prior / rows)
