@@ -46,8 +46,6 @@ _EXAMPLES = """[b]Examples[/b]
   calib apply digits.json sample_data/digits_test.parquet -o calibrated.parquet
 
   calib apply digits.json sample_data/digits_test.parquet -o calibrated.npz
-
-  calib apply digits.json s3://bucket/rows/ -o s3://bucket/calibrated/ --workers ray:auto
 """
 
 
