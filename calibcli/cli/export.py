@@ -31,8 +31,6 @@ _EXAMPLES = """[b]Examples[/b]
 
   calib fit sample_data/digits_val.parquet -p digits.json --quiet
 
-  calib export digits.json -o digits.py
-
   calib export digits.json -o digits.c --vectors
 
   calib export digits.json -o digits.sql --dialect duckdb
