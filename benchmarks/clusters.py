@@ -161,7 +161,7 @@ def measure(job: str, name: str, rows: Path, workers: int, folder: Path) -> Run:
     """Run a command at a place."""
     params, out = folder / "params.json", folder / "out"
     if job == "apply" and not params.exists():
-        fit = [*CALIB, "fit", str(rows), "-q", "-m", "temperature", "-p", str(params)]
+        fit = [*CALIB, "fit", str(rows), "-q", "--force", "-m", "temperature", "-p", str(params)]
         subprocess.run(fit, check=True, cwd=folder, capture_output=True, env=environment())
     shutil.rmtree(out, ignore_errors=True)
     words = {"ROWS": str(rows), "PARAMS": str(params), "OUT.json": f"{out}.json", "OUT/": f"{out}/"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +15,8 @@ from calibcli.engine.workers import Workers, WorkersError, forget_rows
 from calibcli.errors import CalibError, UsageError
 
 _TRIES = 3
+_CONNECT_SECONDS = 10
+_HOST_AND_PORT = re.compile(r"([^:/]+):([0-9]{1,5})")
 
 
 @dataclass
@@ -32,11 +36,14 @@ class RayWorkers(Workers):
         import ray
 
         try:
+            # Ray itself tries for minutes.
+            if address := _HOST_AND_PORT.fullmatch(self.place):
+                socket.create_connection((address[1], int(address[2])), _CONNECT_SECONDS).close()
             ray.init(
                 self.place, ignore_reinit_error=True, log_to_driver=False, logging_level="error"
             )
             cores = int(ray.cluster_resources().get("CPU", 0))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise self._lost(f"no cluster answers ({' '.join(str(error).split())[:200]})") from None
         if not cores:
             raise self._lost("the cluster has no cores")
