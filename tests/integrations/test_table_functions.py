@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,10 +156,11 @@ def test_batches_as_spark_hands_them_over():
 
 
 @pytest.mark.filterwarnings("ignore:PySpark does not yet")
-def test_spark():
+def test_spark(monkeypatch):
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None:
         pytest.skip("no Java is here")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     builder = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
     package = str(Path(calibcli.__file__).parents[1])
     session = builder.config("spark.executorEnv.PYTHONPATH", package).getOrCreate()
