@@ -296,7 +296,12 @@ def _print(document: ParametersDocument | DataDocument | UnreadDocument) -> None
 def _lines(value: Any) -> list[str]:
     if isinstance(value, dict):
         shown = {k: v for k, v in value.items() if v not in (None, [], {})}
-        return [f"{key}: {', '.join(_lines(item))}" for key, item in shown.items()]
+        return [f"{key}: {_joined(_lines(item))}" for key, item in shown.items()]
     if isinstance(value, list):
         return [line for item in value for line in _lines(item)]
     return [f"{value:.6g}" if isinstance(value, float) else str(value)]
+
+
+def _joined(lines: list[str]) -> str:
+    """On one line, by semicolons where there are commas within."""
+    return ("; " if any(", " in line for line in lines) else ", ").join(lines)
