@@ -249,7 +249,7 @@ def test_fit_options_reach_the_fit(calib_here):
     arguments = ("fit", NPZ, "-q", "--format", "json", "--force", "-m", "temperature,vector")
     found = read_json(calib_here(*arguments, "--set", "vector.penalty=0.5", "--loss", "brier"))
     assert [stage["kind"] for stage in found["stages"]] == ["temperature", "vector"]
-    assert found["options"]["vector"] == {"penalty": 0.5}
+    assert found["options"]["vector"] == {"penalty": 0.5, "prior": 4.0}
     assert found["loss"] == "brier"
     plain = read_json(calib_here(*arguments, "--loss", "brier"))
     assert plain["stages"] != found["stages"]

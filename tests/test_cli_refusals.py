@@ -284,7 +284,7 @@ OPTIONS = {
     "fit ok.npz -p - -o -": "only one can go to standard output",
     "fit ok.npz -p exists.json": "exists.json: exists already; --force replaces it",
     "fit ok.npz -o exists.parquet": "exists.parquet: exists already; --force replaces it",
-    "fit ok.npz -o folder --force": "folder: the suffix must be one of",
+    "fit ok.npz -o folder --force": "folder: is a folder; folder/ is one of parts",
     "fit ok.npz -p nowhere/p.json": "there is no folder",
     "fit ok.npz -o nowhere/o.npz": "there is no folder",
     "fit ok.npz -q -o ./ok.npz --force": "-o ./ok.npz: is an input; give the output another name",

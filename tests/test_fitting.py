@@ -258,7 +258,7 @@ class TestNoAnswer:
 
     @pytest.mark.parametrize(
         "method",
-        ["vector", "platt", "beta", "ensemble-temperature", "class-temperature", "monotone"],
+        ["platt", "beta", "ensemble-temperature", "class-temperature", "monotone"],
     )
     def test_maps_without_a_ridge_leave_separable_rows_as_they_are(self, method: str) -> None:
         labels = np.arange(60) % 2

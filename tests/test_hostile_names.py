@@ -92,6 +92,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "methods": [[HARM[3]]],
     "losses": [[HARM[3]]],
     "metrics": [[HARM[3]]],
+    "history": [["{runs}"], ["{runs}", "--input", HARM[3]], [DATA]],
     "demo": [[DATA], ["demo" + HARM[3]]],
     "docs": [[HARM[3]]],
     "help": [[HARM[3]]],
@@ -102,6 +103,7 @@ SUFFIXES = {
     "--params": (".json", ".safetensors"),
     "--output": tuple(OUTPUTS),
     "--trace": (".jsonl",),
+    "--append": (".jsonl",),
     "--junit": (".xml",),
     "--openmetrics": (".txt",),
     "--plot": (".svg",),
@@ -135,15 +137,22 @@ def test_no_command_and_no_file_is_forgotten() -> None:
 def inputs(
     calib_here: CalibHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """A folder of a hostile name with the inputs of all commands, and the names of two of them."""
+    """A folder of a hostile name with the inputs of all commands; the names of three of them."""
     (tmp_path / FOLDER).mkdir()
     monkeypatch.chdir(tmp_path / FOLDER)
     write_inputs()
-    names = {"params": f"p{HARM[2]}.json", "document": f"d{HARM[4]}.json"}
+    names = {
+        "params": f"p{HARM[2]}.json",
+        "document": f"d{HARM[4]}.json",
+        "runs": f"r{HARM[3]}.jsonl",
+    }
     outputs = ("-p", names["params"], "-o", "first.npz", "-m", "vector")
     code, stdout, stderr = calib_here("fit", DATA, *outputs, "--format", "json", "--bootstrap", "0")
     assert code == 0, stderr
     Path(names["document"]).write_text(stdout, "utf-8")
+    append = ("--append", names["runs"], "--run", HARM[4], "--bootstrap", "0")
+    code, _, stderr = calib_here("evaluate", DATA, *append)
+    assert code == 0, stderr
     return names
 
 
@@ -191,7 +200,7 @@ def test_what_is_written_commands_nobody(
     if suffix == ".svg":
         pytest.importorskip("matplotlib")
     arguments = [
-        argument.format(**inputs) if argument == "{params}" else argument
+        argument.format(**inputs) if argument in ("{params}", "{runs}") else argument
         for argument in COMMANDS[command][0]
     ]
     path = Path(f"out{HARM[0]}{HARM[3]}{suffix}".replace("/", ""))

@@ -96,12 +96,17 @@ def test_methods_and_groups_have_tables():
     }
     group = {"name": "<b>", "rows": 77, "share": 0.5, "nll": {"before": 0.5, "after": 0.25}}
     document["fit"]["notes"] = ["it is the simplest"]
-    document |= {"leaderboard": [entry], "groups": {"column": "scan", "groups": [group]}}
+    document |= {
+        "leaderboard": [entry, {**entry, "method": "stack", "chosen": False}],
+        "groups": {"column": "scan", "groups": [group]},
+    }
     html = page_of((document, pictures))
     words = words_of(html)
     assert "monotone+svs chosen 0.2500 [0.200, 0.300] 0 0.0010 0.2500 [0.200, 0.300]" in words
     assert "chosen it is the simplest." in words
-    assert "monotone+svs: log-probabilities times 1.00 svs." in words
+    # What the chosen one mixes stands with the fit.
+    assert "monotone+svs: log-probabilities" not in words
+    assert "stack: log-probabilities times 1.00 svs." in words
     assert "3.21" not in words
     assert "<b> 77 as all rows 50 % 0.5000 0.2500 \N{MINUS SIGN}0.2500" in words
     assert "&lt;b&gt;" in html

@@ -86,7 +86,6 @@ def computed(process: subprocess.Popen[bytes]) -> float:
                 "curved-sms",
                 "ensemble-temperature",
                 "parameterized-temperature",
-                "auto",
             )
         ),
         ("fit", "large.npz", "--loss", "adafocal", "--trace", "t.json", *FIT),
@@ -101,6 +100,19 @@ def test_an_interrupt_ends_a_computation(arguments: tuple[str, ...]) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (130, b"", b"calib: interrupted\n")
+    assert sorted(path.name for path in Path().iterdir()) == list(INPUTS)
+
+
+@pytest.mark.slow
+def test_an_interrupted_choice_shows_the_candidates_that_are_done() -> None:
+    process = start("fit", "large.npz", "-m", "auto", *FIT)
+    assert process.stderr is not None
+    assert b"1 of " in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (130, b"")
+    assert b"none*" in err
+    assert b"calib: interrupted" in err
     assert sorted(path.name for path in Path().iterdir()) == list(INPUTS)
 
 

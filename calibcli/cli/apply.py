@@ -65,7 +65,7 @@ class ApplyOptions:
             "-o",
             metavar="FILE",
             help=".parquet, .npz, .npy or .arrow; NAME/ is a folder of Parquet files, which "
-            "--workers write; - writes an Arrow stream to stdout.",
+            "--workers write; stdout (-) gets an Arrow stream.",
             show_default=False,
         ),
         Trait.WRITES_FILE,
@@ -152,7 +152,6 @@ class ApplyOptions:
         "input",
         "threshold",
         "cost",
-        "by",
         "memory",
         "format",
         "quiet",

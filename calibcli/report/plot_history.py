@@ -21,6 +21,7 @@ from calibcli.report.plot_sheet import (
     house_style,
 )
 from calibcli.report.run_history import series_title
+from calibcli.visible import visible
 from calibcli.workflow.texts import cut_inside
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def plot_history(document: HistoryDocument, kind: Kind) -> bytes:
             _draw(axis, part)
             axis.set_ylabel(metric_title(document["metric"]), parse_math=False)
             if len(parts) > 1:
-                axis.set_title(cut_inside(series_title(part), _LONGEST_TITLE), parse_math=False)
+                title = cut_inside(visible(series_title(part)), _LONGEST_TITLE)
+                axis.set_title(title, parse_math=False)
         return encode_figure(figure, kind)
 
 
@@ -93,7 +95,8 @@ def _draw(axis: Axes, part: SeriesPart) -> None:
         axis.plot(places, line, color=DIAGONAL, lw=0.8, ls=(0, (4, 3)), zorder=1)
     axis.set_xlim(places[0] - 0.6, places[-1] + 0.6)
     step = -(-len(runs) // _MOST_LABELS)
-    names = [cut_inside(run["name"] or str(run["number"]), _LONGEST_LABEL) for run in runs]
+    names = [visible(run["name"] or str(run["number"])) for run in runs]
+    names = [cut_inside(name, _LONGEST_LABEL) for name in names]
     turned = any(run["name"] for run in runs)
     axis.set_xticks(
         places[::step],
