@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import feather
 from table_files import gather, opened
 
 from calibcli.errors import CalibError, UsageError
@@ -410,7 +409,7 @@ def test_an_ordered_type_orders_the_classes(tmp_path, suffix, enum):
     if suffix == "parquet":
         pq.write_table(table, path)
     else:
-        feather.write_feather(table, path)
+        write_ipc(path, table)
     with opened(path) as dataset:
         assert dataset.class_names == ORDER
         assert np.array_equal(gather(dataset)[1], codes)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import feather, orc
+from pyarrow import orc
 from scipy.io import savemat
 
 from calibcli.cli.app import run
@@ -112,7 +112,11 @@ def _() -> float:
 @builds("calib evaluate tidy.feather")
 def _() -> float:
     columns = by_class(P, ".pred_*") | {".pred_class": NAMES[P.argmax(1)], "truth": NAMES[Y]}
-    feather.write_feather(pa.table(columns), "tidy.feather")
+    table = pa.table(columns)
+    # What `arrow::write_feather` of R writes.
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file("tidy.feather", table.schema, options=options) as file:
+        file.write_table(table)
     return nll()
 
 

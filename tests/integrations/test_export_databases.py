@@ -20,8 +20,8 @@ from every_stage import calibrators_of_every_kind
 
 import calibcli
 from calibcli.arrays import softmax
-from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import calibrate
+from calibcli.calibrators.base import GROUP, Calibrator
+from calibcli.calibrators.chain import calibrate, for_rows
 from calibcli.calibrators.groups import Groups
 from calibcli.calibrators.links import link_of
 from calibcli.calibrators.temperature import Temperature
@@ -147,18 +147,6 @@ def run_postgres(sql: str, table: Table, name: str, server: str) -> Rows:
     return [json.loads(line) for line in done.stdout.split("\n") if line]
 
 
-@pytest.fixture(scope="session")
-def spark() -> Iterator[Any]:
-    """A session of Spark on this machine."""
-    sql = pytest.importorskip("pyspark.sql")
-    if shutil.which("java") is None:
-        pytest.skip("no Java is here")
-    builder = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    session = builder.config("spark.sql.shuffle.partitions", "1").getOrCreate()
-    yield session
-    session.stop()
-
-
 def run_spark(sql: str, table: Table, name: str, spark: Any) -> Rows:
     types = {"real": "double", "array": "array<double>", "text": "string"}
     quoted = DIALECTS["spark"].name
@@ -190,8 +178,9 @@ def check(database: Any, params: Params, *stages: Calibrator, **query: Any) -> N
     probs = [row["probs"] if asked.columns is None else [row[k] for k in outputs] for row in rows]
     expected = vectors.probs
     if asked.columns is not None and len(asked.columns) == 1:
+        keyed = stages if vectors.groups is None else for_rows(stages, {GROUP: vectors.groups})
         with np.errstate(divide="ignore"):
-            expected = softmax(calibrate(stages, read_scores(params, vectors.scores[:, 1:])))
+            expected = softmax(calibrate(keyed, read_scores(params, vectors.scores[:, 1:])))
     np.testing.assert_allclose(np.array(probs, float), expected, rtol=0, atol=1e-12)
     assert [row["prediction"] for row in rows] == np.argmax(probs, axis=1).tolist()
     assert [row["confidence"] for row in rows] == np.max(probs, axis=1).tolist()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 PAGE = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def spark(tmp_path, monkeypatch) -> Iterator[Any]:
-    if shutil.which("java") is None:
-        pytest.skip("NOT TESTED: Spark needs Java, which is not there")
-    sql = pytest.importorskip("pyspark.sql")
+def test_rows_of_spark_get_the_probabilities_of_python(tmp_path, spark, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    builder = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    session = builder.config("spark.sql.shuffle.partitions", "1").getOrCreate()
-    yield session
-    session.stop()
-
-
-def test_rows_of_spark_get_the_probabilities_of_python(tmp_path, spark) -> None:
     blocks = re.findall(r"^```python[^\n]*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     (code,) = (each for each in blocks if "def with_probs" in each)
     schema = re.search(r'mapInArrow\(with_probs, "([^"]+)"\)', PAGE)

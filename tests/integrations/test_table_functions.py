@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -156,19 +153,11 @@ def test_batches_as_spark_hands_them_over():
 
 
 @pytest.mark.filterwarnings("ignore:PySpark does not yet")
-def test_spark(monkeypatch):
-    sql = pytest.importorskip("pyspark.sql")
-    if shutil.which("java") is None:
-        pytest.skip("no Java is here")
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    builder = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    package = str(Path(calibcli.__file__).parents[1])
-    session = builder.config("spark.executorEnv.PYTHONPATH", package).getOrCreate()
+def test_spark(spark):
     rows = [(i, [float(z) for z in row], float(row[0])) for i, row in enumerate(LOGITS)]
-    frame = session.createDataFrame(rows, "i int, z array<double>, a double")
+    frame = spark.createDataFrame(rows, "i int, z array<double>, a double")
     made = sorted(in_spark(frame, NAMED, array="z").collect(), key=lambda row: row.i)
     assert np.array_equal(np.array([row.probs for row in made]), PROBS)
     assert [row.prediction for row in made] == PROBS.argmax(axis=1).tolist()
     made = sorted(in_spark(frame, BINARY, columns=["a"]).collect(), key=lambda row: row.i)
     assert [row.prob_1 for row in made] == BINARY.predict_proba(ODDS)[:, 1].tolist()
-    session.stop()
