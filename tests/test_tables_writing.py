@@ -132,6 +132,29 @@ def test_every_other_column_survives(tmp_path, suffix):
         assert pq.read_schema(path).field("tag").type == pa.dictionary(pa.int32(), pa.string())
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "npz"])
+def test_what_a_dictionary_lacks_is_missing_in_the_output(tmp_path, suffix):
+    codes = pa.array([2, 0, None, 1, 3] * 20, pa.int8())
+    columns = {
+        "tag": pa.DictionaryArray.from_arrays(codes, pa.array(["a", None, "c", "d"])),
+        "number": pa.DictionaryArray.from_arrays(codes, pa.array([0.5, None, 2.5, 3.5])),
+    }
+    scores = pa.FixedSizeListArray.from_arrays(pa.array(Z.reshape(-1)), Z.shape[1])
+    table = pa.table({"logits": scores, "label": Y, **columns})
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as stored:
+        stored.write_table(table)
+    path = tmp_path / f"out.{suffix}"
+    with opened(tmp_path / "in.arrow") as dataset:
+        writer = calibrate(dataset, path)
+    if suffix == "npz":
+        assert set(writer.left_out) == set(columns)
+        return
+    with opened(path) as dataset:
+        columns = gather(dataset, with_columns=True)[3]
+    assert columns.column("tag").to_pylist() == ["c", "a", None, None, "d"] * 20
+    assert columns.column("number").to_pylist() == [2.5, 0.5, None, None, 3.5] * 20
+
+
 def test_arrays_survive_in_an_npz(tmp_path):
     arrays = {
         "images": np.arange(600, dtype=np.uint8).reshape(100, 2, 3),

@@ -31,6 +31,7 @@ from calibcli.tables.formats.arrow_types import (
     type_text,
     values_of,
     without_dictionaries,
+    without_missing_distinct,
 )
 from calibcli.tables.formats.base import (
     BFLOAT_TITLE,
@@ -396,9 +397,10 @@ class Assembler:
         if columns is not None:
             if self.schema is None:
                 self.renamed = free_names(columns.schema.names, arrays)
-            for field, column in zip(columns.schema, columns.columns, strict=True):
+            for field, stored in zip(columns.schema, columns.columns, strict=True):
+                column = without_missing_distinct(stored)
                 if self._plain:
-                    column = recast(column, without_dictionaries(column.type))  # noqa: PLW2901
+                    column = recast(column, without_dictionaries(column.type))
                 new = self.renamed.get(field.name, field.name)
                 fields.append(field.with_name(new).with_type(column.type))
                 values.append(column)

@@ -221,15 +221,36 @@ def _decoded(array: Any) -> Any:
 
 def first_missing(array: Any) -> int | None:
     """The first row without a value; None where all have one."""
-    if not array.null_count and not _may_hide_missing(array):
+    missing = missing_in(array)
+    return int(missing.argmax()) if missing is not None and missing.any() else None
+
+
+def missing_in(array: Any) -> NumpyArray | None:
+    """Whether each row (n,) has no value, itself or in its dictionary; None where all have one."""
+    hides = isinstance(array, pa.DictionaryArray) and array.dictionary.null_count
+    if not array.null_count and not hides:
         return None
     missing: NumpyArray = array.is_null().to_numpy(zero_copy_only=False)
-    return int(missing.argmax()) if missing.any() else None
+    if hides:
+        # Whether `is_null` looks into the dictionary differs between versions of Arrow.
+        lacks = array.dictionary.is_null().to_numpy(zero_copy_only=False)
+        missing = missing | lacks[array.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+    return missing
 
 
-def _may_hide_missing(array: Any) -> bool:
-    """Whether values may be missing that `null_count` does not count: those of a dictionary."""
-    return isinstance(array, pa.DictionaryArray) and array.dictionary.null_count > 0
+def without_missing_distinct(array: Any) -> Any:
+    """The same values, each distinct one that a dictionary lacks being an index that is missing.
+
+    Parquet cannot hold the other way to say it. Any other array is returned as it is.
+    """
+    if not isinstance(array, pa.DictionaryArray) or not array.dictionary.null_count:
+        return array
+    has_value = ~array.dictionary.is_null().to_numpy(zero_copy_only=False)
+    codes = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    places = np.cumsum(has_value) - has_value
+    indices = pa.array(places[codes], array.type.index_type, mask=missing_in(array))
+    distinct = array.dictionary.filter(pa.array(has_value))
+    return pa.DictionaryArray.from_arrays(indices, distinct, ordered=array.type.ordered)
 
 
 def values_of(array: Any, name: str) -> Values:
@@ -243,9 +264,7 @@ def values_of(array: Any, name: str) -> Values:
     array = _decoded(array)
     if is_list(array.type):
         return values_of(_items(array, name, 1), name)
-    missing: NumpyArray | None = None
-    if array.null_count or _may_hide_missing(array):
-        missing = array.is_null().to_numpy(zero_copy_only=False)
+    missing = missing_in(array)
     if element_of(array.type)[0] == "string":
         return _texts(array, missing)
     if isinstance(array, pa.DictionaryArray):
