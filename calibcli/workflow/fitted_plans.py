@@ -16,6 +16,7 @@ from calibcli.fitting.tuning import Tuning, tune
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.measuring import CrossFitted, Predictor, Through
 from calibcli.workflow.plans import Plan
+from calibcli.workflow.texts import plural
 
 _PASSES = 20
 """Over the rows, of a typical fit."""
@@ -229,8 +230,9 @@ def long_fit_note(data: Data, plans: Sequence[Plan], folds: int) -> str | None:
         return None
     size, method = max((size, method) for _, size, method in costs)
     again = f" and again without each of {folds} folds" if folds else ""
+    numbers = f"{plural(size, 'parameter')}, which {'is' if size == 1 else 'are'}"
     return (
-        f"{method} has {size:,} parameters, which are fitted to {data.rows:,} rows{again}: "
+        f"{method} has {numbers} fitted to {data.rows:,} rows{again}: "
         f"expect {'hours' if seconds > 3600 else 'minutes'}"
     )
 
