@@ -22,7 +22,8 @@ from calibcli.metrics import registry
 from calibcli.metrics.accuracy import ACCURACY
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import RELIABILITY, bin_index
-from calibcli.metrics.class_cells import ClassBags, mean_deviations
+from calibcli.metrics.class_cells import ClassBags
+from calibcli.metrics.class_norms import mean_deviations
 from calibcli.metrics.confidence_cells import (
     BinNorm,
     ConfidenceBags,

@@ -15,7 +15,7 @@ Metrics
 Uncertainty
     `resampling` (the bootstrap and its bags), `residual_cells` (sums of residuals by bag and cell),
     `error_intervals` (of calibration errors, which chance makes larger). The kinds of resampling
-    stand with their statistics: `row_mean`, `confidence_cells`, `class_cells` (these with
+    stand with their statistics: `row_mean`, `confidence_cells`, `class_norms` (these with
     `drawn_labels`).
 Looking closer
     `slices` (parts of the rows), `periods` (control limits),

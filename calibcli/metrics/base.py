@@ -76,7 +76,7 @@ class Sample(Protocol):
 class Resampling(Protocol):
     """How chance moves a metric. Implementations are frozen dataclasses.
 
-    The kinds are `row_mean.MeanOfRows`, `class_cells.ClassNorm`, and in `confidence_cells`
+    The kinds are `row_mean.MeanOfRows`, `class_norms.ClassNorm`, and in `confidence_cells`
     `BinNorm`, `CumulatedNorm`, `ResidualNorm`, `CurveValue` and `CurveDistance`.
     """
 

@@ -28,7 +28,8 @@ import numpy as np
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.bins import BINS, bin_index, edges_of, title_over_bins
-from calibcli.metrics.class_cells import THRESHOLD, ClassCells, ClassNorm, elements_above
+from calibcli.metrics.class_cells import THRESHOLD, ClassCells, elements_above
+from calibcli.metrics.class_norms import ClassNorm
 from calibcli.metrics.diagrams import ClassDiagrams, PredictedClasses
 from calibcli.metrics.ece import expected_error
 from calibcli.metrics.lattice import CellSums

@@ -39,6 +39,10 @@ def lattice_edges(cells: int) -> NumpyArray:
     return np.append(lower[:-1], 1 - lower[::-1])
 
 
+_LISTED = 4
+"""Sums are listed while there are so many times as many cells."""
+
+
 class CellSums(NamedTuple):
     """Sums by cell, where there are so many cells that a block may touch but a few of them.
 
@@ -69,13 +73,29 @@ class CellSums(NamedTuple):
         return CellSums.of(np.append(self.codes, codes), np.append(self.sums, values), self.size)
 
     def plus(self, other: CellSums) -> CellSums:
-        """The sums of both; takes over ``self``."""
+        """The sums of both; takes over ``self``.
+
+        They stay a list while that is short: all cells of a thousand classes are megabytes, which
+        every block would go through for a few of them.
+        """
+        if self._stays_listed_with(other):
+            assert self.codes is not None
+            assert other.codes is not None
+            both = None
+            if self.sums is not None and other.sums is not None:
+                both = np.append(self.sums, other.sums)
+            return CellSums(self.size, np.append(self.codes, other.codes), both)
         sums = self.everywhere()
         if other.codes is None:
             sums += other.everywhere()
         else:
             np.add.at(sums, other.codes, 1.0 if other.sums is None else other.sums)
         return CellSums(self.size, None, sums)
+
+    def _stays_listed_with(self, other: CellSums) -> bool:
+        if self.codes is None or other.codes is None or (self.sums is None) != (other.sums is None):
+            return False
+        return (len(self.codes) + len(other.codes)) * _LISTED < self.size
 
     def everywhere(self) -> NumpyArray:
         """The sums of all cells (size,), float64; its own memory where ``codes`` is None."""
