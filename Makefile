@@ -8,8 +8,9 @@ BENCH_VENV := .venv-bench
 DEMO := build/demo
 PIP_INSTALL := -m pip --disable-pip-version-check install -qq
 CONSTRAINTS ?= constraints.txt
-# Tests that share something costly say so by a group, and run in one process.
-PYTEST_ARGS ?= -n 2 --dist loadgroup -q
+# What is costly is shared by the tests of a file, which run in one process; the files in the order
+# of their names, at whose end there are only short ones.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder -q
 # What `make test-python` runs: make test-python PYTHON=python3.13
 PYTHON_VENV = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 

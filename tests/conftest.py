@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -30,6 +31,11 @@ _FOR_TESTS = {"CALIB_BROWSER", "NEEDS_BROWSER", "CALIB_SHARED", "CALIB_UPDATE_GO
 for _name in [name for name in os.environ if name.startswith("CALIB_") and name not in _FOR_TESTS]:
     del os.environ[_name]
 os.environ["CALIB_CONFIG"] = ""
+
+# Containers like to set it. Hundreds of processes would each compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+_PYTHONPATH = os.environ.get("PYTHONPATH")
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -76,6 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 Calib = Callable[..., "subprocess.CompletedProcess[bytes]"]
+CalibHere = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -114,42 +121,62 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def calib(tmp_path: Path) -> Calib:
+def calib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Calib]:
     """The command line as a user starts it: ``calib("fit", path, cwd=..., input=b"...")``.
 
-    It runs in the test's own folder unless ``cwd`` says otherwise, in a process of its own, and
-    returns the completed process with its output as bytes, whatever the exit code. ``env`` adds
-    to the environment.
+    It runs in the test's own folder unless ``cwd`` says otherwise, and returns the completed
+    process with its output as bytes, whatever the exit code. ``env`` adds to the environment. What
+    reads or writes standard streams as files, or has an environment or other packages of its own,
+    runs in a process of its own; all else in this one, which need not start.
     """
+    with _in_this_process() as here:
 
-    def run(
-        *arguments: str | Path,
-        cwd: Path = tmp_path,
-        input: bytes = b"",
-        env: dict[str, str] | None = None,
-        timeout: float = 120,
-    ) -> subprocess.CompletedProcess[bytes]:
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return subprocess.run(
-            [sys.executable, "-m", "calibcli", *map(str, arguments)],
-            cwd=cwd,
-            input=input,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(paths),
-                "COLUMNS": "100",
-                "NO_COLOR": "1",
-                **(env or {}),
-            },
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
+        def run(
+            *arguments: str | Path,
+            cwd: Path = tmp_path,
+            input: bytes = b"",
+            env: dict[str, str] | None = None,
+            timeout: float = 120,
+        ) -> subprocess.CompletedProcess[bytes]:
+            words = [str(argument) for argument in arguments]
+            shown = {"COLUMNS": "100", "NO_COLOR": "1"}
+            if input or env or "-" in words or os.environ.get("PYTHONPATH") != _PYTHONPATH:
+                paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+                return subprocess.run(
+                    [sys.executable, "-m", "calibcli", *words],
+                    cwd=cwd,
+                    input=input,
+                    env={
+                        **os.environ,
+                        "PYTHONPATH": os.pathsep.join(paths),
+                        **shown,
+                        **(env or {}),
+                    },
+                    capture_output=True,
+                    timeout=timeout,
+                    check=False,
+                )
+            with contextlib.chdir(cwd), monkeypatch.context() as patch:
+                for name, value in shown.items():
+                    patch.setenv(name, value)
+                code = here(words)
+            out, err = capfd.readouterr()
+            return subprocess.CompletedProcess(words, code, out.encode(), err.encode())
 
-    return run
+        yield run
 
 
-CalibHere = Callable[..., tuple[int, str, str]]
+@contextlib.contextmanager
+def _in_this_process() -> Iterator[Callable[[list[str]], int]]:
+    """The command line in this process: words -> exit code."""
+    from calibcli.cli.app import run
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -161,20 +188,16 @@ def calib_here(
     It runs in the test's own folder unless the test goes elsewhere, and returns the exit code,
     stdout and stderr.
     """
-    from calibcli.cli.app import run
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _in_this_process() as here:
 
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        code = run([str(argument) for argument in arguments])
-        return (code, *capfd.readouterr())
+        def call(*arguments: str | Path) -> tuple[int, str, str]:
+            code = here([str(argument) for argument in arguments])
+            return (code, *capfd.readouterr())
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+        yield call
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 COMMAND_KEYS = ("run", "script", "cmd", "entry")
 """Keys of YAML files under which a shell command stands."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("commands of docs/ci.md")]
+pytestmark = pytest.mark.slow
 
 
 def recipe(heading: str) -> str:

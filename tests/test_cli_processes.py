@@ -131,7 +131,7 @@ def test_an_interrupted_fit_leaves_nothing(large, number):
 def test_a_signal_when_a_file_appears_leaves_all_of_them(val, number, first):
     process = start("fit", val, "-p", "p.json", "-o", "o.parquet", "--openmetrics", "o.txt")
     while not Path(first).exists() and process.poll() is None:
-        pass
+        time.sleep(0.0002)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err

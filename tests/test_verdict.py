@@ -29,9 +29,6 @@ from calibcli.report.render_terminal import print_document
 from calibcli.workflow.measuring import Through, measure
 from calibcli.workflow.verdict import LARGE, Verdict, verdict
 
-# All look at the same worlds, which are measured once in a process.
-pytestmark = pytest.mark.xdist_group("verdict")
-
 Array = np.ndarray[Any, Any]
 SOURCE = {"name": "test.npz", "kind": "logits", "files": ["test.npz"], "picked": {}}
 SOURCE |= {"absent_classes": [], "clusters": None}
