@@ -91,6 +91,13 @@ class Timing:
             raise RuntimeError(self.missing)
         return statistics.median(self.seconds)
 
+    @property
+    def least(self) -> float:
+        """The least time of a call in seconds, which other processes have disturbed the least."""
+        if self.missing:
+            raise RuntimeError(self.missing)
+        return min(self.seconds)
+
 
 class Contender:
     """A function in a process of its own, so that nobody's settings are another one's luck.

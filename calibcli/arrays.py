@@ -76,7 +76,37 @@ def host_weights(labels: Array, weights: Array | None) -> NumpyArray:
 
 def shift(logits: Array) -> Array:
     """Logits (n, K) minus their row maximum, so that nothing overflows when exponentiated."""
+    if is_single_row(logits):
+        return logits - logits[0, logits.argmax(), ...]
     return logits - largest(logits)[:, None]
+
+
+def is_single_row(matrix: Array) -> bool:
+    """Whether a matrix (n, K) is one row of NumPy's, as a service has it.
+
+    Its numbers take less time than NumPy's way to them: finding out that a function has no other
+    library to call, setting up a reduction along an axis, broadcasting a column. What a service
+    computes avoids these for a single row, by methods and by numbers as arrays without an axis.
+    """
+    return type(matrix) is np.ndarray and matrix.shape[:-1] == (1,)
+
+
+def greatest(values: NumpyArray) -> float:
+    """The largest of all values; NaN if one is NaN."""
+    if values.size <= _FEW_VALUES:
+        return float(values.item(values.argmax()))
+    return float(np.maximum.reduce(values, axis=None))
+
+
+def least(values: NumpyArray) -> float:
+    """The smallest of all values; NaN if one is NaN."""
+    if values.size <= _FEW_VALUES:
+        return float(values.item(values.argmin()))
+    return float(np.minimum.reduce(values, axis=None))
+
+
+_FEW_VALUES = 256
+"""So many are searched for their place in less time than a reduction takes to begin."""
 
 
 def largest(matrix: Array) -> Array:
@@ -137,6 +167,13 @@ def within(values: Array, low: float, high: float) -> Array:
     return _clip(values, low, high)
 
 
+def bring_within(values: Array, low: float, high: float) -> Array:
+    """As `within`, in the memory of the values where their library can."""
+    if is_numpy_array(values):
+        return np.minimum(np.maximum(values, low, out=values), high, out=values)
+    return _clip(values, low, high)
+
+
 def _clip(values: Array, low: float | None, high: float | None) -> Array:
     return namespace(values).clip(values, min=low, max=high)
 
@@ -145,15 +182,19 @@ def log_softmax(logits: Array) -> Array:
     """Log-probabilities (n, K) of logits (n, K)."""
     xp = namespace(logits)
     shifted = shift(logits)
-    return shifted - xp.log(sum_classes(xp.exp(shifted)))[:, None]
+    total = xp.log(sum_classes(xp.exp(shifted)))
+    shifted -= total[0, ...] if is_single_row(logits) else total[:, None]
+    return shifted
 
 
 def softmax(logits: Array) -> Array:
     """Probabilities (n, K) of logits (n, K)."""
     if _is_torch_array(logits):
         return logits.softmax(dim=-1)
-    exponentials = namespace(logits).exp(shift(logits))
-    return exponentials / sum_classes(exponentials)[:, None]
+    exponentials = exp_in_place(shift(logits))
+    total = sum_classes(exponentials)
+    exponentials /= total[0, ...] if is_single_row(logits) else total[:, None]
+    return exponentials
 
 
 def scaled_exponentials(logits: Array) -> tuple[Array, Array | float, Array]:
@@ -173,10 +214,17 @@ def scaled_exponentials(logits: Array) -> tuple[Array, Array | float, Array]:
     if _is_torch_array(logits):
         probs = logits.softmax(dim=-1)
         return probs, largest(probs), high
-    shifted = logits - high[:, None]
-    if is_numpy_array(shifted):
-        return np.exp(shifted, out=shifted), 1.0, high
-    return namespace(shifted).exp(shifted), 1.0, high
+    return exp_in_place(logits - high[:, None]), 1.0, high
+
+
+def exp_in_place(values: Array) -> Array:
+    """The exponential of each value, in the memory of the values where their library can."""
+    return np.exp(values, out=values) if is_numpy_array(values) else namespace(values).exp(values)
+
+
+def log_in_place(values: Array) -> Array:
+    """The logarithm of each value, in the memory of the values where their library can."""
+    return np.log(values, out=values) if is_numpy_array(values) else namespace(values).log(values)
 
 
 def dot_classes(left: Array, right: Array) -> Array:
@@ -198,6 +246,8 @@ def sum_squares(matrix: Array) -> Array:
 
 def sum_classes(matrix: Array) -> Array:
     """Sum over the classes of a matrix (n, K): (n,)."""
+    if is_single_row(matrix):
+        return matrix.dot(_ones(matrix.shape[1], matrix.dtype))
     if _has_rows(matrix):
         # The dot product with ones runs three times as fast as NumPy's sum over a last axis.
         return np.vecdot(matrix, _ones(matrix.shape[-1], matrix.dtype))
@@ -234,7 +284,8 @@ def subtract_one_hot(matrix: Array, labels: Array) -> Array:
 
 def put(matrix: Array, labels: Array, values: Array | float) -> Array:
     """Set the elements ``[i, labels[i]]``, in place, and return the matrix (n, K)."""
-    matrix[_row_numbers(matrix), labels] = values
+    rows = 0 if is_single_row(matrix) else _row_numbers(matrix)
+    matrix[rows, labels] = values
     return matrix
 
 
@@ -246,6 +297,8 @@ def _row_numbers(matrix: Array) -> Array:
 
 def argmax(matrix: Array) -> Array:
     """The first of each row's largest elements: (n, K) -> (n,), int64."""
+    if is_single_row(matrix):
+        return matrix.argmax(axis=-1)
     xp = namespace(matrix)
     if is_by_class(matrix):
         few = matrix.shape[1] <= _FEW_CLASSES
@@ -410,7 +463,7 @@ def weighted_sum(values: Array, weights: Array | None) -> float:
 def impossible_classes(logits: Array) -> Array | None:
     """Mask (n, K) of the impossible classes; None where there are none."""
     if is_numpy_array(logits):
-        return None if np.minimum.reduce(logits, axis=None) > -np.inf else np.isinf(logits)
+        return None if least(logits) > -np.inf else np.isinf(logits)
     xp = namespace(logits)
     return xp.isinf(logits) if is_any(~(xp.min(logits) > -xp.inf)) else None
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from inspect import get_annotations
 from pkgutil import resolve_name
@@ -293,6 +292,8 @@ def _origin(offer: EntryPoint) -> Origin:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     """``"; did you mean ece?"``, where something like the name is known."""
+    from difflib import get_close_matches
+
     plain = {_plain(each): each for each in known}
     close = get_close_matches(_plain(name), plain, n=1)
     return f"; did you mean {plain[close[0]]}?" if close else ""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, namespace
+from calibcli.arrays import Array, NumpyArray, is_numpy_array, namespace
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
@@ -220,6 +220,10 @@ def binary_logit(logits: Array) -> Array:
 
 def as_two(logit: Array) -> Array:
     """Logits (n, 2) of two classes from the logit (n,) of class 1."""
+    if is_numpy_array(logit):
+        two = np.zeros((len(logit), 2), logit.dtype, "F")
+        two[:, 1] = logit
+        return two
     xp = namespace(logit)
     return xp.stack((xp.zeros_like(logit), logit), axis=-1)
 

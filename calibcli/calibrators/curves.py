@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,20 +16,24 @@ from calibcli.arrays import (
     NumpyArray,
     argmax,
     at_least,
+    bring_within,
+    greatest,
     impossible_classes,
     is_any,
-    is_numpy_array,
+    is_single_row,
     largest,
+    least,
     like,
+    log_in_place,
     log_softmax,
     namespace,
     put,
     restore_impossible,
     shift,
     sum_classes,
-    within,
 )
 from calibcli.calibrators.base import Calibrator, Family, Preserves
+from calibcli.calibrators.curve_search import Cells
 from calibcli.calibrators.parameters import Parameters
 
 Interpolation: TypeAlias = Literal["linear", "step"]
@@ -40,6 +43,12 @@ LARGEST_LOG_ODDS = 1e6
 
 FARTHEST_SCORE = 1e16
 """Between scores of up to this, widths do not overflow; logits lie far inside."""
+
+_FEW_CURVES = 64
+"""Places in so many curves take less time as Python's numbers than as NumPy's arrays."""
+
+_FEW_POINTS = 1 << 16
+"""So many are kept as Python's numbers besides, which take ten times the memory."""
 
 ALLOW_ZERO = "let probabilities of exactly 0 and 1 through"
 """Help of an option that families of curves have."""
@@ -105,9 +114,11 @@ class Curves(Calibrator):
     def transform(self, logits: Array) -> Array:
         """New logits (n, K) from logits (n, K), of which some may be ``-inf``."""
         xp = namespace(logits)
-        odds = xp.astype(log_odds(logits), xp.float64, copy=False)
-        at = within(odds, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
-        return xp.astype(self.log_values(at), logits.dtype, copy=False)
+        odds = log_odds(logits)
+        if logits.dtype == xp.float64:
+            return self.log_values(bring_within(odds, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS))
+        at = bring_within(xp.astype(odds, xp.float64), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+        return xp.astype(self.log_values(at), logits.dtype)
 
     def logits(self, logits: Array) -> Array:
         return restore_impossible(self.transform(logits), impossible_classes(logits))
@@ -152,11 +163,16 @@ class OneVsRest(Curves):
 
     def log_values(self, at: Array) -> Array:
         xp = namespace(at)
-        values = self._values(at)
+        if is_single_row(at) and at.shape[1] <= _FEW_CURVES and len(self.scores) <= _FEW_POINTS:
+            values = self._values_of_row(at)
+            if len(self.counts) > 1 and least(values) > 0:
+                return log_in_place(values)
+        else:
+            values = self._values(at)
         with np.errstate(divide="ignore"):
             if len(self.counts) == 1:
                 return xp.concat((xp.log1p(-values), xp.log(values)), axis=-1)
-            return xp.log(values)
+            return log_in_place(values)
 
     def _values(self, at: Array) -> Array:
         """Values (n, C) of the curves at log-odds (n, C)."""
@@ -167,8 +183,35 @@ class OneVsRest(Curves):
             # A score that is no number must not come out as one.
             return xp.where(xp.isnan(at), at, values[low])
         scores, widths, rises = (like(v, at) for v in (self.scores, *self._pieces))
-        share = within((at - scores[low]) / widths[low], 0.0, 1.0)
-        return values[low] + share * rises[low]
+        share = at - scores[low]
+        share /= widths[low]
+        share = bring_within(share, 0.0, 1.0)
+        share *= rises[low]
+        share += values[low]
+        return share
+
+    def _values_of_row(self, at: NumpyArray) -> NumpyArray:
+        """As `_values` of a single row (1, C), by the same operations on Python's numbers."""
+        places, pieces = at[0].tolist(), self._plain_pieces
+        row = []
+        for place, low in zip(places, self.cells.find_row(places), strict=True):
+            score, width, value, rise = pieces[low]
+            share = (place - score) / width
+            # Compared this way round, NaN stays NaN.
+            row.append(value if share <= 0 else value + (1.0 if share > 1 else share) * rise)
+        return np.array([row])
+
+    @cached_property
+    def _plain_pieces(self) -> list[tuple[float, float, float, float]]:
+        """Score of each point, width of the piece behind it, value and rise, as Python's numbers.
+
+        Steps don't rise.
+        """
+        widths, rises = self._pieces
+        if self.interpolation == "step":
+            rises = np.zeros(len(rises))
+        columns = (each.tolist() for each in (self.scores, widths, self.values, rises))
+        return list(zip(*columns, strict=True))
 
     @cached_property
     def _pieces(self) -> tuple[NumpyArray, NumpyArray]:
@@ -180,6 +223,8 @@ class OneVsRest(Curves):
 
     def logits(self, logits: Array) -> Array:
         new = super().logits(logits)
+        if is_single_row(new):
+            return log_softmax(logits) if greatest(new) == -np.inf else new
         xp = namespace(logits)
         nothing = largest(new)[:, None] == -xp.inf
         return xp.where(nothing, log_softmax(logits), new) if is_any(nothing) else new
@@ -284,86 +329,33 @@ def log_odds(logits: Array) -> Array:
     if logits.shape[-1] == 2:
         # The same difference as without the shift, but for +inf, which has no probability.
         return shifted[:, 1:] - shifted[:, :1]
+    if is_single_row(shifted):
+        return _log_odds_of_row(shifted)
     odds = xp.exp(shifted)
     top = argmax(odds)
     rest = sum_classes(put(odds, top, 0.0))
-    others = rest[:, None] + 1.0 - odds
+    others = odds
+    others *= -1.0
+    others += (rest + 1.0)[:, None]
     others = put(others, top, at_least(rest, float(xp.finfo(rest.dtype).smallest_normal)))
-    return shifted - xp.log(others)
+    shifted -= log_in_place(others)
+    return shifted
 
 
-class Cells:
-    """The points of several curves, to find the cell of a place: the points that it lies between.
-
-    Parameters
-    ----------
-    scores : float64 array (m,)
-        Scores of the points, curve after curve, ascending within each.
-    counts : float64 array (C,)
-        Number of points of each curve.
-
-    Attributes
-    ----------
-    begins, ends : int64 array (C,)
-        Where each curve begins and ends in the scores.
-    """
-
-    def __init__(self, scores: NumpyArray, counts: NumpyArray) -> None:
-        self.scores, self.ends = scores, np.cumsum(counts).astype(np.int64)
-        self.begins = np.concatenate(([0], self.ends[:-1]))
-
-    @cached_property
-    def _plain(self) -> tuple[list[float], list[tuple[int, int]]]:
-        """Scores, and first and last point of each curve, as Python's numbers."""
-        spans = zip(self.begins.tolist(), self.ends.tolist(), strict=True)
-        return self.scores.tolist(), list(spans)
-
-    def find(self, at: Array) -> tuple[Array, Array]:
-        """The last point at or below each place, of the curve of its column.
-
-        Parameters
-        ----------
-        at : float64 array (n, C)
-
-        Returns
-        -------
-        low : int64 array (n, C)
-            The first point of the curve where the place is below all.
-        last : int64 array (C,)
-            The last point of each curve.
-        """
-        if is_numpy_array(at):
-            return self._find_on_host(at), self.ends - 1
-        xp, scores = namespace(at), like(self.scores, at)
-        low, high = (_whole(bound, at) for bound in (self.begins, self.ends))
-        low, high = xp.broadcast_to(low, at.shape), xp.broadcast_to(high, at.shape)
-        # Bisection in all cells at once, which runs on any device.
-        for _ in range(int((self.ends - self.begins).max() - 1).bit_length()):
-            middle = (low + high) // 2
-            above = scores[middle] <= at
-            low, high = xp.where(above, middle, low), xp.where(above, high, middle)
-        return low, _whole(self.ends - 1, at)
-
-    def _find_on_host(self, at: NumpyArray) -> NumpyArray:
-        if len(at) == 1:
-            # A call of NumPy's search takes longer than the search for one place.
-            scores, spans = self._plain
-            places = zip(at[0].tolist(), spans, strict=True)
-            row = [bisect_right(scores, place, begin + 1, end) for place, (begin, end) in places]
-            return np.array([row]) - 1
-        low = np.empty(at.shape, np.int64, order="F")
-        for k, (begin, end) in enumerate(zip(self.begins, self.ends, strict=True)):
-            points = self.scores[begin + 1 : end]
-            low[:, k] = begin + np.searchsorted(points, at[:, k], side="right")
-        return low
+def _log_odds_of_row(shifted: NumpyArray) -> NumpyArray:
+    """The same operations on a single row (1, K), as short as NumPy has them; in its memory."""
+    odds = np.exp(shifted)
+    top = odds.argmax()
+    odds[0, top] = 0.0
+    rest = sum_classes(odds)
+    others = (rest + 1.0)[0, ...] - odds
+    # In this order NaN stays NaN.
+    others[0, top] = max(rest[0], _SMALLEST[odds.dtype])
+    shifted -= log_in_place(others)
+    return shifted
 
 
-def _whole(numbers: NumpyArray, array: Array) -> Array:
-    """The whole numbers on the device of an array."""
-    if is_numpy_array(array):
-        return numbers
-    xp = namespace(array)
-    return xp.asarray(numbers, device=array.device)
+_SMALLEST = {np.dtype(t): np.finfo(t).smallest_normal for t in (np.float32, np.float64)}
 
 
 def read_points(

@@ -26,11 +26,11 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.augmented_isotonic import augmented_isotonic
 from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.curve_search import Cells
 from calibcli.calibrators.curves import (
     LARGEST_LOG_ODDS,
     SAMPLED_ODDS,
     BinarySample,
-    Cells,
     Curve,
     CurveMap,
     ends_before,

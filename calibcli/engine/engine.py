@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +26,9 @@ from calibcli.engine.machine import (
 )
 from calibcli.engine.source import ArraySource, Chunk, Keys, Partition, Source, join
 from calibcli.engine.workers import Workers
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -275,6 +277,9 @@ class Engine:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
+        # Imported where threads are used: a service at its start has none.
+        from concurrent.futures import ThreadPoolExecutor
+
         return ThreadPoolExecutor(self.thread_count, "calib")
 
     def chunk_rows(self, source: Source) -> int:
@@ -357,6 +362,8 @@ def _read_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     del first
     if chunk is None:
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(1, "calib-read") as reader:
         waiting = reader.submit(next, chunks, None)
         while chunk is not None:

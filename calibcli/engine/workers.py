@@ -8,6 +8,7 @@ for the next pass.
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 from typing import Any, ClassVar, TypeVar
-from uuid import uuid4
 
 from calibcli.engine.machine import default_memory
 from calibcli.engine.source import Chunk, Partition, Source, join
@@ -135,7 +135,7 @@ class Workers(ABC):
     place: str = ""
     memory: int = 0
     threads: int = 0
-    _job: str = field(default_factory=lambda: uuid4().hex, init=False)
+    _job: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
     _pieces: dict[int, tuple[Source, list[Piece]]] = field(default_factory=dict, init=False)
 
     name: ClassVar[str]

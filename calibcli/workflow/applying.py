@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from calibcli.arrays import (
     Array,
     InputKind,
     NumpyArray,
+    greatest,
     namespace,
     scores_to_logits,
     softmax,
@@ -99,7 +101,7 @@ def probabilities_at_once(
     rows, columns = scores.shape
     if not 0 < rows <= LOCAL.tile_rows(columns):
         return None
-    if not np.maximum.reduce(scores, axis=None) < TOO_LARGE[kind]:
+    if not greatest(scores) < TOO_LARGE[kind]:
         return None
     # Where a row has no probabilities its arithmetic has an invalid operation.
     with np.errstate(invalid="ignore"):
@@ -110,7 +112,7 @@ def probabilities_at_once(
             keep_freed_memory()
             with one_blas_thread():
                 probs = probabilities(stages, logits)
-    return None if np.isnan(np.maximum.reduce(probs, axis=None)) else np.ascontiguousarray(probs)
+    return None if math.isnan(greatest(probs)) else np.ascontiguousarray(probs)
 
 
 def probabilities_on_device(
