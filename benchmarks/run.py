@@ -1,7 +1,8 @@
 """Measure `calib` against its peers: ``make bench``, or ``python benchmarks/run.py --only NAME``.
 
-Prints a table and writes ``build/bench/results.json``. Every time is a median, but for calls
-of a service the least, as by `timeit`; every ratio is of times taken in turns in one run. ``--record`` also writes ``benchmarks/RESULTS.md``.
+Prints a table and writes ``build/bench/results.json``. Every time is a median, but of calls of a
+service the least, as by `timeit`; every ratio is of times taken in turns in one run. ``--record``
+also writes ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations

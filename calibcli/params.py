@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -208,21 +209,40 @@ def _content(path: str | Path) -> bytes:
 def _read(file: BinaryIO) -> bytes:
     """All bytes, unless they are more than a parameter file has."""
     # A pipe doesn't know its size beforehand, and a device may have no end.
-    if os.fstat(file.fileno()).st_size <= LARGEST_FILE:
-        content = file.read(_HEAD_BYTES)
-        is_long = len(content) == _HEAD_BYTES
-        if is_long and content.lstrip()[:1] != b"{" and not _may_be_safetensors(content):
-            raise ParamsError(_NEITHER)
-        content += file.read(LARGEST_FILE + 1 - len(content))
-        if len(content) <= LARGEST_FILE:
-            return content
-    raise ParamsError(f"has more than {LARGEST_FILE} bytes, as no parameter file has")
+    if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+        raise ParamsError(_TOO_LONG)
+    content = bytearray(file.read(_HEAD_BYTES))
+    if len(content) < _HEAD_BYTES:
+        return bytes(content)
+    is_text = not _may_be_safetensors(content)
+    if is_text and not _BEGINNING.match(content):
+        raise ParamsError(_NEITHER)
+    open_brackets = _opened(content)
+    while block := file.read(_BLOCK_BYTES):
+        content += block
+        open_brackets += _opened(block)
+        if is_text and open_brackets > _MOST_OPEN:
+            raise ParamsError(f"not valid JSON: more than {_MOST_OPEN:,} brackets are not closed")
+        if len(content) > LARGEST_FILE:
+            raise ParamsError(_TOO_LONG)
+    return bytes(content)
 
 
-_HEAD_BYTES, _NEITHER = 1 << 12, "not a parameter file (neither JSON nor safetensors)"
+_HEAD_BYTES, _BLOCK_BYTES = 1 << 12, 1 << 20
+_NEITHER = "not a parameter file (neither JSON nor safetensors)"
+_TOO_LONG = f"has more than {LARGEST_FILE} bytes, as no parameter file has"
+_BEGINNING = re.compile(rb"\s*\{\s*[\"}]")
+
+_MOST_OPEN = 100_000
+"""Brackets; a parameter file has less than a hundred that are open, but for those in a name."""
 
 
-def _may_be_safetensors(content: bytes) -> bool:
+def _opened(block: bytes | bytearray) -> int:
+    """How many more brackets a block opens than it closes."""
+    return sum(block.count(each) for each in b"{[") - sum(block.count(each) for each in b"}]")
+
+
+def _may_be_safetensors(content: bytes | bytearray) -> bool:
     return content[:1] != b"{" and content[8:9] == b"{"
 
 

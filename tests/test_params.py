@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -409,6 +411,37 @@ def test_files_that_cannot_be_read(tmp_path):
         file.truncate(LARGEST_FILE + 1)
     with pytest.raises(ParamsError, match=r"huge\.json: has more than 1073741824 bytes"):
         read(huge)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "again", "message"),
+    [
+        (b"", b"{", "neither JSON nor safetensors"),
+        (b"", b" ", "neither JSON nor safetensors"),
+        (b"", b"0", "neither JSON nor safetensors"),
+        (b'{"format": ', b"[", "more than 100,000 brackets are not closed"),
+        (b"{", b'"a":{', "more than 100,000 brackets are not closed"),
+    ],
+)
+def test_a_stream_without_an_end_is_refused_after_its_first_megabytes(beginning, again, message):
+    end, begin = os.pipe()
+    written = [0]
+
+    def write() -> None:
+        try:
+            os.write(begin, beginning)
+            while True:
+                written[0] += os.write(begin, again * (65536 // len(again)))
+        except BrokenPipeError:
+            os.close(begin)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with pytest.raises(ParamsError, match=message):
+        read(f"/dev/fd/{end}")
+    os.close(end)
+    writer.join()
+    assert written[0] < 4 << 20
 
 
 def test_the_message_names_the_file_whatever_is_wrong(tmp_path):
