@@ -1,7 +1,7 @@
 """Probabilities that can be believed, from stored logits.
 
 The command line is `calib`; for notebooks and services there are `fit`, `load`,
-`evaluate`, `verdict_of`, `differences`, `evaluate_decisions` and `compare`.
+`evaluate`, `verdict_of`, `differences`, `evaluate_decisions`, `compare` and `load_history`.
 
 >>> import calibcli
 >>> logits = [[4.0, 0.0], [0.0, 4.0], [4.0, 0.0], [0.0, 4.0]]
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from calibcli.api.calibrating import compare, fit
     from calibcli.api.evaluating import differences, evaluate, evaluate_decisions, verdict_of
     from calibcli.api.fitted import FittedCalibrator, load
+    from calibcli.api.run_files import load_history
     from calibcli.errors import (
         CalibError,
         DataError,
         GateError,
         NotConvergedError,
         ParamsError,
+        RunsError,
         UsageError,
     )
     from calibcli.metrics.decisions import Decisions
@@ -37,21 +39,24 @@ if TYPE_CHECKING:
     from calibcli.params import Params
     from calibcli.workflow.choosing import Leaderboard
     from calibcli.workflow.fitting import Outcome
+    from calibcli.workflow.runs import History
 
 _HOMES = {
     "calibcli.api.calibrating": ("compare", "fit"),
     "calibcli.api.evaluating": ("differences", "evaluate", "evaluate_decisions", "verdict_of"),
     "calibcli.api.fitted": ("FittedCalibrator", "load"),
+    "calibcli.api.run_files": ("load_history",),
     "calibcli.metrics.decisions": ("Decisions",),
     "calibcli.errors": (
         *("CalibError", "DataError", "GateError", "NotConvergedError", "ParamsError"),
-        "UsageError",
+        *("RunsError", "UsageError"),
     ),
     "calibcli.metrics.paired_changes": ("Difference",),
     "calibcli.metrics.panel": ("Evaluation",),
     "calibcli.params": ("Params",),
     "calibcli.workflow.choosing": ("Leaderboard",),
     "calibcli.workflow.fitting": ("Outcome",),
+    "calibcli.workflow.runs": ("History",),
 }
 """Where public names are defined, from which they are imported when they are used."""
 
@@ -63,11 +68,13 @@ __all__ = [
     "Evaluation",
     "FittedCalibrator",
     "GateError",
+    "History",
     "Leaderboard",
     "NotConvergedError",
     "Outcome",
     "Params",
     "ParamsError",
+    "RunsError",
     "UsageError",
     "__version__",
     "compare",
@@ -76,6 +83,7 @@ __all__ = [
     "evaluate_decisions",
     "fit",
     "load",
+    "load_history",
     "verdict_of",
 ]
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import calibcli
 from calibcli.errors import RunsError, UsageError
 from calibcli.tables.atomic import Outputs, check_appendable
 from calibcli.workflow.quantities import Estimate
@@ -385,3 +386,47 @@ def test_names_cannot_command_the_terminal(calib, tmp_path):
     path.write_text(line(name="\x1b[31m$x$", input="\x1b]0;x") + line(1) + line(2))
     out = calib("history", path, "--plot", tmp_path / "h.png").out
     assert "\x1b" not in out
+
+
+# In Python
+
+
+def test_python_has_what_the_command_shows(tmp_path, calib):
+    path = tmp_path / "runs.jsonl"
+    values = (0.02, 0.022, 0.019, 0.05, 0.021)
+    path.write_text("".join(line(number, value) for number, value in enumerate(values)))
+    (part,) = json.loads(calib("history", path, "--format", "json").out)["inputs"]
+    (history,) = calibcli.load_history(path)
+    assert isinstance(history, calibcli.History)
+    table = history.table("ece")
+    assert table["run"] == [run["number"] for run in part["runs"]]
+    assert table["value"] == [run["estimate"] for run in part["runs"]]
+    for key in ("name", "time", "low", "high", "signal"):
+        assert table[key] == [run[key] for run in part["runs"]]
+    for key in ("band_low", "band_high"):
+        assert math.isnan(table[key][0])
+        assert table[key][1:] == [run[key] for run in part["runs"][1:]]
+    first = history.first_out("ece")
+    assert first is not None
+    assert first.name == "v3"
+    assert history.since("v4").first_out("ece") is None
+    assert history.since("v3").table("ece")["run"] == [4, 5]
+    trend = history.trend("ece")
+    assert [trend.slope.value, trend.slope.low] == [part["trend"]["slope"], part["trend"]["low"]]
+
+
+def test_python_refuses_what_is_no_history(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    with pytest.raises(calibcli.RunsError, match=r"runs\.jsonl: No such file or directory"):
+        calibcli.load_history(path)
+    path.write_text("\n")
+    with pytest.raises(calibcli.RunsError, match=r"runs\.jsonl: has no runs"):
+        calibcli.load_history(path)
+    path.write_text(line() + "{}\n")
+    with pytest.raises(calibcli.RunsError, match="line 2 is no run"):
+        calibcli.load_history(path)
+    path.write_text(line())
+    (history,) = calibcli.load_history(path)
+    for ask in (history.table, history.first_out):
+        with pytest.raises(calibcli.RunsError, match=r"test\.npz: no run has nll; they have ece"):
+            ask("nll")

@@ -112,6 +112,11 @@ class RunBand:
     high: float
     signal: Signal
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the run lies outside."""
+        return self.signal in ("high", "low")
+
 
 @dataclass(frozen=True)
 class History:
@@ -121,9 +126,21 @@ class History:
     ----------
     input : str
     positive : str or None
+        The positive class; None: of the top label.
     runs : sequence of RecordedRun
     first : int
         Number of the first of them.
+
+    Examples
+    --------
+    `calibcli.load_history` reads them; here they are made by hand:
+
+    >>> def run(value):
+    ...     metric = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    ...     return RecordedRun(f"v{value}", "2026-01-31", "fraud", None, None, {"nll": metric})
+    >>> history = History("fraud", None, [run(0.2), run(0.3), run(0.9)])
+    >>> history.first_out("nll").name
+    'v0.9'
     """
 
     input: str
@@ -143,6 +160,11 @@ class History:
         ------
         UsageError
             It is a cost, and costs differ between runs.
+
+        Examples
+        --------
+        >>> history.estimates("nll")[0]  # doctest: +SKIP
+        Estimate(value=0.2, low=0.1, high=0.3)
         """
         costs = {json.dumps(run.costs, sort_keys=True) for run in self.runs}
         if metric in _SEVERAL_COSTS and len(costs) > 1:
@@ -150,12 +172,82 @@ class History:
         return [run.estimate(metric) for run in self.runs]
 
     def trend(self, metric: str) -> Trend:
-        """The slope of a metric."""
+        """The slope of a metric; NaN where fewer than `LEAST_RUNS` have it.
+
+        Examples
+        --------
+        >>> history.trend("ece").slope.low > 0  # doctest: +SKIP
+        True
+        """
         return fit_trend(self.estimates(metric))
 
     def bands(self, metric: str) -> list[RunBand]:
-        """The band of each run."""
+        """The band of each run.
+
+        Examples
+        --------
+        >>> [band.signal for band in history.bands("nll")]  # doctest: +SKIP
+        ['too few', 'within', 'high']
+        """
         return control_bands(self.estimates(metric))
+
+    def first_out(self, metric: str) -> RecordedRun | None:
+        """The first run that left the band; None where none did.
+
+        Raises
+        ------
+        RunsError
+            No run has the metric.
+
+        Examples
+        --------
+        >>> history.first_out("nll").time  # doctest: +SKIP
+        '2026-01-31'
+        """
+        self._require(metric)
+        pairs = zip(self.runs, self.bands(metric), strict=True)
+        return next((run for run, band in pairs if band.has_left), None)
+
+    def table(self, metric: str) -> dict[str, list[Any]]:
+        """The table that ``calib history`` prints, by columns, as a frame of any library takes it.
+
+        Returns
+        -------
+        dict of str to list
+            ``run`` (its number), ``name``, ``time``, ``value`` (of an error its estimate), ``low``
+            and ``high`` of its 95 % interval, ``band_low`` and ``band_high``, and ``signal``:
+            ``"high"``, ``"low"``, ``"within"``, or ``"too few"`` where there is no band. NaN is
+            what is not known.
+
+        Raises
+        ------
+        RunsError
+            No run has the metric.
+
+        Examples
+        --------
+        >>> pandas.DataFrame(history.table("nll"))  # doctest: +SKIP
+        """
+        self._require(metric)
+        estimates, bands = self.estimates(metric), self.bands(metric)
+        return {
+            "run": list(range(self.first, self.first + len(self.runs))),
+            "name": [run.name for run in self.runs],
+            "time": [run.time for run in self.runs],
+            "value": [each.value for each in estimates],
+            "low": [each.low for each in estimates],
+            "high": [each.high for each in estimates],
+            "band_low": [band.low for band in bands],
+            "band_high": [band.high for band in bands],
+            "signal": [band.signal for band in bands],
+        }
+
+    def _require(self, metric: str) -> None:
+        known = dict.fromkeys(each for run in self.runs for each in run.metrics)
+        if metric not in known:
+            raise RunsError(
+                f"{self.title}: no run has {metric}; they have {', '.join(known) or 'none'}"
+            )
 
     def since(self, start: str) -> History:
         """The runs from one on, which is given by its number or its name.
@@ -164,6 +256,11 @@ class History:
         ------
         UsageError
             There is no such run.
+
+        Examples
+        --------
+        >>> history.since("v0.3").first  # doctest: +SKIP
+        2
         """
         names = [run.name for run in self.runs]
         if start in names:
@@ -314,7 +411,7 @@ def control_bands(estimates: Sequence[Estimate]) -> list[RunBand]:
     for each in estimates:
         band = _band(reference, each)
         bands.append(band)
-        has_left = has_left or band.signal in ("high", "low")
+        has_left = has_left or band.has_left
         if not has_left and not math.isnan(each.value):
             reference.append(each)
     return bands
