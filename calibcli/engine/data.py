@@ -21,12 +21,12 @@ from calibcli.arrays import (
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.calibrators.identity import Identity
-from calibcli.engine.engine import Engine, Tile
+from calibcli.engine.engine import AS_STORED, Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
 from calibcli.engine.kept_tiles import KeptTiles
 from calibcli.engine.machine import to_device
 from calibcli.engine.source import ArraySource, Source, hold, names_of_keys, read_all
-from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, survey_tile
+from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, TileSurvey, survey_tile
 from calibcli.errors import DataError
 
 State = TypeVar("State")
@@ -272,7 +272,8 @@ def survey_source(engine: Engine, source: Source, split: Folds) -> Data:
     DataError
         As `open_data`.
     """
-    survey = engine.fold(source, partial(survey_tile, source.kind, split), Survey.merge)
+    work = partial(survey_tile, source.kind, split)
+    survey = engine.fold(source, work, TileSurvey.merge, AS_STORED).finished()
     if survey.trouble is not None:
         row, what = survey.trouble
         raise DataError(f"{source.locate(row)}: {what}{_extent(source, row, survey)}")

@@ -36,6 +36,9 @@ Result = TypeVar("Result")
 _TILE_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
 _TURNED_UP_TO_CLASSES = 128
 
+AS_STORED = "as stored"
+"""A precision: logits of half precision as they are, which is enough to look at their bits."""
+
 _SEGMENT_TILES = 16
 """Tiles whose states are merged before those of others: what a worker folds at a time."""
 
@@ -114,6 +117,10 @@ class Engine:
     def tile(self, chunk: Chunk, kind: InputKind, dtype: Any = None) -> Tile:
         """Rows as stored, made ready for arithmetic."""
         scores = chunk.scores
+        if dtype == AS_STORED:
+            dtype = None
+            if self.device == "cpu" and kind == "logits" and _is_half(scores):
+                return Tile(chunk.start, scores, chunk.labels, chunk.weights, chunk.keys)
         if self.device != "cpu":
             logits = scores_to_logits(to_device(scores, self.device, dtype), kind)
             labels = to_device(chunk.labels, self.device)
@@ -141,7 +148,7 @@ class Engine:
         merge : callable
             Two states of neighbouring rows -> one, associative.
         dtype : numpy dtype, optional
-            Compute in this precision rather than in that of the stored scores.
+            Compute in this precision rather than in that of the stored scores; or `AS_STORED`.
         """
         if self.is_elsewhere(source):
             segments = self._fold_elsewhere(source, partial_state, merge, dtype)
@@ -304,6 +311,11 @@ def host_logits(scores: NumpyArray, kind: InputKind) -> NumpyArray:
         scores = scores.copy()
     logits: NumpyArray = scores_to_logits(scores, kind)
     return np.asfortranarray(logits) if logits.shape[1] <= _TURNED_UP_TO_CLASSES else logits
+
+
+def _is_half(scores: NumpyArray) -> bool:
+    """Whether scores (n, C) are of half precision, a column for each class, aligned in memory."""
+    return bool(scores.dtype == np.float16 and scores.shape[1] > 1 and scores.flags.aligned)
 
 
 def _usable_cores() -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from calibcli.arrays import (
     NumpyArray,
     namespace,
     pick,
+    single_precision,
     to_numpy,
 )
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
+from calibcli.metrics.lattice import CellSums
 
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
@@ -35,7 +38,7 @@ WEIGHTS = (1e-15, 1e15)
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts over all rows; the state of a fold.
+    """Counts over all rows.
 
     Attributes
     ----------
@@ -62,48 +65,110 @@ class Survey:
     trouble: tuple[int, str] | None
     unusable: int = 0
 
-    def merge(self, later: Survey) -> Survey:
-        """The survey of both parts together."""
-        return Survey(
+
+class TileSurvey(NamedTuple):
+    """The same of some rows, the state of a fold; of many classes few are in a tile.
+
+    Attributes
+    ----------
+    class_rows : CellSums
+        By class.
+    class_weights : CellSums
+        By fold and class.
+    folds : int
+    rows, impossible, zeros, trouble, unusable
+        As of `Survey`.
+    """
+
+    rows: int
+    class_rows: CellSums
+    class_weights: CellSums
+    folds: int
+    impossible: bool
+    zeros: int
+    trouble: tuple[int, str] | None
+    unusable: int
+
+    def merge(self, later: TileSurvey) -> TileSurvey:
+        """The survey of both parts together; takes over ``self``."""
+        return TileSurvey(
             self.rows + later.rows,
-            self.class_rows + later.class_rows,
-            self.class_weights + later.class_weights,
+            self.class_rows.plus(later.class_rows),
+            self.class_weights.plus(later.class_weights),
+            self.folds,
             self.impossible or later.impossible,
             self.zeros + later.zeros,
             self.trouble or later.trouble,
             self.unusable + later.unusable,
         )
 
+    def finished(self) -> Survey:
+        """The counts as arrays."""
+        return Survey(
+            self.rows,
+            self.class_rows.everywhere().astype(np.int64),
+            self.class_weights.everywhere().reshape(self.folds, -1),
+            self.impossible,
+            self.zeros,
+            self.trouble,
+            self.unusable,
+        )
 
-def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> Survey:
-    """The survey of one tile."""
+
+def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> TileSurvey:
+    """The survey of one tile, whose logits may be of half precision."""
+    ordinary = False
+    if tile.logits.dtype == np.float16:
+        ordinary = _are_finite(tile.logits)
+        if not ordinary:
+            tile = replace(tile, logits=single_precision(tile.logits))
     logits = tile.logits
     xp = namespace(logits)
     # A NaN would be the least and the largest, and is in no order to anything.
-    ordinary = bool(xp.min(logits) >= -LARGEST_LOGIT) and bool(xp.max(logits) <= LARGEST_LOGIT)
+    ordinary = ordinary or (
+        bool(xp.min(logits) >= -LARGEST_LOGIT) and bool(xp.max(logits) <= LARGEST_LOGIT)
+    )
     impossible = not ordinary and not bool(xp.all(xp.isfinite(logits)))
     zeros = 0
     if kind == "probs":
         zeros = int(xp.sum(logits <= float(np.log(1.001 * SMALLEST_PROBABILITY))))
     trouble = _bad_score(tile, kind) if not ordinary or kind != "logits" else None
     classes, folds = int(logits.shape[1]), split.count
-    class_rows: NumpyArray = np.zeros(classes, np.int64)
-    class_weights: NumpyArray = np.zeros((folds, classes))
+    none = np.empty(0, np.int64)
+    class_rows = CellSums.of(none, None, classes)
+    class_weights = CellSums.of(none, np.empty(0), folds * classes)
     weights = np.ones(len(tile)) if tile.weights is None else to_numpy(tile.weights)
     if tile.labels is not None:
         labels = to_numpy(tile.labels)
         trouble = trouble or _bad_label(tile.start, labels, classes)
         if trouble is None:
-            fold = split.of(tile)
-            class_rows = np.bincount(labels, minlength=classes)
-            cells = np.bincount(fold * classes + labels, weights, folds * classes)
-            class_weights = cells.reshape(folds, classes)
+            class_rows = CellSums.of(labels, None, classes)
+            cells = split.of(tile) * classes + labels
+            class_weights = CellSums.of(cells, weights, folds * classes)
             if impossible:
                 trouble = _impossible_label(tile)
     if trouble is None and (wrong := bad_weight(weights)) is not None:
         trouble = tile.start + wrong[0], wrong[1]
     unusable = 0 if trouble is None else _unusable_rows(tile, kind)
-    return Survey(len(tile), class_rows, class_weights, impossible, zeros, trouble, unusable)
+    counts = (class_rows, class_weights, folds)
+    return TileSurvey(len(tile), *counts, impossible, zeros, trouble, unusable)
+
+
+def _are_finite(halves: NumpyArray) -> bool:
+    """Whether numbers of half precision are, by their bits: NumPy compares them ten times slower.
+
+    The largest is far below what logits may be.
+    """
+    bits = halves.view(np.uint16)
+    # Of positive numbers the bits are in their order, as those of negative ones are from the sign.
+    # So the largest of all is a negative one, if any is, and the largest signed one is positive.
+    return bool(bits.max() < _NEGATIVE_INFINITY) and bool(
+        bits.view(np.int16).max() < _POSITIVE_INFINITY
+    )
+
+
+_POSITIVE_INFINITY, _NEGATIVE_INFINITY = 0x7C00, 0xFC00
+"""The bits of infinities of half precision; those of what is no number are larger."""
 
 
 def _unusable_rows(tile: Tile, kind: InputKind) -> int:
