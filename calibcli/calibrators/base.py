@@ -195,9 +195,9 @@ class SmoothMap(Family):
     """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
 
     The abstract methods are all that a map must have; the others have it fitted in fewer passes
-    (`pullback_squares`, `likelihood_hessian`, `prepared`, `curvature`, `expansion`), give it a
-    penalty
-    (`ridge`, `anchor`) or bounds (`signed`), or place its knots (`needs_placing`, `placed`).
+    (`pullback_squares`, `likelihood_hessian`, `likelihood_along`, `prepared`, `curvature`,
+    `expansion`), give it a penalty (`ridge`, `anchor`) or bounds (`signed`), or place its knots
+    (`needs_placing`, `placed`).
 
     Attributes
     ----------
@@ -246,6 +246,15 @@ class SmoothMap(Family):
         """Sum over rows of ``J' (diag p - p p') J`` (P, P), where the map has a short way to it.
 
         J is the Jacobian of the new logits, whose probabilities are p (n, K).
+        """
+        return None
+
+    def likelihood_along(
+        self, theta: NumpyArray, logits: Array, labels: Array
+    ) -> NumpyArray | None:
+        """The nll of each row and three derivatives by the only parameter: float64 (4, n).
+
+        None where the map has no short way to them at finite logits (n, K) and labels (n,).
         """
         return None
 

@@ -226,6 +226,7 @@ class _Job:
             talk_about,
             talk_about_clusters,
             talk_about_groups,
+            talk_about_metrics,
         )
         from calibcli.engine.data import open_data
         from calibcli.report.document import evaluate_document, judge_again
@@ -246,6 +247,7 @@ class _Job:
             self._check_classes(data, dataset)
             panel = clustered(self.panel, data)
             panel = self.measuring.settled(panel, data.classes, dataset.class_names, self.like)
+            talk_about_metrics(panel, self.talk)
             panel = self.pictures.widened(self.diagnosing.widened(panel, data), data)
             predictor = Through(self.stages)
             (evaluation,) = measure(data, [predictor], panel)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from calibcli.calibrators.base import Calibrator
     from calibcli.cli.console import Talk
     from calibcli.engine.data import Data
+    from calibcli.metrics.panel import Panel
     from calibcli.params import Params
     from calibcli.schema.parts import ClustersPart, InputPart
     from calibcli.tables.atomic import Outputs
@@ -162,6 +163,12 @@ def talk_about(data: Data, name: str, talk: Talk) -> None:
             f"{name}: {data.clusters} clusters are few: intervals allow for that by Student's t "
             f"with their number, and are rough below {FEW_CLUSTERS} clusters"
         )
+
+
+def talk_about_metrics(panel: Panel, talk: Talk) -> None:
+    """Say which metrics are left out, or have no interval, since the classes are too many."""
+    if panel.note is not None:
+        talk.say(panel.note)
 
 
 def talk_about_clusters(data: Data, dataset: Dataset, talk: Talk) -> None:

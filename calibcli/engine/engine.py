@@ -268,7 +268,7 @@ class Engine:
         rows = self.tile_rows(chunk.scores.shape[1])
         parts = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
         alone = self.thread_count == 1 or len(chunk) <= rows
-        return map(work, parts) if alone else self._pool.map(work, parts)
+        return map(work, parts) if alone else self.pool.map(work, parts)
 
     def fold_segment(
         self,
@@ -283,7 +283,8 @@ class Engine:
             return merge_all(self._tile_results(chunk, kind, partial_state, dtype), merge)
 
     @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
+    def pool(self) -> ThreadPoolExecutor:
+        """The threads that work on tiles."""
         # Imported where threads are used: a service at its start has none.
         from concurrent.futures import ThreadPoolExecutor
 

@@ -155,9 +155,10 @@ def top_classes(probs: NumpyArray, count: int) -> dict[str, NumpyArray]:
     rows, classes = probs.shape
     count = min(count, classes)
     # A row that is no number has no order; it is refused by whoever counts the rows.
-    probs = np.where(np.isnan(probs[:, :1]), 0, probs)
-    least = np.partition(probs, classes - count, axis=1)[:, classes - count]
-    row, column = np.nonzero(probs >= least[:, None])
+    if np.isnan(probs[:, 0]).any():
+        probs = np.where(np.isnan(probs[:, :1]), 0, probs)
+    least = _least_of_top(probs, count)
+    row, column = np.divmod(np.flatnonzero(probs >= least[:, None]), classes)
     order = np.lexsort((column, -probs[row, column], row))
     counts = np.bincount(row, minlength=rows)
     places = order[(np.cumsum(counts) - counts)[:, None] + np.arange(count)]
@@ -165,6 +166,26 @@ def top_classes(probs: NumpyArray, count: int) -> dict[str, NumpyArray]:
     numbers = np.arange(rows)[:, None]
     chances = probs[numbers, index]
     # What is left is small; taken from 1 it would have no digits.
-    probs[numbers, index] = 0
+    others = probs.copy()
+    others[numbers, index] = 0
     with np.errstate(divide="ignore"):
-        return {TOP_LOGPROB: np.log(chances), TOP_INDEX: index, TOP_REST: sum_classes(probs)}
+        return {TOP_LOGPROB: np.log(chances), TOP_INDEX: index, TOP_REST: sum_classes(others)}
+
+
+_GROUP = 256
+"""Classes of which the largest is found first, where there are many."""
+
+
+def _least_of_top(probs: NumpyArray, count: int) -> NumpyArray:
+    """A number for each row (n,) that the ``count`` largest probabilities are not below.
+
+    Of many classes it is the one of that rank among the largest of groups of classes: so many
+    groups have one that is not below, and what else is not below it is little.
+    """
+    rows, classes = probs.shape
+    groups = classes // _GROUP
+    if groups <= 2 * count:
+        return np.partition(probs, classes - count, axis=1)[:, classes - count]
+    # Each group has every so many-th class: the largest of all groups are found side by side.
+    tops = np.maximum.reduce(probs[:, : groups * _GROUP].reshape(rows, _GROUP, groups), axis=1)
+    return np.partition(tops, groups - count, axis=1)[:, groups - count]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from threading import Lock
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from threading import Lock, local
 from typing import Any
 
 
@@ -20,10 +21,21 @@ class KeptTiles:
 
     def __init__(self, room: int = 0) -> None:
         self._room, self._lock = room, Lock()
-        self._made: dict[tuple[Hashable, int], Any] = {}
+        self._made: dict[Hashable, dict[int, Any]] = {}
+        self._most_keys = 1
+        self._last = local()
 
     def __reduce__(self) -> tuple[type[KeptTiles], tuple[()]]:
         return KeptTiles, ()
+
+    @contextmanager
+    def shared_by(self, count: int) -> Iterator[None]:
+        """So many fits ask for the tiles in turn, each for what it makes of them."""
+        self._most_keys = count
+        try:
+            yield
+        finally:
+            self._most_keys, self._last = 1, local()
 
     def of(self, key: Hashable, start: int, make: Callable[[], Any]) -> Any:
         """What ``make`` makes of the tile that begins at row ``start``, or has made of it before.
@@ -31,20 +43,31 @@ class KeptTiles:
         Parameters
         ----------
         key : hashable
-            What it depends on beside the rows. What was kept for another one is given up.
+            What it depends on beside the rows. What was kept for another one is given up, but for
+            those of as many fits as share the rows.
         start : int
         make : callable
             What it returns has its size, ``nbytes``, or is None.
         """
+        kept = self._made.get(key)
+        if kept is not None and start in kept:
+            return kept[start]
+        # Fits that share the rows ask for a tile one after the other, also where none is kept.
         place = (key, start)
-        if place in self._made:
-            return self._made[place]
+        if getattr(self._last, "place", None) == place:
+            return self._last.made
         made = make()
         size = 0 if made is None else made.nbytes
+        if self._most_keys > 1:
+            self._last.place, self._last.made = place, made
         with self._lock:
-            if any(other != key for other, _ in self._made):
-                self._made.clear()
-            used = sum(0 if each is None else each.nbytes for each in self._made.values())
-            if used + size <= self._room:
-                self._made[place] = made
+            while key not in self._made and len(self._made) >= self._most_keys:
+                self._made.pop(next(iter(self._made)))
+            tiles = self._made.setdefault(key, {})
+            if self._used() + size <= self._room:
+                tiles[start] = made
         return made
+
+    def _used(self) -> int:
+        tiles = (made for kept in self._made.values() for made in kept.values())
+        return sum(0 if made is None else made.nbytes for made in tiles)

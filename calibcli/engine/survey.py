@@ -13,6 +13,7 @@ from calibcli.arrays import (
     Array,
     InputKind,
     NumpyArray,
+    are_finite_halves,
     namespace,
     pick,
     single_precision,
@@ -117,11 +118,9 @@ class TileSurvey(NamedTuple):
 
 def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> TileSurvey:
     """The survey of one tile, whose logits may be of half precision."""
-    ordinary = False
-    if tile.logits.dtype == np.float16:
-        ordinary = _are_finite(tile.logits)
-        if not ordinary:
-            tile = replace(tile, logits=single_precision(tile.logits))
+    ordinary = are_finite_halves(tile.logits)
+    if not ordinary and tile.logits.dtype == np.float16:
+        tile = replace(tile, logits=single_precision(tile.logits))
     logits = tile.logits
     xp = namespace(logits)
     # A NaN would be the least and the largest, and is in no order to anything.
@@ -152,23 +151,6 @@ def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> TileSurvey:
     unusable = 0 if trouble is None else _unusable_rows(tile, kind)
     counts = (class_rows, class_weights, folds)
     return TileSurvey(len(tile), *counts, impossible, zeros, trouble, unusable)
-
-
-def _are_finite(halves: NumpyArray) -> bool:
-    """Whether numbers of half precision are, by their bits: NumPy compares them ten times slower.
-
-    The largest is far below what logits may be.
-    """
-    bits = halves.view(np.uint16)
-    # Of positive numbers the bits are in their order, as those of negative ones are from the sign.
-    # So the largest of all is a negative one, if any is, and the largest signed one is positive.
-    return bool(bits.max() < _NEGATIVE_INFINITY) and bool(
-        bits.view(np.int16).max() < _POSITIVE_INFINITY
-    )
-
-
-_POSITIVE_INFINITY, _NEGATIVE_INFINITY = 0x7C00, 0xFC00
-"""The bits of infinities of half precision; those of what is no number are larger."""
 
 
 def _unusable_rows(tile: Tile, kind: InputKind) -> int:

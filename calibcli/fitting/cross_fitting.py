@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.calibrators.base import SmoothMap
 from calibcli.engine.data import Data
+from calibcli.engine.in_step import in_step
 from calibcli.errors import UsageError
-from calibcli.fitting.problem import Problem
+from calibcli.fitting.problem import Line, Problem
 from calibcli.fitting.results import Families, Fit, Solution, StageFit
-from calibcli.fitting.scale import newton_step
+from calibcli.fitting.scale import scale_step
 from calibcli.fitting.stages import Begun, fit_map, fit_stages
 from calibcli.objectives.base import Objective
 
 _SHORT_STEP = 0.01
 """In log T. Newton's error after a step is about its square, far below what any figure shows."""
+
+_SHORT_BENT_STEP = 0.04
+"""The same of Halley's method, whose error is about the cube."""
 
 
 def cross_fit(
@@ -31,9 +36,9 @@ def cross_fit(
 ) -> list[Fit]:
     """The fit without each fold, starting from the fit of the whole data.
 
-    One temperature alone takes a single pass for all folds: sums by fold at the optimum of the
-    whole give each fold's Newton step, which is so short that it is exact for every purpose. Fits
-    of other families to the same rows share what they have ``begun`` with, one for each fold.
+    One temperature alone takes no pass of its own: sums by fold near the optimum of the whole, from
+    the last pass of its fit, give each fold's step, so short that it is exact for every purpose.
+    Fits of other families to the same rows share what they have ``begun`` with, one for each fold.
     """
     starts = [whole] * data.folds
     exact = [False] * data.folds
@@ -42,12 +47,16 @@ def cross_fit(
         plain = not (objective.adaptive or objective.estimating)
         if plain and isinstance(family, SmoothMap) and family.size(data.classes) == 1:
             starts, exact = _scale_steps(data, family, objective, whole)
-    return [
-        start if done else fit_stages(_outside(data, fold), families, objective, start, first)
-        for fold, (start, done, first) in enumerate(
-            zip(starts, exact, begun or [Begun() for _ in starts], strict=True)
-        )
-    ]
+    begun = begun or [Begun() for _ in starts]
+
+    def fit_without(fold: int, rows: Data) -> Fit:
+        return fit_stages(_outside(rows, fold), families, objective, starts[fold], begun[fold])
+
+    left = [fold for fold, done in enumerate(exact) if not done]
+    fits = dict(
+        zip(left, in_step(data, [partial(fit_without, each) for each in left]), strict=True)
+    )
+    return [fits.get(fold, start) for fold, start in enumerate(starts)]
 
 
 def fit_average(data: Data, families: Families, objective: Objective) -> Fit:
@@ -74,10 +83,13 @@ def fit_average(data: Data, families: Families, objective: Objective) -> Fit:
         return whole
     for stage in whole.stages[:-1]:
         data = data.after(stage.calibrator)
-    parts = [data.without_fold(number) for number in range(data.folds)]
-    fits = [
-        fit_map(rows, family, objective, last) for rows in parts if 0 < rows.weight < data.weight
-    ]
+    parts = (data.without_fold(number) for number in range(data.folds))
+    inside = [number for number, rows in enumerate(parts) if 0 < rows.weight < data.weight]
+
+    def fit_without(fold: int, rows: Data) -> StageFit:
+        return fit_map(rows.without_fold(fold), family, objective, last)
+
+    fits = in_step(data, [partial(fit_without, fold) for fold in inside])
     return replace(whole, stages=(*whole.stages[:-1], _averaged(last, fits, data.classes)))
 
 
@@ -110,18 +122,27 @@ def _scale_steps(
 ) -> tuple[list[Fit], list[bool]]:
     solution = whole.stages[0].solution
     assert solution is not None
-    scale = float(solution.theta[0])
-    problem = Problem(data, family, objective, np.ones(1))
-    sums = problem.lines(solution.theta)
+    known, passes = solution.by_fold, 0
+    if known is None or len(known.sums) != data.folds:
+        problem = Problem(data, family, objective, np.ones(1))
+        problem.line(solution.theta)
+        known, passes = problem.by_fold, 1
+        assert known is not None
     fits, exact = [], []
-    for fold, inside in enumerate(sums):
-        value, first, second = sums.sum(axis=0) - inside
-        step = newton_step(scale, first, second)
-        short = step is not None and abs(step) <= _SHORT_STEP
-        theta = solution.theta if step is None else np.array([scale * math.exp(-step)])
+    for fold, inside in enumerate(known.sums):
+        outside = known.sums.sum(axis=0) - inside
+        value, first, second, third = outside.tolist()
+        is_known = [math.isfinite(each) for each in (second, third)]
+        line = Line(value, first, second if is_known[0] else None, third if is_known[1] else None)
+        step = scale_step(known.scale, line)
+        longest = _SHORT_STEP if line.third is None else _SHORT_BENT_STEP
+        short = step is not None and abs(step) <= longest
+        theta = solution.theta
+        if step is not None:
+            theta = np.array([known.scale * math.exp(-step)])
         weight = data.without_fold(fold).weight
         stepped = Solution(theta, value / max(weight, 1e-300), math.nan, short, "one step", 1)
-        fits.append(Fit((StageFit(family.calibrator(theta, data.classes), stepped, 1),)))
+        fits.append(Fit((StageFit(family.calibrator(theta, data.classes), stepped, passes),)))
         exact.append(short)
     return fits, exact
 

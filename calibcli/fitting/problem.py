@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from calibcli.calibrators.curvature import Curvature, Expansion, Preconditioner,
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
-from calibcli.fitting.results import Solution
+from calibcli.fitting.results import FoldSums, Solution
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
@@ -57,6 +57,8 @@ class Problem:
         None takes them at the parameters that are asked for.
     passes : int
         Folds over the data so far.
+    by_fold : FoldSums or None
+        The sums of the last `line` by fold; all in one where the data has no folds.
     """
 
     data: Data
@@ -66,6 +68,7 @@ class Problem:
     follow: bool = False
     reference: NumpyArray | None = None
     passes: int = field(default=0, init=False)
+    by_fold: FoldSums | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._ridge = self.map.ridge(self.data.classes, self.data.weight)
@@ -81,17 +84,22 @@ class Problem:
         cost = float(move @ self._pull(move)) / 2 * self.data.weight
         return cost < math.log(2)
 
-    def line(self, theta: NumpyArray) -> tuple[float, float, float | None]:
-        """Value, first and second derivative of a problem with one parameter."""
+    def line(self, theta: NumpyArray) -> Line:
+        """Value and derivatives of a problem with one parameter, theta (1,)."""
         if self.follow:
             self.learn(theta)
-        total = self.fold(self._sums(theta).line)
-        return total[0], total[1], total[2] if np.isfinite(total[2]) else None
-
-    def lines(self, theta: NumpyArray) -> NumpyArray:
-        """The sums whose means `line` gives, for each fold by itself: (folds, 3)."""
+        data = self.data
+        split = data.split if data.folds > 1 and not data.parts else Folds()
         self.passes += 1
-        return self.data.fold(partial(self._sums(theta).lines, self.data.split), np.add)
+        sums: NumpyArray = data.fold(partial(self._sums(theta).lines, split), np.add)
+        self.by_fold = FoldSums(float(theta[0]), sums)
+        value, first, second, third = (sums.sum(axis=0) / data.weight).tolist()
+        return Line(
+            value,
+            first,
+            second if math.isfinite(second) else None,
+            third if math.isfinite(third) else None,
+        )
 
     def gradient(self, theta: NumpyArray) -> tuple[float, NumpyArray]:
         """Value and gradient (P,)."""
@@ -219,6 +227,15 @@ class Problem:
         return total
 
 
+class Line(NamedTuple):
+    """A problem with one parameter at some place: its value, and derivatives where known."""
+
+    value: float
+    first: float
+    second: float | None
+    third: float | None
+
+
 class Solver(Protocol):
     """Finds the minimum of a problem, from parameters (P,) to start from."""
 
@@ -242,23 +259,11 @@ class _Sums:
     theta: NumpyArray
     impossible: bool
 
-    def line(self, tile: Tile) -> NumpyArray:
-        """Loss, first and second derivative by the one parameter: (3,)."""
-        terms, first, second = self._along(tile)
-        weights = tile.weights
-        bend = np.nan if second is None else weighted_sum(second, weights)
-        return np.array([weighted_sum(terms.loss, weights), weighted_sum(first, weights), bend])
-
     def lines(self, split: Folds, tile: Tile) -> NumpyArray:
-        """The sums of `line` by fold: (folds, 3)."""
-        terms, first, second = self._along(tile)
-        rows = len(to_numpy(terms.loss))
+        """Loss and three derivatives by the one parameter, summed by fold: (folds, 4)."""
         weights = host_weights(tile.labels, tile.weights)
         fold = split.of(tile)
-        columns = [
-            np.full(rows, np.nan) if values is None else to_numpy(values) * weights
-            for values in (terms.loss, first, second)
-        ]
+        columns = [values * weights for values in self._along(tile)]
         return np.stack([np.bincount(fold, column, split.count) for column in columns], axis=1)
 
     def gradient(self, reference: NumpyArray | None, tile: Tile) -> NumpyArray:
@@ -324,10 +329,18 @@ class _Sums:
             weights = namespace(logits).astype(weights, logits.dtype)
         return curvature.partial(logits, softmax(new), weights)
 
-    def _along(self, tile: Tile) -> tuple[RowTerms, Array, Array | None]:
+    def _along(self, tile: Tile) -> Sequence[NumpyArray]:
+        """Loss and three derivatives (n,) by the one parameter; NaN where one is not known."""
+        if self.objective.likelihood and not self.impossible:
+            short = self.map.likelihood_along(self.theta, tile.logits, tile.labels)
+            if short is not None:
+                return list(short)
         logits, terms = self._terms(tile)
         first, second = terms.along(self.map.pushforward(self.theta, logits, np.ones(1)))
-        return terms, first, second
+        unknown = np.full(len(tile), np.nan)
+        known = (terms.loss, first, second)
+        columns = [unknown if values is None else to_numpy(values) for values in known]
+        return [*columns, unknown]
 
     def _terms(self, tile: Tile) -> tuple[Array, RowTerms]:
         logits, new = self.mapped(tile)

@@ -6,7 +6,7 @@ Each says how good it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from calibcli.arrays import NumpyArray
@@ -18,6 +18,22 @@ Families: TypeAlias = Sequence[Family | None]
 
 NOTHING_TO_FIT = ("separable", "worse than chance")
 """Criteria of fits that left everything as it was."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldSums:
+    """Sums by fold of the last pass of a fit with one parameter, a scale.
+
+    Attributes
+    ----------
+    scale : float
+        Where they were taken.
+    sums : float64 array (folds, 4)
+        Of the losses and of three derivatives by the scale; NaN where one is not known.
+    """
+
+    scale: float
+    sums: NumpyArray
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,8 @@ class Solution:
     criterion : str
         What ended the search, in words.
     iterations : int
+    by_fold : FoldSums or None
+        What fits without each fold can be told from, near to the parameters.
     """
 
     theta: NumpyArray
@@ -43,6 +61,7 @@ class Solution:
     converged: bool
     criterion: str
     iterations: int
+    by_fold: FoldSums | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibcli.fitting.problem import Problem
+from calibcli.fitting.problem import Line, Problem
 from calibcli.fitting.results import Solution
 
 LARGEST_LOG_TEMPERATURE = 46.0
@@ -18,6 +18,13 @@ SMALLEST_LOSS = 1e-9
 
 _FIRST_LONGEST_STEP = 2.0
 """In log T. It doubles with each step, so that an optimum far off is reached all the same."""
+
+
+_LAST_STEP = 5e-4
+"""In log T: after Halley's step of that length some 1e-10 are left, which no figure shows."""
+
+_MOST_CURL = 0.5
+"""How far Halley's step may be from Newton's: a third of it, or twice."""
 
 
 @dataclass
@@ -49,8 +56,10 @@ def solve_scale(
 
     Newton's method on u = log T, whose slope and bend follow from those by the scale s:
     ``f_u = -s f_s``, ``f_uu = s^2 f_ss + s f_s``; without a second derivative, or where the
-    objective follows the parameter, the secant's. Steps that leave the bracket or climb are
-    replaced by bisection. Ends when a step is shorter than the tolerance in log T.
+    objective follows the parameter, the secant's. With a third derivative it is Halley's method,
+    whose last step needs no further pass: what is left is about its cube, and so is the gradient
+    there by its expansion. Steps that leave the bracket or climb are replaced by bisection. Ends
+    when a step is shorter than the tolerance in log T.
     """
     point, bracket = -math.log(scale), _Bracket()
     previous: tuple[float, float] | None = None
@@ -58,33 +67,73 @@ def solve_scale(
     longest = _FIRST_LONGEST_STEP
     for iteration in range(1, most_iterations + 1):
         scale = math.exp(-point)
-        value, first, second = problem.line(np.array([scale]))
-        slope = -scale * first
+        line = problem.line(np.array([scale]))
+        value, slope = line.value, -scale * line.first
         bend = _secant(previous, (point, slope))
-        if second is not None and (bend is None or not problem.follow):
-            bend = scale * scale * second + scale * first
+        if line.second is not None and (bend is None or not problem.follow):
+            bend = scale * scale * line.second + scale * line.first
         bracket.narrow(point, slope)
         curved = bend is not None and bend > 0
         step = -slope / bend if bend is not None and curved else -math.copysign(0.5, slope)
+        twist = None if problem.follow else _twist(scale, line)
+        if bend is not None and curved and twist is not None:
+            step = _bent(slope, bend, twist)
         step = max(-longest, min(longest, step))
         longest *= 2
         theta = np.array([scale])
         if value <= SMALLEST_LOSS or abs(point + step) > LARGEST_LOG_TEMPERATURE:
             return Solution(theta, value, abs(slope), False, "unbounded", iteration)
+        end = point + step
+        is_last = curved and abs(step) <= _LAST_STEP and bracket.low < end < bracket.high
+        if is_last and bend is not None and twist is not None:
+            return _stepped(end, (value, slope, bend, twist), step, iteration)
         if slope == 0 or (abs(step) <= tolerance and curved):
             return Solution(theta, value, abs(slope), True, "step", iteration)
         if bracket.high - bracket.low <= tolerance:
             return Solution(theta, value, abs(slope), True, "bracket", iteration)
         previous = (point, slope)
-        point = bracket.contain(point, point + step)
+        point = bracket.contain(point, end)
     return Solution(np.array([scale]), value, abs(slope), False, "iterations", most_iterations)
 
 
-def newton_step(scale: float, first: float, second: float) -> float | None:
-    """Newton's step in log T from the derivatives by the scale, or None where it would climb."""
-    slope = -scale * first
-    bend = scale * scale * second + scale * first
-    return -slope / bend if bend > 0 else None
+def scale_step(scale: float, line: Line) -> float | None:
+    """The step in log T from derivatives by the scale, or None where it would climb.
+
+    Halley's where the third derivative is known, and else Newton's.
+    """
+    if line.second is None:
+        return None
+    slope = -scale * line.first
+    bend = scale * scale * line.second + scale * line.first
+    if not bend > 0:
+        return None
+    twist = _twist(scale, line)
+    return -slope / bend if twist is None else _bent(slope, bend, twist)
+
+
+def _twist(scale: float, line: Line) -> float | None:
+    """The third derivative by log T, where it is known."""
+    if line.third is None or line.second is None:
+        return None
+    squared = 3 * scale**2 * line.second
+    return -(scale**3 * line.third + squared + scale * line.first)
+
+
+def _bent(slope: float, bend: float, twist: float) -> float:
+    """Halley's step from derivatives of which the second is positive; Newton's, where far off."""
+    curl = slope * twist / (2 * bend * bend)
+    return -slope / bend / (1 - curl) if abs(curl) < _MOST_CURL else -slope / bend
+
+
+def _stepped(
+    point: float, expansion: tuple[float, float, float, float], step: float, iteration: int
+) -> Solution:
+    """The solution at log T after a short step, from the value and derivatives before it."""
+    value, slope, bend, twist = expansion
+    there = value + slope * step + bend * step**2 / 2 + twist * step**3 / 6
+    left = slope + bend * step + twist * step**2 / 2
+    theta = np.array([math.exp(-point)])
+    return Solution(theta, there, abs(left), True, "step", iteration)
 
 
 def _secant(previous: tuple[float, float] | None, current: tuple[float, float]) -> float | None:

@@ -24,6 +24,7 @@ from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
+from calibcli.engine.source import ArraySource
 from calibcli.errors import UsageError
 from calibcli.fitting.class_curves import fit_curves
 from calibcli.fitting.estimating import (
@@ -45,6 +46,9 @@ from calibcli.objectives.nll import NegativeLogLikelihood
 
 _SAMPLE_ROWS = 5000
 """Rows of a first guess, which tell a temperature to about a hundredth."""
+
+_SAMPLED, _LEAST_SAMPLE = 16, 250
+"""One of so many rows is enough, but for so many, which tell a temperature to some hundredths."""
 
 _KNOT_ROWS = 20_000
 """Rows that place the knots, whose quantiles are good to half a percent of the rows."""
@@ -176,7 +180,7 @@ def fit_map(
     family = family.resolved(data.weight)
     if family.size(data.classes) == 0:
         return StageFit(family.calibrator(np.empty(0), data.classes))
-    plain = data
+    plain, passes = data, 0
     if family.normalises and not data.normalised:
         # What is made of the rows once needs no copy of them.
         once = family.prepares(data.classes) and objective.likelihood
@@ -186,11 +190,14 @@ def fit_map(
         family = earlier.family
     elif family.needs_placing:
         family = family.placed(*sample_log_probs(data, family, _KNOT_ROWS))
+        passes = 1
     if isinstance(objective, Adaptive) and objective.learns == "on validation rows":
-        return _fit_steered(data, family, objective)
-    if family.size(data.classes) == 1:
-        return _fit_scale(data, family, objective, earlier)
-    return _fit_many(data, family, objective, earlier, plain)
+        fit = _fit_steered(data, family, objective)
+    elif family.size(data.classes) == 1:
+        fit = _fit_scale(data, family, objective, earlier)
+    else:
+        fit = _fit_many(data, family, objective, earlier, plain)
+    return replace(fit, passes=fit.passes + passes)
 
 
 def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solver:
@@ -256,7 +263,9 @@ def _fit_many(
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
-        problem.passes + (rough.passes if rough and of is plain else 0),
+        problem.passes
+        + (rough.passes if rough and of is plain else 0)
+        + (0 if thin is None else _passes_to_sample(data)),
         notes,
         problem.objective,
         family,
@@ -378,6 +387,18 @@ def _solve_scale_from(
     return solve_scale(problem, float(theta[0]), tolerance, most_iterations)
 
 
+def _sample_rows(data: Data) -> int:
+    """Rows of a first guess at a scale: few of many, but of few scores as many as can be."""
+    if data.precision is not None:
+        return _SAMPLE_ROWS
+    return min(_SAMPLE_ROWS, max(data.rows // _SAMPLED, _LEAST_SAMPLE))
+
+
+def _passes_to_sample(data: Data) -> int:
+    """What a sample takes: all rows are read for it, unless they are in memory."""
+    return 0 if isinstance(data.source, ArraySource) else 1
+
+
 def _fit_scale(
     data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None
 ) -> StageFit:
@@ -385,15 +406,15 @@ def _fit_scale(
     scale, passes = 1.0, 0.0
     problem = Problem(data, family, objective, np.ones(1))
     _prepare(problem, small=True)
-    thin = data.sample(_SAMPLE_ROWS) if earlier is None else None
+    thin = data.sample(_sample_rows(data)) if earlier is None else None
     if earlier is not None and earlier.solution is not None:
         scale = float(earlier.solution.theta[0])
     elif thin is not None:
         guess = Problem(thin, family, problem.objective, np.ones(1), problem.follow)
         rough = solve_scale(guess, scale, tolerance=1e-3)
-        passes = guess.passes * thin.rows / data.rows
+        passes = guess.passes * thin.rows / data.rows + _passes_to_sample(data)
         scale = float(rough.theta[0]) if rough.converged else 1.0
-    solution = solve_scale(problem, scale)
+    solution = replace(solve_scale(problem, scale), by_fold=problem.by_fold)
     total = problem.passes + math.ceil(passes)
     minimised = problem.objective
     outliers = None

@@ -7,17 +7,19 @@ of Berta et al. (2025) too, whose strength is a constant there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator, Family, SmoothMap
 from calibcli.engine.data import Data
-from calibcli.engine.engine import Tile
+from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.folds import Folds
+from calibcli.engine.in_step import in_step
 from calibcli.errors import UsageError
 from calibcli.fitting.cross_fitting import class_factors
 from calibcli.fitting.results import Families, Fit, StageFit
@@ -39,6 +41,8 @@ _ERRORS = 1.0
 
 _TINY = 1e-12
 """Stands for a penalty of 0 where logarithms are compared."""
+
+Result = TypeVar("Result")
 
 Choice = tuple[float, ...]
 """A value for each of a family's tunable options, in their order."""
@@ -189,10 +193,11 @@ class _Fold:
         rows = self.data.without_fold(self.number)
         return rows if self._outside is None else rows.reweighted(self._outside)
 
-    def losses(self, calibrator: Calibrator, judge: Objective) -> NumpyArray:
+    def losses(self, calibrator: Calibrator, judge: Objective, engine: Engine) -> NumpyArray:
         """Sums (groups,) of the losses of the held-out rows."""
         work = partial(_held_out, calibrator, judge, self.data.split, self.number)
-        data = self.data if self._inside is None else self.data.reweighted(self._inside)
+        data = replace(self.data, engine=engine)
+        data = data if self._inside is None else data.reweighted(self._inside)
         return data.fold(work, np.add)
 
 
@@ -246,19 +251,30 @@ class _Stage:
 
     def _loss(self, choice: Choice) -> float:
         if choice not in self.losses:
-            fits = self._fits_at(choice)
-            pairs = zip(self.folds, fits, strict=True)
-            losses = np.array([fold.losses(fit.calibrator, self.judge) for fold, fit in pairs])
+            self._fits_at(choice)
+            losses = np.array(self._in_step(self._loss_of))
             self.losses[choice] = np.nan_to_num(losses, nan=np.inf)
         return float(self.losses[choice].sum())
 
     def _fits_at(self, choice: Choice) -> list[StageFit]:
-        for position, fold in enumerate(self.folds):
-            self.fits[position] = self._fit(fold, self.fits[position], choice)
+        self.fits = self._in_step(partial(self._fit, choice))
         return self.fits
 
-    def _fit(self, fold: _Fold, earlier: StageFit, choice: Choice) -> StageFit:
-        rows = fold.rows
+    def _in_step(self, work: Callable[[int, Engine], Result]) -> list[Result]:
+        """What is found of each fold, by its position; passes over the same rows are shared."""
+
+        def found(position: int, data: Data) -> Result:
+            return work(position, data.engine)
+
+        places = range(len(self.folds))
+        return in_step(self.folds[0].data, [partial(found, place) for place in places])
+
+    def _loss_of(self, position: int, engine: Engine) -> NumpyArray:
+        fit = self.fits[position]
+        return self.folds[position].losses(fit.calibrator, self.judge, engine)
+
+    def _fit(self, choice: Choice, position: int, engine: Engine) -> StageFit:
+        rows, earlier = replace(self.folds[position].rows, engine=engine), self.fits[position]
         if rows.weight <= 0:
             return earlier
         # The family of a fit has its knots in place.

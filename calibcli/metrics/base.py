@@ -137,6 +137,8 @@ class Metric:
         Whether it depends on the order of the rows by confidence alone.
     range : (float, float)
         The smallest and the largest number that there may be.
+    most_classes : int or None
+        With more classes it has no interval, and is measured only where it is asked for by name.
     """
 
     name: str
@@ -152,6 +154,7 @@ class Metric:
     over_classes: bool = False
     ranks: bool = False
     range: tuple[float, float] = (-math.inf, math.inf)
+    most_classes: int | None = None
 
     def with_costs(self, costs: Costs | None) -> Metric:
         """The metric where decisions have these costs; the same unless it is about them."""

@@ -49,6 +49,11 @@ Forecasts: TypeAlias = Literal["all", "thresholded", "predicted"]
 """Which probabilities: of all classes, those above the threshold, or of the predicted class."""
 
 
+def most_classes(bins: int = BINS) -> int:
+    """The number of classes above which there are too few sets of sums for an interval."""
+    return _MOST_SUMS // (bins * FEWEST_BAGS * _FEWEST_SETS)
+
+
 class Labels(NamedTuple):
     """Labels that are forecasts: row, class and probability of each."""
 

@@ -28,7 +28,7 @@ import numpy as np
 from calibcli.arrays import NumpyArray
 from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.bins import BINS, bin_index, edges_of, title_over_bins
-from calibcli.metrics.class_cells import THRESHOLD, ClassCells, elements_above
+from calibcli.metrics.class_cells import THRESHOLD, ClassCells, elements_above, most_classes
 from calibcli.metrics.class_norms import ClassNorm
 from calibcli.metrics.diagrams import ClassDiagrams, PredictedClasses
 from calibcli.metrics.ece import expected_error
@@ -168,6 +168,7 @@ def class_wise_ece_of_bins(bins: int, name: str) -> Metric:
         value=float,
         resampling=ClassNorm("all", _of_classes, bins),
         over_classes=True,
+        most_classes=most_classes(bins),
     )
 
 
@@ -186,6 +187,7 @@ def class_wise_ece_thresholded_of_bins(bins: int, name: str) -> Metric:
         value=float,
         resampling=ClassNorm("thresholded", _of_classes_above_threshold, bins),
         over_classes=True,
+        most_classes=most_classes(bins),
     )
 
 
@@ -202,6 +204,7 @@ def top_label_ece_of_bins(bins: int, name: str) -> Metric:
         statistic=PredictedClasses(bins),
         value=_top_label_error,
         resampling=ClassNorm("predicted", _of_rows, bins),
+        most_classes=most_classes(bins),
     )
 
 

@@ -158,11 +158,53 @@ class Panel:
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics, in the order of the names."""
-        usual = "two-classes" if self.classes == 2 else "default"
-        names = [usual if name == "default" else name for name in self.names]
+        names = list(self.names)
+        if "default" in names:
+            place = names.index("default")
+            usual = METRICS.expand([self._usual])
+            left_out = {metric.name for metric in self.left_out}
+            names[place : place + 1] = [name for name in usual if name not in left_out]
         if self.costs is not None:
             names += COST_METRICS
         return tuple(METRICS.find(n).with_costs(self.costs) for n in METRICS.expand(names))
+
+    @property
+    def _usual(self) -> str:
+        return "two-classes" if self.classes == 2 else "default"
+
+    @property
+    def left_out(self) -> tuple[Metric, ...]:
+        """What is measured by default, but not of so many classes."""
+        if "default" not in self.names:
+            return ()
+        return tuple(
+            metric
+            for metric in map(METRICS.find, METRICS.expand([self._usual]))
+            if self._is_beyond(metric) and metric.name not in self.names
+        )
+
+    def _is_beyond(self, metric: Metric) -> bool:
+        most = metric.most_classes
+        return most is not None and self.classes is not None and self.classes > most
+
+    @property
+    def note(self) -> str | None:
+        """A line on what is left out, or has no interval, since the classes are too many."""
+        left_out = self.left_out
+        bare = [metric for metric in self.metrics if self._is_beyond(metric)]
+        if left_out:
+            asked = ",".join(("default", *(metric.name for metric in left_out)))
+            said, how = "left out", f"; --metrics {asked} measures it without"
+        elif bare and self.bootstrap is not None and self.bootstrap.replicates:
+            said, how = "without interval", ""
+        else:
+            return None
+        titles = [metric.title for metric in left_out or bare]
+        most = min(metric.most_classes or 0 for metric in left_out or bare)
+        return (
+            f"{', '.join(titles)}: {said} for {self.classes:,} classes, since more than {most:,} "
+            f"leave too little room for an interval{how}"
+        )
 
     @cached_property
     def _resampled(self) -> dict[str, Statistic]:

@@ -151,11 +151,18 @@ class View:
         return int(self.shifted.shape[1])
 
     @cached_property
+    def exponentials(self) -> Array:
+        """Exponentials (n, K) of the logits minus their row's largest, on the device."""
+        return namespace(self.shifted).exp(self.shifted)
+
+    @cached_property
     def probs(self) -> Array:
         """Probabilities (n, K), on the device."""
-        exponentials = namespace(self.shifted).exp(self.shifted)
-        self._total = sum_classes(exponentials)
-        return exponentials / self._total[:, None]
+        return self.exponentials / self.total[:, None]
+
+    def probabilities_at(self, classes: Array) -> NumpyArray:
+        """Exactly what `probs` has at a class of each row (n,), which is on the device: float64."""
+        return to_numpy(pick(self.exponentials, classes) / self.total).astype(np.float64)
 
     @cached_property
     def class_mass(self) -> NumpyArray:
@@ -167,15 +174,14 @@ class View:
 
     def probability_of(self, classes: NumpyArray) -> NumpyArray:
         """The probability (n,), float64, of a class of each row (n,); exactly that in `probs`."""
-        xp = namespace(self.probs)
-        index = xp.asarray(classes, device=getattr(self.probs, "device", None))
-        return to_numpy(pick(self.probs, index)).astype(np.float64)
+        xp = namespace(self.shifted)
+        index = xp.asarray(classes, device=getattr(self.shifted, "device", None))
+        return self.probabilities_at(index)
 
     @cached_property
     def total(self) -> Array:
         """Sum (n,) of the exponentials of the logits minus their largest, on the device."""
-        _ = self.probs
-        return self._total
+        return sum_classes(self.exponentials)
 
     @cached_property
     def labels(self) -> NumpyArray:
@@ -249,7 +255,7 @@ class View:
     @cached_property
     def true_prob(self) -> NumpyArray:
         """Probability of the label (n,), float64; exactly the element of `probs`."""
-        return to_numpy(pick(self.probs, self.device_labels)).astype(np.float64)
+        return self.probabilities_at(self.device_labels)
 
     @cached_property
     def squared_error(self) -> NumpyArray:
@@ -257,7 +263,7 @@ class View:
 
         For a perfect prediction in float32 rounding may leave about -1e-7.
         """
-        squares = dot_classes(self.probs, self.probs)
+        squares = dot_classes(self.exponentials, self.exponentials) / (self.total * self.total)
         error: NumpyArray = to_numpy(squares) - 2.0 * self.true_prob + 1.0
         return error
 

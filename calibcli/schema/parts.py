@@ -547,7 +547,9 @@ class SolvedPart(TypedDict):
     converged: Annotated[bool, "whether the solver certifies its answer"]
     changed: Annotated[bool, "whether the parameter file changes any probability"]
     iterations: Annotated[int, "steps of the solver"]
-    passes: Annotated[int, "passes over the data"]
+    passes: Annotated[
+        int, "passes over the data, of the fit to all rows; those without each fold share theirs"
+    ]
     gradient_norm: Annotated[float | None, "largest component of the gradient at the answer"]
     seconds: Annotated[
         float, "wall-clock time of finding the fit, a choice among candidates included"

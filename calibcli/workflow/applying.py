@@ -13,6 +13,7 @@ from calibcli.arrays import (
     Array,
     InputKind,
     NumpyArray,
+    are_finite_halves,
     greatest,
     namespace,
     scores_to_logits,
@@ -196,7 +197,8 @@ def _calibrated(
 def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:
     """Refuse rows ``without`` probabilities, and scores that are more than any probability."""
     limit = TOO_LARGE[source.kind]
-    if chunk.scores.max() >= limit:
+    usual = source.kind == "logits" and are_finite_halves(chunk.scores)
+    if not usual and chunk.scores.max() >= limit:
         without = without | (chunk.scores >= limit).any(axis=1)
     if not without.any():
         return

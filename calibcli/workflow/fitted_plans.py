@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from calibcli.calibrators.base import Calibrator, Family
 from calibcli.engine.data import Data
+from calibcli.engine.in_step import in_step
 from calibcli.fitting.cross_fitting import cross_fit, fit_average
 from calibcli.fitting.results import NOTHING_TO_FIT, Fit
 from calibcli.fitting.stages import Begun, fit_stages
@@ -81,7 +82,11 @@ class FittedPlan:
             replace(plan, families=tuning.without(fold), tune=False) if tuning else plan
             for fold in range(rows.folds)
         ]
-        return [fit_plan(rows.without_fold(fold), each).fit for fold, each in enumerate(plans)]
+
+        def fit_without(fold: int, data: Data) -> Fit:
+            return fit_plan(data.without_fold(fold), plans[fold]).fit
+
+        return in_step(rows, [partial(fit_without, fold) for fold in range(rows.folds)])
 
     @property
     def notes_on_folds(self) -> tuple[str, ...]:

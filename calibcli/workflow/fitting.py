@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -232,12 +232,26 @@ def _fit_and_measure(
         predictor = _unseen(grouped, data, test)
         return _measured(outcome, predictor, data, panel, test, grouped)
     predictor = fitted.unseen(test)
-    notes = fitted.notes_on_folds if test is None else ()
-    if advised:
-        notes += _worse(outcome, predictor, data, test)
+    own = fitted.notes_on_folds if test is None else ()
+
+    def advise(before: Evaluation, after: Evaluation) -> tuple[str, ...]:
+        """What a user should know of other methods, given figures of rows with their own shares."""
+        if not advised:
+            return own
+        plain = outcome.shift is None and not outcome.changes_prior and plan.reduce is None
+        ahead = plain and _is_ahead(after, before)
+        notes = own + _worse(outcome, predictor, data, test, ahead_of_none=ahead)
         if not outcome.changes_prior and plan.reduce is None:
-            notes += better_method(data, plan, predictor, test)
-    return _measured(replace(outcome, notes=outcome.notes + notes), predictor, data, panel, test)
+            notes += better_method(data, plan, predictor, test, ahead_of_none=ahead)
+        return notes
+
+    return _measured(outcome, predictor, data, panel, test, advise=advise)
+
+
+def _is_ahead(after: Evaluation, before: Evaluation) -> bool:
+    """Whether a fit has no more NLL than the scores as they are, if both were measured."""
+    here, there = after.values.get("nll", math.nan), before.values.get("nll", math.nan)
+    return math.isfinite(there) and here <= there
 
 
 def _choose_and_measure(
@@ -267,7 +281,12 @@ def _choose_and_measure(
 
 
 def _worse(
-    outcome: Outcome, predictor: Predictor, data: Data, test: Data | None
+    outcome: Outcome,
+    predictor: Predictor,
+    data: Data,
+    test: Data | None,
+    *,
+    ahead_of_none: bool = False,
 ) -> tuple[str, ...]:
     """A note on a fit that is worse than a plain one, unless it is known to change nothing.
 
@@ -276,7 +295,7 @@ def _worse(
     """
     if outcome.fit.changes_nothing or (outcome.shift is not None and test is not None):
         return ()
-    return worse_than_plain(data, outcome.plan, predictor, test)
+    return worse_than_plain(data, outcome.plan, predictor, test, ahead_of_none=ahead_of_none)
 
 
 def _unseen(fitted: Trial | GroupedFit, data: Data, test: Data | None) -> Predictor:
@@ -293,10 +312,14 @@ def _measured(
     panel: Panel,
     test: Data | None,
     grouped: GroupedFit | None = None,
+    advise: Callable[[Evaluation, Evaluation], tuple[str, ...]] | None = None,
 ) -> Outcome:
-    """An outcome with figures before and after, of rows that the fit has not seen."""
+    """An outcome with figures before and after, of rows that the fit has not seen.
+
+    And with what there is to ``advise`` in view of these figures.
+    """
     plan, judged = outcome.plan, data if test is None else test
-    notes = outcome.notes + _notes(data, outcome)
+    own_notes = _notes(data, outcome)
     predictors: list[Predictor] = [Through(), predictor]
     if not plan.objective.proper and any(plan.families):
         predictors.append(_by_plain_nll(data, plan, test))
@@ -306,6 +329,7 @@ def _measured(
         predictors[1:] = [ShareCorrected(each, shift.correction) for each in predictors[1:]]
     written = outcome.fit.calibrators if test is None else None
     before, after, *others = _measured_as_written(judged, predictors, panel, written)
+    notes = outcome.notes + (() if advise is None else advise(before, after)) + own_notes
     for_shares = _for_its_shares(judged, outcome)
     if others:
         against = _against_plain(for_shares or judged, predictors[1:])

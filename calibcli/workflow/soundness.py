@@ -43,7 +43,12 @@ _LEAST_LOG_PROB = -1e4
 
 
 def worse_than_plain(
-    data: Data, plan: Plan, predictor: Predictor, test: Data | None = None
+    data: Data,
+    plan: Plan,
+    predictor: Predictor,
+    test: Data | None = None,
+    *,
+    ahead_of_none: bool = False,
 ) -> tuple[str, ...]:
     """A note on a fit that is worse than none, or than a temperature, by more than noise.
 
@@ -59,10 +64,15 @@ def worse_than_plain(
         What it makes of rows that it has not seen.
     test : Data or None
         Rows to judge by; None: those of the fit, fold by fold.
+    ahead_of_none : bool
+        Whether it is known to have no more loss in all than the scores as they are.
     """
     shares = _shares(plan)
     options: dict[str, Any] = {"prior": shares, "reduce": plan.reduce}
-    plain = [make_plan(name, **options) for name in PLAIN if name != plan.method]
+    no_rivals = (plan.method, "none" if ahead_of_none else "")
+    plain = [make_plan(name, **options) for name in PLAIN if name not in no_rivals]
+    if not plain:
+        return ()
     folds = data.folds if test is None else 0
     if sum(seconds_of_fit(data, each, folds) for each in plain) > _MOST_SECONDS:
         return ()
