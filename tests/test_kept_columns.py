@@ -54,6 +54,34 @@ def test_the_most_probable_come_first_and_of_equals_the_least_number(probs, coun
     assert (probs == before).all()
 
 
+@given(st.integers(0, 1000), st.integers(1, 4), st.booleans())
+def test_of_many_classes_they_are_the_same(seed, count, tied):
+    probs = np.random.default_rng(seed).random((3, 2600)).astype(np.float32)
+    if tied:
+        probs = np.round(probs, 2)
+    expected = np.argsort(-probs, axis=1, kind="stable")[:, :count]
+    assert (top_classes(probs, count)["topk_index"] == expected).all()
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "processes:2")])
+def test_a_folder_of_parts_has_what_a_file_has(tmp_path, calib_here, workers):
+    rng = np.random.default_rng(3)
+    scores = (2 * rng.standard_normal((3000, 700))).astype(np.float32)
+    labels = rng.integers(0, 700, len(scores))
+    fit(scores, labels, method="temperature", folds=0).save(tmp_path / "many.json")
+    pq.write_table(pa.table({"logits": list(scores), "label": labels}), tmp_path / "many.parquet")
+    apply, keep = ("apply", "many.json", "many.parquet"), ("--keep", "top:5,label")
+    assert calib_here(*apply, "-o", "whole.parquet", *keep)[0] == 0
+    assert calib_here(*apply, "-o", "parts/", *keep, *workers)[0] == 0
+    whole = pq.read_table(tmp_path / "whole.parquet")
+    parts = [pq.read_table(each) for each in sorted((tmp_path / "parts").glob("*.parquet"))]
+    assert sum(map(len, parts)) == len(scores)
+    assert pa.concat_tables(parts).to_pydict() == whole.to_pydict()
+    names = set(whole.schema.names)
+    assert {"topk_index", "topk_logprob", "topk_rest", "label_prob"} <= names
+    assert "probs" not in names
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "npz", "arrow"])
 def test_every_column_is_that_of_all_probabilities(rows, suffix, calib_here):
     _, labels, probs = rows
