@@ -222,7 +222,7 @@ def fit_command(
 ) -> None:
     """Fit a calibrator, write its files, and print what it is worth."""
     from calibcli.cli.console import Talk
-    from calibcli.cli.reading import keep_apart, keep_inputs, talk_about_metrics
+    from calibcli.cli.reading import keep_apart, keep_inputs
     from calibcli.tables import Outputs
 
     plan = _plan(*_by_label(fitting, reading))
@@ -243,7 +243,6 @@ def fit_command(
         keep_inputs(outputs, job.dataset, job.test, job.target)
         job.check_kept(targets)
         panel = measuring.settled(panel, job.classes, job.dataset.class_names)
-        talk_about_metrics(panel, talk)
         outcome = job.fit(plan, fitting.folds, panel)
         if printing.format is not ReportFormat.TABLE:
             for note in outcome.notes:

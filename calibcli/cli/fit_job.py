@@ -135,7 +135,7 @@ class FitJob:
 
     def fit(self, plan: AnyPlan, folds: int, panel: Panel) -> Outcome:
         """Survey the rows, fit a plan to them, and measure what came of it."""
-        from calibcli.cli.reading import talk_about, talk_about_clusters
+        from calibcli.cli.reading import talk_about, talk_about_clusters, talk_about_metrics
         from calibcli.engine.data import open_data
         from calibcli.workflow.deciding import CHOICE_FOLDS
         from calibcli.workflow.fitted_plans import long_fit_note
@@ -147,6 +147,7 @@ class FitJob:
             self.data: Data = open_data(engine, self.dataset, folds, seed)
             talk_about(self.data, self.dataset.name, self.talk)
             talk_about_clusters(self.data, self.dataset, self.talk)
+            talk_about_metrics(panel, self.talk)
             self.test_data: Data | None = None
             if self.test is not None:
                 choice = 1 if panel.costs is None else CHOICE_FOLDS

@@ -252,6 +252,7 @@ def _fit_many(
     else:
         solution = solve(problem, theta)
     notes = _absent_note(family, data.class_weights) + _few_rows_note(family, data)
+    first_passes = rough.passes if rough and of is plain else 0
     if _separated(problem, solution):
         # No parameters are best; what is left of the map is its temperature, or nothing.
         at_once = thin is None and _separable(rough)
@@ -263,9 +264,7 @@ def _fit_many(
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
-        problem.passes
-        + (rough.passes if rough and of is plain else 0)
-        + (0 if thin is None else _passes_to_sample(data)),
+        problem.passes + first_passes + _passes_to_sample(thin, data),
         notes,
         problem.objective,
         family,
@@ -394,9 +393,9 @@ def _sample_rows(data: Data) -> int:
     return min(_SAMPLE_ROWS, max(data.rows // _SAMPLED, _LEAST_SAMPLE))
 
 
-def _passes_to_sample(data: Data) -> int:
-    """What a sample takes: all rows are read for it, unless they are in memory."""
-    return 0 if isinstance(data.source, ArraySource) else 1
+def _passes_to_sample(sample: Data | None, data: Data) -> int:
+    """What a sample took, if there is one: all rows are read for it, unless they are in memory."""
+    return 0 if sample is None or isinstance(data.source, ArraySource) else 1
 
 
 def _fit_scale(
@@ -412,7 +411,7 @@ def _fit_scale(
     elif thin is not None:
         guess = Problem(thin, family, problem.objective, np.ones(1), problem.follow)
         rough = solve_scale(guess, scale, tolerance=1e-3)
-        passes = guess.passes * thin.rows / data.rows + _passes_to_sample(data)
+        passes = guess.passes * thin.rows / data.rows + _passes_to_sample(thin, data)
         scale = float(rough.theta[0]) if rough.converged else 1.0
     solution = replace(solve_scale(problem, scale), by_fold=problem.by_fold)
     total = problem.passes + math.ceil(passes)
