@@ -8,12 +8,11 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import BinaryIO, Self, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 
 from calibcli.errors import UsageError
 from calibcli.interrupts import check_interrupts, interrupts_held, note_files
 from calibcli.tables.locations import is_url
-from calibcli.tables.part_folders import PendingFolder, check_folder, pending_folder
 from calibcli.tables.pending_files import (
     STDOUT_NAME,
     NamedFile,
@@ -21,11 +20,14 @@ from calibcli.tables.pending_files import (
     locked,
     resolved_target,
 )
-from calibcli.tables.remote_files import RemoteFile, check_remote
+
+if TYPE_CHECKING:
+    from calibcli.tables.part_folders import PendingFolder
+    from calibcli.tables.remote_files import RemoteFile
 
 STDOUT = "-"
 
-_Pending: TypeAlias = PendingFile | RemoteFile | PendingFolder
+_Pending: TypeAlias = "PendingFile | RemoteFile | PendingFolder"
 
 
 def check_writable(path: str, *, force: bool) -> None:
@@ -49,6 +51,8 @@ def check_writable(path: str, *, force: bool) -> None:
     if not path:
         raise UsageError("an output has an empty name; give it one, or - for standard output")
     if is_url(path):
+        from calibcli.tables.remote_files import check_remote
+
         check_remote(path, force=force)
         return
     try:
@@ -143,7 +147,7 @@ class Outputs:
             stream = _standard_output()
             self._streams.append(stream)
             return stream
-        pending = RemoteFile(path) if is_url(path) else PendingFile(path, resolved_target(path))
+        pending = _remote(path) if is_url(path) else PendingFile(path, resolved_target(path))
         (self._final if last else self._pending).append(pending)
         return pending.file
 
@@ -172,6 +176,8 @@ class Outputs:
         CalibError
             It cannot be created.
         """
+        from calibcli.tables.part_folders import check_folder, pending_folder
+
         check_folder(path, force=self._force)
         pending = pending_folder(path)
         self._pending.append(pending)
@@ -220,6 +226,12 @@ class Outputs:
             for pending in named:
                 pending.settle()
             note_files([pending.path for pending in files])
+
+
+def _remote(path: str) -> RemoteFile:
+    from calibcli.tables.remote_files import RemoteFile
+
+    return RemoteFile(path)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from calibcli.tables.atomic import STDOUT, Outputs, check_writable
 from calibcli.tables.formats.base import GridShape, Sink
 from calibcli.tables.formats.registry import FORMATS, OUTPUTS, FileFormat, import_function
 from calibcli.tables.locations import is_folder, is_url, without_options
-from calibcli.tables.part_folders import check_folder
 
 WAITING = 2
 """Calls that may wait to be written: one is encoded, one is ready."""
@@ -123,6 +122,8 @@ def check_output(path: str, *, force: bool, in_parts: bool = False) -> None:
         See `output_format`, `check_writable` and `check_folder`.
     """
     if in_parts and is_folder(path):
+        from calibcli.tables.part_folders import check_folder
+
         check_folder(path, force=force)
         return
     if in_parts and not is_url(path) and Path(path).is_dir():
