@@ -145,6 +145,7 @@ def open_writer(
     seen: bool = False,
     grid: GridShape | None = None,
     notes: Mapping[str, str] | None = None,
+    threads: int = 1,
 ) -> Iterator[Writer]:
     """A writer of calibrated probabilities; the file appears when the context is left.
 
@@ -167,6 +168,8 @@ def open_writer(
         The shape that the rows get back where the format has arrays of several axes.
     notes : dict of str to str or None
         How the file is to be read, see `DataFile.notes`; not of an ``.npy``.
+    threads : int
+        On which the file is encoded, in formats that can be; it is the same on any number.
 
     Raises
     ------
@@ -184,7 +187,7 @@ def open_writer(
         more: dict[str, Any] = {"grid": grid} if form.gives_shape else {}
         if notes is not None:
             more["notes"] = notes
-        with writer_to(file, form, source, seen=seen, **more) as writer:
+        with writer_to(file, form, source, seen=seen, threads=threads, **more) as writer:
             yield writer
         if outputs is not None and writer.left_out:
             outputs.left_out[path] = writer.left_out
@@ -192,9 +195,17 @@ def open_writer(
 
 @contextmanager
 def writer_to(
-    file: BinaryIO, form: FileFormat, source: Described, *, seen: bool, **more: Any
+    file: BinaryIO,
+    form: FileFormat,
+    source: Described,
+    *,
+    seen: bool,
+    threads: int = 1,
+    **more: Any,
 ) -> Iterator[Writer]:
     """A writer of a format to an open file; ``more`` are further arguments of its sink."""
+    if form.on_threads:
+        more["threads"] = threads
     sink = import_function(form.sink)(file, source.rows, source.class_names, seen, **more)
     writer = Writer(sink)
     try:

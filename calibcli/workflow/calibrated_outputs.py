@@ -86,7 +86,15 @@ def write_calibrated(
         return _write_parts(engine, dataset, rows, path, files, seen)
     grid = dataset.grid() if output_format(path).gives_shape and not rows.by_label else None
     described, notes = rows.described(dataset.rows), rows.notes
-    with open_writer(path, described, outputs=files, seen=seen, grid=grid, notes=notes) as writer:
+    with open_writer(
+        path,
+        described,
+        outputs=files,
+        seen=seen,
+        grid=grid,
+        notes=notes,
+        threads=engine.thread_count,
+    ) as writer:
         return rows.write(engine, writer, dataset)
 
 
@@ -123,7 +131,10 @@ def _write_part(
     form = OUTPUTS[".parquet"]
     with place.open(names[number]) as file:
         described = rows.described(UNKNOWN_ROWS)
-        with writer_to(file, form, described, seen=seen, notes=rows.notes) as writer:
+        threads = engine.thread_count
+        with writer_to(
+            file, form, described, seen=seen, notes=rows.notes, threads=threads
+        ) as writer:
             written = rows.write(engine, writer, _PartSource(rows, part))
         return WrittenPart(names[number], written, file.seek(0, 2))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -28,6 +30,7 @@ from calibcli.tables.formats.arrow import (
     with_keys,
 )
 from calibcli.tables.formats.base import DECODED_BYTES, DataFile, Field
+from calibcli.tables.formats.parquet_joining import JoinedFile
 from calibcli.tables.formats.parquet_pages import Pages, page_starts
 from calibcli.tables.locations import Location
 from calibcli.tables.storage import ExpansionLimit, Spool
@@ -35,6 +38,9 @@ from calibcli.tables.storage import ExpansionLimit, Spool
 BUFFER_BYTES = 4 << 20
 """What is read ahead, shared by the columns. Without it a whole column chunk is read at once."""
 
+
+_MOST_GROUPS = 8
+"""Row groups that are encoded at once."""
 
 GROUP_BYTES = 16 << 20
 GROUP_ROWS = 1 << 16
@@ -165,7 +171,14 @@ def _source(location: Location) -> Iterator[Any]:
 class ParquetSink(ArrowSink):
     """Writes Parquet: floating-point columns as BYTE_STREAM_SPLIT, everything with zstd; a `Sink`.
 
-    Parameters are those of `ArrowSink`.
+    Row groups are encoded on several threads, and are the same bytes on any number of them.
+
+    Parameters
+    ----------
+    file, rows, class_names, seen, notes
+        As of `ArrowSink`.
+    threads : int
+        On which row groups are encoded.
     """
 
     plain = False
@@ -177,16 +190,21 @@ class ParquetSink(ArrowSink):
         class_names: tuple[str, ...] | None,
         seen: bool = False,
         notes: Mapping[str, str] | None = None,
+        threads: int = 1,
     ) -> None:
         super().__init__(file, rows, class_names, seen, notes)
         self._waiting: list[Any] = []
-        self._rows = 0
+        self._rows = self._group = 0
+        self._joined = JoinedFile(file)
+        # More at once take memory and little time.
+        self._most = min(threads, _MOST_GROUPS)
+        self._pool = ThreadPoolExecutor(self._most, "calib-encode")
+        self._encoded: deque[Future[Any]] = deque()
 
     def write(self, computed: Mapping[str, NumpyArray], columns: Any) -> None:
         """Collect rows, and write the row groups that are full."""
         batch = self._assembler.batch(computed, columns)
-        if self._writer is None:
-            self._writer = self._open(batch.schema)
+        if not self._group:
             scores = next(iter(computed.values()))
             row_bytes = scores.nbytes // len(scores)
             self._group = max(1, min(GROUP_ROWS, GROUP_BYTES // row_bytes))
@@ -195,39 +213,49 @@ class ParquetSink(ArrowSink):
         if self._rows >= self._group:
             self._write(self._rows - self._rows % self._group)
 
-    def _open(self, schema: Any) -> Any:
-        paths = {field.name: _float_path(field) for field in schema}
-        floats = [path for path in paths.values() if path is not None]
-        others = [name for name, path in paths.items() if path is None]
-        return pq.ParquetWriter(
-            self._file,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_byte_stream_split=floats,
-            use_dictionary=others,
-            # Smallest and largest value of all classes together serve no reader.
-            write_statistics=[name for name, path in paths.items() if path in (None, name)],
-        )
-
     def _write(self, rows: int) -> None:
+        """Have some of the rows that wait encoded, and write row groups that are."""
         table = pa.Table.from_batches(self._waiting)
-        self._writer.write_table(table.slice(0, rows), row_group_size=self._group)
+        for begin in range(0, rows, self._group):
+            while len(self._encoded) > self._most:
+                self._joined.append(self._encoded.popleft().result())
+            group = table.slice(begin, min(self._group, rows - begin))
+            self._encoded.append(self._pool.submit(_encoded, group))
         self._waiting = table.slice(rows).to_batches()
         self._rows -= rows
 
     def close(self) -> None:
-        """Write the last row group and the footer."""
+        """Write the last row groups and the footer."""
         if self._rows:
             self._write(self._rows)
-        if self._writer is not None:
-            self._writer.close()
+        while self._encoded:
+            self._joined.append(self._encoded.popleft().result())
+        self._joined.close()
+        self._pool.shutdown()
 
     def abandon(self) -> None:
-        """Let the writer go, now and not when it is collected."""
-        if self._writer is not None:
-            with suppress(Exception):
-                self._writer.close()
+        """Stop the threads, and wait for what they have begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _encoded(group: Any) -> memoryview:
+    """A whole Parquet file with one row group."""
+    paths = {field.name: _float_path(field) for field in group.schema}
+    floats = [path for path in paths.values() if path is not None]
+    others = [name for name, path in paths.items() if path is None]
+    file = pa.BufferOutputStream()
+    pq.write_table(
+        group,
+        file,
+        row_group_size=group.num_rows,
+        compression="zstd",
+        compression_level=1,
+        use_byte_stream_split=floats,
+        use_dictionary=others,
+        # Smallest and largest value of all classes together serve no reader.
+        write_statistics=[name for name, path in paths.items() if path in (None, name)],
+    )
+    return memoryview(file.getvalue())
 
 
 def _float_path(field: Any) -> str | None:

@@ -39,6 +39,8 @@ class FileFormat:
         Whether it is read where it lies in an object store. Other files are copied first.
     gives_shape : bool
         Whether its sink takes a `GridShape`, to give rows the shape back that they had.
+    on_threads : bool
+        Whether its sink takes the number of threads to encode on.
     recognise : str
         ``(bytes) -> bool``: of text, which begins with no magic, whether its first bytes are of
         this format. A folder's files of text are data only where no other file is.
@@ -58,6 +60,7 @@ class FileFormat:
     pipe_reader: str = ""
     remote: bool = False
     gives_shape: bool = False
+    on_threads: bool = False
     recognise: str = ""
     recognise_bytes: str = ""
     marks: tuple[str, ...] = ()
@@ -75,6 +78,7 @@ FORMATS = {
             "parquet:ParquetSink",
             (".parquet", ".pq"),
             remote=True,
+            on_threads=True,
         ),
         FileFormat(
             "orc",
