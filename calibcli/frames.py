@@ -19,6 +19,9 @@ from calibcli.arrays import NumpyArray
 from calibcli.calibrators.groups import groups_in
 from calibcli.errors import UsageError
 
+_MOST_NAMES = 10
+"""Of columns, in a message."""
+
 
 @dataclass(frozen=True)
 class ScoreColumns:
@@ -61,6 +64,29 @@ class ScoreColumns:
         params = self.calibrator.params
         names = params.class_names or range(params.classes)
         return [] if self.columns is None else [f"prob_{name}" for name in names]
+
+    @property
+    def added(self) -> list[str]:
+        """The columns that a table gets."""
+        return [*(self.probability_names or ["probs"]), "prediction", "confidence"]
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse a table of these columns if one is missing, or called as one that is added.
+
+        Raises
+        ------
+        UsageError
+        """
+        wanted = [self.array, *(self.columns or ()), self.group_column]
+        for name in wanted:
+            if name is not None and name not in names:
+                there = ", ".join([*map(str, names[:_MOST_NAMES]), "…"][: len(names)])
+                raise UsageError(f"the table has no column {name!r}; it has {there or 'none'}")
+        for name in self.added:
+            if name in names:
+                raise UsageError(
+                    f"the table has a column {name!r}, as one of those that it would get; rename it"
+                )
 
     def probabilities(self, column: Callable[[str], Any]) -> NumpyArray:
         """Probabilities (n, K), float64, of rows by a function that gives a column by its name."""
@@ -116,6 +142,7 @@ def with_probabilities(
     library = type(frame).__module__.partition(".")[0]
     if library not in _ADDED:
         raise UsageError(f"a table of {library} is not known; there are {', '.join(_ADDED)}")
+    places.check(frame.schema.names if library == "pyarrow" else list(frame.columns))
     return _ADDED[library](places, frame)
 
 
@@ -172,12 +199,18 @@ def polars_expression(calibrator: FittedCalibrator, *columns: str) -> Any:
     columns : str
         The scores: one column of arrays or, for two classes, of numbers; or one a class.
 
+    Raises
+    ------
+    UsageError
+        The calibrator has groups, which an expression of scores does not know.
+
     Examples
     --------
     >>> lazy.with_columns(probs=polars_expression(calibrator, "logits"))  # doctest: +SKIP
     """
     import polars as pl
 
+    _refuse_groups(calibrator)
     classes = calibrator.params.classes
     kind = pl.Array(pl.Float64, classes)
 
@@ -203,8 +236,15 @@ def register_in_duckdb(
     calibrator : FittedCalibrator
     name : str
         Of the function: ``SELECT calibrate(logits)``, or ``calibrate([z0, z1])``.
+
+    Raises
+    ------
+    UsageError
+        The calibrator has groups, which a function of scores does not know.
     """
     import pyarrow as pa
+
+    _refuse_groups(calibrator)
 
     def calibrated(scores: Any) -> Any:
         usable = scores.combine_chunks() if isinstance(scores, pa.ChunkedArray) else scores
@@ -215,6 +255,16 @@ def register_in_duckdb(
         return probs.cast(pa.list_(pa.float64())).take(taken)
 
     connection.create_function(name, calibrated, ["DOUBLE[]"], "DOUBLE[]", type="arrow")
+
+
+def _refuse_groups(calibrator: FittedCalibrator) -> None:
+    groups = groups_in(calibrator.stages)
+    # Labels are groups too, but each has a score of its own.
+    if groups is not None and "label_names" not in calibrator.params.reading:
+        raise UsageError(
+            f"the calibrator has a map for each {groups.column}; with_probabilities, in_spark and "
+            "calib export --dialect read the column"
+        )
 
 
 def arrow_batches(
@@ -234,6 +284,7 @@ def arrow_batches(
 
     def calibrated(batches: Iterable[Any]) -> Iterator[Any]:
         for batch in batches:
+            places.check(batch.schema.names)
             if batch.num_rows:
                 yield _add_to_arrow(places, batch)
 
@@ -260,8 +311,10 @@ def in_spark(
 
     function = arrow_batches(calibrator, columns=columns, array=array, by=by)
     named = None if columns is None else tuple(columns)
+    places = ScoreColumns(calibrator, named, array, by)
+    places.check(frame.columns)
     schema = types.StructType(list(frame.schema.fields))
-    for name in ScoreColumns(calibrator, named, array, by).probability_names or ["probs"]:
+    for name in places.probability_names or ["probs"]:
         one = types.DoubleType()
         schema = schema.add(name, one if columns is not None else types.ArrayType(one))
     schema = schema.add("prediction", types.LongType()).add("confidence", types.DoubleType())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -116,6 +117,26 @@ def test_where_the_scores_are_is_said(more, line):
         calibcli.UsageError, match="a table of builtins is not known; there are pan"
     ):
         with_probabilities(COLUMNS, PLAIN, columns=["a", "b", "c"])
+
+
+@each_table
+def test_a_column_that_is_missing_or_there_already_is_refused(make):
+    with pytest.raises(calibcli.UsageError, match="no column 'd'; it has a, b, c, site"):
+        with_probabilities(make(COLUMNS), PLAIN, columns=["a", "b", "d"])
+    with pytest.raises(calibcli.UsageError, match="no column 'z'"):
+        with_probabilities(make(COLUMNS), PLAIN, array="z")
+    with pytest.raises(calibcli.UsageError, match="no column 'place'"):
+        with_probabilities(make(COLUMNS), GROUPED, columns=["a", "b", "c"], by="place")
+    for name in ("prob_cat", "prediction"):
+        with pytest.raises(calibcli.UsageError, match=f"has a column '{name}'"):
+            with_probabilities(make({**COLUMNS, name: SITES}), NAMED, columns=["a", "b", "c"])
+
+
+def test_a_function_of_scores_alone_refuses_groups():
+    with duckdb.connect() as connection:
+        for make in (polars_expression, partial(register_in_duckdb, connection)):
+            with pytest.raises(calibcli.UsageError, match="has a map for each site"):
+                make(GROUPED)
 
 
 def test_an_expression_of_polars():
