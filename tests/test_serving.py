@@ -124,6 +124,15 @@ def test_whole_numbers_are_taken_exactly_and_half_precision_as_single():
     assert half.dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble, ">f8", np.int8])
+def test_a_row_of_any_type_of_numbers_is_taken(dtype):
+    rows = np.array([[1, -2, 3], [0, 0, 4]]).astype(dtype)
+    for stage in ALL[3]:
+        fitted = calibrator(3, stage)
+        alone = [fitted.predict_proba(row) for row in rows]
+        np.testing.assert_allclose(alone, fitted.predict_proba(rows), rtol=1e-5)
+
+
 def test_decisions_and_intervals_take_a_row_too():
     two = calibrator(2)
     assert two.decide([1.0, -1.0], threshold=0.5).tolist() == [1, 0]

@@ -350,12 +350,9 @@ def _log_odds_of_row(shifted: NumpyArray) -> NumpyArray:
     rest = sum_classes(odds)
     others = (rest + 1.0)[0, ...] - odds
     # In this order NaN stays NaN.
-    others[0, top] = max(rest[0], _SMALLEST[odds.dtype])
+    others[0, top] = max(rest[0], np.finfo(odds.dtype).smallest_normal)
     shifted -= log_in_place(others)
     return shifted
-
-
-_SMALLEST = {np.dtype(t): np.finfo(t).smallest_normal for t in (np.float32, np.float64)}
 
 
 def read_points(
