@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from calibcli.fitting.mixing import fit_uniform_share, fit_weights
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
-from calibcli.workflow import trying
+from calibcli.workflow import choosing, trying
 from calibcli.workflow.automatic import compare_plans
 from calibcli.workflow.choosing import (
     PairedLosses,
@@ -508,3 +509,14 @@ def test_a_leaderboard_is_shown_after_an_interrupt(command, rng, calib_here, mon
     assert "svs" not in shown
     assert "interrupted after 2 of" in err
     assert [path.name for path in tmp_path.iterdir()] == ["rows.npz"]
+
+
+def test_what_is_not_clearly_ahead_of_nothing_is_not_taken_and_it_is_said(rng, monkeypatch):
+    monkeypatch.setattr(choosing, "_AHEAD", {True: math.inf, False: math.inf})
+    logits, labels = drawn(rng, 300, 3)
+    plans = make_plans(["none", "temperature", "svs"], ["nll"])
+    board = compare_plans(opened(3 * logits, labels), plans, Panel())
+    best = board.standings[0].trial.name
+    assert board.chosen.trial.name == "none" != best
+    assert board.why.startswith(f"{best} has the lowest held-out NLL")
+    assert "not clearly ahead of none, which changes nothing and is taken (behind by" in board.why

@@ -227,23 +227,29 @@ def _least_expected(
     plain = plain_place([standings[place].trial for place in singles])
     ahead = ahead_of_none(data.classes)
     choice = choose_place(single_losses, expected, plain, ahead)
-    chosen = standings[singles[choice]]
+    chosen, what = standings[singles[choice]], "the nearest to the average of all"
     stacks = [
         standing
         for standing in standings
         if standing.trial.members and standing.behind <= 2 * standing.behind_error
     ]
-    if choice == plain:
-        what = "which no other is clearly ahead of"
-    elif stacks:
+    if stacks and choice != plain:
         chosen, what = stacks[0], "the average of methods"
-    else:
-        what = "the nearest to the average of all"
     if chosen is best:
         return best, lead
+    by = f"behind by {chosen.behind:.2g}, standard error {chosen.behind_error:.2g}"
+    nearest = standings[singles[nearest_place(single_losses, expected)]]
+    if choice == plain and nearest is not chosen:
+        what = f"{chosen.trial.name}, which changes nothing and is taken ({by})"
+        if nearest is best:
+            return chosen, f"{lead}, but is not clearly ahead of {what}"
+        return chosen, (
+            f"{lead}; {nearest.trial.name}, the nearest to the average of all, is not clearly "
+            f"ahead of {what}"
+        )
     why = (
         f"{lead}; {chosen.trial.name}, {what}, is expected to do as well on other rows or better "
-        f"(behind by {chosen.behind:.2g}, standard error {chosen.behind_error:.2g})"
+        f"({by})"
     )
     return chosen, why
 
@@ -276,12 +282,17 @@ def choose_place(
     ahead : float
         That of `ahead_of_none`.
     """
-    place = int(np.where(np.isfinite(losses.mean), expected, np.inf).argmin())
+    place = nearest_place(losses, expected)
     if plain is not None:
         lead = float(losses.mean[plain] - losses.mean[place])
         if not lead > ahead * losses.error_of_difference(plain, place):
             return plain
     return place
+
+
+def nearest_place(losses: PairedLosses, expected: NumpyArray) -> int:
+    """The place of the least of the `expected_losses` (M,), but for what is infinitely wrong."""
+    return int(np.where(np.isfinite(losses.mean), expected, np.inf).argmin())
 
 
 def expected_losses(
