@@ -130,7 +130,7 @@ def test_a_row_of_any_type_of_numbers_is_taken(dtype):
     for stage in ALL[3]:
         fitted = calibrator(3, stage)
         alone = [fitted.predict_proba(row) for row in rows]
-        np.testing.assert_allclose(alone, fitted.predict_proba(rows), rtol=1e-5)
+        np.testing.assert_allclose(alone, fitted.predict_proba(rows), atol=1e-6)
 
 
 def test_decisions_and_intervals_take_a_row_too():

@@ -93,8 +93,12 @@ class LogLinear(Calibrator):
         for stages, weight in zip(self.members, self.weights, strict=True):
             if weight == 0:
                 continue
-            part = log_probs_after(stages, logits) * float(weight)
-            total = part if total is None else total + part
+            # What would make probabilities sum to 1 is the same for all classes of a row.
+            part = calibrate(stages, logits) * float(weight)
+            if total is None:
+                total = part
+            else:
+                total += part
         return logits * 0.0 if total is None else total
 
     @property

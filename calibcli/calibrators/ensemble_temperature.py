@@ -12,6 +12,7 @@ from calibcli.arrays import (
     NumpyArray,
     dot_classes,
     host_weights,
+    log_in_place,
     namespace,
     pick,
     shift,
@@ -51,7 +52,13 @@ class EnsembleTemperature(Calibrator):
     def transform(self, logits: Array) -> Array:
         if self.mixture == "logits":
             return logits * float(self.weights[0] / self.temperature + self.weights[1])
-        return namespace(logits).log(_mixture(self.weights, *_members(self.temperature, logits)))
+        tempered, plain, uniform = _members(self.temperature, logits)
+        first, second, third = map(float, self.weights)
+        tempered *= first
+        plain *= second
+        tempered += plain
+        tempered += third * uniform
+        return log_in_place(tempered)
 
     @property
     def keeps_ranking(self) -> bool:

@@ -14,6 +14,8 @@ from calibcli.arrays import (
     argmax,
     dot_classes,
     impossible_classes,
+    is_numpy_array,
+    largest,
     like,
     namespace,
     pick,
@@ -56,9 +58,13 @@ class GapTemperature(Calibrator):
     normalises: ClassVar[bool] = True
 
     def transform(self, logits: Array) -> Array:
-        return (
-            logits * (_hats(self.knots, self.feature, logits) @ like(self.scales, logits))[:, None]
-        )
+        if is_numpy_array(logits):
+            # The same function as by `_hats`, which the fit needs, in a tenth of the time.
+            at = _feature(self.feature, logits)
+            scale = np.interp(at, self.knots, self.scales).astype(logits.dtype)
+        else:
+            scale = _hats(self.knots, self.feature, logits) @ like(self.scales, logits)
+        return logits * scale[:, None]
 
     @property
     def preserves(self) -> Preserves:
@@ -233,11 +239,10 @@ def _feature(feature: Feature, log_probs: Array) -> Array:
     xp = namespace(log_probs)
     if feature == "entropy":
         return -sum_classes(xp.exp(log_probs) * log_probs)
-    largest = xp.max(log_probs, axis=-1)
+    most = largest(log_probs)
     if feature == "confidence":
-        return xp.exp(largest)
-    others = put(log_probs + 0, argmax(log_probs), -xp.inf)
-    return largest - xp.max(others, axis=-1)
+        return xp.exp(most)
+    return most - largest(put(log_probs + 0, argmax(log_probs), -xp.inf))
 
 
 def _hats(knots: NumpyArray, feature: Feature, log_probs: Array) -> Array:

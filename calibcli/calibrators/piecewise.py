@@ -292,8 +292,15 @@ class GroupedRows(PreparedRows):
         return largest.reshape(self.shape)
 
 
+_FEW_VALUES = 256
+"""So many are searched for in less time than a comparison with each knot takes to begin."""
+
+
 def _piece_numbers(knots: NumpyArray, values: NumpyArray) -> NumpyArray:
     """The piece of each of some numbers (n,), uint8."""
+    if len(values) <= _FEW_VALUES:
+        few: NumpyArray = np.searchsorted(knots.astype(values.dtype), values).astype(np.uint8)
+        return few
     # Comparing with one knot after the other is several times faster than a search.
     piece, above = np.zeros(len(values), np.uint8), np.empty(len(values), bool)
     for knot in knots.astype(values.dtype):
