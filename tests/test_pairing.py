@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -231,14 +232,25 @@ def test_p_is_below_5_percent_where_the_interval_leaves_out_0(
 # Documents, and the baseline of gates
 
 
+@pytest.fixture(scope="module")
+def kept_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files of `baseline_case` are kept for the next test."""
+    return tmp_path_factory.mktemp("kept") / "case"
+
+
 @pytest.fixture
-def baseline_case(calib_here: CalibHere, sample_data: Path) -> tuple[Path, Path]:
+def baseline_case(
+    calib_here: CalibHere, sample_data: Path, kept_case: Path, tmp_path: Path
+) -> tuple[Path, Path]:
     """The test rows, and what was measured of them through a calibrator."""
     test = sample_data / "digits_test.parquet"
-    fit = ("fit", sample_data / "digits_val.parquet", "-q", "-p", "gate.json", "-o", "gate.npz")
-    assert calib_here(*fit)[0] == 0
-    _, out, _ = calib_here("evaluate", test, "-p", "gate.json", *JSON)
-    Path("baseline.json").write_text(out, encoding="utf-8")
+    if not kept_case.exists():
+        fit = ("fit", sample_data / "digits_val.parquet", "-q", "-p", "gate.json", "-o", "gate.npz")
+        assert calib_here(*fit)[0] == 0
+        _, out, _ = calib_here("evaluate", test, "-p", "gate.json", *JSON)
+        Path("baseline.json").write_text(out, encoding="utf-8")
+        shutil.copytree(tmp_path, kept_case)
+    shutil.copytree(kept_case, tmp_path, dirs_exist_ok=True)
     return test, Path("baseline.json")
 
 

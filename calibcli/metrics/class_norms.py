@@ -195,9 +195,12 @@ class ClassSample(NormSample):
         scale = np.clip(np.sqrt(variance / by_model), *_SCALES)
         shift, factor = signal.astype(np.float32), scale.astype(np.float32)
         shares = self.shares.astype(np.float32)
-        errors = np.concatenate(
-            [np.abs(noise[block] * factor + shift) @ shares for block in blocks_of(*noise.shape)]
-        ).astype(np.float64)
+        found = []
+        for block in blocks_of(*noise.shape):
+            residuals = noise[block] * factor
+            residuals += shift
+            found.append(np.abs(residuals, out=residuals) @ shares)
+        errors = np.concatenate(found).astype(np.float64)
         compared = true + signal / cells.weight
         inside = np.clip(compared, 0.0, 1.0)
         exact = mean_deviations(cells.effective_rows, inside, true, variance)
