@@ -60,7 +60,9 @@ class VectorScaling(Calibrator):
     normalises = True
 
     def transform(self, logits: Array) -> Array:
-        return logits * like(self.scale, logits) + like(self.bias, logits)
+        new = logits * like(self.scale, logits)
+        new += like(self.bias, logits)
+        return new
 
     @property
     def keeps_ranking(self) -> bool:

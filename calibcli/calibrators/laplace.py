@@ -10,8 +10,8 @@ import numpy as np
 from calibcli.arrays import (
     Array,
     NumpyArray,
+    log_in_place,
     log_softmax,
-    namespace,
     restore_impossible,
     softmax,
     split_impossible,
@@ -42,8 +42,10 @@ class LaplaceMixture(Calibrator):
     kind = "laplace"
 
     def transform(self, logits: Array) -> Array:
-        probs = softmax(logits) * (1 - self.weight) + self.weight / logits.shape[1]
-        return namespace(logits).log(probs)
+        probs = softmax(logits)
+        probs *= 1 - self.weight
+        probs += self.weight / logits.shape[1]
+        return log_in_place(probs)
 
     @property
     def keeps_ranking(self) -> bool:

@@ -100,7 +100,7 @@ def probabilities_at_once(
         probabilities, which `calibrated_chunks` refuses with its place.
     """
     rows, columns = scores.shape
-    if not 0 < rows <= LOCAL.tile_rows(columns):
+    if rows != 1 and not 0 < rows <= LOCAL.tile_rows(columns):
         return None
     if not greatest(scores) < TOO_LARGE[kind]:
         return None
