@@ -8,9 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from calibcli.calibrators.temperature import Temperature
 from calibcli.engine import in_step as module
 from calibcli.engine.data import Data, open_data
-from calibcli.engine.engine import Engine
+from calibcli.engine.engine import Engine, Tile
 from calibcli.engine.in_step import in_step
 from calibcli.engine.source import ArraySource, Chunk
 from calibcli.errors import DataError
@@ -140,3 +141,29 @@ def test_they_may_end_at_different_times() -> None:
 
 def len_of(tile: object) -> int:
     return len(tile)  # type: ignore[arg-type]
+
+
+class Mapped(Streamed):
+    """Rows that are in memory as a file has them."""
+
+    def resident(self) -> bool:
+        return True
+
+
+def test_what_stages_make_of_mapped_rows_is_kept() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.standard_normal((5000, 30)).astype(np.float32)
+    source = Mapped(ArraySource(scores, np.zeros(5000, np.int64)))
+    data = open_data(Engine(), source)
+    passed = data.after(Temperature(2.0))
+    reads = source.reads
+    assert isinstance(passed.source, ArraySource)
+    assert passed.stages == ()
+    total = passed.fold(sum_of, max)
+    assert source.reads == reads
+    again = Data(data.engine, source, data.survey, (Temperature(2.0),), normalised=True)
+    assert again.fold(sum_of, max) == total
+
+
+def sum_of(tile: Tile) -> float:
+    return float(tile.logits.sum())

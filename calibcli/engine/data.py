@@ -197,9 +197,9 @@ class Data:
 
     def after(self, *calibrators: Calibrator) -> Data:
         """The same rows, their scores passed through calibrators; kept if there is room."""
-        source = self.source
         stages = (*self.stages, *calibrators)
-        if not (isinstance(source, ArraySource) and self.engine.fits(source)):
+        source = self._at_hand()
+        if source is None:
             return replace(self, stages=stages, normalised=True)
         work = partial(_scores, stages)
         parts = self.engine.map(source, work, self.precision)
@@ -213,6 +213,21 @@ class Data:
         passed = replace(source, scores=scores, kind="log-probs", origin=origin)
         kept = _room_beside(self.engine, passed)
         return replace(self, source=passed, stages=(), normalised=True, kept=kept)
+
+    def _at_hand(self) -> ArraySource | None:
+        """The rows as arrays, if they are in memory and there is room for as many again.
+
+        Of a file that is mapped, no more than it takes itself, unless that is little.
+        """
+        source = self.source
+        if isinstance(source, ArraySource):
+            return source if self.engine.fits(source) else None
+        stored = source.rows * source.columns * source.dtype.itemsize
+        made = source.rows * self.classes * max(source.dtype.itemsize, _SINGLE)
+        room = max(stored, _LEAST_ROOM)
+        if self.engine.is_elsewhere(source) or not source.resident() or made > room:
+            return None
+        return hold(source) if self.engine.fits(source) else None
 
     def normalise(self) -> Data:
         """The same rows as log-probabilities, each tile when it is asked for."""

@@ -9,16 +9,18 @@ numbers are those of one function after the other, to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from threading import Condition, Thread, current_thread
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Engine, State, Tile
 from calibcli.engine.machine import one_blas_thread
-from calibcli.engine.source import ArraySource, Source
+from calibcli.engine.source import Source
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Result = TypeVar("Result")
 
@@ -43,7 +45,7 @@ def in_step(data: Data, functions: Sequence[Callable[[Data], Result]]) -> list[R
 
 def _is_worth_it(data: Data, count: int) -> bool:
     source, engine = data.source, data.engine
-    if not isinstance(source, ArraySource):
+    if engine.is_elsewhere(source) or not (source.resident() and engine.fits(source)):
         return True
     # What is made of the rows may be kept by each function, which has twice their size at most.
     size = source.rows * source.columns * _SINGLE

@@ -33,6 +33,9 @@ _LEAST_GAIN = 0.5
 _LEAST_SHARE, _LARGEST_SHARE = 1e-6, 0.5
 _HALVINGS = 30
 
+_BLOCK = 1 << 17
+"""Log-probabilities of all members that are worked on at a time, so that they stay in the cache."""
+
 _Derivatives = tuple[float, NumpyArray, NumpyArray]
 
 
@@ -61,29 +64,51 @@ def fit_weights(
         Weights to start from; None: the anchor.
     """
     members, rows, classes = log_probs.shape
-    by_class = log_probs.reshape(members, rows * classes)
     right = log_probs[:, np.arange(rows), labels] @ shares
+    step = max(_BLOCK // (members * classes), 1)
 
     def derivatives(weights: NumpyArray) -> _Derivatives:
-        logits = (weights @ by_class).reshape(rows, classes)
-        largest = logits.max(axis=1, keepdims=True)
-        probs = np.exp(logits - largest)
-        sums = probs.sum(axis=1, keepdims=True)
-        probs /= sums
-        normaliser = float((largest + np.log(sums))[:, 0] @ shares)
-        moved = log_probs * probs
-        means = moved.sum(axis=2)
+        normaliser, first = 0.0, np.zeros(members)
+        second = np.zeros((members, members))
+        # By blocks that stay in the cache: all members of all rows are read once, and not copied.
+        for begin in range(0, rows, step):
+            part = log_probs[:, begin : begin + step]
+            value, means, products = _block(weights, part, shares[begin : begin + step])
+            normaliser += value
+            first += means
+            second += products
         pull = weights - anchor
-        value = normaliser - float(right @ weights) + ridge * float(pull @ pull)
-        moved *= shares[:, None]
-        hessian = moved.reshape(members, -1) @ by_class.T - (means * shares) @ means.T
         return (
-            value,
-            means @ shares - right + 2 * ridge * pull,
-            hessian + 2 * ridge * np.eye(members),
+            normaliser - float(right @ weights) + ridge * float(pull @ pull),
+            first - right + 2 * ridge * pull,
+            second + 2 * ridge * np.eye(members),
         )
 
     return minimise_nonnegative(derivatives, anchor if start is None else start)
+
+
+def _block(weights: NumpyArray, log_probs: NumpyArray, shares: NumpyArray) -> _Derivatives:
+    """What some rows add to the mean of ``log sum_k exp(sum_m w_m log p_mk)``, with derivatives.
+
+    Parameters
+    ----------
+    weights : float64 array (M,)
+    log_probs : float64 array (M, n, K)
+    shares : float64 array (n,)
+    """
+    members, rows, _ = log_probs.shape
+    by_class = log_probs.reshape(members, -1)
+    logits = (weights @ by_class).reshape(rows, -1)
+    largest = logits.max(axis=1, keepdims=True)
+    probs = np.exp(logits - largest)
+    sums = probs.sum(axis=1, keepdims=True)
+    probs *= 1 / sums
+    value = float((largest + np.log(sums))[:, 0] @ shares)
+    moved = by_class.reshape(log_probs.shape) * probs
+    means = moved.sum(axis=2)
+    moved *= shares[:, None]
+    hessian = moved.reshape(members, -1) @ by_class.T - (means * shares) @ means.T
+    return value, means @ shares, hessian
 
 
 def minimise_nonnegative(

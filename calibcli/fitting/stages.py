@@ -24,7 +24,6 @@ from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.temperature import TemperatureMap
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.engine.source import ArraySource
 from calibcli.errors import UsageError
 from calibcli.fitting.class_curves import fit_curves
 from calibcli.fitting.estimating import (
@@ -395,7 +394,7 @@ def _sample_rows(data: Data) -> int:
 
 def _passes_to_sample(sample: Data | None, data: Data) -> int:
     """What a sample took, if there is one: all rows are read for it, unless they are in memory."""
-    return 0 if sample is None or isinstance(data.source, ArraySource) else 1
+    return 0 if sample is None or data.source.resident() else 1
 
 
 def _fit_scale(
