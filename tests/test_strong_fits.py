@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -9,11 +11,18 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 import calibcli
+from calibcli.calibrators.curved import CurvedVectorMap
+from calibcli.calibrators.identity import Identity
 from calibcli.calibrators.laplace import LaplaceMixture
 from calibcli.calibrators.monotone import Monotone
 from calibcli.calibrators.piecewise import piecewise_linear
 from calibcli.calibrators.registry import read_calibrator
+from calibcli.engine.data import open_data
+from calibcli.engine.engine import Engine
+from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError
+from calibcli.fitting.problem import Problem, sample_log_probs
+from calibcli.objectives.nll import NegativeLogLikelihood
 
 
 def fit(logits, labels, **options):
@@ -208,3 +217,22 @@ def test_a_bias_corrects_a_change_of_prior() -> None:
     (found,) = fit(logits, labels, method="bias-corrected-temperature").stages
     np.testing.assert_allclose(found.scale, 0.7, atol=0.02)
     np.testing.assert_allclose(found.bias, bias - bias.mean(), atol=0.05)
+
+
+@pytest.mark.parametrize("classes", [6, 300])
+def test_pieces_that_are_kept_give_the_same_sums(classes: int) -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.standard_normal((4000, classes)).astype(np.float32) * 2
+    labels = (logits / 1.5 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    data = open_data(Engine(), ArraySource(logits, labels)).after(Identity())
+    family = CurvedVectorMap().placed(*sample_log_probs(data, CurvedVectorMap(), 2000))
+    theta = family.start(classes, 0.8) + 0.01 * rng.standard_normal(family.size(classes))
+    objective, anchor = NegativeLogLikelihood(), family.anchor(classes, 1.0)
+    kept = Problem(data, family, objective, anchor)
+    first, second = kept.gradient(theta), kept.gradient(theta)
+    plain = Problem(replace(data, stages=(Identity(),)), family, objective, anchor).gradient(theta)
+    for value, gradient in (first, second):
+        assert value == pytest.approx(plain[0], rel=1e-6)
+        np.testing.assert_allclose(gradient, plain[1], atol=2e-6)
+    assert first[0] == second[0]
+    assert (first[1] == second[1]).all()

@@ -17,7 +17,7 @@ from calibcli.arrays import (
     softmax,
     split_impossible,
 )
-from calibcli.calibrators.curvature import Curvature, Expansion, PreparedRows
+from calibcli.calibrators.curvature import Curvature, Expansion, KeptWork, PreparedRows
 from calibcli.calibrators.parameters import Parameters
 
 GROUP = "group"
@@ -195,9 +195,9 @@ class SmoothMap(Family):
     """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
 
     The abstract methods are all that a map must have; the others have it fitted in fewer passes
-    (`pullback_squares`, `likelihood_hessian`, `likelihood_along`, `prepared`, `curvature`,
-    `expansion`), give it a penalty (`ridge`, `anchor`) or bounds (`signed`), or place its knots
-    (`needs_placing`, `placed`).
+    (`pullback_squares`, `likelihood_hessian`, `likelihood_along`, `prepared`, `kept_work`,
+    `curvature`, `expansion`), give it a penalty (`ridge`, `anchor`) or bounds (`signed`), or place
+    its knots (`needs_placing`, `placed`).
 
     Attributes
     ----------
@@ -210,12 +210,15 @@ class SmoothMap(Family):
         As in `Calibrator`.
     bounded : bool
         Whether its parameters must not be negative, but for those that `signed` names.
+    keeps_work : bool
+        Whether there is `kept_work`; such a map is hashable.
     """
 
     linear: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     normalises: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
+    keeps_work: ClassVar[bool] = False
 
     @abstractmethod
     def size(self, classes: int) -> int:
@@ -257,6 +260,13 @@ class SmoothMap(Family):
         None where the map has no short way to them at finite logits (n, K) and labels (n,).
         """
         return None
+
+    def kept_work(self, logits: NumpyArray) -> KeptWork:
+        """What `forward`, `pullback` and `curvature` find of rows (n, K) anew in every pass.
+
+        It depends on the map, but not on parameters. Asked for where the map `keeps_work`.
+        """
+        raise NotImplementedError
 
     def prepares(self, classes: int) -> bool:
         """Whether at K classes `prepared` is a shorter way than `forward` and `pullback`."""

@@ -41,6 +41,22 @@ class Curvature(ABC):
         """The preconditioner of mean sums (S,), with a ridge (P,) on the parameters."""
 
 
+class KeptWork(ABC):
+    """What a map finds of rows in every pass and may keep, beside the rows themselves.
+
+    Attributes
+    ----------
+    nbytes : int
+        What it takes to keep it.
+    """
+
+    nbytes: int
+
+    @abstractmethod
+    def have_at_hand(self, values: NumpyArray) -> None:
+        """Let what this thread does next with the map and these rows (n, K) find it."""
+
+
 class PreparedRows(ABC):
     """What a map of few parameters, linear in them, needs of rows in every pass, found once.
 

@@ -23,10 +23,11 @@ from calibcli.calibrators.affine import (
     VectorScaling,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
-from calibcli.calibrators.curvature import Curvature, Preconditioner, smallest_curvature
+from calibcli.calibrators.curvature import Curvature, KeptWork, Preconditioner, smallest_curvature
 from calibcli.calibrators.monotone import MonotoneMap
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import (
+    KeptPieces,
     likelihood_hessian,
     piecewise_linear,
     pull_slopes,
@@ -121,6 +122,7 @@ class _CurvedMap(SmoothMap):
 
     preserves = "nothing"
     normalises = True
+    keeps_work = True
     before = ("temperature", "laplace")
     _calibrator: ClassVar[type[_Curved]]
 
@@ -172,6 +174,9 @@ class _CurvedMap(SmoothMap):
         by_slope = pull_slopes(self._curve.places, logits, gradient)
         affine = self._affine.pullback(theta[len(by_slope) :], logits, gradient)
         return np.concatenate((np.cumsum(by_slope)[::-1], affine))
+
+    def kept_work(self, logits: NumpyArray) -> KeptWork:
+        return KeptPieces(self._curve.places, logits)
 
     def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         slopes, affine = self._split(theta)

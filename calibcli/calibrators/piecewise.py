@@ -17,14 +17,11 @@ from calibcli.arrays import (
     sum_rows,
     weighted_sum,
 )
-from calibcli.calibrators.curvature import PreparedRows
+from calibcli.calibrators.curvature import KeptWork, PreparedRows
 from calibcli.calibrators.parameters import Parameters
 
 _FARTHEST_KNOT, _CLOSEST_KNOTS, _MOST_KNOTS = 1e16, 1e-12, 255
 """Between such knots, widths neither overflow nor vanish in float32, and a byte counts them."""
-
-_LONG_ROWS, _BLOCK_ELEMENTS = 64, 1 << 16
-"""Classes from which on products run along rows, and numbers of a block that stays in the cache."""
 
 _LEAST_LEADING = 1e-30
 """Sums of exponentials below that have not all digits of single precision, or are 0."""
@@ -88,10 +85,34 @@ _LAST = local()
 
 def _pieces_of(knots: NumpyArray, values: NumpyArray) -> Pieces:
     """The pieces of an array, which are those of before if it is the same array."""
-    last: Pieces | None = getattr(_LAST, "pieces", None)
-    if last is None or last.values is not values or not np.array_equal(last.knots, knots):
-        last = _LAST.pieces = Pieces(knots, values)
+    if not _is_last(knots, values):
+        _LAST.pieces = Pieces(knots, values)
+    last: Pieces = _LAST.pieces
     return last
+
+
+def _is_last(knots: NumpyArray, values: NumpyArray) -> bool:
+    last: Pieces | None = getattr(_LAST, "pieces", None)
+    return last is not None and last.values is values and np.array_equal(last.knots, knots)
+
+
+class KeptPieces(KeptWork):
+    """The pieces of the elements (n, K) of some rows, a byte each, for passes to come.
+
+    Parameters
+    ----------
+    knots : float64 array (m,)
+    values : NumPy array (n, K)
+    """
+
+    def __init__(self, knots: NumpyArray, values: NumpyArray) -> None:
+        self._knots, self._numbers = knots, _pieces_of(knots, values).numbers
+        self.nbytes = self._numbers.nbytes
+
+    def have_at_hand(self, values: NumpyArray) -> None:
+        """Let what this thread does next with an array (n, K) of these rows find the pieces."""
+        if not _is_last(self._knots, values):
+            _LAST.pieces = Pieces(self._knots, values, self._numbers)
 
 
 class Pieces:
@@ -106,16 +127,21 @@ class Pieces:
     knots : float64 array (m,)
         Below 0, in ascending order.
     values : NumPy array (n, K)
+    numbers : uint8 array (n K,) or None
+        The piece of each element as they lie in memory, where it is known.
     """
 
-    def __init__(self, knots: NumpyArray, values: NumpyArray) -> None:
+    def __init__(
+        self, knots: NumpyArray, values: NumpyArray, numbers: NumpyArray | None = None
+    ) -> None:
         self.knots, self.values = knots, values
         self.rows, self.classes = values.shape
         self._by_class = bool(values.flags.f_contiguous)
         self._values = self._flat(values)
         self._upper = np.append(knots, 0.0)
         self._widths = np.diff(self._upper, prepend=self._upper[0])
-        self._piece = _piece_numbers(knots, self._values).astype(np.intp)
+        self.numbers = _piece_numbers(knots, self._values) if numbers is None else numbers
+        self._piece = self.numbers.astype(np.intp)
 
     def apply(self, slopes: NumpyArray) -> NumpyArray:
         """The function with these slopes (m + 1,) of all elements (n, K)."""
@@ -133,32 +159,11 @@ class Pieces:
 
     def pullback(self, gradient: NumpyArray) -> NumpyArray:
         """Sums (m + 1,) of a gradient (n, K) times the derivatives by the slopes."""
-        if not self._by_class and self.classes >= _LONG_ROWS and gradient.flags.c_contiguous:
-            return self._pullback_by_rows(gradient)
         flat = self._flat(gradient)
-        mass, moment = self._by_piece(flat), self._by_piece(flat * self._beyond)
+        mass = self._by_piece(flat)
+        # From 0, and then from the upper end: a product spares finding the end of each element.
+        moment = self._by_piece(flat * self._values) - self._upper * mass
         return _along_slopes(self._widths, mass, moment)
-
-    def _pullback_by_rows(self, gradient: NumpyArray) -> NumpyArray:
-        """`pullback` by products along rows, which run faster than sums by piece.
-
-        By a slope the function changes by the distance from the upper end of the piece, no more
-        than from its lower end and no less than 0.
-        """
-        values = self._values.reshape(self.rows, self.classes)
-        upper = self._upper.astype(values.dtype)
-        lower = np.concatenate(([-np.inf], upper[:-1])).astype(values.dtype)
-        upper = np.append(upper[:-1], np.inf).astype(values.dtype)
-        along, total = np.zeros(len(upper)), 0.0
-        step = max(_BLOCK_ELEMENTS // self.classes, 1)
-        for begin in range(0, self.rows, step):
-            part, pulled = values[begin : begin + step], gradient[begin : begin + step]
-            clipped = np.empty_like(part)
-            for number, (low, high) in enumerate(zip(lower, upper, strict=True)):
-                np.clip(part, low, high, out=clipped)
-                along[number] += np.vecdot(pulled, clipped).sum(dtype=np.float64)
-            total += float(sum_classes(pulled).sum(dtype=np.float64))
-        return along - self._upper * total
 
     def likelihood_hessian(self, probs: NumpyArray, weights: NumpyArray | None) -> NumpyArray:
         """Sum of ``J' (diag p - p p') J`` (m + 1, m + 1) over rows with weights (n,)."""

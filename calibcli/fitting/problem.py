@@ -27,7 +27,13 @@ from calibcli.arrays import (
     weighted_sum,
 )
 from calibcli.calibrators.base import SmoothMap
-from calibcli.calibrators.curvature import Curvature, Expansion, Preconditioner, PreparedRows
+from calibcli.calibrators.curvature import (
+    Curvature,
+    Expansion,
+    KeptWork,
+    Preconditioner,
+    PreparedRows,
+)
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
@@ -92,8 +98,8 @@ class Problem:
         split = data.split if data.folds > 1 and not data.parts else Folds()
         self.passes += 1
         sums: NumpyArray = data.fold(partial(self._sums(theta).lines, split), np.add)
-        self.by_fold = FoldSums(float(theta[0]), sums)
-        value, first, second, third = (sums.sum(axis=0) / data.weight).tolist()
+        self.by_fold = FoldSums(float(theta[0]), sums[:-1])
+        value, first, second, third = (sums[-1] / data.weight).tolist()
         return Line(
             value,
             first,
@@ -221,9 +227,19 @@ class Problem:
     def fold(self, work: Callable[[Tile], NumpyArray]) -> NumpyArray:
         """The mean over the rows of sums over tiles, as one pass."""
         self.passes += 1
+        data = self.data
         # In place: a matrix map's sums are larger than the rows that they come from.
-        total: NumpyArray = self.data.fold(work, operator.iadd)
-        total /= self.data.weight
+        merge = operator.iadd
+        total: NumpyArray
+        on_host = data.engine.device == "cpu"
+        if self.map.keeps_work and on_host and not (data.stages or data.impossible):
+            made = partial(_kept_work, self.map)
+            total = data.fold_prepared(
+                ("kept work", self.map), made, partial(_with_kept, work), merge
+            )
+        else:
+            total = data.fold(work, merge)
+        total /= data.weight
         return total
 
 
@@ -260,11 +276,17 @@ class _Sums:
     impossible: bool
 
     def lines(self, split: Folds, tile: Tile) -> NumpyArray:
-        """Loss and three derivatives by the one parameter, summed by fold: (folds, 4)."""
+        """Sums of the loss and three derivatives by the one parameter: (folds + 1, 4).
+
+        By fold, and of all rows: these don't depend on the folds, to the last bit.
+        """
         weights = host_weights(tile.labels, tile.weights)
         fold = split.of(tile)
         columns = [values * weights for values in self._along(tile)]
-        return np.stack([np.bincount(fold, column, split.count) for column in columns], axis=1)
+        sums = [
+            np.append(np.bincount(fold, column, split.count), column.sum()) for column in columns
+        ]
+        return np.stack(sums, axis=1)
 
     def gradient(self, reference: NumpyArray | None, tile: Tile) -> NumpyArray:
         """Loss and gradient (1 + P,), with the row weights at a reference (P,), if any."""
@@ -370,6 +392,15 @@ def _sampled(family: SmoothMap, step: int, tile: Tile) -> list[tuple[NumpyArray,
     first = -tile.start % step
     log_probs = to_numpy(family.telling(log_softmax(tile.logits[first::step])))
     return [(log_probs, host_weights(tile.labels, tile.weights)[first::step])]
+
+
+def _kept_work(family: SmoothMap, tile: Tile) -> KeptWork:
+    return family.kept_work(tile.logits)
+
+
+def _with_kept(work: Callable[[Tile], NumpyArray], kept: KeptWork, tile: Tile) -> NumpyArray:
+    kept.have_at_hand(tile.logits)
+    return work(tile)
 
 
 def _prepared(family: SmoothMap, tile: Tile) -> PreparedRows:
