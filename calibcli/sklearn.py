@@ -24,6 +24,7 @@ from calibcli.calibrators.laplace import LaplaceMixture
 from calibcli.calibrators.temperature import Temperature
 from calibcli.errors import CalibError, UsageError
 from calibcli.params import Params, Stage
+from calibcli.tables.kinds import are_probabilities
 
 
 class CalibratorEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -68,7 +69,7 @@ device, threads
         estimator: Any = None,
         cv: Any = 5,
         loss: str = "nll",
-        input: InputKind = "logits",
+        input: InputKind | None = None,
         options: Mapping[str, Any] | None = None,
         link: bool = True,
         target_prior: Any = None,
@@ -136,7 +137,7 @@ device, threads
         options = self.get_params(deep=False)
         for name in ("classes", "estimator", "cv"):
             del options[name]
-        options["input"] = self._input
+        options["input"] = self._input(scores)
         try:
             fitted = fit(scores, numbers, weights=weights, **options)
         except CalibError as error:
@@ -164,10 +165,11 @@ device, threads
         has_scores = hasattr(self.estimator, "decision_function")
         return "decision_function" if has_scores else "predict_proba"
 
-    @property
-    def _input(self) -> InputKind:
+    def _input(self, scores: NumpyArray) -> InputKind:
         if self.estimator is None:
-            return self.input
+            # Whatever is an array of numbers is to be fitted to, so that nothing is refused here.
+            rows = scores.reshape(len(scores), -1)
+            return self.input or ("probs" if are_probabilities(rows) else "logits")
         return "logits" if self._response == "decision_function" else "probs"
 
     def _held_out(self, X: Any, y: Any, weights: NumpyArray | None) -> NumpyArray:  # noqa: N803

@@ -334,3 +334,37 @@ def test_what_the_interface_returns_and_raises_is_exported(fitted):
     with pytest.raises(calibcli.DataError) as raised:
         calibcli.fit(logits, labels[1:])
     assert isinstance(raised.value, calibcli.CalibError)
+
+
+def test_probabilities_are_seen_to_be_probabilities():
+    probs = softmax(Z)
+    for given in (probs, probs.astype(np.float32), probs.astype(np.float16), probs.tolist()):
+        found = calibcli.fit(given, Y)
+        assert found.params.input == "probs"
+        assert abs(temperature(found) / temperature(calibcli.fit(Z, Y)) - 1) < 0.01
+    assert calibcli.fit(probs, Y, input="logits").params.input == "logits"
+    board = calibcli.compare(probs, Y, methods=["none", "temperature"])
+    plain = next(each for each in board.standings if each.trial.name == "none")
+    shown = calibcli.evaluate(probs, Y).values["nll"]
+    assert plain.evaluation.values["nll"] == pytest.approx(shown, rel=1e-6)
+
+
+def test_single_scores_are_probabilities_if_enough_of_them_could_be():
+    logits, labels = data(classes=2)
+    chances = softmax(logits)[:, 1]
+    assert calibcli.fit(chances, labels).params.input == "probs"
+    few = calibcli.fit([0.2, 0.9, 0.4], [0, 1, 0], method="temperature", folds=0)
+    assert few.params.input == "logits"
+    tags = np.stack((chances, chances[::-1]), axis=1)
+    found = calibcli.fit(
+        tags, np.stack((labels, labels[::-1]), axis=1), multi_label=True, method="temperature"
+    )
+    assert found.params.input == "probs"
+
+
+def test_rows_that_may_be_either_are_refused():
+    either = np.random.default_rng(3).uniform(size=(40, 3))
+    for call in (calibcli.fit, calibcli.compare):
+        with pytest.raises(UsageError, match=r"sums to .* input='logits' if they are"):
+            call(either, np.arange(40) % 3)
+    calibcli.fit(either, np.arange(40) % 3, input="logits", method="temperature", folds=0)

@@ -15,6 +15,7 @@ from calibcli.errors import DataError, UsageError
 from calibcli.metrics.view import Event, ViewChoice, choose_event
 from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
+from calibcli.tables.kinds import ENOUGH_SINGLE, are_probabilities, odd_sum
 
 LARGEST_SEED = (1 << 63) - 1
 
@@ -35,6 +36,45 @@ def option_settings(options: Mapping[str, Any] | None) -> list[str]:
 def event_of(view: ViewChoice, positive: int | None, classes: int) -> Event:
     """The event of a view and a positive class."""
     return choose_event(view, None if positive is None else str(positive), classes)
+
+
+def kind_given(asked: InputKind | None, scores: NumpyArray, *, single: bool) -> InputKind:
+    """The kind of scores that was named, or what their values show.
+
+    Parameters
+    ----------
+    asked : InputKind or None
+        None: probabilities where every row is such that it shows that, and logits otherwise.
+    scores : array (n, K), or (n,)
+    single : bool
+        Whether each score is one by itself, whose row need not sum to 1.
+
+    Raises
+    ------
+    UsageError
+        All values lie in [0, 1], and rows do not sum to 1: they may be either.
+    """
+    if asked is not None:
+        return known_kind(asked)
+    rows = scores.reshape(-1, 1) if single or scores.ndim != 2 else scores
+    if not rows.size:
+        return "logits"
+    # A look at a few rows settles nearly every case.
+    first = rows[:ENOUGH_SINGLE].astype(np.float64)
+    if first.min() < 0 or first.max() > 2:
+        return "logits"
+    rows = rows.astype(np.float64)
+    rows = rows[np.all(rows < np.inf, axis=1)]
+    if are_probabilities(rows):
+        return "probs"
+    total = odd_sum(rows)
+    if total is None:
+        return "logits"
+    raise UsageError(
+        "scores: every value lies between 0 and 1, as probabilities do, but a row sums to "
+        f"{total:.6g} and not to 1; divide each row by its sum, or say input='logits' if they are "
+        "logits"
+    )
 
 
 def array_source(

@@ -13,6 +13,8 @@ from calibcli.api.arguments import (
     check_counts,
     event_of,
     key_title,
+    kind_given,
+    numbers_given,
     option_settings,
 )
 from calibcli.api.fitted import FittedCalibrator
@@ -44,7 +46,7 @@ def fit(
     weights: ArrayLike | None = None,
     counts: ArrayLike | None = None,
     multi_label: bool | Sequence[str] = False,
-    input: InputKind = "logits",
+    input: InputKind | None = None,
     options: Mapping[str, Any] | None = None,
     link: bool = True,
     target_prior: TargetPrior | None = None,
@@ -83,8 +85,10 @@ def fit(
         Whether any number of labels may be right in a row, or the names of these labels: ``labels``
         are zeros and ones (n, K), and each label gets a map of its own, of two classes. Then
         `FittedCalibrator.predict_proba` gives a probability (n, K) for each.
-    input : str
-        ``"logits"``, ``"log-probs"`` or ``"probs"``: what the scores are.
+    input : str, optional
+        ``"logits"``, ``"log-probs"`` or ``"probs"``: what the scores are. If left out:
+        probabilities where every row lies in [0, 1] and sums to 1 (single scores: where 20 or more
+        all lie in [0, 1]), otherwise logits; ``params.input`` of the calibrator says which.
     options : mapping, optional
         ``{"vector.penalty": 1e-4}``, as ``--set`` on the command line.
     link : bool
@@ -155,7 +159,9 @@ def fit(
     more |= {"by": column, "pooled": not multi_label, "reduce": reduce, "prior": target_prior}
     settings = option_settings(options)
     plan = make_any_plan(method, loss, settings, stacked=stack, prefer=prefer, **more)
-    given = ("a fit", logits, labels, weights, input, cluster)
+    scores = numbers_given("scores", logits)
+    kind = kind_given(input, scores, single=bool(multi_label))
+    given = ("a fit", scores, labels, weights, kind, cluster)
     rows = labelled_rows(*given, counts=counts, multi_label=multi_label)
     rows = rows.with_maps(by, target_prior, target)
     holds_out = plan.chooses(max(rows.source.columns, 2)) or tune or average_folds or plan.by
@@ -163,9 +169,9 @@ def fit(
     data = open_data(engine, rows.source, 5 if folds < 2 and holds_out else folds, seed)
     priced = None if costs is None else given_costs(costs).of(data.classes, "auto")
     panel = Panel(bootstrap=rows.bootstrap(bootstrap, seed), costs=priced)
-    unlabelled = None if target is None else _unlabelled(data, target, input)
+    unlabelled = None if target is None else _unlabelled(data, target, kind)
     outcome = fit_and_measure(data, plan, panel, cross_fitted=folds >= 2, target=unlabelled)
-    params = to_params(outcome, classes=data.classes, kind=input, rows=data.rows, seed=seed)
+    params = to_params(outcome, classes=data.classes, kind=kind, rows=data.rows, seed=seed)
     params = replace(params, reading=rows.reading)
     return FittedCalibrator(params, outcome.fit.calibrators, outcome)
 
@@ -190,7 +196,7 @@ def compare(
     weights: ArrayLike | None = None,
     counts: ArrayLike | None = None,
     multi_label: bool = False,
-    input: InputKind = "logits",
+    input: InputKind | None = None,
     options: Mapping[str, Any] | None = None,
     stack: bool = False,
     prefer: Preference = "accurate",
@@ -238,8 +244,9 @@ def compare(
     ['temperature', 'none']
     """
     check_counts(folds, threads, bootstrap, seed)
-    what = "a comparison"
-    given = (what, logits, labels, weights, input, cluster)
+    scores = numbers_given("scores", logits)
+    kind = kind_given(input, scores, single=bool(multi_label))
+    given = ("a comparison", scores, labels, weights, kind, cluster)
     rows = labelled_rows(*given, counts=counts, multi_label=multi_label).with_maps(None)
     data = open_data(Engine(choose_device(device), threads), rows.source, folds, seed)
     names = candidates(data.classes, data.weight) if methods is None else methods

@@ -61,6 +61,26 @@ def kind_by_values(rows: NumpyArray) -> InputKind:
     return "logits"
 
 
+def are_probabilities(rows: NumpyArray) -> bool:
+    """Whether rows of scores (n, C) show that they are probabilities; few single scores do not."""
+    return _looks_like_probabilities(rows) is not None
+
+
+def odd_sum(rows: NumpyArray) -> float | None:
+    """The sum of a row, not near 1, where all values (n, C) are such as probabilities have.
+
+    None of single values, of few rows, and where a value is no probability or all rows sum to 1.
+    """
+    single = rows.shape[1] == 1
+    if single or len(rows) < ENOUGH_SINGLE or rows.min() < 0 or rows.max() > _LARGEST_AVERAGE:
+        return None
+    distances = _distance_from_one(rows)
+    worst = int(np.argmax(distances))
+    if distances[worst] <= TOLERANCE:
+        return None
+    return float(rows[worst].sum(dtype=np.float64))
+
+
 def _distance_from_one(rows: NumpyArray) -> NumpyArray:
     """How far the sum of each row is from 1; a single value says nothing about its sum."""
     if rows.shape[1] == 1:
@@ -211,15 +231,10 @@ def _refuse_odd_sums(rows: NumpyArray, where: str) -> None:
     UsageError
         All values are such that they could be probabilities, and a row does not sum to 1.
     """
-    single = rows.shape[1] == 1
-    if single or len(rows) < ENOUGH_SINGLE or rows.min() < 0 or rows.max() > _LARGEST_AVERAGE:
+    total = odd_sum(rows)
+    if total is None:
         return
-    distances = _distance_from_one(rows)
-    worst = int(np.argmax(distances))
-    if distances[worst] <= TOLERANCE:
-        return
-    total = rows[worst].sum(dtype=np.float64)
-    if distances[worst] <= WIDE_TOLERANCE:
+    if abs(total - 1) <= WIDE_TOLERANCE:
         why, what = "rounding or averaging does that", "divides each row by its sum"
     else:
         why, what = "several labels a row?", "takes them as shares of their sum"
