@@ -338,8 +338,8 @@ def test_what_the_interface_returns_and_raises_is_exported(fitted):
 
 def test_probabilities_are_seen_to_be_probabilities():
     probs = softmax(Z)
-    for given in (probs, probs.astype(np.float32), probs.astype(np.float16), probs.tolist()):
-        found = calibcli.fit(given, Y)
+    for rows in (probs, probs.astype(np.float32), probs.astype(np.float16), probs.tolist()):
+        found = calibcli.fit(rows, Y)
         assert found.params.input == "probs"
         assert abs(temperature(found) / temperature(calibcli.fit(Z, Y)) - 1) < 0.01
     assert calibcli.fit(probs, Y, input="logits").params.input == "logits"

@@ -10,12 +10,12 @@ from conftest import CalibHere
 
 from calibcli.arrays import are_finite_halves
 from calibcli.calibrators.temperature import TemperatureMap
+from calibcli.cell_sums import CellSums
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
 from calibcli.errors import DataError
 from calibcli.fitting.problem import Problem
-from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.objectives.nll import NegativeLogLikelihood

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from calibcli.arrays import log_softmax
+from calibcli.cell_sums import CellSums
 from calibcli.metrics import confidence, decomposition
 from calibcli.metrics.decomposition import cells_per_class
-from calibcli.metrics.lattice import CellSums, lattice_cells
+from calibcli.metrics.lattice import lattice_cells
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.view import View
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +19,9 @@ from calibcli.arrays import (
     single_precision,
     to_numpy,
 )
+from calibcli.cell_sums import CellSums
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
-
-# A service needs what a survey refuses by, and surveys no rows.
-if TYPE_CHECKING:
-    from calibcli.metrics.lattice import CellSums
 
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
@@ -121,8 +118,6 @@ class TileSurvey(NamedTuple):
 
 def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> TileSurvey:
     """The survey of one tile, whose logits may be of half precision."""
-    from calibcli.metrics.lattice import CellSums
-
     ordinary = are_finite_halves(tile.logits)
     if not ordinary and tile.logits.dtype == np.float16:
         tile = replace(tile, logits=single_precision(tile.logits))

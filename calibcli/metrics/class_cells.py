@@ -21,9 +21,9 @@ from calibcli.arrays import (
     namespace,
     to_numpy,
 )
+from calibcli.cell_sums import CellSums
 from calibcli.metrics.bins import BINS, bin_index, edges_of
 from calibcli.metrics.drawn_labels import drawn_labels
-from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.resampling import LEVEL, Units
 from calibcli.metrics.residual_cells import OTHER_STREAM, CellResiduals
 from calibcli.metrics.view import View

@@ -26,13 +26,13 @@ from typing import NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cell_sums import CellSums
 from calibcli.metrics.base import SHARE, Metric
 from calibcli.metrics.bins import BINS, bin_index, edges_of, title_over_bins
 from calibcli.metrics.class_cells import THRESHOLD, ClassCells, elements_above, most_classes
 from calibcli.metrics.class_norms import ClassNorm
 from calibcli.metrics.diagrams import ClassDiagrams, PredictedClasses
 from calibcli.metrics.ece import expected_error
-from calibcli.metrics.lattice import CellSums
 from calibcli.metrics.row_mean import ratio
 from calibcli.metrics.view import View
 

@@ -18,11 +18,12 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cell_sums import CellSums
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import BINS, Reliability, bin_index, edges_of
 from calibcli.metrics.confidence import ConfidenceCurve, cumulated_curve
 from calibcli.metrics.error_intervals import ErrorSample, Pairing, smoothed
-from calibcli.metrics.lattice import CellSums, lattice_cells
+from calibcli.metrics.lattice import lattice_cells
 from calibcli.metrics.pairing import MOST_VALUES, Recorded, change_by_spread
 from calibcli.metrics.resampling import Bagged, Chance, Interval, Units, percentiles
 from calibcli.metrics.residual_cells import ResidualCells, Residuals, unchanged

@@ -22,11 +22,12 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from calibcli.arrays import NumpyArray, namespace, pick, to_numpy
+from calibcli.cell_sums import CellSums
 from calibcli.metrics.base import SHARE, Better, Metric, Resampling, Statistic
 from calibcli.metrics.confidence import COLLECTED_TOP_SCORES, ConfidenceCurve
 from calibcli.metrics.confidence_cells import CurveDistance, CurveValue
 from calibcli.metrics.corp import Decomposition, isotonic, sum_of_scores
-from calibcli.metrics.lattice import CellSums, lattice_cells
+from calibcli.metrics.lattice import lattice_cells
 from calibcli.metrics.view import View
 
 PROBABILITIES = 1 << 20
