@@ -23,6 +23,8 @@ from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError
 from calibcli.fitting.problem import Problem, sample_log_probs
 from calibcli.objectives.nll import NegativeLogLikelihood
+from calibcli.workflow.fitted_plans import fit_plan
+from calibcli.workflow.plans import make_plan
 
 
 def fit(logits, labels, **options):
@@ -236,3 +238,20 @@ def test_pieces_that_are_kept_give_the_same_sums(classes: int) -> None:
         np.testing.assert_allclose(gradient, plain[1], atol=2e-6)
     assert first[0] == second[0]
     assert (first[1] == second[1]).all()
+
+
+def test_single_precision_ends_at_the_optimum_of_double_precision() -> None:
+    rng = np.random.default_rng(8)
+    logits = rng.standard_normal((5000, 250)).astype(np.float32) * 2
+    labels = (logits / 1.5 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    plan = make_plan("curved-svs")
+    fits = []
+    for precision in (np.float32, np.float64):
+        data = open_data(Engine(), ArraySource(logits.astype(precision), labels))
+        fits.append(fit_plan(plan.rows_of(data), plan).fit.stages[-1])
+    single, double = (stage.solution for stage in fits)
+    assert single is not None
+    assert double is not None
+    assert single.converged
+    assert single.value == pytest.approx(double.value, abs=1e-7)
+    assert fits[0].passes <= fits[1].passes + 4

@@ -40,6 +40,10 @@ CERTIFIED_GAP = 1e-10
 """A loss certified to be so close to its least one, relatively, is as good as that: reports show
 four digits, and the losses of two solvers are called the same at 1e-6."""
 
+_LEAST_GAIN, _NEARLY = 1e-12, 10.0
+"""Of single precision, what a step would gain relative to the loss when the search ends, where the
+gradient is at most so many times the tolerance: rounding hides whether it gets any smaller."""
+
 _Point = tuple[NumpyArray, float, NumpyArray]
 _Pairs = deque[tuple[NumpyArray, NumpyArray]]
 
@@ -52,8 +56,8 @@ def solve_lbfgs(
 
     Ends when the largest component of the gradient is at most the tolerance, when a ridge proves
     the value to be within `CERTIFIED_GAP` of the least one, when rounding in the data's precision
-    hides any further descent, or, with a map whose gradient need not vanish, when ten steps have
-    lowered the value by less than a ten-thousandth.
+    hides any further descent, or would as a step is worth nothing, or, with a map whose gradient
+    need not vanish, when ten steps have lowered the value by less than a ten-thousandth.
     """
     pairs: _Pairs = deque(maxlen=max(min(_MEMORY, _MEMORY_ELEMENTS // (2 * len(theta))), 3))
     value, gradient = problem.gradient(theta)
@@ -62,19 +66,21 @@ def solve_lbfgs(
     progress = _Progress()
     for iteration in range(1, most_iterations + 1):
         norm = float(np.abs(gradient).max(initial=0.0))
-        close = norm <= tolerance
-        if close or problem.gap(gradient) <= CERTIFIED_GAP * abs(value):
-            criterion = "gradient" if close else "gap"
+        criterion = _criterion(problem, value, gradient, tolerance)
+        if criterion:
             return Solution(theta, value, norm, True, criterion, iteration)
-        if not problem.map.exact and iteration % _PATIENCE == 0:
-            if before - value <= _HARDLY * abs(value):
-                return Solution(theta, value, norm, True, "loss", iteration)
-            before = value
+        looks_back = not problem.map.exact and iteration % _PATIENCE == 0
+        if looks_back and before - value <= _HARDLY * abs(value):
+            return Solution(theta, value, norm, True, "loss", iteration)
+        before = value if looks_back else before
         if progress.has_ended(value, norm):
             return rounded(problem, theta, value, norm, tolerance, iteration)
         if iteration % _STALE == 1:
             preconditioner = problem.preconditioner(theta)
         direction = _direction(gradient, pairs, preconditioner)
+        nearly = preconditioner and norm <= _NEARLY * tolerance and problem.in_single_precision
+        if nearly and -float(gradient @ direction) <= 2 * _LEAST_GAIN * abs(value):
+            return Solution(theta, value, norm, True, "gain", iteration)
         first = 1.0 if pairs or preconditioner else min(1.0, 1 / float(np.abs(gradient).sum()))
         noise = _ROUNDING * abs(value) if preconditioner else 0.0
         point = _search(problem, (theta, value, gradient), direction, first, noise)
@@ -89,6 +95,15 @@ def solve_lbfgs(
         theta, value, gradient = point
     norm = float(np.abs(gradient).max())
     return Solution(theta, value, norm, False, "iterations", most_iterations)
+
+
+def _criterion(
+    problem: Problem, value: float, gradient: NumpyArray, tolerance: float
+) -> str | None:
+    """What proves a point to be as good as the minimum, if anything does."""
+    if float(np.abs(gradient).max(initial=0.0)) <= tolerance:
+        return "gradient"
+    return "gap" if problem.gap(gradient) <= CERTIFIED_GAP * abs(value) else None
 
 
 class _Progress:

@@ -44,6 +44,9 @@ from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.weighted import WeightedNll, WeightedTerms
 
+_DOUBLE = 8
+"""Bytes of a number of double precision."""
+
 
 @dataclass
 class Problem:
@@ -118,6 +121,11 @@ class Problem:
             value += float(pull @ (theta - self.anchor)) / 2
             gradient = gradient + pull
         return value, gradient * self._free
+
+    @property
+    def in_single_precision(self) -> bool:
+        """Whether the arithmetic of a tile is, so that its rounding shows in small gradients."""
+        return self.data.precision is None and self.data.source.dtype.itemsize < _DOUBLE
 
     @property
     def is_prepared(self) -> bool:
