@@ -1,4 +1,4 @@
-"""A lattice of probabilities that is fine where little is uncertain, and sums over many cells."""
+"""A lattice of probabilities that is fine where little is uncertain."""
 
 from __future__ import annotations
 
