@@ -162,7 +162,7 @@ class VectorMap(ScalesAndBiases):
     name = "vector"
     title = "a scale and a bias a class"
     source = "Guo et al., On calibration of modern neural networks, ICML 2017"
-    cost = "about 15 passes"
+    cost = "about 10 passes"
     tunable: ClassVar[tuple[str, ...]] = ("penalty",)
 
     def rows_needed(self, classes: int) -> int:
@@ -248,7 +248,7 @@ class StructuredVectorMap(ScalesAndBiases):
     )
 
     name = "svs"
-    cost = "about 15 passes"
+    cost = "about 10 passes"
     title = "temperature, then a scale and a bias a class with a ridge"
     source = _SOURCE
     before = ("temperature", "laplace")
@@ -337,7 +337,7 @@ class MatrixMap(SmoothMap):
     title = "a full affine map, with a ridge"
     source = "Guo et al., ICML 2017; ridge as in Kull et al., NeurIPS 2019"
     preserves = "nothing"
-    cost = "about 30 passes of K multiplications more"
+    cost = "about 10 passes of K multiplications more"
     normalises = True
     tunable: ClassVar[tuple[str, ...]] = ("penalty",)
 

@@ -204,7 +204,7 @@ class CurvedVectorMap(_CurvedMap):
     name = "curved-svs"
     title = "one curve for all classes plus a scale and a bias a class, in one convex fit"
     source = "svs (Berta et al., arXiv:2511.03685) and monotone, fitted together"
-    cost = "about 30 passes"
+    cost = "about 15 passes"
     tunable = ("penalty",)
     _calibrator = CurvedVector
 

@@ -117,7 +117,7 @@ class GapTemperatureMap(SmoothMap):
     title = "a temperature a row, from the gap between its two likeliest classes"
     source = "idea as in Tomani et al., ECCV 2022, and SMART, arXiv:2506.23492, as a convex fit"
     preserves = "order"
-    cost = "about 30 passes"
+    cost = "about 10 passes"
     normalises = True
     bounded = True
     tunable = ("penalty",)

@@ -92,7 +92,7 @@ class MonotoneMap(SmoothMap):
     title = "one increasing function of the log-probability for all classes"
     source = "shape as in Rahimi et al., NeurIPS 2020 (DIAG), as a convex fit"
     preserves = "order"
-    cost = "about 60 passes"
+    cost = "about 12 passes"
     normalises = True
     bounded = True
     tunable = ("penalty",)
