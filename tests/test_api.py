@@ -364,7 +364,14 @@ def test_single_scores_are_probabilities_if_enough_of_them_could_be():
 
 def test_rows_that_may_be_either_are_refused():
     either = np.random.default_rng(3).uniform(size=(40, 3))
+    zeros = np.zeros((40, 3))
+    assert calibcli.fit(zeros, np.arange(40) % 3, folds=0).params.input == "logits"
     for call in (calibcli.fit, calibcli.compare):
         with pytest.raises(UsageError, match=r"sums to .* input='logits' if they are"):
             call(either, np.arange(40) % 3)
     calibcli.fit(either, np.arange(40) % 3, input="logits", method="temperature", folds=0)
+
+
+def test_a_wrong_label_of_rows_in_half_precision_is_refused():
+    with pytest.raises(DataError, match=f"row 7: .*{CLASSES}"):
+        calibcli.fit(Z.astype(np.float16), np.where(np.arange(ROWS) == 7, CLASSES, Y))

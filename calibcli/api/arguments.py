@@ -57,7 +57,8 @@ def kind_given(asked: InputKind | None, scores: NumpyArray, *, single: bool) -> 
     if asked is not None:
         return known_kind(asked)
     rows = scores.reshape(-1, 1) if single or scores.ndim != 2 else scores
-    if not rows.size:
+    # Zeros alone are logits of a model that knows nothing.
+    if not rows.any():
         return "logits"
     # A look at a few rows settles nearly every case.
     first = rows[:ENOUGH_SINGLE].astype(np.float64)

@@ -156,6 +156,9 @@ def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> TileSurvey:
 def _unusable_rows(tile: Tile, kind: InputKind) -> int:
     """How many rows have a score or a label that no row can have."""
     logits = to_numpy(tile.logits)
+    if logits.dtype == np.float16:
+        # The largest logit is beyond what half precision has.
+        logits = single_precision(logits)
     limit = np.inf if kind == "logits" else LARGEST_LOG_PROB
     beyond = (np.abs(logits) > LARGEST_LOGIT) & np.isfinite(logits)
     wrong = (np.isnan(logits) | (logits >= limit) | beyond).any(axis=1)
