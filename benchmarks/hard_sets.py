@@ -42,7 +42,13 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
 WARNING = "worse on held-out rows"
 """What the note on a fit that is worse than one temperature, or than none, has in it."""
 
-NOTES = (WARNING, "clearly better on held-out rows", "is sensible from about", "can be separated")
+NOTES = (
+    WARNING,
+    "may still be better by up to",
+    "clearly better on held-out rows",
+    "is sensible from about",
+    "can be separated",
+)
 """What the notes say of a fit that may be no good."""
 
 SLOW = "parameterized-temperature"

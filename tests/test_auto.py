@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -520,3 +521,13 @@ def test_what_is_not_clearly_ahead_of_nothing_is_not_taken_and_it_is_said(rng, m
     assert board.chosen.trial.name == "none" != best
     assert board.why.startswith(f"{best} has the lowest held-out NLL")
     assert "not clearly ahead of none, which changes nothing and is taken (behind by" in board.why
+
+
+def test_of_few_rows_it_is_said_what_doing_nothing_may_lose(rng):
+    few, many = (
+        compare_plans(opened(*drawn(rng, rows, 3)), make_plans(["none", "svs"], ["nll"]), Panel())
+        for rows in (24, 4000)
+    )
+    assert few.chosen.trial.name == many.chosen.trial.name == "none"
+    assert re.search(r"; as far as 24 rows tell, svs may still be up to \d+ % better", few.why)
+    assert "rows tell" not in many.why
