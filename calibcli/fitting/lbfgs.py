@@ -78,11 +78,12 @@ def solve_lbfgs(
         if iteration % _STALE == 1:
             preconditioner = problem.preconditioner(theta)
         direction = _direction(gradient, pairs, preconditioner)
-        nearly = preconditioner and norm <= _NEARLY * tolerance and problem.in_single_precision
+        informed = preconditioner is not None or len(pairs) > 0
+        nearly = informed and norm <= _NEARLY * tolerance and problem.in_single_precision
         if nearly and -float(gradient @ direction) <= 2 * _LEAST_GAIN * abs(value):
             return Solution(theta, value, norm, True, "gain", iteration)
         first = 1.0 if pairs or preconditioner else min(1.0, 1 / float(np.abs(gradient).sum()))
-        noise = _ROUNDING * abs(value) if preconditioner else 0.0
+        noise = _ROUNDING * abs(value) if preconditioner or problem.in_single_precision else 0.0
         point = _search(problem, (theta, value, gradient), direction, first, noise)
         if point is None:
             if pairs:
