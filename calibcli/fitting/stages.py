@@ -263,7 +263,7 @@ def _fit_many(
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
-        problem.passes + first_passes + _passes_to_sample(thin, data),
+        problem.passes + first_passes + _passes_to_sample(thin),
         notes,
         problem.objective,
         family,
@@ -392,9 +392,12 @@ def _sample_rows(data: Data) -> int:
     return min(_SAMPLE_ROWS, max(data.rows // _SAMPLED, _LEAST_SAMPLE))
 
 
-def _passes_to_sample(sample: Data | None, data: Data) -> int:
-    """What a sample took, if there is one: all rows are read for it, unless they are in memory."""
-    return 0 if sample is None or data.source.resident() else 1
+def _passes_to_sample(sample: Data | None) -> int:
+    """What a sample took, if there is one.
+
+    That is a pass, also over rows in memory: what is written does not depend on where a fit ran.
+    """
+    return 0 if sample is None else 1
 
 
 def _fit_scale(
@@ -410,7 +413,7 @@ def _fit_scale(
     elif thin is not None:
         guess = Problem(thin, family, problem.objective, np.ones(1), problem.follow)
         rough = solve_scale(guess, scale, tolerance=1e-3)
-        passes = guess.passes * thin.rows / data.rows + _passes_to_sample(thin, data)
+        passes = guess.passes * thin.rows / data.rows + _passes_to_sample(thin)
         scale = float(rough.theta[0]) if rough.converged else 1.0
     solution = replace(solve_scale(problem, scale), by_fold=problem.by_fold)
     total = problem.passes + math.ceil(passes)

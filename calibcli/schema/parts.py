@@ -548,7 +548,9 @@ class SolvedPart(TypedDict):
     changed: Annotated[bool, "whether the parameter file changes any probability"]
     iterations: Annotated[int, "steps of the solver"]
     passes: Annotated[
-        int, "passes over the data, of the fit to all rows; those without each fold share theirs"
+        int,
+        "passes over the data, a sample being one, of the fit to all rows; those without each fold "
+        "share theirs",
     ]
     gradient_norm: Annotated[float | None, "largest component of the gradient at the answer"]
     seconds: Annotated[
