@@ -27,14 +27,23 @@ class _Interrupts:
     def __init__(self) -> None:
         self.taken_over = False
         self.count = 0
+        self.raised = False
         self.lost = False
+        self.ending = False
         self.files: tuple[str, ...] = ()
 
     def handle(self, _number: int, _frame: object) -> None:
-        """End the command, unless its files are there and it is the first signal."""
+        """End the command, unless its files are there and it is the first signal.
+
+        It ends once: a second exception in the middle of the cleaning up for the first would leave
+        files, and locks in a state in which nobody expects them.
+        """
         self.count += 1
-        if self.files and self.count == 1:
+        let_pass = self.files and self.count == 1
+        on_its_way = self.raised and not self.lost
+        if let_pass or on_its_way or self.ending:
             return
+        self.raised = True
         raise KeyboardInterrupt
 
     def notice_lost(self, event: Any) -> None:
@@ -65,7 +74,6 @@ def taken_over() -> Iterator[None]:
             before[number] = signal.signal(number, _state.handle)
     try:
         yield
-        check_interrupts()
     finally:
         # Everything is cleaned up: whatever the caller had is right from here on.
         for number, handler in before.items():
@@ -93,6 +101,19 @@ def interrupts_held() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for number in came:
             signal.raise_signal(number)
+
+
+def as_ended(error: BaseException | None) -> BaseException | None:
+    """What a command ended with, given what went up to its caller; no signal counts from here on.
+
+    An interrupt hits a library where it may not expect one, and what goes up can then be anything
+    (an error of a lock that was let go twice, say) or nothing. It came first, so it is what counts.
+    """
+    _state.ending = True
+    interrupted = _state.raised and not _state.files
+    if interrupted and not isinstance(error, KeyboardInterrupt):
+        return KeyboardInterrupt()
+    return error
 
 
 def check_interrupts() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,14 +119,31 @@ def test_an_interrupted_choice_shows_the_candidates_that_are_done() -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_second_signal_changes_nothing(first: signal.Signals, second: signal.Signals) -> None:
+@pytest.mark.parametrize("pause", [0, 0.02], ids=lambda seconds: f"{seconds} s later")
+def test_a_second_signal_changes_nothing(
+    first: signal.Signals, second: signal.Signals, pause: float
+) -> None:
     process = start("fit", "large.npz", "-m", "isotonic", *FIT)
     work(process, 0.1)
     process.send_signal(first)
+    time.sleep(pause)
     process.send_signal(second)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (130, b"", b"calib: interrupted\n")
     assert sorted(path.name for path in Path().iterdir()) == list(INPUTS)
+
+
+def test_what_an_interrupt_breaks_on_its_way_is_not_what_the_command_ends_with(
+    monkeypatch: pytest.MonkeyPatch, calib_here: Callable[..., tuple[int, str, str]]
+) -> None:
+    def broken(*_arguments: object, **_options: object) -> None:
+        lock = threading.Lock()
+        with lock:
+            lock.release()  # as a wait that is interrupted while it takes its lock again
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("calibcli.workflow.measuring.measure", broken)
+    assert calib_here("evaluate", "small.npz", "-q") == (130, "", "calib: interrupted\n")
 
 
 def test_a_second_signal_after_the_files_ends_it_and_names_them(

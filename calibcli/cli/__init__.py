@@ -37,12 +37,15 @@ def main() -> None:
     # way. The libraries read this when they are loaded.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    from calibcli.cli.app import INTERRUPTED, run
+    from calibcli.cli.app import INTERRUPTED, execute
+    from calibcli.interrupts import taken_over
 
-    code = run(sys.argv[1:])
-    if code == INTERRUPTED:
-        # Everything is cleaned up; threads that still read or compute are not waited for.
-        os._exit(code)
+    with taken_over():
+        code = execute(sys.argv[1:])
+        if code == INTERRUPTED:
+            # Everything is cleaned up; threads that still read or compute are not waited for. No
+            # signal that comes now makes another exit of it.
+            os._exit(code)
     sys.exit(code)
 
 

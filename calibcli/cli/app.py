@@ -17,7 +17,7 @@ from calibcli.cli.configured import Converting, configure
 from calibcli.cli.console import forget, tell
 from calibcli.cli.help import group_help
 from calibcli.errors import CalibError
-from calibcli.interrupts import files_written, taken_over
+from calibcli.interrupts import as_ended, files_written, taken_over
 from calibcli.version import __version__
 from calibcli.visible import visible
 
@@ -151,20 +151,34 @@ def _root(
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line and return the exit code.
+    """Run the command line, leave the process as it was, and return the exit code.
 
     0 done, 1 a gate failed, 2 usage or data error, 3 a fit that did not converge under
     ``--strict``, 130 interrupted; a reader that closed the pipe is no error.
     """
+    with taken_over():
+        return execute(arguments)
+
+
+def execute(arguments: list[str]) -> int:
+    """Run the command line while signals are taken over, and return the exit code."""
     if "_CALIB_COMPLETE" in os.environ:
         app(prog_name=_NAME)  # the shell asks for completions
-    failure: BaseException | None = None
-    try:
-        with taken_over():
-            _invoke(arguments)
-    except BaseException as error:  # noqa: BLE001 (no traceback reaches a user)
-        failure = error
+    failure = _failure(arguments)
     return 0 if failure is None else _end(failure)
+
+
+def _failure(arguments: list[str]) -> BaseException | None:
+    """What a command ended with, if not with its result; no traceback reaches a user."""
+    try:
+        try:
+            _invoke(arguments)
+        except BaseException as error:  # noqa: BLE001
+            return as_ended(error)
+        return as_ended(None)
+    except KeyboardInterrupt as error:
+        # A signal came when all was done, and before that was written down.
+        return as_ended(error)
 
 
 def _invoke(arguments: list[str]) -> None:
