@@ -96,7 +96,10 @@ def test_two_processes_train_with_one_loss(tmp_path: Path) -> None:
     finished = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run"),
-            *("--standalone", "--nproc-per-node", "2", str(script)),
+            *("--standalone", "--nproc-per-node", "2"),
+            # A file for each, as what they print in pieces into one pipe may mix.
+            *("--redirects", "1", "--log-dir", str(tmp_path / "printed")),
+            str(script),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -105,6 +108,7 @@ def test_two_processes_train_with_one_loss(tmp_path: Path) -> None:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    lines = sorted(finished.stdout.splitlines())
+    printed = (tmp_path / "printed").rglob("stdout.log")
+    lines = sorted(file.read_text(encoding="utf-8") for file in printed)
     assert [line[0] for line in lines] == ["0", "1"]
-    assert lines[0][1:] == lines[1][1:] != " [1.0, 1.0, 1.0, 1.0]"
+    assert lines[0][1:] == lines[1][1:] != " [1.0, 1.0, 1.0, 1.0]\n"
