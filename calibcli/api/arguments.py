@@ -15,7 +15,7 @@ from calibcli.errors import DataError, UsageError
 from calibcli.metrics.view import Event, ViewChoice, choose_event
 from calibcli.tables.formats.base import RowError
 from calibcli.tables.keys import KeyNumbers
-from calibcli.tables.kinds import ENOUGH_SINGLE, are_probabilities, odd_sum
+from calibcli.tables.kinds import ENOUGH_SINGLE, LARGEST_AVERAGE, are_probabilities, odd_sum
 
 LARGEST_SEED = (1 << 63) - 1
 
@@ -52,7 +52,7 @@ def kind_given(asked: InputKind | None, scores: NumpyArray, *, single: bool) -> 
     Raises
     ------
     UsageError
-        All values lie in [0, 1], and rows do not sum to 1: they may be either.
+        All values are such as probabilities have, and rows do not sum to 1: they may be either.
     """
     if asked is not None:
         return known_kind(asked)
@@ -62,7 +62,7 @@ def kind_given(asked: InputKind | None, scores: NumpyArray, *, single: bool) -> 
         return "logits"
     # A look at a few rows settles nearly every case.
     first = rows[:ENOUGH_SINGLE].astype(np.float64)
-    if first.min() < 0 or first.max() > 2:
+    if first.min() < 0 or first.max() > LARGEST_AVERAGE:
         return "logits"
     rows = rows.astype(np.float64)
     rows = rows[np.all(rows < np.inf, axis=1)]
@@ -72,9 +72,9 @@ def kind_given(asked: InputKind | None, scores: NumpyArray, *, single: bool) -> 
     if total is None:
         return "logits"
     raise UsageError(
-        "scores: every value lies between 0 and 1, as probabilities do, but a row sums to "
-        f"{total:.6g} and not to 1; divide each row by its sum, or say input='logits' if they are "
-        "logits"
+        f"scores: every value lies between 0 and {LARGEST_AVERAGE:g}, as probabilities do, but a "
+        f"row sums to {total:.6g} and not to 1; divide each row by its sum, or say input='logits' "
+        "if they are logits"
     )
 
 

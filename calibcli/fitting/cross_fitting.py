@@ -131,9 +131,9 @@ def _scale_steps(
     fits, exact = [], []
     for fold, inside in enumerate(known.sums):
         outside = known.sums.sum(axis=0) - inside
-        value, first, second, third = outside.tolist()
-        is_known = [math.isfinite(each) for each in (second, third)]
-        line = Line(value, first, second if is_known[0] else None, third if is_known[1] else None)
+        value, first, *further = outside.tolist()
+        second, third = (each if math.isfinite(each) else None for each in further)
+        line = Line(value, first, second, third)
         step = scale_step(known.scale, line)
         longest = _SHORT_STEP if line.third is None else _SHORT_BENT_STEP
         short = step is not None and abs(step) <= longest

@@ -19,13 +19,14 @@ WIDE_TOLERANCE = 0.1
 PERCENT = "percent"
 """Probabilities times 100, as `--input` calls them."""
 
-_SURE = 10
-"""A logit by which two classes are as good as certain: probability .99995."""
-_LARGEST_AVERAGE = 1.05
+LARGEST_AVERAGE = 1.05
 """What the mean of several models' probabilities may come to by rounding in between."""
 
 ENOUGH_SINGLE = 20
 """Single scores, one a row, must be this many before lying in [0, 1] says anything."""
+
+_SURE = 10
+"""A logit by which two classes are as good as certain: probability .99995."""
 
 _TITLES = {"logits": "logits", "log-probs": "log-probabilities", "probs": "probabilities"}
 _PROBABILITY = {
@@ -72,7 +73,7 @@ def odd_sum(rows: NumpyArray) -> float | None:
     None of single values, of few rows, and where a value is no probability or all rows sum to 1.
     """
     single = rows.shape[1] == 1
-    if single or len(rows) < ENOUGH_SINGLE or rows.min() < 0 or rows.max() > _LARGEST_AVERAGE:
+    if single or len(rows) < ENOUGH_SINGLE or rows.min() < 0 or rows.max() > LARGEST_AVERAGE:
         return None
     distances = _distance_from_one(rows)
     worst = int(np.argmax(distances))
@@ -239,7 +240,7 @@ def _refuse_odd_sums(rows: NumpyArray, where: str) -> None:
     else:
         why, what = "several labels a row?", "takes them as shares of their sum"
     raise UsageError(
-        f"{where}: every value lies between 0 and {_LARGEST_AVERAGE:g}, as probabilities do, but a "
+        f"{where}: every value lies between 0 and {LARGEST_AVERAGE:g}, as probabilities do, but a "
         f"row sums to {total:.6g} and not to 1 ({why}); --input probs --renormalise {what}"
     )
 
@@ -274,7 +275,7 @@ def _contradiction(named: InputKind, rows: NumpyArray) -> tuple[str, *tuple[Inpu
         if distances[worst] <= TOLERANCE:
             return None
         problem = f"a row sums to {probs[worst].sum(dtype=np.float64):.6g} and not to 1"
-        if named == "probs" and rows.max() <= _LARGEST_AVERAGE:
+        if named == "probs" and rows.max() <= LARGEST_AVERAGE:
             return problem, named
     return problem, named, "logits"
 

@@ -14,6 +14,7 @@ from calibcli.workflow.fitted_plans import Trial, seconds_of_fit, try_plan
 from calibcli.workflow.measuring import CrossFitted
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import try_groups
+from calibcli.workflow.texts import duration
 
 _WORTH_WATCHING = 2.0
 """Seconds that all fits together take, as estimated, from which on they are told of."""
@@ -47,10 +48,10 @@ class Tried:
         left = self.count - self.number
         rest = f"; {left} to come" if left else ""
         if left and self.seconds_left is not None:
-            rest += f", about {_duration(self.seconds_left)}"
+            rest += f", about {duration(self.seconds_left)}"
         return (
             f"{self.number} of {self.count}: {self.trial.name}, held-out NLL {self.nll:.4g}, "
-            f"{_duration(self.seconds)}{rest}"
+            f"{duration(self.seconds)}{rest}"
         )
 
 
@@ -97,10 +98,3 @@ def try_plans(data: Data, plans: Sequence[Plan], watch: Watch | None) -> Iterato
         left = (now - begin) * sum(costs[index + 1 :]) / done if done else None
         nll = float(losses.mean[0])
         watch(Tried(trial, nll, index + 1, len(plans), now - before, left))
-
-
-def _duration(seconds: float) -> str:
-    """``"0.4 s"``, ``"12 s"`` or ``"3 min"``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
