@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from calibcli.calibrators.affine import (
+    DirichletMap,
     MatrixMap,
     StructuredMatrixMap,
     StructuredVectorMap,
     VectorMap,
 )
+from calibcli.calibrators.class_blocks import BlockedMatrixCurvature
 from calibcli.calibrators.curvature import MatrixCurvature, PairCurvature
+from calibcli.calibrators.curved import CurvedMatrixMap
 from calibcli.calibrators.ensemble_temperature import EnsembleTemperatureMap
 from calibcli.calibrators.identity import Identity
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
+from calibcli.engine.folds import Folds, Subset
 from calibcli.engine.source import ArraySource
 from calibcli.fitting import saddle_free
 from calibcli.fitting.lbfgs import CERTIFIED_GAP, solve_lbfgs
 from calibcli.fitting.newton import solve_newton
-from calibcli.fitting.problem import Problem
+from calibcli.fitting.problem import Problem, sample_log_probs
 from calibcli.objectives.nll import NegativeLogLikelihood
 
 
@@ -50,7 +56,12 @@ def test_a_dense_metric_is_the_inverse_hessian(family) -> None:
 
 @pytest.mark.parametrize(
     ("family", "curvature"),
-    [(StructuredVectorMap(), PairCurvature()), (StructuredMatrixMap(), MatrixCurvature())],
+    [
+        (StructuredVectorMap(), PairCurvature()),
+        (StructuredMatrixMap(), MatrixCurvature()),
+        (StructuredMatrixMap(), BlockedMatrixCurvature()),
+        (DirichletMap(penalty=0.01), BlockedMatrixCurvature()),
+    ],
 )
 def test_an_approximate_metric_is_symmetric_positive_and_leads_to_the_minimum(
     family, curvature, monkeypatch
@@ -66,6 +77,63 @@ def test_an_approximate_metric_is_symmetric_positive_and_leads_to_the_minimum(
     exact = solve_newton(problem, problem.anchor, tolerance=1e-10)
     assert found.converged
     assert found.value == pytest.approx(exact.value, rel=CERTIFIED_GAP, abs=0)
+
+
+def placed_curve(data: Data) -> CurvedMatrixMap:
+    family = CurvedMatrixMap(pieces=5)
+    return family.placed(*sample_log_probs(data, family, 10_000))
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_blocks_bend_along_features_as_the_likelihood_does(curved: bool, monkeypatch) -> None:
+    monkeypatch.setattr(MatrixMap, "curvature", lambda *_: BlockedMatrixCurvature())
+    data, classes = rows(classes=6), 6
+    family = placed_curve(data) if curved else StructuredMatrixMap()
+    problem = problem_of(family, data)
+    others = len(problem.anchor) - classes * (classes + 1)
+    theta = problem.anchor + 0.1 * np.random.default_rng(1).standard_normal(len(problem.anchor))
+    preconditioner = problem.preconditioner(theta)
+    assert preconditioner is not None
+    inverse = np.stack([preconditioner(unit) for unit in np.eye(len(theta))])
+    np.testing.assert_allclose(inverse, inverse.T, atol=1e-9 * np.abs(inverse).max())
+    assert np.linalg.eigvalsh(inverse).min() > 0
+    metric = np.linalg.inv(inverse)
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        biases, of_mean, own = rng.standard_normal((3, classes))
+        matrix = np.repeat(of_mean[:, None], classes, 1) / classes + np.diag(own)
+        along = np.concatenate((rng.standard_normal(others), matrix.ravel(), biases))
+        exact = float(along @ problem.product(theta, along))
+        assert along @ metric @ along == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_blocks_spare_most_of_the_steps(curved: bool, monkeypatch) -> None:
+    data = rows(1500, 20, weighted=False)
+    family = placed_curve(data) if curved else StructuredMatrixMap(off_diagonal=0.1)
+    problem = problem_of(family, data)
+    found = solve_lbfgs(problem, problem.anchor)
+    monkeypatch.setattr(MatrixMap, "curvature", lambda *_: MatrixCurvature())
+    before = solve_lbfgs(problem_of(family, data), problem.anchor)
+    assert found.value == pytest.approx(before.value, rel=10 * CERTIFIED_GAP, abs=0)
+    assert found.iterations <= before.iterations / 2
+
+
+def test_a_fit_without_a_fold_begins_with_what_the_whole_found_out() -> None:
+    data = rows(1500, 20, weighted=False)
+    family = StructuredMatrixMap(off_diagonal=0.1)
+    whole = solve_lbfgs(problem_of(family, data), problem_of(family, data).anchor)
+    assert whole.bends is not None
+    part = data.restricted(Subset(Folds(5), 0))
+    plain, told, other = (problem_of(family, part) for _ in range(3))
+    told.bends = whole.bends
+    # What another penalty bends like is none of its business.
+    other.bends = replace(whole.bends, map=StructuredMatrixMap())
+    ends = [solve_lbfgs(problem, whole.theta) for problem in (plain, told, other)]
+    for end in ends:
+        assert end.value == pytest.approx(ends[0].value, rel=CERTIFIED_GAP, abs=0)
+    assert told.passes < plain.passes == other.passes
+    assert ends[1].bends is None
 
 
 def test_a_ridge_bounds_what_is_left_to_gain() -> None:

@@ -26,6 +26,7 @@ from calibcli.arrays import (
     to_numpy,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.class_blocks import MOST_BLOCKED, BlockedMatrixCurvature
 from calibcli.calibrators.curvature import (
     MOST_DENSE,
     Curvature,
@@ -368,7 +369,9 @@ class MatrixMap(SmoothMap):
         return self.pullback(theta, logits * logits, diagonal)
 
     def curvature(self, classes: int) -> Curvature:
-        return DenseMatrixCurvature() if self.size(classes) <= MOST_DENSE else MatrixCurvature()
+        if self.size(classes) <= MOST_DENSE:
+            return DenseMatrixCurvature()
+        return BlockedMatrixCurvature() if classes <= MOST_BLOCKED else MatrixCurvature()
 
     def calibrator(self, theta: NumpyArray, classes: int) -> MatrixScaling:
         matrix, bias = self._split(theta, classes)

@@ -23,11 +23,13 @@ from calibcli.calibrators.affine import (
     VectorScaling,
 )
 from calibcli.calibrators.base import Calibrator, SmoothMap
+from calibcli.calibrators.class_blocks import BlockedMatrixCurvature
 from calibcli.calibrators.curvature import Curvature, KeptWork, Preconditioner, smallest_curvature
 from calibcli.calibrators.monotone import MonotoneMap
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import (
     KeptPieces,
+    derivatives_by_slopes,
     likelihood_hessian,
     piecewise_linear,
     pull_slopes,
@@ -189,7 +191,10 @@ class _CurvedMap(SmoothMap):
         return np.concatenate((bends, self._affine.ridge(classes, rows)))
 
     def curvature(self, classes: int) -> Curvature:
-        return _CurvedCurvature(self._curve.places, self._affine.curvature(classes))
+        affine = self._affine.curvature(classes)
+        if isinstance(affine, BlockedMatrixCurvature):
+            return _BlockedCurvature(self._curve.places, affine)
+        return _CurvedCurvature(self._curve.places, affine)
 
     def _split(self, theta: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
         """Slopes (m + 1,) and the parameters of the affine part."""
@@ -245,12 +250,40 @@ class _CurvedCurvature(Curvature):
 
     def preconditioner(self, mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
         pieces = len(self.knots) + 1
-        # By the slopes, as they follow from the last one and the differences.
-        slopes = np.tril(np.ones((pieces, pieces)))[::-1]
-        hessian = slopes.T @ mean[: pieces * pieces].reshape(pieces, pieces) @ slopes
-        floor = smallest_curvature(hessian)
-        inverse = np.linalg.inv(hessian + np.diag(ridge[:pieces] + floor))
+        inverse = np.linalg.inv(self._hessian(mean, ridge))
         affine = self.affine.preconditioner(mean[pieces * pieces :], ridge[pieces:])
         return lambda gradient: np.concatenate(
             (inverse @ gradient[:pieces], affine(gradient[pieces:]))
         )
+
+    def _hessian(self, mean: NumpyArray, ridge: NumpyArray) -> NumpyArray:
+        """That of the curve by its parameters (m + 1, m + 1), with the ridge."""
+        pieces = len(self.knots) + 1
+        slopes = _slopes_by_parameters(pieces)
+        hessian: NumpyArray = slopes.T @ mean[: pieces * pieces].reshape(pieces, pieces) @ slopes
+        return hessian + np.diag(ridge[:pieces] + smallest_curvature(hessian))
+
+
+class _BlockedCurvature(_CurvedCurvature):
+    """The same, also of how the curve and the affine part bend together."""
+
+    affine: BlockedMatrixCurvature
+
+    def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
+        curve = likelihood_hessian(self.knots, inputs, probs, weights)
+        moves = derivatives_by_slopes(self.knots, inputs)
+        affine = self.affine.partial_beside(moves, inputs, probs, weights)
+        return np.concatenate((curve.ravel(), affine))
+
+    def preconditioner(self, mean: NumpyArray, ridge: NumpyArray) -> Preconditioner:
+        pieces = len(self.knots) + 1
+        hessian, affine = self._hessian(mean, ridge), mean[pieces * pieces :].copy()
+        width = self.affine.features(len(ridge) - pieces)
+        beside = affine[-pieces * width :].reshape(pieces, width)
+        beside[:] = _slopes_by_parameters(pieces).T @ beside
+        return self.affine.preconditioner_beside(hessian, affine, ridge[pieces:])
+
+
+def _slopes_by_parameters(pieces: int) -> NumpyArray:
+    """The slopes (m + 1,) by parameters (m + 1,), the last one and differences, as a matrix."""
+    return np.tril(np.ones((pieces, pieces)))[::-1]

@@ -74,6 +74,17 @@ def likelihood_hessian(
     return hessian
 
 
+def derivatives_by_slopes(knots: NumpyArray, values: Array) -> Iterator[Array]:
+    """The derivatives (n, K) of `piecewise_linear` by one slope after the other."""
+    lower, upper = np.append(-np.inf, knots), np.append(knots, 0.0)
+    xp = namespace(values)
+    for low, high in zip(lower.tolist(), upper.tolist(), strict=True):
+        # The last piece goes on beyond 0, where only rounding leads.
+        move = xp.clip(values, low, None if high == 0 else high)
+        move -= high
+        yield move
+
+
 def _moves(knots: NumpyArray, values: Array) -> Iterator[Array]:
     """The derivatives (n, K) by one slope after the other."""
     return (piecewise_linear(knots, unit, values) for unit in np.eye(len(knots) + 1))

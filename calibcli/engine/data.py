@@ -35,6 +35,9 @@ _SMALL = 1 << 20
 """Up to this many scores, arithmetic is in float64 whatever is stored: it costs nothing there."""
 
 
+_FEW = 1 << 17
+"""Of fewer scores nothing is saved by single precision."""
+
 _INNER_FOLDS, _INNER_SEED = 5, 7919
 """The split that steers adaptive objectives; its own seed keeps it apart from the folds."""
 
@@ -60,6 +63,8 @@ class Data:
         Whether the tiles are known to hold log-probabilities that sum to 1.
     kept : KeptTiles
         What was made of the tiles of the source.
+    as_stored : bool
+        Whether few scores too are computed with in the precision that they are stored in.
     """
 
     engine: Engine
@@ -71,6 +76,7 @@ class Data:
     class_factors: NumpyArray | None = None
     normalised: bool = False
     kept: KeptTiles = field(default_factory=KeptTiles)
+    as_stored: bool = False
 
     @property
     def rows(self) -> int:
@@ -128,7 +134,8 @@ class Data:
     @property
     def precision(self) -> type[np.float64] | None:
         """What scores are computed with: float64 where that costs nothing, None as stored."""
-        return np.float64 if self.rows * self.classes <= _SMALL else None
+        is_small = self.rows * self.classes <= _SMALL and not self.as_stored
+        return np.float64 if is_small else None
 
     def fold(
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
@@ -173,6 +180,46 @@ class Data:
     def without_fold(self, held_out: int) -> Data:
         """The same rows, those of one fold not counting."""
         return self.restricted(Subset(self.split, held_out))
+
+    @property
+    def is_one_tile(self) -> bool:
+        """Whether a pass over the rows is work for one thread on a CPU."""
+        engine = self.engine
+        return engine.device == "cpu" and self.rows <= engine.tile_rows(self.classes)
+
+    def by_themselves(self) -> Data:
+        """The rows that count, as data of their own, where all are in one tile; else as they are.
+
+        Rows that do not count take as long as others. That of a tile does not depend on where rows
+        are: neither do the sums over what is left of it. They are for one more fit of many, so that
+        single precision is enough for them from some `_FEW` scores on.
+        """
+        if not (self.parts and self.is_one_tile):
+            return self
+        (whole,) = self.engine.every(self.source, 1).chunks(self.rows)
+        chosen = np.logical_and.reduce([part.chosen(whole) for part in self.parts])
+        rows = np.flatnonzero(chosen)
+        if not len(rows):
+            return self
+        source = ArraySource.of(
+            whole.picked(rows), self.source, getattr(self.source, "origin", None)
+        )
+        labels = to_numpy(source.labels)
+        survey = replace(
+            self.survey,
+            rows=len(rows),
+            class_rows=np.bincount(labels, minlength=self.classes),
+            class_weights=np.bincount(labels, source.weights, self.classes)[None].astype(float),
+        )
+        return replace(
+            self,
+            source=source,
+            survey=survey,
+            split=Folds(1, self.seed),
+            parts=(),
+            kept=_room_beside(self.engine, source),
+            as_stored=len(rows) * self.classes > _FEW,
+        )
 
     def inner_split(self) -> tuple[Data, Data]:
         """Four fifths of the rows to fit, and one to steer the fit by; clusters stay whole."""

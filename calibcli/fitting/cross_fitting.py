@@ -50,7 +50,8 @@ def cross_fit(
     begun = begun or [Begun() for _ in starts]
 
     def fit_without(fold: int, rows: Data) -> Fit:
-        return fit_stages(_outside(rows, fold), families, objective, starts[fold], begun[fold])
+        outside = begun[fold].rows_after("outside", partial(_outside, rows, fold))
+        return fit_stages(outside, families, objective, starts[fold], begun[fold])
 
     left = [fold for fold, done in enumerate(exact) if not done]
     fits = dict(
@@ -113,7 +114,7 @@ def class_factors(data: Data, fold: int) -> tuple[NumpyArray | None, NumpyArray 
 def _outside(data: Data, fold: int) -> Data:
     """The rows that are not in a fold, with the class shares of all where these are not chance."""
     factors = class_factors(data, fold)[1]
-    outside = data.without_fold(fold)
+    outside = data.without_fold(fold).by_themselves()
     return outside if factors is None else outside.reweighted(factors)
 
 

@@ -16,10 +16,13 @@ from calibcli.calibrators.curvature import Preconditioner
 from calibcli.engine.machine import one_blas_thread
 from calibcli.fitting.newton import rounded
 from calibcli.fitting.problem import Problem
-from calibcli.fitting.results import Solution
+from calibcli.fitting.results import Bends, Solution
 
 _MEMORY, _MEMORY_ELEMENTS = 20, 1 << 27
 """Pairs of steps to remember, and numbers: fewer pairs where each is long (1 GiB in all)."""
+
+_MOST_HANDED_ON = 1 << 22
+"""Numbers of steps that are kept with a solution, for fits to nearly the same rows."""
 
 _MOST_TRIALS = 30
 _PATIENCE, _HARDLY = 10, 1e-4
@@ -59,29 +62,30 @@ def solve_lbfgs(
     hides any further descent, or would as a step is worth nothing, or, with a map whose gradient
     need not vanish, when ten steps have lowered the value by less than a ten-thousandth.
     """
-    pairs: _Pairs = deque(maxlen=max(min(_MEMORY, _MEMORY_ELEMENTS // (2 * len(theta))), 3))
+    preconditioner, pairs = _known_bends(problem, len(theta))
     value, gradient = problem.gradient(theta)
-    preconditioner: Preconditioner | None = None
     before = np.inf
     progress = _Progress()
     for iteration in range(1, most_iterations + 1):
         norm = float(np.abs(gradient).max(initial=0.0))
         criterion = _criterion(problem, value, gradient, tolerance)
         if criterion:
-            return Solution(theta, value, norm, True, criterion, iteration)
+            bends = _bends(problem, preconditioner, pairs)
+            return Solution(theta, value, norm, True, criterion, iteration, bends=bends)
         looks_back = not problem.map.exact and iteration % _PATIENCE == 0
         if looks_back and before - value <= _HARDLY * abs(value):
             return Solution(theta, value, norm, True, "loss", iteration)
         before = value if looks_back else before
         if progress.has_ended(value, norm):
             return rounded(problem, theta, value, norm, tolerance, iteration)
-        if iteration % _STALE == 1:
+        if iteration % _STALE == 1 and (iteration > 1 or preconditioner is None):
             preconditioner = problem.preconditioner(theta)
         direction = _direction(gradient, pairs, preconditioner)
         informed = preconditioner is not None or len(pairs) > 0
         nearly = informed and norm <= _NEARLY * tolerance and problem.in_single_precision
         if nearly and -float(gradient @ direction) <= 2 * _LEAST_GAIN * abs(value):
-            return Solution(theta, value, norm, True, "gain", iteration)
+            bends = _bends(problem, preconditioner, pairs)
+            return Solution(theta, value, norm, True, "gain", iteration, bends=bends)
         first = 1.0 if pairs or preconditioner else min(1.0, 1 / float(np.abs(gradient).sum()))
         noise = _ROUNDING * abs(value) if preconditioner or problem.in_single_precision else 0.0
         point = _search(problem, (theta, value, gradient), direction, first, noise)
@@ -96,6 +100,25 @@ def solve_lbfgs(
         theta, value, gradient = point
     norm = float(np.abs(gradient).max())
     return Solution(theta, value, norm, False, "iterations", most_iterations)
+
+
+def _known_bends(problem: Problem, size: int) -> tuple[Preconditioner | None, _Pairs]:
+    """What is known of how a problem of so many parameters bends, from one that is nearly it."""
+    pairs: _Pairs = deque(maxlen=max(min(_MEMORY, _MEMORY_ELEMENTS // (2 * size)), 3))
+    known = problem.bends
+    # With other penalties it bends otherwise.
+    if known is None or known.map != problem.map:
+        return None, pairs
+    pairs.extend(known.pairs)
+    return known.preconditioner, pairs
+
+
+def _bends(problem: Problem, preconditioner: Preconditioner | None, pairs: _Pairs) -> Bends | None:
+    """What a search has found out, for others; none if it began with what another one has."""
+    numbers = sum(2 * len(change) for change, _ in pairs)
+    if problem.bends is not None or preconditioner is None or numbers > _MOST_HANDED_ON:
+        return None
+    return Bends(problem.map, preconditioner, tuple(pairs))
 
 
 def _criterion(

@@ -37,7 +37,7 @@ from calibcli.calibrators.curvature import (
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
-from calibcli.fitting.results import FoldSums, Solution
+from calibcli.fitting.results import Bends, FoldSums, Solution
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
@@ -64,6 +64,8 @@ class Problem:
     reference : float64 array (P,) or None
         Parameters at which the row weights of an estimating objective are taken and held fixed;
         None takes them at the parameters that are asked for.
+    bends : Bends or None
+        How a problem that is nearly the same bends.
     passes : int
         Folds over the data so far.
     by_fold : FoldSums or None
@@ -76,6 +78,7 @@ class Problem:
     anchor: NumpyArray
     follow: bool = False
     reference: NumpyArray | None = None
+    bends: Bends | None = None
     passes: int = field(default=0, init=False)
     by_fold: FoldSums | None = field(default=None, init=False)
 

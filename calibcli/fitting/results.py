@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from calibcli.arrays import NumpyArray
 from calibcli.calibrators.base import Calibrator, Family, SmoothMap
+from calibcli.calibrators.curvature import Preconditioner
 from calibcli.objectives.base import Objective
 
 Families: TypeAlias = Sequence[Family | None]
@@ -36,6 +37,25 @@ class FoldSums:
     sums: NumpyArray
 
 
+@dataclass(frozen=True, eq=False)
+class Bends:
+    """How a problem bends near its minimum, as a quasi-Newton search has found out.
+
+    Attributes
+    ----------
+    map : SmoothMap
+        What was fitted.
+    preconditioner : Preconditioner
+        About the inverse of the Hessian.
+    pairs : tuple of (float64 array (P,), float64 array (P,))
+        The last steps, each with the change of the gradient along it.
+    """
+
+    map: SmoothMap
+    preconditioner: Preconditioner
+    pairs: tuple[tuple[NumpyArray, NumpyArray], ...]
+
+
 @dataclass(frozen=True)
 class Solution:
     """Parameters that a solver found, with the certificate of how good they are.
@@ -53,6 +73,8 @@ class Solution:
     iterations : int
     by_fold : FoldSums or None
         What fits without each fold can be told from, near to the parameters.
+    bends : Bends or None
+        What fits without each fold can begin with.
     """
 
     theta: NumpyArray
@@ -62,6 +84,7 @@ class Solution:
     criterion: str
     iterations: int
     by_fold: FoldSums | None = field(default=None, compare=False, repr=False)
+    bends: Bends | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +115,12 @@ class StageFit:
     objective: Objective | None = None
     family: SmoothMap | None = None
     trace: tuple[dict[str, Any], ...] = ()
+
+    def without_bends(self) -> StageFit:
+        """The same stage without `Solution.bends`."""
+        if self.solution is None or self.solution.bends is None:
+            return self
+        return replace(self, solution=replace(self.solution, bends=None))
 
 
 @dataclass(frozen=True)
@@ -146,6 +175,10 @@ class Fit:
     def notes(self) -> tuple[str, ...]:
         """What a user must know, stage after stage."""
         return tuple(note for stage in self.stages for note in stage.notes)
+
+    def without_bends(self) -> Fit:
+        """The same fit without what only fits to nearly the same rows need, which is large."""
+        return Fit(tuple(stage.without_bends() for stage in self.stages))
 
     def as_one(self, calibrator: Calibrator) -> Fit:
         """The same fit where its stages became a single calibrator."""

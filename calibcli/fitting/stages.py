@@ -237,10 +237,9 @@ def _fit_many(
         family = family.scaled(scale)
     problem = Problem(data, family, objective, family.anchor(data.classes, scale))
     _prepare(problem)
-    if _can_start_from(earlier, family, objective):
-        assert earlier is not None
-        assert earlier.solution is not None
-        theta = earlier.solution.theta
+    similar = _similar_solution(earlier, family, objective)
+    if similar is not None:
+        theta, problem.bends = similar.theta, similar.bends
     else:
         starts = family.starts(data.classes, scale, data.seed)
         theta = _best_start(data, problem, starts, solve)
@@ -286,13 +285,15 @@ def _separated(problem: Problem, solution: Solution) -> bool:
     return solution.value * rows < math.log(2) and problem.free_to_grow
 
 
-def _can_start_from(earlier: StageFit | None, family: SmoothMap, objective: Objective) -> bool:
-    """Whether a fit ends at the same point wherever it starts.
+def _similar_solution(
+    earlier: StageFit | None, family: SmoothMap, objective: Objective
+) -> Solution | None:
+    """That of an earlier fit, where a fit ends at the same point wherever it starts.
 
     Otherwise a start that has seen rows which are held out now would carry them over.
     """
     unique = family.linear and family.exact and objective.convex and not objective.adaptive
-    return unique and earlier is not None and earlier.solution is not None
+    return earlier.solution if unique and earlier is not None else None
 
 
 def _best_start(

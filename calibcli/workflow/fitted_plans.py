@@ -203,10 +203,11 @@ def try_plan(data: Data, plan: Plan, begun: Sequence[Begun] | None = None) -> Tr
 def trial_of(fitted: FittedPlan) -> Trial:
     """A fitted plan as a candidate."""
     families = [family for family in fitted.plan.families if family is not None]
+    by_fold = fitted.by_fold
     return Trial(
         fitted.plan,
-        fitted.finished,
-        fitted.by_fold,
+        fitted.finished.without_bends(),
+        by_fold,
         fitted.seconds,
         sum(_parameters(family, fitted.rows) for family in families),
     )
