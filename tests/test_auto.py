@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -21,7 +22,7 @@ from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError, UsageError
-from calibcli.fitting.mixing import fit_uniform_share, fit_weights
+from calibcli.fitting.mixing import fit_uniform_share, fit_weights, nonnegative_minimum
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
@@ -531,3 +532,37 @@ def test_of_few_rows_it_is_said_what_doing_nothing_may_lose(rng):
     assert few.chosen.trial.name == many.chosen.trial.name == "none"
     assert re.search(r"; as far as 24 rows tell, svs may still be up to \d+ % better", few.why)
     assert "rows tell" not in many.why
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_least_of_a_quadratic_without_negative_numbers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 7))
+    factor = rng.standard_normal((size, size))
+    hessian, gradient = factor @ factor.T + 0.01 * np.eye(size), rng.standard_normal(size)
+    start = np.maximum(rng.standard_normal(size), 0)
+    point = nonnegative_minimum(hessian, gradient, start)
+
+    def model(x):
+        return gradient @ (x - start) + (x - start) @ hessian @ (x - start) / 2
+
+    assert (point >= 0).all()
+    values = []
+    for free in itertools.product([False, True], repeat=size):
+        chosen, x = np.flatnonzero(free), np.zeros(size)
+        goal = (hessian @ start - gradient)[chosen]
+        x[chosen] = np.linalg.solve(hessian[np.ix_(chosen, chosen)], goal)
+        if (x >= 0).all():
+            values.append(model(x))
+    assert model(point) == pytest.approx(min(values), rel=1e-9, abs=1e-12)
+
+
+def test_members_that_are_alike_need_few_steps() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((400, 5))
+    logits = np.stack([truth + 0.02 * rng.standard_normal(truth.shape) for _ in range(12)])
+    log_probs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+    labels = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
+    solution = fit_weights(log_probs, labels, np.full(400, 1 / 400), np.full(12, 1 / 12), 1e-4)
+    assert solution.converged
+    assert solution.iterations <= 8
