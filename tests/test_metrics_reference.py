@@ -252,8 +252,9 @@ def test_torch_gives_the_same(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("kind", ["C", "F", "torch"])
-def test_argmax_is_the_first(rng: np.random.Generator, kind: str) -> None:
-    coarse = rng.integers(-2, 3, (500, 6)).astype(np.float64)
+@pytest.mark.parametrize("classes", [6, 100])
+def test_argmax_is_the_first(rng: np.random.Generator, kind: str, classes: int) -> None:
+    coarse = rng.integers(-2, 3, (500, classes)).astype(np.float64)
     coarse[0, :5] = -np.inf
     matrix: Any = np.asarray(coarse, order="F" if kind == "F" else "C")
     if kind == "torch":

@@ -52,6 +52,31 @@ def test_pixels_and_tokens_are_the_flattened_rows_bit_for_bit(name: str) -> None
         assert torch.equal(of_shaped.movedim(axis, -1).reshape(-1, 6), gradient)
 
 
+@pytest.mark.parametrize("name", ["nll", "cals", "adafocal", "bsce-gra", "class-wise", "aurc"])
+def test_images_of_many_pixels_are_the_flattened_rows_bit_for_bit(name: str) -> None:
+    # More elements than are computed at once, and images that end within those that are.
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(5, 7, 101, 100, generator=generator)
+    labels = torch.randint(7, (5, 101, 100), generator=generator)
+    labels[1, :3] = -100
+    assert logits.numel() > 1 << 18
+    value, gradient = value_and_gradient(torch_losses.loss(name), logits, labels)
+    rows = logits.movedim(1, -1).reshape(-1, 7)
+    expected, of_rows = value_and_gradient(torch_losses.loss(name), rows, labels.reshape(-1))
+    assert torch.equal(value, expected)
+    assert torch.equal(gradient.movedim(1, -1).reshape(-1, 7), of_rows)
+    assert gradient.is_contiguous()
+    # Halves, each of which is computed at once, together.
+    half = 2 * 101 * 100
+    losses = torch_losses.loss(name, reduction="sum")
+    if name not in LEARNING_FROM_BATCHES:
+        first, of_first = value_and_gradient(losses, rows[:half], labels.reshape(-1)[:half])
+        rest, of_rest = value_and_gradient(losses, rows[half:], labels.reshape(-1)[half:])
+        total, of_all = value_and_gradient(losses, rows, labels.reshape(-1))
+        torch.testing.assert_close(first + rest, total)
+        torch.testing.assert_close(torch.cat((of_first, of_rest)), of_all)
+
+
 def test_unreduced_losses_have_the_shape_of_the_labels() -> None:
     logits, labels = images()
     losses = torch_losses.Focal(reduction="none")(logits, labels)

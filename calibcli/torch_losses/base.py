@@ -12,6 +12,7 @@ import torch
 from calibcli.errors import DataError, UsageError
 from calibcli.objectives.base import Objective
 from calibcli.options import options_of
+from calibcli.torch_losses.images import as_images, check_shapes, put_rows, row_labels, some_rows
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 """What becomes of the losses of the rows."""
@@ -20,8 +21,12 @@ _PAIRS_AT_A_TIME = 1 << 22
 """Elements of the blocks in which losses are averaged over the labels of a distribution."""
 
 
+_ELEMENTS_OF_TILE = 1 << 18
+"""Elements whose rows are computed at a time on a CPU: so many are still in its nearer caches."""
+
+
 class RowLosses(torch.autograd.Function):  # type: ignore[misc]
-    """Losses (n,) of logits (n, K) and labels, and their gradient (n, K), by a module.
+    """Losses (n,) of logits (B, N, K) and labels, and their gradient (B, N, K), by a module.
 
     The gradient is computed along with the losses and kept until it is asked for; nothing else is.
     """
@@ -46,7 +51,12 @@ class RowLosses(torch.autograd.Function):  # type: ignore[misc]
         if of_gradient is not None and not torch.compiler.is_compiling():
             raise UsageError("this loss can be differentiated once, not twice")
         (gradient,) = ctx.saved_tensors
-        return (None if upstream is None else gradient * upstream[:, None]), None, None
+        return _scaled(gradient, upstream), None, None
+
+
+def _scaled(gradient: Any, upstream: Any) -> Any:
+    """The gradient (B, N, K) times that of each row's loss (n,)."""
+    return None if upstream is None else gradient * upstream.reshape(*gradient.shape[:2], 1)
 
 
 _MODULES: WeakValueDictionary[int, Loss] = WeakValueDictionary()
@@ -65,7 +75,7 @@ def _row_losses(
 @_row_losses.register_fake  # type: ignore[untyped-decorator]
 def _(logits: torch.Tensor, labels: torch.Tensor, handle: int) -> tuple[torch.Tensor, torch.Tensor]:
     del labels, handle
-    return logits.new_empty(logits.shape[0]), torch.empty_like(
+    return logits.new_empty(logits.shape[0] * logits.shape[1]), torch.empty_like(
         logits, memory_format=torch.contiguous_format
     )
 
@@ -167,7 +177,8 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
             Distributions as labels, for a loss that learns from the labels of the batch.
         """
         shape = check_shapes(logits, labels, self.class_axis)
-        logits, labels = as_rows(logits, labels, self.class_axis)
+        logits = as_images(logits, self.class_axis)
+        labels = row_labels(labels, self.class_axis)
         if labels.is_floating_point() and self._no_expectation():
             raise UsageError(f"labels: {self._no_expectation()}")
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and logits.requires_grad):
@@ -201,34 +212,39 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
     def losses_and_gradient(
         self, logits: Any, labels: Any, *, wanted: bool = True
     ) -> tuple[Any, Any]:
-        """Losses (n,) of detached logits (n, K), and their gradient (n, K) if it is wanted.
+        """Losses (n,) of detached logits (B, N, K), and their gradient if it is wanted.
 
         Parameters
         ----------
-        logits : tensor (n, K)
-        labels : tensor (n,) of whole numbers, or (n, K) of probabilities
+        logits : tensor (B, N, K)
+            Of B images, or sequences, of N rows each, which may lie class by class in memory; so
+            does the gradient then.
+        labels : tensor (n,) of whole numbers, or (n, K) of probabilities, n being B N
         wanted : bool
             Without it the gradient is None, unless it is made along with the losses.
         """
-        logits = logits.detach()
+        images = logits.detach()
         with torch.no_grad():
             if labels.is_floating_point():
-                return self._expected(self.objective, logits, labels.to(logits.dtype))
-            labels, kept = self._indices(logits, labels)
-            objective = self._current(logits, labels, kept)
+                rows = images.reshape(-1, images.shape[2])
+                losses, gradient = self._expected(self.objective, rows, labels.to(rows.dtype))
+                return losses, gradient.view(images.shape)
+            labels, kept = self._indices(images, labels)
+            objective = self._current(images, labels, kept)
             if self.label_smoothing:
-                share = self.label_smoothing / logits.shape[1]
-                target = torch.full_like(logits, share)
+                rows = images.reshape(-1, images.shape[2])
+                target = torch.full_like(rows, self.label_smoothing / rows.shape[1])
                 target[torch.arange(len(labels), device=labels.device), labels] += (
                     1 - self.label_smoothing
                 )
-                return self._expected(objective, logits, target, smoothed=True)
-            terms = objective.terms(logits, labels)
-            losses, gradient = terms.loss, terms.last_gradient() if wanted else None
+                losses, gradient = self._expected(objective, rows, target, smoothed=True)
+                return losses, gradient.view(images.shape)
+            losses, gradient = _by_tiles(objective, images, labels, wanted=wanted)
             if self.weight is not None:
-                weights = self.weight.to(logits)[labels]
+                weights = self.weight.to(images)[labels]
                 losses = losses * weights
-                gradient = None if gradient is None else gradient.mul_(weights[:, None])
+                if gradient is not None:
+                    gradient.mul_(weights.view(*images.shape[:2], 1))
             return losses, gradient
 
     def _expected(
@@ -262,8 +278,8 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
             gradient.index_add_(0, row, terms.gradient() * share[:, None])
         return losses, gradient
 
-    def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
-        """The objective at these logits, those of ignored rows among them."""
+    def _current(self, images: Any, labels: Any, kept: Any) -> Objective:
+        """The objective at these logits (B, N, K), those of ignored rows among them."""
         return self.objective
 
     def _no_expectation(self) -> str | None:
@@ -275,16 +291,34 @@ class Loss(torch.nn.Module):  # type: ignore[misc]
         kept = labels != self.ignore_index
         labels = torch.where(kept, labels, 0)
         if labels.device.type == "cpu":
-            _check_range(labels, logits.shape[1])
+            _check_range(labels, logits.shape[-1])
         # On a GPU that check would wait for the device. An index past the end stops the kernel by
         # itself; a negative one would count from the end.
         else:
-            labels = torch.where(labels < 0, logits.shape[1], labels)
+            labels = torch.where(labels < 0, logits.shape[-1], labels)
         return labels, kept
 
     def _register(self) -> None:
         self.handle = next(_HANDLES)
         _MODULES[self.handle] = self
+
+
+def _by_tiles(objective: Objective, images: Any, labels: Any, *, wanted: bool) -> tuple[Any, Any]:
+    """Losses (n,), and the gradient (B, N, K) if it is wanted, of some rows after the other."""
+    classes = images.shape[2]
+    step = max(_ELEMENTS_OF_TILE // classes, 1)
+    if images.device.type != "cpu" or len(labels) <= step:
+        terms = objective.terms(images.reshape(-1, classes), labels)
+        return terms.loss, terms.last_gradient().view(images.shape) if wanted else None
+    losses = images.new_empty(len(labels))
+    gradient = torch.empty_like(images) if wanted else None
+    for begin in range(0, len(labels), step):
+        end = min(begin + step, len(labels))
+        terms = objective.terms(some_rows(images, begin, end), labels[begin:end])
+        losses[begin:end] = terms.loss
+        if gradient is not None:
+            put_rows(gradient, begin, terms.last_gradient())
+    return losses, gradient
 
 
 def _objective(family: type[Objective], options: dict[str, Any]) -> Objective:
@@ -329,42 +363,6 @@ def _class_weights(weight: Any) -> Any:
     if weights.ndim != 1 or not bool((weights >= 0).all()) or not bool(weights.isfinite().all()):
         raise DataError("weight must be a vector of finite numbers of at least 0, one a class")
     return weights if weights.is_floating_point() else weights.float()
-
-
-def check_shapes(logits: Any, labels: Any, class_axis: int) -> Any:
-    """The shape of the labels: that of the logits without the class axis."""
-    if not -logits.ndim <= class_axis < logits.ndim or logits.ndim < 2 or 0 in logits.shape:
-        raise DataError(
-            f"logits must have the shape (n, K), or more axes with the classes at {class_axis}, "
-            f"not {tuple(logits.shape)}"
-        )
-    shape = list(logits.shape)
-    del shape[class_axis]
-    if not logits.is_floating_point():
-        raise DataError(f"logits must be floating-point numbers, not {logits.dtype}")
-    if labels.is_floating_point():
-        if labels.shape != logits.shape:
-            raise DataError(
-                f"labels must be whole numbers, or probabilities in the shape of the logits, "
-                f"{tuple(logits.shape)}, not {labels.dtype} {tuple(labels.shape)}"
-            )
-    elif list(labels.shape) != shape:
-        raise DataError(f"labels must have the shape {tuple(shape)}, not {tuple(labels.shape)}")
-    elif labels.dtype == torch.bool:
-        raise DataError(f"labels must be whole numbers, not {labels.dtype}")
-    return shape
-
-
-def as_rows(logits: Any, labels: Any, class_axis: int) -> tuple[Any, Any]:
-    """Logits (n, K) in a precision to compute in, and labels (n,) or (n, K): views if possible."""
-    classes = logits.shape[class_axis]
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    if labels.is_floating_point():
-        labels = labels.movedim(class_axis, -1).reshape(-1, classes)
-    else:
-        labels = labels.reshape(-1).long()
-    return logits.movedim(class_axis, -1).reshape(-1, classes), labels
 
 
 def _check_range(labels: Any, classes: int) -> None:

@@ -16,7 +16,8 @@ import torch
 from calibcli.errors import DataError, UsageError
 from calibcli.objectives.adaptive import Adaptive, LearntState
 from calibcli.objectives.base import Learns, Objective
-from calibcli.torch_losses.base import Loss, as_rows, check_shapes
+from calibcli.torch_losses.base import Loss
+from calibcli.torch_losses.images import as_images, check_shapes, row_labels
 
 _LOGITS_AT_A_TIME = 1 << 22
 """Logits of which the statistic is taken at once: it bounds the memory of an update."""
@@ -81,8 +82,8 @@ class LearningLoss(Loss):
 class PooledLoss(LearningLoss):
     """A loss of the batch as a whole: each batch is a data set of its own, and nothing is kept."""
 
-    def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
-        return self._learnt(self._statistic(logits, labels, kept))
+    def _current(self, images: Any, labels: Any, kept: Any) -> Objective:
+        return self._learnt(self._statistic(_rows(images), labels, kept))
 
 
 class BalancedLoss(PooledLoss):
@@ -106,8 +107,8 @@ class BalancedLoss(PooledLoss):
                 raise DataError("class_counts must be a vector of row counts, one for each class")
             self.objective = self.objective.updated(counts)
 
-    def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
-        return self.objective if self._given else super()._current(logits, labels, kept)
+    def _current(self, images: Any, labels: Any, kept: Any) -> Objective:
+        return self.objective if self._given else super()._current(images, labels, kept)
 
     def _no_expectation(self) -> str | None:
         return None if self._given else f"{super()._no_expectation()}; give it class_counts"
@@ -253,7 +254,8 @@ class SteeredLoss(StatefulLoss):
         step = len(logits) if by_class else max(_LOGITS_AT_A_TIME // logits[0].numel(), 1)
         for start in range(0, len(logits), step):
             images = slice(start, start + step) if not by_class else slice(None)
-            rows, classes = as_rows(logits[images], labels[images], self.class_axis)
+            rows = _rows(as_images(logits[images], self.class_axis))
+            classes = row_labels(labels[images], self.class_axis)
             if classes.is_floating_point():
                 classes = classes.argmax(dim=1)
             count = max(_LOGITS_AT_A_TIME // rows.shape[1], 1)
@@ -266,8 +268,8 @@ class SteeredLoss(StatefulLoss):
 class FollowingLoss(StatefulLoss):
     """A loss that learns from every batch of the training; in evaluation mode nothing is kept."""
 
-    def _current(self, logits: Any, labels: Any, kept: Any) -> Objective:
-        objective = self._learnt(self._statistic(logits, labels, kept))
+    def _current(self, images: Any, labels: Any, kept: Any) -> Objective:
+        objective = self._learnt(self._statistic(_rows(images), labels, kept))
         if self.training:
             self.objective = objective
         return objective
@@ -281,6 +283,11 @@ BASES: dict[Learns, type[Loss]] = {
     "on validation rows": SteeredLoss,
 }
 """What makes a module of a loss, by what the loss learns."""
+
+
+def _rows(images: Any) -> Any:
+    """Logits (n, K) of images (B, N, K)."""
+    return images.reshape(-1, images.shape[2])
 
 
 def _warn_of_other_processes(name: str) -> None:
