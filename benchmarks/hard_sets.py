@@ -44,7 +44,7 @@ WARNING = "worse on held-out rows"
 
 NOTES = (
     WARNING,
-    "may still be up to",
+    "may still be",
     "clearly better on held-out rows",
     "is sensible from about",
     "can be separated",

@@ -74,7 +74,9 @@ def test_a_temperature_is_taken_where_a_temperature_is_wrong(rng):
     logits, labels = drawn(rng, 3000, 5, scale=0.4)
     # With a heavier penalty others are a temperature too, but for a little.
     methods = [method for method in candidates(5, 3000) if "*" not in method]
-    assert board_of(logits, labels, methods).chosen.trial.name == "temperature"
+    # The ridge of the one leaves nothing of that many rows.
+    chosen = board_of(logits, labels, methods).chosen.trial.name
+    assert chosen in ("temperature", "ridge-temperature")
 
 
 def test_biases_are_taken_where_biases_are_wrong(rng):
@@ -88,7 +90,8 @@ def test_biases_are_taken_where_biases_are_wrong(rng):
 def test_none_and_temperature_are_always_candidates():
     for classes in (2, 3, 100, 1000, 50_000):
         for rows in (1, 300, 100_000):
-            assert candidates(classes, rows)[:2] == ["none", "temperature"]
+            always = ["none", "temperature", "ridge-temperature"]
+            assert candidates(classes, rows)[:3] == always
     assert "sms" in candidates(10, 5000)
     assert "sms" not in candidates(1000, 50_000)
     assert "svs" in candidates(1000, 50_000)
@@ -126,6 +129,26 @@ def test_what_is_not_ahead_of_nothing_is_not_taken(rng):
         assert choose_place(losses, np.array([1.0, 0.0]), 0, ahead_of_none(3)) == taken
         # Of two classes it may even be a little behind.
         assert choose_place(losses, np.array([1.0, 0.0]), 0, ahead_of_none(2)) == 1
+
+
+def test_nothing_is_taken_only_where_rows_tell_that_little_is_lost(rng):
+    noise = 0.02 * rng.standard_normal(4000)
+    noise -= noise.mean()
+    for rows, taken in ((4000, 0), (40, 1)):
+        losses = PairedLosses.of_rows(
+            np.stack([np.full(rows, 0.5), 0.502 + noise[:rows] - noise[:rows].mean()]),
+            np.ones(rows),
+        )
+        expected = np.array([1.0, 0.0])
+        assert choose_place(losses, expected, 0, ahead_of_none(3)) == taken
+        assert losses.units == pytest.approx(rows)
+    # The one that changes nothing may be the nearest to the average, too.
+    assert choose_place(losses, np.array([0.0, 1.0]), 0, ahead_of_none(3)) == 0
+
+
+def test_nothing_is_not_taken_where_it_is_infinitely_wrong():
+    losses = PairedLosses.of_rows(np.array([[np.inf, 0.1], [0.9, 0.5]]), np.full(2, 1000.0))
+    assert choose_place(losses, np.array([0.0, 1.0]), 0, ahead_of_none(3)) == 1
 
 
 def test_the_simplest_within_noise_can_be_asked_for(rng):
@@ -515,6 +538,7 @@ def test_a_leaderboard_is_shown_after_an_interrupt(command, rng, calib_here, mon
 
 def test_what_is_not_clearly_ahead_of_nothing_is_not_taken_and_it_is_said(rng, monkeypatch):
     monkeypatch.setattr(choosing, "_AHEAD", {True: math.inf, False: math.inf})
+    monkeypatch.setattr(choosing, "_TOO_MUCH", math.inf)
     logits, labels = drawn(rng, 300, 3)
     plans = make_plans(["none", "temperature", "svs"], ["nll"])
     board = compare_plans(opened(3 * logits, labels), plans, Panel())

@@ -13,11 +13,17 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 import calibcli
+from calibcli.arrays import NumpyArray
 from calibcli.calibrators.affine import VectorMap
 from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.registry import MAPS, read_calibrator
+from calibcli.engine.data import open_data
+from calibcli.engine.engine import Engine
+from calibcli.engine.source import ArraySource
 from calibcli.errors import UsageError
 from calibcli.objectives.registry import OBJECTIVES
+from calibcli.workflow.fitted_plans import fit_plan
+from calibcli.workflow.plans import make_plan
 
 SMOOTH = [name for name in MAPS if issubclass(MAPS[name], SmoothMap) and not MAPS[name].binary_only]
 # Random starts are compared on rows that are drawn by their number: order and repetition matter.
@@ -57,6 +63,44 @@ def test_temperature_is_the_optimum_that_scipy_finds(loss: str) -> None:
     calibrator = fit(logits, labels, loss=loss)
     assert calibrator.outcome.fit.converged
     assert math.log(calibrator.stages[0].temperature) == pytest.approx(found.x, abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [12, 400])
+def test_ridge_temperature_is_the_optimum_that_scipy_finds_without_each_fold_too(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    truth = rng.standard_normal((rows, 3))
+    logits, labels = 3 * truth, (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
+    data = open_data(Engine(), ArraySource(logits, labels), folds=4)
+    plan = make_plan("ridge-temperature", settings=["ridge-temperature.prior=2.5"])
+    fitted = fit_plan(plan.rows_of(data), plan)
+    inside = data.fold(data.split.of, lambda first, second: np.concatenate([first, second]))
+    for fold, fit in enumerate([*fitted.without_folds, fitted.fit]):
+        kept = inside != fold
+
+        def cost(scale: float, kept: NumpyArray = kept) -> float:
+            log_probs = log_softmax(scale * logits[kept], axis=1)
+            nll = -log_probs[np.arange(int(kept.sum())), labels[kept]].sum()
+            return float(nll + 2.5 * (scale - 1) ** 2 / 2)
+
+        options = {"bounds": (1e-3, 10), "method": "bounded", "options": {"xatol": 1e-10}}
+        best = minimize_scalar(cost, **options).x
+        assert 1 / fit.calibrators[0].temperature == pytest.approx(best, rel=1e-4)
+
+
+def test_ridge_temperature_of_rows_that_are_all_right_is_one_that_can_be_used() -> None:
+    labels = np.arange(40) % 2
+    found = calibcli.fit(4.0 * np.eye(2)[labels], labels, method="ridge-temperature", folds=0)
+    assert found.outcome.fit.converged
+    assert 0.5 < found.stages[0].temperature < 1
+    # Of very many rows it is the temperature of them all.
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal((50_000, 2))
+    labels = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    both = [
+        calibcli.fit(logits, labels, method=method, folds=0).stages[0].temperature
+        for method in ("temperature", "ridge-temperature")
+    ]
+    assert both[1] == pytest.approx(both[0], rel=1e-3)
 
 
 def test_temperature_equals_the_published_exact_value(vectors, synthetic) -> None:

@@ -18,6 +18,7 @@ from calibcli.registry import Registry
 
 _FAMILIES = {
     "temperature": "temperature:TemperatureMap",
+    "ridge-temperature": "temperature:RidgeTemperatureMap",
     "ensemble-temperature": "ensemble_temperature:EnsembleTemperatureMap",
     "focal-temperature": "focal_temperature:FocalTemperatureMap",
     "parameterized-temperature": "parameterized_temperature:ParameterizedTemperatureMap",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
+
+_PRIOR = 4.0
+"""Over rows: a normal prior of 1 / T around 1, of standard deviation 1/2, as for the scales of `vector`.
+
+It covers temperatures of 2/3 to 2 within one deviation and all above within two: networks are too sure
+more often than not sure enough. In simulations of 12 to 500 rows 1 to 16 were nearly alike.
+"""
 
 _BLOCK = 1 << 17
 """Scores that are worked on at a time, so that two more matrices of them stay in a core's cache."""
@@ -113,6 +120,34 @@ class TemperatureMap(SmoothMap):
 
     def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         return Temperature(float(1 / theta[0]))
+
+
+@dataclass(frozen=True)
+class RidgeTemperatureMap(TemperatureMap):
+    """Temperature scaling with a ridge on the deviation of 1 / T from 1.
+
+    The mean loss gains ``prior / n (1 / T - 1)^2 / 2``: of few rows, or rows that can be separated, it
+    leaves a point between no change and the best temperature; of many, that temperature.
+    """
+
+    prior: float = field(
+        default=_PRIOR,
+        metadata={"help": "ridge on the deviation of 1 / T from 1, over rows", "least": 0},
+    )
+
+    name = "ridge-temperature"
+    title = "one temperature for all logits, drawn to 1 by a ridge"
+    source = "Guo et al., ICML 2017, with a normal prior"
+
+    def rows_needed(self, classes: int) -> int:
+        # The fewer rows there are, the more the ridge holds.
+        return 1
+
+    def ridge(self, classes: int, rows: float) -> NumpyArray:
+        return np.array([self.prior / rows])
+
+    def anchor(self, classes: int, scale: float) -> NumpyArray:
+        return self.start(classes, 1.0)
 
 
 def _along_scale(scale: float, logits: NumpyArray, labels: NumpyArray) -> NumpyArray:

@@ -14,7 +14,7 @@ from calibcli.calibrators.base import SmoothMap
 from calibcli.engine.data import Data
 from calibcli.engine.in_step import in_step
 from calibcli.errors import UsageError
-from calibcli.fitting.problem import Line, Problem
+from calibcli.fitting.problem import Problem
 from calibcli.fitting.results import Families, Fit, Solution, StageFit
 from calibcli.fitting.scale import scale_step
 from calibcli.fitting.stages import Begun, fit_map, fit_stages
@@ -124,25 +124,23 @@ def _scale_steps(
     solution = whole.stages[0].solution
     assert solution is not None
     known, passes = solution.by_fold, 0
+    problem = Problem(data, family, objective, np.ones(1))
     if known is None or len(known.sums) != data.folds:
-        problem = Problem(data, family, objective, np.ones(1))
         problem.line(solution.theta)
         known, passes = problem.by_fold, 1
         assert known is not None
     fits, exact = [], []
     for fold, inside in enumerate(known.sums):
         outside = known.sums.sum(axis=0) - inside
-        value, first, *further = outside.tolist()
-        second, third = (each if math.isfinite(each) else None for each in further)
-        line = Line(value, first, second, third)
+        weight = max(data.without_fold(fold).weight, 1e-300)
+        line = problem.line_of(known.scale, outside, weight)
         step = scale_step(known.scale, line)
         longest = _SHORT_STEP if line.third is None else _SHORT_BENT_STEP
         short = step is not None and abs(step) <= longest
         theta = solution.theta
         if step is not None:
             theta = np.array([known.scale * math.exp(-step)])
-        weight = data.without_fold(fold).weight
-        stepped = Solution(theta, value / max(weight, 1e-300), math.nan, short, "one step", 1)
+        stepped = Solution(theta, line.value, math.nan, short, "one step", 1)
         fits.append(Fit((StageFit(family.calibrator(theta, data.classes), stepped, passes),)))
         exact.append(short)
     return fits, exact

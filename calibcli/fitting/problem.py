@@ -87,6 +87,11 @@ class Problem:
         self._free = ~self.map.frozen(self.data.class_weights <= 0)
 
     @property
+    def has_ridge(self) -> bool:
+        """Whether a penalty holds the parameters."""
+        return self._ridge is not None and bool(self._ridge.any())
+
+    @property
     def free_to_grow(self) -> bool:
         """Whether the ridge costs less than one row's ``ln 2`` where all logits are doubled."""
         if self._ridge is None:
@@ -105,7 +110,16 @@ class Problem:
         self.passes += 1
         sums: NumpyArray = data.fold(partial(self._sums(theta).lines, split), np.add)
         self.by_fold = FoldSums(float(theta[0]), sums[:-1])
-        value, first, second, third = (sums[-1] / data.weight).tolist()
+        return self.line_of(float(theta[0]), sums[-1], data.weight)
+
+    def line_of(self, scale: float, sums: NumpyArray, rows: float) -> Line:
+        """Value and derivatives at a scale, from sums (4,) over so many rows."""
+        value, first, second, third = (sums / rows).tolist()
+        ridge = self.map.ridge(self.data.classes, rows)
+        if ridge is not None:
+            strength, far = float(ridge.sum()), scale - float(self.anchor[0])
+            value += strength * far**2 / 2
+            first, second = first + strength * far, second + strength
         return Line(
             value,
             first,
@@ -217,9 +231,11 @@ class Problem:
         """
         if self._ridge is None or self._ridge.ndim > 1 or not self._is_likelihood:
             return np.inf
-        free = self._free & (gradient != 0)
+        # A component may be so small that its square is 0.
+        squares = gradient**2
+        free = self._free & (squares > 0)
         with np.errstate(divide="ignore"):
-            return float((gradient[free] ** 2 / self._ridge[free]).sum()) / 2
+            return float((squares[free] / self._ridge[free]).sum()) / 2
 
     @property
     def _is_likelihood(self) -> bool:

@@ -81,7 +81,8 @@ def solve_scale(
         step = max(-longest, min(longest, step))
         longest *= 2
         theta = np.array([scale])
-        if value <= SMALLEST_LOSS or abs(point + step) > LARGEST_LOG_TEMPERATURE:
+        lost = value <= SMALLEST_LOSS and not problem.has_ridge
+        if lost or abs(point + step) > LARGEST_LOG_TEMPERATURE:
             return Solution(theta, value, abs(slope), False, "unbounded", iteration)
         end = point + step
         is_last = curved and abs(step) <= _LAST_STEP and bracket.low < end < bracket.high

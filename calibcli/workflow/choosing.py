@@ -61,7 +61,7 @@ _CHEAP = {True: ("platt", "beta"), False: ("svs",)}
 """Methods that are always worth a look, of two classes and of more."""
 
 _FEW_ROWS = 1000
-"""With fewer rows of two classes, a map that is shrunken towards the identity has a chance too."""
+"""With fewer rows of two classes, maps that are shrunken towards the identity have a chance too."""
 
 _COSTLY = ("sms", "dirichlet", "spline")
 _TEMPERING = 0.3
@@ -81,8 +81,16 @@ Maps of two classes have so few numbers that to be wrong about them costs less t
 where that is wrong. In simulations of 40 to 5,000 rows this margin did better than the other one.
 """
 
-_WORTH_SAYING = 0.05
-"""The share of the NLL from which on it is said what may be lost by doing nothing."""
+_TOO_MUCH = 0.05
+"""The share of the NLL that doing nothing may cost, as far as the rows tell."""
+
+_UNSEEN = 3.0
+"""Nats that rows of a kind that chance left out may cost together, with 95 % confidence.
+
+What n rows don't show at all may be true of 3 / n of all rows (Hanley and Lippman-Hand, If nothing
+goes wrong, is everything all right?, JAMA 1983), each of which costs about a nat. A standard error of a
+few dozen rows doesn't know of them. In simulations of 12 to 500 rows 1 to 6 were alike.
+"""
 
 _SIMPLER = 0.8
 """Nothing is simpler than another that has as many numbers, or nearly: 110 instead of 111."""
@@ -144,14 +152,14 @@ def candidates(classes: int, rows: float) -> list[str]:
         costly = method.endswith(_COSTLY) and classes > _MOST_CLASSES_FOR_COSTLY
         if rows >= needed and not costly:
             suited.append(name)
-    return ["none", "temperature", *suited]
+    return ["none", "temperature", "ridge-temperature", *suited]
 
 
 def cheap_candidates(classes: int, rows: float) -> list[str]:
-    """Up to five methods that cost next to nothing, the simplest first."""
+    """Up to six methods that cost next to nothing, the simplest first."""
     names = _CHEAP[classes == 2]
     if classes == 2 and rows < _FEW_ROWS:
-        names = (*names, "svs")
+        names = ("ridge-temperature", *names, "svs")
     suited = [name for name in names if rows >= MAPS[name]().rows_needed(classes)]
     return ["none", "temperature", *suited]
 
@@ -217,8 +225,9 @@ def _least_expected(
     evidence, is a better guess at the truth than any one of them; the one that is nearest to it, by
     cross-entropy over the rows, is taken (San Martini and Spezzaferri, A predictive model selection
     criterion, J. R. Stat. Soc. B 1984). But `none` is, where that one is not ahead of it on
-    held-out rows (`ahead_of_none`), and a stack, where there is one, unless the best is ahead of
-    it by more than two standard errors.
+    held-out rows (`ahead_of_none`) and they are enough to tell that little is lost by it
+    (`most_lost`), and a stack, where there is one, unless the best is ahead of it by more than two
+    standard errors.
     """
     singles = [place for place, each in enumerate(standings) if not each.trial.members]
     best = min(standings, key=lambda standing: (math.isnan(standing.behind), standing.behind))
@@ -239,9 +248,9 @@ def _least_expected(
     if stacks and choice != plain:
         chosen, what = stacks[0], "the average of methods"
     untold = ""
-    if choice == plain:
+    if plain is not None and not is_ahead(single_losses, plain, choice, ahead):
         names = [standings[place].trial.name for place in singles]
-        untold = _untold(data.rows, names, single_losses, choice)
+        untold = _untold(data.rows, names, single_losses, plain, changed=choice != plain)
     if chosen is best:
         return best, lead + untold
     by = f"behind by {chosen.behind:.2g}, standard error {chosen.behind_error:.2g}"
@@ -261,19 +270,37 @@ def _least_expected(
     return chosen, why
 
 
-def _untold(rows: int, names: Sequence[str], losses: PairedLosses, plain: int) -> str:
+def _untold(
+    rows: int, names: Sequence[str], losses: PairedLosses, plain: int, *, changed: bool
+) -> str:
     """By how much a candidate may be better than to change nothing, where few rows leave it open.
 
-    That is the upper end of a 95 % interval, of the best of the others on held-out rows.
+    That is worth a word where nothing is changed, and why something is where it isn't clearly ahead.
+    """
+    most, other = most_lost(losses, plain)
+    nothing = float(losses.mean[plain])
+    if not most > _TOO_MUCH * nothing:
+        return ""
+    by = f"up to {100 * most / nothing:.0f} %" if most < nothing else "far"
+    able = f"as far as {rows:,} rows tell, {names[other]} may still be {by} better"
+    return f"; {able} than to change nothing" if changed else f"; {able}"
+
+
+def most_lost(losses: PairedLosses, plain: int) -> tuple[float, int]:
+    """By how much the best of the others may be better than the one that changes nothing.
+
+    Returns
+    -------
+    most : float
+        The upper end of about a 95 % interval, in nats a row, with what so few rows may have left out.
+    other : int
+        Its place.
     """
     means = losses.mean.copy()
     nothing, means[plain] = means[plain], np.inf
     other = int(np.nanargmin(means))
-    most = nothing - means[other] + 2 * losses.error_of_difference(plain, other)
-    if not most > _WORTH_SAYING * nothing:
-        return ""
-    share = 100 * most / nothing
-    return f"; as far as {rows:,} rows tell, {names[other]} may still be up to {share:.0f} % better"
+    noise = 2 * losses.error_of_difference(plain, other) + _UNSEEN / losses.units
+    return float(nothing - means[other] + noise), other
 
 
 def plain_place(trials: Sequence[Trial]) -> int | None:
@@ -299,17 +326,25 @@ def choose_place(
     expected : float64 array (M,)
         Their `expected_losses`.
     plain : int or None
-        The place of the one that changes nothing: what is not ahead of it on held-out rows, by
-        ``ahead`` standard errors, isn't taken.
+        The place of the one that changes nothing. It is taken where the nearest is not ahead of it on
+        held-out rows, by ``ahead`` standard errors, unless it may cost too much (`most_lost`).
     ahead : float
         That of `ahead_of_none`.
     """
     place = nearest_place(losses, expected)
-    if plain is not None:
-        lead = float(losses.mean[plain] - losses.mean[place])
-        if not lead > ahead * losses.error_of_difference(plain, place):
-            return plain
-    return place
+    if plain is None or place == plain or is_ahead(losses, plain, place, ahead):
+        return place
+    nothing = float(losses.mean[plain])
+    little = math.isfinite(nothing) and most_lost(losses, plain)[0] <= _TOO_MUCH * nothing
+    return plain if little else place
+
+
+def is_ahead(losses: PairedLosses, plain: int, place: int, ahead: float) -> bool:
+    """Whether a candidate is ahead of another on held-out rows by so many standard errors."""
+    if math.isinf(losses.mean[plain]):
+        return True
+    lead = float(losses.mean[plain] - losses.mean[place])
+    return lead > ahead * losses.error_of_difference(plain, place)
 
 
 def nearest_place(losses: PairedLosses, expected: NumpyArray) -> int:
@@ -442,6 +477,11 @@ class PairedLosses:
         evidence = -_TEMPERING * (total * means + draws @ factor.T)
         weights[known] = softmax(evidence).mean(axis=0)
         return weights
+
+    @property
+    def units(self) -> float:
+        """Rows, or clusters, of equal weight that would tell as much."""
+        return float(self.weights[0] ** 2 / self.weights[1])
 
     @property
     def mean(self) -> NumpyArray:
