@@ -19,10 +19,10 @@ from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
 
 _PRIOR = 4.0
-"""Over rows: a normal prior of 1 / T around 1, of standard deviation 1/2, as for the scales of `vector`.
+"""Over rows: a normal prior of 1 / T around 1, of standard deviation 1/2, as `vector` has.
 
-It covers temperatures of 2/3 to 2 within one deviation and all above within two: networks are too sure
-more often than not sure enough. In simulations of 12 to 500 rows 1 to 16 were nearly alike.
+It covers temperatures of 2/3 to 2 within one deviation and all above within two: networks are too
+sure more often than not sure enough. In simulations of 12 to 500 rows 1 to 16 were nearly alike.
 """
 
 _BLOCK = 1 << 17
@@ -126,8 +126,8 @@ class TemperatureMap(SmoothMap):
 class RidgeTemperatureMap(TemperatureMap):
     """Temperature scaling with a ridge on the deviation of 1 / T from 1.
 
-    The mean loss gains ``prior / n (1 / T - 1)^2 / 2``: of few rows, or rows that can be separated, it
-    leaves a point between no change and the best temperature; of many, that temperature.
+    The mean loss gains ``prior / n (1 / T - 1)^2 / 2``: of few rows, or rows that can be separated,
+    it leaves a point between no change and the best temperature; of many, that temperature.
     """
 
     prior: float = field(

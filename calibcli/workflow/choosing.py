@@ -88,8 +88,8 @@ _UNSEEN = 3.0
 """Nats that rows of a kind that chance left out may cost together, with 95 % confidence.
 
 What n rows don't show at all may be true of 3 / n of all rows (Hanley and Lippman-Hand, If nothing
-goes wrong, is everything all right?, JAMA 1983), each of which costs about a nat. A standard error of a
-few dozen rows doesn't know of them. In simulations of 12 to 500 rows 1 to 6 were alike.
+goes wrong, is everything all right?, JAMA 1983), each of which costs about a nat. A standard error
+of a few dozen rows doesn't know of them. In simulations of 12 to 500 rows 1 to 6 were alike.
 """
 
 _SIMPLER = 0.8
@@ -275,7 +275,7 @@ def _untold(
 ) -> str:
     """By how much a candidate may be better than to change nothing, where few rows leave it open.
 
-    That is worth a word where nothing is changed, and why something is where it isn't clearly ahead.
+    It is said where nothing is changed, and where what is taken isn't clearly ahead of that.
     """
     most, other = most_lost(losses, plain)
     nothing = float(losses.mean[plain])
@@ -292,7 +292,7 @@ def most_lost(losses: PairedLosses, plain: int) -> tuple[float, int]:
     Returns
     -------
     most : float
-        The upper end of about a 95 % interval, in nats a row, with what so few rows may have left out.
+        The upper end of about a 95 % interval, in nats a row, with what few rows may leave out.
     other : int
         Its place.
     """
@@ -326,8 +326,8 @@ def choose_place(
     expected : float64 array (M,)
         Their `expected_losses`.
     plain : int or None
-        The place of the one that changes nothing. It is taken where the nearest is not ahead of it on
-        held-out rows, by ``ahead`` standard errors, unless it may cost too much (`most_lost`).
+        The place of the one that changes nothing. It is taken where the nearest is not ahead of it
+        on held-out rows, by ``ahead`` standard errors, unless it may cost too much (`most_lost`).
     ahead : float
         That of `ahead_of_none`.
     """
