@@ -19,6 +19,7 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.curvature import Curvature, Expansion, KeptWork, PreparedRows
 from calibcli.calibrators.parameters import Parameters
+from calibcli.value_counts import CountedScores, normalised
 
 GROUP = "group"
 """The role of the column whose values have maps of their own."""
@@ -41,10 +42,14 @@ class Calibrator(ABC):
     normalises : bool
         Whether the map sees log-probabilities rather than logits. A map that is not invariant to
         the row's additive constant by itself needs that.
+    by_value : bool
+        Whether `transform` makes equal logits of a row equal ones, by a function that never falls
+        and in which a row has no other part. Where the row has one, `logits_by_value` says which.
     """
 
     kind: ClassVar[str]
     normalises: ClassVar[bool] = False
+    by_value: ClassVar[bool] = False
 
     @abstractmethod
     def transform(self, logits: Array) -> Array:
@@ -142,6 +147,13 @@ class Calibrator(ABC):
         finite, mask = split_impossible(log_softmax(logits) if self.normalises else logits)
         return restore_impossible(self.transform(finite), mask)
 
+    def logits_by_value(self, values: NumpyArray, counts: NumpyArray) -> NumpyArray:
+        """Calibrated logits (n, D) of distinct finite logits (n, D), ascending, with their counts.
+
+        Asked for where the map is `by_value`. Impossible classes are not among them.
+        """
+        return self.transform(normalised(values, counts) if self.normalises else values)
+
 
 class Family(ABC):
     """A method: what can be fitted by name, as a frozen dataclass of options.
@@ -195,8 +207,8 @@ class SmoothMap(Family):
     """A family of maps with parameters (P,), as a solver needs it: a frozen dataclass of options.
 
     The abstract methods are all that a map must have; the others have it fitted in fewer passes
-    (`pullback_squares`, `likelihood_hessian`, `likelihood_along`, `prepared`, `kept_work`,
-    `curvature`, `expansion`), give it a penalty (`ridge`, `anchor`) or bounds (`signed`), or place
+    (`pullback_squares`, `likelihood_hessian`, `likelihood_along`, `likelihood_by_value`,
+    `prepared`, `kept_work`, `curvature`, `expansion`), give it a penalty (`ridge`, `anchor`) or bounds (`signed`), or place
     its knots (`needs_placing`, `placed`).
 
     Attributes
@@ -212,6 +224,8 @@ class SmoothMap(Family):
         Whether its parameters must not be negative, but for those that `signed` names.
     keeps_work : bool
         Whether there is `kept_work`; such a map is hashable.
+    along_values : bool
+        Whether there is `likelihood_by_value`.
     """
 
     linear: ClassVar[bool] = True
@@ -219,6 +233,7 @@ class SmoothMap(Family):
     normalises: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
     keeps_work: ClassVar[bool] = False
+    along_values: ClassVar[bool] = False
 
     @abstractmethod
     def size(self, classes: int) -> int:
@@ -260,6 +275,12 @@ class SmoothMap(Family):
         None where the map has no short way to them at finite logits (n, K) and labels (n,).
         """
         return None
+
+    def likelihood_by_value(
+        self, theta: NumpyArray, scores: CountedScores, labels: NumpyArray
+    ) -> NumpyArray:
+        """As `likelihood_along`, of rows by value. Asked for where the map fits `along_values`."""
+        raise NotImplementedError
 
     def kept_work(self, logits: NumpyArray) -> KeptWork:
         """What `forward`, `pullback` and `curvature` find of rows (n, K) anew in every pass.

@@ -12,6 +12,7 @@ from calibcli.arrays import LARGEST_LOGIT, Array, NumpyArray
 from calibcli.calibrators.base import GROUP, LARGEST_REACH, Calibrator, Preserves
 from calibcli.calibrators.parameters import Parameters
 from calibcli.errors import ParamsError
+from calibcli.value_counts import normalised
 
 
 def for_rows(
@@ -35,6 +36,23 @@ def log_probs_after(stages: Sequence[Calibrator], logits: Array) -> Array:
     for stage in stages:
         logits = stage.log_probs(logits)
     return logits
+
+
+def calibrate_by_value(
+    stages: Sequence[Calibrator], values: NumpyArray, counts: NumpyArray
+) -> NumpyArray:
+    """As `calibrate`, of distinct logits (n, D) that occur so often; all stages are `by_value`."""
+    values = log_probs_by_value(stages[:-1], values, counts)
+    return stages[-1].logits_by_value(values, counts) if stages else values
+
+
+def log_probs_by_value(
+    stages: Sequence[Calibrator], values: NumpyArray, counts: NumpyArray
+) -> NumpyArray:
+    """As `log_probs_after`, of distinct logits (n, D) that occur so often."""
+    for stage in stages:
+        values = normalised(stage.logits_by_value(values, counts), counts)
+    return values
 
 
 def reach_of(stages: Sequence[Calibrator], bound: float = LARGEST_LOGIT) -> float:

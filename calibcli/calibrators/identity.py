@@ -15,6 +15,7 @@ class Identity(Calibrator):
 
     kind = "none"
     changes_nothing = True
+    by_value = True
 
     def transform(self, logits: Array) -> Array:
         return logits

@@ -17,6 +17,7 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.parameters import Parameters
+from calibcli.value_counts import CountedScores
 
 _PRIOR = 4.0
 """Over rows: a normal prior of 1 / T around 1, of standard deviation 1/2, as `vector` has.
@@ -46,6 +47,7 @@ class Temperature(Calibrator):
 
     temperature: float
     kind = "temperature"
+    by_value = True
 
     @property
     def changes_nothing(self) -> bool:
@@ -83,6 +85,7 @@ class TemperatureMap(SmoothMap):
     source = "Guo et al., On calibration of modern neural networks, ICML 2017"
     preserves = "order"
     cost = "about 4 passes"
+    along_values = True
 
     def size(self, classes: int) -> int:
         return 1
@@ -118,6 +121,14 @@ class TemperatureMap(SmoothMap):
         ]
         return np.concatenate(parts, axis=1)
 
+    def likelihood_by_value(
+        self, theta: NumpyArray, scores: CountedScores, labels: NumpyArray
+    ) -> NumpyArray:
+        result, places = np.empty((4, len(scores))), scores.places(labels)
+        for rows, values, counts, _ in scores.blocks():
+            result[:, rows] = _along_scale(float(theta[0]), values, places[rows], counts)
+        return result
+
     def calibrator(self, theta: NumpyArray, classes: int) -> Calibrator:
         return Temperature(float(1 / theta[0]))
 
@@ -150,16 +161,28 @@ class RidgeTemperatureMap(TemperatureMap):
         return self.start(classes, 1.0)
 
 
-def _along_scale(scale: float, logits: NumpyArray, labels: NumpyArray) -> NumpyArray:
+def _along_scale(
+    scale: float, logits: NumpyArray, labels: NumpyArray, counts: NumpyArray | None = None
+) -> NumpyArray:
     """The nll of each row at a scale of its logits, and three derivatives: float64 (4, n).
 
     The derivatives of ``log sum_k exp(s d_k)`` by s are the cumulants of d.
+
+    Parameters
+    ----------
+    scale : float
+    logits : array (n, K)
+        All, or distinct ones with their ``counts`` (n, K).
+    labels : int array (n,)
+        The place of the label's logit.
     """
     distance = logits - largest(logits)[:, None]
     # A scale may be so large that what is less likely than the top class is impossible.
     with np.errstate(over="ignore"):
         mass = distance * scale
     np.exp(mass, out=mass)
+    if counts is not None:
+        mass *= counts
     total = sum_classes(mass).astype(np.float64)
     moments = np.empty((3, len(logits)))
     for power in range(3):

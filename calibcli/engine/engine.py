@@ -26,6 +26,7 @@ from calibcli.engine.machine import (
 )
 from calibcli.engine.source import ArraySource, Chunk, Keys, Partition, Source, join
 from calibcli.engine.workers import Workers
+from calibcli.value_counts import CountedScores
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,9 @@ class Tile:
         On the engine's device.
     keys : dict of str to int64 NumPy array (n,), or None
         Numbers of groups by role (``"group"``, ``"by"``, ``"cluster"``), where they were asked for.
+    counted : CountedScores or None
+        The scores by value, where the fold is one that takes them so (`Data.fold_by_value`); the
+        logits are then as stored.
     """
 
     start: int
@@ -67,6 +71,7 @@ class Tile:
     labels: Array | None
     weights: Array | None
     keys: Keys | None = None
+    counted: CountedScores | None = None
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -120,6 +125,7 @@ class Engine:
         if dtype == AS_STORED:
             dtype = None
             if self.device == "cpu" and kind == "logits" and _is_half(scores):
+                scores = scores if scores.flags.aligned else scores.copy()
                 return Tile(chunk.start, scores, chunk.labels, chunk.weights, chunk.keys)
         if self.device != "cpu":
             logits = scores_to_logits(to_device(scores, self.device, dtype), kind)
@@ -137,6 +143,8 @@ class Engine:
         partial_state: Callable[[Tile], State],
         merge: Callable[[State, State], State],
         dtype: Any = None,
+        *,
+        wide: bool = False,
     ) -> State:
         """The merged states of all tiles of a source.
 
@@ -149,11 +157,14 @@ class Engine:
             Two states of neighbouring rows -> one, associative.
         dtype : numpy dtype, optional
             Compute in this precision rather than in that of the stored scores; or `AS_STORED`.
+        wide : bool
+            Whether tiles are whole segments, for work that divides them itself.
         """
         if self.is_elsewhere(source):
-            segments = self._fold_elsewhere(source, partial_state, merge, dtype)
+            segments = self._fold_elsewhere(source, partial_state, merge, dtype, wide)
         else:
-            segments = _by_segment(self.map(source, partial_state, dtype), merge)
+            states = self.map(source, partial_state, dtype, wide=wide)
+            segments = states if wide else _by_segment(states, merge)
         return merge_all(segments, merge)
 
     def is_elsewhere(self, source: Source) -> bool:
@@ -171,11 +182,13 @@ class Engine:
         partial_state: Callable[[Tile], State],
         merge: Callable[[State, State], State],
         dtype: Any,
+        wide: bool,
     ) -> Iterator[State]:
         """The state of each segment, from the workers, in the order of the rows."""
         assert self.workers is not None
         rows = self.segment_rows(source.columns)
-        fold = partial(self._on_worker.fold_segment, source.kind, partial_state, merge, dtype)
+        work = partial_state, merge, dtype, wide
+        fold = partial(self._on_worker.fold_segment, source.kind, *work)
         for number, state in enumerate(self.workers.run(fold, source, rows)):
             if self.on_rows is not None:
                 self.on_rows(min(rows, source.rows - number * rows))
@@ -229,11 +242,16 @@ class Engine:
         return ArraySource.of(join(picked), source)
 
     def map(
-        self, source: Source, function: Callable[[Tile], Result], dtype: Any = None
+        self,
+        source: Source,
+        function: Callable[[Tile], Result],
+        dtype: Any = None,
+        *,
+        wide: bool = False,
     ) -> Iterator[Result]:
-        """``function(tile)`` of every tile, in the order of the rows."""
+        """``function(tile)`` of every tile, in the order of the rows; see `fold`."""
         chunks = source.chunks(self.chunk_rows(source))
-        for results, _ in self.map_chunks(source, chunks, function, dtype):
+        for results, _ in self.map_chunks(source, chunks, function, dtype, wide=wide):
             yield from results
 
     def map_chunks(
@@ -244,20 +262,30 @@ class Engine:
         dtype: Any = None,
         *,
         together: int = 1,
+        wide: bool = False,
     ) -> Iterator[tuple[Iterator[Result], Chunk]]:
         """The results of the tiles of each chunk, with the chunk, in the order of the rows.
 
-        So many neighbouring rows as stay ``together`` are in one chunk.
+        So many neighbouring rows as stay ``together`` are in one chunk; for ``wide`` see `fold`.
         """
-        rows = max(self.tile_rows(source.columns) // together, 1) * together
+        rows = max(self._rows_at_once(source.columns, wide) // together, 1) * together
         with one_blas_thread():
             for chunk in _read_ahead(_aligned(chunks, rows)):
-                yield self._tile_results(chunk, source.kind, function, dtype), chunk
+                yield self._tile_results(chunk, source.kind, function, dtype, wide), chunk
                 if self.on_rows is not None:
                     self.on_rows(len(chunk))
 
+    def _rows_at_once(self, columns: int, wide: bool) -> int:
+        """Rows of a tile, which may be a whole segment."""
+        return self.segment_rows(columns) if wide else self.tile_rows(columns)
+
     def _tile_results(
-        self, chunk: Chunk, kind: InputKind, function: Callable[[Tile], Result], dtype: Any
+        self,
+        chunk: Chunk,
+        kind: InputKind,
+        function: Callable[[Tile], Result],
+        dtype: Any,
+        wide: bool,
     ) -> Iterator[Result]:
         """``function(tile)`` of every tile of a chunk, in the order of the rows."""
         keep_freed_memory()
@@ -265,7 +293,7 @@ class Engine:
         def work(rows_of_tile: Chunk) -> Result:
             return function(self.tile(rows_of_tile, kind, dtype))
 
-        rows = self.tile_rows(chunk.scores.shape[1])
+        rows = self._rows_at_once(chunk.scores.shape[1], wide)
         parts = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
         alone = self.thread_count == 1 or len(chunk) <= rows
         return map(work, parts) if alone else self.pool.map(work, parts)
@@ -276,11 +304,12 @@ class Engine:
         partial_state: Callable[[Tile], State],
         merge: Callable[[State, State], State],
         dtype: Any,
+        wide: bool,
         chunk: Chunk,
     ) -> State:
         """The merged states of the tiles of some rows; what a worker does."""
         with one_blas_thread():
-            return merge_all(self._tile_results(chunk, kind, partial_state, dtype), merge)
+            return merge_all(self._tile_results(chunk, kind, partial_state, dtype, wide), merge)
 
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
@@ -315,8 +344,8 @@ def host_logits(scores: NumpyArray, kind: InputKind) -> NumpyArray:
 
 
 def _is_half(scores: NumpyArray) -> bool:
-    """Whether scores (n, C) are of half precision, a column for each class, aligned in memory."""
-    return bool(scores.dtype == np.float16 and scores.shape[1] > 1 and scores.flags.aligned)
+    """Whether scores (n, C) are of half precision, a column for each class."""
+    return bool(scores.dtype == np.float16 and scores.shape[1] > 1)
 
 
 def _usable_cores() -> int:

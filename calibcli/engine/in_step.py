@@ -65,10 +65,12 @@ class _Request:
     partial_state: Callable[[Tile], Any]
     merge: Callable[[Any, Any], Any]
     dtype: Any
+    wide: bool
 
     def goes_with(self, other: _Request) -> bool:
         """Whether one pass over the rows can serve both."""
-        return self.source is other.source and self.dtype == other.dtype
+        alike = self.dtype == other.dtype and self.wide == other.wide
+        return alike and self.source is other.source
 
 
 class _Meeting:
@@ -149,8 +151,9 @@ class _Meeting:
             waiting = [pair for pair in waiting if not pair[1].goes_with(first)]
             works = [each.partial_state for _, each in served]
             merges = [each.merge for _, each in served]
+            each, merged = partial(_each, works), partial(_merged, merges)
             states = self._engine.fold(
-                first.source, partial(_each, works), partial(_merged, merges), first.dtype
+                first.source, each, merged, first.dtype, wide=first.wide
             )
             answers.update(zip((thread for thread, _ in served), states, strict=True))
         with self._changed:
@@ -210,8 +213,10 @@ class _SharedEngine(Engine):
         partial_state: Callable[[Tile], State],
         merge: Callable[[State, State], State],
         dtype: Any = None,
+        *,
+        wide: bool = False,
     ) -> State:
         if self.meeting is None or not self.meeting.has(current_thread()):
-            return super().fold(source, partial_state, merge, dtype)
-        state: State = self.meeting.ask(_Request(source, partial_state, merge, dtype))
+            return super().fold(source, partial_state, merge, dtype, wide=wide)
+        state: State = self.meeting.ask(_Request(source, partial_state, merge, dtype, wide))
         return state

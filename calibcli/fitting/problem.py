@@ -108,7 +108,9 @@ class Problem:
         data = self.data
         split = data.split if data.folds > 1 and not data.parts else Folds()
         self.passes += 1
-        sums: NumpyArray = data.fold(partial(self._sums(theta).lines, split), np.add)
+        by_value = self._is_likelihood and self.map.along_values
+        fold = data.fold_by_value if by_value else data.fold
+        sums: NumpyArray = fold(partial(self._sums(theta).lines, split), np.add)
         self.by_fold = FoldSums(float(theta[0]), sums[:-1])
         return self.line_of(float(theta[0]), sums[-1], data.weight)
 
@@ -380,6 +382,8 @@ class _Sums:
 
     def _along(self, tile: Tile) -> Sequence[NumpyArray]:
         """Loss and three derivatives (n,) by the one parameter; NaN where one is not known."""
+        if tile.counted is not None:
+            return list(self.map.likelihood_by_value(self.theta, tile.counted, tile.labels))
         if self.objective.likelihood and not self.impossible:
             short = self.map.likelihood_along(self.theta, tile.logits, tile.labels)
             if short is not None:
