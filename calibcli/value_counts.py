@@ -123,7 +123,7 @@ class ValueCounts:
 
 
 def _counted(bits: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
-    """The keys of the distinct finite numbers of a row (K,) of bits, ascending, and their counts."""
+    """The keys of the distinct finite numbers of a row (K,), ascending, and their counts."""
     counts = np.bincount(bits, minlength=2 * _SIGN)
     # Of negative numbers those with larger bits are smaller.
     above, below = counts[:_INFINITE], counts[_SIGN : _SIGN + _INFINITE]
@@ -209,7 +209,7 @@ class CountedScores:
         return places
 
     def spread_out(self, rows: slice, values: NumpyArray) -> NumpyArray:
-        """Values (b, D) of the rows of a block as a matrix (b, K); ``-inf`` where that was stored."""
+        """Values (b, D) of the rows of a block as a matrix (b, K); ``-inf`` as stored."""
         (block,) = (block for block in self.kept.blocks if block.rows == rows)
         matrix = np.empty((len(values), self.classes), values.dtype)
         table = np.full(2 * _SIGN, -np.inf, values.dtype)
@@ -221,7 +221,7 @@ class CountedScores:
 
 def normalised(values: NumpyArray, counts: NumpyArray) -> NumpyArray:
     """Log-probabilities (b, D) of logits (b, D) that occur so often."""
-    shifted = values - largest(values)[:, None]
+    shifted: NumpyArray = values - largest(values)[:, None]
     total = np.log(np.vecdot(np.exp(shifted), counts))
     shifted -= total[:, None]
     return shifted

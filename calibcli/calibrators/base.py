@@ -152,7 +152,8 @@ class Calibrator(ABC):
 
         Asked for where the map is `by_value`. Impossible classes are not among them.
         """
-        return self.transform(normalised(values, counts) if self.normalises else values)
+        new: NumpyArray = self.transform(normalised(values, counts) if self.normalises else values)
+        return new
 
 
 class Family(ABC):
@@ -208,8 +209,8 @@ class SmoothMap(Family):
 
     The abstract methods are all that a map must have; the others have it fitted in fewer passes
     (`pullback_squares`, `likelihood_hessian`, `likelihood_along`, `likelihood_by_value`,
-    `prepared`, `kept_work`, `curvature`, `expansion`), give it a penalty (`ridge`, `anchor`) or bounds (`signed`), or place
-    its knots (`needs_placing`, `placed`).
+    `prepared`, `kept_work`, `curvature`, `expansion`), give it a penalty (`ridge`, `anchor`) or
+    bounds (`signed`), or place its knots (`needs_placing`, `placed`).
 
     Attributes
     ----------

@@ -292,7 +292,8 @@ class FitJob:
         with self.talk.progress(self.engine, "writing", dataset.rows) as engine:
             fitted_to = None if self.test is None else self._prints.result()
             columns, stages = RowColumns(kept), outcome.fit.calibrators
-            write_calibrated(engine, dataset, stages, path, files, fitted_to, columns)
+            known = self.test_data or self.data
+            write_calibrated(engine, dataset, stages, path, files, fitted_to, columns, known)
         talk_about_left_out(files, self.talk)
 
     def _stored_rows(self, dataset: Dataset) -> Dataset:

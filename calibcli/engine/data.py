@@ -19,8 +19,9 @@ from calibcli.arrays import (
     wide_values,
 )
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import for_rows, log_probs_after, log_probs_by_value
+from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.calibrators.identity import Identity
+from calibcli.engine.counting import counted, is_countable
 from calibcli.engine.engine import AS_STORED, Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
 from calibcli.engine.kept_tiles import KeptTiles
@@ -28,7 +29,6 @@ from calibcli.engine.machine import to_device
 from calibcli.engine.source import ArraySource, Source, hold, names_of_keys, read_all
 from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, TileSurvey, survey_tile
 from calibcli.errors import DataError
-from calibcli.value_counts import LEAST_CLASSES, CountedScores, ValueBlock, ValueCounts
 
 State = TypeVar("State")
 
@@ -150,15 +150,7 @@ class Data:
     @property
     def is_counted(self) -> bool:
         """Whether `fold_by_value` has the scores of its tiles by value."""
-        source = self.source
-        return (
-            source.dtype == np.float16
-            and source.kind == "logits"
-            and source.columns >= LEAST_CLASSES
-            and self.engine.device == "cpu"
-            and self.precision is None
-            and all(stage.by_value for stage in self.stages)
-        )
+        return self.precision is None and is_countable(self.engine, self.source, self.stages)
 
     def fold_by_value(
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
@@ -403,16 +395,7 @@ def _counted(
     partial_state: Callable[[Tile], State],
     tile: Tile,
 ) -> State:
-    """The state of a tile of half precision, which gets its scores by value."""
-    counts = kept.of(ValueCounts, tile.start, partial(ValueCounts.of, tile.logits))
-    counted = CountedScores(counts, tile.logits)
-    if stages:
-        counted = counted.after(partial(_log_probs_of, stages))
-    return partial_state(replace(tile, counted=counted))
-
-
-def _log_probs_of(stages: tuple[Calibrator, ...], block: ValueBlock) -> NumpyArray:
-    return log_probs_by_value(stages, block.values, block.counts)
+    return partial_state(counted(kept, stages, tile))
 
 
 def _with_made(

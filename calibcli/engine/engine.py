@@ -268,14 +268,14 @@ class Engine:
 
         So many neighbouring rows as stay ``together`` are in one chunk; for ``wide`` see `fold`.
         """
-        rows = max(self._rows_at_once(source.columns, wide) // together, 1) * together
+        rows = max(self.rows_at_once(source.columns, wide) // together, 1) * together
         with one_blas_thread():
             for chunk in _read_ahead(_aligned(chunks, rows)):
                 yield self._tile_results(chunk, source.kind, function, dtype, wide), chunk
                 if self.on_rows is not None:
                     self.on_rows(len(chunk))
 
-    def _rows_at_once(self, columns: int, wide: bool) -> int:
+    def rows_at_once(self, columns: int, wide: bool) -> int:
         """Rows of a tile, which may be a whole segment."""
         return self.segment_rows(columns) if wide else self.tile_rows(columns)
 
@@ -293,7 +293,7 @@ class Engine:
         def work(rows_of_tile: Chunk) -> Result:
             return function(self.tile(rows_of_tile, kind, dtype))
 
-        rows = self._rows_at_once(chunk.scores.shape[1], wide)
+        rows = self.rows_at_once(chunk.scores.shape[1], wide)
         parts = (chunk.rows(i, i + rows) for i in range(0, len(chunk), rows))
         alone = self.thread_count == 1 or len(chunk) <= rows
         return map(work, parts) if alone else self.pool.map(work, parts)

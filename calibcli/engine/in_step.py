@@ -152,9 +152,7 @@ class _Meeting:
             works = [each.partial_state for _, each in served]
             merges = [each.merge for _, each in served]
             each, merged = partial(_each, works), partial(_merged, merges)
-            states = self._engine.fold(
-                first.source, each, merged, first.dtype, wide=first.wide
-            )
+            states = self._engine.fold(first.source, each, merged, first.dtype, wide=first.wide)
             answers.update(zip((thread for thread, _ in served), states, strict=True))
         with self._changed:
             self._answers.update(answers)

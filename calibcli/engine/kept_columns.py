@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -83,6 +84,11 @@ class RowColumns:
     kept: Kept | None = None
     decider: Callable[[NumpyArray], NumpyArray] | None = None
 
+    @property
+    def of_rows(self) -> bool:
+        """Whether a few numbers of each row are all that it takes, not all its probabilities."""
+        return self.kept is not None and not self.kept.top and self.decider is None
+
     def __call__(
         self,
         probs: NumpyArray,
@@ -107,17 +113,44 @@ class RowColumns:
             columns[PROBS] = probs
         elif kept.top:
             columns |= top_classes(probs, kept.top)
-        columns[PREDICTION] = prediction
+        chance = partial(pick, probs)
+        columns |= self.numbers(prediction, confidence, labels, chance, probs.shape[1])
+        if interval is not None and CONFIDENCE in columns:
+            columns[LOWER], columns[UPPER] = interval
+        if self.decider is not None:
+            columns[DECISION] = self.decider(probs)
+        return columns
+
+    def numbers(
+        self,
+        prediction: NumpyArray,
+        confidence: NumpyArray,
+        labels: NumpyArray | None,
+        chance: Callable[[NumpyArray], NumpyArray],
+        classes: int,
+    ) -> dict[str, NumpyArray]:
+        """The columns (n,) of which each row has one number.
+
+        Parameters
+        ----------
+        prediction, confidence, labels
+            As of `__call__`.
+        chance : callable
+            The probability of a class of each row (n,).
+        classes : int
+        """
+        kept, columns = self.kept, {PREDICTION: prediction}
         if kept is None or kept.confidence:
             columns[CONFIDENCE] = confidence
         if labels is not None:
             columns[LABEL] = labels
         if kept is not None and labels is not None:
-            columns |= _of_label(kept, probs, prediction, labels)
-        if interval is not None and CONFIDENCE in columns:
-            columns[LOWER], columns[UPPER] = interval
-        if self.decider is not None:
-            columns[DECISION] = self.decider(probs)
+            known = (labels >= 0) & (labels < classes)
+            if kept.confidence and known.all():
+                columns[CORRECT] = prediction == labels
+            if kept.label:
+                found = chance(np.where(known, labels, 0))
+                columns[LABEL_PROB] = np.where(known, found, np.array(np.nan, found.dtype))
         return columns
 
     def notes(self, classes: int) -> dict[str, str] | None:
@@ -125,20 +158,6 @@ class RowColumns:
         if self.kept is None or not self.kept.top:
             return None
         return {"logits": TOP_LOGPROB, "input": "log-probs", "num_classes": str(classes)}
-
-
-def _of_label(
-    kept: Kept, probs: NumpyArray, prediction: NumpyArray, labels: NumpyArray
-) -> dict[str, NumpyArray]:
-    """Whether the prediction is right, beside its confidence, and the probability of the label."""
-    columns: dict[str, NumpyArray] = {}
-    known = (labels >= 0) & (labels < probs.shape[1])
-    if kept.confidence and known.all():
-        columns[CORRECT] = prediction == labels
-    if kept.label:
-        chance = pick(probs, np.where(known, labels, 0))
-        columns[LABEL_PROB] = np.where(known, chance, np.array(np.nan, probs.dtype))
-    return columns
 
 
 def top_classes(probs: NumpyArray, count: int) -> dict[str, NumpyArray]:

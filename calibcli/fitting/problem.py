@@ -383,7 +383,8 @@ class _Sums:
     def _along(self, tile: Tile) -> Sequence[NumpyArray]:
         """Loss and three derivatives (n,) by the one parameter; NaN where one is not known."""
         if tile.counted is not None:
-            return list(self.map.likelihood_by_value(self.theta, tile.counted, tile.labels))
+            labels = to_numpy(tile.labels)
+            return list(self.map.likelihood_by_value(self.theta, tile.counted, labels))
         if self.objective.likelihood and not self.impossible:
             short = self.map.likelihood_along(self.theta, tile.logits, tile.labels)
             if short is not None:

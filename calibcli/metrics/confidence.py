@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, namespace
+from calibcli.arrays import NumpyArray
 from calibcli.metrics.corp import Decomposition, decompose
 from calibcli.metrics.lattice import lattice_cells
 from calibcli.metrics.view import View
@@ -134,7 +134,7 @@ class CollectedScores:
     def partial(self, view: View) -> Collected:
         """The rows of one block; those of weight 0 are absent."""
         confidence, correct = view.forecast(top=self.top)
-        if namespace(view.shifted).finfo(view.shifted.dtype).bits <= 32:
+        if view.bits <= 32:
             # Nothing is lost: these numbers were float32 before the view widened them.
             confidence = confidence.astype(np.float32)
         scores = ScoredRows(confidence, correct, None)

@@ -131,7 +131,7 @@ class View:
         keys: Mapping[str, NumpyArray] | None = None,
         event: Event = "auto",
     ) -> None:
-        self.shifted = shift(logits)
+        self._logits = logits
         self.device_labels = labels
         self._weights = weights
         self.start, self.keys = start, keys or {}
@@ -143,12 +143,22 @@ class View:
         """What statistics have computed of these rows that others need too."""
 
     def __len__(self) -> int:
-        return int(self.shifted.shape[0])
+        return int(self._logits.shape[0])
 
     @property
     def classes(self) -> int:
         """The number of classes K."""
-        return int(self.shifted.shape[1])
+        return int(self._logits.shape[1])
+
+    @cached_property
+    def shifted(self) -> Array:
+        """Logits (n, K) minus their row's largest, on the device."""
+        return shift(self._logits)
+
+    @property
+    def bits(self) -> int:
+        """The bits of a number of the probabilities: 32 or 64."""
+        return int(namespace(self.shifted).finfo(self.shifted.dtype).bits)
 
     @cached_property
     def exponentials(self) -> Array:

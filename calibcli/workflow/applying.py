@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,14 +17,17 @@ from calibcli.arrays import (
     greatest,
     namespace,
     scores_to_logits,
+    single_precision,
     softmax,
     to_numpy,
     wide_values,
 )
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, for_rows, log_probs_after
-from calibcli.engine.engine import Engine, Tile, host_logits
+from calibcli.engine.counting import calibrated, counted, is_countable
+from calibcli.engine.engine import AS_STORED, Engine, Tile, host_logits
 from calibcli.engine.kept_columns import LOWER, PROBS, UPPER, RowColumns
+from calibcli.engine.kept_tiles import KeptTiles
 from calibcli.engine.machine import keep_freed_memory, one_blas_thread
 from calibcli.engine.source import Chunk, Source
 from calibcli.engine.survey import TOO_LARGE
@@ -131,9 +134,16 @@ def probabilities_on_device(
     return probs if bool(usable) else None
 
 
-def chunk_rows(engine: Engine, source: Source) -> int:
-    """Rows to calibrate and write at a time."""
-    rows = engine.tile_rows(source.columns)
+def is_by_value(
+    engine: Engine, source: Source, stages: Sequence[Calibrator], columns: RowColumns
+) -> bool:
+    """Whether the columns come from the distinct logits of each row, and of wide tiles."""
+    return columns.of_rows and is_countable(engine, source, stages)
+
+
+def chunk_rows(engine: Engine, source: Source, *, wide: bool = False) -> int:
+    """Rows to calibrate and write at a time; for ``wide`` tiles see `Engine.fold`."""
+    rows = engine.rows_at_once(source.columns, wide)
     wanted = max(_CHUNK_BYTES // (4 * source.columns) // rows, 1) * rows
     return min(engine.chunk_rows(source), wanted)
 
@@ -147,6 +157,7 @@ def calibrated_chunks(
     *,
     intervals: bool = False,
     together: int = 1,
+    kept: KeptTiles | None = None,
 ) -> Iterator[Predictions]:
     """The rows of some chunks with what is to be known of them, in order.
 
@@ -158,14 +169,20 @@ def calibrated_chunks(
         Whether intervals of the confidence are wanted, where there are some.
     together : int
         So many neighbouring rows come together.
+    kept : KeptTiles, optional
+        What was made of these rows before.
 
     Raises
     ------
     DataError
         A row whose scores have no probabilities, with its place.
     """
-    work = partial(_calibrated, tuple(stages), columns, intervals)
-    for results, chunk in engine.map_chunks(source, chunks, work, together=together):
+    work, dtype = partial(_calibrated, tuple(stages), columns, intervals), None
+    wide = is_by_value(engine, source, stages, columns) and together == 1
+    if wide:
+        work, dtype = partial(_by_value, kept or KeptTiles(), tuple(stages), columns), AS_STORED
+    mapped = engine.map_chunks(source, chunks, work, dtype, together=together, wide=wide)
+    for results, chunk in mapped:
         without, parts = zip(*results, strict=True)
         _check(source, chunk, np.concatenate(without))
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -192,6 +209,32 @@ def _calibrated(
             interval = np.minimum(lower, confidence), np.maximum(upper, confidence)
         labels = None if tile.labels is None else to_numpy(tile.labels)
         return np.isnan(confidence), columns(probs, prediction, confidence, interval, labels)
+
+
+def _by_value(
+    kept: KeptTiles, stages: tuple[Calibrator, ...], columns: RowColumns, tile: Tile
+) -> tuple[NumpyArray, Mapping[str, NumpyArray]]:
+    """As `_calibrated`, of a wide tile of half precision, whose columns are `RowColumns.of_rows`.
+
+    The last stage has no interval then, as it is one of those that treat equal logits equally.
+    """
+    if not are_finite_halves(tile.logits):
+        single = replace(tile, logits=single_precision(tile.logits))
+        return _calibrated(stages, columns, False, single)
+    # Not when the module is loaded: a service has no use for it.
+    from calibcli.metrics.counted_view import CountedView
+
+    scores = counted(kept, (), tile).counted
+    assert scores is not None
+    labels = None if tile.labels is None else to_numpy(tile.labels)
+    view = CountedView(calibrated(scores, stages), np.zeros(len(tile), np.int64))
+
+    def chance(classes: NumpyArray) -> NumpyArray:
+        return view.probabilities_at(classes).astype(np.float32)
+
+    confidence = view.top_confidence.astype(np.float32)
+    numbers = columns.numbers(view.prediction, confidence, labels, chance, view.classes)
+    return np.isnan(confidence), numbers
 
 
 def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:

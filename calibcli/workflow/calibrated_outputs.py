@@ -11,9 +11,11 @@ import numpy as np
 
 from calibcli.arrays import InputKind, NumpyArray
 from calibcli.calibrators.base import Calibrator
+from calibcli.engine.data import Data
 from calibcli.engine.engine import Engine
 from calibcli.engine.kept_columns import RowColumns
-from calibcli.engine.source import Chunk, Partition
+from calibcli.engine.kept_tiles import KeptTiles
+from calibcli.engine.source import ArraySource, Chunk, Partition
 from calibcli.tables.atomic import Outputs
 from calibcli.tables.dataset import Dataset
 from calibcli.tables.formats.base import UNKNOWN_ROWS
@@ -29,6 +31,7 @@ from calibcli.workflow.applying import (
     Predictions,
     calibrated_chunks,
     chunk_rows,
+    is_by_value,
 )
 
 _FEWEST_PARTS, _MOST_SEGMENTS = 64, 16
@@ -44,6 +47,7 @@ def write_calibrated(
     files: Outputs,
     fitted_to: Sequence[Mapping[str, Any]] | None,
     columns: RowColumns = ALL_COLUMNS,
+    known: Data | None = None,
 ) -> int:
     """Write the calibrated probabilities of a dataset, or what is kept of them.
 
@@ -63,6 +67,8 @@ def write_calibrated(
         of itself that a fit has seen them.
     columns : RowColumns, optional
         What is written of each row.
+    known : Data, optional
+        Rows that a fit has kept something of; of use where they are those of the dataset.
 
     Returns
     -------
@@ -95,7 +101,17 @@ def write_calibrated(
         notes=notes,
         threads=engine.thread_count,
     ) as writer:
-        return rows.write(engine, writer, dataset)
+        return rows.write(engine, writer, dataset, _kept_of(dataset, known))
+
+
+def _kept_of(dataset: Dataset, known: Data | None) -> KeptTiles | None:
+    """What was kept of the rows of a dataset."""
+    if known is None:
+        return None
+    source = known.source
+    is_same = source is dataset or (isinstance(source, ArraySource) and source.origin is dataset)
+    # What was made after stages has other numbers, but also another source.
+    return known.kept if is_same else None
 
 
 def _write_parts(
@@ -194,8 +210,16 @@ class _CalibratedRows:
         """What the writer of some rows must know."""
         return _Described(rows if rows == UNKNOWN_ROWS else rows // self.labels, self.class_names)
 
-    def write(self, engine: Engine, writer: Writer, source: Dataset | _PartSource) -> int:
+    def write(
+        self,
+        engine: Engine,
+        writer: Writer,
+        source: Dataset | _PartSource,
+        kept: KeptTiles | None = None,
+    ) -> int:
         """Write all rows of a source, and return how many the output has.
+
+        What was ``kept`` of these rows is used.
 
         Raises
         ------
@@ -203,15 +227,18 @@ class _CalibratedRows:
             A row has no probabilities.
         """
         written = 0
-        chunks = source.chunks(chunk_rows(engine, source), with_columns=True)
+        row_columns = ALL_COLUMNS if self.by_label else self.row_columns
+        wide = is_by_value(engine, source, self.stages, row_columns)
+        chunks = source.chunks(chunk_rows(engine, source, wide=wide), with_columns=True)
         calibrated = calibrated_chunks(
             engine,
             source,
             chunks,
             self.stages,
-            ALL_COLUMNS if self.by_label else self.row_columns,
+            row_columns,
             intervals=not self.by_label,
             together=self.labels,
+            kept=kept,
         )
         for part in calibrated:
             computed, columns = part.columns, part.chunk.columns

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
-from calibcli.arrays import Array, namespace, to_numpy
+from calibcli.arrays import Array, NumpyArray, namespace, to_numpy
 from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import calibrate, for_rows
+from calibcli.calibrators.chain import calibrate, calibrate_by_value, for_rows
+from calibcli.engine.counting import calibrated
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import CLUSTER, Folds
-from calibcli.engine.source import each_key, names_of_keys
+from calibcli.engine.source import Keys, each_key, names_of_keys
 from calibcli.errors import DataError
+from calibcli.metrics.counted_view import CountedView
 from calibcli.metrics.pairing import RowsIdentity, hash_of_names
 from calibcli.metrics.panel import Evaluation, Panel
 from calibcli.metrics.resampling import Units
 from calibcli.metrics.view import Event, View
+from calibcli.value_counts import CountedScores, ValueBlock
 
 MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
 """Rows that the fit has not seen: of a test input, or of the input fold by fold; or none."""
@@ -29,12 +33,26 @@ MeasuredOn: TypeAlias = Literal["test", "cross-fit", "nothing"]
 ID = "id"
 """Role of the key column that names the rows."""
 
-Predictor = Callable[[Tile], Array]
-"""Makes calibrated logits (n, K) of a tile."""
+
+class Predictor(ABC):
+    """Makes calibrated logits of the rows of a tile."""
+
+    @abstractmethod
+    def __call__(self, tile: Tile) -> Array:
+        """Calibrated logits (n, K)."""
+
+    @property
+    def by_value(self) -> bool:
+        """Whether there is `of_values`."""
+        return False
+
+    def of_values(self, tile: Tile) -> CountedScores:
+        """The same of a tile that is `counted`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Through:
+class Through(Predictor):
     """Calibrated logits, by the same stages for every row."""
 
     stages: tuple[Calibrator, ...] = ()
@@ -42,13 +60,38 @@ class Through:
     def __call__(self, tile: Tile) -> Array:
         return calibrate(for_rows(self.stages, tile.keys), tile.logits)
 
+    @property
+    def by_value(self) -> bool:
+        return all(stage.by_value for stage in self.stages)
+
+    def of_values(self, tile: Tile) -> CountedScores:
+        assert tile.counted is not None
+        return calibrated(tile.counted, self.stages)
+
 
 @dataclass(frozen=True)
-class CrossFitted:
+class CrossFitted(Predictor):
     """Calibrated logits of each row, by the stages that were fitted without its fold."""
 
     by_fold: tuple[tuple[Calibrator, ...], ...]
     split: Folds
+
+    @property
+    def by_value(self) -> bool:
+        return all(stage.by_value for stages in self.by_fold for stage in stages)
+
+    def of_values(self, tile: Tile) -> CountedScores:
+        assert tile.counted is not None
+        return tile.counted.after(partial(self._step, self.split.of(tile)))
+
+    def _step(self, folds: NumpyArray, block: ValueBlock) -> NumpyArray:
+        result = np.empty_like(block.values)
+        for position, stages in enumerate(self.by_fold):
+            rows = np.flatnonzero(folds[block.rows] == position)
+            if len(rows):
+                values, counts = block.values[rows], block.counts[rows]
+                result[rows] = calibrate_by_value(stages, values, counts)
+        return result
 
     def __call__(self, tile: Tile) -> Array:
         logits = tile.logits
@@ -68,7 +111,9 @@ def measure(data: Data, predictors: Sequence[Predictor], panel: Panel) -> list[E
     Where the panel has a bootstrap, with intervals, and those of the differences from the first.
     """
     panel = resampled(panel, data)
-    states = data.fold(partial(_states, tuple(predictors), panel), partial(_merge, panel))
+    work, merge = partial(_states, tuple(predictors), panel), partial(_merge, panel)
+    by_value = all(predictor.by_value for predictor in predictors)
+    states = (data.fold_by_value if by_value else data.fold)(work, merge)
     return panel.finish_all(states)
 
 
@@ -123,11 +168,21 @@ def _identity(panel: Panel, data: Data, units: Units) -> RowsIdentity | None:
     return RowsIdentity(units, hashes)
 
 
+class _Place(TypedDict):
+    """What a view knows of its rows beside scores, labels and weights."""
+
+    start: int
+    keys: Keys | None
+    event: Event
+
+
 def view_of(tile: Tile, predictor: Predictor, event: Event) -> View:
     """A block of rows with what a predictor makes of them; the confidence is of an event."""
     weights = None if tile.weights is None else to_numpy(tile.weights)
-    logits = predictor(tile)
-    return View(logits, tile.labels, weights, start=tile.start, keys=tile.keys, event=event)
+    place: _Place = {"start": tile.start, "keys": tile.keys, "event": event}
+    if tile.counted is not None:
+        return CountedView(predictor.of_values(tile), to_numpy(tile.labels), weights, **place)
+    return View(predictor(tile), tile.labels, weights, **place)
 
 
 def _states(predictors: tuple[Predictor, ...], panel: Panel, tile: Tile) -> list[Any]:

@@ -40,7 +40,7 @@ def check_target(plan: Plan) -> None:
 
 
 @dataclass(frozen=True)
-class ShareCorrected:
+class ShareCorrected(Predictor):
     """Calibrated logits of a predictor, corrected for other class shares."""
 
     predictor: Predictor
