@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, largest
+from calibcli.arrays import NumpyArray, largest, pick
 
 LEAST_CLASSES = 1 << 14
 """Classes from which on rows are counted: of fewer, half precision tells most apart."""
@@ -208,6 +208,22 @@ class CountedScores:
                 places[number] = keys.searchsorted(sought[number])
         return places
 
+    def at(self, classes: NumpyArray) -> NumpyArray:
+        """The score (n,) of a class of each row (n,), which must be finite."""
+        places = self.places(classes)
+        parts = [pick(block.values, places[block.rows]) for block in self.blocks()]
+        return np.concatenate(parts)
+
+    def largest_of_rows(self, count: int) -> NumpyArray:
+        """The largest scores of each row (n, m); ``-inf`` where fewer are finite."""
+        top = np.full((len(self), min(count, self.classes)), -np.inf, np.float32)
+        for rows, values, counts, last in self.blocks():
+            for number, end in enumerate(last + 1):
+                part = slice(max(end - count, 0), end)
+                each = values[number, part].repeat(counts[number, part].astype(np.int64))[-count:]
+                top[rows.start + number, : len(each)] = each
+        return top
+
     def spread_out(self, rows: slice, values: NumpyArray) -> NumpyArray:
         """Values (b, D) of the rows of a block as a matrix (b, K); ``-inf`` as stored."""
         (block,) = (block for block in self.kept.blocks if block.rows == rows)
@@ -225,3 +241,12 @@ def normalised(values: NumpyArray, counts: NumpyArray) -> NumpyArray:
     total = np.log(np.vecdot(np.exp(shifted), counts))
     shifted -= total[:, None]
     return shifted
+
+
+def log_softmax_by_value(scores: CountedScores) -> CountedScores:
+    """Log-probabilities of logits by value."""
+    return scores.after(_normalised)
+
+
+def _normalised(block: ValueBlock) -> NumpyArray:
+    return normalised(block.values, block.counts)

@@ -38,7 +38,7 @@ from calibcli.metrics.registry import METRICS
 from calibcli.metrics.resampling import Bagged, Bootstrap, Interval, Units, draws, tail_share
 from calibcli.metrics.row_mean import SHARE_OF_ROWS
 from calibcli.metrics.view import View
-from calibcli.workflow.measuring import Through, measure
+from calibcli.workflow.measuring import Predictor, Through, measure
 
 DEFAULT = Panel(bootstrap=Bootstrap())
 
@@ -309,12 +309,13 @@ def test_rows_without_weight_change_nothing() -> None:
 def test_an_infinite_score_has_no_interval() -> None:
     data = open_data(Engine(threads=1), ArraySource(*rows(100)))
 
-    def impossible(tile):
-        logits = tile.logits.copy()
-        logits[0, tile.labels[0]] = -np.inf
-        return logits
+    class Impossible(Predictor):
+        def __call__(self, tile):
+            logits = tile.logits.copy()
+            logits[0, tile.labels[0]] = -np.inf
+            return logits
 
-    before, after = measure(data, [Through(), impossible], DEFAULT)
+    before, after = measure(data, [Through(), Impossible()], DEFAULT)
     assert "nll" in before.intervals
     assert "nll" not in after.intervals
     assert "nll" not in after.changes

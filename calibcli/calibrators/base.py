@@ -209,8 +209,8 @@ class SmoothMap(Family):
 
     The abstract methods are all that a map must have; the others have it fitted in fewer passes
     (`pullback_squares`, `likelihood_hessian`, `likelihood_along`, `likelihood_by_value`,
-    `prepared`, `kept_work`, `curvature`, `expansion`), give it a penalty (`ridge`, `anchor`) or
-    bounds (`signed`), or place its knots (`needs_placing`, `placed`).
+    `prepared`, `prepared_by_value`, `kept_work`, `curvature`, `expansion`), give it a penalty
+    (`ridge`, `anchor`) or bounds (`signed`), or place its knots (`needs_placing`, `placed`).
 
     Attributes
     ----------
@@ -301,6 +301,16 @@ class SmoothMap(Family):
         """
         raise NotImplementedError
 
+    def resolution(self, theta: NumpyArray) -> float | None:
+        """How fine `prepared_by_value` must be for parameters (P,); None where it is no way."""
+        return None
+
+    def prepared_by_value(
+        self, scores: CountedScores, labels: NumpyArray, resolution: float
+    ) -> PreparedRows:
+        """As `prepared`, of rows by value, for parameters of a resolution."""
+        raise NotImplementedError
+
     def curvature(self, classes: int) -> Curvature | None:
         """The sums for a preconditioner of the likelihood at K classes, where the map has some."""
         return None
@@ -333,17 +343,18 @@ class SmoothMap(Family):
         """Whether the family has knots that are still to be placed."""
         return False
 
-    def telling(self, log_probs: Array) -> Array:
-        """What of log-probabilities (n, K) of rows places the knots: (n, m) of them.
+    @property
+    def most_telling(self) -> int | None:
+        """How many of the largest log-probabilities of a row place the knots; None for all.
 
-        That alone comes to the host.
+        These alone come to the host, in any order.
         """
-        return log_probs
+        return None
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> SmoothMap:
         """The family with its knots, if any, placed by log-probabilities (n, K) of rows.
 
-        Of these, what is `telling` is enough.
+        Of these, those that are `most_telling` are enough.
         """
         return self
 

@@ -145,8 +145,9 @@ class _CurvedMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def telling(self, log_probs: Array) -> Array:
-        return self._curve.telling(log_probs)
+    @property
+    def most_telling(self) -> int | None:
+        return self._curve.most_telling
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> _CurvedMap:
         return replace(self, knots=self._curve.placed(log_probs, weights).knots)

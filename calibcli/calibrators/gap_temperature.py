@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar, Literal, get_args
@@ -28,7 +29,9 @@ from calibcli.arrays import (
 from calibcli.calibrators.base import Calibrator, Preserves, SmoothMap
 from calibcli.calibrators.curvature import PreparedRows
 from calibcli.calibrators.parameters import Parameters
-from calibcli.calibrators.piecewise import largest_of_rows, read_knots, spaced, weighted_quantiles
+from calibcli.calibrators.piecewise import read_knots, spaced, weighted_quantiles
+from calibcli.calibrators.value_moments import ValueMoments, width_for
+from calibcli.value_counts import CountedScores, normalised
 
 Feature = Literal["gap", "entropy", "confidence"]
 
@@ -56,6 +59,7 @@ class GapTemperature(Calibrator):
     feature: Feature
     kind: ClassVar[str] = "gap-temperature"
     normalises: ClassVar[bool] = True
+    by_value: ClassVar[bool] = True
 
     def transform(self, logits: Array) -> Array:
         if is_numpy_array(logits):
@@ -65,6 +69,13 @@ class GapTemperature(Calibrator):
         else:
             scale = _hats(self.knots, self.feature, logits) @ like(self.scales, logits)
         return logits * scale[:, None]
+
+    def logits_by_value(self, values: NumpyArray, counts: NumpyArray) -> NumpyArray:
+        log_probs = normalised(values, counts)
+        at = _feature_by_value(self.feature, log_probs, counts)
+        scale = np.interp(at, self.knots, self.scales).astype(log_probs.dtype)
+        new: NumpyArray = log_probs * scale[:, None]
+        return new
 
     @property
     def preserves(self) -> Preserves:
@@ -130,8 +141,9 @@ class GapTemperatureMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def telling(self, log_probs: Array) -> Array:
-        return log_probs if self.feature == "entropy" else largest_of_rows(log_probs, 2)
+    @property
+    def most_telling(self) -> int | None:
+        return None if self.feature == "entropy" else 2
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> GapTemperatureMap:
         with np.errstate(invalid="ignore"):
@@ -180,6 +192,19 @@ class GapTemperatureMap(SmoothMap):
     def prepared(self, logits: NumpyArray, labels: NumpyArray) -> PreparedRows:
         return _ScaledRows(logits, labels, _hats(self._knots, self.feature, logits))
 
+    def resolution(self, theta: NumpyArray) -> float | None:
+        return width_for(float(theta.max()))
+
+    def prepared_by_value(
+        self, scores: CountedScores, labels: NumpyArray, resolution: float
+    ) -> PreparedRows:
+        moments = ValueMoments.of(scores, np.empty(0), resolution)
+        if self.feature == "entropy":
+            values = -moments.sums_by_row(np.ones(len(scores)))[1]
+        else:
+            values = _feature(self.feature, scores.largest_of_rows(2).astype(np.float64))
+        return _ScaledValues(moments, scores.at(labels), _hats_at(self._knots, values))
+
     def calibrator(self, theta: NumpyArray, classes: int) -> GapTemperature:
         return GapTemperature(self._knots, np.maximum(theta, 0.0), self.feature)
 
@@ -194,8 +219,50 @@ class GapTemperatureMap(SmoothMap):
         return replace(self, unit=scale)
 
 
-class _ScaledRows(PreparedRows):
+class _RowsWithScales(PreparedRows):
     """Rows of log-probabilities of which each is multiplied by a number of its own.
+
+    Parameters
+    ----------
+    own : array (n,)
+        The label's.
+    hats : array (n, m)
+        How much each scale counts in a row.
+    """
+
+    def __init__(self, own: NumpyArray, hats: NumpyArray) -> None:
+        self._own, self._hats = own.astype(np.float64), hats.astype(np.float64)
+        self.nbytes = self._own.nbytes + self._hats.nbytes
+
+    @abstractmethod
+    def sums(self, scale: NumpyArray) -> NumpyArray:
+        """Sums of ``exp(s v)``, times v, and times v again, at scales s (n,): (3, n)."""
+
+    def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
+        scale = self._hats @ theta
+        total, first, second = self.sums(scale)
+        first, second = first / total, second / total
+        loss = np.log(total) - scale * self._own
+        gradient = self._hats.T @ (weights * (first - self._own))
+        bend = weights * (second - first * first)
+        hessian = self._hats.T @ (self._hats * bend[:, None])
+        return np.concatenate(([weights @ loss], gradient, hessian.ravel()))
+
+
+class _ScaledValues(_RowsWithScales):
+    """Such rows by value, of which the sums come from moments."""
+
+    def __init__(self, moments: ValueMoments, own: NumpyArray, hats: NumpyArray) -> None:
+        super().__init__(own, hats)
+        self._moments = moments
+        self.nbytes += moments.nbytes
+
+    def sums(self, scale: NumpyArray) -> NumpyArray:
+        return self._moments.sums_by_row(scale)
+
+
+class _ScaledRows(_RowsWithScales):
+    """Such rows, class by class.
 
     Parameters
     ----------
@@ -203,35 +270,29 @@ class _ScaledRows(PreparedRows):
         ``-inf`` of classes that are impossible.
     labels : int array (n,)
     hats : array (n, m)
-        How much each scale counts in a row.
     """
 
     def __init__(self, logits: NumpyArray, labels: NumpyArray, hats: NumpyArray) -> None:
-        self._below, self._hats = shift(logits), hats.astype(np.float64)
+        self._below = shift(logits)
         impossible = impossible_classes(self._below)
         self._possible: NumpyArray | None = None
         if impossible is not None:
             self._possible = ~impossible
             self._below[impossible] = 0
-        self._label_below = pick(self._below, labels).astype(np.float64)
-        self.nbytes = self._below.nbytes + self._hats.nbytes
+        # From the largest, so that nothing vanishes in single precision.
+        super().__init__(pick(self._below, labels), hats)
+        self.nbytes += self._below.nbytes
         self.nbytes += 0 if self._possible is None else self._possible.nbytes
 
-    def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
-        below, scale = self._below, self._hats @ theta
+    def sums(self, scale: NumpyArray) -> NumpyArray:
+        below = self._below
         power = below * scale.astype(below.dtype)[:, None]
         np.exp(power, out=power)
         if self._possible is not None:
             power *= self._possible
-        total = sum_classes(power).astype(np.float64)
+        total = sum_classes(power)
         power *= below
-        first = sum_classes(power).astype(np.float64) / total
-        second = dot_classes(power, below).astype(np.float64) / total
-        loss = np.log(total) - scale * self._label_below
-        gradient = self._hats.T @ (weights * (first - self._label_below))
-        bend = weights * (second - first * first)
-        hessian = self._hats.T @ (self._hats * bend[:, None])
-        return np.concatenate(([weights @ loss], gradient, hessian.ravel()))
+        return np.stack([total, sum_classes(power), dot_classes(power, below)]).astype(np.float64)
 
 
 def _feature(feature: Feature, log_probs: Array) -> Array:
@@ -245,10 +306,31 @@ def _feature(feature: Feature, log_probs: Array) -> Array:
     return most - largest(put(log_probs + 0, argmax(log_probs), -xp.inf))
 
 
+def _feature_by_value(feature: Feature, values: NumpyArray, counts: NumpyArray) -> NumpyArray:
+    """The same of distinct log-probabilities (n, D), ascending, that occur so often."""
+    if feature != "gap":
+        return _feature(feature, values) if feature == "confidence" else _entropy(values, counts)
+    rows, columns = np.arange(len(values)), values.shape[1]
+    # What fills a row up at its end occurs 0 times.
+    last = columns - 1 - (counts[:, ::-1] > 0).argmax(axis=1)
+    second = np.where(counts[rows, last] > 1, last, last - 1)
+    gap: NumpyArray = values[rows, last] - values[rows, second]
+    return np.where(second < 0, np.inf, gap)
+
+
+def _entropy(values: NumpyArray, counts: NumpyArray) -> NumpyArray:
+    entropy: NumpyArray = -np.vecdot(np.exp(values) * values, counts)
+    return entropy
+
+
 def _hats(knots: NumpyArray, feature: Feature, log_probs: Array) -> Array:
     """Weights (n, m) of the knots (m,) in linear interpolation: each row sums to 1."""
-    xp = namespace(log_probs)
-    values = _feature(feature, log_probs)
+    return _hats_at(knots, _feature(feature, log_probs))
+
+
+def _hats_at(knots: NumpyArray, values: Array) -> Array:
+    """The same of the numbers (n,) that the rows' temperatures depend on."""
+    xp = namespace(values)
     values = xp.clip(values, min=float(knots[0]), max=float(knots[-1]))
     # The share of the way from each knot to the next one that a row has gone.
     ways = [

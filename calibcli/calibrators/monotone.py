@@ -13,6 +13,7 @@ from calibcli.calibrators.curvature import PreparedRows
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.piecewise import (
     GroupedRows,
+    GroupedValues,
     largest_of_rows,
     likelihood_hessian,
     piecewise_linear,
@@ -22,6 +23,8 @@ from calibcli.calibrators.piecewise import (
     spaced,
     weighted_quantiles,
 )
+from calibcli.calibrators.value_moments import ValueMoments, width_for
+from calibcli.value_counts import CountedScores
 
 LARGEST_OF_A_ROW = 10
 """Knots lie at quantiles of so many of each row's largest log-probabilities."""
@@ -49,6 +52,7 @@ class Monotone(Calibrator):
     slopes: NumpyArray
     kind: ClassVar[str] = "monotone"
     normalises: ClassVar[bool] = True
+    by_value: ClassVar[bool] = True
 
     def transform(self, logits: Array) -> Array:
         return piecewise_linear(self.knots, self.slopes, logits)
@@ -105,8 +109,9 @@ class MonotoneMap(SmoothMap):
     def needs_placing(self) -> bool:
         return self.knots is None
 
-    def telling(self, log_probs: Array) -> Array:
-        return largest_of_rows(log_probs, LARGEST_OF_A_ROW)
+    @property
+    def most_telling(self) -> int:
+        return LARGEST_OF_A_ROW
 
     def placed(self, log_probs: NumpyArray, weights: NumpyArray) -> MonotoneMap:
         largest = largest_of_rows(log_probs, LARGEST_OF_A_ROW)
@@ -150,6 +155,14 @@ class MonotoneMap(SmoothMap):
 
     def prepared(self, logits: NumpyArray, labels: NumpyArray) -> PreparedRows:
         return GroupedRows(self.places, logits, labels)
+
+    def resolution(self, theta: NumpyArray) -> float | None:
+        return width_for(float(theta.max()))
+
+    def prepared_by_value(
+        self, scores: CountedScores, labels: NumpyArray, resolution: float
+    ) -> PreparedRows:
+        return GroupedValues(ValueMoments.of(scores, self.places, resolution), scores.at(labels))
 
     def calibrator(self, theta: NumpyArray, classes: int) -> Monotone:
         return Monotone(self.places, np.maximum(theta, 0.0))

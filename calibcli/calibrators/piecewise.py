@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from threading import local
@@ -19,6 +20,7 @@ from calibcli.arrays import (
 )
 from calibcli.calibrators.curvature import KeptWork, PreparedRows
 from calibcli.calibrators.parameters import Parameters
+from calibcli.calibrators.value_moments import ValueMoments
 
 _FARTHEST_KNOT, _CLOSEST_KNOTS, _MOST_KNOTS = 1e16, 1e-12, 255
 """Between such knots, widths neither overflow nor vanish in float32, and a byte counts them."""
@@ -204,7 +206,70 @@ class Pieces:
         return (matrix.T if self._by_class else matrix).reshape(-1)
 
 
-class GroupedRows(PreparedRows):
+class _RowsByPiece(PreparedRows):
+    """Rows of which sums of exponentials by piece are known.
+
+    Parameters
+    ----------
+    upper : float64 array (m + 1,)
+        The upper ends of the pieces, ascending.
+    piece : int array (n,)
+        The piece of each label's element.
+    own : array (n,)
+        That element.
+    """
+
+    def __init__(self, upper: NumpyArray, piece: NumpyArray, own: NumpyArray) -> None:
+        self._widths = np.diff(upper, prepend=upper[0])
+        self._label = np.arange(len(own)), piece
+        self._label_beyond = (own - upper.astype(own.dtype)[piece]).astype(np.float64)
+
+    @abstractmethod
+    def leading_sums(self, theta: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
+        """Sums of ``exp(s w)``, times w, and times w again, by piece and row: (3, m + 1, n).
+
+        And the logarithms, (m + 1, 1) or (m + 1, n), of what they are to be multiplied by.
+        """
+
+    def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
+        sums, ends = self.leading_sums(theta)
+        with np.errstate(divide="ignore"):
+            level = np.log(sums[0]) + ends
+        top = level.max(axis=0)
+        total = np.log(np.exp(level - top).sum(axis=0)) + top
+        # What the sums by row and piece are to be multiplied by; nothing where there are none.
+        mass, moment, square = sums * np.exp(np.where(sums[0] > 0, ends - total, -np.inf))
+        numbers, piece = self._label
+        loss = total - _ends(theta, self._widths)[piece] - theta[piece] * self._label_beyond
+        squares = square @ weights
+        hessian = _hessian_by_piece(self._widths, weights, (mass.T, moment.T, squares))
+        mass[piece, numbers] -= 1
+        moment[piece, numbers] -= self._label_beyond
+        gradient = _along_slopes(self._widths, mass @ weights, moment @ weights)
+        return np.concatenate(([weights @ loss], gradient, hessian.ravel()))
+
+
+class GroupedValues(_RowsByPiece):
+    """Rows by value, of which sums by piece come from moments.
+
+    Parameters
+    ----------
+    moments : ValueMoments
+        Of all elements.
+    own : array (n,)
+        The element of each row's label.
+    """
+
+    def __init__(self, moments: ValueMoments, own: NumpyArray) -> None:
+        super().__init__(moments.upper, _piece_numbers(moments.upper[:-1], own), own)
+        self._moments = moments
+        self.nbytes = moments.nbytes + 3 * self._label_beyond.nbytes
+
+    def leading_sums(self, theta: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
+        return self._moments.sums(theta), _ends(theta, self._widths)[:, None]
+
+
+class GroupedRows(_RowsByPiece):
     """The elements (n, K) of rows, those of one piece of a function after those of another.
 
     The likelihood of a function that all classes share does not tell the classes apart, but for the
@@ -225,14 +290,12 @@ class GroupedRows(PreparedRows):
     def __init__(self, knots: NumpyArray, values: NumpyArray, labels: NumpyArray) -> None:
         rows, classes = values.shape
         flat = np.ascontiguousarray(values).reshape(-1)
-        self._upper = np.append(knots, 0.0)
-        self._widths = np.diff(self._upper, prepend=self._upper[0])
-        pieces, upper = len(self._upper), self._upper.astype(flat.dtype)
+        ends = np.append(knots, 0.0)
+        pieces, upper = len(ends), ends.astype(flat.dtype)
         piece = _piece_numbers(knots, flat)
         numbers = np.arange(rows)
         own = values[numbers, labels]
-        self._label = numbers, piece.reshape(rows, classes)[numbers, labels]
-        self._label_beyond = (own - upper[self._label[1]]).astype(np.float64)
+        super().__init__(ends, piece.reshape(rows, classes)[numbers, labels], own)
         order = np.argsort(piece, kind="stable")
         place = piece.astype(np.intp)
         place *= rows
@@ -255,31 +318,17 @@ class GroupedRows(PreparedRows):
     def _of_piece(self, number: int) -> slice:
         return slice(int(self._ends[number]), int(self._ends[number + 1]))
 
-    def derivatives(self, theta: NumpyArray, weights: NumpyArray) -> NumpyArray:
+    def leading_sums(self, theta: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
         ends = _ends(theta, self._widths)[:, None]
         sums = self._sums(theta)
         with np.errstate(divide="ignore", invalid="ignore"):
             level = np.log(sums[0]) + ends
-            top = level.max(axis=0)
-            leading = np.where(level == top, sums[0], np.inf).min()
-        if not leading > _LEAST_LEADING:
-            # The slopes are so steep that a whole row all but vanishes, so far below its upper end.
-            shift = self._largest() * theta[:, None]
-            sums, ends = self._sums(theta, shift), ends + shift
-            with np.errstate(divide="ignore"):
-                level = np.log(sums[0]) + ends
-            top = level.max(axis=0)
-        total = np.log(np.exp(level - top).sum(axis=0)) + top
-        # What the sums by row and piece are to be multiplied by; nothing where there are none.
-        mass, moment, square = sums * np.exp(np.where(sums[0] > 0, ends - total, -np.inf))
-        numbers, piece = self._label
-        loss = total - _ends(theta, self._widths)[piece] - theta[piece] * self._label_beyond
-        squares = square @ weights
-        hessian = _hessian_by_piece(self._widths, weights, (mass.T, moment.T, squares))
-        mass[piece, numbers] -= 1
-        moment[piece, numbers] -= self._label_beyond
-        gradient = _along_slopes(self._widths, mass @ weights, moment @ weights)
-        return np.concatenate(([weights @ loss], gradient, hessian.ravel()))
+            leading = np.where(level == level.max(axis=0), sums[0], np.inf).min()
+        if leading > _LEAST_LEADING:
+            return sums, ends
+        # The slopes are so steep that a whole row all but vanishes, so far below its upper end.
+        shift = self._largest() * theta[:, None]
+        return self._sums(theta, shift), ends + shift
 
     def _sums(self, theta: NumpyArray, shift: NumpyArray | None = None) -> NumpyArray:
         """Sums of ``exp(s w)``, times w, and times w again, by piece and row: (3, m + 1, n).

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -66,6 +66,8 @@ class Data:
         What was made of the tiles of the source.
     as_stored : bool
         Whether few scores too are computed with in the precision that they are stored in.
+    counts : KeptTiles
+        Their scores by value.
     """
 
     engine: Engine
@@ -78,6 +80,7 @@ class Data:
     normalised: bool = False
     kept: KeptTiles = field(default_factory=KeptTiles)
     as_stored: bool = False
+    counts: KeptTiles = field(default_factory=KeptTiles)
 
     @property
     def rows(self) -> int:
@@ -161,7 +164,7 @@ class Data:
         """
         if not self.is_counted:
             return self.fold(partial_state, merge)
-        work = partial(_counted, self.kept, self.stages, self._weighted(partial_state))
+        work = partial(_counted, self.counts, self.stages, self._weighted(partial_state))
         return self.engine.fold(self.source, work, merge, AS_STORED, wide=True)
 
     def fold_prepared(
@@ -170,6 +173,8 @@ class Data:
         prepare: Callable[[Tile], Any],
         partial_state: Callable[[Any, Tile], State],
         merge: Callable[[State, State], State],
+        *,
+        by_value: bool = False,
     ) -> State:
         """As `fold`, with what was made of each tile, which is kept as far as there is room.
 
@@ -181,9 +186,16 @@ class Data:
             Tile -> what is kept; it has a size, ``nbytes``.
         partial_state : callable
             What was made of a tile, and the tile as it is before the stages -> state.
+        by_value : bool
+            Whether it is made of a wide tile that is `counted`; the rows must be (`is_counted`).
         """
         whole = (key, tuple(stage for stage in self.stages if not stage.changes_nothing))
-        made = partial(_made, self.kept, whole, self.stages, prepare)
+        if by_value:
+            make = partial(_of_counts, self.counts, self.stages, prepare)
+            made = partial(_kept, self.kept, whole, make)
+            work = self._weighted(partial(_with_made, made, partial_state))
+            return self.engine.fold(self.source, work, merge, AS_STORED, wide=True)
+        made = partial(_kept, self.kept, whole, partial(_after_stages, self.stages, prepare))
         work = self._weighted(partial(_with_made, made, partial_state))
         return self.engine.fold(self.source, work, merge, self.precision)
 
@@ -276,8 +288,8 @@ class Data:
             scores = torch.cat(list(parts))
         origin = source.origin or source
         passed = replace(source, scores=scores, kind="log-probs", origin=origin)
-        kept = _room_beside(self.engine, passed)
-        return replace(self, source=passed, stages=(), normalised=True, kept=kept)
+        room = _rooms_beside(self.engine, passed)
+        return replace(self, source=passed, stages=(), normalised=True, **room)
 
     def _at_hand(self) -> ArraySource | None:
         """The rows as arrays, if they are in memory and there is room for as many again.
@@ -306,8 +318,8 @@ class Data:
         thin = self.engine.every(self.source, step)
         share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
         # Rows have other numbers in the sample, so parts don't carry over; it is but a first guess.
-        kept = _room_beside(self.engine, thin)
-        return replace(self, source=thin, survey=share, parts=(), kept=kept)
+        room = _rooms_beside(self.engine, thin)
+        return replace(self, source=thin, survey=share, parts=(), **room)
 
 
 def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> Data:
@@ -359,10 +371,17 @@ def survey_source(engine: Engine, source: Source, split: Folds) -> Data:
         raise DataError(f"{source.locate(row)}: {what}{_extent(source, row, survey)}")
     if source.has_labels and survey.class_weights.sum() <= 0:
         raise DataError(f"{source_name(source)}: all weights are 0")
-    return Data(engine, source, survey, split=split, kept=_room_beside(engine, source))
+    return Data(engine, source, survey, split=split, **_rooms_beside(engine, source))
 
 
-def _room_beside(engine: Engine, source: Source) -> KeptTiles:
+class _Rooms(TypedDict):
+    """What is kept beside the rows of a source, see `Data`."""
+
+    kept: KeptTiles
+    counts: KeptTiles
+
+
+def _rooms_beside(engine: Engine, source: Source) -> _Rooms:
     """Room for what is made of the tiles of a source.
 
     It is as much as the source has itself, but for scores of half precision: what is made of them
@@ -370,23 +389,27 @@ def _room_beside(engine: Engine, source: Source) -> KeptTiles:
     """
     stored = source.rows * source.columns * source.dtype.itemsize
     share = stored // 4 if source.dtype.itemsize < _SINGLE else stored + stored // 4
-    return KeptTiles(min(max(share, _LEAST_ROOM), engine.room // 4))
+    room = min(max(share, _LEAST_ROOM), engine.room // 4)
+    return {"kept": KeptTiles(room), "counts": KeptTiles(room)}
 
 
 _SINGLE, _LEAST_ROOM = 4, 256 << 20
 
 
-def _made(
-    kept: KeptTiles,
-    key: Hashable,
-    stages: tuple[Calibrator, ...],
-    prepare: Callable[[Tile], Any],
-    tile: Tile,
-) -> Any:
-    def make() -> Any:
-        return prepare(replace(tile, logits=_scores(stages, tile)))
+def _kept(kept: KeptTiles, key: Hashable, make: Callable[[Tile], Any], tile: Tile) -> Any:
+    return kept.of(key, tile.start, partial(make, tile))
 
-    return kept.of(key, tile.start, make)
+
+def _after_stages(
+    stages: tuple[Calibrator, ...], prepare: Callable[[Tile], Any], tile: Tile
+) -> Any:
+    return prepare(replace(tile, logits=_scores(stages, tile)))
+
+
+def _of_counts(
+    counts: KeptTiles, stages: tuple[Calibrator, ...], prepare: Callable[[Tile], Any], tile: Tile
+) -> Any:
+    return prepare(counted(counts, stages, tile))
 
 
 def _counted(

@@ -34,6 +34,7 @@ from calibcli.calibrators.curvature import (
     Preconditioner,
     PreparedRows,
 )
+from calibcli.calibrators.piecewise import largest_of_rows
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
@@ -43,6 +44,7 @@ from calibcli.objectives.base import Objective, RowTerms
 from calibcli.objectives.likelihood import Likelihood
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.objectives.weighted import WeightedNll, WeightedTerms
+from calibcli.value_counts import log_softmax_by_value
 
 _DOUBLE = 8
 """Bytes of a number of double precision."""
@@ -159,9 +161,14 @@ class Problem:
         if not self.is_prepared:
             return (*self.gradient(theta), None)
         self.passes += 1
-        total = self.data.fold_prepared(
-            self.map, partial(_prepared, self.map), partial(_derivatives, theta), operator.iadd
-        )
+        work, merge = partial(_derivatives, theta), operator.iadd
+        resolution = self.map.resolution(theta) if self.data.is_counted else None
+        if resolution is None:
+            made = partial(_prepared, self.map)
+            total = self.data.fold_prepared(self.map, made, work, merge)
+        else:
+            key, made = (self.map, resolution), partial(_prepared_by_value, self.map, resolution)
+            total = self.data.fold_prepared(key, made, work, merge, by_value=True)
         total /= self.data.weight
         value, size = float(total[0]), len(theta)
         gradient, hessian = total[1 : 1 + size], total[1 + size :].reshape(size, size)
@@ -414,15 +421,23 @@ def sample_log_probs(data: Data, family: SmoothMap, rows: int) -> tuple[NumpyArr
     The rows are evenly spread.
     """
     step = max(int(data.rows) // rows, 1)
-    sampled = data.fold(partial(_sampled, family, step), operator.add)
+    fold = data.fold if family.most_telling is None else data.fold_by_value
+    sampled = fold(partial(_sampled, family.most_telling, step), operator.add)
     log_probs, weights = zip(*sampled, strict=True)
     return np.concatenate(log_probs), np.concatenate(weights)
 
 
-def _sampled(family: SmoothMap, step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
-    """What places the knots, of every so many-th row by the number of the row, and the weights."""
+def _sampled(count: int | None, step: int, tile: Tile) -> list[tuple[NumpyArray, NumpyArray]]:
+    """What places the knots, of every so many-th row by the number of the row, and the weights.
+
+    That is so many of the row's largest log-probabilities.
+    """
     first = -tile.start % step
-    log_probs = to_numpy(family.telling(log_softmax(tile.logits[first::step])))
+    if tile.counted is not None and count is not None:
+        log_probs = log_softmax_by_value(tile.counted).largest_of_rows(count)[first::step]
+    else:
+        log_probs = log_softmax(tile.logits[first::step])
+        log_probs = to_numpy(log_probs if count is None else largest_of_rows(log_probs, count))
     return [(log_probs, host_weights(tile.labels, tile.weights)[first::step])]
 
 
@@ -437,6 +452,11 @@ def _with_kept(work: Callable[[Tile], NumpyArray], kept: KeptWork, tile: Tile) -
 
 def _prepared(family: SmoothMap, tile: Tile) -> PreparedRows:
     return family.prepared(to_numpy(tile.logits), to_numpy(tile.labels))
+
+
+def _prepared_by_value(family: SmoothMap, resolution: float, tile: Tile) -> PreparedRows:
+    assert tile.counted is not None
+    return family.prepared_by_value(tile.counted, to_numpy(tile.labels), resolution)
 
 
 def _derivatives(theta: NumpyArray, rows: PreparedRows, tile: Tile) -> NumpyArray:

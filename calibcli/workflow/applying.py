@@ -157,7 +157,7 @@ def calibrated_chunks(
     *,
     intervals: bool = False,
     together: int = 1,
-    kept: KeptTiles | None = None,
+    counts: KeptTiles | None = None,
 ) -> Iterator[Predictions]:
     """The rows of some chunks with what is to be known of them, in order.
 
@@ -169,8 +169,8 @@ def calibrated_chunks(
         Whether intervals of the confidence are wanted, where there are some.
     together : int
         So many neighbouring rows come together.
-    kept : KeptTiles, optional
-        What was made of these rows before.
+    counts : KeptTiles, optional
+        These rows by value, as far as they are known.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def calibrated_chunks(
     work, dtype = partial(_calibrated, tuple(stages), columns, intervals), None
     wide = is_by_value(engine, source, stages, columns) and together == 1
     if wide:
-        work, dtype = partial(_by_value, kept or KeptTiles(), tuple(stages), columns), AS_STORED
+        work, dtype = partial(_by_value, counts or KeptTiles(), tuple(stages), columns), AS_STORED
     mapped = engine.map_chunks(source, chunks, work, dtype, together=together, wide=wide)
     for results, chunk in mapped:
         without, parts = zip(*results, strict=True)
@@ -212,7 +212,7 @@ def _calibrated(
 
 
 def _by_value(
-    kept: KeptTiles, stages: tuple[Calibrator, ...], columns: RowColumns, tile: Tile
+    counts: KeptTiles, stages: tuple[Calibrator, ...], columns: RowColumns, tile: Tile
 ) -> tuple[NumpyArray, Mapping[str, NumpyArray]]:
     """As `_calibrated`, of a wide tile of half precision, whose columns are `RowColumns.of_rows`.
 
@@ -224,7 +224,7 @@ def _by_value(
     # Not when the module is loaded: a service has no use for it.
     from calibcli.metrics.counted_view import CountedView
 
-    scores = counted(kept, (), tile).counted
+    scores = counted(counts, (), tile).counted
     assert scores is not None
     labels = None if tile.labels is None else to_numpy(tile.labels)
     view = CountedView(calibrated(scores, stages), np.zeros(len(tile), np.int64))

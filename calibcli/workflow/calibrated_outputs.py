@@ -101,17 +101,17 @@ def write_calibrated(
         notes=notes,
         threads=engine.thread_count,
     ) as writer:
-        return rows.write(engine, writer, dataset, _kept_of(dataset, known))
+        return rows.write(engine, writer, dataset, _counts_of(dataset, known))
 
 
-def _kept_of(dataset: Dataset, known: Data | None) -> KeptTiles | None:
-    """What was kept of the rows of a dataset."""
+def _counts_of(dataset: Dataset, known: Data | None) -> KeptTiles | None:
+    """The rows of a dataset by value, as far as they were kept."""
     if known is None:
         return None
     source = known.source
     is_same = source is dataset or (isinstance(source, ArraySource) and source.origin is dataset)
     # What was made after stages has other numbers, but also another source.
-    return known.kept if is_same else None
+    return known.counts if is_same else None
 
 
 def _write_parts(
@@ -215,11 +215,11 @@ class _CalibratedRows:
         engine: Engine,
         writer: Writer,
         source: Dataset | _PartSource,
-        kept: KeptTiles | None = None,
+        counts: KeptTiles | None = None,
     ) -> int:
         """Write all rows of a source, and return how many the output has.
 
-        What was ``kept`` of these rows is used.
+        What there is of ``counts`` of these rows is used.
 
         Raises
         ------
@@ -238,7 +238,7 @@ class _CalibratedRows:
             row_columns,
             intervals=not self.by_label,
             together=self.labels,
-            kept=kept,
+            counts=counts,
         )
         for part in calibrated:
             computed, columns = part.columns, part.chunk.columns
