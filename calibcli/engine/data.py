@@ -24,7 +24,7 @@ from calibcli.calibrators.identity import Identity
 from calibcli.engine.counting import counted, is_countable
 from calibcli.engine.engine import AS_STORED, Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
-from calibcli.engine.kept_tiles import KeptTiles
+from calibcli.engine.kept_tiles import KeptSample, KeptTiles
 from calibcli.engine.machine import to_device
 from calibcli.engine.source import ArraySource, Source, hold, names_of_keys, read_all
 from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, TileSurvey, survey_tile
@@ -68,6 +68,8 @@ class Data:
         Whether few scores too are computed with in the precision that they are stored in.
     counts : KeptTiles
         Their scores by value.
+    sampled : KeptSample
+        What was picked of the rows of the source, before the stages.
     """
 
     engine: Engine
@@ -81,6 +83,7 @@ class Data:
     kept: KeptTiles = field(default_factory=KeptTiles)
     as_stored: bool = False
     counts: KeptTiles = field(default_factory=KeptTiles)
+    sampled: KeptSample = field(default_factory=KeptSample)
 
     @property
     def rows(self) -> int:
@@ -277,7 +280,8 @@ class Data:
         stages = (*self.stages, *calibrators)
         source = self._at_hand()
         if source is None:
-            return replace(self, stages=stages, normalised=True)
+            # Its samples are its own, as where it is made: passes that are said are the same.
+            return replace(self, stages=stages, normalised=True, sampled=KeptSample())
         work = partial(_scores, stages)
         parts = self.engine.map(source, work, self.precision)
         if self.engine.device == "cpu":
@@ -312,14 +316,25 @@ class Data:
 
     def sample(self, rows: int) -> Data | None:
         """About this many rows, evenly spread by their numbers, or None if those are not fewer."""
-        step = self.rows // max(rows, 1)
+        step = self._step_to(rows)
         if step < 4:
             return None
-        thin = self.engine.every(self.source, step)
+        thin, room = self.sampled.of(step, partial(self._taken, step))
         share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
         # Rows have other numbers in the sample, so parts don't carry over; it is but a first guess.
-        room = _rooms_beside(self.engine, thin)
         return replace(self, source=thin, survey=share, parts=(), **room)
+
+    def _step_to(self, rows: int) -> int:
+        return self.rows // max(rows, 1)
+
+    def has_taken(self, rows: int, other: Data, others: int) -> bool:
+        """Whether a sample of so many rows is the one of ``others`` rows of other data."""
+        return self.sampled is other.sampled and self._step_to(rows) == other._step_to(others)
+
+    def _taken(self, step: int) -> tuple[ArraySource, _Rooms]:
+        """Every so many-th row; fits without a fold all have the same."""
+        thin = self.engine.every(self.source, step)
+        return thin, _rooms_beside(self.engine, thin)
 
 
 def open_data(engine: Engine, source: Source, folds: int = 1, seed: int = 0) -> Data:
@@ -379,6 +394,7 @@ class _Rooms(TypedDict):
 
     kept: KeptTiles
     counts: KeptTiles
+    sampled: KeptSample
 
 
 def _rooms_beside(engine: Engine, source: Source) -> _Rooms:
@@ -390,7 +406,7 @@ def _rooms_beside(engine: Engine, source: Source) -> _Rooms:
     stored = source.rows * source.columns * source.dtype.itemsize
     share = stored // 4 if source.dtype.itemsize < _SINGLE else stored + stored // 4
     room = min(max(share, _LEAST_ROOM), engine.room // 4)
-    return {"kept": KeptTiles(room), "counts": KeptTiles(room)}
+    return {"kept": KeptTiles(room), "counts": KeptTiles(room), "sampled": KeptSample()}
 
 
 _SINGLE, _LEAST_ROOM = 4, 256 << 20

@@ -39,7 +39,8 @@ def in_step(data: Data, functions: Sequence[Callable[[Data], Result]]) -> list[R
     meeting = _Meeting(data.engine, len(functions))
     shared = replace(data, engine=_SharedEngine.of(data.engine, meeting))
     # Solvers that wait for each other must not do so in threads of linear algebra.
-    with one_blas_thread(), data.kept.shared_by(len(functions)):
+    count = len(functions)
+    with one_blas_thread(), data.kept.shared_by(count), data.counts.shared_by(count):
         return meeting.run([partial(function, shared) for function in functions])
 
 

@@ -1,4 +1,4 @@
-"""What was made of tiles and is needed in every pass, kept as far as there is room."""
+"""What was made of rows and is needed again, kept as far as there is room; and samples of them."""
 
 from __future__ import annotations
 
@@ -71,3 +71,24 @@ class KeptTiles:
     def _used(self) -> int:
         tiles = (made for kept in self._made.values() for made in kept.values())
         return sum(0 if made is None else made.nbytes for made in tiles)
+
+
+class KeptSample:
+    """The last sample of some rows; threads may ask at once, of which one takes it.
+
+    It keeps nothing where it is unpickled.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._made: tuple[int, Any] | None = None
+
+    def __reduce__(self) -> tuple[type[KeptSample], tuple[()]]:
+        return KeptSample, ()
+
+    def of(self, step: int, take: Callable[[], Any]) -> Any:
+        """What ``take`` takes of every ``step``-th row, or has taken before."""
+        with self._lock:
+            if self._made is None or self._made[0] != step:
+                self._made = step, take()
+            return self._made[1]

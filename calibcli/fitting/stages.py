@@ -251,6 +251,7 @@ def _fit_many(
         solution = solve(problem, theta)
     notes = _absent_note(family, data.class_weights) + _few_rows_note(family, data)
     first_passes = rough.passes if rough and of is plain else 0
+    taken = first_passes and data.has_taken(_SAMPLE_ROWS, plain, _sample_rows(plain))
     if _separated(problem, solution):
         # No parameters are best; what is left of the map is its temperature, or nothing.
         at_once = thin is None and _separable(rough)
@@ -262,7 +263,7 @@ def _fit_many(
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
-        problem.passes + first_passes + _passes_to_sample(thin),
+        problem.passes + first_passes + _passes_to_sample(None if taken else thin),
         notes,
         problem.objective,
         family,
