@@ -42,14 +42,10 @@ class Calibrator(ABC):
     normalises : bool
         Whether the map sees log-probabilities rather than logits. A map that is not invariant to
         the row's additive constant by itself needs that.
-    by_value : bool
-        Whether `transform` makes equal logits of a row equal ones, by a function that never falls
-        and in which a row has no other part. Where the row has one, `logits_by_value` says which.
     """
 
     kind: ClassVar[str]
     normalises: ClassVar[bool] = False
-    by_value: ClassVar[bool] = False
 
     @abstractmethod
     def transform(self, logits: Array) -> Array:
@@ -75,6 +71,15 @@ class Calibrator(ABC):
     @property
     def changes_nothing(self) -> bool:
         """Whether it is known to leave every probability as it is."""
+        return False
+
+    @property
+    def by_value(self) -> bool:
+        """Whether equal logits of a row become equal ones, by a function that never falls.
+
+        It may depend on the row through what `logits_by_value` is given. Impossible classes have
+        no part in it.
+        """
         return False
 
     @property

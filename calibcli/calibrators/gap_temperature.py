@@ -59,7 +59,6 @@ class GapTemperature(Calibrator):
     feature: Feature
     kind: ClassVar[str] = "gap-temperature"
     normalises: ClassVar[bool] = True
-    by_value: ClassVar[bool] = True
 
     def transform(self, logits: Array) -> Array:
         if is_numpy_array(logits):
@@ -69,6 +68,11 @@ class GapTemperature(Calibrator):
         else:
             scale = _hats(self.knots, self.feature, logits) @ like(self.scales, logits)
         return logits * scale[:, None]
+
+    @property
+    def by_value(self) -> bool:
+        # Impossible classes have a part in the entropy.
+        return self.feature != "entropy"
 
     def logits_by_value(self, values: NumpyArray, counts: NumpyArray) -> NumpyArray:
         log_probs = normalised(values, counts)
@@ -193,16 +197,13 @@ class GapTemperatureMap(SmoothMap):
         return _ScaledRows(logits, labels, _hats(self._knots, self.feature, logits))
 
     def resolution(self, theta: NumpyArray) -> float | None:
-        return width_for(float(theta.max()))
+        return None if self.feature == "entropy" else width_for(float(theta.max()))
 
     def prepared_by_value(
         self, scores: CountedScores, labels: NumpyArray, resolution: float
     ) -> PreparedRows:
         moments = ValueMoments.of(scores, np.empty(0), resolution)
-        if self.feature == "entropy":
-            values = -moments.sums_by_row(np.ones(len(scores)))[1]
-        else:
-            values = _feature(self.feature, scores.largest_of_rows(2).astype(np.float64))
+        values = _feature(self.feature, scores.largest_of_rows(2).astype(np.float64))
         return _ScaledValues(moments, scores.at(labels), _hats_at(self._knots, values))
 
     def calibrator(self, theta: NumpyArray, classes: int) -> GapTemperature:
@@ -309,18 +310,13 @@ def _feature(feature: Feature, log_probs: Array) -> Array:
 def _feature_by_value(feature: Feature, values: NumpyArray, counts: NumpyArray) -> NumpyArray:
     """The same of distinct log-probabilities (n, D), ascending, that occur so often."""
     if feature != "gap":
-        return _feature(feature, values) if feature == "confidence" else _entropy(values, counts)
+        return np.asarray(_feature(feature, values))
     rows, columns = np.arange(len(values)), values.shape[1]
     # What fills a row up at its end occurs 0 times.
     last = columns - 1 - (counts[:, ::-1] > 0).argmax(axis=1)
     second = np.where(counts[rows, last] > 1, last, last - 1)
-    gap: NumpyArray = values[rows, last] - values[rows, second]
+    gap = values[rows, last] - values[rows, second]
     return np.where(second < 0, np.inf, gap)
-
-
-def _entropy(values: NumpyArray, counts: NumpyArray) -> NumpyArray:
-    entropy: NumpyArray = -np.vecdot(np.exp(values) * values, counts)
-    return entropy
 
 
 def _hats(knots: NumpyArray, feature: Feature, log_probs: Array) -> Array:

@@ -52,7 +52,7 @@ class Monotone(Calibrator):
     slopes: NumpyArray
     kind: ClassVar[str] = "monotone"
     normalises: ClassVar[bool] = True
-    by_value: ClassVar[bool] = True
+    by_value = True
 
     def transform(self, logits: Array) -> Array:
         return piecewise_linear(self.knots, self.slopes, logits)

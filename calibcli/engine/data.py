@@ -276,9 +276,12 @@ class Data:
         return replace(self, class_factors=class_factors * (1 if before is None else before))
 
     def after(self, *calibrators: Calibrator) -> Data:
-        """The same rows, their scores passed through calibrators; kept if there is room."""
+        """The same rows, their scores passed through calibrators; kept if there is room.
+
+        What is worked on by value needs no more than the stages.
+        """
         stages = (*self.stages, *calibrators)
-        source = self._at_hand()
+        source = None if is_countable(self.engine, self.source, stages) else self._at_hand()
         if source is None:
             # Its samples are its own, as where it is made: passes that are said are the same.
             return replace(self, stages=stages, normalised=True, sampled=KeptSample())
