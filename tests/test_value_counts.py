@@ -14,7 +14,7 @@ from near_workers import NearWorkers
 from table_files import opened
 
 from calibcli.arrays import log_softmax
-from calibcli.calibrators.base import Calibrator
+from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.chain import calibrate, calibrate_by_value
 from calibcli.calibrators.gap_temperature import GapTemperature, GapTemperatureMap
 from calibcli.calibrators.monotone import Monotone, MonotoneMap
@@ -23,9 +23,11 @@ from calibcli.engine import engine as engine_module
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
+from calibcli.fitting.problem import Problem
 from calibcli.metrics.counted_view import CountedView
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.view import View
+from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.value_counts import (
     LEAST_CLASSES,
     CountedScores,
@@ -179,15 +181,19 @@ def data_of(scores: np.ndarray, labels: np.ndarray, **options: int) -> Data:
 def test_fits_by_value_end_at_the_optimum_of_all_scores(method: str) -> None:
     scores, labels = rows_of()
     plan = make_plan(method)
-    values = []
-    for dtype in (np.float16, np.float64):
-        data = data_of(scores.astype(dtype), labels)
-        assert data.is_counted == (dtype == np.float16)
+    exact, places = data_of(scores.astype(np.float64), labels), []
+    for data in (data_of(scores, labels), exact):
         fitted = fit_plan(plan.rows_of(data), plan)
         assert fitted.fit.converged
-        solution = fitted.fit.stages[-1].solution
-        assert solution is not None
-        values.append(solution.value)
+        places.append(fitted.fit.stages[-1])
+    values = []
+    for stage in places:
+        assert stage.solution is not None
+        assert isinstance(stage.family, SmoothMap)
+        rows = exact.normalise() if stage.family.normalises else exact
+        anchor = stage.family.anchor(CLASSES, 1.0)
+        problem = Problem(rows, stage.family, NegativeLogLikelihood(), anchor)
+        values.append(problem.gradient(stage.solution.theta)[0])
     assert values[0] == pytest.approx(values[1], abs=1e-7)
 
 

@@ -250,8 +250,8 @@ class Data:
             survey=survey,
             split=Folds(1, self.seed),
             parts=(),
-            kept=_room_beside(self.engine, source),
             as_stored=len(rows) * self.classes > _FEW,
+            **_rooms_beside(self.engine, source),
         )
 
     def inner_split(self) -> tuple[Data, Data]:
