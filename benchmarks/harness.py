@@ -206,10 +206,20 @@ def elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process took."""
+    """What a process took.
+
+    Attributes
+    ----------
+    seconds : float
+        By the clock.
+    peak_bytes : int
+    processor : float
+        Seconds of processors.
+    """
 
     seconds: float
     peak_bytes: int
+    processor: float = 0.0
 
 
 def run(command: Sequence[str]) -> Usage:
@@ -237,7 +247,8 @@ def run(command: Sequence[str]) -> Usage:
             said = errors.read().decode(errors="replace").strip()
             raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}: {said}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Usage(seconds, resources.ru_maxrss * unit)
+    processor = resources.ru_utime + resources.ru_stime
+    return Usage(seconds, resources.ru_maxrss * unit, processor)
 
 
 def median_run(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, Usage]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import evaluation
 import large_file
+import large_vocabulary
 import objectives
 import report
 import serving
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "training": training_speed.benchmark,
     "process": whole_process.benchmark,
     "large-file": large_file.benchmark,
+    "vocabulary": large_vocabulary.benchmark,
     "strong": strong_methods.benchmark,
 }
 ROOT = Path(__file__).parent.parent
