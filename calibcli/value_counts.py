@@ -8,13 +8,14 @@ row to single precision once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, largest, pick
+from calibcli.arrays import Array, NumpyArray, is_numpy_array, largest, pick
 
 LEAST_CLASSES = 1 << 14
 """Classes from which on rows are counted: of fewer, half precision tells most apart."""
@@ -22,8 +23,11 @@ LEAST_CLASSES = 1 << 14
 _BLOCK = 1 << 20
 """Scores whose distinct values are worked on at a time, so that they stay in a core's cache."""
 
-_SIGN, _INFINITE = 0x8000, 0x7C00
-"""The bits of the sign and of infinity in half precision."""
+_SIGN = 0x8000
+"""The bit of the sign in half precision."""
+
+_UPPER = 1 if sys.byteorder == "little" else 0
+"""Which half of a number of single precision has its sign."""
 
 
 class ValueBlock(NamedTuple):
@@ -52,12 +56,49 @@ Step: TypeAlias = Callable[[ValueBlock], NumpyArray]
 """New values (b, D) of a block, ascending too, from its values and counts."""
 
 
-def _value_of_keys() -> NumpyArray:
-    """The number, float32, behind each key (65536,)."""
+class _Format(NamedTuple):
+    """Half precision of a kind: the bits of infinity, and the float32 of each key (65536,)."""
+
+    infinite: int
+    values: NumpyArray
+
+
+def _float16() -> _Format:
     keys = np.arange(1 << 16, dtype=np.uint16)
     with np.errstate(invalid="ignore"):
-        values: NumpyArray = _bits_of(keys).view(np.float16).astype(np.float32)
-    return values
+        return _Format(0x7C00, _bits_of(keys).view(np.float16).astype(np.float32))
+
+
+def _bfloat16() -> _Format:
+    bits = _bits_of(np.arange(1 << 16, dtype=np.uint16)).astype(np.uint32)
+    return _Format(0x7F80, (bits << np.uint32(16)).view(np.float32))
+
+
+def are_bfloats(scores: NumpyArray) -> bool:
+    """Whether scores (n, K) of single precision are all numbers that bfloat16 has."""
+    if scores.dtype != np.float32 or not scores.flags.c_contiguous:
+        return False
+    # Of scores that are not, the first row tells it.
+    parts = (scores[:1], scores[1:])
+    return not any(np.bitwise_or.reduce(_halves(part, 1 - _UPPER), axis=None) for part in parts)
+
+
+def is_brief(scores: Array) -> bool:
+    """Whether scores (n, K), in host memory, can be counted: few differ, of very many classes."""
+    if not is_numpy_array(scores) or scores.shape[1] < LEAST_CLASSES:
+        return False
+    return scores.dtype == np.float16 or are_bfloats(scores)
+
+
+def _halves(scores: NumpyArray, which: int) -> NumpyArray:
+    """The first or second half, uint16 (n, K), of the bytes of numbers of single precision."""
+    halves: NumpyArray = scores.view(np.uint16)[:, which::2]
+    return halves
+
+
+def _stored_bits(scores: NumpyArray) -> NumpyArray:
+    """The bits of half precision of scores (n, K): of float16, or of float32 as `are_bfloats`."""
+    return scores.view(np.uint16) if scores.dtype == np.float16 else _halves(scores, _UPPER)
 
 
 def _keys_of(bits: NumpyArray) -> NumpyArray:
@@ -72,7 +113,8 @@ def _bits_of(keys: NumpyArray) -> NumpyArray:
     return bits
 
 
-_VALUES = _value_of_keys()
+_FORMATS = {"float16": _float16(), "float32": _bfloat16()}
+"""By the type of the array that they are in."""
 
 
 class _KeptBlock(NamedTuple):
@@ -103,14 +145,17 @@ class ValueCounts:
 
     @classmethod
     def of(cls, scores: NumpyArray) -> ValueCounts:
-        """Of scores, float16 (n, K), of which each row has one that is finite, and none is NaN."""
+        """Of scores (n, K) of half precision, each row with one that is finite, and none NaN.
+
+        They are float16, or float32 in which `are_bfloats`.
+        """
         rows = max(_BLOCK // scores.shape[1], 1)
-        bits = scores.view(np.uint16)
+        bits, infinite = _stored_bits(scores), _FORMATS[scores.dtype.name].infinite
         top = np.empty(len(bits), np.int64)
         blocks = []
         for begin in range(0, len(bits), rows):
             part = slice(begin, min(begin + rows, len(bits)))
-            counted = [_counted(row) for row in bits[part]]
+            counted = [_counted(row, infinite) for row in bits[part]]
             pairs = zip(counted, bits[part], strict=True)
             top[part] = [_first_of(int(keys[-1]), row) for (keys, _), row in pairs]
             blocks.append(_padded(part, counted))
@@ -122,11 +167,11 @@ class ValueCounts:
         return self.top.nbytes + sum(array.nbytes for array in arrays)
 
 
-def _counted(bits: NumpyArray) -> tuple[NumpyArray, NumpyArray]:
+def _counted(bits: NumpyArray, infinite: int) -> tuple[NumpyArray, NumpyArray]:
     """The keys of the distinct finite numbers of a row (K,), ascending, and their counts."""
     counts = np.bincount(bits, minlength=2 * _SIGN)
     # Of negative numbers those with larger bits are smaller.
-    above, below = counts[:_INFINITE], counts[_SIGN : _SIGN + _INFINITE]
+    above, below = counts[:infinite], counts[_SIGN : _SIGN + infinite]
     (positive,), (negative,) = ((part > 0).nonzero() for part in (above, below))
     negative = negative[::-1]
     keys = np.concatenate((_SIGN - 1 - negative, _SIGN + positive))
@@ -161,22 +206,22 @@ class CountedScores:
     Parameters
     ----------
     kept : ValueCounts
-    halves : float16 array (n, K)
+    stored : float16 or float32 array (n, K)
         What was counted.
     steps : tuple of Step
     """
 
     kept: ValueCounts
-    halves: NumpyArray
+    stored: NumpyArray
     steps: tuple[Step, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.halves)
+        return len(self.stored)
 
     @property
     def classes(self) -> int:
         """The number of classes K."""
-        return int(self.halves.shape[1])
+        return int(self.stored.shape[1])
 
     @property
     def top(self) -> NumpyArray:
@@ -189,9 +234,9 @@ class CountedScores:
 
     def blocks(self) -> Iterator[ValueBlock]:
         """The rows, some at a time, in float32."""
+        table = _FORMATS[self.stored.dtype.name].values
         for rows, keys, counts, last in self.kept.blocks:
-            values = _VALUES.take(keys, mode="clip")
-            block = ValueBlock(rows, values, counts.astype(np.float32), last)
+            block = ValueBlock(rows, table.take(keys, mode="clip"), counts.astype(np.float32), last)
             for step in self.steps:
                 block = block._replace(values=step(block))
             yield block
@@ -201,7 +246,7 @@ class CountedScores:
 
         It must be finite.
         """
-        sought = _keys_of(self.halves[np.arange(len(self)), classes].view(np.uint16))
+        sought = _keys_of(_stored_bits(self.stored)[np.arange(len(self)), classes])
         places = np.empty(len(self), np.int64)
         for block in self.kept.blocks:
             for number, keys in enumerate(block.keys, block.rows.start):
@@ -229,9 +274,9 @@ class CountedScores:
         (block,) = (block for block in self.kept.blocks if block.rows == rows)
         matrix = np.empty((len(values), self.classes), values.dtype)
         table = np.full(2 * _SIGN, -np.inf, values.dtype)
-        for number, row in enumerate(self.halves[rows]):
+        for number, row in enumerate(_stored_bits(self.stored)[rows]):
             table[_bits_of(block.keys[number])] = values[number]
-            table.take(row.view(np.uint16), mode="clip", out=matrix[number])
+            table.take(row, mode="clip", out=matrix[number])
         return matrix
 
 

@@ -51,6 +51,12 @@ def rows_of(rows: int = ROWS, classes: int = CLASSES) -> tuple[np.ndarray, np.nd
     return scores, labels
 
 
+def as_bfloats(scores: np.ndarray) -> np.ndarray:
+    """The nearest numbers below in size that bfloat16 has, float32."""
+    bits = scores.astype(np.float32).view(np.uint32)
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 def counted(scores: np.ndarray) -> CountedScores:
     return CountedScores(ValueCounts.of(scores), scores)
 
@@ -80,8 +86,11 @@ def test_every_number_is_counted_and_has_its_place() -> None:
     assert counted(row[None]).top == [row.astype(np.float32).argmax()]
 
 
-def test_rows_are_put_together_again() -> None:
+@pytest.mark.parametrize("bfloat", [False, True])
+def test_rows_are_put_together_again(bfloat: bool) -> None:
     scores, labels = rows_of(70)
+    if bfloat:
+        scores = as_bfloats(scores * np.float32(1e20))
     scores[3, ::2] = -np.inf
     scores[4] = 1.5
     scores[5] = np.where(np.arange(CLASSES) % 3, np.float16(-0.0), np.float16(0.0))
@@ -226,6 +235,23 @@ def test_outcomes_do_not_depend_on_how_they_are_computed(tmp_path: Path, method:
         figures = [each.values for each in (outcome.before, outcome.after)]
         found.append(pickle.dumps((outcome.fit.calibrators, outcome.fit.passes, figures)))
     assert len(set(found)) == 1
+
+
+def test_bfloat16_is_known_by_its_digits() -> None:
+    scores, labels = rows_of()
+    single = as_bfloats(scores)
+    data = data_of(single, labels)
+    assert data.is_counted
+    fitted = fit_plan(make_plan("temperature").rows_of(data), make_plan("temperature"))
+    widened = data_of(single.astype(np.float64), labels)
+    assert not widened.is_counted
+    again = fit_plan(make_plan("temperature").rows_of(widened), make_plan("temperature"))
+    there, here = (fit.fit.stages[0].solution for fit in (again, fitted))
+    assert there is not None
+    assert here is not None
+    np.testing.assert_allclose(here.theta, there.theta, rtol=1e-5)
+    single[17, 3] = 0.1
+    assert not data_of(single, labels).is_counted
 
 
 def test_figures_are_those_of_single_precision() -> None:

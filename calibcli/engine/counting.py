@@ -17,10 +17,16 @@ from calibcli.engine.source import Source
 from calibcli.value_counts import LEAST_CLASSES, CountedScores, ValueBlock, ValueCounts
 
 
-def is_countable(engine: Engine, source: Source, stages: Sequence[Calibrator]) -> bool:
-    """Whether scores can be worked on by value, also after stages."""
+def is_countable(
+    engine: Engine, source: Source, stages: Sequence[Calibrator], *, brief: bool = False
+) -> bool:
+    """Whether scores can be worked on by value, also after stages.
+
+    Rows that were looked at are known to be ``brief`` or not (`Survey.brief`); of others the type
+    tells, but for bfloat16.
+    """
     return (
-        source.dtype == np.float16
+        (source.dtype == np.float16 or brief)
         and source.kind == "logits"
         and source.columns >= LEAST_CLASSES
         and engine.device == "cpu"

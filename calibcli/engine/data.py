@@ -156,7 +156,10 @@ class Data:
     @property
     def is_counted(self) -> bool:
         """Whether `fold_by_value` has the scores of its tiles by value."""
-        return self.precision is None and is_countable(self.engine, self.source, self.stages)
+        return self.precision is None and self._is_countable(self.stages)
+
+    def _is_countable(self, stages: tuple[Calibrator, ...]) -> bool:
+        return is_countable(self.engine, self.source, stages, brief=self.survey.brief)
 
     def fold_by_value(
         self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
@@ -281,7 +284,7 @@ class Data:
         What is worked on by value needs no more than the stages.
         """
         stages = (*self.stages, *calibrators)
-        source = None if is_countable(self.engine, self.source, stages) else self._at_hand()
+        source = None if self._is_countable(stages) else self._at_hand()
         if source is None:
             # Its samples are its own, as where it is made: passes that are said are the same.
             return replace(self, stages=stages, normalised=True, sampled=KeptSample())

@@ -22,6 +22,7 @@ from calibcli.arrays import (
 from calibcli.cell_sums import CellSums
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
+from calibcli.value_counts import is_brief
 
 LARGEST_LOG_PROB = 0.01
 """Rounded probabilities may be a little more than 1, and their logarithms than 0."""
@@ -56,6 +57,8 @@ class Survey:
         The first row that can't be used, and why.
     unusable : int
         How many rows have a score or a label that can't be used.
+    brief : bool
+        Whether very many classes have scores of half precision, whatever they are stored in.
     """
 
     rows: int
@@ -65,6 +68,7 @@ class Survey:
     zeros: int
     trouble: tuple[int, str] | None
     unusable: int = 0
+    brief: bool = False
 
 
 class TileSurvey(NamedTuple):
@@ -77,7 +81,7 @@ class TileSurvey(NamedTuple):
     class_weights : CellSums
         By fold and class.
     folds : int
-    rows, impossible, zeros, trouble, unusable
+    rows, impossible, zeros, trouble, unusable, brief
         As of `Survey`.
     """
 
@@ -89,6 +93,7 @@ class TileSurvey(NamedTuple):
     zeros: int
     trouble: tuple[int, str] | None
     unusable: int
+    brief: bool
 
     def merge(self, later: TileSurvey) -> TileSurvey:
         """The survey of both parts together; takes over ``self``."""
@@ -101,6 +106,7 @@ class TileSurvey(NamedTuple):
             self.zeros + later.zeros,
             self.trouble or later.trouble,
             self.unusable + later.unusable,
+            self.brief and later.brief,
         )
 
     def finished(self) -> Survey:
@@ -113,11 +119,13 @@ class TileSurvey(NamedTuple):
             self.zeros,
             self.trouble,
             self.unusable,
+            self.brief,
         )
 
 
 def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> TileSurvey:
     """The survey of one tile, whose logits may be of half precision."""
+    brief = kind == "logits" and is_brief(tile.logits)
     ordinary = are_finite_halves(tile.logits)
     if not ordinary and tile.logits.dtype == np.float16:
         tile = replace(tile, logits=single_precision(tile.logits))
@@ -150,7 +158,7 @@ def survey_tile(kind: InputKind, split: Folds, tile: Tile) -> TileSurvey:
         trouble = tile.start + wrong[0], wrong[1]
     unusable = 0 if trouble is None else _unusable_rows(tile, kind)
     counts = (class_rows, class_weights, folds)
-    return TileSurvey(len(tile), *counts, impossible, zeros, trouble, unusable)
+    return TileSurvey(len(tile), *counts, impossible, zeros, trouble, unusable, brief)
 
 
 def _unusable_rows(tile: Tile, kind: InputKind) -> int:

@@ -35,7 +35,7 @@ class CountedView(View):
         keys: Mapping[str, NumpyArray] | None = None,
         event: Event = "auto",
     ) -> None:
-        super().__init__(scores.halves, labels, weights, start=start, keys=keys, event=event)
+        super().__init__(scores.stored, labels, weights, start=start, keys=keys, event=event)
         self._scores = scores
         self._shifted: list[tuple[slice, NumpyArray]] = []
         self._total = np.empty(len(scores), np.float32)
@@ -78,10 +78,10 @@ class CountedView(View):
 
     def _at(self, classes: NumpyArray) -> NumpyArray:
         """Logits (n,) of a class of each row, minus the row's largest."""
-        halves, numbers = self._scores.halves, np.arange(len(self))
+        stored, numbers = self._scores.stored, np.arange(len(self))
         places = self._scores.places(classes)
         at = np.concatenate([pick(values, places[rows]) for rows, values in self._shifted])
-        return np.where(halves[numbers, classes] == -np.inf, np.float32(-np.inf), at)
+        return np.where(stored[numbers, classes] == -np.inf, np.float32(-np.inf), at)
 
     def probability_of(self, classes: NumpyArray) -> NumpyArray:
         return self.probabilities_at(classes)
