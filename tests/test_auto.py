@@ -93,6 +93,8 @@ def test_none_and_temperature_are_always_candidates():
             always = ["none", "temperature", "ridge-temperature"]
             assert candidates(classes, rows)[:3] == always
     assert "sms" in candidates(10, 5000)
+    assert "curved-svs,low-rank" in candidates(100, 5000)
+    assert "curved-svs,low-rank" not in candidates(10, 5000)
     assert "sms" not in candidates(1000, 50_000)
     assert "svs" in candidates(1000, 50_000)
     assert "platt" in candidates(2, 5000)

@@ -24,6 +24,7 @@ from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import Platt
 from calibcli.calibrators.focal_temperature import FocalTemperature
 from calibcli.calibrators.identity import Identity
+from calibcli.calibrators.low_rank import LowRank
 from calibcli.calibrators.registry import CALIBRATORS, read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.errors import ParamsError
@@ -80,6 +81,12 @@ FOCAL = Params(
     stages=(stage_of(FocalTemperature(1.9592, -2.012)),),
     fit={"method": "focal-temperature", "loss": "nll", "preserves": "order"},
 )
+LOW_RANK = Params(
+    classes=3,
+    input="logits",
+    stages=(stage_of(LowRank(SCALE, BIAS, MATRIX[:, :2], MATRIX[1:])),),
+    fit={"method": "low-rank", "loss": "nll", "preserves": "nothing"},
+)
 TWO = Params(classes=2, input="probs", stages=(stage_of(Platt(-1.5, 0.1)),))
 
 REMEMBERED: dict[str, Any] = {
@@ -103,6 +110,7 @@ FILES = {
     "read.json": (READ, False),
     "read.safetensors": (READ, True),
     "focal.json": (FOCAL, False),
+    "low_rank.json": (LOW_RANK, False),
     "three.json": (THREE, False),
     "three.safetensors": (THREE, True),
     "two.json": (TWO, False),

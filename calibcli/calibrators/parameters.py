@@ -107,6 +107,12 @@ class Parameters:
             raise self.error(f"{name} has a number beyond {within:g}")
         return array
 
+    def matrix(self, name: str, columns: int) -> NumpyArray:
+        """A float64 array of finite numbers with so many columns and any number of rows."""
+        value = self[name]
+        has_rows = isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim > 0)
+        return self.array(name, (len(value) if has_rows else 0, columns))
+
     def choice(self, name: str, choices: tuple[Any, ...]) -> Any:
         """One of some texts, as it stands in the file."""
         for choice in choices:

@@ -57,6 +57,12 @@ _MANY_CLASSES = (
     "gap-temperature,sms",
     "gap-temperature,sms/10",
 )
+_VERY_MANY_CLASSES = ("curved-svs,low-rank", "curved-svs,low-rank/3")
+"""Beside these from `_LEAST_FOR_FEATURES` classes on: `sms` has too many numbers for most rows."""
+
+_LEAST_FOR_FEATURES = 30
+"""More than the twenty features of `low-rank`, so that these are few."""
+
 _CHEAP = {True: ("platt", "beta"), False: ("svs",)}
 """Methods that are always worth a look, of two classes and of more."""
 
@@ -146,7 +152,10 @@ class Leaderboard:
 def candidates(classes: int, rows: float) -> list[str]:
     """Methods that suit so many classes and rows, from the simplest; `none` is always one."""
     suited = []
-    for name in _TWO_CLASSES if classes == 2 else _MANY_CLASSES:
+    names = _TWO_CLASSES if classes == 2 else _MANY_CLASSES
+    if classes >= _LEAST_FOR_FEATURES:
+        names = (*names, *_VERY_MANY_CLASSES)
+    for name in names:
         method, _ = split_strength(name)
         needed = max(MAPS[part]().rows_needed(classes) for part in stage_names(method))
         costly = method.endswith(_COSTLY) and classes > _MOST_CLASSES_FOR_COSTLY
