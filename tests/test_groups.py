@@ -28,6 +28,7 @@ from calibcli.engine.engine import Engine
 from calibcli.engine.source import ArraySource
 from calibcli.errors import CalibError, ParamsError
 from calibcli.metrics.panel import Panel
+from calibcli.metrics.proper_scores import NLL
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.tables import ReadOptions, open_dataset
 from calibcli.workflow.fitted_plans import fit_plan
@@ -217,6 +218,26 @@ def test_the_fit_of_a_group_is_that_of_its_rows_alone() -> None:
     assert own.temperature == pytest.approx(expected.temperature, rel=1e-6)
     share = rows.sum() / (rows.sum() + grouped.strength)
     assert grouped.groups.weights[number] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("method", ["monotone", "gap-temperature"])
+def test_no_group_is_fitted_to_what_was_kept_of_another(method: str) -> None:
+    # From so many classes on rows are prepared once, and kept.
+    source = labelled(1500, 0.9, classes=70)
+    grouped = fit_groups(fit_plan(open_data(Engine(), source, 2), plan(method)))
+    (pooled,) = grouped.groups.pooled
+    tried = 0
+    for number, own in enumerate(grouped.groups.own):
+        rows = source.keys[GROUP] == number
+        if not own:
+            continue
+        losses = [
+            NLL.measure(each.logits(source.scores[rows]), source.labels[rows])
+            for each in (own[0], pooled)
+        ]
+        assert losses[0] < losses[1]
+        tried += 1
+    assert tried > 2
 
 
 def test_the_chosen_strength_has_the_lowest_held_out_loss() -> None:

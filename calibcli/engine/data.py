@@ -247,15 +247,8 @@ class Data:
             class_rows=np.bincount(labels, minlength=self.classes),
             class_weights=np.bincount(labels, source.weights, self.classes)[None].astype(float),
         )
-        return replace(
-            self,
-            source=source,
-            survey=survey,
-            split=Folds(1, self.seed),
-            parts=(),
-            as_stored=len(rows) * self.classes > _FEW,
-            **_rooms_beside(self.engine, source),
-        )
+        there = self.of_others(source, survey, Folds(1, self.seed))
+        return replace(there, as_stored=len(rows) * self.classes > _FEW)
 
     def inner_split(self) -> tuple[Data, Data]:
         """Four fifths of the rows to fit, and one to steer the fit by; clusters stay whole."""
@@ -272,6 +265,17 @@ class Data:
     def restricted(self, part: Subset) -> Data:
         """The same rows, only those of a part counting."""
         return replace(self, parts=(*self.parts, part))
+
+    def of_others(self, source: ArraySource, survey: Survey, split: Folds) -> Data:
+        """Other rows, which were surveyed and split, after the same stages."""
+        return replace(
+            self,
+            source=source,
+            survey=survey,
+            split=split,
+            parts=(),
+            **_rooms_beside(self.engine, source),
+        )
 
     def reweighted(self, class_factors: NumpyArray) -> Data:
         """The same rows, their weights multiplied by factors (K,) of their classes."""

@@ -82,8 +82,7 @@ class GroupRows:
         survey = replace(
             self.data.survey, rows=len(rows), class_rows=class_rows, class_weights=by_class
         )
-        split = Folds(1, self.data.seed)
-        return replace(self.data, source=group_source, survey=survey, split=split)
+        return self.data.of_others(group_source, survey, Folds(1, self.data.seed))
 
 
 def numbers_of(tile: Tile) -> NumpyArray:
