@@ -19,7 +19,8 @@ from calibcli.calibrators.chain import LogLinear
 from calibcli.calibrators.registry import read_calibrator
 from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
-from calibcli.engine.engine import Engine
+from calibcli.engine.engine import Engine, Tile
+from calibcli.engine.kept_tiles import KeptOutputs, KeptTiles
 from calibcli.engine.source import ArraySource
 from calibcli.errors import ParamsError, UsageError
 from calibcli.fitting.mixing import fit_uniform_share, fit_weights, nonnegative_minimum
@@ -35,7 +36,8 @@ from calibcli.workflow.choosing import (
     choose_place,
     expected_losses,
 )
-from calibcli.workflow.fitted_plans import long_fit_note
+from calibcli.workflow.fitted_plans import long_fit_note, try_plan
+from calibcli.workflow.measuring import CrossFitted, label_log_probs
 from calibcli.workflow.plans import make_plan, make_plans
 from calibcli.workflow.records import to_calibrators
 
@@ -592,3 +594,46 @@ def test_members_that_are_alike_need_few_steps() -> None:
     solution = fit_weights(log_probs, labels, np.full(400, 1 / 400), np.full(12, 1 / 12), 1e-4)
     assert solution.converged
     assert solution.iterations <= 8
+
+
+def test_a_choice_and_its_stack_are_the_same_to_the_byte_on_any_number_of_threads(rng, tmp_path):
+    logits, labels = drawn(rng, 1500, 20, scale=0.7, bias=rng.normal(size=20))
+    files = []
+    for threads in (1, 2, 3):
+        fitted = calibcli.fit(
+            logits.astype(np.float32), labels, method="auto", stack=True, threads=threads
+        )
+        files.append(tmp_path / f"{threads}.json")
+        fitted.save(files[-1])
+    first, *others = [file.read_bytes() for file in files]
+    assert json.loads(first)
+    assert all(other == first for other in others)
+
+
+def test_what_cross_fitted_maps_make_of_few_rows_is_kept_and_of_labels_always(rng):
+    logits, labels = drawn(rng, 500, 4)
+    data = opened(logits, labels).keeping_outputs()
+    trial = try_plan(data, make_plan("svs"))
+    calls = []
+
+    class Counted(CrossFitted):
+        def _logits(self, tile):
+            calls.append(tile.start)
+            return super()._logits(tile)
+
+    def looked_at(data):
+        calls.clear()
+        first, second = (Counted.of(trial.by_fold, data) for _ in range(2))
+        for predictor in (first, second):
+            label_log_probs(predictor, tile)
+            predictor(tile)
+        return len(calls)
+
+    tile = Tile(0, np.asfortranarray(logits), labels, None)
+    assert looked_at(data) == 1
+    # Without room for logits: once for the labels, and each time that all are asked for.
+    assert looked_at(replace(data, outputs=KeptOutputs(labels=KeptTiles(1 << 20, 10)))) == 3
+    assert looked_at(opened(logits, labels)) == 4
+    expected = log_softmax(CrossFitted(trial.by_fold, data.split)(tile))[np.arange(500), labels]
+    found = label_log_probs(CrossFitted.of(trial.by_fold, data), tile)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,14 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibcli.arrays import single_precision
+from calibcli.calibrators.affine import VectorMap
+from calibcli.calibrators.base import SmoothMap
 from calibcli.calibrators.temperature import Temperature, TemperatureMap
-from calibcli.engine.data import open_data
+from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.folds import Folds, Subset
 from calibcli.engine.machine import choose_device, parse_memory
 from calibcli.engine.source import ArraySource, Chunk
 from calibcli.errors import DataError, UsageError
-from calibcli.fitting.stages import fit_stages
+from calibcli.fitting.problem import Problem
+from calibcli.fitting.results import StageFit
+from calibcli.fitting.stages import Begun, fit_stages
 from calibcli.metrics.panel import Panel
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.measuring import Through, measure
@@ -253,3 +259,62 @@ def test_a_sample_holds_nothing_but_its_rows() -> None:
         np.testing.assert_array_equal(thin.labels, source.labels[::10])
         assert thin.scores.base is None
         assert thin.labels.base is None
+
+
+def gradient_of(data: Data, family: SmoothMap) -> np.ndarray:
+    problem = Problem(data, family, NegativeLogLikelihood(), family.start(data.classes, 1.0))
+    value, gradient = problem.gradient(family.start(data.classes, 0.7))
+    return np.append(gradient, value)
+
+
+@pytest.mark.parametrize("classes", [3, 200])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_that_are_held_out_are_left_out_to_the_same_sums(classes: int, weighted: bool) -> None:
+    rows = 3 * (1 << 19) // classes
+    source = labelled(rows, classes)
+    if weighted:
+        source = replace(source, weights=np.random.default_rng(1).random(rows) + 0.5)
+    part = open_data(Engine(threads=2), source, folds=5).without_fold(2)
+    assert part.by_themselves() is part
+    # As if they were in files, and all that is held were a few chunks.
+    streamed = replace(scattered(source, 1000), weights=source.weights)
+    other = open_data(Engine(threads=1, memory=16 << 20), streamed, folds=5).without_fold(2)
+    family = VectorMap(penalty=0, prior=0)
+    found = gradient_of(part, family)
+    np.testing.assert_array_equal(gradient_of(other, family), found)
+    zeros = part.split.at(np.arange(rows)) != 2
+    weights = zeros if source.weights is None else zeros * source.weights
+    alone = open_data(Engine(), replace(source, weights=weights.astype(float)))
+    np.testing.assert_allclose(found, gradient_of(alone, family), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_few_rows_outside_a_fold_are_data_of_their_own(weighted: bool) -> None:
+    source = labelled(900, 7, dtype=np.float64)
+    if weighted:
+        source = replace(source, weights=np.random.default_rng(1).random(900) + 0.5)
+    part = open_data(Engine(threads=2), source, folds=5).without_fold(2)
+    alone = part.by_themselves()
+    assert alone.rows < part.rows
+    assert not alone.parts
+    np.testing.assert_allclose(alone.class_weights, part.class_weights)
+    family = VectorMap()
+    np.testing.assert_allclose(gradient_of(alone, family), gradient_of(part, family), atol=1e-12)
+    # Rows of no weight at all stay, with their places for messages.
+    none = part.restricted(Subset(part.split, 2, inside=True))
+    assert none.by_themselves() is none
+    assert alone.source.locate(0) == "row 0"
+
+
+def test_what_several_threads_begin_with_is_made_once() -> None:
+    begun, made = Begun(), []
+
+    def fit() -> StageFit:
+        made.append(1)
+        time.sleep(0.05)
+        return StageFit(Temperature(1.0))
+
+    with ThreadPoolExecutor(4) as pool:
+        stages = list(pool.map(lambda _: begun.stage("temperature", fit), range(8)))
+    assert len(made) == 1
+    assert all(stage is stages[0] for stage in stages)

@@ -10,7 +10,7 @@ on initial matrices).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
@@ -31,6 +31,11 @@ _SMALLEST_SHARE = 1e-7
 
 class Curvature(ABC):
     """Sums over rows that a preconditioner is made of."""
+
+    @property
+    def name(self) -> Hashable:
+        """The same where the same rows and probabilities give the same sums."""
+        return type(self)
 
     @abstractmethod
     def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:

@@ -8,6 +8,7 @@ convex fit they share the work out, and the common scale stays free.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -230,7 +231,7 @@ class CurvedMatrixMap(_CurvedMap):
     name = "curved-sms"
     title = "one curve for all classes plus a full affine map, in one convex fit"
     source = "sms (Berta et al., arXiv:2511.03685) and monotone, fitted together"
-    cost = "about 40 passes of K multiplications more"
+    cost = "about 15 passes of K multiplications more"
     tunable = ("off_diagonal", "penalty")
     _calibrator = CurvedMatrix
 
@@ -244,6 +245,10 @@ class _CurvedCurvature(Curvature):
 
     def __init__(self, knots: NumpyArray, affine: Curvature) -> None:
         self.knots, self.affine = knots, affine
+
+    @property
+    def name(self) -> Hashable:
+        return type(self), self.knots.tobytes(), self.affine.name
 
     def partial(self, inputs: Array, probs: Array, weights: Array | None) -> NumpyArray:
         curve = likelihood_hessian(self.knots, inputs, probs, weights)

@@ -13,6 +13,9 @@ _SMALLEST_SHARE_OF_STEP = 1e-6
 _TOLERANCE = 1e-12
 """What the next step would gain, relative to the loss, when the search ends."""
 
+_ROUNDING = 1e-9
+"""Relative to the loss, a gain that rounding may hide."""
+
 
 @dataclass(frozen=True, eq=False)
 class LogisticFit:
@@ -61,11 +64,15 @@ def fit_logistic(
         curvature = weights * shares * (1 - shares)
         hessian = (features * curvature[:, None]).T @ features + ridge
         step = np.linalg.lstsq(hessian, gradient)[0]
-        if gradient @ step <= _TOLERANCE * abs(value):
+        gain = float(gradient @ step)
+        if gain <= _TOLERANCE * abs(value):
             # So short a step needs no look at where it leads.
             return LogisticFit(theta - step, value, hessian)
         share = 1.0
         new = _value(features, positives, weights, ridge, anchor, theta - step)
+        if new > value and gain <= _ROUNDING * abs(value):
+            # A strong ridge rounds gradients so that they don't vanish; no shorter step helps.
+            return LogisticFit(theta, value, hessian)
         while new > value and share > _SMALLEST_SHARE_OF_STEP:
             share /= 2
             new = _value(features, positives, weights, ridge, anchor, theta - share * step)

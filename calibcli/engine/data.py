@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from calibcli.arrays import (
     LARGEST_LOGIT,
     NumpyArray,
     is_by_class,
+    is_numpy_array,
     namespace,
     to_numpy,
     wide_values,
@@ -24,20 +26,23 @@ from calibcli.calibrators.identity import Identity
 from calibcli.engine.counting import counted, is_countable
 from calibcli.engine.engine import AS_STORED, Engine, Tile
 from calibcli.engine.folds import CLUSTER, Folds, Subset, share_out
-from calibcli.engine.kept_tiles import KeptSample, KeptTiles
+from calibcli.engine.kept_tiles import KeptOutputs, KeptSample, KeptTiles, LastResults
 from calibcli.engine.machine import to_device
-from calibcli.engine.source import ArraySource, Source, hold, names_of_keys, read_all
+from calibcli.engine.source import ArraySource, Source, each_key, hold, names_of_keys, read_all
 from calibcli.engine.survey import LARGEST_LOG_PROB, Survey, TileSurvey, survey_tile
 from calibcli.errors import DataError
 
 State = TypeVar("State")
 
-_SMALL = 1 << 20
-"""Up to this many scores, arithmetic is in float64 whatever is stored: it costs nothing there."""
+_SMALL = 1 << 18
+"""Up to this many scores, arithmetic is in float64 whatever is stored: it costs little there."""
 
 
-_FEW = 1 << 17
-"""Of fewer scores nothing is saved by single precision."""
+_MOST_OUTPUTS, _USUAL_MAPS, _MOST_MAPS = 128 << 20, 16, 1000
+"""Bytes of what maps made of rows that are kept, and of how many maps."""
+
+_MOST_SUMS = 2
+"""Sums over rows that are remembered: those that fits begin with which differ in a penalty."""
 
 _INNER_FOLDS, _INNER_SEED = 5, 7919
 """The split that steers adaptive objectives; its own seed keeps it apart from the folds."""
@@ -64,12 +69,12 @@ class Data:
         Whether the tiles are known to hold log-probabilities that sum to 1.
     kept : KeptTiles
         What was made of the tiles of the source.
-    as_stored : bool
-        Whether few scores too are computed with in the precision that they are stored in.
     counts : KeptTiles
         Their scores by value.
     sampled : KeptSample
         What was picked of the rows of the source, before the stages.
+    outputs : KeptOutputs
+        What maps that were fitted made of the tiles, where several look at it.
     """
 
     engine: Engine
@@ -81,9 +86,9 @@ class Data:
     class_factors: NumpyArray | None = None
     normalised: bool = False
     kept: KeptTiles = field(default_factory=KeptTiles)
-    as_stored: bool = False
     counts: KeptTiles = field(default_factory=KeptTiles)
     sampled: KeptSample = field(default_factory=KeptSample)
+    outputs: KeptOutputs = field(default_factory=KeptOutputs)
 
     @property
     def rows(self) -> int:
@@ -141,14 +146,34 @@ class Data:
     @property
     def precision(self) -> type[np.float64] | None:
         """What scores are computed with: float64 where that costs nothing, None as stored."""
-        is_small = self.rows * self.classes <= _SMALL and not self.as_stored
-        return np.float64 if is_small else None
+        return np.float64 if self.rows * self.classes <= _SMALL else None
+
+    @cached_property
+    def sums(self) -> LastResults:
+        """What was summed over these very rows, weights and stages, by name."""
+        return LastResults(_MOST_SUMS)
 
     def fold(
-        self, partial_state: Callable[[Tile], State], merge: Callable[[State, State], State]
+        self,
+        partial_state: Callable[[Tile], State],
+        merge: Callable[[State, State], State],
+        *,
+        of_rows: bool = False,
     ) -> State:
-        """The merged states of all tiles, in float64 where that costs nothing."""
-        work = self._weighted(partial_state)
+        """The merged states of all tiles, in float64 where that costs little.
+
+        Parameters
+        ----------
+        partial_state : callable
+            Tile -> state.
+        merge : callable
+            Two states of neighbouring rows -> one.
+        of_rows : bool
+            Whether a state does not depend on where in a tile a row is: rows that do not count are
+            left out then, in place of a weight of 0.
+        """
+        work: Callable[[Tile], State]
+        work = self._weighted(partial_state, _left_out if of_rows else _restricted)
         if self.stages:
             work = partial(_through, self.stages, work)
         return self.engine.fold(self.source, work, merge, self.precision)
@@ -170,7 +195,8 @@ class Data:
         """
         if not self.is_counted:
             return self.fold(partial_state, merge)
-        work = partial(_counted, self.counts, self.stages, self._weighted(partial_state))
+        weighted = self._weighted(partial_state, _restricted)
+        work = partial(_counted, self.counts, self.stages, weighted)
         return self.engine.fold(self.source, work, merge, AS_STORED, wide=True)
 
     def fold_prepared(
@@ -181,6 +207,7 @@ class Data:
         merge: Callable[[State, State], State],
         *,
         by_value: bool = False,
+        of_rows: bool = False,
     ) -> State:
         """As `fold`, with what was made of each tile, which is kept as far as there is room.
 
@@ -194,21 +221,27 @@ class Data:
             What was made of a tile, and the tile as it is before the stages -> state.
         by_value : bool
             Whether it is made of a wide tile that is `counted`; the rows must be (`is_counted`).
+        of_rows : bool
+            As in `fold`. What is made is then of the rows that count alone, and kept for these.
         """
-        whole = (key, tuple(stage for stage in self.stages if not stage.changes_nothing))
+        stages = tuple(stage for stage in self.stages if not stage.changes_nothing)
+        whole = key, stages, self.parts if of_rows else ()
         if by_value:
             make = partial(_of_counts, self.counts, self.stages, prepare)
             made = partial(_kept, self.kept, whole, make)
-            work = self._weighted(partial(_with_made, made, partial_state))
+            work = self._weighted(partial(_with_made, made, partial_state), _restricted)
             return self.engine.fold(self.source, work, merge, AS_STORED, wide=True)
         made = partial(_kept, self.kept, whole, partial(_after_stages, self.stages, prepare))
-        work = self._weighted(partial(_with_made, made, partial_state))
+        restricted = _left_out if of_rows else _restricted
+        work = self._weighted(partial(_with_made, made, partial_state), restricted)
         return self.engine.fold(self.source, work, merge, self.precision)
 
-    def _weighted(self, work: Callable[[Tile], State]) -> Callable[[Tile], State]:
+    def _weighted(
+        self, work: Callable[[Tile], State], restricted: Callable[..., Any]
+    ) -> Callable[[Tile], State]:
         """Work on tiles in which only the rows that count do, with their weights."""
         if self.parts:
-            work = partial(_restricted, self.parts, work)
+            work = partial(restricted, self.parts, work)
         if self.class_factors is not None:
             work = partial(_reweighted, self.class_factors, work)
         return work
@@ -223,12 +256,20 @@ class Data:
         engine = self.engine
         return engine.device == "cpu" and self.rows <= engine.tile_rows(self.classes)
 
+    @property
+    def spread(self) -> Callable[..., Iterator[Any]]:
+        """As `map`; where a pass over the rows is work for one thread, all have an item at a time.
+
+        What it calls may not call it.
+        """
+        alone = not self.is_one_tile or self.engine.is_elsewhere(self.source)
+        return map if alone else self.engine.spread
+
     def by_themselves(self) -> Data:
         """The rows that count, as data of their own, where all are in one tile; else as they are.
 
         Rows that do not count take as long as others. That of a tile does not depend on where rows
-        are: neither do the sums over what is left of it. They are for one more fit of many, so that
-        single precision is enough for them from some `_FEW` scores on.
+        are: neither do the sums over what is left of it.
         """
         if not (self.parts and self.is_one_tile):
             return self
@@ -247,8 +288,7 @@ class Data:
             class_rows=np.bincount(labels, minlength=self.classes),
             class_weights=np.bincount(labels, source.weights, self.classes)[None].astype(float),
         )
-        there = self.of_others(source, survey, Folds(1, self.seed))
-        return replace(there, as_stored=len(rows) * self.classes > _FEW)
+        return self.of_others(source, survey, Folds(1, self.seed))
 
     def inner_split(self) -> tuple[Data, Data]:
         """Four fifths of the rows to fit, and one to steer the fit by; clusters stay whole."""
@@ -262,6 +302,16 @@ class Data:
         split = Folds(_INNER_FOLDS, seed, of_cluster)
         return self.restricted(Subset(split, fold)), self.restricted(Subset(split, fold, True))
 
+    def keeping_outputs(self) -> Data:
+        """The same rows, which keep what fitted maps make of them, as far as there is room.
+
+        Logits are kept of so few rows that those of many maps find room.
+        """
+        room = min(self.engine.room // 8, _MOST_OUTPUTS)
+        are_few = self.rows * self.classes * _DOUBLE * _USUAL_MAPS <= room
+        whole = KeptTiles(room if are_few else 0, _MOST_MAPS)
+        return replace(self, outputs=KeptOutputs(whole, KeptTiles(room, _MOST_MAPS)))
+
     def restricted(self, part: Subset) -> Data:
         """The same rows, only those of a part counting."""
         return replace(self, parts=(*self.parts, part))
@@ -274,6 +324,7 @@ class Data:
             survey=survey,
             split=split,
             parts=(),
+            outputs=KeptOutputs(),
             **_rooms_beside(self.engine, source),
         )
 
@@ -291,7 +342,8 @@ class Data:
         source = None if self._is_countable(stages) else self._at_hand()
         if source is None:
             # Its samples are its own, as where it is made: passes that are said are the same.
-            return replace(self, stages=stages, normalised=True, sampled=KeptSample())
+            own, none = KeptSample(), KeptOutputs()
+            return replace(self, stages=stages, normalised=True, sampled=own, outputs=none)
         work = partial(_scores, stages)
         parts = self.engine.map(source, work, self.precision)
         if self.engine.device == "cpu":
@@ -302,8 +354,8 @@ class Data:
             scores = torch.cat(list(parts))
         origin = source.origin or source
         passed = replace(source, scores=scores, kind="log-probs", origin=origin)
-        room = _rooms_beside(self.engine, passed)
-        return replace(self, source=passed, stages=(), normalised=True, **room)
+        room, none = _rooms_beside(self.engine, passed), KeptOutputs()
+        return replace(self, source=passed, stages=(), normalised=True, outputs=none, **room)
 
     def _at_hand(self) -> ArraySource | None:
         """The rows as arrays, if they are in memory and there is room for as many again.
@@ -322,7 +374,8 @@ class Data:
 
     def normalise(self) -> Data:
         """The same rows as log-probabilities, each tile when it is asked for."""
-        return replace(self, stages=(*self.stages, Identity()), normalised=True)
+        stages = (*self.stages, Identity())
+        return replace(self, stages=stages, normalised=True, outputs=KeptOutputs())
 
     def sample(self, rows: int) -> Data | None:
         """About this many rows, evenly spread by their numbers, or None if those are not fewer."""
@@ -332,7 +385,8 @@ class Data:
         thin, room = self.sampled.of(step, partial(self._taken, step))
         share = replace(self.survey, rows=thin.rows, class_weights=self.survey.class_weights / step)
         # Rows have other numbers in the sample, so parts don't carry over; it is but a first guess.
-        return replace(self, source=thin, survey=share, parts=(), **room)
+        none = KeptOutputs()
+        return replace(self, source=thin, survey=share, parts=(), outputs=none, **room)
 
     def _step_to(self, rows: int) -> int:
         return self.rows // max(rows, 1)
@@ -419,7 +473,7 @@ def _rooms_beside(engine: Engine, source: Source) -> _Rooms:
     return {"kept": KeptTiles(room), "counts": KeptTiles(room), "sampled": KeptSample()}
 
 
-_SINGLE, _LEAST_ROOM = 4, 256 << 20
+_SINGLE, _DOUBLE, _LEAST_ROOM = 4, 8, 256 << 20
 
 
 def _kept(kept: KeptTiles, key: Hashable, make: Callable[[Tile], Any], tile: Tile) -> Any:
@@ -550,6 +604,31 @@ def _restricted(
     weights = xp.asarray(chosen, device=tile.logits.device)
     return partial_state(
         replace(tile, weights=weights if tile.weights is None else weights * tile.weights)
+    )
+
+
+def _left_out(
+    parts: tuple[Subset, ...], partial_state: Callable[[Tile], State], tile: Tile
+) -> State:
+    """The state of the rows of a tile that belong to all parts; where there are none, of weight 0.
+
+    To copy them takes little beside what is made of them.
+    """
+    chosen = np.logical_and.reduce([part.chosen(tile) for part in parts])
+    rows = np.flatnonzero(chosen)
+    if not len(rows) or not is_numpy_array(tile.logits):
+        return _restricted(parts, partial_state, tile)
+    logits = tile.logits
+    by_class = is_by_class(logits)
+    picked = np.take(logits.T, rows, axis=1).T if by_class else np.take(logits, rows, axis=0)
+    return partial_state(
+        replace(
+            tile,
+            logits=picked,
+            labels=None if tile.labels is None else tile.labels[rows],
+            weights=None if tile.weights is None else tile.weights[rows],
+            keys=each_key(tile.keys, itemgetter(rows)),
+        )
     )
 
 

@@ -319,6 +319,11 @@ class Engine:
 
         return ThreadPoolExecutor(self.thread_count, "calib")
 
+    @property
+    def spread(self) -> Callable[..., Iterator[Any]]:
+        """As `map`, with an item for each thread at a time; not to be called by work on tiles."""
+        return map if self.thread_count == 1 else self.pool.map
+
     def chunk_rows(self, source: Source) -> int:
         """Rows to read at a time, so that what is held stays within the memory limit."""
         if source.resident() and self.fits(source):

@@ -4,8 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from threading import Lock, local
 from typing import Any
+
+
+class LastResults:
+    """The last few results by name; a thread that needs what another one computes waits for it.
+
+    Parameters
+    ----------
+    most : int
+        How many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, Lock()
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """What ``make`` returns, or has returned by this name before; it may not ask for others."""
+        with self._lock:
+            if name not in self._made:
+                made = make()
+                while len(self._made) >= self._most:
+                    self._made.pop(next(iter(self._made)))
+                self._made[name] = made
+            return self._made[name]
 
 
 class KeptTiles:
@@ -17,12 +42,14 @@ class KeptTiles:
     ----------
     room : int
         Bytes that may be kept.
+    most_keys : int
+        Of how many keys.
     """
 
-    def __init__(self, room: int = 0) -> None:
+    def __init__(self, room: int = 0, most_keys: int = 1) -> None:
         self._room, self._lock = room, Lock()
         self._made: dict[Hashable, dict[int, Any]] = {}
-        self._most_keys = 1
+        self._usual = self._most_keys = most_keys
         self._last = local()
 
     def __reduce__(self) -> tuple[type[KeptTiles], tuple[()]]:
@@ -35,7 +62,7 @@ class KeptTiles:
         try:
             yield
         finally:
-            self._most_keys, self._last = 1, local()
+            self._most_keys, self._last = self._usual, local()
 
     def of(self, key: Hashable, start: int, make: Callable[[], Any]) -> Any:
         """What ``make`` makes of the tile that begins at row ``start``, or has made of it before.
@@ -58,7 +85,7 @@ class KeptTiles:
             return self._last.made
         made = make()
         size = 0 if made is None else made.nbytes
-        if self._most_keys > 1:
+        if self._most_keys > self._usual:
             self._last.place, self._last.made = place, made
         with self._lock:
             while key not in self._made and len(self._made) >= self._most_keys:
@@ -92,3 +119,19 @@ class KeptSample:
             if self._made is None or self._made[0] != step:
                 self._made = step, take()
             return self._made[1]
+
+
+@dataclass(frozen=True)
+class KeptOutputs:
+    """What fitted maps made of the tiles of some rows.
+
+    Attributes
+    ----------
+    whole : KeptTiles
+        Their logits (n, K).
+    labels : KeptTiles
+        What little is made of these, a number a row.
+    """
+
+    whole: KeptTiles = field(default_factory=KeptTiles)
+    labels: KeptTiles = field(default_factory=KeptTiles)

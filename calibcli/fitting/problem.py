@@ -110,9 +110,13 @@ class Problem:
         data = self.data
         split = data.split if data.folds > 1 and not data.parts else Folds()
         self.passes += 1
-        by_value = self._is_likelihood and self.map.along_values
-        fold = data.fold_by_value if by_value else data.fold
-        sums: NumpyArray = fold(partial(self._sums(theta).lines, split), np.add)
+        work = partial(self._sums(theta).lines, split)
+        sums: NumpyArray
+        if self._is_likelihood and self.map.along_values:
+            sums = data.fold_by_value(work, np.add)
+        else:
+            # Sums by fold ask where a row is; without folds they don't.
+            sums = data.fold(work, np.add, of_rows=split.count == 1)
         self.by_fold = FoldSums(float(theta[0]), sums[:-1])
         return self.line_of(float(theta[0]), sums[-1], data.weight)
 
@@ -214,7 +218,13 @@ class Problem:
         ridge = np.zeros(len(theta)) if self._ridge is None else self._ridge
         if curvature is None or not self._is_likelihood or ridge.ndim > 1:
             return None
-        mean = self.fold(partial(self._sums(theta).curvature, curvature))
+        work = partial(self._sums(theta).curvature, curvature)
+        # They are the same whatever the penalties are: fits that differ in these begin with them.
+        name = type(self.map).__name__, curvature.name, theta.tobytes()
+        passes = self.passes
+        mean = self.data.sums.once(name, partial(self.fold, work)).copy()
+        # It counts in every fit, so that no fit looks otherwise where another one came first.
+        self.passes = passes + 1
         if not np.isfinite(mean).all():
             return None
         inverse, free = curvature.preconditioner(mean, ridge), self._free
@@ -271,10 +281,10 @@ class Problem:
         if self.map.keeps_work and on_host and not (data.stages or data.impossible):
             made = partial(_kept_work, self.map)
             total = data.fold_prepared(
-                ("kept work", self.map), made, partial(_with_kept, work), merge
+                ("kept work", self.map), made, partial(_with_kept, work), merge, of_rows=True
             )
         else:
-            total = data.fold(work, merge)
+            total = data.fold(work, merge, of_rows=True)
         total /= data.weight
         return total
 

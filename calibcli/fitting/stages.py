@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from threading import Lock, local
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +101,7 @@ def fit_stages(
             first = repr((objective, *families[:position]))
             data = begun.rows_after(first, partial(_after, data, stages[passed:]))
             passed = position
-        fit = partial(_fit_stage, data, families, objective, start, position)
+        fit = partial(_fit_stage, data, families, objective, start, position, begun)
         # The last stage is one that others need not have.
         shared = position < len(families) - 1
         stages.append(
@@ -112,7 +115,12 @@ def _after(data: Data, stages: Sequence[StageFit]) -> Data:
 
 
 def _fit_stage(
-    data: Data, families: Families, objective: Objective, start: Fit | None, position: int
+    data: Data,
+    families: Families,
+    objective: Objective,
+    start: Fit | None,
+    position: int,
+    begun: Begun,
 ) -> StageFit:
     """One of the stages, to rows that have passed those before it."""
     family = families[position]
@@ -124,45 +132,53 @@ def _fit_stage(
         curves = fit_curves(data, family)
         return replace(curves, notes=curves.notes + _few_rows_note(family, data))
     assert isinstance(family, SmoothMap)
-    return fit_map(data, family, objective, None if start is None else start.stages[position])
+    earlier = None if start is None else start.stages[position]
+    return fit_map(data, family, objective, earlier, begun if position == 0 else None)
 
 
-@dataclass
 class Begun:
     """First stages that several fits to the same rows have in common: fitted and applied once.
 
-    Attributes
-    ----------
-    saved : float
-        Seconds that fits would have taken longer without it.
+    The fits may run on several threads; what one begins, others that need it wait for.
     """
 
-    saved: float = 0.0
-    _stages: dict[str, tuple[StageFit, float]] = field(default_factory=dict)
-    _rows: dict[str, tuple[Data, float]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Any, float]] = {}
+        self._locks: defaultdict[str, Lock] = defaultdict(Lock)
+        self._of_thread = local()
+
+    @property
+    def saved(self) -> float:
+        """Seconds that fits of this thread would have taken longer without it."""
+        return float(getattr(self._of_thread, "saved", 0.0))
 
     def stage(self, name: str, fit: Callable[[], StageFit]) -> StageFit:
         """The last of some stages, which their objective and families name."""
-        if name not in self._stages:
-            begin = time.perf_counter()
-            stage = fit()
-            self._stages[name] = stage, time.perf_counter() - begin
-            return stage
-        stage, seconds = self._stages[name]
-        self.saved += seconds
+        stage: StageFit = self._once(f"stage {name}", fit)
         return stage
 
     def rows_after(self, name: str, after: Callable[[], Data]) -> Data:
         """The rows after some stages; kept if there are not many."""
-        if name not in self._rows:
+        rows: Data = self._once(f"rows {name}", after, _are_few)
+        return rows
+
+    def _once(
+        self, name: str, make: Callable[[], Any], keeps: Callable[[Any], bool] | None = None
+    ) -> Any:
+        with self._locks[name]:
+            if name in self._found:
+                made, seconds = self._found[name]
+                self._of_thread.saved = self.saved + seconds
+                return made
             begin = time.perf_counter()
-            data = after()
-            if data.rows * data.classes <= _MOST_KEPT:
-                self._rows[name] = data, time.perf_counter() - begin
-            return data
-        data, seconds = self._rows[name]
-        self.saved += seconds
-        return data
+            made = make()
+            if keeps is None or keeps(made):
+                self._found[name] = made, time.perf_counter() - begin
+            return made
+
+
+def _are_few(data: Data) -> bool:
+    return data.rows * data.classes <= _MOST_KEPT
 
 
 def _looks_at_rows(family: Family | None, data: Data) -> bool:
@@ -174,8 +190,12 @@ def fit_map(
     family: SmoothMap,
     objective: Objective,
     earlier: StageFit | None = None,
+    begun: Begun | None = None,
 ) -> StageFit:
-    """Fit one family of smooth maps, starting from an earlier fit where there is one."""
+    """Fit one family of smooth maps, starting from an earlier fit where there is one.
+
+    What other fits to the same rows have ``begun`` with may be a temperature.
+    """
     family = family.resolved(data.weight)
     if family.size(data.classes) == 0:
         return StageFit(family.calibrator(np.empty(0), data.classes))
@@ -195,7 +215,7 @@ def fit_map(
     elif family.size(data.classes) == 1:
         fit = _fit_scale(data, family, objective, earlier)
     else:
-        fit = _fit_many(data, family, objective, earlier, plain)
+        fit = _fit_many(data, family, objective, earlier, plain, begun or Begun())
     return replace(fit, passes=fit.passes + passes)
 
 
@@ -215,7 +235,12 @@ def choose_solver(family: SmoothMap, objective: Objective, classes: int) -> Solv
 
 
 def _fit_many(
-    data: Data, family: SmoothMap, objective: Objective, earlier: StageFit | None, plain: Data
+    data: Data,
+    family: SmoothMap,
+    objective: Objective,
+    earlier: StageFit | None,
+    plain: Data,
+    begun: Begun,
 ) -> StageFit:
     """A family with several parameters, starting from the best temperature.
 
@@ -230,7 +255,7 @@ def _fit_many(
     if not (family.before and objective.likelihood):
         # A penalty may be in units of that scale, which is no guess then.
         of = thin if thin is not None and solve is solve_saddle_free else plain
-        rough = _fit_scale(of, TemperatureMap(), _for_scale(objective), None)
+        rough = _rough_fit(of, objective, earlier, begun if of is plain else Begun())
         assert rough.solution is not None
         scale = float(rough.solution.theta[0])
     if earlier is None:
@@ -253,13 +278,8 @@ def _fit_many(
     first_passes = rough.passes if rough and of is plain else 0
     taken = first_passes and data.has_taken(_SAMPLE_ROWS, plain, _sample_rows(plain))
     if _separated(problem, solution):
-        # No parameters are best; what is left of the map is its temperature, or nothing.
-        at_once = thin is None and _separable(rough)
-        criterion = "separable" if at_once else "unbounded"
-        theta = family.at_temperature(data.classes, scale)
-        solution = replace(solution, theta=theta, converged=False, criterion=criterion)
-        left = "the scores as they are" if at_once else "one temperature"
-        notes = (*notes, f"{family.name}: the rows can be separated, so none fits best; {left}")
+        solution, note = _left_alone(problem, solution, scale, thin is None and _separable(rough))
+        notes = (*notes, note)
     return StageFit(
         family.calibrator(solution.theta, data.classes),
         solution,
@@ -268,6 +288,30 @@ def _fit_many(
         problem.objective,
         family,
     )
+
+
+def _rough_fit(
+    data: Data, objective: Objective, earlier: StageFit | None, begun: Begun
+) -> StageFit:
+    """The temperature that a larger fit starts from."""
+    objective = _for_scale(objective)
+    # A first stage that is a temperature starts from an earlier fit, where there is one, and this
+    # does not: only without one are they the same to the last bit.
+    name = repr((objective, TemperatureMap()))
+    name = name if earlier is None else f"rough {name}"
+    return begun.stage(name, partial(_fit_scale, data, TemperatureMap(), objective, None))
+
+
+def _left_alone(
+    problem: Problem, solution: Solution, scale: float, at_once: bool
+) -> tuple[Solution, str]:
+    """What is left of a map where no parameters are best: its temperature, or nothing; a note."""
+    family = problem.map
+    criterion = "separable" if at_once else "unbounded"
+    theta = family.at_temperature(problem.data.classes, scale)
+    left = "the scores as they are" if at_once else "one temperature"
+    note = f"{family.name}: the rows can be separated, so none fits best; {left}"
+    return replace(solution, theta=theta, converged=False, criterion=criterion), note
 
 
 def _separable(rough: StageFit | None) -> bool:

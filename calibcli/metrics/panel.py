@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -244,13 +244,22 @@ class Panel:
         """The numbers."""
         return self.finish_all([state])[0]
 
-    def finish_all(self, states: Sequence[PanelState]) -> list[Evaluation]:
-        """The numbers of several models of the same rows, with changes from the first."""
-        finished = [self._finished(state) for state in states]
+    def finish_all(
+        self, states: Sequence[PanelState], spread: Callable[..., Iterator[Any]] = map
+    ) -> list[Evaluation]:
+        """The numbers of several models of the same rows, with changes from the first.
+
+        Parameters
+        ----------
+        states : sequence of PanelState
+        spread : callable
+            As `map`; where it uses threads, a model is worked on in each.
+        """
+        finished = list(spread(self._finished, states))
         evaluations = [self._evaluation(*pair) for pair in zip(states, finished, strict=True)]
         # Metric by metric, since the replicates of many classes are large.
         for metric in self.metrics if self._resampled else ():
-            self._add_uncertainty(metric, evaluations, finished)
+            self._add_uncertainty(metric, evaluations, finished, spread)
         return evaluations
 
     def _finished(self, state: PanelState) -> dict[Statistic, Any]:
@@ -286,12 +295,13 @@ class Panel:
         metric: Metric,
         evaluations: Sequence[Evaluation],
         finished: Sequence[dict[Statistic, Any]],
+        spread: Callable[..., Iterator[Any]],
     ) -> None:
         """Write a metric's intervals, changes, chance ranges and records into the evaluations."""
         name, first = metric.name, evaluations[0]
         before: Sample | None = None
-        for evaluation, statistics in zip(evaluations, finished, strict=True):
-            sample = self._add_sample(metric, evaluation, statistics)
+        samples = spread(partial(self._add_sample, metric), evaluations, finished)
+        for evaluation, sample in zip(evaluations, samples, strict=True):
             if evaluation is first:
                 before = sample
             elif sample is not None and before is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.engine.data import Data
+from calibcli.engine.machine import one_blas_thread
 from calibcli.errors import CalibError, UsageError
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
@@ -158,6 +159,7 @@ def _can_be_tuned(plan: Plan) -> bool:
     return any(family is not None and family.tunable for family in plan.families)
 
 
+@one_blas_thread()
 def compare_plans(
     data: Data,
     plans: Iterable[Plan],
@@ -187,7 +189,7 @@ def compare_plans(
     check_clusters(data)
     if data.folds < 2:
         raise UsageError("comparing methods needs at least 2 folds")
-    plans = list(plans)
+    data, plans = data.keeping_outputs(), list(plans)
     if stacked and any(plan.by is not None for plan in plans):
         raise UsageError("--stack mixes maps of all rows, and --multi-label has one for each label")
     done: list[Trial] = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Self, TypeAlias
@@ -15,9 +16,17 @@ from calibcli.calibrators.registry import MAPS
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import CLUSTER
+from calibcli.engine.source import Keys
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
+from calibcli.metrics.view import View
 from calibcli.workflow.fitted_plans import Trial
-from calibcli.workflow.measuring import CrossFitted, Predictor, resampled, view_of
+from calibcli.workflow.measuring import (
+    CrossFitted,
+    Predictor,
+    label_log_probs,
+    resampled,
+    view_of,
+)
 from calibcli.workflow.plans import split_strength, stage_names
 
 Preference: TypeAlias = Literal["accurate", "simple"]
@@ -175,10 +184,27 @@ def cheap_candidates(classes: int, rows: float) -> list[str]:
 
 def held_out_losses(data: Data, predictors: Sequence[Predictor]) -> PairedLosses:
     """The NLL of several predictors of the same rows, paired."""
-    panel = Panel(())
-    work = partial(_held_out, tuple(predictors), panel, data.clusters)
-    state: _State = data.fold(work, partial(_merge, panel))
-    return state.losses.total()
+    work = partial(_label_losses, tuple(predictors), data.clusters)
+    state: Any = data.fold(work, operator.add)
+    losses: PairedLosses = state.total()
+    return losses
+
+
+def _label_losses(
+    predictors: tuple[Predictor, ...], clusters: int | None, tile: Tile
+) -> PairedLosses | _ClusterLosses:
+    losses = np.stack([-label_log_probs(predictor, tile) for predictor in predictors])
+    return _paired(losses, host_weights(tile.labels, tile.weights), tile.keys, clusters)
+
+
+def _paired(
+    losses: NumpyArray, weights: NumpyArray, keys: Keys | None, clusters: int | None
+) -> PairedLosses | _ClusterLosses:
+    """The sums of losses (M, n) of rows with weights (n,), by cluster where there are any."""
+    if clusters is None:
+        return PairedLosses.of_rows(losses, weights)
+    assert keys is not None
+    return _ClusterLosses.of(losses, weights, keys[CLUSTER], clusters)
 
 
 def rank(
@@ -197,10 +223,10 @@ def rank(
         (Breiman et al., Classification and Regression Trees, 1984).
     """
     panel = resampled(panel, data)
-    predictors = tuple(CrossFitted(trial.by_fold, data.split) for trial in trials)
-    work = partial(_held_out, predictors, panel, data.clusters)
+    predictors = tuple(CrossFitted.of(trial.by_fold, data) for trial in trials)
+    work = partial(_held_out, predictors, panel, data.clusters, data.spread)
     state = data.fold(work, partial(_merge, panel))
-    evaluations = panel.finish_all(state.panels)
+    evaluations = panel.finish_all(state.panels, data.engine.spread)
     losses = state.losses.total()
     # A fit that went wrong is none to take, however good its mean is.
     unsound = np.array([bool(trial.warning) for trial in trials])
@@ -243,8 +269,8 @@ def _least_expected(
     lead = f"{best.trial.name} has the lowest held-out NLL"
     single_losses = losses.of(singles)
     weights = single_losses.averaging_weights()
-    members = [CrossFitted(standings[place].trial.by_fold, data.split) for place in singles]
-    expected = data.fold(partial(_expected, members, weights), np.add)
+    members = [CrossFitted.of(standings[place].trial.by_fold, data) for place in singles]
+    expected = data.fold(partial(_expected, members, weights, data.spread), np.add)
     plain = plain_place([standings[place].trial for place in singles])
     ahead = ahead_of_none(data.classes)
     choice = choose_place(single_losses, expected, plain, ahead)
@@ -382,9 +408,18 @@ def expected_losses(
     return np.array([-float(np.vdot(probs, each)) for each in bounded])
 
 
-def _expected(members: Sequence[Predictor], shares: NumpyArray, tile: Tile) -> NumpyArray:
-    log_probs = [to_numpy(log_softmax(predictor(tile))) for predictor in members]
+def _expected(
+    members: Sequence[Predictor],
+    shares: NumpyArray,
+    spread: Callable[..., Iterator[Any]],
+    tile: Tile,
+) -> NumpyArray:
+    log_probs = list(spread(partial(_log_probs, tile), members))
     return expected_losses(log_probs, shares, host_weights(tile.labels, tile.weights))
+
+
+def _log_probs(tile: Tile, predictor: Predictor) -> NumpyArray:
+    return to_numpy(log_softmax(predictor(tile)))
 
 
 def _simplest(standings: Sequence[Standing], best: Standing) -> tuple[Standing, str]:
@@ -559,16 +594,21 @@ class _State:
 
 
 def _held_out(
-    predictors: tuple[Predictor, ...], panel: Panel, clusters: int | None, tile: Tile
+    predictors: tuple[Predictor, ...],
+    panel: Panel,
+    clusters: int | None,
+    spread: Callable[..., Iterator[Any]],
+    tile: Tile,
 ) -> _State:
-    views = [view_of(tile, predictor, panel.event) for predictor in predictors]
+    judged = list(spread(partial(_judged, panel, tile), predictors))
+    views, panels = zip(*judged, strict=True)
     each, weights = np.stack([-view.true_log_prob for view in views]), views[0].weights
-    losses: PairedLosses | _ClusterLosses
-    if clusters is None:
-        losses = PairedLosses.of_rows(each, weights)
-    else:
-        losses = _ClusterLosses.of(each, weights, views[0].keys[CLUSTER], clusters)
-    return _State(tuple(panel.partial(view) for view in views), losses)
+    return _State(panels, _paired(each, weights, views[0].keys, clusters))
+
+
+def _judged(panel: Panel, tile: Tile, predictor: Predictor) -> tuple[View, PanelState]:
+    view = view_of(tile, predictor, panel.event)
+    return view, panel.partial(view)
 
 
 def _merge(panel: Panel, left: _State, right: _State) -> _State:

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, host_weights, log_softmax, pick, to_numpy
+from calibcli.arrays import NumpyArray, host_weights
 from calibcli.calibrators.laplace import LaplaceMixture
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
@@ -22,7 +22,7 @@ from calibcli.engine.folds import Folds
 from calibcli.fitting.mixing import fit_uniform_share
 from calibcli.fitting.results import Fit, StageFit
 from calibcli.workflow.fitted_plans import Trial
-from calibcli.workflow.measuring import CrossFitted, Predictor
+from calibcli.workflow.measuring import CrossFitted
 
 _MOST_NUMBERS = 1 << 24
 """Probabilities that are held at a time; of more, every so many-th row is taken."""
@@ -42,7 +42,7 @@ def with_floors(data: Data, trials: Sequence[Trial]) -> list[Trial]:
     changing = [trial for trial in trials if any(trial.plan.families)]
     if not changing:
         return list(trials)
-    predictors = [CrossFitted(trial.by_fold, data.split) for trial in changing]
+    predictors = [CrossFitted.of(trial.by_fold, data) for trial in changing]
     step = -(-data.rows * len(changing) // _MOST_NUMBERS)
     parts = data.fold(partial(_held_out, predictors, data.split, step), operator.add)
     columns = (np.concatenate(each, axis=-1) for each in zip(*parts, strict=True))
@@ -74,11 +74,11 @@ def _floored(
 
 
 def _held_out(
-    predictors: Sequence[Predictor], split: Folds, step: int, tile: Tile
+    predictors: Sequence[CrossFitted], split: Folds, step: int, tile: Tile
 ) -> list[tuple[NumpyArray, NumpyArray, NumpyArray]]:
     """Probabilities (M, m) of labels by M predictors, with weights and folds (m,)."""
     first = -tile.start % step
-    log_probs = [to_numpy(pick(log_softmax(each(tile)), tile.labels)) for each in predictors]
-    probs = np.exp(np.stack(log_probs)[:, first::step].astype(np.float64))
+    log_probs = [each.label_log_probs(tile) for each in predictors]
+    probs = np.exp(np.stack(log_probs)[:, first::step])
     weights = host_weights(tile.labels, tile.weights)
     return [(probs, weights[first::step], split.of(tile)[first::step])]

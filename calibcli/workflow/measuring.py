@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
-from calibcli.arrays import Array, NumpyArray, namespace, to_numpy
+from calibcli.arrays import (
+    Array,
+    NumpyArray,
+    is_numpy_array,
+    log_softmax,
+    namespace,
+    pick,
+    to_numpy,
+)
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import calibrate, calibrate_by_value, for_rows
 from calibcli.engine.counting import calibrated
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import CLUSTER, Folds
+from calibcli.engine.kept_tiles import KeptOutputs
+from calibcli.engine.machine import one_blas_thread
 from calibcli.engine.source import Keys, each_key, names_of_keys
 from calibcli.errors import DataError
 from calibcli.metrics.counted_view import CountedView
@@ -71,10 +81,25 @@ class Through(Predictor):
 
 @dataclass(frozen=True)
 class CrossFitted(Predictor):
-    """Calibrated logits of each row, by the stages that were fitted without its fold."""
+    """Calibrated logits of each row, by the stages that were fitted without its fold.
+
+    Parameters
+    ----------
+    by_fold : tuple of tuple of Calibrator
+    split : Folds
+    outputs : KeptOutputs
+        Of the data whose tiles it is given: what it makes of them is kept there and not to be
+        written into.
+    """
 
     by_fold: tuple[tuple[Calibrator, ...], ...]
     split: Folds
+    outputs: KeptOutputs = field(default_factory=KeptOutputs)
+
+    @classmethod
+    def of(cls, by_fold: tuple[tuple[Calibrator, ...], ...], data: Data) -> CrossFitted:
+        """What was fitted without each fold of some data, for these."""
+        return cls(by_fold, data.split, data.outputs)
 
     @property
     def by_value(self) -> bool:
@@ -94,6 +119,19 @@ class CrossFitted(Predictor):
         return result
 
     def __call__(self, tile: Tile) -> Array:
+        key = _Same(self.by_fold)
+        return self.outputs.whole.of(key, tile.start, partial(self._logits, tile))
+
+    def label_log_probs(self, tile: Tile) -> NumpyArray:
+        """The log-probabilities (n,), float64, of the labels."""
+        key, make = _Same(self.by_fold), partial(self._label_log_probs, tile)
+        made: NumpyArray = self.outputs.labels.of(key, tile.start, make)
+        return made
+
+    def _label_log_probs(self, tile: Tile) -> NumpyArray:
+        return to_numpy(pick(log_softmax(self(tile)), tile.labels)).astype(np.float64)
+
+    def _logits(self, tile: Tile) -> Array:
         logits = tile.logits
         fold = self.split.of(tile)
         result = namespace(logits).empty_like(logits)
@@ -102,7 +140,29 @@ class CrossFitted(Predictor):
             if len(rows):
                 keys = each_key(tile.keys, itemgetter(rows))
                 result[rows] = calibrate(for_rows(stages, keys), logits[rows])
+        if is_numpy_array(result):
+            result.flags.writeable = False
         return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """A key that is equal where it holds the very same object."""
+
+    held: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+
+def label_log_probs(predictor: Predictor, tile: Tile) -> NumpyArray:
+    """The log-probabilities (n,), float64, that a predictor gives the labels of a tile."""
+    if isinstance(predictor, CrossFitted):
+        return predictor.label_log_probs(tile)
+    return to_numpy(pick(log_softmax(predictor(tile)), tile.labels)).astype(np.float64)
 
 
 def measure(data: Data, predictors: Sequence[Predictor], panel: Panel) -> list[Evaluation]:
@@ -114,7 +174,9 @@ def measure(data: Data, predictors: Sequence[Predictor], panel: Panel) -> list[E
     work, merge = partial(_states, tuple(predictors), panel), partial(_merge, panel)
     by_value = all(predictor.by_value for predictor in predictors)
     states = (data.fold_by_value if by_value else data.fold)(work, merge)
-    return panel.finish_all(states)
+    # Linear algebra in one thread of each of ours: so any number of them gives the same bits.
+    with one_blas_thread():
+        return panel.finish_all(states, data.engine.spread)
 
 
 def check_clusters(data: Data) -> None:

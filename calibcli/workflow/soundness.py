@@ -9,21 +9,21 @@ heavy the tails (Ville; Shafer, Testing by betting, J. R. Stat. Soc. A 2021).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, host_weights, log_softmax, pick, to_numpy
+from calibcli.arrays import NumpyArray, host_weights
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
 from calibcli.errors import CalibError
 from calibcli.workflow.fit_rows import TargetPrior, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan, seconds_of_fit
-from calibcli.workflow.measuring import CrossFitted, Predictor
+from calibcli.workflow.measuring import CrossFitted, Predictor, label_log_probs
 from calibcli.workflow.plans import Plan, make_plan
 
 PLAIN = ("none", "temperature")
@@ -100,7 +100,7 @@ def with_warnings(data: Data, trials: Sequence[Trial]) -> list[Trial]:
     plain = [trial for trial in trials if trial.name in PLAIN]
     if not plain:
         return list(trials)
-    predictors = [CrossFitted(trial.by_fold, data.split) for trial in (*trials, *plain)]
+    predictors = [CrossFitted.of(trial.by_fold, data) for trial in (*trials, *plain)]
     names = [trial.name for trial in plain]
     warnings = _warnings(_fold_losses(data, predictors), names, "held-out rows")
     return [
@@ -137,16 +137,26 @@ def _fold_losses(data: Data, predictors: Sequence[Predictor]) -> NumpyArray:
     """
     if data.class_factors is not None:
         data = data.reweighted(np.full(data.classes, 1 / max(float(data.class_factors.max()), 1)))
-    sums: NumpyArray = data.fold(partial(_losses, tuple(predictors), data.split), np.add)
+    work = partial(_losses, tuple(predictors), data.split, data.spread)
+    sums: NumpyArray = data.fold(work, np.add)
     return sums
 
 
-def _losses(predictors: tuple[Predictor, ...], split: Folds, tile: Tile) -> NumpyArray:
+def _losses(
+    predictors: tuple[Predictor, ...],
+    split: Folds,
+    spread: Callable[..., Iterator[Any]],
+    tile: Tile,
+) -> NumpyArray:
     weights, fold = host_weights(tile.labels, tile.weights), split.of(tile)
-    columns = []
-    for predictor in predictors:
-        log_probs = to_numpy(pick(log_softmax(predictor(tile)), tile.labels)).astype(np.float64)
-        columns.append(-weights * np.maximum(log_probs, _LEAST_LOG_PROB))
+    columns = [
+        -weights * np.maximum(log_probs, _LEAST_LOG_PROB)
+        for log_probs in spread(partial(_of_tile, tile), predictors)
+    ]
     return np.stack(
         [np.bincount(fold, column, split.count) for column in (*columns, weights)], axis=1
     )
+
+
+def _of_tile(tile: Tile, predictor: Predictor) -> NumpyArray:
+    return label_log_probs(predictor, tile)

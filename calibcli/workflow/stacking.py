@@ -11,15 +11,16 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray, host_weights, log_softmax, to_numpy
-from calibcli.calibrators.base import Calibrator
-from calibcli.calibrators.chain import LogLinear, log_probs_after
+from calibcli.calibrators.chain import LogLinear, for_rows, log_probs_after
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
 from calibcli.engine.folds import Folds
+from calibcli.engine.source import each_key
 from calibcli.fitting.mixing import fit_weights
 from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
@@ -31,6 +32,7 @@ from calibcli.workflow.choosing import (
     plain_place,
 )
 from calibcli.workflow.fitted_plans import Trial
+from calibcli.workflow.measuring import CrossFitted
 from calibcli.workflow.plans import Plan
 
 _MOST_NUMBERS = 1 << 24
@@ -44,8 +46,6 @@ _LEAST_WEIGHT = 0.01
 
 _IMPOSSIBLE = -1e4
 """Stands for the log-probability of an impossible class."""
-
-Members = Sequence[Sequence[Calibrator]]
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,8 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
     trials = [trials[place] for place in kept]
     rows, plain = replace(rows, log_probs=rows.log_probs[kept]), plain_place(trials)
     fitted, single, solution = _weights(rows, plain, fitted[kept])
-    by_fold, losses, weights = [], [], []
-    for fold in range(data.folds):
-        inside = rows.folds == fold
-        others = rows.of(~inside)
-        pair = _weights(others, plain, fitted)[:2] if others.weights.sum() > 0 else (fitted, single)
-        by_fold.append(pair)
-        part = rows.of(inside)
-        losses.append([part.losses(pair[0]), part.losses((pair[0] + pair[1]) / 2)])
-        weights.append(part.weights)
+    of_fold = partial(_without_fold, rows, plain, (fitted, single))
+    by_fold, losses, weights = zip(*data.spread(of_fold, range(data.folds)), strict=True)
     both = PairedLosses.of_rows(np.concatenate(losses, axis=1), np.concatenate(weights))
     cost = float(both.mean[1] - both.mean[0])
     share = 0.0 if cost > both.error_of_difference(0, 1) else 0.5
@@ -128,6 +121,21 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
         sum(trial.parameters for trial in trials) + len(trials),
         tuple(zip(trials, whole.tolist(), strict=True)),
     )
+
+
+def _without_fold(
+    rows: _Rows, plain: int | None, whole: tuple[NumpyArray, NumpyArray], fold: int
+) -> tuple[tuple[NumpyArray, NumpyArray], list[NumpyArray], NumpyArray]:
+    """Weights without the rows of a fold, as a pair; their losses (2, m) there, and row weights.
+
+    The losses are those of the best weights and of halfway to the trial that is chosen alone.
+    """
+    inside = rows.folds == fold
+    others, part = rows.of(~inside), rows.of(inside)
+    best, single = whole
+    if others.weights.sum() > 0:
+        best, single, _ = _weights(others, plain, best)
+    return (best, single), [part.losses(best), part.losses((best + single) / 2)], part.weights
 
 
 def _weights(
@@ -154,8 +162,9 @@ def _weights(
 def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
     numbers = data.rows * data.classes * len(trials)
     step = -(-numbers // _MOST_NUMBERS)
-    by_fold = [trial.by_fold for trial in trials]
-    parts = data.fold(partial(_held_out, by_fold, data.split, step), operator.add)
+    members = [CrossFitted.of(trial.by_fold, data) for trial in trials]
+    work = _every_row if step == 1 else _some_rows
+    parts = data.fold(partial(work, members, data.split, step), operator.add)
     log_probs, labels, weights, folds = zip(*parts, strict=True)
     shares = np.concatenate(weights)
     # The rows that are taken stand for all.
@@ -168,21 +177,33 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
     )
 
 
-def _held_out(
-    members: Sequence[Members], split: Folds, step: int, tile: Tile
-) -> list[tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]]:
-    """Every so many-th row of a tile, by its number, through the members that didn't see it."""
-    first = -tile.start % step
-    folds = split.of(tile)[first::step]
-    logits = tile.logits[first::step]
-    labels = to_numpy(tile.labels)[first::step]
+_Part = tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]
+
+
+def _every_row(members: Sequence[CrossFitted], split: Folds, step: int, tile: Tile) -> list[_Part]:
+    """The rows of a tile through the members that didn't see them, as these may be at hand."""
+    del step
+    result = np.empty((len(members), *tile.logits.shape))
+    for place, member in enumerate(members):
+        result[place] = to_numpy(log_softmax(member(tile)))
+    # An impossible class counts for nothing, also where a member's weight is 0.
+    np.maximum(result, _IMPOSSIBLE, out=result)
     weights = host_weights(tile.labels, tile.weights)
-    result = np.empty((len(members), *logits.shape))
+    return [(result, to_numpy(tile.labels), weights, split.of(tile))]
+
+
+def _some_rows(members: Sequence[CrossFitted], split: Folds, step: int, tile: Tile) -> list[_Part]:
+    """The same of every so many-th row, by its number."""
+    first = -tile.start % step
+    keys = each_key(tile.keys, lambda key: key[first::step])
+    weights = host_weights(tile.labels, tile.weights)[first::step]
+    folds, labels = split.of(tile)[first::step], to_numpy(tile.labels)[first::step]
+    result = np.empty((len(members), len(labels), tile.logits.shape[1]))
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)
-        part = logits[rows]
-        for place, by_fold in enumerate(members):
-            log_probs = log_softmax(log_probs_after(by_fold[fold], part))
-            # An impossible class counts for nothing, also where a member's weight is 0.
+        part = tile.logits[first::step][rows]
+        for place, member in enumerate(members):
+            stages = for_rows(member.by_fold[fold], each_key(keys, itemgetter(rows)))
+            log_probs = log_softmax(log_probs_after(stages, part))
             result[place, rows] = np.maximum(to_numpy(log_probs), _IMPOSSIBLE)
-    return [(result, labels, weights[first::step], folds)]
+    return [(result, labels, weights, folds)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from calibcli.engine.data import Data
@@ -82,19 +83,33 @@ class ComparisonInterrupted(KeyboardInterrupt):
 
 
 def try_plans(data: Data, plans: Sequence[Plan], watch: Watch | None) -> Iterator[Trial]:
-    """The plans fitted to all rows and without each fold, in their order."""
+    """The plans fitted to all rows and without each fold, in their order.
+
+    Where a pass over the rows is work for one thread, every thread has a plan at a time.
+    """
     costs = [seconds_of_fit(data, plan, data.folds) for plan in plans]
     watched = watch is not None and sum(costs) > _WORTH_WATCHING
     begun = [Begun() for _ in range(data.folds + 1)]
     begin = time.perf_counter()
-    for index, plan in enumerate(plans):
-        before = time.perf_counter()
-        trial = try_plan(data, plan, begun) if plan.by is None else try_groups(data, plan)
+    attempts = data.spread(partial(_attempt, data, begun, watched), plans)
+    for number, (trial, nll, seconds) in enumerate(attempts, 1):
         yield trial
-        if watch is None or not watched:
+        if watch is None or nll is None:
             continue
-        losses = held_out_losses(data, [CrossFitted(trial.by_fold, data.split)])
-        now, done = time.perf_counter(), sum(costs[: index + 1])
-        left = (now - begin) * sum(costs[index + 1 :]) / done if done else None
+        done = sum(costs[:number])
+        left = (time.perf_counter() - begin) * sum(costs[number:]) / done if done else None
+        watch(Tried(trial, nll, number, len(plans), seconds, left))
+
+
+def _attempt(
+    data: Data, begun: Sequence[Begun], watched: bool, plan: Plan
+) -> tuple[Trial, float | None, float]:
+    """A plan as a candidate, its held-out loss where somebody watches, and the seconds it took."""
+    begin = time.perf_counter()
+    trial = try_plan(data, plan, begun) if plan.by is None else try_groups(data, plan)
+    nll = None
+    if watched or data.is_one_tile:
+        # What the fits without each fold make of the rows is kept for those who judge all trials.
+        losses = held_out_losses(data, [CrossFitted.of(trial.by_fold, data)])
         nll = float(losses.mean[0])
-        watch(Tried(trial, nll, index + 1, len(plans), now - before, left))
+    return trial, nll if watched else None, time.perf_counter() - begin
