@@ -43,6 +43,9 @@ AS_STORED = "as stored"
 _SEGMENT_TILES = 16
 """Tiles whose states are merged before those of others: what a worker folds at a time."""
 
+_WIDE = 4
+"""Wide tiles of a segment: so few rows that matrices by class, where one is needed, are small."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -158,13 +161,14 @@ class Engine:
         dtype : numpy dtype, optional
             Compute in this precision rather than in that of the stored scores; or `AS_STORED`.
         wide : bool
-            Whether tiles are whole segments, for work that divides them itself.
+            Whether tiles have several times as many rows, for work that divides them itself.
         """
         if self.is_elsewhere(source):
             segments = self._fold_elsewhere(source, partial_state, merge, dtype, wide)
         else:
             states = self.map(source, partial_state, dtype, wide=wide)
-            segments = states if wide else _by_segment(states, merge)
+            tiles = self.segment_rows(source.columns) // self.rows_at_once(source.columns, wide)
+            segments = _by_segment(states, merge, tiles)
         return merge_all(segments, merge)
 
     def is_elsewhere(self, source: Source) -> bool:
@@ -276,8 +280,8 @@ class Engine:
                     self.on_rows(len(chunk))
 
     def rows_at_once(self, columns: int, wide: bool) -> int:
-        """Rows of a tile, which may be a whole segment."""
-        return self.segment_rows(columns) if wide else self.tile_rows(columns)
+        """Rows of a tile, or of a wide one, of which a segment is several."""
+        return self.tile_rows(columns) * (max(_SEGMENT_TILES // _WIDE, 1) if wide else 1)
 
     def _tile_results(
         self,
@@ -368,11 +372,13 @@ def merge_all(states: Any, merge: Callable[[State, State], State]) -> State:
     return merged
 
 
-def _by_segment(states: Iterator[State], merge: Callable[[State, State], State]) -> Iterator[State]:
+def _by_segment(
+    states: Iterator[State], merge: Callable[[State, State], State], tiles: int
+) -> Iterator[State]:
     """The states of tiles merged by segments, as workers do, so that sums round in one way."""
     first = next(states)
     for number, state in enumerate(states, 1):
-        if number % _SEGMENT_TILES:
+        if number % tiles:
             first = merge(first, state)
         else:
             yield first
