@@ -56,6 +56,9 @@ _KNOT_ROWS = 20_000
 """Rows that place the knots, whose quantiles are good to half a percent of the rows."""
 
 
+_SLENDER = 4
+"""Parameters a class: fits of so few are small enough to be kept for others."""
+
 _MOST_KEPT = 1 << 20
 """Scores after first stages that are kept for other fits, for each of a few beginnings."""
 
@@ -102,8 +105,8 @@ def fit_stages(
             data = begun.rows_after(first, partial(_after, data, stages[passed:]))
             passed = position
         fit = partial(_fit_stage, data, families, objective, start, position, begun)
-        # The last stage is one that others need not have.
-        shared = position < len(families) - 1
+        # Others need not have the last stage; where it has few parameters it is kept all the same.
+        shared = position < len(families) - 1 or _is_slender(family, data)
         stages.append(
             begun.stage(repr((objective, *families[: position + 1])), fit) if shared else fit()
         )
@@ -179,6 +182,12 @@ class Begun:
 
 def _are_few(data: Data) -> bool:
     return data.rows * data.classes <= _MOST_KEPT
+
+
+def _is_slender(family: Family | None, data: Data) -> bool:
+    """Whether a family has a few parameters a class at most."""
+    size = None if family is None else family.size(data.classes)
+    return size is not None and size <= _SLENDER * data.classes
 
 
 def _looks_at_rows(family: Family | None, data: Data) -> bool:
