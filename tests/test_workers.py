@@ -19,11 +19,12 @@ from table_files import opened, write_npz, write_parquet
 
 from calibcli.calibrators.registry import MAPS
 from calibcli.engine import engine as engine_module
+from calibcli.engine import kept_tiles
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.source import Chunk
 from calibcli.engine.worker_kinds import WORKERS, open_workers
-from calibcli.engine.workers import HeldRows, Piece, WorkersError
+from calibcli.engine.workers import HeldRows, Piece, WorkersError, forget_rows
 from calibcli.errors import DataError, UsageError
 from calibcli.metrics.panel import Panel
 from calibcli.workflow.fitting import fit_and_measure
@@ -62,6 +63,25 @@ def test_every_method_has_the_bytes_of_one_machine(tmp_path, method, classes) ->
     memory = 1 << 20
     there = fitted(path, method, Engine(memory=memory, workers=NearWorkers()))
     assert there == fitted(path, method, Engine(memory=memory))
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_workers_keep_what_they_prepare_until_the_job_ends(tmp_path, monkeypatch) -> None:
+    path, prepared = write_files(tmp_path / "in", 70), []
+    method = MAPS["monotone"].prepared
+
+    def counted(self, logits, labels):
+        prepared.append(len(logits))
+        return method(self, logits, labels)
+
+    monkeypatch.setattr(MAPS["monotone"], "prepared", counted)
+    workers = NearWorkers()
+    fitted(path, "monotone", Engine(workers=workers))
+    # The fits without a fold have the knots of the whole one.
+    assert sum(prepared) == 251
+    assert [name for name in kept_tiles._OF_WORKER if name[0] == workers.job]
+    forget_rows(workers.job)
+    assert not [name for name in kept_tiles._OF_WORKER if name[0] == workers.job]
 
 
 @given(

@@ -470,7 +470,9 @@ def _rooms_beside(engine: Engine, source: Source) -> _Rooms:
     stored = source.rows * source.columns * source.dtype.itemsize
     share = stored // 4 if source.dtype.itemsize < _SINGLE else stored + stored // 4
     room = min(max(share, _LEAST_ROOM), engine.room // 4)
-    return {"kept": KeptTiles(room), "counts": KeptTiles(room), "sampled": KeptSample()}
+    job = engine.workers.job if engine.workers is not None and engine.is_elsewhere(source) else ""
+    kept, counts = KeptTiles(room, job=job), KeptTiles(room, job=job)
+    return {"kept": kept, "counts": counts, "sampled": KeptSample()}
 
 
 _SINGLE, _DOUBLE, _LEAST_ROOM = 4, 8, 256 << 20

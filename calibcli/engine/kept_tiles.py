@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ class LastResults:
 class KeptTiles:
     """What was made of the tiles of some rows; threads may ask at once.
 
-    It keeps nothing where it is unpickled, so that work that holds it can be sent elsewhere.
+    Work that holds it can be sent elsewhere. There it is another one, which keeps nothing; but for
+    the work of a job, of which a worker has the same one again, until it forgets the job.
 
     Parameters
     ----------
@@ -44,16 +46,21 @@ class KeptTiles:
         Bytes that may be kept.
     most_keys : int
         Of how many keys.
+    job : str
+        Of the workers that may be sent work that holds it; empty: of none.
     """
 
-    def __init__(self, room: int = 0, most_keys: int = 1) -> None:
+    def __init__(self, room: int = 0, most_keys: int = 1, job: str = "") -> None:
         self._room, self._lock = room, Lock()
+        self._name = (job, os.urandom(8).hex()) if job else None
         self._made: dict[Hashable, dict[int, Any]] = {}
         self._usual = self._most_keys = most_keys
         self._last = local()
 
-    def __reduce__(self) -> tuple[type[KeptTiles], tuple[()]]:
-        return KeptTiles, ()
+    def __reduce__(self) -> tuple[Callable[..., KeptTiles], tuple[Any, ...]]:
+        if self._name is None:
+            return KeptTiles, ()
+        return _of_worker, (self._name, self._room, self._usual, self._most_keys)
 
     @contextmanager
     def shared_by(self, count: int) -> Iterator[None]:
@@ -63,6 +70,10 @@ class KeptTiles:
             yield
         finally:
             self._most_keys, self._last = self._usual, local()
+
+    def hold_for(self, count: int) -> None:
+        """Keep what is made for so many keys from now on."""
+        self._most_keys = count
 
     def of(self, key: Hashable, start: int, make: Callable[[], Any]) -> Any:
         """What ``make`` makes of the tile that begins at row ``start``, or has made of it before.
@@ -98,6 +109,22 @@ class KeptTiles:
     def _used(self) -> int:
         tiles = (made for kept in self._made.values() for made in kept.values())
         return sum(0 if made is None else made.nbytes for made in tiles)
+
+
+_OF_WORKER: dict[tuple[str, str], KeptTiles] = {}
+"""What this process keeps, where it is a worker, by job and name."""
+
+
+def _of_worker(name: tuple[str, str], room: int, usual: int, most_keys: int) -> KeptTiles:
+    kept = _OF_WORKER.setdefault(name, KeptTiles(room, usual))
+    kept.hold_for(most_keys)
+    return kept
+
+
+def forget_tiles(job: str) -> None:
+    """Give up what this process keeps for a job."""
+    for name in [name for name in tuple(_OF_WORKER) if name[0] == job]:
+        _OF_WORKER.pop(name, None)
 
 
 class KeptSample:

@@ -18,6 +18,7 @@ from functools import partial
 from threading import Lock
 from typing import Any, ClassVar, TypeVar
 
+from calibcli.engine.kept_tiles import forget_tiles
 from calibcli.engine.machine import default_memory
 from calibcli.engine.source import Chunk, Partition, Source, join
 from calibcli.errors import CalibError, UsageError
@@ -95,6 +96,7 @@ class HeldRows:
         return sum(map(_bytes_of, self._chunks.values()))
 
     def _forget(self, job: str) -> None:
+        forget_tiles(job)
         self._used.pop(job, None)
         self._chunks = {key: chunk for key, chunk in self._chunks.items() if key[0] != job}
 
@@ -137,6 +139,11 @@ class Workers(ABC):
     threads: int = 0
     _job: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
     _pieces: dict[int, tuple[Source, list[Piece]]] = field(default_factory=dict, init=False)
+
+    @property
+    def job(self) -> str:
+        """The name by which workers know what they keep."""
+        return self._job
 
     name: ClassVar[str]
     """The kind: the first word of an address."""
