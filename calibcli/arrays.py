@@ -305,7 +305,7 @@ def argmax(matrix: Array) -> Array:
         return _argmax_by_class(matrix) if few else _argmax_by_place(matrix)
     if _is_torch_array(matrix) and matrix.is_cpu and matrix.shape[1] >= _MANY_CLASSES:
         # In the same memory NumPy takes a twentieth of torch's time.
-        return xp.from_numpy(matrix.detach().numpy().argmax(axis=-1))
+        return xp.from_numpy(np.from_dlpack(matrix.detach()).argmax(axis=-1))
     return xp.argmax(matrix, axis=-1)
 
 

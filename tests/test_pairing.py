@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import calibcli
+from calibcli.calibrators.temperature import Temperature
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
 from calibcli.engine.folds import CLUSTER
@@ -90,14 +91,10 @@ def test_a_mean_changes_as_if_both_were_measured_together(clustered: bool) -> No
     )
     data = open_data(Engine(threads=1), source)
     panel = Panel(NAMES, bootstrap=Bootstrap(200, 0, CLUSTER if clustered else None))
-    _, together = measure(data, [Through(), _times_1_5], panel)
+    _, together = measure(data, [Through(), Through((Temperature(1 / 1.5),))], panel)
     for name in ("nll", "brier", "accuracy", "auroc"):
         expected = tuple(together.changes[name])
         assert tuple(changes[name]) == pytest.approx(expected, abs=1e-6)
-
-
-def _times_1_5(tile: Any) -> Any:
-    return 1.5 * tile.logits
 
 
 def test_paired_intervals_are_shorter() -> None:
