@@ -281,6 +281,23 @@ def test_a_stack_beats_its_members_where_each_knows_something(rng):
     assert board.standings[1].behind > 0.001
 
 
+def test_a_stack_that_is_not_taken_is_said_to_be_too_far_behind(rng):
+    said = 0
+    for _ in range(8):
+        logits = rng.normal(size=(2000, 2))
+        labels = (logits / 1.5 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+        methods = ["temperature", "svs", "spline", "venn-abers"]
+        board = board_of(logits, labels, methods, stacked=True)
+        stack = next(each for each in board.standings if each.trial.members)
+        if stack.behind > 2 * stack.behind_error:
+            assert board.chosen is not stack
+            assert f"stack is too far behind, by {stack.behind:.2g}, standard error" in board.why
+            said += 1
+        else:
+            assert "too far behind" not in board.why
+    assert 0 < said < 8
+
+
 def test_the_weights_of_separable_rows_are_those_of_the_average(rng):
     labels = np.tile([0, 1, 2], 100)
     logits = 30.0 * np.eye(3)[labels] + rng.normal(size=(300, 3))

@@ -275,17 +275,13 @@ def _least_expected(
     ahead = ahead_of_none(data.classes)
     choice = choose_place(single_losses, expected, plain, ahead)
     chosen, what = standings[singles[choice]], "the nearest to the average of all"
-    stacks = [
-        standing
-        for standing in standings
-        if standing.trial.members and standing.behind <= 2 * standing.behind_error
-    ]
+    stacks = [each for each in standings if each.trial.members and _is_near(each)]
     if stacks and choice != plain:
         chosen, what = stacks[0], "the average of methods"
-    untold = ""
+    untold = _passed_over(standings)
     if plain is not None and not is_ahead(single_losses, plain, choice, ahead):
         names = [standings[place].trial.name for place in singles]
-        untold = _untold(data.rows, names, single_losses, plain, changed=choice != plain)
+        untold += _untold(data.rows, names, single_losses, plain, changed=choice != plain)
     if chosen is best:
         return best, lead + untold
     by = f"behind by {chosen.behind:.2g}, standard error {chosen.behind_error:.2g}"
@@ -303,6 +299,20 @@ def _least_expected(
         f"({by}){untold}"
     )
     return chosen, why
+
+
+def _is_near(standing: Standing) -> bool:
+    """Whether chance may explain that it is behind the best; of what went wrong it does not."""
+    return standing.behind <= 2 * standing.behind_error
+
+
+def _passed_over(standings: Sequence[Standing]) -> str:
+    """Why a stack, which somebody asked for, is not taken, where that is so."""
+    stack = next((each for each in standings if each.trial.members), None)
+    if stack is None or _is_near(stack) or math.isnan(stack.behind):
+        return ""
+    by = f"by {stack.behind:.2g}, standard error {stack.behind_error:.2g}"
+    return f"; {stack.trial.name} is too far behind, {by}"
 
 
 def _untold(
@@ -429,11 +439,7 @@ def _simplest(standings: Sequence[Standing], best: Standing) -> tuple[Standing, 
     than two standard errors, but not before `none`.
     """
     near = [standing for standing in standings if standing.behind <= standing.behind_error]
-    stacks = [
-        standing
-        for standing in standings
-        if standing.trial.members and standing.behind <= 2 * standing.behind_error
-    ]
+    stacks = [each for each in standings if each.trial.members and _is_near(each)]
     if stacks:
         near = [standing for standing in near if standing.trial.parameters == 0] or stacks
     least = min(standing.trial.parameters for standing in near)
