@@ -12,6 +12,21 @@ _LISTED = 4
 """Sums are listed while there are so many times as many cells."""
 
 
+class Listed(NamedTuple):
+    """Values of cells, with repetitions.
+
+    Attributes
+    ----------
+    codes : int array (m,)
+        Which cells.
+    values : float64 array (m,) or None
+        None where all are 1.
+    """
+
+    codes: NumpyArray
+    values: NumpyArray | None
+
+
 class CellSums(NamedTuple):
     """Sums by cell, where there are so many cells that a block may touch but a few of them.
 
@@ -19,27 +34,34 @@ class CellSums(NamedTuple):
     ----------
     size : int
         The number of cells.
-    codes : int array (m,) or None
-        Which cells ``sums`` is about, with repetitions; None: all of them, in order.
-    sums : float64 array (m,) or (size,), or None
-        None where all (m,) are 1.
+    listed : tuple of Listed
+        What the cells are the sums of, a piece of each block.
+    sums : float64 array (size,) or None
+        Those of all cells; ``listed`` is empty then.
     """
 
     size: int
-    codes: NumpyArray | None
-    sums: NumpyArray | None
+    listed: tuple[Listed, ...]
+    sums: NumpyArray | None = None
 
     @classmethod
     def of(cls, codes: NumpyArray, values: NumpyArray | None, size: int) -> CellSums:
         """The sums of values (m,), None for 1, of cells (m,), in the shorter form."""
-        listed = cls(size, codes, values)
-        return listed if len(codes) < size else cls(size, None, listed.everywhere())
+        sums = cls(size, (Listed(codes, values),))
+        return sums if len(codes) < size else cls(size, (), sums.everywhere())
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether these are not the sums of all cells."""
+        return self.sums is None
 
     def and_also(self, codes: NumpyArray, values: NumpyArray) -> CellSums:
         """The same sums with more values (m,) of cells (m,) to them; takes over ``self``."""
-        if self.codes is None or self.sums is None:
-            return self.plus(CellSums(self.size, codes, values))
-        return CellSums.of(np.append(self.codes, codes), np.append(self.sums, values), self.size)
+        more = CellSums(self.size, (Listed(codes, values),))
+        if not self.is_listed or self._counts:
+            return self.plus(more)
+        whole = _joined((*self.listed, *more.listed))
+        return CellSums.of(whole.codes, whole.values, self.size)
 
     def plus(self, other: CellSums) -> CellSums:
         """The sums of both; takes over ``self``.
@@ -48,29 +70,39 @@ class CellSums(NamedTuple):
         every block would go through for a few of them.
         """
         if self._stays_listed_with(other):
-            assert self.codes is not None
-            assert other.codes is not None
-            both = None
-            if self.sums is not None and other.sums is not None:
-                both = np.append(self.sums, other.sums)
-            return CellSums(self.size, np.append(self.codes, other.codes), both)
+            return CellSums(self.size, self.listed + other.listed)
         sums = self.everywhere()
-        if other.codes is None:
+        if not other.is_listed:
             sums += other.everywhere()
-        else:
-            np.add.at(sums, other.codes, 1.0 if other.sums is None else other.sums)
-        return CellSums(self.size, None, sums)
+        for codes, values in other.listed:
+            np.add.at(sums, codes, 1.0 if values is None else values)
+        return CellSums(self.size, (), sums)
+
+    @property
+    def _counts(self) -> bool:
+        """Whether every value in the list is 1."""
+        return self.listed[0].values is None
 
     def _stays_listed_with(self, other: CellSums) -> bool:
-        if self.codes is None or other.codes is None or (self.sums is None) != (other.sums is None):
+        if not self.is_listed or not other.is_listed or self._counts != other._counts:
             return False
-        return (len(self.codes) + len(other.codes)) * _LISTED < self.size
+        length = sum(len(piece.codes) for piece in self.listed + other.listed)
+        return length * _LISTED < self.size
 
     def everywhere(self) -> NumpyArray:
-        """The sums of all cells (size,), float64; its own memory where ``codes`` is None."""
-        if self.codes is None:
-            assert self.sums is not None
+        """The sums of all cells (size,), float64; their own memory where they are not listed."""
+        if self.sums is not None:
             return self.sums
+        codes, values = _joined(self.listed)
         # Counting gives integers.
-        sums = np.bincount(self.codes, self.sums, minlength=self.size)
+        sums = np.bincount(codes, values, minlength=self.size)
         return sums.astype(np.float64, copy=False)
+
+
+def _joined(pieces: tuple[Listed, ...]) -> Listed:
+    """Several pieces as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    values = [piece.values for piece in pieces if piece.values is not None]
+    codes = np.concatenate([piece.codes for piece in pieces])
+    return Listed(codes, np.concatenate(values) if values else None)

@@ -25,7 +25,7 @@ LAYERS = [
     ["objectives"],
     ["metrics"],
     ["options", "params", "registry", "schema"],
-    ["cell_sums", "value_counts"],
+    ["cached", "cell_sums", "value_counts"],
     ["arrays"],
     ["small_files"],
     ["errors", "interrupts", "visible"],

@@ -133,8 +133,8 @@ def test_states_stay_small(classes: int) -> None:
 def test_cell_sums_of_few_and_of_many_values() -> None:
     few = CellSums.of(np.array([1, 1, 4]), np.array([2.0, 3, 4]), 6)
     many = CellSums.of(np.array([0, 1, 1, 2, 5, 5]), None, 6)
-    assert few.codes is not None
-    assert many.codes is None
+    assert few.is_listed
+    assert not many.is_listed
     assert few.everywhere().tolist() == [0, 5, 0, 0, 4, 0]
     assert few.and_also(np.array([0]), np.array([7.0])).everywhere().tolist() == [7, 5, 0, 0, 4, 0]
     assert many.plus(few).everywhere().tolist() == [1, 7, 1, 0, 4, 2]

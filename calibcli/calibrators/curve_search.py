@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, is_by_class, is_numpy_array, like, namespace
+from calibcli.cached import cached_property
 
 _GRID_FROM_ROWS = 64
 """Of fewer rows it takes longer to prepare a step of NumPy than to search."""

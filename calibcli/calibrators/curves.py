@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -32,6 +31,7 @@ from calibcli.arrays import (
     shift,
     sum_classes,
 )
+from calibcli.cached import cached_property
 from calibcli.calibrators.base import Calibrator, Family, Preserves
 from calibcli.calibrators.curve_search import Cells
 from calibcli.calibrators.parameters import Parameters

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
 from calibcli.arrays import Array, log_softmax
+from calibcli.cached import cached_property
 from calibcli.calibrators.base import Calibrator, Preserves
 from calibcli.calibrators.parameters import Parameters
 from calibcli.errors import UsageError

@@ -8,11 +8,11 @@ log-probabilities: what varies most among the rows, such as which group of class
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, like, namespace, sum_products, sum_rows, to_numpy
+from calibcli.cached import cached_property
 from calibcli.calibrators.base import Calibrator, SmoothMap
 from calibcli.calibrators.curvature import Curvature, Preconditioner, smallest_curvature
 from calibcli.calibrators.parameters import Parameters

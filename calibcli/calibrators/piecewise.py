@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from threading import local
 
 import numpy as np
@@ -18,6 +17,7 @@ from calibcli.arrays import (
     sum_rows,
     weighted_sum,
 )
+from calibcli.cached import cached_property
 from calibcli.calibrators.curvature import KeptWork, PreparedRows
 from calibcli.calibrators.parameters import Parameters
 from calibcli.calibrators.value_moments import ValueMoments

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, like, namespace
+from calibcli.cached import cached_property
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.binary import softplus
 from calibcli.calibrators.binning import condensed

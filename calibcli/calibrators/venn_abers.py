@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -24,6 +23,7 @@ from calibcli.arrays import (
     restore_impossible,
     sum_classes,
 )
+from calibcli.cached import cached_property
 from calibcli.calibrators.augmented_isotonic import augmented_isotonic
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.curve_search import Cells

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+from calibcli.cached import cached_property
 from calibcli.cli.shared_options import ComputeOptions, InputOptions
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
+from calibcli.cached import cached_property
 from calibcli.engine.workers import Workers, WorkersError, forget_rows
 from calibcli.errors import UsageError
 from calibcli.version import __version__

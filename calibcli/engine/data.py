@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any, TypedDict, TypeVar
@@ -20,6 +20,7 @@ from calibcli.arrays import (
     to_numpy,
     wide_values,
 )
+from calibcli.cached import cached_property
 from calibcli.calibrators.base import Calibrator
 from calibcli.calibrators.chain import for_rows, log_probs_after
 from calibcli.calibrators.identity import Identity

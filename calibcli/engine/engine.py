@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from calibcli.arrays import Array, InputKind, NumpyArray, scores_to_logits
+from calibcli.cached import cached_property
 from calibcli.engine.machine import (
     default_memory,
     device_memory,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray, hashed
+from calibcli.cached import cached_property
 from calibcli.engine.source import Keys
 
 CLUSTER = "cluster"

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from threading import Condition, Thread, current_thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from calibcli.cached import cached_property
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Engine, State, Tile
 from calibcli.engine.machine import one_blas_thread

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property
 from threading import Thread
 from typing import Any
 
+from calibcli.cached import cached_property
 from calibcli.engine.workers import Workers, WorkersError, forget_rows
 from calibcli.errors import UsageError
 

@@ -7,10 +7,10 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
+from calibcli.cached import cached_property
 from calibcli.engine.workers import Workers, WorkersError, forget_rows
 from calibcli.errors import CalibError, UsageError
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ from calibcli.arrays import (
     namespace,
     to_numpy,
 )
+from calibcli.cached import cached_property
 from calibcli.cell_sums import CellSums
 from calibcli.metrics.bins import BINS, bin_index, edges_of
 from calibcli.metrics.drawn_labels import drawn_labels

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import BINS
 from calibcli.metrics.class_cells import ClassBags, ClassCells, Forecasts

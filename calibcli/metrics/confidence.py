@@ -7,12 +7,12 @@ a lattice. Sums over the cells are additive, so a resample needs nothing but the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.metrics.corp import Decomposition, decompose
 from calibcli.metrics.lattice import lattice_cells
 from calibcli.metrics.view import View

@@ -12,12 +12,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.cell_sums import CellSums
 from calibcli.metrics.base import Metric
 from calibcli.metrics.bins import BINS, Reliability, bin_index, edges_of

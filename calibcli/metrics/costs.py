@@ -24,12 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from calibcli.arrays import Array, NumpyArray, like, namespace, to_numpy
+from calibcli.cached import cached_property
 from calibcli.errors import UsageError
 from calibcli.metrics.base import Metric
 from calibcli.metrics.resampling import Interval

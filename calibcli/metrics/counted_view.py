@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray, largest, pick
+from calibcli.cached import cached_property
 from calibcli.metrics.view import Event, View
 from calibcli.value_counts import CountedScores
 

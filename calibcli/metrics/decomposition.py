@@ -157,7 +157,7 @@ def _by_cell(view: View) -> tuple[CellSums, CellSums]:
     if not (is_numpy_array(cells) or view.weighted):
         # Counted on the device, where integers add up to the same in any order.
         counts = xp.bincount(xp.reshape(cells, (-1,)), minlength=size)
-        return CellSums(size, None, to_numpy(counts).astype(np.float64)), events
+        return CellSums(size, (), to_numpy(counts).astype(np.float64)), events
     turned = is_numpy_array(probs) and probs.flags.f_contiguous
     codes = to_numpy(cells.T if turned else cells)
     weights = None

@@ -33,12 +33,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.metrics.resampling import Interval, percentiles, quantiles
 
 _STEPS, _PRECISION = 12, 1e-3
@@ -144,10 +144,19 @@ class NormSample(ABC):
     def is_paired(self) -> bool:
         """Whether the rows were seen together with those of the first model."""
 
-    @cached_property
+    @property
     def multiples(self) -> Multiples:
         """Those of the likeliest signal."""
-        return Multiples(self, self.signals[0], "middle")
+        return Multiples(self, self.signals[0], "middle", self._found)
+
+    @cached_property
+    def _found(self) -> dict[float, NumpyArray]:
+        """The errors of those that were looked at.
+
+        The multiples are not kept themselves, as they hold the sample: what holds itself is freed
+        late, and its replicates are large.
+        """
+        return {}
 
     @cached_property
     def may_be_chance(self) -> bool:
@@ -338,11 +347,25 @@ def change_interval(before: NormSample, after: NormSample) -> Interval:
 
 
 class Multiples:
-    """The errors of multiples of a signal, with noise; of each multiple they are found once."""
+    """The errors of multiples of a signal, with noise; of each multiple they are found once.
 
-    def __init__(self, sample: NormSample, signal: NumpyArray, end: EndOfInterval) -> None:
+    Parameters
+    ----------
+    sample, signal, end
+        Of which errors; see `NormSample.errors`.
+    found : dict, optional
+        Where they are kept, sorted, by the multiple.
+    """
+
+    def __init__(
+        self,
+        sample: NormSample,
+        signal: NumpyArray,
+        end: EndOfInterval,
+        found: dict[float, NumpyArray] | None = None,
+    ) -> None:
         self._sample, self._signal, self._end = sample, signal, end
-        self._errors: dict[float, NumpyArray] = {}
+        self._errors: dict[float, NumpyArray] = {} if found is None else found
 
     def error(self, times: float) -> float:
         """The error of a multiple without noise."""

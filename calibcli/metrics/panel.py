@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.metrics.base import Metric, Sample, Statistic
 from calibcli.metrics.bins import RELIABILITY, Bin
 from calibcli.metrics.diagrams import EVENT_LATTICE, rare_event_bins
@@ -253,13 +254,19 @@ class Panel:
         ----------
         states : sequence of PanelState
         spread : callable
-            As `map`; where it uses threads, a model is worked on in each.
+            As `map`; where it uses threads, a metric of a model is worked on in each.
         """
         finished = list(spread(self._finished, states))
         evaluations = [self._evaluation(*pair) for pair in zip(states, finished, strict=True)]
-        # Metric by metric, since the replicates of many classes are large.
-        for metric in self.metrics if self._resampled else ():
-            self._add_uncertainty(metric, evaluations, finished, spread)
+        if not self._resampled:
+            return evaluations
+        # Metric by metric, as the replicates of many classes are large: those of one are left, its
+        # changes found, while the next ones are worked on.
+        models = list(zip(evaluations, finished, strict=True))
+        metrics, *asked = zip(*((m, *model) for m in self.metrics for model in models), strict=True)
+        found = iter(spread(self._uncertainty, metrics, *asked))
+        for metric in self.metrics:
+            self._add_uncertainty(metric, evaluations, found)
         return evaluations
 
     def _finished(self, state: PanelState) -> dict[Statistic, Any]:
@@ -294,14 +301,17 @@ class Panel:
         self,
         metric: Metric,
         evaluations: Sequence[Evaluation],
-        finished: Sequence[dict[Statistic, Any]],
-        spread: Callable[..., Iterator[Any]],
+        found: Iterator[_Uncertainty | None],
     ) -> None:
-        """Write a metric's intervals, changes, chance ranges and records into the evaluations."""
+        """Write what is ``found`` next of a metric into the evaluations, with the changes."""
         name, first = metric.name, evaluations[0]
         before: Sample | None = None
-        samples = spread(partial(self._add_sample, metric), evaluations, finished)
-        for evaluation, sample in zip(evaluations, samples, strict=True):
+        for evaluation in evaluations:
+            uncertainty = next(found)
+            if uncertainty is None:
+                continue
+            uncertainty.write(name, evaluation)
+            sample = uncertainty.sample
             if evaluation is first:
                 before = sample
             elif sample is not None and before is not None:
@@ -316,10 +326,10 @@ class Panel:
         proper = any(metric.group == "proper scores" for metric in self.metrics)
         return proper and evaluation.values == first.values
 
-    def _add_sample(
+    def _uncertainty(
         self, metric: Metric, evaluation: Evaluation, statistics: dict[Statistic, Any]
-    ) -> Sample | None:
-        """Write what is known of a metric of one model; its sample, if it has an interval."""
+    ) -> _Uncertainty | None:
+        """What is known of a metric of one model, if anything; the evaluation is only read."""
         resampling, name = metric.resampling, metric.name
         if resampling is None:
             return None
@@ -328,17 +338,35 @@ class Panel:
         if bagged is None or bagged.filled < 2 or not math.isfinite(value):
             return None
         chance = resampling.chance(metric, bagged)
-        if chance is not None:
-            evaluation.chances[name] = chance
         sample = resampling.sample(metric, bagged, value)
         if sample is None:
-            return None
-        if sample.estimate is not None:
-            # The true error of which this one is the median may be larger; noise only adds.
-            evaluation.estimates[name] = min(sample.estimate, value)
-        interval = sample.interval.within(*metric.range)
-        evaluation.intervals[name] = interval.around(evaluation.figure(name))
+            return _Uncertainty(chance)
+        # The true error of which this one is the median may be larger; noise only adds.
+        estimate = None if sample.estimate is None else min(sample.estimate, value)
+        figure = value if estimate is None else estimate
+        interval = sample.interval.within(*metric.range).around(figure)
+        numbers = None
         if evaluation.record is not None:
-            numbers = resampling.record(bagged, sample)
-            evaluation.record.metrics[name] = numbers.astype(np.float32)
-        return sample
+            numbers = resampling.record(bagged, sample).astype(np.float32)
+        return _Uncertainty(chance, sample, estimate, interval, numbers)
+
+
+class _Uncertainty(NamedTuple):
+    """What chance may have made of a metric of one model; see `Resampling` and `Sample`."""
+
+    chance: Chance | None
+    sample: Sample | None = None
+    estimate: float | None = None
+    interval: Interval | None = None
+    record: NumpyArray | None = None
+
+    def write(self, name: str, evaluation: Evaluation) -> None:
+        """Into the evaluation of the model, as that of a metric."""
+        if self.chance is not None:
+            evaluation.chances[name] = self.chance
+        if self.estimate is not None:
+            evaluation.estimates[name] = self.estimate
+        if self.interval is not None:
+            evaluation.intervals[name] = self.interval
+        if self.record is not None and evaluation.record is not None:
+            evaluation.record.metrics[name] = self.record

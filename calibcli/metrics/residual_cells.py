@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.metrics.error_intervals import blocks_of
 from calibcli.metrics.resampling import LEVEL, Bagged, Chance, percentiles
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.metrics.base import Additive, Metric
 from calibcli.metrics.pairing import Recorded
 from calibcli.metrics.resampling import Bagged, Interval, Units, quantiles, tail_share

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ from calibcli.arrays import (
     sum_rows,
     to_numpy,
 )
+from calibcli.cached import cached_property
 from calibcli.errors import UsageError
 
 Event: TypeAlias = int | Literal["auto", "top"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from calibcli.arrays import Array, dot_classes, pick, softmax, subtract_one_hot, sum_classes
+from calibcli.cached import cached_property
 from calibcli.objectives.base import Objective, RowTerms
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
 from calibcli.arrays import Array, NumpyArray, dot_classes, is_any, like, namespace, sum_classes
+from calibcli.cached import cached_property
 from calibcli.errors import UsageError
 from calibcli.objectives.adaptive import Adaptive
 from calibcli.objectives.base import RowTerms

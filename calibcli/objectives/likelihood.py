@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 from calibcli.arrays import (
@@ -14,6 +13,7 @@ from calibcli.arrays import (
     sum_classes,
     sum_squares,
 )
+from calibcli.cached import cached_property
 
 
 class Likelihood:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from calibcli.arrays import (
     Array,
@@ -14,6 +13,7 @@ from calibcli.arrays import (
     subtract_one_hot,
     sum_classes,
 )
+from calibcli.cached import cached_property
 from calibcli.objectives.base import Objective, RowTerms
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 from calibcli.arrays import Array, argmax, namespace, sum_classes
+from calibcli.cached import cached_property
 from calibcli.objectives.likelihood import smallest
 
 LOWEST = -1e30

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray
+from calibcli.cached import cached_property
 from calibcli.metrics.bins import EDGES
 from calibcli.metrics.consistency import ConsistencyBand, CorpCurve, consistency_bars, corp_curve
 from calibcli.metrics.diagrams import (

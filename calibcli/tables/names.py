@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
 from pathlib import PurePath
 
+from calibcli.cached import cached_property
 from calibcli.engine.kept_columns import LABEL_PROB
 from calibcli.errors import DataError, UsageError
 from calibcli.params import first_twice

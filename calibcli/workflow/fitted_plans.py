@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
+from calibcli.cached import cached_property
 from calibcli.calibrators.base import Calibrator, Family
 from calibcli.engine.data import Data
 from calibcli.engine.in_step import in_step

@@ -15,12 +15,13 @@ import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from calibcli.arrays import NumpyArray, softmax, to_numpy
+from calibcli.cached import cached_property
 from calibcli.calibrators.base import Calibrator
 from calibcli.engine.data import Data, open_data
 from calibcli.engine.engine import Engine, Tile

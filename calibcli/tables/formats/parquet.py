@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections import deque
@@ -218,7 +219,7 @@ class ParquetSink(ArrowSink):
         table = pa.Table.from_batches(self._waiting)
         for begin in range(0, rows, self._group):
             while len(self._encoded) > self._most:
-                self._joined.append(self._encoded.popleft().result())
+                self._joined.append(memoryview(b"".join(self._encoded.popleft().result())))
             group = table.slice(begin, min(self._group, rows - begin))
             self._encoded.append(self._pool.submit(_encoded, group))
         self._waiting = table.slice(rows).to_batches()
@@ -229,7 +230,7 @@ class ParquetSink(ArrowSink):
         if self._rows:
             self._write(self._rows)
         while self._encoded:
-            self._joined.append(self._encoded.popleft().result())
+            self._joined.append(memoryview(b"".join(self._encoded.popleft().result())))
         self._joined.close()
         self._pool.shutdown()
 
@@ -238,12 +239,12 @@ class ParquetSink(ArrowSink):
         self._pool.shutdown(cancel_futures=True)
 
 
-def _encoded(group: Any) -> memoryview:
-    """A whole Parquet file with one row group."""
+def _encoded(group: Any) -> list[bytes]:
+    """A whole Parquet file with one row group, in pieces."""
     paths = {field.name: _float_path(field) for field in group.schema}
     floats = [path for path in paths.values() if path is not None]
     others = [name for name, path in paths.items() if path is None]
-    file = pa.BufferOutputStream()
+    file = _Pieces()
     pq.write_table(
         group,
         file,
@@ -255,7 +256,27 @@ def _encoded(group: Any) -> memoryview:
         # Smallest and largest value of all classes together serve no reader.
         write_statistics=[name for name, path in paths.items() if path in (None, name)],
     )
-    return memoryview(file.getvalue())
+    return file.pieces
+
+
+class _Pieces(io.RawIOBase):
+    """A file in memory that never moves: buffers that grow would take twice as much, and more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        self.pieces.append(bytes(data))
+        self._size += len(data)
+        return len(data)
 
 
 def _float_path(field: Any) -> str | None:

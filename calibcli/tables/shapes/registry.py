@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
+from calibcli.cached import cached_property
 from calibcli.tables.formats.base import DataFile, Field
 from calibcli.tables.formats.registry import import_from
 from calibcli.tables.names import (
