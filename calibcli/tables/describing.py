@@ -11,6 +11,7 @@ import numpy as np
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import CalibError
+from calibcli.tables.formats.arrow_arrays import host_array
 from calibcli.tables.formats.base import UNKNOWN_ROWS, Batch, DataFile, Field, RowError
 from calibcli.tables.locations import first_line
 
@@ -126,7 +127,7 @@ class _Sample:
             # Their lengths differ, or some are missing.
             column = batch.columns((field.name,)).column(0)
             self._missing += column.null_count
-            self._measure(column.flatten().to_numpy(zero_copy_only=False))
+            self._measure(host_array(column.flatten()))
             return
         self._measure(rows)
         sums = rows.sum(axis=1, dtype=np.float64)

@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
+from calibcli.tables.formats.arrow_arrays import host_array
 from calibcli.tables.formats.base import GridShape, free_names
 from calibcli.tables.formats.npy import NUMPY_TYPE
 from calibcli.tables.formats.npz import CLASSES_KEY, NOTES_KEY, SEEN_KEY
@@ -396,5 +397,5 @@ def _from_arrow(field: Any, column: Any) -> NumpyArray:
     stored = (field.metadata or {}).get(NUMPY_TYPE)
     if stored is not None:
         return np.array(column.to_pylist(), stored.decode())
-    array: NumpyArray = column.to_numpy(zero_copy_only=False)
+    array: NumpyArray = host_array(column)
     return array.reshape(-1, *shape)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from calibcli.arrays import NumpyArray
 from calibcli.errors import DataError
+from calibcli.tables.formats.arrow_arrays import arrow_array
 from calibcli.tables.formats.arrow_types import (
     as_plain,
     can_be_carried,
@@ -350,11 +351,12 @@ def refusing_damage(location: Location, title: str) -> Iterator[None]:
 def _column(name: str, array: NumpyArray) -> Any:
     if array.ndim == 2:
         # Many readers know no type for tensors.
-        values = pa.array(np.ascontiguousarray(array).reshape(-1))
+        values = arrow_array(np.ascontiguousarray(array).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(values, array.shape[1])
     if name == "label":
-        return pa.array(array, pa.int64(), mask=array == NO_LABEL)
-    return pa.array(np.ascontiguousarray(array))
+        absent = array == NO_LABEL
+        return arrow_array(np.where(absent, 0, array).astype(np.int64), absent)
+    return arrow_array(array)
 
 
 class Assembler:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from calibcli.arrays import NumpyArray
+from calibcli.tables.formats.arrow_arrays import host_array
 from calibcli.tables.formats.base import Element, RowError, Values
 
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
@@ -186,7 +187,7 @@ def _from_views(array: Any) -> Any:
     sizes, missing = array.sizes.to_numpy(), None
     if array.null_count:
         missing = array.is_null()
-        sizes = np.where(missing.to_numpy(zero_copy_only=False), 0, sizes)
+        sizes = np.where(host_array(missing), 0, sizes)
     large = pa.types.is_large_list_view(array.type)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64 if large else np.int32)
     new = pa.LargeListArray if large else pa.ListArray
@@ -230,11 +231,11 @@ def missing_in(array: Any) -> NumpyArray | None:
     hides = isinstance(array, pa.DictionaryArray) and array.dictionary.null_count
     if not array.null_count and not hides:
         return None
-    missing: NumpyArray = array.is_null().to_numpy(zero_copy_only=False)
+    missing: NumpyArray = host_array(array.is_null())
     if hides:
         # Whether `is_null` looks into the dictionary differs between versions of Arrow.
-        lacks = array.dictionary.is_null().to_numpy(zero_copy_only=False)
-        missing = missing | lacks[array.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+        lacks = host_array(array.dictionary.is_null())
+        missing = missing | lacks[host_array(array.indices.fill_null(0))]
     return missing
 
 
@@ -245,8 +246,8 @@ def without_missing_distinct(array: Any) -> Any:
     """
     if not isinstance(array, pa.DictionaryArray) or not array.dictionary.null_count:
         return array
-    has_value = ~array.dictionary.is_null().to_numpy(zero_copy_only=False)
-    codes = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    has_value = ~host_array(array.dictionary.is_null())
+    codes = host_array(array.indices.fill_null(0))
     places = np.cumsum(has_value) - has_value
     indices = pa.array(places[codes], array.type.index_type, mask=missing_in(array))
     distinct = array.dictionary.filter(pa.array(has_value))
@@ -270,7 +271,7 @@ def values_of(array: Any, name: str) -> Values:
     if isinstance(array, pa.DictionaryArray):
         distinct = _numeric(array.dictionary, name)
         codes = array.indices.fill_null(0) if array.indices.null_count else array.indices
-        numbers = distinct[codes.to_numpy(zero_copy_only=False)] if len(distinct) else None
+        numbers = distinct[host_array(codes)] if len(distinct) else None
         return Values(np.zeros(len(array), np.int64) if numbers is None else numbers, None, missing)
     return Values(_numeric(array, name), None, missing)
 
@@ -285,7 +286,7 @@ def _texts(array: Any, missing: NumpyArray | None) -> Values:
         array = as_plain(array).dictionary_encode()
     names = tuple(map(str, array.dictionary.to_pylist()))
     codes = array.indices.fill_null(0) if array.indices.null_count else array.indices
-    return Values(codes.to_numpy(zero_copy_only=False), names, missing)
+    return Values(host_array(codes), names, missing)
 
 
 def _numeric(array: Any, name: str) -> NumpyArray:
@@ -295,7 +296,7 @@ def _numeric(array: Any, name: str) -> NumpyArray:
         array = _from_decimals(array, name)
     if array.null_count:
         array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-    numbers: NumpyArray = array.to_numpy(zero_copy_only=False)
+    numbers: NumpyArray = host_array(array)
     return numbers
 
 
@@ -399,7 +400,7 @@ def flattened(array: Any, name: str, rows: NumpyArray | None = None) -> tuple[An
         lengths, first, count = np.full(len(array), size), array.offset * size, len(array) * size
     else:
         # Not by `pyarrow.compute`, whose import takes longer than many a command.
-        offsets = array.offsets.to_numpy()
+        offsets = host_array(array.offsets)
         lengths, first, count = np.diff(offsets), int(offsets[0]), int(offsets[-1] - offsets[0])
     # `flatten` would import `pyarrow.compute`.
     items = _decoded(array.values.slice(first, count))
@@ -451,7 +452,7 @@ def _spark_matrix(array: Any, name: str, width: int | None) -> NumpyArray:
 def _ragged(array: Any, name: str) -> tuple[NumpyArray, NumpyArray]:
     """The numbers of all lists, and how many each has; none where a list is missing."""
     if array.null_count:
-        missing = array.is_null().to_numpy(zero_copy_only=False)
+        missing = host_array(array.is_null())
         kept = array.filter(pa.array(~missing))
         numbers, some = _ragged(kept, name)
         lengths = np.zeros(len(array), np.int64)

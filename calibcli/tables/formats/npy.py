@@ -275,8 +275,10 @@ def _native(array: NumpyArray) -> NumpyArray:
 def _arrow(array: NumpyArray) -> Any:
     import pyarrow as pa
 
+    from calibcli.tables.formats.arrow_arrays import arrow_array
+
     array = np.require(_native(array), requirements=["C", "A"])
     if array.ndim == 1:
-        return pa.array(array)
-    values = pa.array(array.reshape(-1))
+        return arrow_array(array)
+    values = arrow_array(array.reshape(-1))
     return pa.FixedSizeListArray.from_arrays(values, int(np.prod(array.shape[1:])))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibcli.errors import DataError, UsageError
+from calibcli.tables.formats.arrow_arrays import host_array
 from calibcli.tables.formats.base import UNKNOWN_ROWS, DataFile, RowError, locating_rows
 from calibcli.tables.names import SCORES, FileFields
 from calibcli.tables.read_options import ReadOptions
@@ -138,7 +139,7 @@ def _element(lists: Any, place: int) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    lengths = host_array(pc.fill_null(pc.list_value_length(lists), 0))
     flat = lists.flatten()  # without the lists that are missing
     starts = lengths.cumsum() - lengths
     return flat.take(pa.array(starts + place, pa.int64(), mask=lengths <= place))

@@ -13,6 +13,7 @@ import numpy as np
 
 from calibcli.arrays import SMALLEST_PROBABILITY, InputKind, NumpyArray
 from calibcli.errors import DataError, UsageError
+from calibcli.tables.formats.arrow_arrays import host_array
 from calibcli.tables.formats.base import (
     UNKNOWN_ROWS,
     Batch,
@@ -187,7 +188,7 @@ def _lists(array: Any, name: str) -> _Lists:
     items, lengths = flattened(array, name)
     if not pa.types.is_floating(items.type):
         items = items.cast(pa.float64())
-    values = items.to_numpy(zero_copy_only=False).astype(np.float64)
+    values = host_array(items).astype(np.float64)
     ends = np.cumsum(lengths)
     begins = ends - lengths
     present = np.flatnonzero(~np.isnan(values))

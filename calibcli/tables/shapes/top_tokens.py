@@ -22,6 +22,7 @@ import numpy as np
 from calibcli.arrays import SMALLEST_PROBABILITY, NumpyArray
 from calibcli.engine.kept_columns import TOP_INDEX, TOP_LOGPROB, TOP_REST
 from calibcli.errors import UsageError
+from calibcli.tables.formats.arrow_arrays import host_array
 from calibcli.tables.formats.base import DataFile, Field, RowError, locating_rows
 from calibcli.tables.names import FAMILIES, LABELS, SCORES, FileFields
 from calibcli.tables.read_options import KEEP, REST_SHARED, STRIP, ReadOptions
@@ -360,7 +361,7 @@ class TopTokens:
         """
         masses = self.masses(batch.column(self.name))
         if self.counts is not None:
-            counts = batch.column(self.counts).to_numpy(zero_copy_only=False)
+            counts = host_array(batch.column(self.counts))
             masses[np.arange(len(self.classes)) >= counts[:, None]] = 0
         return _logarithms(masses)
 
@@ -450,7 +451,7 @@ class TopClasses:
             row = int((counts != lengths).argmax())
             raise RowError(row, f"{TOP_INDEX} and {TOP_LOGPROB} have different lengths")
         rows = np.repeat(np.arange(len(counts)), counts)
-        codes = numbers.to_numpy(zero_copy_only=False)
+        codes = host_array(numbers)
         wrong = ~((codes >= 0) & (codes < self.classes))
         if wrong.any():
             at = int(wrong.argmax())
@@ -461,7 +462,7 @@ class TopClasses:
             order = np.sort(places)
             twice = int(order[:-1][order[1:] == order[:-1]][0])
             raise RowError(twice // self.classes, "a class is listed twice")
-        logs = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        logs = host_array(values).astype(np.float64)
         rest = None
         if self.left is not None:
             rest = numbers_in(batch.column(self.left), self.left).astype(np.float64)
@@ -505,9 +506,7 @@ def _of_lists(column: Any, name: str) -> tuple[NumpyArray, NumpyArray, NumpyArra
 
     if pa.types.is_map(column.type):
         if column.null_count:
-            raise RowError(
-                int(column.is_null().to_numpy(zero_copy_only=False).argmax()), "no token"
-            )
+            raise RowError(int(host_array(column.is_null()).argmax()), "no token")
         offsets = column.offsets.to_numpy()
         lengths, first = np.diff(offsets), int(offsets[0])
         count = int(offsets[-1]) - first
@@ -525,5 +524,5 @@ def _of_lists(column: Any, name: str) -> tuple[NumpyArray, NumpyArray, NumpyArra
 
 
 def _floats(array: Any) -> NumpyArray:
-    values: NumpyArray = array.to_numpy(zero_copy_only=False).astype(np.float64)
+    values: NumpyArray = host_array(array).astype(np.float64)
     return values
