@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NoReturn
 
 import numpy as np
 
@@ -144,7 +145,9 @@ def is_by_value(
 def chunk_rows(engine: Engine, source: Source, *, wide: bool = False) -> int:
     """Rows to calibrate and write at a time; for ``wide`` tiles see `Engine.fold`."""
     rows = engine.rows_at_once(source.columns, wide)
-    wanted = max(_CHUNK_BYTES // (4 * source.columns) // rows, 1) * rows
+    # Of wide tiles there are but columns of the rows to write, and one would keep one thread busy.
+    fewest = engine.thread_count if wide else 1
+    wanted = max(_CHUNK_BYTES // (4 * source.columns) // rows, fewest) * rows
     return min(engine.chunk_rows(source), wanted)
 
 
@@ -184,7 +187,11 @@ def calibrated_chunks(
     mapped = engine.map_chunks(source, chunks, work, dtype, together=together, wide=wide)
     for results, chunk in mapped:
         without, parts = zip(*results, strict=True)
-        _check(source, chunk, np.concatenate(without))
+        refused = np.concatenate(without)
+        if not wide:
+            refused |= _too_large(source, chunk)
+        if refused.any():
+            _refuse(source, chunk, int(refused.argmax()))
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         yield Predictions(chunk, whole)
 
@@ -219,8 +226,10 @@ def _by_value(
     The last stage has no interval then, as it is one of those that treat equal logits equally.
     """
     if not are_finite_halves(tile.logits):
-        single = replace(tile, logits=single_precision(tile.logits))
-        return _calibrated(stages, columns, False, single)
+        logits = single_precision(tile.logits)
+        without, numbers = _calibrated(stages, columns, False, replace(tile, logits=logits))
+        infinite: NumpyArray = (to_numpy(logits) == np.inf).any(axis=1)
+        return without | infinite, numbers
     # Not when the module is loaded: a service has no use for it.
     from calibcli.metrics.counted_view import CountedView
 
@@ -237,15 +246,19 @@ def _by_value(
     return np.isnan(confidence), numbers
 
 
-def _check(source: Source, chunk: Chunk, without: NumpyArray) -> None:
-    """Refuse rows ``without`` probabilities, and scores that are more than any probability."""
+def _too_large(source: Source, chunk: Chunk) -> NumpyArray:
+    """Which rows (n,) have a score that is none, or more than any probability."""
     limit = TOO_LARGE[source.kind]
     usual = source.kind == "logits" and are_finite_halves(chunk.scores)
+    rows = np.zeros(len(chunk), bool)
     if not usual and chunk.scores.max() >= limit:
-        without = without | (chunk.scores >= limit).any(axis=1)
-    if not without.any():
-        return
-    row = int(np.argmax(without))
+        rows |= (chunk.scores >= limit).any(axis=1)
+    return rows
+
+
+def _refuse(source: Source, chunk: Chunk, row: int) -> NoReturn:
+    """Say what is wrong with a row that has no probabilities."""
+    limit = TOO_LARGE[source.kind]
     scores = wide_values(chunk.scores[row])
     lowest = 0 if source.kind == "probs" else -np.inf
     wrong = np.flatnonzero(~((scores >= lowest) & (scores < limit)))
