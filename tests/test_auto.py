@@ -29,15 +29,11 @@ from calibcli.metrics.resampling import Bootstrap
 from calibcli.params import Params, Stage, decode, encode
 from calibcli.workflow import choosing, trying
 from calibcli.workflow.automatic import compare_plans
-from calibcli.workflow.choosing import (
-    PairedLosses,
-    ahead_of_none,
-    candidates,
-    choose_place,
-    expected_losses,
-)
+from calibcli.workflow.candidates import candidates
+from calibcli.workflow.choosing import ahead_of_none, choose_place, expected_losses
 from calibcli.workflow.fitted_plans import long_fit_note, try_plan
-from calibcli.workflow.measuring import CrossFitted, label_log_probs
+from calibcli.workflow.measuring import CrossFitted
+from calibcli.workflow.paired_losses import PairedLosses
 from calibcli.workflow.plans import make_plan, make_plans
 from calibcli.workflow.records import to_calibrators
 
@@ -642,7 +638,7 @@ def test_what_cross_fitted_maps_make_of_few_rows_is_kept_and_of_labels_always(rn
         calls.clear()
         first, second = (Counted.of(trial.by_fold, data) for _ in range(2))
         for predictor in (first, second):
-            label_log_probs(predictor, tile)
+            predictor.label_log_probs(tile)
             predictor(tile)
         return len(calls)
 
@@ -652,5 +648,5 @@ def test_what_cross_fitted_maps_make_of_few_rows_is_kept_and_of_labels_always(rn
     assert looked_at(replace(data, outputs=KeptOutputs(labels=KeptTiles(1 << 20, 10)))) == 3
     assert looked_at(opened(logits, labels)) == 4
     expected = log_softmax(CrossFitted(trial.by_fold, data.split)(tile))[np.arange(500), labels]
-    found = label_log_probs(CrossFitted.of(trial.by_fold, data), tile)
+    found = CrossFitted.of(trial.by_fold, data).label_log_probs(tile)
     np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -35,7 +35,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # The mathematics knows of no file, no terminal and no device. Links are maps of losses.
 MATHEMATICS = ["calibrators", "objectives", "metrics"]
-BELOW_MATHEMATICS = ["arrays", "cell_sums", "value_counts", "errors", "registry"]
+BELOW_MATHEMATICS = ["arrays", "cached", "cell_sums", "value_counts", "errors", "registry"]
 
 # What takes long to import is imported where it is used.
 SLOW_IMPORTS = {"matplotlib", "scipy", "sklearn", "torch"}

@@ -28,7 +28,7 @@ from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import METRICS, TWO_CLASSES
 from calibcli.metrics.resampling import Bootstrap
 from calibcli.metrics.view import View, choose_event
-from calibcli.workflow.choosing import cheap_candidates
+from calibcli.workflow.candidates import cheap_candidates
 from calibcli.workflow.measuring import Through, measure
 
 Array = np.ndarray[Any, Any]

@@ -29,7 +29,8 @@ from calibcli.metrics.registry import LEADERBOARD_METRICS
 from calibcli.metrics.view import ViewChoice
 from calibcli.tables.read_options import LABEL_NAME
 from calibcli.workflow.automatic import compare_plans, make_any_plan
-from calibcli.workflow.choosing import Leaderboard, Preference, candidates
+from calibcli.workflow.candidates import candidates
+from calibcli.workflow.choosing import Leaderboard, Preference
 from calibcli.workflow.fit_rows import TargetPrior
 from calibcli.workflow.fitting import fit_and_measure
 from calibcli.workflow.plans import ReducedTo, make_plans

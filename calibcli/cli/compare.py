@@ -192,7 +192,7 @@ def _plans(options: CompareOptions) -> list[Plan] | None:
 
 
 def _automatic(options: CompareOptions, data: Data) -> list[Plan]:
-    from calibcli.workflow.choosing import candidates
+    from calibcli.workflow.candidates import candidates
     from calibcli.workflow.plans import make_plans
 
     methods = candidates(data.classes, data.weight)

@@ -5,7 +5,9 @@ Both are fitted to log-probabilities of rows that the predictions have not seen,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,9 @@ _TOLERANCE = 1e-8
 _MOST_ITERATIONS = 100
 _SHORTEST = 1e-9
 """Of a step, as a share of Newton's; what gains nothing then is lost in rounding."""
+
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)
+"""So much of the value is noise: near the minimum no shorter step would be any better."""
 
 _SMALLEST_RIDGE = 1e-10
 """On a Hessian, as a share of its trace: members that say the same leave it singular."""
@@ -49,6 +54,7 @@ def fit_weights(
     anchor: NumpyArray,
     ridge: float,
     start: NumpyArray | None = None,
+    spread: Callable[..., Iterator[Any]] = map,
 ) -> Solution:
     """Weights of a log-linear mixture with the lowest mean loss, none of them negative.
 
@@ -65,18 +71,20 @@ def fit_weights(
         The loss gains this times the squared distance from the anchor.
     start : float64 array (M,) or None
         Weights to start from; None: the anchor.
+    spread : callable
+        As `map`; where it uses threads, some rows are worked on in each.
     """
     members, rows, classes = log_probs.shape
     right = log_probs[:, np.arange(rows), labels] @ shares
+    # By blocks that stay in the cache: all members of all rows are read once, and not copied.
     step = max(_BLOCK // (members * classes), 1)
+    parts = [log_probs[:, begin : begin + step] for begin in range(0, rows, step)]
+    parts_of_shares = [shares[begin : begin + step] for begin in range(0, rows, step)]
 
     def derivatives(weights: NumpyArray) -> _Derivatives:
         normaliser, first = 0.0, np.zeros(members)
         second = np.zeros((members, members))
-        # By blocks that stay in the cache: all members of all rows are read once, and not copied.
-        for begin in range(0, rows, step):
-            part = log_probs[:, begin : begin + step]
-            value, means, products = _block(weights, part, shares[begin : begin + step])
+        for value, means, products in spread(partial(_block, weights), parts, parts_of_shares):
             normaliser += value
             first += means
             second += products
@@ -142,7 +150,8 @@ def minimise_nonnegative(
         while length > _SHORTEST:
             point = np.maximum(theta + length * step, 0.0)
             found = derivatives(point)
-            if found[0] <= value + 1e-4 * float(gradient @ (point - theta)):
+            fall = 1e-4 * float(gradient @ (point - theta))
+            if found[0] <= value + fall + _ROUNDING * abs(value):
                 break
             length /= 2
         else:

@@ -14,18 +14,13 @@ from calibcli.engine.machine import one_blas_thread
 from calibcli.errors import CalibError, UsageError
 from calibcli.metrics.panel import Panel
 from calibcli.metrics.registry import LEADERBOARD_METRICS
-from calibcli.workflow.choosing import (
-    Leaderboard,
-    Preference,
-    candidates,
-    cheap_candidates,
-    held_out_losses,
-    rank,
-)
+from calibcli.workflow.candidates import candidates, cheap_candidates
+from calibcli.workflow.choosing import Leaderboard, Preference, rank
 from calibcli.workflow.fit_rows import TargetPrior, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan, seconds_of_fit
 from calibcli.workflow.flooring import with_floors
 from calibcli.workflow.measuring import Predictor, check_clusters
+from calibcli.workflow.paired_losses import held_out_losses
 from calibcli.workflow.plans import Plan, ReducedTo, make_plan, make_plans, split_strength
 from calibcli.workflow.soundness import PLAIN, with_warnings
 from calibcli.workflow.stacking import stack
@@ -167,12 +162,14 @@ def compare_plans(
     *,
     stacked: bool = False,
     floored: bool = False,
+    raced: bool = False,
     prefer: Preference = "accurate",
     watch: Watch | None = None,
 ) -> Leaderboard:
     """A leaderboard of plans, with a stack of them as one more.
 
-    Each is as it is, or is ``floored`` where held-out rows ask for that (`with_floors`).
+    Each is as it is, or is ``floored`` where held-out rows ask for that (`with_floors`). All are
+    tried, or they are ``raced`` and those that others tell enough of are not (`racing`).
 
     Parameters
     ----------
@@ -194,8 +191,10 @@ def compare_plans(
         raise UsageError("--stack mixes maps of all rows, and --multi-label has one for each label")
     done: list[Trial] = []
     try:
-        for trial in try_plans(data, plans, watch):
+        for trial in try_plans(data, plans, panel, watch, raced=raced):
             done += [trial]  # each as it comes: an interrupt must not lose it
+        places = {plan.typed: place for place, plan in reversed(list(enumerate(plans)))}
+        done.sort(key=lambda trial: places[trial.plan.typed])
         trials = with_floors(data, done) if floored else done
         trials = with_warnings(data, trials)
         members = [trial for trial in trials if not trial.warning]
@@ -209,9 +208,14 @@ def compare_plans(
         plain = [trial for trial in trials if trial.name in PLAIN]
         trials.append(with_warnings(data, [*plain, mixture])[-1])
     board = rank(data, trials, panel, prefer)
+    tried = {trial.plan.typed for trial in done}
+    left_out = ", ".join(plan.title for plan in plans if plan.typed not in tried)
+    why = board.why
+    if left_out:
+        why += f"; not tried, as they do worse with less penalty: {left_out}"
     if stacked and mixture is None:
-        board = replace(board, why=f"{board.why}; no stack: one method alone has weight in it")
-    return board
+        why += "; no stack: one method alone has weight in it"
+    return replace(board, why=why)
 
 
 def choose(
@@ -249,6 +253,7 @@ def choose(
         judged_by,
         stacked=auto.stacked,
         floored=floored,
+        raced=floored,
         prefer=auto.prefer,
         watch=watch,
     )

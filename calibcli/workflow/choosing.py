@@ -3,91 +3,23 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from calibcli.arrays import NumpyArray, hashed, host_weights, log_softmax, softmax, to_numpy
-from calibcli.calibrators.registry import MAPS
+from calibcli.arrays import NumpyArray, host_weights, log_softmax, softmax, to_numpy
 from calibcli.engine.data import Data
 from calibcli.engine.engine import Tile
-from calibcli.engine.folds import CLUSTER
-from calibcli.engine.source import Keys
 from calibcli.metrics.panel import Evaluation, Panel, PanelState
-from calibcli.metrics.view import View
 from calibcli.workflow.fitted_plans import Trial
-from calibcli.workflow.measuring import (
-    CrossFitted,
-    Predictor,
-    label_log_probs,
-    resampled,
-    view_of,
-)
-from calibcli.workflow.plans import split_strength, stage_names
+from calibcli.workflow.measuring import CrossFitted, Predictor, resampled, view_of
+from calibcli.workflow.paired_losses import PairedLosses, held_out_losses
 
 Preference: TypeAlias = Literal["accurate", "simple"]
 """What is taken: what is expected to lose least, or the simplest that is within noise."""
-
-_TWO_CLASSES = (
-    "ensemble-temperature",
-    "platt",
-    "quadratic",
-    "svs",
-    "svs*10",
-    "monotone,svs",
-    "curved-svs",
-    "curved-svs*10",
-    "spline",
-    "venn-abers",
-)
-"""Of two classes `sms` and `beta` have the features of `svs`, with other penalties or none."""
-
-_MANY_CLASSES = (
-    "ensemble-temperature",
-    "gap-temperature",
-    "monotone",
-    "svs",
-    "svs*10",
-    "curved-svs",
-    "curved-svs*10",
-    "vector",
-    "spline",
-    "sms",
-    "sms*10",
-    "sms/10",
-    "curved-sms",
-    "curved-sms*10",
-    "curved-sms/10",
-    "dirichlet",
-    "gap-temperature,sms",
-    "gap-temperature,sms/10",
-)
-_VERY_MANY_CLASSES = ("curved-svs,low-rank", "curved-svs,low-rank/3")
-"""Beside these from `_LEAST_FOR_FEATURES` classes on: `sms` has too many numbers for most rows."""
-
-_LEAST_FOR_FEATURES = 30
-"""More than the twenty features of `low-rank`, so that these are few."""
-
-_CHEAP = {True: ("platt", "beta"), False: ("svs",)}
-"""Methods that are always worth a look, of two classes and of more."""
-
-_FEW_ROWS = 1000
-"""With fewer rows of two classes, maps that are shrunken towards the identity have a chance too."""
-
-_COSTLY = ("sms", "dirichlet", "spline")
-_TEMPERING = 0.3
-"""What the evidence for a candidate counts in the average that the choice is judged by.
-
-Held-out losses of neighbouring candidates are nearly the same, and one fold's are those of one fit:
-the whole evidence would put too much on one (Gruenwald, The safe Bayesian, ALT 2012).
-"""
-
-_DRAWS = 512
-"""Of the noise of the evidence; the weights have a noise of at most two percent."""
 
 _AHEAD = {True: -0.25, False: 0.25}
 """Standard errors by which what is taken is ahead of doing nothing, of two classes and of more.
@@ -110,14 +42,11 @@ of a few dozen rows doesn't know of them. In simulations of 12 to 500 rows 1 to 
 _SIMPLER = 0.8
 """Nothing is simpler than another that has as many numbers, or nearly: 110 instead of 111."""
 
+_TRACE = 1e-6
+"""A candidate of which an average has no more is not the nearest to it."""
+
 _LEAST_LOG_PROB = -50.0
 """A class is not less likely than that, where the loss to be expected is asked for."""
-
-_MOST_UNITS = 4096
-"""Sums that a standard error is made of; more would change it by less than a percent."""
-
-_MOST_CLASSES_FOR_COSTLY = 200
-"""With more classes, what has a matrix or a curve for each of them takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -158,55 +87,6 @@ class Leaderboard:
     why: str
 
 
-def candidates(classes: int, rows: float) -> list[str]:
-    """Methods that suit so many classes and rows, from the simplest; `none` is always one."""
-    suited = []
-    names = _TWO_CLASSES if classes == 2 else _MANY_CLASSES
-    if classes >= _LEAST_FOR_FEATURES:
-        names = (*names, *_VERY_MANY_CLASSES)
-    for name in names:
-        method, _ = split_strength(name)
-        needed = max(MAPS[part]().rows_needed(classes) for part in stage_names(method))
-        costly = method.endswith(_COSTLY) and classes > _MOST_CLASSES_FOR_COSTLY
-        if rows >= needed and not costly:
-            suited.append(name)
-    return ["none", "temperature", "ridge-temperature", *suited]
-
-
-def cheap_candidates(classes: int, rows: float) -> list[str]:
-    """Up to six methods that cost next to nothing, the simplest first."""
-    names = _CHEAP[classes == 2]
-    if classes == 2 and rows < _FEW_ROWS:
-        names = ("ridge-temperature", *names, "svs")
-    suited = [name for name in names if rows >= MAPS[name]().rows_needed(classes)]
-    return ["none", "temperature", *suited]
-
-
-def held_out_losses(data: Data, predictors: Sequence[Predictor]) -> PairedLosses:
-    """The NLL of several predictors of the same rows, paired."""
-    work = partial(_label_losses, tuple(predictors), data.clusters)
-    state: Any = data.fold(work, operator.add)
-    losses: PairedLosses = state.total()
-    return losses
-
-
-def _label_losses(
-    predictors: tuple[Predictor, ...], clusters: int | None, tile: Tile
-) -> PairedLosses | _ClusterLosses:
-    losses = np.stack([-label_log_probs(predictor, tile) for predictor in predictors])
-    return _paired(losses, host_weights(tile.labels, tile.weights), tile.keys, clusters)
-
-
-def _paired(
-    losses: NumpyArray, weights: NumpyArray, keys: Keys | None, clusters: int | None
-) -> PairedLosses | _ClusterLosses:
-    """The sums of losses (M, n) of rows with weights (n,), by cluster where there are any."""
-    if clusters is None:
-        return PairedLosses.of_rows(losses, weights)
-    assert keys is not None
-    return _ClusterLosses.of(losses, weights, keys[CLUSTER], clusters)
-
-
 def rank(
     data: Data, trials: Sequence[Trial], panel: Panel, prefer: Preference = "accurate"
 ) -> Leaderboard:
@@ -223,11 +103,11 @@ def rank(
         (Breiman et al., Classification and Regression Trees, 1984).
     """
     panel = resampled(panel, data)
-    predictors = tuple(CrossFitted.of(trial.by_fold, data) for trial in trials)
-    work = partial(_held_out, predictors, panel, data.clusters, data.spread)
-    state = data.fold(work, partial(_merge, panel))
-    evaluations = panel.finish_all(state.panels, data.engine.spread)
-    losses = state.losses.total()
+    unseen = [trial for trial in trials if trial.judged is None]
+    found = iter(held_out_states(data, unseen, panel, data.spread))
+    states = [next(found) if trial.judged is None else trial.judged for trial in trials]
+    evaluations = panel.finish_all(states, data.engine.spread)
+    losses = held_out_losses(data, [CrossFitted.of(trial.by_fold, data) for trial in trials])
     # A fit that went wrong is none to take, however good its mean is.
     unsound = np.array([bool(trial.warning) for trial in trials])
     means = np.where(unsound & ~unsound.all(), np.nan, losses.mean)
@@ -269,8 +149,15 @@ def _least_expected(
     lead = f"{best.trial.name} has the lowest held-out NLL"
     single_losses = losses.of(singles)
     weights = single_losses.averaging_weights()
-    members = [CrossFitted.of(standings[place].trial.by_fold, data) for place in singles]
-    expected = data.fold(partial(_expected, members, weights, data.spread), np.add)
+    predictors = [CrossFitted.of(standings[place].trial.by_fold, data) for place in singles]
+
+    def expected_of(places: NumpyArray) -> NumpyArray:
+        members = [predictors[place] for place in places]
+        work = partial(_expected, members, weights[places], data.spread)
+        sums: NumpyArray = data.fold(work, np.add)
+        return sums
+
+    expected = of_those_that_count(weights, expected_of)
     plain = plain_place([standings[place].trial for place in singles])
     ahead = ahead_of_none(data.classes)
     choice = choose_place(single_losses, expected, plain, ahead)
@@ -418,6 +305,24 @@ def expected_losses(
     return np.array([-float(np.vdot(probs, each)) for each in bounded])
 
 
+def of_those_that_count(
+    shares: NumpyArray, losses_of: Callable[[NumpyArray], NumpyArray]
+) -> NumpyArray:
+    """The `expected_losses` (M,) of candidates, infinite where the average has but a trace of one.
+
+    Parameters
+    ----------
+    shares : float64 array (M,)
+        What each counts in the average.
+    losses_of : callable
+        Places (m,) of candidates -> their expected losses (m,).
+    """
+    places = np.flatnonzero(shares > _TRACE)
+    expected = np.full(len(shares), np.inf)
+    expected[places] = losses_of(places)
+    return expected
+
+
 def _expected(
     members: Sequence[Predictor],
     shares: NumpyArray,
@@ -456,168 +361,48 @@ def _simplest(standings: Sequence[Standing], best: Standing) -> tuple[Standing, 
     return chosen, why
 
 
-@dataclass(frozen=True)
-class PairedLosses:
-    """Sums over the rows of the NLL of M candidates, and of its products.
-
-    Attributes
-    ----------
-    weights : float64 array (2,)
-        Sums of the weights and of their squares.
-    sums : float64 array (M, 2)
-        By candidate and power of the weight.
-    products : float64 array (M, M)
-        With squared weights.
-    inflation : float
-        What a variance from few units is to be multiplied by.
-    """
-
-    weights: NumpyArray
-    sums: NumpyArray
-    products: NumpyArray
-    inflation: float = 1.0
-
-    @classmethod
-    def of_rows(cls, losses: NumpyArray, weights: NumpyArray) -> PairedLosses:
-        """The sums of losses (M, n) of rows with weights (n,)."""
-        powers = np.stack((weights, weights**2), axis=1)
-        scaled = losses * weights
-        # A loss may be infinite.
-        with np.errstate(invalid="ignore"):
-            return cls(powers.sum(axis=0), losses @ powers, scaled @ scaled.T)
-
-    def __add__(self, later: PairedLosses) -> PairedLosses:
-        return PairedLosses(
-            self.weights + later.weights, self.sums + later.sums, self.products + later.products
-        )
-
-    def total(self) -> PairedLosses:
-        """The sums over all rows."""
-        return self
-
-    def of(self, places: Sequence[int]) -> PairedLosses:
-        """The sums of some of the candidates."""
-        chosen = list(places)
-        products = self.products[np.ix_(chosen, chosen)]
-        return PairedLosses(self.weights, self.sums[chosen], products, self.inflation)
-
-    def averaging_weights(self) -> NumpyArray:
-        """The share (M,) of each candidate in their average, by tempered evidence.
-
-        The mean, over draws of what else the sums of losses could have been, of ``exp(-t loss)``,
-        normalised (Yao et al., Using stacking to average Bayesian predictive distributions,
-        Bayesian Analysis 2018, pseudo-BMA+), t being `_TEMPERING`. A candidate that is infinitely
-        wrong has none.
-        """
-        weights = np.zeros(len(self.sums))
-        known = np.flatnonzero(np.isfinite(self.mean))
-        losses = self.of(known.tolist())
-        total, squares = losses.weights
-        means = losses.mean - losses.mean.mean()
-        # Losses from the mean over the candidates, row by row.
-        centre = np.eye(len(known)) - 1 / len(known)
-        moments = centre @ losses.sums[:, 1]
-        spread = centre @ losses.products @ centre
-        spread += squares * np.outer(means, means)
-        spread -= np.outer(moments, means) + np.outer(means, moments)
-        # Rounding may leave what is singular a little negative.
-        jitter = 1e-9 * float(np.trace(spread)) / len(known) + 1e-12
-        factor = np.linalg.cholesky(losses.inflation * spread + jitter * np.eye(len(known)))
-        draws = np.random.default_rng(0).standard_normal((_DRAWS, len(known)))
-        evidence = -_TEMPERING * (total * means + draws @ factor.T)
-        weights[known] = softmax(evidence).mean(axis=0)
-        return weights
-
-    @property
-    def units(self) -> float:
-        """Rows, or clusters, of equal weight that would tell as much."""
-        return float(self.weights[0] ** 2 / self.weights[1])
-
-    @property
-    def mean(self) -> NumpyArray:
-        """The mean loss (M,) of each candidate."""
-        means: NumpyArray = self.sums[:, 0] / self.weights[0]
-        return means
-
-    def error_of_difference(self, place: int, other: int) -> float:
-        """Standard error of one candidate's mean minus another's, rows being paired."""
-        if place == other:
-            return 0.0
-        pair = [place, other]
-        signs = np.array([1.0, -1.0])
-        mean = float(signs @ self.mean[pair])
-        second = float(signs @ self.products[np.ix_(pair, pair)] @ signs)
-        first = float(signs @ self.sums[pair, 1])
-        spread = second - 2 * mean * first + mean**2 * float(self.weights[1])
-        return math.sqrt(max(self.inflation * spread, 0.0)) / float(self.weights[0])
-
-
-@dataclass(frozen=True)
-class _ClusterLosses:
-    """Sums by cluster of the NLL of M candidates, for errors that clusters make larger.
-
-    Clusters are taken to be independent and rows of one to be anything (Liang and Zeger,
-    Biometrika 1986). Of very many, each sum has some that are drawn together.
-
-    Attributes
-    ----------
-    weights : float64 array (C,)
-    sums : float64 array (M, C)
-        Weighted.
-    """
-
-    weights: NumpyArray
-    sums: NumpyArray
-
-    @classmethod
-    def of(
-        cls, losses: NumpyArray, weights: NumpyArray, numbers: NumpyArray, clusters: int
-    ) -> Self:
-        """The sums of losses (M, n) of rows with weights (n,) and numbers of clusters (n,)."""
-        if clusters > _MOST_UNITS:
-            numbers, clusters = hashed(numbers, 0, _MOST_UNITS), _MOST_UNITS
-        sums = [np.bincount(numbers, weights * each, clusters) for each in losses]
-        return cls(np.bincount(numbers, weights, clusters), np.stack(sums))
-
-    def __add__(self, later: _ClusterLosses) -> _ClusterLosses:
-        return _ClusterLosses(self.weights + later.weights, self.sums + later.sums)
-
-    def total(self) -> PairedLosses:
-        """The sums over all rows, each cluster counting as one in those of squares."""
-        weights, count = self.weights, int(np.count_nonzero(self.weights))
-        return PairedLosses(
-            np.array([weights.sum(), weights @ weights]),
-            np.stack((self.sums.sum(axis=1), self.sums @ weights), axis=1),
-            self.sums @ self.sums.T,
-            count / max(count - 1, 1),
-        )
-
-
-@dataclass(frozen=True)
-class _State:
-    panels: tuple[PanelState, ...]
-    losses: PairedLosses | _ClusterLosses
-
-
-def _held_out(
-    predictors: tuple[Predictor, ...],
+def held_out_states(
+    data: Data,
+    trials: Sequence[Trial],
     panel: Panel,
-    clusters: int | None,
+    spread: Callable[..., Iterator[Any]] = map,
+) -> list[PanelState]:
+    """The state of a panel over held-out rows, for each trial; what it gives labels is kept.
+
+    Parameters
+    ----------
+    data : Data
+    trials : sequence of Trial
+    panel : Panel
+        As `resampled` for the data.
+    spread : callable
+        As `map`; where it uses threads, a trial is worked on in each.
+    """
+    if not trials:
+        return []
+    predictors = tuple(CrossFitted.of(trial.by_fold, data) for trial in trials)
+    work = partial(_panels, predictors, panel, spread)
+    states: list[PanelState] = data.fold(work, partial(_merge_panels, panel))
+    return states
+
+
+def _panels(
+    predictors: tuple[CrossFitted, ...],
+    panel: Panel,
     spread: Callable[..., Iterator[Any]],
     tile: Tile,
-) -> _State:
-    judged = list(spread(partial(_judged, panel, tile), predictors))
-    views, panels = zip(*judged, strict=True)
-    each, weights = np.stack([-view.true_log_prob for view in views]), views[0].weights
-    return _State(panels, _paired(each, weights, views[0].keys, clusters))
+) -> list[PanelState]:
+    return list(spread(partial(_panel_state, panel, tile), predictors))
 
 
-def _judged(panel: Panel, tile: Tile, predictor: Predictor) -> tuple[View, PanelState]:
+def _panel_state(panel: Panel, tile: Tile, predictor: CrossFitted) -> PanelState:
     view = view_of(tile, predictor, panel.event)
-    return view, panel.partial(view)
+    # Now, as it need not be computed again for the paired losses then.
+    predictor.label_log_probs(tile, view)
+    return panel.partial(view)
 
 
-def _merge(panel: Panel, left: _State, right: _State) -> _State:
-    panels = tuple(panel.merge(a, b) for a, b in zip(left.panels, right.panels, strict=True))
-    losses: Any = left.losses
-    return _State(panels, losses + right.losses)
+def _merge_panels(
+    panel: Panel, left: Sequence[PanelState], right: Sequence[PanelState]
+) -> list[PanelState]:
+    return [panel.merge(a, b) for a, b in zip(left, right, strict=True)]

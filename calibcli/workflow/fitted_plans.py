@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from calibcli.cached import cached_property
@@ -15,6 +15,7 @@ from calibcli.fitting.cross_fitting import cross_fit, fit_average
 from calibcli.fitting.results import NOTHING_TO_FIT, Fit
 from calibcli.fitting.stages import Begun, fit_stages
 from calibcli.fitting.tuning import Tuning, tune
+from calibcli.metrics.panel import PanelState
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.measuring import CrossFitted, Predictor, Through
 from calibcli.workflow.plans import Plan
@@ -159,6 +160,8 @@ class Trial:
         What a stack is made of, with the weights.
     warning : str
         Why it is none to take; empty for most.
+    judged : PanelState or None
+        What a leaderboard's panel saw of it on held-out rows, where that is known already.
     """
 
     plan: Plan
@@ -168,6 +171,7 @@ class Trial:
     parameters: int
     members: tuple[tuple[Trial, float], ...] = ()
     warning: str = ""
+    judged: PanelState | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:

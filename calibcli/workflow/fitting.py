@@ -17,7 +17,7 @@ from calibcli.metrics.decisions import Decisions
 from calibcli.metrics.panel import Evaluation, Panel, with_ranking_of
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.automatic import AnyPlan, better_method, choose
-from calibcli.workflow.choosing import Leaderboard, held_out_losses
+from calibcli.workflow.choosing import Leaderboard
 from calibcli.workflow.deciding import measure_decisions
 from calibcli.workflow.fit_rows import IMBALANCED, OTHER_SHARES, imbalance, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan
@@ -29,6 +29,7 @@ from calibcli.workflow.measuring import (
     check_clusters,
     measure,
 )
+from calibcli.workflow.paired_losses import held_out_losses
 from calibcli.workflow.plans import Plan
 from calibcli.workflow.pooling import GroupedFit, GroupReport, fit_groups, report_groups
 from calibcli.workflow.shifting import ShareCorrected, check_target, share_corrected, shift_notes

@@ -70,7 +70,8 @@ def _floored(
     note = f"{share:.2g} of the uniform distribution comes last, as held-out rows ask for it"
     floor = StageFit(LaplaceMixture(share), notes=(note,))
     fit = Fit((*trial.fit.stages, floor))
-    return replace(trial, fit=fit, by_fold=tuple(by_fold), parameters=trial.parameters + 1)
+    parameters = trial.parameters + 1
+    return replace(trial, fit=fit, by_fold=tuple(by_fold), parameters=parameters, judged=None)
 
 
 def _held_out(

@@ -51,6 +51,12 @@ class Predictor(ABC):
     def __call__(self, tile: Tile) -> Array:
         """Calibrated logits (n, K)."""
 
+    def label_log_probs(self, tile: Tile, view: View | None = None) -> NumpyArray:
+        """The log-probabilities (n,), float64, of the labels; its ``view`` may be at hand."""
+        if view is not None:
+            return view.true_log_prob
+        return to_numpy(pick(log_softmax(self(tile)), tile.labels)).astype(np.float64)
+
     @property
     def by_value(self) -> bool:
         """Whether there is `of_values`."""
@@ -122,14 +128,10 @@ class CrossFitted(Predictor):
         key = _Same(self.by_fold)
         return self.outputs.whole.of(key, tile.start, partial(self._logits, tile))
 
-    def label_log_probs(self, tile: Tile) -> NumpyArray:
-        """The log-probabilities (n,), float64, of the labels."""
-        key, make = _Same(self.by_fold), partial(self._label_log_probs, tile)
-        made: NumpyArray = self.outputs.labels.of(key, tile.start, make)
+    def label_log_probs(self, tile: Tile, view: View | None = None) -> NumpyArray:
+        make = partial(super().label_log_probs, tile, view)
+        made: NumpyArray = self.outputs.labels.of(_Same(self.by_fold), tile.start, make)
         return made
-
-    def _label_log_probs(self, tile: Tile) -> NumpyArray:
-        return to_numpy(pick(log_softmax(self(tile)), tile.labels)).astype(np.float64)
 
     def _logits(self, tile: Tile) -> Array:
         logits = tile.logits
@@ -156,13 +158,6 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self.held)
-
-
-def label_log_probs(predictor: Predictor, tile: Tile) -> NumpyArray:
-    """The log-probabilities (n,), float64, that a predictor gives the labels of a tile."""
-    if isinstance(predictor, CrossFitted):
-        return predictor.label_log_probs(tile)
-    return to_numpy(pick(log_softmax(predictor(tile)), tile.labels)).astype(np.float64)
 
 
 def measure(data: Data, predictors: Sequence[Predictor], panel: Panel) -> list[Evaluation]:

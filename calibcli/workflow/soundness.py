@@ -23,7 +23,7 @@ from calibcli.engine.folds import Folds
 from calibcli.errors import CalibError
 from calibcli.workflow.fit_rows import TargetPrior, prior_factors
 from calibcli.workflow.fitted_plans import Trial, fit_plan, seconds_of_fit
-from calibcli.workflow.measuring import CrossFitted, Predictor, label_log_probs
+from calibcli.workflow.measuring import CrossFitted, Predictor
 from calibcli.workflow.plans import Plan, make_plan
 
 PLAIN = ("none", "temperature")
@@ -159,4 +159,4 @@ def _losses(
 
 
 def _of_tile(tile: Tile, predictor: Predictor) -> NumpyArray:
-    return label_log_probs(predictor, tile)
+    return predictor.label_log_probs(tile)

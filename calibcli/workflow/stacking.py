@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +26,15 @@ from calibcli.fitting.mixing import fit_weights
 from calibcli.fitting.results import Fit, Solution, StageFit
 from calibcli.objectives.nll import NegativeLogLikelihood
 from calibcli.workflow.choosing import (
-    PairedLosses,
     ahead_of_none,
     choose_place,
     expected_losses,
+    of_those_that_count,
     plain_place,
 )
 from calibcli.workflow.fitted_plans import Trial
 from calibcli.workflow.measuring import CrossFitted
+from calibcli.workflow.paired_losses import PairedLosses
 from calibcli.workflow.plans import Plan
 
 _MOST_NUMBERS = 1 << 24
@@ -91,13 +93,13 @@ def stack(data: Data, trials: Sequence[Trial]) -> Trial | None:
     trials : sequence of Trial
     """
     rows = _collect(data, trials)
-    fitted, single, _ = _weights(rows, plain_place(trials))
+    fitted, single, _ = _weights(rows, plain_place(trials), spread=data.spread)
     kept = np.flatnonzero((fitted > _LEAST_WEIGHT) | (single > 0)).tolist()
     if len(kept) < 2:
         return None
     trials = [trials[place] for place in kept]
     rows, plain = replace(rows, log_probs=rows.log_probs[kept]), plain_place(trials)
-    fitted, single, solution = _weights(rows, plain, fitted[kept])
+    fitted, single, solution = _weights(rows, plain, fitted[kept], data.spread)
     of_fold = partial(_without_fold, rows, plain, (fitted, single))
     by_fold, losses, weights = zip(*data.spread(of_fold, range(data.folds)), strict=True)
     both = PairedLosses.of_rows(np.concatenate(losses, axis=1), np.concatenate(weights))
@@ -139,7 +141,10 @@ def _without_fold(
 
 
 def _weights(
-    rows: _Rows, plain: int | None, start: NumpyArray | None = None
+    rows: _Rows,
+    plain: int | None,
+    start: NumpyArray | None = None,
+    spread: Callable[..., Iterator[Any]] = map,
 ) -> tuple[NumpyArray, NumpyArray, Solution]:
     """The weights (M,) of lowest loss, and those of the trial that would be chosen alone.
 
@@ -147,10 +152,14 @@ def _weights(
     """
     losses = PairedLosses.of_rows(-rows.label_log_probs, rows.weights)
     average = losses.averaging_weights()
-    expected = expected_losses(list(rows.log_probs), average, rows.weights)
+
+    def expected_of(places: NumpyArray) -> NumpyArray:
+        return expected_losses(list(rows.log_probs[places]), average[places], rows.weights)
+
+    expected = of_those_that_count(average, expected_of)
     total = float(rows.weights.sum())
     shares, ridge = rows.weights / total, _RIDGE / total
-    solution = fit_weights(rows.log_probs, rows.labels, shares, average, ridge, start)
+    solution = fit_weights(rows.log_probs, rows.labels, shares, average, ridge, start, spread)
     if solution.value * total < math.log(2):
         # The rows can be separated: the loss falls as long as the weights grow.
         solution = replace(solution, theta=average, criterion="average")
@@ -163,7 +172,7 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
     numbers = data.rows * data.classes * len(trials)
     step = -(-numbers // _MOST_NUMBERS)
     members = [CrossFitted.of(trial.by_fold, data) for trial in trials]
-    work = _every_row if step == 1 else _some_rows
+    work = partial(_every_row, data.spread) if step == 1 else _some_rows
     parts = data.fold(partial(work, members, data.split, step), operator.add)
     log_probs, labels, weights, folds = zip(*parts, strict=True)
     shares = np.concatenate(weights)
@@ -180,14 +189,23 @@ def _collect(data: Data, trials: Sequence[Trial]) -> _Rows:
 _Part = tuple[NumpyArray, NumpyArray, NumpyArray, NumpyArray]
 
 
-def _every_row(members: Sequence[CrossFitted], split: Folds, step: int, tile: Tile) -> list[_Part]:
+def _every_row(
+    spread: Callable[..., Iterator[Any]],
+    members: Sequence[CrossFitted],
+    split: Folds,
+    step: int,
+    tile: Tile,
+) -> list[_Part]:
     """The rows of a tile through the members that didn't see them, as these may be at hand."""
     del step
     result = np.empty((len(members), *tile.logits.shape))
-    for place, member in enumerate(members):
-        result[place] = to_numpy(log_softmax(member(tile)))
-    # An impossible class counts for nothing, also where a member's weight is 0.
-    np.maximum(result, _IMPOSSIBLE, out=result)
+
+    def fill(place: int) -> None:
+        log_probs = to_numpy(log_softmax(members[place](tile)))
+        # An impossible class counts for nothing, also where a member's weight is 0.
+        np.maximum(log_probs, _IMPOSSIBLE, out=result[place])
+
+    list(spread(fill, range(len(members))))
     weights = host_weights(tile.labels, tile.weights)
     return [(result, to_numpy(tile.labels), weights, split.of(tile))]
 
