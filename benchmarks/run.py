@@ -17,6 +17,7 @@ from pathlib import Path
 import evaluation
 import large_file
 import large_vocabulary
+import many_classes
 import objectives
 import report
 import serving
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "process": whole_process.benchmark,
     "large-file": large_file.benchmark,
     "vocabulary": large_vocabulary.benchmark,
+    "classes": many_classes.benchmark,
     "strong": strong_methods.benchmark,
 }
 ROOT = Path(__file__).parent.parent
