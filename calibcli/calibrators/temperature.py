@@ -176,7 +176,9 @@ def _along_scale(
     labels : int array (n,)
         The place of the label's logit.
     """
-    distance = logits - largest(logits)[:, None]
+    # Distinct logits ascend.
+    high = largest(logits) if counts is None else logits[:, -1]
+    distance = logits - high[:, None]
     # A scale may be so large that what is less likely than the top class is impossible.
     with np.errstate(over="ignore"):
         mass = distance * scale

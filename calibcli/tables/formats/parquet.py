@@ -197,7 +197,7 @@ class ParquetSink(ArrowSink):
         self._waiting: list[Any] = []
         self._rows = self._group = 0
         self._joined = JoinedFile(file)
-        # More at once take memory and little time.
+        # More at once take memory and little time, as do some that wait for a thread.
         self._most = min(threads, _MOST_GROUPS)
         self._pool = ThreadPoolExecutor(self._most, "calib-encode")
         self._encoded: deque[Future[Any]] = deque()
@@ -218,7 +218,7 @@ class ParquetSink(ArrowSink):
         """Have some of the rows that wait encoded, and write row groups that are."""
         table = pa.Table.from_batches(self._waiting)
         for begin in range(0, rows, self._group):
-            while len(self._encoded) > self._most:
+            while len(self._encoded) >= self._most:
                 self._joined.append(memoryview(b"".join(self._encoded.popleft().result())))
             group = table.slice(begin, min(self._group, rows - begin))
             self._encoded.append(self._pool.submit(_encoded, group))
