@@ -22,6 +22,7 @@ from calibcli.engine import engine as engine_module
 from calibcli.engine import kept_tiles
 from calibcli.engine.data import open_data
 from calibcli.engine.engine import Engine
+from calibcli.engine.kept_tiles import KeptTiles, forget_tiles
 from calibcli.engine.source import Chunk
 from calibcli.engine.worker_kinds import WORKERS, open_workers
 from calibcli.engine.workers import HeldRows, Piece, WorkersError, forget_rows
@@ -238,3 +239,18 @@ def test_the_command_writes_the_same_parameters(tmp_path, calib_here) -> None:
     assert (code, err) == (0, "")
     assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
     assert calib_here("evaluate", path, *workers)[1] == calib_here("evaluate", path)[1]
+
+
+def test_what_a_worker_keeps_is_kept_though_a_scheduler_sends_it_on() -> None:
+    kept = KeptTiles(1 << 20, job="a job")
+    try:
+        sent = pickle.loads(pickle.dumps(kept))  # noqa: S301
+        sent_on = pickle.loads(pickle.dumps(sent))  # noqa: S301
+        made = [each.of("key", 0, lambda: np.ones(3)) for each in (sent, sent_on)]
+        assert made[0] is made[1]
+    finally:
+        forget_tiles("a job")
+    # Of no job, it is sent without what it keeps.
+    alone = KeptTiles(1 << 20)
+    alone.of("key", 0, lambda: np.ones(3))
+    assert pickle.loads(pickle.dumps(alone)).of("key", 0, lambda: None) is None  # noqa: S301

@@ -48,11 +48,15 @@ class KeptTiles:
         Of how many keys.
     job : str
         Of the workers that may be sent work that holds it; empty: of none.
+    name : (str, str), optional
+        Of one that was sent: its job, and which of the job's it is.
     """
 
-    def __init__(self, room: int = 0, most_keys: int = 1, job: str = "") -> None:
+    def __init__(
+        self, room: int = 0, most_keys: int = 1, job: str = "", name: tuple[str, str] | None = None
+    ) -> None:
         self._room, self._lock = room, Lock()
-        self._name = (job, os.urandom(8).hex()) if job else None
+        self._name = (job, os.urandom(8).hex()) if job else name
         self._made: dict[Hashable, dict[int, Any]] = {}
         self._usual = self._most_keys = most_keys
         self._last = local()
@@ -116,7 +120,8 @@ _OF_WORKER: dict[tuple[str, str], KeptTiles] = {}
 
 
 def _of_worker(name: tuple[str, str], room: int, usual: int, most_keys: int) -> KeptTiles:
-    kept = _OF_WORKER.setdefault(name, KeptTiles(room, usual))
+    # With its name: a scheduler unpickles work, and sends it on.
+    kept = _OF_WORKER.setdefault(name, KeptTiles(room, usual, name=name))
     kept.hold_for(most_keys)
     return kept
 
