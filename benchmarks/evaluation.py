@@ -89,7 +89,7 @@ def fastest_peers(folder: Path) -> Evaluate:
     """For each metric the fastest function that a peer has, on probabilities computed once.
 
     torch for softmax, accuracy and log-loss, scikit-learn for the Brier score, torchmetrics for
-    ECE and MCE (of the vector of confidences, which spares it a pass over the matrix) and for each
+    ECE (of the vector of confidences, which spares it a pass over the matrix) and for each
     class's ECE, netcal for ECE with bins of equal mass. KS, which none of them has, is as in the
     published code.
     """
@@ -104,9 +104,9 @@ def fastest_peers(folder: Path) -> Evaluate:
     every_class = np.arange(logits.shape[1])
     threads = torch.get_num_threads()
 
-    def binned(confidence: torch.Tensor, true: torch.Tensor, norm: str = "l1") -> torch.Tensor:
+    def binned(confidence: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
         return binary_calibration_error(
-            confidence, true.long(), n_bins=BINS, norm=norm, validate_args=False
+            confidence, true.long(), n_bins=BINS, norm="l1", validate_args=False
         )
 
     def evaluate() -> dict[str, float]:
@@ -128,7 +128,6 @@ def fastest_peers(folder: Path) -> Evaluate:
             "ece": float(binned(confidence, correct)),
             "adaptive_ece": equal_mass.measure(confidence.numpy(), correct.numpy().astype(int)),
             "class_wise_ece": float(torch.stack(class_errors).mean()),
-            "mce": float(binned(confidence, correct, "max")),
             "ks": _kolmogorov_smirnov(confidence.numpy(), correct.numpy()),
         }
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
@@ -79,16 +79,37 @@ def staleness(recorded: str) -> str | None:
     return f"measured other code ({match[1]}) than what is here ({code()}); --record writes it anew"
 
 
-def document(lines: Sequence[Line]) -> dict[str, Any]:
-    """Everything, for `json`."""
-    results = [{**asdict(line), "figure": line.figure, "holds": line.holds} for line in lines]
-    return {"machine": machine(), "versions": versions(), "results": results}
+def document(results: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
+    """The lines of each benchmark, and of what they are, for `json`."""
+    lines = {
+        name: [{**asdict(line), "figure": line.figure, "holds": line.holds} for line in each]
+        for name, each in results.items()
+    }
+    return {**_measured(), "results": lines}
 
 
-def write_json(path: Path, lines: Sequence[Line]) -> None:
+def write_json(path: Path, results: Mapping[str, Sequence[Line]]) -> None:
     """The document in a file."""
-    text = json.dumps(document(lines), indent=1, ensure_ascii=False)
+    text = json.dumps(document(results), indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, list[Line]]:
+    """The lines in a file by benchmark; none where it is of other code, or another machine."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if any(found.get(key) != value for key, value in _measured().items()):
+        return {}
+    derived = {"figure", "holds"}
+    return {
+        name: [Line(**{key: each[key] for key in each.keys() - derived}) for each in lines]
+        for name, lines in found["results"].items()
+    }
+
+
+def _measured() -> dict[str, str]:
+    return {"machine": machine(), "versions": versions(), "code": code()}
 
 
 def _processor() -> str:

@@ -2,7 +2,8 @@
 
 Prints a table and writes ``build/bench/results.json``. Every time is a median, but of calls of a
 service the least, as by `timeit`; every ratio is of times taken in turns in one run. ``--record``
-also writes ``benchmarks/RESULTS.md``.
+also writes ``benchmarks/RESULTS.md``: what was measured now, and what ``results.json`` has of the
+same code on the same machine.
 """
 
 from __future__ import annotations
@@ -61,27 +62,32 @@ def main() -> None:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > _BUSY:
         print(f"this machine is busy (load {load:.1f}): the times will be off", file=sys.stderr)
-    lines = measure(names)
+    path = _build() / "results.json"
+    results = measure(names, path)
+    lines = [line for name in names for line in results[name]]
     print(report.table(lines))
     print(f"\n{report.summary(lines)}\n{report.machine()}\n{report.versions()}")
-    report.write_json(_build() / "results.json", lines)
     if options.record:
-        record(lines)
+        record(results)
         return
     stale = report.staleness(RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "")
     if stale:
         print(f"\n{RESULTS.name} {stale}")
 
 
-def measure(names: list[str]) -> list[Line]:
-    """The lines of some benchmarks; data is made in a folder that is deleted afterwards."""
-    lines: list[Line] = []
+def measure(names: list[str], path: Path) -> dict[str, list[Line]]:
+    """The lines of some benchmarks, and of others that a file has; each is added there when done.
+
+    Data is made in a folder that is deleted afterwards.
+    """
+    results = report.read_json(path)
     for name in names:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=_build()) as folder:
-            lines += BENCHMARKS[name](Path(folder))
+            results[name] = BENCHMARKS[name](Path(folder))
+        report.write_json(path, results)
         print(f"{name}: done in {time.perf_counter() - begin:.0f} s", file=sys.stderr)
-    return lines
+    return results
 
 
 def _build() -> Path:
@@ -90,8 +96,11 @@ def _build() -> Path:
     return folder
 
 
-def record(lines: list[Line]) -> None:
+def record(results: dict[str, list[Line]]) -> None:
     """Write the results where readers of the repository find them, and keep later sections."""
+    lines = [line for name in BENCHMARKS for line in results.get(name, ())]
+    missing = ", ".join(name for name in BENCHMARKS if name not in results)
+    without = f"Not measured on this code: {missing}. " if missing else ""
     old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
     later = "".join(old.partition("\n## ")[1:])
     text = f"""# What `make bench` measured
@@ -103,10 +112,10 @@ Code: {report.code()}
 
 {report.summary(lines)}.
 
-Times are medians, and peers take turns with `calib` in one run, each in a process of its own. The
-labels are drawn from a known tempered softmax ([data.py](data.py)). "Δ log T, exact" is the
-distance of the fitted log-temperature from the optimum computed in float64, and the notes give the
-same of the peers. `python benchmarks/run.py --record` writes this file.
+{without}Times are medians, and peers take turns with `calib` in one run, each in a process of
+its own. The labels are drawn from a known tempered softmax ([data.py](data.py)). "Δ log T, exact"
+is the distance of the fitted log-temperature from the optimum computed in float64, and the notes
+give the same of the peers. `python benchmarks/run.py --record` writes this file.
 """
     RESULTS.write_text(text + later, encoding="utf-8")
 

@@ -26,3 +26,13 @@ def test_a_record_of_other_code_is_called_so(report) -> None:
     other = "0" * 12
     assert f"other code ({other}) than what is here ({code})" in report.staleness(f"Code: {other}")
     assert "does not say which code" in report.staleness("# Results\n")
+
+
+def test_lines_of_this_code_alone_are_read_again(report, tmp_path, monkeypatch) -> None:
+    lines = {"startup": [report.Line("startup", "calib", "time", 2.0, 1.0, at_most=3, note="n")]}
+    path = tmp_path / "results.json"
+    assert report.read_json(path) == {}
+    report.write_json(path, lines)
+    assert report.read_json(path) == lines
+    monkeypatch.setattr(report, "code", lambda: "other")
+    assert report.read_json(path) == {}
